@@ -1,0 +1,54 @@
+"""Messages to ZeroMQ frames and back: one msgpack header, at most one payload frame. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from .errors import InvalidInput
+from .limits import CHUNK_BYTES, MAX_HEADER_BYTES
+from .messages import AnyReply, AnyRequest
+
+_encoder = msgspec.msgpack.Encoder()
+_requests: msgspec.msgpack.Decoder[AnyRequest] = msgspec.msgpack.Decoder(AnyRequest)
+_replies: msgspec.msgpack.Decoder[AnyReply] = msgspec.msgpack.Decoder(AnyReply)
+
+
+class Malformed(InvalidInput):
+    """The frames are not a message of this protocol."""
+
+    code = "malformed"
+
+
+def encode(message: AnyRequest | AnyReply, payload: bytes | None = None) -> list[bytes]:
+    """One or two frames: the header, and the payload if there is one."""
+    header = _encoder.encode(message)
+    return [header] if payload is None else [header, payload]
+
+
+def decode_request(frames: Sequence[bytes]) -> tuple[AnyRequest, bytes | None]:
+    """The client's message and its payload. Raises Malformed."""
+    return _decode(_requests, frames)
+
+
+def decode_reply(frames: Sequence[bytes]) -> tuple[AnyReply, bytes | None]:
+    """The server's message and its payload. Raises Malformed."""
+    return _decode(_replies, frames)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[Any], frames: Sequence[bytes]) -> tuple[Any, bytes | None]:
+    if not 1 <= len(frames) <= 2:
+        raise Malformed(f"a message has one or two frames, this one has {len(frames)}")
+    header, payload = frames[0], frames[1] if len(frames) == 2 else None
+    if len(header) > MAX_HEADER_BYTES:
+        raise Malformed(f"a header has at most {MAX_HEADER_BYTES} bytes, this one has {len(header)}")
+    if payload is not None and len(payload) > CHUNK_BYTES:
+        raise Malformed(f"a payload has at most {CHUNK_BYTES} bytes, this one has {len(payload)}")
+    try:
+        return decoder.decode(header), payload
+    # The one entrance for foreign bytes: msgspec raises its own errors, and UnicodeDecodeError for bad UTF-8
+    # and OverflowError or RecursionError for hostile numbers and nesting.
+    except Exception as error:
+        raise Malformed(f"this is not a message of the protocol: {error}") from error

@@ -1,0 +1,44 @@
+"""The short file by which a client knows a backend: its address, its public key, and the client's own key pair."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from .errors import InvalidInput, NotFound
+
+
+class Connection(msgspec.Struct, frozen=True):
+    """`address` as ZeroMQ writes it ("tcp://127.0.0.1:5599"); keys in Z85 as CURVE writes them (40 characters)."""
+
+    address: str
+    server_public: str
+    client_public: str
+    client_secret: str
+
+    def write(self, path: Path) -> None:
+        """Write as JSON, readable by the owner alone from its first moment; replaces an older file at once."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_name(f".{path.name}.{os.getpid()}")
+        scratch.unlink(missing_ok=True)
+        descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(self)))
+        scratch.replace(path)
+
+    @classmethod
+    def read(cls, path: Path) -> Connection:
+        """Raises NotFound or InvalidInput, each saying what to do."""
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=cls)
+        except FileNotFoundError:
+            raise NotFound(
+                f"There is no connection file at {path}. Start a backend with `motionbooth serve`, which writes one, "
+                "or copy the file that the backend's owner gave you."
+            ) from None
+        except (msgspec.MsgspecError, OSError) as error:
+            raise InvalidInput(
+                f"The connection file {path} cannot be read ({error}). Ask the backend's owner for a new one."
+            ) from error

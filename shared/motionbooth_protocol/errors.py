@@ -1,0 +1,68 @@
+"""Errors whose message is meant for a person. Nothing here imports anything but the standard library."""
+
+
+class MotionBoothError(Exception):
+    """What was wrong, what was expected and what to do, in one sentence that an animator can act on.
+
+    `code` names the kind for programs (it crosses the wire in `Error.code`); `retryable` says that the same request
+    may succeed later without a change.
+    """
+
+    code = "error"
+    retryable = False
+
+
+class InvalidInput(MotionBoothError):
+    """The request cannot be carried out as it stands: a scene, picture, prompt or value must be changed."""
+
+    code = "invalid_input"
+
+
+class NotFound(MotionBoothError):
+    """A job, blob, subject, model or file that was named does not exist."""
+
+    code = "not_found"
+
+
+class Conflict(MotionBoothError):
+    """The same id was used for something else before."""
+
+    code = "conflict"
+
+
+class Unreachable(MotionBoothError):
+    """The backend does not answer: not running, another address, or a network between that drops packets."""
+
+    code = "unreachable"
+    retryable = True
+
+
+class NotAuthorized(MotionBoothError):
+    """The backend answered and refused this key."""
+
+    code = "not_authorized"
+
+
+class OutOfSpace(MotionBoothError):
+    """A disk is full, here or on the backend; what was there before is untouched."""
+
+    code = "out_of_space"
+    retryable = True
+
+
+class JobFailed(MotionBoothError):
+    """A job ended without a result; the message carries the reason given by its worker."""
+
+    code = "job_failed"
+
+
+class Canceled(MotionBoothError):
+    """The job was canceled by its owner."""
+
+    code = "canceled"
+
+
+class VersionMismatch(MotionBoothError):
+    """Client and server speak different major versions of the protocol."""
+
+    code = "version_mismatch"

@@ -1,0 +1,108 @@
+"""What a job asks for and what it gives: the specs that an animator's machine sends, and the results it fetches."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from .limits import MAX_BLOB_BYTES, MAX_PICTURES, MAX_TEXT
+from .motion import Name, Shot
+
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+JobId = Annotated[str, Meta(pattern="^[0-9a-zA-Z_-]{8,64}$")]
+Text = Annotated[str, Meta(max_length=MAX_TEXT)]
+State = Annotated[str, Meta(pattern="^(queued|running|done|failed|canceled)$")]
+
+TERMINAL_STATES = frozenset({"done", "failed", "canceled"})
+
+
+class Picture(Struct, frozen=True):
+    """A training picture and its mask, both named by the sha256 of the uploaded file.
+
+    Without a mask the picture's own alpha is the mask; without that, the backend finds one.
+    """
+
+    image: Sha256
+    mask: Sha256 | None = None
+
+
+class SubjectSpec(Struct, frozen=True):
+    """Who is to be learned: `token` is the rare word, `class_word` the ordinary noun; the prompt is "a {token} {class_word}"."""
+
+    name: Name
+    token: Name
+    class_word: Name
+    pictures: Annotated[list[Picture], Meta(min_length=1, max_length=MAX_PICTURES)]
+
+    @property
+    def prompt(self) -> str:
+        return f"a {self.token} {self.class_word}"
+
+
+class TrainSpec(Struct, frozen=True, tag="train"):
+    """Learn a subject. Every None takes the base model's own default."""
+
+    subject: SubjectSpec
+    model: Name = "toybox"
+    seed: Annotated[int, Meta(ge=0, lt=2**63)] = 0
+    steps: Annotated[int, Meta(ge=1, le=100_000)] | None = None
+    learning_rate: Annotated[float, Meta(gt=0, le=1)] | None = None
+    method: Annotated[str, Meta(pattern="^(lora|full)$")] = "lora"
+
+
+class GenerateSpec(Struct, frozen=True, tag="generate"):
+    """Film a shot. Every None takes the base model's own default.
+
+    The prompt must contain each subject's phrase (SubjectTrack.phrase). `box_control` and `camera_control` switch the two
+    controls off for comparison.
+    """
+
+    shot: Shot
+    prompt: Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
+    model: Name = "toybox"
+    seed: Annotated[int, Meta(ge=0, lt=2**63)] = 0
+    negative_prompt: Text = ""
+    background_phrase: Text = ""
+    steps: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    guidance: Annotated[float, Meta(ge=0, le=100)] | None = None
+    box_control: bool = True
+    camera_control: bool = True
+
+
+JobSpec = TrainSpec | GenerateSpec
+
+
+class Blob(Struct, frozen=True):
+    """A file named by its content. `role`: "subject" (safetensors) or "clip" (mp4, at the shot's fps and length)."""
+
+    role: Annotated[str, Meta(max_length=40)]
+    sha256: Sha256
+    size: Annotated[int, Meta(ge=0, le=MAX_BLOB_BYTES)]
+
+
+class Job(Struct, frozen=True):
+    """A job as its owner sees it. `error` says why it failed, in words for a person. Times are Unix seconds."""
+
+    id: JobId
+    kind: Annotated[str, Meta(pattern="^(train|generate)$")]
+    state: State
+    created: float
+    updated: float
+    attempt: int = 0
+    error: str = ""
+    results: list[Blob] = []
+
+    def result(self, role: str) -> Blob:
+        """The one result with this role. Raises KeyError where there is none."""
+        for blob in self.results:
+            if blob.role == role:
+                return blob
+        raise KeyError(role)
+
+
+def spec_digest(spec: JobSpec) -> str:
+    """sha256 of the canonical encoding: two specs with the same digest ask for the same thing."""
+    return hashlib.sha256(msgspec.msgpack.encode(spec, order="deterministic")).hexdigest()

@@ -1,0 +1,150 @@
+"""What the animator made, as numbers: boxes, the camera's path, a shot. No bpy, no torch.
+
+Coordinates are shares of the *finished frame* (what the viewer sees): origin top left, x to the right, y down,
+0..1 across the frame. A box may reach outside the frame; one that lies wholly outside is `None` in a track.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from .limits import MAX_FRAMES, MAX_NAME, MAX_SUBJECTS
+
+Share = Annotated[float, Meta(ge=-100.0, le=100.0)]
+Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
+
+
+class Box(Struct, frozen=True, array_like=True):
+    """An axis-aligned rectangle (x1, y1, x2, y2) in shares of the finished frame, x1 < x2 and y1 < y2."""
+
+    x1: Share
+    y1: Share
+    x2: Share
+    y2: Share
+
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, self.as_tuple())):
+            raise ValueError(f"a box needs finite numbers, got {self.as_tuple()}")
+        if self.x1 >= self.x2 or self.y1 >= self.y2:
+            raise ValueError(f"a box needs x1 < x2 and y1 < y2, got {self.as_tuple()}")
+
+    def as_tuple(self) -> tuple[float, float, float, float]:
+        return (self.x1, self.y1, self.x2, self.y2)
+
+    @property
+    def center(self) -> tuple[float, float]:
+        return ((self.x1 + self.x2) / 2, (self.y1 + self.y2) / 2)
+
+    @property
+    def visible(self) -> bool:
+        """True if any part of the box lies inside the frame."""
+        return self.x1 < 1 and self.x2 > 0 and self.y1 < 1 and self.y2 > 0
+
+    def moved(self, dx: float, dy: float) -> Box:
+        return Box(self.x1 + dx, self.y1 + dy, self.x2 + dx, self.y2 + dy)
+
+    def clipped(self) -> Box:
+        """The part inside the frame. Raises ValueError where there is none."""
+        return Box(max(self.x1, 0.0), max(self.y1, 0.0), min(self.x2, 1.0), min(self.y2, 1.0))
+
+
+class Offset(Struct, frozen=True, array_like=True):
+    """How far the camera has travelled: dx to the right, dy down, in shares of the frame's width and height."""
+
+    dx: Share
+    dy: Share
+
+
+class CameraPath(Struct, frozen=True):
+    """The camera's travel c_cam, one offset for each model frame, the first (0, 0). Content moves the other way."""
+
+    offsets: Annotated[list[Offset], Meta(min_length=1, max_length=MAX_FRAMES)]
+
+    def __post_init__(self) -> None:
+        first = self.offsets[0]
+        if abs(first.dx) > 1e-6 or abs(first.dy) > 1e-6:
+            raise ValueError(f"a camera path starts at (0, 0), got ({first.dx}, {first.dy})")
+
+    @classmethod
+    def straight(cls, cx: float, cy: float, frames: int) -> CameraPath:
+        """The paper's c_cam = [cx, cy]: frame f of F has travelled c * f / F."""
+        return cls([Offset(cx * f / frames, cy * f / frames) for f in range(frames)])
+
+    @classmethod
+    def still(cls, frames: int) -> CameraPath:
+        return cls.straight(0.0, 0.0, frames)
+
+
+class SubjectTrack(Struct, frozen=True):
+    """One subject of a shot and where it is to be seen.
+
+    `token` is the rare word learned for it ("sks"), or "" for something that the base model knows by itself;
+    `class_word` the ordinary noun ("dog"). The prompt must contain "token class_word". `weights` is the sha256 of the
+    trained subject, None for the base model's own. `boxes`: one for each model frame, None where it is out of frame.
+    """
+
+    name: Name
+    class_word: Name
+    boxes: Annotated[list[Box | None], Meta(min_length=1, max_length=MAX_FRAMES)]
+    token: Annotated[str, Meta(max_length=MAX_NAME)] = ""
+    weights: str | None = None
+
+    @property
+    def phrase(self) -> str:
+        """The words of the prompt that name this subject: "sks dog"."""
+        return f"{self.token} {self.class_word}".strip()
+
+
+class Shot(Struct, frozen=True):
+    """A stretch of the animator's timeline, sampled at the model's frames.
+
+    `frame_start` to `frame_end` (both included) are scene frames at `fps` frames a second; `width` x `height` is the scene's
+    render size in pixels. The tracks and the camera path have one entry for each of the model's frames, which are spread
+    evenly: model frame f of F lies at scene time frame_start + f * (frame_end - frame_start) / (F - 1).
+    """
+
+    name: Name
+    frame_start: Annotated[int, Meta(ge=-1_048_574, le=1_048_574)]
+    frame_end: Annotated[int, Meta(ge=-1_048_574, le=1_048_574)]
+    fps: Annotated[float, Meta(gt=0, le=1000)]
+    width: Annotated[int, Meta(ge=4, le=65536)]
+    height: Annotated[int, Meta(ge=4, le=65536)]
+    camera: CameraPath
+    subjects: Annotated[list[SubjectTrack], Meta(max_length=MAX_SUBJECTS)] = []
+
+    def __post_init__(self) -> None:
+        if self.frame_end <= self.frame_start:
+            raise ValueError(
+                f"a shot needs at least two frames, got the range {self.frame_start} to {self.frame_end}; "
+                "set the end frame after the start frame"
+            )
+        for track in self.subjects:
+            if len(track.boxes) != self.frames:
+                raise ValueError(
+                    f"subject {track.name!r} has {len(track.boxes)} boxes, the camera path {self.frames} frames; "
+                    "both need one entry for each model frame"
+                )
+
+    @property
+    def frames(self) -> int:
+        """How many frames the model makes."""
+        return len(self.camera.offsets)
+
+    @property
+    def scene_frames(self) -> int:
+        """How many frames the finished clip has on the timeline."""
+        return self.frame_end - self.frame_start + 1
+
+    def scene_time(self, model_frame: int) -> float:
+        """The scene frame, with its fraction, that a model frame shows."""
+        return scene_times(self.frame_start, self.frame_end, self.frames)[model_frame]
+
+
+def scene_times(frame_start: int, frame_end: int, frames: int) -> list[float]:
+    """Scene frames (with fractions) at which the model's `frames` frames are sampled, first and last included."""
+    if frames == 1:
+        return [float(frame_start)]
+    return [frame_start + f * (frame_end - frame_start) / (frames - 1) for f in range(frames)]
