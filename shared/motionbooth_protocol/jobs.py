@@ -30,7 +30,7 @@ class Picture(Struct, frozen=True):
 
 
 class SubjectSpec(Struct, frozen=True):
-    """Who is to be learned: `token` is the rare word, `class_word` the ordinary noun; the prompt is "a {token} {class_word}"."""
+    """Who is to be learned: `token` is the rare word, `class_word` the ordinary noun of the prompt below."""
 
     name: Name
     token: Name
@@ -47,7 +47,7 @@ class TrainSpec(Struct, frozen=True, tag="train"):
 
     subject: SubjectSpec
     model: Name = "toybox"
-    seed: Annotated[int, Meta(ge=0, lt=2**63)] = 0
+    seed: Annotated[int, Meta(ge=0, lt=2**53)] = 0
     steps: Annotated[int, Meta(ge=1, le=100_000)] | None = None
     learning_rate: Annotated[float, Meta(gt=0, le=1)] | None = None
     method: Annotated[str, Meta(pattern="^(lora|full)$")] = "lora"
@@ -56,14 +56,14 @@ class TrainSpec(Struct, frozen=True, tag="train"):
 class GenerateSpec(Struct, frozen=True, tag="generate"):
     """Film a shot. Every None takes the base model's own default.
 
-    The prompt must contain each subject's phrase (SubjectTrack.phrase). `box_control` and `camera_control` switch the two
-    controls off for comparison.
+    The prompt must contain each subject's phrase (SubjectTrack.phrase). `box_control` and `camera_control` switch
+    the two controls off for comparison.
     """
 
     shot: Shot
     prompt: Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
     model: Name = "toybox"
-    seed: Annotated[int, Meta(ge=0, lt=2**63)] = 0
+    seed: Annotated[int, Meta(ge=0, lt=2**53)] = 0
     negative_prompt: Text = ""
     background_phrase: Text = ""
     steps: Annotated[int, Meta(ge=1, le=1000)] | None = None
