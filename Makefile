@@ -1,0 +1,38 @@
+# make demo   sets up .venv and does the main job        make test   sets up .venv and passes the tests
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-slow lint format extension bench-control clean
+
+demo: $(READY)
+	$(VENV)/bin/motionbooth demo --out demo_out
+
+test: $(READY)
+	$(VENV)/bin/python -m pytest
+
+test-slow: $(READY)
+	$(VENV)/bin/python -m pytest -m slow
+
+lint: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(READY)
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+extension: $(READY)
+	$(VENV)/bin/python blender_addon/build.py --out dist
+
+bench-control: $(READY)
+	$(VENV)/bin/motionbooth bench control --json dist/bench_control.json
+
+clean:
+	rm -rf $(VENV) dist demo_out
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --editable '.[blender,dev]'
+	touch $@
