@@ -102,8 +102,8 @@ class Shot(Struct, frozen=True):
     """A stretch of the animator's timeline, sampled at the model's frames.
 
     `frame_start` to `frame_end` (both included) are scene frames at `fps` frames a second; `width` x `height` is the
-    scene's render size in pixels. The tracks and the camera path have one entry for each of the model's frames, which are
-    spread evenly: model frame f of F lies at scene time frame_start + f * (frame_end - frame_start) / (F - 1).
+    scene's render size in pixels. The tracks and the camera path have one entry for each of the model's frames, spread
+    evenly: model frame f of F lies at scene time frame_start + f * (frame_end - frame_start) / (F - 1).
     """
 
     name: Name
