@@ -66,3 +66,8 @@ class VersionMismatch(MotionBoothError):
     """Client and server speak different major versions of the protocol."""
 
     code = "version_mismatch"
+
+
+def by_code(code: str) -> type[MotionBoothError]:
+    """The class that a code from the wire names; MotionBoothError itself for a code that this version does not know."""
+    return next((cls for cls in MotionBoothError.__subclasses__() if cls.code == code), MotionBoothError)
