@@ -1,0 +1,73 @@
+"""Where the words of a prompt stand among its tokens."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from motionbooth_protocol.errors import InvalidInput
+from transformers import CLIPTokenizer
+
+
+@dataclass(frozen=True)
+class PromptTokens:
+    """Token positions of one prompt; BOS is position 0.
+
+    `length`: tokens in all, padding included. `content`: the prompt's own tokens, without BOS, EOS and padding.
+    `subjects`: for each subject, the positions of its phrase ("sks dog": both words). `background`: the positions of
+    the background phrase, empty where there is none.
+    """
+
+    length: int
+    content: range
+    subjects: tuple[tuple[int, ...], ...] = ()
+    background: tuple[int, ...] = ()
+
+
+def prompt_tokens(
+    tokenizer: CLIPTokenizer, prompt: str, phrases: list[str], background_phrase: str = ""
+) -> PromptTokens:
+    """Find each subject's phrase, and the background's, among the prompt's tokens.
+
+    A phrase that the prompt says more than once is found at every place; two subjects with the same phrase share its
+    tokens. Raises InvalidInput where a phrase is missing from the prompt or lies beyond the tokenizer's last token.
+    """
+    offsets = _token_offsets(tokenizer, prompt)
+    room = tokenizer.model_max_length - 2  # BOS and EOS
+    return PromptTokens(
+        length=tokenizer.model_max_length,
+        content=range(1, 1 + min(len(offsets), room)),
+        subjects=tuple(_positions(offsets, prompt, phrase, room) for phrase in phrases),
+        background=_positions(offsets, prompt, background_phrase, room) if background_phrase else (),
+    )
+
+
+def _token_offsets(tokenizer: CLIPTokenizer, prompt: str) -> list[tuple[int, int]]:
+    """Start and end character of each token of the whole prompt, without BOS and EOS, nothing cut off."""
+    encoded = tokenizer(prompt, return_offsets_mapping=True, add_special_tokens=False, truncation=False, verbose=False)
+    return encoded["offset_mapping"]
+
+
+def _positions(offsets: list[tuple[int, int]], prompt: str, phrase: str, room: int) -> tuple[int, ...]:
+    spans = _word_spans(prompt, phrase)
+    if not spans:
+        raise InvalidInput(
+            f'The prompt does not contain "{phrase}". Add these words to the prompt, just so: it now reads "{prompt}".'
+        )
+    places = [
+        tuple(i for i, (start, end) in enumerate(offsets) if start < stop and end > begin) for begin, stop in spans
+    ]
+    kept = [place for place in places if place and place[-1] < room]
+    if not kept:
+        raise InvalidInput(
+            f'"{phrase}" stands too late in the prompt: the model reads its first {room} tokens only. '
+            "Move it to the front or shorten the prompt."
+        )
+    return tuple(sorted({1 + i for place in kept for i in place}))  # 1: BOS comes first
+
+
+def _word_spans(prompt: str, phrase: str) -> list[tuple[int, int]]:
+    """Character spans at which the phrase stands as whole words, letter case and amount of space aside."""
+    words = r"\s+".join(re.escape(word) for word in phrase.split())
+    pattern = rf"(?<!\w){words}(?!\w)"
+    return [match.span() for match in re.finditer(pattern, prompt, re.IGNORECASE)] if words else []
