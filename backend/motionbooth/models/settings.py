@@ -1,0 +1,79 @@
+"""A base model's settings, as data: a JSON file beside its weights (`motionbooth.json`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from motionbooth_protocol.errors import InvalidInput
+from msgspec import Meta, Struct
+
+from ..control.plan import ControlSettings
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+Positive = Annotated[int, Meta(ge=1)]
+
+
+class TrainSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a subject is learned on this base (paper, section 3.2).
+
+    `subject_weight` multiplies a true mean over the masked cells; the authors' loss is the same at 4.0.
+    `preservation_weight` is lambda_1, `stca_weight` lambda_2. `picture_size`: side of the square a training picture
+    becomes, in pixels. `image_batch`: pictures a step (at most all there are). `clips`: ordinary clips that the base
+    makes of itself, once, to be preserved. `rank` is the LoRA's; it is not used for full fine-tuning.
+    """
+
+    steps: Positive
+    learning_rate: Annotated[float, Meta(gt=0)]
+    image_batch: Positive
+    picture_size: Positive
+    clips: Annotated[int, Meta(ge=0)]
+    rank: Positive = 16
+    subject_weight: float = 4.0
+    preservation_weight: float = 1.0
+    stca_weight: float = 0.01
+    stca_reduce: Literal["mean", "sum"] = "mean"
+    fit: Literal["square", "contain"] = "square"
+    weight_decay: float = 1e-2
+    gradient_clip: float = 1.0
+    checkpoint_every: Positive = 50
+
+
+class BaseSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a base model films by default.
+
+    `width`, `height` in pixels, `frames` of one clip at its own `fps`; `steps` and `guidance` of sampling; `alpha`,
+    `amplify_until`, `shift_from`, `shift_until`, `suppress` as in ControlSettings. `shared_noise` is rho: how much of
+    the initial noise all frames have in common, n_f' = sqrt(1 - rho) n_f + sqrt(rho) n_0. `ordinary_prompts` describe
+    the clips that keep the base what it is while a subject is learned.
+    """
+
+    title: str
+    width: Positive
+    height: Positive
+    frames: Positive
+    fps: Annotated[float, Meta(gt=0)]
+    steps: Positive
+    guidance: Annotated[float, Meta(ge=0)]
+    alpha: float
+    amplify_until: Share
+    shift_from: Share
+    shift_until: Share
+    lora: TrainSettings
+    full: TrainSettings
+    ordinary_prompts: Annotated[list[str], Meta(min_length=1)]
+    suppress: Literal["content", "subject"] = "content"
+    shared_noise: Share = 0.0
+
+    @property
+    def control(self) -> ControlSettings:
+        return ControlSettings(self.alpha, self.amplify_until, self.shift_from, self.shift_until, self.suppress)
+
+    @classmethod
+    def read(cls, path: Path) -> BaseSettings:
+        """Raises InvalidInput where the file is missing or does not fit."""
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=cls)
+        except (OSError, msgspec.MsgspecError) as error:
+            raise InvalidInput(f"The base model's settings at {path} cannot be read: {error}.") from error
