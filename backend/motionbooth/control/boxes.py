@@ -135,8 +135,9 @@ class AttentionControl:
 
     def __init__(self, levels: int) -> None:
         self._levels = levels
-        self._controls: Sequence[BoxControl | None] = ()
+        self._controls: tuple[BoxControl | None, ...] = ()
         self._frames = 0
+        self._latent_size: Grid = (0, 0)
         self._grids: dict[int, Grid] = {}
         self._bias: dict[int, Tensor | None] = {}
         self._watched_cells: int | None = None
@@ -159,7 +160,11 @@ class AttentionControl:
 
         With classifier-free guidance in one batch: [None, control]. `latent_size`: (h, w) of the latents.
         """
-        self._controls, self._frames, self._bias = tuple(controls), frames, {}
+        asked = (tuple(controls), latent_size, frames)
+        if asked == (self._controls, self._latent_size, self._frames):
+            return  # the bias built so far serves this step too
+        self._controls, self._latent_size, self._frames = asked
+        self._bias = {}
         self._grids = {height * width: (height, width) for height, width in level_grids(latent_size, self._levels)}
 
     def clear(self) -> None:

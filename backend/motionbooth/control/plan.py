@@ -56,16 +56,17 @@ def plan_steps(
     first, last = _window(settings.shift_from, settings.shift_until, steps)
     amplified = round(settings.amplify_until * steps)
     plans = []
+    screen = tuple(tuple(track) for track in tracks)
     moved = travel_in_cells(camera, 0.0, latent_size)
     for step in range(steps):
         before, moved = moved, travel_in_cells(camera, _done(step, first, last), latent_size)
         moves = tuple((x - x0, y - y0) for (x, y), (x0, y0) in zip(moved, before, strict=True))
-        now = tracks if step >= last - 1 else _under_way(tracks, camera, moved, latent_size)
+        now = screen if step >= last - 1 else _under_way(screen, camera, moved, latent_size)
         boxes = None
         if now and tokens is not None:
             boxes = BoxControl(now, tokens, settings.alpha, amplify=step < amplified, suppress=settings.suppress)
         still = not any(x or y for x, y in moves)
-        free = None if still else free_cells(_under_way(tracks, camera, before, latent_size), latent_size, len(moves))
+        free = None if still else free_cells(_under_way(screen, camera, before, latent_size), latent_size, len(moves))
         plans.append(StepPlan(() if still else moves, free, boxes))
     return plans
 

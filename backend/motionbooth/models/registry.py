@@ -1,0 +1,181 @@
+"""Which base models there are, and how one is loaded: each part by itself from a plain diffusers folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, UNet3DConditionModel
+from motionbooth_protocol.errors import InvalidInput, NotFound
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from ..control.boxes import AttentionControl, Grid
+from .settings import BaseSettings
+
+MODELS = Path(__file__).parent
+
+# Samplers that remember nothing from step to step: latents may be moved between two of their steps.
+SAMPLERS = {kind.__name__: kind for kind in (DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler)}
+PARTS = {"unet": UNet3DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel, "tokenizer": CLIPTokenizer}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a base model comes from: its diffusers folder, and its settings."""
+
+    name: str
+    folder: Path
+    settings_file: Path
+
+    @cached_property
+    def settings(self) -> BaseSettings:
+        return BaseSettings.read(self.settings_file)
+
+    @property
+    def present(self) -> bool:
+        return (self.folder / "model_index.json").is_file()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of the UNet's weights: a subject belongs to the base that it was learned on."""
+        weights = sorted((self.folder / "unet").glob("*.safetensors"))
+        digest = hashlib.sha256()
+        for path in weights:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
+
+
+def sources() -> dict[str, Source]:
+    """All base models known by name, present or not.
+
+    `toybox` is bundled. `zeroscope` is looked for in the folder named by MOTIONBOOTH_ZEROSCOPE: cerspense's
+    zeroscope_v2_576w, as downloaded.
+    """
+    bundle = MODELS / "toybox" / "bundle"
+    zeroscope = Path(os.environ.get("MOTIONBOOTH_ZEROSCOPE", "zeroscope_v2_576w"))
+    found = (
+        Source("toybox", bundle, bundle / "motionbooth.json"),
+        Source("zeroscope", zeroscope, MODELS / "zeroscope.json"),
+    )
+    return {source.name: source for source in found}
+
+
+def source_named(name: str) -> Source:
+    """Raises NotFound, naming the models that there are."""
+    known = sources()
+    if name not in known:
+        raise NotFound(f'There is no base model "{name}". This backend knows: {", ".join(known)}.')
+    source = known[name]
+    if not source.present:
+        variable = f"MOTIONBOOTH_{name.upper()}"
+        raise NotFound(
+            f'The base model "{name}" is not in {source.folder}. Download it there, or set {variable} to its folder.'
+        )
+    return source
+
+
+@dataclass
+class Base:
+    """A loaded base model. `control` is installed in `unet` and does nothing until boxes are set."""
+
+    source: Source
+    settings: BaseSettings
+    unet: UNet3DConditionModel
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    scheduler: Any
+    control: AttentionControl
+
+    @property
+    def device(self) -> torch.device:
+        return self.unet.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.unet.dtype
+
+    @property
+    def cell(self) -> int:
+        """Pixels a latent cell is wide and high."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def latent_size(self) -> Grid:
+        return self.settings.height // self.cell, self.settings.width // self.cell
+
+    @torch.no_grad()
+    def embed(self, prompts: Sequence[str]) -> Tensor:
+        """Text embeddings (B, tokens, D), padded to the tokenizer's length; what does not fit is cut off."""
+        ids = self.tokenizer(
+            list(prompts),
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        ).input_ids
+        return self.text_encoder(ids.to(self.device)).last_hidden_state.to(self.dtype)
+
+
+def load_base(source: Source, device: str | None = None, dtype: torch.dtype | None = None) -> Base:
+    """Load all parts. By default on the GPU in float16 where there is one, else on the CPU in float32."""
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = dtype or (torch.float16 if device.startswith("cuda") else torch.float32)
+    _check_index(source.folder)
+    parts = {name: _load_part(source.folder, name, dtype) for name in PARTS}
+    for part in parts.values():
+        if isinstance(part, nn.Module):
+            part.to(device).eval().requires_grad_(False)
+    for name in ("unet", "vae"):
+        lay_channels_last(parts[name])
+    control = AttentionControl.install(parts["unet"])
+    return Base(source, source.settings, scheduler=load_sampler(source.folder), control=control, **parts)
+
+
+def _load_part(folder: Path, name: str, dtype: torch.dtype) -> Any:
+    kind = PARTS[name]
+    if kind is CLIPTokenizer:
+        return kind.from_pretrained(folder / name)
+    if kind is CLIPTextModel:
+        return kind.from_pretrained(folder / name).to(dtype)  # the argument's name differs between releases
+    return kind.from_pretrained(folder / name, torch_dtype=dtype)
+
+
+def lay_channels_last(module: nn.Module) -> None:
+    """2-D convolutions of a small UNet run several times faster on a CPU in this layout; results stay the same."""
+    for parameter in module.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+
+def load_sampler(folder: Path) -> Any:
+    """The folder's own sampler. Raises InvalidInput for one that remembers past steps."""
+    config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
+    kind = config.get("_class_name", "none")
+    if kind not in SAMPLERS:
+        raise InvalidInput(
+            f"The base model in {folder} samples with {kind}, which remembers past steps and cannot follow a moving "
+            f"camera. Name one of {', '.join(SAMPLERS)} in its scheduler/scheduler_config.json."
+        )
+    return SAMPLERS[kind].from_config(config)
+
+
+def _check_index(folder: Path) -> None:
+    """model_index.json must name the classes that we load. Raises InvalidInput."""
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    for name, kind in PARTS.items():
+        named = index.get(name, [None, "nothing"])[1]
+        if named != kind.__name__:
+            raise InvalidInput(
+                f"The base model in {folder} has {named} as its {name}, expected {kind.__name__}: "
+                "only models of Zeroscope's kind can be used."
+            )

@@ -1,0 +1,124 @@
+"""Filming: the denoising loop of MotionBooth (paper, sections 3.3 and 3.4), and what goes in and comes out of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from einops import rearrange
+from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.jobs import GenerateSpec
+from motionbooth_protocol.motion import CameraPath
+from torch import Tensor
+
+from .control.boxes import BoxControl
+from .control.camera import Pick, random_pick, shift_latents
+from .control.plan import StepPlan, plan_steps
+from .control.prompt import prompt_tokens
+from .models.registry import Base
+
+OnStep = Callable[[int, int], None]  # (steps done, steps in all); whatever it raises ends the run
+
+
+@torch.no_grad()
+def denoise(
+    base: Base,
+    latents: Tensor,
+    conditional: Tensor,
+    unconditional: Tensor,
+    guidance: float,
+    plans: Sequence[StepPlan],
+    pick: Pick,
+    on_step: OnStep,
+) -> Tensor:
+    """Noise to clean latents, both (B, C, F, h, w), in one step for each plan.
+
+    conditional, unconditional: text embeddings (B, tokens, D). `guidance` <= 1 leaves the unconditional pass out. The
+    boxes act on the conditional half only.
+    """
+    guided = guidance > 1
+    text = torch.cat([unconditional, conditional]) if guided else conditional
+    base.scheduler.set_timesteps(len(plans), device=base.device)
+    latents = latents * base.scheduler.init_noise_sigma
+    try:
+        for step, (t, plan) in enumerate(zip(base.scheduler.timesteps, plans, strict=True)):
+            if plan.moves and plan.free is not None:
+                latents = shift_latents(latents, plan.moves, plan.free, pick)
+            _set_boxes(base, plan.boxes, latents, guided)
+            batch = torch.cat([latents, latents]) if guided else latents
+            noise = base.unet(base.scheduler.scale_model_input(batch, t), t, text).sample
+            if guided:
+                without, with_text = noise.chunk(2)
+                noise = without + guidance * (with_text - without)
+            latents = base.scheduler.step(noise, t, latents).prev_sample
+            on_step(step + 1, len(plans))
+    finally:
+        base.control.clear()
+    return latents
+
+
+def _set_boxes(base: Base, boxes: BoxControl | None, latents: Tensor, guided: bool) -> None:
+    batch, _, frames, height, width = latents.shape
+    conditional = [boxes] * batch
+    base.control.set_boxes([None] * batch + conditional if guided else conditional, (height, width), frames)
+
+
+def initial_noise(base: Base, generator: torch.Generator, frames: int) -> Tensor:
+    """(1, C, F, h, w), variance 1, the share rho of it common to all frames: sqrt(1 - rho) n_f + sqrt(rho) n_0.
+
+    Drawn on the CPU, so that a seed means the same noise on every device.
+    """
+    rho = base.settings.shared_noise
+    shape = (1, base.unet.config.in_channels, frames, *base.latent_size)
+    own = torch.randn(shape, generator=generator)
+    noise = math.sqrt(1 - rho) * own
+    if rho > 0:
+        noise = noise + math.sqrt(rho) * torch.randn((*shape[:2], 1, *shape[3:]), generator=generator)
+    return noise.to(base.device, base.dtype)
+
+
+def film(base: Base, spec: GenerateSpec, on_step: OnStep) -> Tensor:
+    """The clip of a shot: uint8 (F, H, W, 3), RGB, at the model's own size and number of frames.
+
+    Raises InvalidInput for a shot or prompt that does not fit.
+    """
+    settings, shot = base.settings, spec.shot
+    if shot.frames != settings.frames:
+        raise InvalidInput(
+            f"The shot has boxes for {shot.frames} frames, and {settings.title} films {settings.frames}. "
+            "Read the shot from the scene again for this model."
+        )
+    generator = torch.Generator().manual_seed(spec.seed)
+    latents = initial_noise(base, generator, shot.frames)
+    conditional, unconditional = base.embed([spec.prompt]), base.embed([spec.negative_prompt])
+    guidance = settings.guidance if spec.guidance is None else spec.guidance
+    latents = denoise(
+        base, latents, conditional, unconditional, guidance, plan_shot(base, spec), random_pick(generator), on_step
+    )
+    return decode(base, latents)[0]
+
+
+def plan_shot(base: Base, spec: GenerateSpec) -> list[StepPlan]:
+    """The controls of every step. The prompt is checked for every subject's phrase even where boxes are off."""
+    shot, settings = spec.shot, base.settings
+    tokens = prompt_tokens(
+        base.tokenizer, spec.prompt, [track.phrase for track in shot.subjects], spec.background_phrase
+    )
+    return plan_steps(
+        settings.control,
+        spec.steps or settings.steps,
+        base.latent_size,
+        camera=shot.camera if spec.camera_control else CameraPath.still(shot.frames),
+        tracks=[track.boxes for track in shot.subjects] if spec.box_control else [],
+        tokens=tokens,
+    )
+
+
+@torch.no_grad()
+def decode(base: Base, latents: Tensor) -> Tensor:
+    """Latents (B, C, F, h, w) to pictures: uint8 (B, F, H, W, 3), RGB, on the CPU; one frame at a time."""
+    frames = rearrange(latents / base.vae.config.scaling_factor, "b c f h w -> (b f) c h w")
+    pixels = torch.cat([base.vae.decode(frame[None]).sample.float().cpu() for frame in frames])
+    pixels = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+    return rearrange(pixels, "(b f) c h w -> b f h w c", b=latents.shape[0])
