@@ -1,0 +1,16 @@
+"""MotionBooth for Blender: boxes and a camera path from the scene, a film of your own subject back on the timeline.
+
+Importing this package needs no bpy; registering it does.
+"""
+
+
+def register() -> None:
+    from . import registration
+
+    registration.register()
+
+
+def unregister() -> None:
+    from . import registration
+
+    registration.unregister()

@@ -1,0 +1,32 @@
+"""Differences between the Blender versions 4.2 LTS to 5.2, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bpy
+
+VERSION: tuple[int, int, int] = tuple(bpy.app.version)
+
+
+def strips(editor: bpy.types.SequenceEditor) -> Any:
+    """The strips of a sequence editor (a collection with new_movie and remove)."""
+    return editor.strips if hasattr(editor, "strips") else editor.sequences
+
+
+def strip_range(strip: Any) -> tuple[int, int]:
+    """First and last scene frame that a strip shows, both included."""
+    if VERSION >= (5, 1, 0):
+        return int(strip.left_handle), int(strip.right_handle) - 1
+    return int(strip.frame_final_start), int(strip.frame_final_end) - 1
+
+
+def share_action(source: bpy.types.ID, target: bpy.types.ID) -> None:
+    """Let `target` be animated by the action of `source`, without a copy of its keyframes."""
+    animation = source.animation_data
+    if animation is None or animation.action is None:
+        return
+    shared = target.animation_data_create()
+    shared.action = animation.action
+    if VERSION >= (4, 4, 0):  # actions have slots
+        shared.action_slot = animation.action_slot
