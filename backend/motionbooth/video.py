@@ -1,0 +1,79 @@
+"""Clips: frames to H.264 in mp4 and back, in colours that mean the same to every reader."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+from motionbooth_protocol.errors import InvalidInput
+from numpy.typing import NDArray
+
+Frames = NDArray[np.uint8]  # (F, H, W, 3), RGB
+
+# Near to lossless, a key frame twice a second and no frames that refer forward: cheap to scrub on a timeline.
+# One thread, so that the same frames give the same bytes.
+ENCODER = {"crf": "10", "preset": "medium", "bf": "0", "g": "12", "threads": "1"}
+
+
+def spread_evenly(frames: Frames, count: int) -> Frames:
+    """Stretch or thin a clip to `count` frames, the first and last ones kept in place.
+
+    Each is the nearest model frame, held: blending two would show a moving subject twice.
+    """
+    return frames[np.linspace(0, len(frames) - 1, count).round().astype(int)]
+
+
+def write_clip(path: Path, frames: Frames, fps: float) -> None:
+    """Write frames of even width and height at `fps` (taken as the nearest fraction over at most 1001)."""
+    height, width = frames.shape[1:3]
+    if width % 2 or height % 2:
+        raise ValueError(f"H.264 in 4:2:0 needs even sizes, got {width} x {height}")
+    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"}) as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=ENCODER)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        # The tags say how the numbers below are meant; without them readers guess, by size, and shift the colours.
+        stream.codec_context.colorspace = Colorspace.ITU709
+        stream.codec_context.color_range = ColorRange.MPEG
+        stream.codec_context.color_primaries = ColorPrimaries.BT709
+        stream.codec_context.color_trc = ColorTrc.BT709
+        for frame in frames:
+            container.mux(stream.encode(_to_yuv(frame)))
+        container.mux(stream.encode(None))
+
+
+def _to_yuv(frame: NDArray[np.uint8]) -> av.VideoFrame:
+    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+    return picture.reformat(
+        format="yuv420p",
+        dst_colorspace=Colorspace.ITU709,
+        dst_color_range=ColorRange.MPEG,
+        src_color_range=ColorRange.JPEG,
+        interpolation="BICUBIC",
+    )
+
+
+def read_clip(path: Path) -> tuple[Frames, float]:
+    """All frames of a clip and its frames per second. Raises InvalidInput for what is not a clip."""
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            frames = [_to_rgb(frame) for frame in container.decode(stream)]
+            rate = stream.average_rate
+    except (av.FFmpegError, IndexError) as error:
+        raise InvalidInput(f"{path} is not a film clip that can be read ({error}).") from error
+    if not frames or rate is None:
+        raise InvalidInput(f"The film clip {path} has no frames.")
+    return np.stack(frames), float(rate)
+
+
+def _to_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    return frame.reformat(
+        format="rgb24",
+        src_colorspace=Colorspace.ITU709,
+        src_color_range=ColorRange.MPEG,
+        dst_color_range=ColorRange.JPEG,
+        interpolation="BICUBIC",
+    ).to_ndarray()

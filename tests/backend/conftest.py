@@ -1,0 +1,38 @@
+"""The tiny pipeline on which the golden values were recorded, and the values themselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from motionbooth.models.registry import Base, Source, load_base
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], tuple[dict[str, np.ndarray], Any]]:
+    """Arrays and JSON recorded under a name."""
+
+    def read(name: str) -> tuple[dict[str, np.ndarray], Any]:
+        with np.load(GOLDEN / f"{name}.npz") as arrays:
+            return dict(arrays), json.loads((GOLDEN / f"{name}.json").read_text())
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def tiny_source() -> Source:
+    folder = GOLDEN / "tiny_pipeline"
+    return Source("tiny", folder, folder / "motionbooth.json")
+
+
+@pytest.fixture
+def tiny(tiny_source: Source) -> Base:
+    """The tiny base in float64, its own for every test."""
+    return load_base(tiny_source, device="cpu", dtype=torch.float64)

@@ -1,0 +1,161 @@
+"""The sampler against four runs of the authors' pipeline, and the promises made to an animator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from motionbooth.control.boxes import BoxControl
+from motionbooth.control.camera import Pick
+from motionbooth.control.plan import StepPlan, free_cells
+from motionbooth.control.prompt import prompt_tokens
+from motionbooth.models.registry import Base
+from motionbooth.sampling import decode, denoise, film, initial_noise
+from motionbooth_protocol.errors import Canceled, InvalidInput
+from motionbooth_protocol.jobs import GenerateSpec
+from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
+from torch import Tensor
+
+PROMPT = "a sks dog running on the grass in the park"
+Read = Callable[[str], tuple[dict[str, np.ndarray], Any]]
+
+
+def ignore(done: int, steps: int) -> None:
+    pass
+
+
+def recorded_pick(case: dict[str, Any]) -> Pick:
+    """The cells that the authors' run drew, line by line, in its order."""
+    fills = iter([fill for call in case["shift_calls"] for fill in call["fills"]])
+
+    def pick(free: Tensor, holes: int) -> Tensor:
+        return torch.tensor([next(fills) for _ in range(free.shape[0])]).reshape(-1, holes)
+
+    return pick
+
+
+def recorded_plans(base: Base, case: dict[str, Any]) -> list[StepPlan]:
+    """The authors' own moves and boxes, step by step: their rounding, and boxes of the uncovered world."""
+    size = np.array([192, 128, 192, 128])
+    pixels, plans = case["bbox_pixels_before"], []
+    tokens = prompt_tokens(base.tokenizer, PROMPT, ["sks dog"], case["bg_phrase"] or "")
+    for step in range(10):
+        call = step - case["start_shift_step"]
+        moves: tuple[tuple[int, int], ...] = ()
+        if 0 <= call < len(case["shift_calls"]):
+            recorded = case["shift_calls"][call]
+            moves = tuple(zip(recorded["int_shift_x"], recorded["int_shift_y"], strict=True))
+            pixels = recorded["bbox_after"] if pixels else None
+        boxes = None
+        if pixels:
+            track = [Box(*(np.array(frame[0]) / size)) for frame in pixels]
+            boxes = BoxControl([track], tokens, case["edit_scale"], amplify=step < case["max_amp_steps"])
+        plans.append(StepPlan(moves, free_cells([], (16, 24), 4), boxes))
+    return plans
+
+
+@pytest.mark.parametrize("name", ["plain", "box_only", "camera_only", "both"])
+def test_run_equals_the_authors_run_when_fed_with_its_moves_and_fills(tiny: Base, golden: Read, name: str) -> None:
+    arrays, cases = golden("pipeline")
+    case = cases["cases"][name]
+    latents = denoise(
+        tiny,
+        torch.from_numpy(arrays["latents0"]),
+        tiny.embed([PROMPT]),
+        tiny.embed([""]),
+        guidance=7.5,
+        plans=recorded_plans(tiny, case),
+        pick=recorded_pick(case),
+        on_step=ignore,
+    )
+    torch.testing.assert_close(latents, torch.from_numpy(arrays[f"{name}/final_latents_f64"]), rtol=0, atol=1e-5)
+    if name == "both":
+        difference = decode(tiny, latents)[0].int() - torch.from_numpy(arrays["both/frames_u8"]).int()
+        assert difference.abs().max() <= 1
+
+
+def test_text_embeddings_equal_the_authors(tiny: Base, golden: Read) -> None:
+    arrays, _ = golden("pipeline")
+    embeddings = tiny.embed([PROMPT, ""])
+    expected = np.concatenate([arrays["plain/prompt_embeds"], arrays["plain/negative_prompt_embeds"]])
+    torch.testing.assert_close(embeddings, torch.from_numpy(expected), rtol=0, atol=1e-6)
+
+
+def shot(camera: CameraPath | None = None, boxes: list[Box | None] | None = None) -> Shot:
+    boxes = boxes or [Box(0.1 + 0.1 * f, 0.2, 0.5 + 0.1 * f, 0.7) for f in range(4)]
+    track = SubjectTrack("dog", "dog", boxes, token="sks")
+    return Shot("s", 1, 24, 24, 192, 128, camera or CameraPath.straight(0.4, -0.2, 4), [track])
+
+
+def spec(**changes: Any) -> GenerateSpec:
+    return msgspec.structs.replace(GenerateSpec(shot(), PROMPT, model="tiny", steps=3), **changes)
+
+
+def test_same_seed_twice_gives_the_same_bits(tiny: Base) -> None:
+    assert torch.equal(film(tiny, spec(), ignore), film(tiny, spec(), ignore))
+    assert not torch.equal(film(tiny, spec(), ignore), film(tiny, spec(seed=1), ignore))
+
+
+def test_each_control_changes_the_clip_and_none_of_them_stays_behind(tiny: Base) -> None:
+    plain = film(tiny, spec(box_control=False, camera_control=False), ignore)
+    with_box = film(tiny, spec(camera_control=False), ignore)
+    with_camera = film(tiny, spec(box_control=False), ignore)
+    assert not torch.equal(plain, with_box)
+    assert not torch.equal(plain, with_camera)
+    assert torch.equal(plain, film(tiny, spec(box_control=False, camera_control=False), ignore))
+
+
+def test_a_still_camera_is_no_camera_control(tiny: Base) -> None:
+    still = shot(CameraPath.still(4))
+    with_control = film(tiny, spec(shot=still), ignore)
+    assert torch.equal(with_control, film(tiny, spec(shot=still, camera_control=False), ignore))
+
+
+@pytest.mark.parametrize("guidance", [0.0, 1.0])
+def test_guidance_of_one_or_less_leaves_the_unconditional_pass_out(tiny: Base, guidance: float) -> None:
+    clip = film(tiny, spec(guidance=guidance, negative_prompt="snow"), ignore)
+    assert torch.equal(clip, film(tiny, spec(guidance=guidance), ignore))
+
+
+def test_a_negative_prompt_changes_the_clip(tiny: Base) -> None:
+    assert not torch.equal(film(tiny, spec(), ignore), film(tiny, spec(negative_prompt="the grass"), ignore))
+
+
+def test_a_subject_out_of_frame_throughout_and_a_box_over_everything_are_filmed(tiny: Base) -> None:
+    film(tiny, spec(shot=shot(boxes=[None] * 4)), ignore)
+    film(tiny, spec(shot=shot(boxes=[Box(-1, -1, 2, 2)] * 4)), ignore)
+
+
+def test_every_step_is_reported_and_a_cancellation_ends_the_run(tiny: Base) -> None:
+    seen: list[tuple[int, int]] = []
+    film(tiny, spec(), lambda done, steps: seen.append((done, steps)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+    def cancel(done: int, steps: int) -> None:
+        raise Canceled("enough")
+
+    with pytest.raises(Canceled):
+        film(tiny, spec(), cancel)
+    assert torch.equal(film(tiny, spec(), ignore), film(tiny, spec(), ignore))
+
+
+def test_a_shot_for_another_number_of_frames_is_refused(tiny: Base) -> None:
+    other = Shot("s", 1, 24, 24, 192, 128, CameraPath.still(5))
+    with pytest.raises(InvalidInput, match=r"5 frames, and Tiny films 4"):
+        film(tiny, spec(shot=other), ignore)
+
+
+def test_a_prompt_without_the_subject_is_refused(tiny: Base) -> None:
+    with pytest.raises(InvalidInput, match='does not contain "sks dog"'):
+        film(tiny, spec(prompt="a dog in the park"), ignore)
+
+
+def test_shared_noise_has_variance_one_and_the_asked_correlation(tiny: Base) -> None:
+    tiny.settings = msgspec.structs.replace(tiny.settings, shared_noise=0.9)
+    noise = torch.cat([initial_noise(tiny, torch.Generator().manual_seed(seed), 4) for seed in range(20)])
+    assert noise.var() == pytest.approx(1, abs=0.03)
+    assert (noise[:, :, 0] * noise[:, :, 3]).mean() == pytest.approx(0.9, abs=0.03)
