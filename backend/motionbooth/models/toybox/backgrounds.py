@@ -1,0 +1,121 @@
+"""The eight places of toybox's clips: large textures, drawn once, of which each clip sees a moving window."""
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+CANVAS_PX = 320
+"""Side of a texture; a window of 96 x 64 px that pans 4 px a frame for 8 frames fits anywhere inside."""
+
+Texture = NDArray[np.uint8]
+"""(CANVAS_PX, CANVAS_PX, 3) RGB."""
+
+PLACES = {
+    "grass": "on the grass",
+    "sand": "on the sand",
+    "sea": "in the sea",
+    "road": "on the road",
+    "snow": "on the snow",
+    "night": "in the night sky",
+    "floor": "on the wooden floor",
+    "wall": "by the brick wall",
+}
+"""Background -> the words that a caption ends with."""
+
+MEAN_RGB = {
+    "grass": (62, 108, 44),
+    "sand": (206, 188, 148),
+    "sea": (22, 66, 104),
+    "road": (98, 98, 102),
+    "snow": (230, 234, 242),
+    "night": (14, 14, 40),
+    "floor": (112, 76, 44),
+    "wall": (126, 66, 56),
+}
+"""About the mean colour of each; subjects' colours are checked against it so that none is camouflaged."""
+
+
+def draw_texture(background: str, rng: np.random.Generator) -> Texture:
+    """One texture of the named background. Features are 4 px or larger, so that latents of 4 px cells can carry them."""
+    base = np.tile(np.asarray(MEAN_RGB[background], np.float32), (CANVAS_PX, CANVAS_PX, 1))
+    drawn = _DRAWERS[background](base, rng)
+    return np.clip(drawn, 0, 255).astype(np.uint8)
+
+
+def _noise(rng: np.random.Generator, sigma_x: float, sigma_y: float) -> NDArray[np.float32]:
+    """(CANVAS_PX, CANVAS_PX, 1) smooth noise of unit variance."""
+    noise = rng.standard_normal((CANVAS_PX, CANVAS_PX)).astype(np.float32)
+    noise = cv2.GaussianBlur(noise, (0, 0), sigmaX=sigma_x, sigmaY=sigma_y)
+    return (noise / noise.std())[..., None]
+
+
+def _grass(base: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    tint = np.asarray([0.8, 1.0, 0.6], np.float32)
+    return base + tint * (14 * _noise(rng, 2.0, 4.0) + 10 * _noise(rng, 10.0, 10.0))
+
+
+def _sand(base: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    rows = np.arange(CANVAS_PX, dtype=np.float32)[:, None, None]
+    ripples = np.sin(rows * (2 * np.pi / 14) + 1.8 * _noise(rng, 16.0, 16.0))
+    return base + 10 * ripples + 5 * _noise(rng, 3.0, 3.0)
+
+
+def _sea(base: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    tint = np.asarray([0.6, 1.0, 1.2], np.float32)
+    return base + tint * (16 * _noise(rng, 7.0, 2.2) + 6 * _noise(rng, 16.0, 8.0))
+
+
+def _road(base: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    canvas = base + 7 * _noise(rng, 2.5, 2.5)
+    offset = int(rng.integers(0, 48))
+    for row in range(offset % 40, CANVAS_PX, 40):
+        for column in range(offset, CANVAS_PX, 48):
+            canvas[row : row + 4, column : column + 24] = (222, 222, 214)
+    return canvas
+
+
+def _snow(base: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    tint = np.asarray([1.2, 1.0, 0.6], np.float32)
+    return base - tint * np.abs(12 * _noise(rng, 8.0, 5.0) + 4 * _noise(rng, 3.0, 3.0))
+
+
+def _night(base: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    canvas = base + np.asarray([0.7, 0.5, 1.2], np.float32) * 9 * _noise(rng, 14.0, 14.0)
+    for _ in range(260):
+        x, y = rng.integers(2, CANVAS_PX - 4, 2)
+        canvas[y : y + 2, x : x + 2] = rng.uniform(150, 245) * np.asarray([1.0, 1.0, 0.9])
+    return canvas
+
+
+def _floor(base: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    canvas = base.copy()
+    for top in range(0, CANVAS_PX, 16):
+        plank = canvas[top : top + 16]
+        plank += rng.uniform(-14, 14) + 5 * _noise(rng, 12.0, 1.5)[top : top + 16]
+        plank[14:] = (58, 36, 20)
+        for column in range(int(rng.integers(0, 56)), CANVAS_PX, 56):
+            plank[:, column : column + 2] = (58, 36, 20)
+    return canvas
+
+
+def _wall(base: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    canvas = np.full_like(base, 176.0)
+    for row, top in enumerate(range(0, CANVAS_PX, 12)):
+        for left in range(-12 * (row % 2), CANVAS_PX, 24):
+            brick = canvas[top : top + 10, max(left, 0) : max(left + 22, 0)]
+            brick[:] = np.asarray(MEAN_RGB["wall"]) + rng.uniform(-14, 14)
+    return canvas + 4 * _noise(rng, 2.0, 2.0)
+
+
+_DRAWERS: dict[str, Callable[[NDArray[np.float32], np.random.Generator], NDArray[np.float32]]] = {
+    "grass": _grass,
+    "sand": _sand,
+    "sea": _sea,
+    "road": _road,
+    "snow": _snow,
+    "night": _night,
+    "floor": _floor,
+    "wall": _wall,
+}
