@@ -7,19 +7,13 @@ from typing import Any
 
 import msgspec
 
-from .errors import InvalidInput
+from .errors import Malformed
 from .limits import CHUNK_BYTES, MAX_HEADER_BYTES
 from .messages import AnyReply, AnyRequest
 
 _encoder = msgspec.msgpack.Encoder()
 _requests: msgspec.msgpack.Decoder[AnyRequest] = msgspec.msgpack.Decoder(AnyRequest)
 _replies: msgspec.msgpack.Decoder[AnyReply] = msgspec.msgpack.Decoder(AnyReply)
-
-
-class Malformed(InvalidInput):
-    """The frames are not a message of this protocol."""
-
-    code = "malformed"
 
 
 def encode(message: AnyRequest | AnyReply, payload: bytes | None = None) -> list[bytes]:

@@ -19,14 +19,8 @@ class Connection(msgspec.Struct, frozen=True):
     client_secret: str
 
     def write(self, path: Path) -> None:
-        """Write as JSON, readable by the owner alone from its first moment; replaces an older file at once."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f".{path.name}.{os.getpid()}")
-        scratch.unlink(missing_ok=True)
-        descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(self)))
-        scratch.replace(path)
+        """Write as JSON, readable by the owner alone."""
+        write_private(path, msgspec.json.format(msgspec.json.encode(self)))
 
     @classmethod
     def read(cls, path: Path) -> Connection:
@@ -42,3 +36,16 @@ class Connection(msgspec.Struct, frozen=True):
             raise InvalidInput(
                 f"The connection file {path} cannot be read ({error}). Ask the backend's owner for a new one."
             ) from error
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file that the owner alone can read from its first moment. It replaces an older one at once or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.unlink(missing_ok=True)
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(path)

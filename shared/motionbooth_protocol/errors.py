@@ -1,5 +1,7 @@
 """Errors whose message is meant for a person. Nothing here imports anything but the standard library."""
 
+import errno
+
 
 class MotionBoothError(Exception):
     """What was wrong, what was expected and what to do, in one sentence that an animator can act on.
@@ -50,6 +52,26 @@ class OutOfSpace(MotionBoothError):
     retryable = True
 
 
+class Malformed(MotionBoothError):
+    """Frames arrived that are not a message of the protocol."""
+
+    code = "malformed"
+
+
+class NoSession(MotionBoothError):
+    """The server does not know this connection (any more): say Hello first."""
+
+    code = "no_session"
+    retryable = True
+
+
+class Damaged(MotionBoothError):
+    """Bytes arrived that do not have the sha256 that was announced; they were thrown away."""
+
+    code = "damaged"
+    retryable = True
+
+
 class JobFailed(MotionBoothError):
     """A job ended without a result; the message carries the reason given by its worker."""
 
@@ -71,3 +93,8 @@ class VersionMismatch(MotionBoothError):
 def by_code(code: str) -> type[MotionBoothError]:
     """The class that a code from the wire names; MotionBoothError itself for a code that this version does not know."""
     return next((cls for cls in MotionBoothError.__subclasses__() if cls.code == code), MotionBoothError)
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether the system refused to write for want of space: disk, quota or file size limit."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -9,12 +9,11 @@ import msgspec
 from msgspec import Meta, Struct
 
 from .limits import MAX_BLOB_BYTES, MAX_PICTURES, MAX_TEXT
-from .motion import Name, Shot
+from .motion import Name, Sha256, Shot
 
-Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-JobId = Annotated[str, Meta(pattern="^[0-9a-zA-Z_-]{8,64}$")]
+JobId = Annotated[str, Meta(pattern=r"\A[0-9a-zA-Z_-]{8,64}\Z")]
 Text = Annotated[str, Meta(max_length=MAX_TEXT)]
-State = Annotated[str, Meta(pattern="^(queued|running|done|failed|canceled)$")]
+State = Annotated[str, Meta(pattern=r"\A(queued|running|done|failed|canceled)\Z")]
 
 TERMINAL_STATES = frozenset({"done", "failed", "canceled"})
 
@@ -50,7 +49,7 @@ class TrainSpec(Struct, frozen=True, tag="train"):
     seed: Annotated[int, Meta(ge=0, lt=2**53)] = 0
     steps: Annotated[int, Meta(ge=1, le=100_000)] | None = None
     learning_rate: Annotated[float, Meta(gt=0, le=1)] | None = None
-    method: Annotated[str, Meta(pattern="^(lora|full)$")] = "lora"
+    method: Annotated[str, Meta(pattern=r"\A(lora|full)\Z")] = "lora"
 
 
 class GenerateSpec(Struct, frozen=True, tag="generate"):
@@ -87,7 +86,7 @@ class Job(Struct, frozen=True):
     """A job as its owner sees it. `error` says why it failed, in words for a person. Times are Unix seconds."""
 
     id: JobId
-    kind: Annotated[str, Meta(pattern="^(train|generate)$")]
+    kind: Annotated[str, Meta(pattern=r"\A(train|generate)\Z")]
     state: State
     created: float
     updated: float

@@ -10,8 +10,9 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from .jobs import Blob, Job, JobId, JobSpec, Sha256, State
+from .jobs import Blob, Job, JobId, JobSpec, State
 from .limits import CHUNK_BYTES, MAX_BLOB_BYTES, MAX_LISTED, MAX_NAME
+from .motion import Sha256
 
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
 Size = Annotated[int, Meta(ge=0, le=MAX_BLOB_BYTES)]

@@ -15,6 +15,7 @@ from .limits import MAX_FRAMES, MAX_NAME, MAX_SUBJECTS
 
 Share = Annotated[float, Meta(ge=-100.0, le=100.0)]
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
+Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 
 
 class Box(Struct, frozen=True, array_like=True):
@@ -90,7 +91,7 @@ class SubjectTrack(Struct, frozen=True):
     class_word: Name
     boxes: Annotated[list[Box | None], Meta(min_length=1, max_length=MAX_FRAMES)]
     token: Annotated[str, Meta(max_length=MAX_NAME)] = ""
-    weights: str | None = None
+    weights: Sha256 | None = None
 
     @property
     def phrase(self) -> str:

@@ -1,0 +1,1 @@
+"""The backend as a server; only its worker process ever imports torch."""

@@ -1,0 +1,177 @@
+"""Files named by their sha256: uploads in pieces that go on where they broke off, and never a half file in sight."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from motionbooth_protocol.errors import Damaged, InvalidInput, NoSession, NotFound, OutOfSpace, is_disk_full
+from motionbooth_protocol.limits import MAX_BLOB_BYTES
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_READ_BYTES = 1 << 20
+_OPEN_UPLOADS = 64
+
+
+@dataclass
+class _Upload:
+    """What is known of an upload under way; all of it can be had again from its file."""
+
+    path: Path
+    size: int
+    offset: int
+    digest: Any
+
+
+class Blobs:
+    """The blob store under `home`: `blobs/ab/abcd...` finished, `incoming/` not yet."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._uploads: OrderedDict[tuple[str, str], _Upload] = OrderedDict()
+
+    def path(self, sha256: str) -> Path:
+        """The finished file. Raises NotFound."""
+        path = self._place(sha256)
+        if not path.is_file():
+            raise NotFound(f"The backend has no file {sha256[:12]}...; upload it first.")
+        return path
+
+    def has(self, sha256: str) -> bool:
+        return self._place(sha256).is_file()
+
+    def read(self, sha256: str, offset: int, length: int) -> tuple[bytes, bool]:
+        """The piece at `offset`, shorter at the end, and whether the file ends with it."""
+        with self.path(sha256).open("rb") as file:
+            file.seek(offset)
+            data = file.read(length)
+            return data, file.tell() >= os.fstat(file.fileno()).st_size
+
+    def begin(self, owner: str, sha256: str, size: int) -> int:
+        """Announce an upload: how many bytes are here already; `size` itself where the file is complete."""
+        if self.has(sha256):
+            return size
+        if size > MAX_BLOB_BYTES:
+            raise InvalidInput(f"A file of at most {MAX_BLOB_BYTES} bytes can be sent, this one has {size}.")
+        upload = self._open(owner, sha256, size)
+        return self._publish(owner, upload, sha256) if upload.offset == size else upload.offset
+
+    def append(self, owner: str, sha256: str, offset: int, data: bytes) -> int:
+        """Add a piece; the answer is the number of bytes that are here now. A piece that does not fit on is left out.
+
+        Raises Damaged where the complete file has another sha256, OutOfSpace, and NoSession before `begin`.
+        """
+        upload = self._uploads.get((owner, sha256))
+        if upload is None:
+            if self.has(sha256):
+                return self.path(sha256).stat().st_size
+            raise NoSession(f"The upload of {sha256[:12]}... was not announced, or not since the backend started.")
+        self._uploads.move_to_end((owner, sha256))
+        if offset != upload.offset:
+            return upload.offset
+        if upload.offset + len(data) > upload.size:
+            raise InvalidInput(f"The upload of {sha256[:12]}... is longer than the {upload.size} bytes announced.")
+        self._write(upload, data)
+        return self._publish(owner, upload, sha256) if upload.offset == upload.size else upload.offset
+
+    def adopt(self, file: Path) -> tuple[str, int]:
+        """Take a finished file of the same disk into the store: its sha256 and size. The file moves."""
+        digest, size = hashlib.sha256(), 0
+        for piece in _pieces(file):
+            digest.update(piece)
+            size += len(piece)
+        sha256 = digest.hexdigest()
+        self._move_in(file, sha256)
+        return sha256, size
+
+    def _place(self, sha256: str) -> Path:
+        if not _SHA256.fullmatch(sha256):
+            raise InvalidInput(f"A file is named by its sha256, 64 hexadecimal digits; got {sha256!r}.")
+        return self._home / "blobs" / sha256[:2] / sha256
+
+    def _open(self, owner: str, sha256: str, size: int) -> _Upload:
+        # Each owner uploads into a folder of its own: nobody can spoil another's half file.
+        folder = self._home / "incoming" / hashlib.sha256(owner.encode()).hexdigest()[:16]
+        path = folder / f"{sha256}.{size}"
+        with _space_checked():
+            folder.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)
+        digest, offset = hashlib.sha256(), 0
+        for piece in _pieces(path):
+            digest.update(piece)
+            offset += len(piece)
+        upload = self._uploads[owner, sha256] = _Upload(path, size, offset, digest)
+        if len(self._uploads) > _OPEN_UPLOADS:
+            self._uploads.popitem(last=False)
+        return upload
+
+    def _write(self, upload: _Upload, data: bytes) -> None:
+        with upload.path.open("r+b", buffering=0) as file:
+            file.seek(upload.offset)
+            try:
+                with _space_checked():
+                    left = memoryview(data)
+                    while left:
+                        left = left[file.write(left) :]
+            except OutOfSpace:
+                file.truncate(upload.offset)
+                raise
+        upload.offset += len(data)
+        upload.digest.update(data)
+
+    def _publish(self, owner: str, upload: _Upload, sha256: str) -> int:
+        del self._uploads[owner, sha256]
+        if upload.digest.hexdigest() != sha256:
+            upload.path.unlink(missing_ok=True)
+            raise Damaged(
+                f"The bytes that arrived are not the file {sha256[:12]}...; it may have changed while it was sent. "
+                "Send it again."
+            )
+        self._move_in(upload.path, sha256)
+        return upload.size
+
+    def _move_in(self, file: Path, sha256: str) -> None:
+        """On disk first, visible second: after a power cut the file is whole or not there."""
+        place = self._place(sha256)
+        with _space_checked():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("rb+") as opened:
+                os.fsync(opened.fileno())
+            file.chmod(0o600)
+            file.replace(place)
+            _sync_folder(place.parent)
+
+
+@contextmanager
+def _space_checked() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        raise OutOfSpace(
+            "The backend's disk is full: free some space there and send again; what had arrived is kept."
+        ) from error
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(_READ_BYTES):
+            yield piece
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # Windows cannot open a folder, and writes its entries through
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

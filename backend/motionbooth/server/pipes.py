@@ -1,0 +1,78 @@
+"""What the server and its worker process say to each other: typed msgpack, each message after its length."""
+
+from __future__ import annotations
+
+import struct
+from typing import Annotated, BinaryIO
+
+import msgspec
+from motionbooth_protocol.jobs import Blob, JobSpec
+from msgspec import Meta, Struct
+
+_LENGTH = struct.Struct("<I")
+_MAX_BYTES = 4 << 20
+
+Number = Annotated[int, Meta(ge=0)]
+
+
+class About(Struct, frozen=True, tag=True, kw_only=True):
+    """One attempt at one job."""
+
+    number: Number
+    attempt: Number
+
+
+class Run(About, frozen=True, tag=True):
+    spec: JobSpec
+
+
+class Stop(About, frozen=True, tag=True):
+    """The job was canceled: stop at the next step."""
+
+
+class Advanced(About, frozen=True, tag=True):
+    """`step` of `steps` of `stage` are done; `seconds_left` of this stage, None while unknown."""
+
+    stage: str
+    step: Number
+    steps: Number
+    seconds_left: float | None
+    note: str = ""
+
+
+class Finished(About, frozen=True, tag=True):
+    """The results are in the blob store."""
+
+    results: list[Blob]
+
+
+class Failed(About, frozen=True, tag=True):
+    """`code` of a class in the protocol's errors.py; `message` is for the job's owner."""
+
+    code: str
+    message: str
+
+
+Command = Run | Stop
+Report = Advanced | Finished | Failed
+
+_encoder = msgspec.msgpack.Encoder()
+commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
+reports: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
+
+
+def write(pipe: BinaryIO, message: Command | Report) -> None:
+    """Raises OSError where the other side is gone."""
+    data = _encoder.encode(message)
+    pipe.write(_LENGTH.pack(len(data)) + data)
+    pipe.flush()
+
+
+def read(pipe: BinaryIO) -> bytes:
+    """The next message's bytes, b"" at the end of the pipe or where what comes is no message."""
+    head = pipe.read(_LENGTH.size)
+    if len(head) < _LENGTH.size:
+        return b""
+    (length,) = _LENGTH.unpack(head)
+    data = pipe.read(length) if length <= _MAX_BYTES else b""
+    return data if len(data) == length else b""

@@ -1,0 +1,166 @@
+"""`motionbooth serve`: puts the parts together and runs them in one loop until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import platform
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+
+import zmq
+from motionbooth_protocol.connection import Connection
+from motionbooth_protocol.messages import ModelInfo
+from zmq.auth.thread import ThreadAuthenticator
+
+from .blobs import Blobs
+from .executor import LocalExecutor
+from .keys import AuthorizedKeys, KeyPair
+from .scheduler import Scheduler
+from .sessions import ZAP_DOMAIN, Sessions, open_socket
+from .store import Store
+from .worker import log_file, remove_scratch
+
+DEFAULT_ADDRESS = "tcp://127.0.0.1:5599"
+_POLL_MILLISECONDS = 200
+_WILDCARD_HOSTS = ("0.0.0.0", "*", "[::]")
+
+log = logging.getLogger("motionbooth.server")
+
+
+def serve(
+    home: Path,
+    address: str = DEFAULT_ADDRESS,
+    models: list[ModelInfo] | None = None,
+    say: Callable[[str], None] = print,
+    worker_command: list[str] | None = None,
+) -> None:
+    """Run a backend in the folder `home` until SIGTERM or SIGINT; no process is left behind.
+
+    `home/connection.json`, by which the local client enters, is there while the server listens. `address` is ZeroMQ's
+    ("tcp://127.0.0.1:*" for any free port). Raises MotionBoothError where it cannot start, and says what to do.
+    """
+    command = worker_command or [sys.executable, "-m", "motionbooth.server.worker", str(home)]
+    with ExitStack() as stack:
+        stop = stack.enter_context(_stop_signals())
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        store = Store(home / "jobs.sqlite")
+        stack.callback(store.close)
+        stack.enter_context(_log_to(home / "logs" / "server.log"))
+        store.requeue_running(crashed=True)
+
+        server_keys, client_keys, authorized = _keys(home)
+        context = stack.enter_context(zmq.Context())
+        _authenticate(stack, context, authorized)
+        socket = open_socket(context, server_keys, address)
+        stack.callback(socket.close, linger=500)
+
+        blobs = Blobs(home)
+        executor = LocalExecutor(context, command, log_file(home))
+        scheduler = Scheduler(store, blobs, executor, clean=partial(remove_scratch, home))
+        stack.callback(scheduler.close)
+        sessions = Sessions(socket, authorized, store, blobs, models or [], scheduler, _name())
+        stack.callback(sessions.drain)
+
+        connection_file = home / "connection.json"
+        endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        Connection(local(endpoint), server_keys.public, client_keys.public, client_keys.secret).write(connection_file)
+        stack.callback(connection_file.unlink, missing_ok=True)
+        _introduce(say, endpoint, connection_file, authorized, models or [])
+        _loop(stop, socket, executor, scheduler, sessions)
+
+
+def local(endpoint: str) -> str:
+    """The address by which a client on this machine reaches a server that listens on `endpoint`."""
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    return f"tcp://127.0.0.1:{port}" if host in _WILDCARD_HOSTS else endpoint
+
+
+def _loop(
+    stop: list[int], socket: zmq.Socket[bytes], executor: LocalExecutor, scheduler: Scheduler, sessions: Sessions
+) -> None:
+    poller = zmq.Poller()
+    poller.register(socket, zmq.POLLIN)
+    poller.register(executor.wake, zmq.POLLIN)
+    while not stop:
+        poller.poll(_POLL_MILLISECONDS)
+        sessions.receive()
+        scheduler.tick()
+        sessions.tick()
+    log.info("stopping on signal %d", stop[0])
+
+
+def _keys(home: Path) -> tuple[KeyPair, KeyPair, AuthorizedKeys]:
+    """The server's and the local client's key pairs, and who may enter: the local client from the first start on."""
+    server_keys = KeyPair.kept_in(home / "keys" / "server.secret")
+    local_secret = home / "keys" / "local.secret"
+    first_start = not local_secret.exists()
+    client_keys = KeyPair.kept_in(local_secret)
+    authorized = AuthorizedKeys(home / "authorized")
+    if first_start:
+        authorized.add("local", client_keys.public)
+    return server_keys, client_keys, authorized
+
+
+def _authenticate(stack: ExitStack, context: zmq.Context[zmq.Socket[bytes]], authorized: AuthorizedKeys) -> None:
+    authenticator = ThreadAuthenticator(context)
+    authenticator.start()
+    stack.callback(authenticator.stop)
+    authenticator.configure_curve_callback(ZAP_DOMAIN, authorized)
+
+
+def _introduce(
+    say: Callable[[str], None],
+    endpoint: str,
+    connection_file: Path,
+    authorized: AuthorizedKeys,
+    models: list[ModelInfo],
+) -> None:
+    keys = ", ".join(sorted(authorized.names().values()))
+    runs = ", ".join(f"{model.name} ({model.frames} frames of {model.width} x {model.height})" for model in models)
+    say(f"MotionBooth {version('motionbooth')} listens on {endpoint}")
+    say(f"  connection file  {connection_file}")
+    say(f"  keys let in      {keys or 'none: put public keys into the folder authorized'}")
+    say(f"  models           {runs or 'none'}")
+    log.info("listening on %s, keys let in: %s", endpoint, keys)
+
+
+def _name() -> str:
+    return f"MotionBooth {version('motionbooth')} on {platform.node()}"
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """A list that a SIGTERM or SIGINT puts its number into."""
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.handlers.RotatingFileHandler(path, maxBytes=5 << 20, backupCount=3)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    root = logging.getLogger("motionbooth")
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()

@@ -1,0 +1,186 @@
+"""The worker process: jobs come by its standard input, one runs after the other, reports go to its standard output.
+
+It stays warm between jobs, and ends as soon as the server's end of the pipe is closed, whatever it is doing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import queue
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from motionbooth_protocol.errors import Canceled, MotionBoothError, OutOfSpace, is_disk_full
+from motionbooth_protocol.jobs import Blob, JobSpec
+
+from . import pipes
+from .blobs import Blobs
+
+if TYPE_CHECKING:  # the work itself loads torch: only when the first job is there
+    from motionbooth.work import Reporter
+
+log = logging.getLogger("motionbooth.worker")
+_SECONDS_BETWEEN_REPORTS = 0.1
+
+
+Runner = Callable[[JobSpec, Callable[[str], Path], Path, "Reporter"], dict[str, Path]]
+
+
+class Worker:
+    """Carries out the commands of one server. `home` is the server's own folder."""
+
+    def __init__(self, run: Runner, home: Path, commands: BinaryIO, reports: BinaryIO) -> None:
+        self._run = run
+        self._home = home
+        self._blobs = Blobs(home)
+        self._commands = commands
+        self._reports = reports
+        self._queue: queue.SimpleQueue[pipes.Run] = queue.SimpleQueue()
+        self._stopped: set[tuple[int, int]] = set()
+
+    def serve(self) -> None:
+        """Work until the process is ended."""
+        threading.Thread(target=self._listen, name="commands", daemon=True).start()
+        while True:
+            command = self._queue.get()
+            pipes.write(self._reports, self._carry_out(command))
+
+    def _listen(self) -> None:
+        while data := pipes.read(self._commands):
+            command = pipes.commands.decode(data)
+            if isinstance(command, pipes.Run):
+                self._queue.put(command)
+            else:
+                self._stopped.add((command.number, command.attempt))
+        # The server is gone. Its next one starts this job again from its last checkpoint, so no tidying up here.
+        os._exit(0)
+
+    def _carry_out(self, command: pipes.Run) -> pipes.Finished | pipes.Failed:
+        number, attempt = command.number, command.attempt
+        try:
+            return pipes.Finished(number=number, attempt=attempt, results=self._results_of(command))
+        except Exception as error:
+            if not isinstance(error, MotionBoothError):
+                log.exception("job %d, attempt %d", number, attempt)
+            told = explained(error)
+            return pipes.Failed(number=number, attempt=attempt, code=told.code, message=str(told))
+
+    def _results_of(self, command: pipes.Run) -> list[Blob]:
+        scratch = scratch_folder(self._home, command.number)
+        scratch.mkdir(parents=True, exist_ok=True)
+        reporter = PipeReporter(self._reports, command, lambda: (command.number, command.attempt) in self._stopped)
+        files = self._run(command.spec, self._blobs.path, scratch, reporter)
+        return [Blob(role, *self._blobs.adopt(file)) for role, file in sorted(files.items())]
+
+
+class PipeReporter:
+    """Sends progress to the server, ten times a second at most, with the time left of the stage."""
+
+    def __init__(self, pipe: BinaryIO, command: pipes.Run, stopped: Callable[[], bool]) -> None:
+        self._pipe = pipe
+        self._command = command
+        self._stopped = stopped
+        self._stage: tuple[str, int] | None = None
+        self._first_step = 0
+        self._stage_began = 0.0
+        self._sent_at = float("-inf")
+
+    def progress(self, stage: str, step: int, steps: int, note: str = "") -> None:
+        """`step` of `steps` are done. Raises Canceled where the job was canceled."""
+        if self._stopped():
+            raise Canceled("The job was canceled.")
+        now = time.monotonic()
+        new_stage = (stage, steps) != self._stage
+        if new_stage:
+            self._stage, self._first_step, self._stage_began = (stage, steps), step, now
+        elif step < steps and now - self._sent_at < _SECONDS_BETWEEN_REPORTS:
+            return
+        self._sent_at = now
+        about = self._command
+        pipes.write(
+            self._pipe,
+            pipes.Advanced(
+                number=about.number, attempt=about.attempt, stage=stage, step=step, steps=steps,
+                seconds_left=self._seconds_left(step, steps, now), note=note,
+            ),
+        )  # fmt: skip
+
+    def _seconds_left(self, step: int, steps: int, now: float) -> float | None:
+        """From the mean pace since the stage's first report."""
+        done = step - self._first_step
+        return (now - self._stage_began) / done * (steps - step) if done > 0 else None
+
+
+def scratch_folder(home: Path, number: int) -> Path:
+    """A job's own folder for checkpoints and half-made files; the same for all of its attempts."""
+    return home / "scratch" / str(number)
+
+
+def log_file(home: Path) -> Path:
+    return home / "logs" / "worker.log"
+
+
+def explained(error: Exception) -> MotionBoothError:
+    """The error in words for the job's owner. What was not meant for a person stands in the worker's log."""
+    if isinstance(error, MotionBoothError):
+        return error
+    if isinstance(error, OSError) and is_disk_full(error):
+        return OutOfSpace("The backend's disk is full; the job goes on when there is space.")
+    if _is_out_of_memory(error):
+        return MotionBoothError(
+            "The backend ran out of memory. Try fewer frames or a smaller model, or close other programs on "
+            f"{platform.node()}."
+        )
+    return MotionBoothError(
+        f"The job ended with a fault of the program ({type(error).__name__}). The backend's owner finds it in "
+        f"worker.log, in the logs folder of the backend on {platform.node()}."
+    )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Python's own, CUDA's (`torch.OutOfMemoryError`), and the CPU allocator's plain RuntimeError."""
+    words = str(error)
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in words
+        or "not enough memory" in words
+    )
+
+
+def main(run: Runner, home: Path) -> None:
+    """Be the worker of the server that started this process."""
+    commands = os.fdopen(os.dup(0), "rb")
+    reports = os.fdopen(os.dup(1), "wb")
+    # Whatever a library prints must not get between the messages, and none may read the commands.
+    os.dup2(2, 1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    try:
+        Worker(run, home, commands, reports).serve()
+    except (BrokenPipeError, KeyboardInterrupt):
+        os._exit(0)
+
+
+def remove_scratch(home: Path, number: int) -> None:
+    shutil.rmtree(scratch_folder(home, number), ignore_errors=True)
+
+
+def run_job(spec: JobSpec, blob_path: Callable[[str], Path], scratch: Path, reporter: Reporter) -> dict[str, Path]:
+    """The product's own work, loaded with the first job."""
+    from motionbooth.work import run
+
+    return run(spec, blob_path, scratch, reporter)
+
+
+if __name__ == "__main__":
+    main(run_job, Path(sys.argv[1]))
