@@ -45,7 +45,9 @@ def has_shot(scene: bpy.types.Scene) -> bool:
 
 def read_shot(scene: bpy.types.Scene, model_frames: int) -> Reading:
     """Sample the scene at `model_frames` moments spread over its frame range. Raises InvalidInput."""
-    _check(scene, model_frames)
+    check_scene(scene)
+    if not 2 <= model_frames <= MAX_FRAMES:
+        raise InvalidInput(f"A shot is sampled at 2 to {MAX_FRAMES} model frames, got {model_frames}.")
     settings = scene.motionbooth
     times = scene_times(scene.frame_start, scene.frame_end, model_frames)
     moments, every = _between(times)
@@ -90,14 +92,13 @@ def camera_at(scene: bpy.types.Scene, moment: float) -> bpy.types.Object:
     return begun[-1].camera if begun else bound[0].camera if bound else scene.camera
 
 
-def _check(scene: bpy.types.Scene, model_frames: int) -> None:
+def check_scene(scene: bpy.types.Scene) -> None:
+    """Raises InvalidInput for what can be seen without reading the scene's animation."""
     where = f'Scene "{scene.name}"'
     if scene.frame_end <= scene.frame_start:
         raise InvalidInput(
             f"{where} has a frame range of one frame ({scene.frame_start}); set its end frame after its start frame."
         )
-    if not 2 <= model_frames <= MAX_FRAMES:
-        raise InvalidInput(f"A shot is sampled at 2 to {MAX_FRAMES} model frames, got {model_frames}.")
     if not scene.motionbooth.subjects:
         raise InvalidInput(f"{where} has no subject; add one to its MotionBooth subjects and choose its object.")
     if len(scene.motionbooth.subjects) > MAX_SUBJECTS:
@@ -171,7 +172,7 @@ def _bare_scene(scene: bpy.types.Scene, things: Sequence[bpy.types.Object]) -> I
             setattr(bare.render, name, getattr(scene.render, name))
         bare.motionbooth.pan = scene.motionbooth.pan
         compat.share_action(scene, bare)  # the keyframed pan
-        for part in {*_cameras(scene), *(part for thing in things for part in with_geometry(thing))}:
+        for part in {*_cameras(scene), *(part for thing in things for part in _needed(thing))}:
             bare.collection.objects.link(part)
         yield bare
     finally:
@@ -199,6 +200,13 @@ def with_geometry(thing: bpy.types.Object) -> list[bpy.types.Object]:
     beneath = [child for child in thing.children_recursive if child.type not in UNSEEN_TYPES | {"EMPTY", "ARMATURE"}]
     plain = thing.type == "ARMATURE" or (thing.type == "EMPTY" and thing.instance_type != "COLLECTION")
     return beneath if plain and beneath else [thing]
+
+
+def _needed(thing: bpy.types.Object) -> list[bpy.types.Object]:
+    """What has to be in a scene for this object to look as it does: an object set on vertices or faces is its child."""
+    parts = with_geometry(thing)
+    instancers = [part for part in parts if part.instance_type in {"VERTS", "FACES"}]
+    return parts + [child for part in instancers for child in part.children_recursive]
 
 
 def _box(thing: bpy.types.Object, depsgraph: bpy.types.Depsgraph, view: View) -> Box | None:
@@ -250,7 +258,7 @@ def _camera(
     measured = projection.travel(views, settings.background_distance)
     warnings = projection.warnings(measured)
     if measured.cuts:
-        frame = math.ceil(moments[measured.cuts[0]])
+        frame = math.floor(moments[measured.cuts[0]])
         warnings.append(f"The camera jumps at frame {frame}; a clip is one take, so end the shot before it.")
     return projection.camera_path(measured.offsets[::every]), warnings
 

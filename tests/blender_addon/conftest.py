@@ -1,0 +1,68 @@
+"""An empty scene with the extension registered, for the tests that need Blender (the bpy module)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+NO_BPY = "needs the bpy module, which exists for Python 3.11 and 3.13"
+
+
+@pytest.fixture(scope="session")
+def registered() -> Iterator[Any]:
+    """The bpy module with the extension registered in it."""
+    bpy = pytest.importorskip("bpy", reason=NO_BPY)
+    import motionbooth_addon
+
+    motionbooth_addon.register()
+    yield bpy
+    motionbooth_addon.unregister()
+
+
+@pytest.fixture
+def scene(registered: Any) -> Any:
+    """An empty scene of 24 frames at 24 fps, 960 x 640, with a camera at the origin that looks along +y."""
+    bpy = registered
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    scene = bpy.context.scene
+    scene.frame_start, scene.frame_end = 1, 24
+    scene.render.resolution_x, scene.render.resolution_y = 960, 640
+    camera = bpy.data.objects.new("Camera", bpy.data.cameras.new("Camera"))
+    camera.data.lens, camera.data.sensor_width = 35, 36
+    camera.rotation_euler = (1.5707963267948966, 0, 0)
+    scene.collection.objects.link(camera)
+    scene.camera = camera
+    return scene
+
+
+@pytest.fixture
+def add_subject(registered: Any) -> Callable[..., Any]:
+    """Make an object the subject of a scene."""
+
+    def add(scene: Any, thing: Any, name: str = "Imp") -> Any:
+        subject = scene.motionbooth.subjects.add()
+        subject.name, subject.class_word, subject.object = name, "toy", thing
+        scene.motionbooth.prompt = "a sks toy on the grass"
+        return subject
+
+    return add
+
+
+@pytest.fixture
+def add_cube(registered: Any) -> Callable[..., Any]:
+    """A cube of 2 units to a side (or another mesh) in a scene."""
+    bpy = registered
+
+    def add(scene: Any, location: tuple[float, float, float] = (0, 10, 0), name: str = "Cube") -> Any:
+        corners = [(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]
+        faces = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
+        mesh = bpy.data.meshes.new(name)
+        mesh.from_pydata(corners, [], faces)
+        cube = bpy.data.objects.new(name, mesh)
+        cube.location = location
+        scene.collection.objects.link(cube)
+        return cube
+
+    return add
