@@ -64,18 +64,23 @@ def _set_boxes(base: Base, boxes: BoxControl | None, latents: Tensor, guided: bo
     base.control.set_boxes([None] * batch + conditional if guided else conditional, (height, width), frames)
 
 
-def initial_noise(base: Base, generator: torch.Generator, frames: int) -> Tensor:
-    """(1, C, F, h, w), variance 1, the share rho of it common to all frames: sqrt(1 - rho) n_f + sqrt(rho) n_0.
+def shared_noise(shape: Sequence[int], rho: float, generator: torch.Generator) -> Tensor:
+    """(B, C, F, h, w), variance 1, the share rho of it common to all frames: sqrt(1 - rho) n_f + sqrt(rho) n_0.
 
-    Drawn on the CPU, so that a seed means the same noise on every device.
+    Drawn on the CPU in float32, so that a seed means the same noise on every device.
     """
-    rho = base.settings.shared_noise
-    shape = (1, base.unet.config.in_channels, frames, *base.latent_size)
-    own = torch.randn(shape, generator=generator)
-    noise = math.sqrt(1 - rho) * own
-    if rho > 0:
-        noise = noise + math.sqrt(rho) * torch.randn((*shape[:2], 1, *shape[3:]), generator=generator)
-    return noise.to(base.device, base.dtype)
+    noise = torch.randn(*shape, generator=generator)
+    if rho == 0:
+        return noise
+    batch, channels, _, height, width = shape
+    common = torch.randn(batch, channels, 1, height, width, generator=generator)
+    return math.sqrt(1 - rho) * noise + math.sqrt(rho) * common
+
+
+def initial_noise(base: Base, generator: torch.Generator, batch: int = 1) -> Tensor:
+    """What a clip begins as: (B, C, F, h, w) at the base's own size, with its own share of common noise."""
+    shape = (batch, base.unet.config.in_channels, base.settings.frames, *base.latent_size)
+    return shared_noise(shape, base.settings.shared_noise, generator).to(base.device, base.dtype)
 
 
 def film(base: Base, spec: GenerateSpec, on_step: OnStep) -> Tensor:
@@ -90,7 +95,7 @@ def film(base: Base, spec: GenerateSpec, on_step: OnStep) -> Tensor:
             "Read the shot from the scene again for this model."
         )
     generator = torch.Generator().manual_seed(spec.seed)
-    latents = initial_noise(base, generator, shot.frames)
+    latents = initial_noise(base, generator)
     conditional, unconditional = base.embed([spec.prompt]), base.embed([spec.negative_prompt])
     guidance = settings.guidance if spec.guidance is None else spec.guidance
     latents = denoise(

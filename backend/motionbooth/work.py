@@ -6,7 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from motionbooth_protocol.jobs import JobSpec
+import msgspec
+import torch
+from motionbooth_protocol.jobs import GenerateSpec, JobSpec, TrainSpec
+
+from .models.registry import Base, load_base, source_named
+from .models.settings import TrainSettings
+from .sampling import film
+from .subject.dataset import gather_data, read_pictures
+from .subject.ordinary import ordinary_clips
+from .subject.trainer import Trainer, learn
+from .subject.weights import SubjectCard, add_lora, load_subject, save_subject
+from .video import spread_evenly, write_clip
+
+BlobPath = Callable[[str], Path]
 
 
 class Reporter(Protocol):
@@ -20,7 +33,7 @@ class Reporter(Protocol):
         """
 
 
-def run(spec: JobSpec, blob_path: Callable[[str], Path], scratch: Path, reporter: Reporter) -> dict[str, Path]:
+def run(spec: JobSpec, blob_path: BlobPath, scratch: Path, reporter: Reporter) -> dict[str, Path]:
     """Carry a job out. Returns the finished files inside `scratch` by role: {"subject": ...} or {"clip": ...}.
 
     `blob_path` gives the file of an uploaded blob by its sha256. `scratch` is the job's own folder and outlives the
@@ -28,6 +41,81 @@ def run(spec: JobSpec, blob_path: Callable[[str], Path], scratch: Path, reporter
     same machine: same bytes.
 
     Raises InvalidInput (a picture, prompt or model that cannot be used, in a sentence that says what to change),
-    NotFound (an unknown model), OutOfSpace, and whatever `reporter.progress` raises.
+    NotFound (an unknown model), and whatever `reporter.progress` raises.
     """
-    raise NotImplementedError
+    if isinstance(spec, TrainSpec):
+        return {"subject": _train(spec, blob_path, scratch, reporter)}
+    return {"clip": _generate(spec, blob_path, scratch, reporter)}
+
+
+def _train(spec: TrainSpec, blob_path: BlobPath, scratch: Path, reporter: Reporter) -> Path:
+    # Learning needs float32 weights everywhere; half precision loses steps of this size.
+    base = _load(spec.model, reporter, dtype=torch.float32)
+    settings = train_settings(base, spec)
+    count = len(spec.subject.pictures)
+    pictures = read_pictures(
+        spec.subject,
+        blob_path,
+        base,
+        settings,
+        lambda done: reporter.progress("finding masks", done, count),
+    )
+    clips, captions = ordinary_clips(
+        base, settings.clips, lambda done, steps: reporter.progress("filming ordinary clips", done, steps)
+    )
+    data = gather_data(base, spec.subject, pictures, clips, captions)
+    if spec.method == "lora":
+        add_lora(base.unet, settings.rank, settings.layers, spec.seed)
+    else:
+        base.unet.requires_grad_(True)
+    trainer = Trainer(base, settings, data, spec.seed)
+    learn(
+        trainer,
+        scratch / "checkpoint.pt",
+        lambda step, steps, note: reporter.progress("learning", step, steps, note),
+    )
+    path = scratch / "subject.safetensors"
+    save_subject(path, base.unet, _card(spec, base, settings))
+    return path
+
+
+def train_settings(base: Base, spec: TrainSpec) -> TrainSettings:
+    """The base's defaults for the spec's method, with what the spec sets itself."""
+    settings = base.settings.lora if spec.method == "lora" else base.settings.full
+    asked = {"steps": spec.steps, "learning_rate": spec.learning_rate}
+    return msgspec.structs.replace(settings, **{name: value for name, value in asked.items() if value is not None})
+
+
+def _card(spec: TrainSpec, base: Base, settings: TrainSettings) -> SubjectCard:
+    subject = spec.subject
+    return SubjectCard(
+        name=subject.name,
+        token=subject.token,
+        class_word=subject.class_word,
+        prompt=subject.prompt,
+        base=base.source.name,
+        base_fingerprint=base.source.fingerprint,
+        method=spec.method,
+        rank=settings.rank,
+        layers=settings.layers,
+    )
+
+
+def _generate(spec: GenerateSpec, blob_path: BlobPath, scratch: Path, reporter: Reporter) -> Path:
+    base = _load(spec.model, reporter)
+    weights = dict.fromkeys(track.weights for track in spec.shot.subjects if track.weights is not None)
+    for sha256 in weights:
+        load_subject(base, blob_path(sha256))
+    frames = film(base, spec, lambda done, steps: reporter.progress("sampling", done, steps))
+    reporter.progress("encoding", 0, 1)
+    path = scratch / "clip.mp4"
+    write_clip(path, spread_evenly(frames.numpy(), spec.shot.scene_frames), spec.shot.fps)
+    reporter.progress("encoding", 1, 1)
+    return path
+
+
+def _load(model: str, reporter: Reporter, dtype: torch.dtype | None = None) -> Base:
+    reporter.progress("loading the model", 0, 1)
+    base = load_base(source_named(model), dtype=dtype)
+    reporter.progress("loading the model", 1, 1)
+    return base

@@ -34,5 +34,11 @@ def tiny_source() -> Source:
 
 @pytest.fixture
 def tiny(tiny_source: Source) -> Base:
-    """The tiny base in float64, its own for every test."""
+    """The tiny base in float64, as the golden values were recorded; its own for every test."""
     return load_base(tiny_source, device="cpu", dtype=torch.float64)
+
+
+@pytest.fixture
+def tiny_single(tiny_source: Source) -> Base:
+    """The tiny base in float32, as the product runs it on a CPU."""
+    return load_base(tiny_source, device="cpu")

@@ -176,6 +176,10 @@ class AttentionControl:
         self._watched_tokens, self._watched_cells = list(positions), grid[0] * grid[1]
         self._watched = []
 
+    def unwatch(self) -> None:
+        """Keep no probabilities any more."""
+        self._watched_cells, self._watched = None, []
+
     def watched(self) -> list[Tensor]:
         """One (B*F, cells, positions) for each layer since the last call, averaged over heads, with its gradient."""
         taken, self._watched = self._watched, []

@@ -151,7 +151,7 @@ def _load_part(folder: Path, name: str, dtype: torch.dtype) -> Any:
 
 
 def lay_channels_last(module: nn.Module) -> None:
-    """2-D convolutions of a small UNet run several times faster on a CPU in this layout; results differ by rounding only."""
+    """2-D convolutions of a small UNet run several times faster on a CPU in this layout."""
     for parameter in module.parameters():
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

@@ -19,17 +19,17 @@ class TrainSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """How a subject is learned on this base (paper, section 3.2).
 
     `subject_weight` multiplies a true mean over the masked cells; the authors' loss is the same at 4.0.
-    `preservation_weight` is lambda_1, `stca_weight` lambda_2. `picture_size`: side of the square a training picture
-    becomes, in pixels. `image_batch`: pictures a step (at most all there are). `clips`: ordinary clips that the base
-    makes of itself, once, to be preserved. `rank` is the LoRA's; it is not used for full fine-tuning.
+    `preservation_weight` is lambda_1, `stca_weight` lambda_2. `image_batch`: pictures a step (at most all there are).
+    `clips`: ordinary clips that the base makes of itself, once, to be preserved. `rank` and `layers` (a regular
+    expression over the UNet's module names) are the LoRA's; full fine-tuning learns everything.
     """
 
     steps: Positive
     learning_rate: Annotated[float, Meta(gt=0)]
     image_batch: Positive
-    picture_size: Positive
     clips: Annotated[int, Meta(ge=0)]
     rank: Positive = 16
+    layers: str = r".*\.(to_q|to_k|to_v|to_out\.0|proj_in|proj_out|ff\.net\.0\.proj|ff\.net\.2)"
     subject_weight: float = 4.0
     preservation_weight: float = 1.0
     stca_weight: float = 0.01

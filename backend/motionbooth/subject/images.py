@@ -1,0 +1,68 @@
+"""Training pictures: any size, mode and orientation in, frames of the base model's size out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from motionbooth_protocol.errors import InvalidInput
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+Rgb = NDArray[np.uint8]  # (H, W, 3)
+Mask = NDArray[np.float32]  # (H, W), 0 outside the subject, 1 inside
+
+MAX_PIXELS = 100_000_000
+GREY = 127  # padding: the middle of the value range
+
+
+@dataclass(frozen=True)
+class TrainingPicture:
+    """A picture as the model sees it: `rgb` and `mask` at the base's full frame size, padding never in the mask."""
+
+    rgb: Rgb
+    mask: Mask
+
+
+def read_picture(path: Path, label: str) -> Image.Image:
+    """A picture upright, in RGB or RGBA. `label` names it in errors ("picture 2"). Raises InvalidInput."""
+    try:
+        with Image.open(path) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise InvalidInput(
+                    f"{_start(label)} has {opened.width} x {opened.height} pixels; "
+                    "send one of at most 100 million, 2000 x 2000 is plenty."
+                )
+            upright = ImageOps.exif_transpose(opened)
+            return upright.convert("RGBA" if upright.has_transparency_data else "RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InvalidInput(
+            f"{_start(label)} cannot be read as a picture ({error}). Send it again as PNG or JPEG."
+        ) from error
+
+
+def fit_picture(rgb: Rgb, mask: Mask, width: int, height: int, fit: Literal["square", "contain"]) -> TrainingPicture:
+    """Resize to a square as high as the frame (or as wide, if that is less), centred in a grey frame.
+
+    "square" squashes the picture's aspect to fill the square (the authors' way), "contain" keeps it.
+    """
+    side = min(width, height)
+    inner_width, inner_height = side, side
+    if fit == "contain":
+        scale = side / max(rgb.shape[:2])
+        inner_width, inner_height = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
+    size = (inner_width, inner_height)
+    small = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.LANCZOS))
+    small_mask = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.BOX))
+    frame = np.full((height, width, 3), GREY, dtype=np.uint8)
+    frame_mask = np.zeros((height, width), dtype=np.float32)
+    top, left = (height - inner_height) // 2, (width - inner_width) // 2
+    place = slice(top, top + inner_height), slice(left, left + inner_width)
+    frame[place], frame_mask[place] = small, small_mask >= 0.5
+    return TrainingPicture(frame, frame_mask)
+
+
+def _start(label: str) -> str:
+    return label[:1].upper() + label[1:]

@@ -1,0 +1,88 @@
+"""The subject's mask: the one that came with the picture, the picture's own alpha, or one found by GrabCut."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from motionbooth_protocol.errors import InvalidInput
+from PIL import Image
+
+from .images import Mask, Rgb, read_picture
+
+SMALLEST_SHARE = 0.002  # of the picture; less cannot be learned from
+FOUND_AT = 384  # pixels: GrabCut's time grows with the area, its outline is good enough at this size
+GRABCUT_ROUNDS = 5
+MARGIN = 0.06  # of the picture's sides, taken for background
+
+
+def picture_with_mask(image: Path, mask: Path | None, label: str) -> tuple[Rgb, Mask]:
+    """The picture (H, W, 3) uint8 and its mask (H, W) of 0 and 1. `label` names the picture in errors.
+
+    Raises InvalidInput for a picture that cannot be read and for a mask that is empty, tiny, or covers everything.
+    """
+    picture = read_picture(image, label)
+    rgb = np.asarray(picture.convert("RGB"))
+    if mask is not None:
+        found, whose = _given_mask(mask, picture.size, label), "its mask"
+    elif picture.mode == "RGBA" and np.asarray(picture.getchannel("A")).min() < 128:
+        found, whose = (np.asarray(picture.getchannel("A")) >= 128).astype(np.float32), "its alpha"
+    else:
+        found, whose = find_mask(rgb), "the subject found in it"
+    _check(found, whose, label)
+    return rgb, found
+
+
+def _given_mask(path: Path, size: tuple[int, int], label: str) -> Mask:
+    """White (or opaque, where the mask has only alpha) is the subject."""
+    picture = read_picture(path, f"the mask of {label}")
+    if abs(picture.width / picture.height - size[0] / size[1]) > 0.02 * size[0] / size[1]:
+        raise InvalidInput(
+            f"The mask of {label} is {picture.width} x {picture.height} pixels and the picture {size[0]} x {size[1]}. "
+            "Send a mask of the picture's own shape."
+        )
+    grey = np.asarray(picture.convert("L").resize(size, Image.Resampling.BILINEAR))
+    if picture.mode == "RGBA":
+        alpha = np.asarray(picture.getchannel("A").resize(size, Image.Resampling.BILINEAR))
+        grey = alpha if grey.min() == grey.max() else np.minimum(grey, alpha)
+    return (grey >= 128).astype(np.float32)
+
+
+def find_mask(rgb: Rgb) -> Mask:
+    """The largest thing that differs from the picture's border (GrabCut, seeded with all but a margin)."""
+    height, width = rgb.shape[:2]
+    scale = min(1.0, FOUND_AT / max(height, width))
+    small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    inset_y, inset_x = (max(1, round(MARGIN * side)) for side in small.shape[:2])
+    inner = (inset_x, inset_y, small.shape[1] - 2 * inset_x, small.shape[0] - 2 * inset_y)
+    if min(inner[2:]) < 2 or np.ptp(small) == 0:
+        return np.zeros((height, width), dtype=np.float32)
+    labels = np.zeros(small.shape[:2], dtype=np.uint8)
+    models = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.setRNGSeed(0)  # its first clusters are drawn at random
+    cv2.grabCut(small[..., ::-1].copy(), labels, inner, *models, GRABCUT_ROUNDS, cv2.GC_INIT_WITH_RECT)
+    foreground = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
+    resized = cv2.resize(_largest_part(foreground), (width, height), interpolation=cv2.INTER_NEAREST)
+    return resized.astype(np.float32)
+
+
+def _largest_part(foreground: np.ndarray) -> np.ndarray:
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(foreground)
+    if count < 2:
+        return foreground
+    largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+    return (labels == largest).astype(np.uint8)
+
+
+def _check(mask: Mask, whose: str, label: str) -> None:
+    share = float(mask.mean())
+    start = label[:1].upper() + label[1:]
+    if share < SMALLEST_SHARE:
+        found = "is empty" if share == 0 else f"covers {share:.2%} of it only"
+        raise InvalidInput(f"{start} cannot be learned from: {whose} {found}. Send a closer picture, or a mask.")
+    if share > 0.995:
+        raise InvalidInput(
+            f"{start} cannot be learned from: {whose} covers all of it, so the subject's outline is unknown. "
+            "Send a mask, or a picture with some background."
+        )

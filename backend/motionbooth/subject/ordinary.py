@@ -1,0 +1,77 @@
+"""Ordinary clips, which keep a base what it is while it learns a subject (paper: video preservation loss).
+
+The authors take 500 clips of Panda-70M, which can no longer be fetched. Ours are made by the base itself, once, and
+kept in the user's cache: what is to be preserved is what the base can do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import msgspec
+import platformdirs
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..control.camera import random_pick
+from ..control.plan import StepPlan
+from ..models.registry import Base
+from ..sampling import OnStep, denoise, initial_noise
+
+TOGETHER = 4  # clips filmed in one batch
+
+
+def ordinary_clips(base: Base, count: int, on_step: OnStep) -> tuple[Tensor, list[str]]:
+    """`count` clips as latents (K, C, F, h, w) and their captions: from the cache, or filmed now and kept there."""
+    prompts = base.settings.ordinary_prompts
+    captions = [prompts[i % len(prompts)] for i in range(count)]
+    if not count:
+        return torch.zeros(0), captions
+    cached = _cache_file(base, captions)
+    if not cached.exists():
+        _keep(cached, _film_all(base, captions, on_step))
+    return load_file(cached)["clips"], captions
+
+
+def _film_all(base: Base, captions: list[str], on_step: OnStep) -> Tensor:
+    batches = [captions[i : i + TOGETHER] for i in range(0, len(captions), TOGETHER)]
+    steps = base.settings.steps
+    total = len(batches) * steps
+    clips = []
+    for number, batch in enumerate(batches):
+        before = number * steps
+        generator = torch.Generator().manual_seed(number)
+        noise = initial_noise(base, generator, len(batch))
+        clips.append(
+            denoise(
+                base,
+                noise,
+                base.embed(batch),
+                base.embed([""] * len(batch)),
+                base.settings.guidance,
+                [StepPlan()] * steps,
+                random_pick(generator),
+                lambda done, _, before=before: on_step(before + done, total),
+            )
+        )
+    return torch.cat(clips)
+
+
+def _cache_file(base: Base, captions: list[str]) -> Path:
+    """Named after all that the clips depend on."""
+    settings = base.settings
+    how = (settings.width, settings.height, settings.frames, settings.steps, settings.guidance, settings.shared_noise)
+    recipe = msgspec.json.encode([base.source.fingerprint, how, captions])
+    name = hashlib.sha256(recipe).hexdigest()[:32]
+    return platformdirs.user_cache_path("motionbooth") / "ordinary_clips" / f"{name}.safetensors"
+
+
+def _keep(path: Path, clips: Tensor) -> None:
+    """Write at once or not at all: two workers may be at it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file({"clips": clips.to("cpu", torch.float16).contiguous()}, scratch)
+    scratch.replace(path)
