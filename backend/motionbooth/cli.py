@@ -8,21 +8,22 @@ from typing import Annotated
 
 import platformdirs
 import typer
-from motionbooth_protocol.errors import MotionBoothError
+from motionbooth_protocol.errors import InvalidInput, MotionBoothError
 from typer.core import TyperGroup
 
 DEFAULT_HOME = platformdirs.user_data_path("motionbooth")
+DEMO_SCENE = Path(__file__).parents[2] / "blender_addon" / "demo" / "demo.blend"
 
 
 class _SentenceForErrors(TyperGroup):
-    """One red sentence and exit status 1 for every error that is meant for a person; usage errors have status 2."""
+    """One red sentence for every error that is meant for a person; exit status 2 where the input must change, else 1."""
 
     def invoke(self, context: object) -> object:
         try:
             return super().invoke(context)  # type: ignore[arg-type]
         except MotionBoothError as error:
             typer.secho(str(error), fg=typer.colors.RED, err=True)
-            raise typer.Exit(1) from None
+            raise typer.Exit(2 if isinstance(error, InvalidInput) else 1) from None
 
 
 app = typer.Typer(
@@ -32,6 +33,11 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     help="Film your own character in Blender: boxes and a camera path steer a text-to-video model.",
 )
+
+
+bench = typer.Typer(no_args_is_help=True, help="Measure the product; each prints a table and writes JSON.")
+app.add_typer(bench, name="bench")
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file too.")]
 
 
 @app.callback()
@@ -51,6 +57,33 @@ def serve(
 
     run_server(home.absolute(), address, say=lambda line: typer.echo(line))
     sys.stdout.flush()
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for what is made; run again, it goes on from what is there.")],
+    scene: Annotated[Path, typer.Option(help="A saved .blend with one shot.")] = DEMO_SCENE,
+    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the scene's.")] = None,
+    training_steps: Annotated[int | None, typer.Option(min=1, help="Instead of the model's own number.")] = None,
+    sampling_steps: Annotated[int | None, typer.Option(min=1, help="Instead of the model's own number.")] = None,
+) -> None:
+    """The main job on this machine: a saved .blend in, a controlled clip of its own subject on its timeline."""
+    from rich.console import Console
+
+    from motionbooth.demo import run_demo
+
+    given = {"--seed": seed, "--training-steps": training_steps, "--sampling-steps": sampling_steps}
+    options = [word for name, value in given.items() if value is not None for word in (name, str(value))]
+    run_demo(scene.absolute(), out.absolute(), options, Console())
+
+
+@bench.command()
+def control(json_file: JsonFile = None) -> None:
+    """How well the bundled model keeps to boxes and camera paths, with control and without."""
+    from motionbooth.bench.control import bench_control
+    from motionbooth.bench.measures import publish
+
+    publish(bench_control(), json_file)
 
 
 if __name__ == "__main__":
