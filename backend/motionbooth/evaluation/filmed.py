@@ -31,7 +31,7 @@ class _Sent(msgspec.Struct):
 
 @dataclass(frozen=True)
 class FilmedShot:
-    """What was asked, the model's own frames of what came ((F, H, W, 3) uint8 RGB), and each subject's pictures, masked."""
+    """What was asked, the model's frames of what came ((F, H, W, 3) uint8 RGB), and each subject's masked pictures."""
 
     asked: GenerateSpec
     frames: NDArray[np.uint8]
