@@ -16,7 +16,7 @@ DEMO_SCENE = Path(__file__).parents[2] / "blender_addon" / "demo" / "demo.blend"
 
 
 class _SentenceForErrors(TyperGroup):
-    """One red sentence for every error that is meant for a person; exit status 2 where the input is at fault, else 1."""
+    """One red sentence for every error that is meant for a person; exit status 2 where the input is wrong, else 1."""
 
     def invoke(self, context: object) -> object:
         try:
