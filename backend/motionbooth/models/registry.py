@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, UNet3DConditionModel
 from motionbooth_protocol.errors import InvalidInput, NotFound
@@ -21,6 +22,7 @@ from ..control.boxes import AttentionControl, Grid
 from .settings import BaseSettings
 
 MODELS = Path(__file__).parent
+TOYBOX = MODELS / "toybox" / "bundle"
 
 # Samplers that remember nothing from step to step: latents may be moved between two of their steps.
 SAMPLERS = {kind.__name__: kind for kind in (DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler)}
@@ -41,7 +43,7 @@ class Source:
 
     @property
     def present(self) -> bool:
-        return (self.folder / "model_index.json").is_file()
+        return (self.folder / "model_index.json").is_file() and self.settings_file.is_file()
 
     @cached_property
     def fingerprint(self) -> str:
@@ -54,33 +56,40 @@ class Source:
         return digest.hexdigest()
 
 
-def sources() -> dict[str, Source]:
-    """All base models known by name, present or not.
+def models_folder() -> Path:
+    """Where base models other than the bundled one are looked for: each in a folder of its own, named after it."""
+    chosen = os.environ.get("MOTIONBOOTH_MODELS")
+    return Path(chosen) if chosen else platformdirs.user_data_path("motionbooth") / "models"
 
-    `toybox` is bundled. `zeroscope` is looked for in the folder named by MOTIONBOOTH_ZEROSCOPE: cerspense's
-    zeroscope_v2_576w, as downloaded.
+
+def sources() -> dict[str, Source]:
+    """All base models that can be loaded, by name: the bundled toybox, and each diffusers folder in models_folder().
+
+    A folder brings its own `motionbooth.json`, or has the name of a model whose settings we know ("zeroscope").
     """
-    bundle = MODELS / "toybox" / "bundle"
-    zeroscope = Path(os.environ.get("MOTIONBOOTH_ZEROSCOPE", "zeroscope_v2_576w"))
-    found = (
-        Source("toybox", bundle, bundle / "motionbooth.json"),
-        Source("zeroscope", zeroscope, MODELS / "zeroscope.json"),
-    )
-    return {source.name: source for source in found}
+    folders = [TOYBOX, *(path.parent for path in sorted(models_folder().glob("*/model_index.json")))]
+    found = [Source(_name(folder), folder, _settings_file(folder)) for folder in folders]
+    return {source.name: source for source in found if source.present}
+
+
+def _name(folder: Path) -> str:
+    return "toybox" if folder == TOYBOX else folder.name
+
+
+def _settings_file(folder: Path) -> Path:
+    own = folder / "motionbooth.json"
+    return own if own.is_file() else MODELS / f"{folder.name}.json"
 
 
 def source_named(name: str) -> Source:
     """Raises NotFound, naming the models that there are."""
     known = sources()
     if name not in known:
-        raise NotFound(f'There is no base model "{name}". This backend knows: {", ".join(known)}.')
-    source = known[name]
-    if not source.present:
-        variable = f"MOTIONBOOTH_{name.upper()}"
         raise NotFound(
-            f'The base model "{name}" is not in {source.folder}. Download it there, or set {variable} to its folder.'
+            f'There is no base model "{name}" here, only: {", ".join(known) or "none"}. '
+            f"Put its folder, as downloaded, at {models_folder() / name}."
         )
-    return source
+    return known[name]
 
 
 @dataclass

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraModel
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from ..models.registry import Base, lay_channels_last
@@ -58,7 +58,18 @@ def save_subject(path: Path, unet: nn.Module, card: SubjectCard) -> None:
     if card.method == "lora":
         adapter = {"r": card.rank, "lora_alpha": card.rank, "target_modules": card.layers}
         metadata["lora_adapter_metadata"] = json.dumps({PREFIX + key: value for key, value in adapter.items()})
-    save_file(half, path, metadata)
+    path.write_bytes(_in_order(save(half, metadata)))
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file with its metadata sorted: the library's own order changes from run to run."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    if len(text) > size:
+        raise ValueError(f"the header grew from {size} to {len(text)} bytes")
+    return content[:8] + text.ljust(size) + content[8 + size :]
 
 
 def read_card(path: Path) -> SubjectCard:
