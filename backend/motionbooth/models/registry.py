@@ -104,14 +104,8 @@ class Base:
     tokenizer: CLIPTokenizer
     scheduler: Any
     control: AttentionControl
-
-    @property
-    def device(self) -> torch.device:
-        return self.unet.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.unet.dtype
+    device: torch.device
+    dtype: torch.dtype
 
     @property
     def cell(self) -> int:
@@ -146,8 +140,15 @@ def load_base(source: Source, device: str | None = None, dtype: torch.dtype | No
             part.to(device).eval().requires_grad_(False)
     for name in ("unet", "vae"):
         lay_channels_last(parts[name])
-    control = AttentionControl.install(parts["unet"])
-    return Base(source, source.settings, scheduler=load_sampler(source.folder), control=control, **parts)
+    return Base(
+        source,
+        source.settings,
+        scheduler=load_sampler(source.folder),
+        control=AttentionControl.install(parts["unet"]),
+        device=torch.device(device),
+        dtype=dtype,
+        **parts,
+    )
 
 
 def _load_part(folder: Path, name: str, dtype: torch.dtype) -> Any:
