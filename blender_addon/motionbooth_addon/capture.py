@@ -53,7 +53,7 @@ def read_shot(scene: bpy.types.Scene, model_frames: int) -> Reading:
     moments, every = _between(times)
     tracks: list[list[Box | None]] = [[] for _ in settings.subjects]
     views: list[View] = []
-    pan: list[tuple[float, float]] = []
+    pan: list[tuple[float, ...]] = []
     with _bare_scene(scene, [subject.object for subject in settings.subjects]) as bare:
         for number, moment in enumerate(moments):
             bare.camera = camera_at(scene, moment)

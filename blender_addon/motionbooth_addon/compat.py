@@ -8,6 +8,9 @@ import bpy
 
 VERSION: tuple[int, int, int] = tuple(bpy.app.version)
 
+# A path property may start with "//", the folder of the .blend; since 4.5 it has to say so.
+RELATIVE_PATH: set[str] = {"PATH_SUPPORTS_BLEND_RELATIVE"} if VERSION >= (4, 5, 0) else set()
+
 
 def strips(editor: bpy.types.SequenceEditor) -> Any:
     """The strips of a sequence editor (a collection with new_movie and remove)."""

@@ -9,7 +9,7 @@ import bpy
 
 from ._protocol.errors import InvalidInput
 from ._protocol.limits import MAX_PICTURES
-from .turntable import TrainingPicture, render_turntable
+from .turntable import TrainingPicture, TurntableSettings, render_turntable
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 MASK = "_mask"
@@ -36,11 +36,12 @@ def training_pictures(
     scene: bpy.types.Scene,
     subject: bpy.types.PropertyGroup,
     folder: Path,
+    size: int,
     on_picture: Callable[[int, int], None],
 ) -> list[TrainingPicture]:
-    """The subject's pictures: rendered into `folder` if it has a 3-D object, else those of its own folder."""
+    """The subject's pictures: rendered into `folder`, `size` pixels square, or as they lie in its own folder."""
     if subject.model_object is not None:
-        return render_turntable(scene, subject.model_object, folder, on_picture=on_picture)
+        return render_turntable(scene, subject.model_object, folder, TurntableSettings(size), on_picture)
     return folder_pictures(subject)
 
 

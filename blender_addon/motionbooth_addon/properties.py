@@ -15,6 +15,7 @@ from bpy.props import (
     StringProperty,
 )
 
+from . import compat
 from ._protocol.limits import MAX_NAME, MAX_TEXT
 
 
@@ -52,6 +53,7 @@ class MotionBoothSubject(bpy.types.PropertyGroup):
     pictures: StringProperty(
         name="Pictures",
         subtype="DIR_PATH",
+        options=compat.RELATIVE_PATH,
         description="A folder of pictures of the subject (png, jpg), where there is no 3-D object. "
         "A mask for dog.jpg may lie beside it as dog_mask.png",
     )
@@ -64,7 +66,7 @@ class MotionBoothTake(bpy.types.PropertyGroup):
     """One result: which job made it, where its clip is, and with what it was made."""
 
     job_id: StringProperty(name="Job", maxlen=64)
-    clip_path: StringProperty(name="Clip", subtype="FILE_PATH")
+    clip_path: StringProperty(name="Clip", subtype="FILE_PATH", options=compat.RELATIVE_PATH)
     settings: StringProperty(name="Settings", description="What was sent, as JSON: enough to make the take again")
 
 

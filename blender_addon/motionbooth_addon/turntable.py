@@ -34,7 +34,7 @@ class TurntableSettings:
     """`size` pixels square, `samples` light paths a pixel; `fill` is the share of the picture that a ball
     around the object spans."""
 
-    size: int = 192
+    size: int
     samples: int = 32
     fill: float = 1.0
     # Directions to look from: degrees around, counted from the object's front (-y), and degrees above.
@@ -56,7 +56,7 @@ def render_turntable(
     scene: bpy.types.Scene,
     thing: bpy.types.Object,
     folder: Path,
-    settings: TurntableSettings = TurntableSettings(),
+    settings: TurntableSettings,
     on_picture: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[TrainingPicture]:
     """Render `thing` and everything parented to it, as it is at the first frame of `scene`, into `folder`.

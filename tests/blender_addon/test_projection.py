@@ -10,8 +10,13 @@ SQUARE = np.array([[-1, 0, -1], [1, 0, -1], [1, 0, 1], [-1, 0, 1]], dtype=float)
 SQUARE_EDGES = np.array([(0, 1), (1, 2), (2, 3), (3, 0)])
 
 
+def moved(where: list[float]) -> np.ndarray:
+    """The square of 2 units a side, facing the camera, somewhere else."""
+    return SQUARE + np.array(where)
+
+
 def rotation(yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0) -> np.ndarray:
-    """Camera to world for a camera that looks along +y, turned left by yaw, up by pitch, clockwise by -roll (radians)."""
+    """Camera to world for a camera that looks along +y, turned left by yaw, up by pitch, then rolled (radians)."""
     level = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]], dtype=float)
 
     def turn(axis: int, angle: float) -> np.ndarray:
@@ -60,27 +65,27 @@ def box_of(points: np.ndarray, seen_by: View, edges: np.ndarray = SQUARE_EDGES) 
 def test_a_square_ahead_has_the_box_that_similar_triangles_give() -> None:
     half = FOCAL / 10
     expected = (0.5 - half, 0.5 - half * ASPECT, 0.5 + half, 0.5 + half * ASPECT)
-    assert box_of(SQUARE + [0, 10, 0], view()) == pytest.approx(expected)
+    assert box_of(moved([0, 10, 0]), view()) == pytest.approx(expected)
 
 
 def test_up_in_the_world_is_up_on_screen_where_y_is_small() -> None:
-    above = screen_box(SQUARE + [0, 10, 2], SQUARE_EDGES, view())
+    above = screen_box(moved([0, 10, 2]), SQUARE_EDGES, view())
     assert above is not None
     assert above.center[1] < 0.5
 
 
 def test_an_orthographic_camera_ignores_distance() -> None:
-    assert box_of(SQUARE + [0, 3, 0], view(ortho=8)) == pytest.approx(box_of(SQUARE + [0, 300, 0], view(ortho=8)))
-    assert box_of(SQUARE + [0, 3, 0], view(ortho=8)) == pytest.approx((0.375, 0.3125, 0.625, 0.6875))
+    assert box_of(moved([0, 3, 0]), view(ortho=8)) == pytest.approx(box_of(moved([0, 300, 0]), view(ortho=8)))
+    assert box_of(moved([0, 3, 0]), view(ortho=8)) == pytest.approx((0.375, 0.3125, 0.625, 0.6875))
 
 
 @pytest.mark.parametrize("where", [[0, -10, 0], [30, 10, 0], [-30, 10, 0], [0, 10, 20], [0, 10, -20]])
 def test_what_lies_behind_the_camera_or_outside_the_frame_has_no_box(where: list[float]) -> None:
-    assert screen_box(SQUARE + where, SQUARE_EDGES, view()) is None
+    assert screen_box(moved(where), SQUARE_EDGES, view()) is None
 
 
 def test_a_box_may_reach_outside_the_frame() -> None:
-    box = screen_box(SQUARE + [5, 10, 0], SQUARE_EDGES, view())
+    box = screen_box(moved([5, 10, 0]), SQUARE_EDGES, view())
     assert box is not None
     assert box.x2 > 1 > box.x1
 

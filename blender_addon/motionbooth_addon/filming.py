@@ -1,0 +1,270 @@
+"""From shots in a .blend to clips on its timeline, through a backend. One thread, which waits; needs bpy."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import bpy
+import msgspec
+
+from . import capture, strips
+from ._protocol.client import Client, new_job_id
+from ._protocol.connection import Connection
+from ._protocol.errors import InvalidInput, OutOfSpace
+from ._protocol.jobs import GenerateSpec, Job, JobSpec, Picture, SubjectSpec, TrainSpec
+from ._protocol.messages import Progress
+from ._protocol.motion import Shot
+from .pictures import check_source, needs_training, training_pictures
+from .turntable import TrainingPicture
+
+DRY_RUN_FRAMES = 8  # of the bundled model; a backend says how many frames its models make
+SMALLEST_PICTURE = 128  # pixels; larger where the model's frames are higher
+SHAPE_TOLERANCE = 0.02  # by which the scene's aspect ratio may differ from the model's before it is worth a warning
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """shot.json: the jobs of one shot as they were sent, and what the animator was told, a sentence each."""
+
+    generate: GenerateSpec
+    train: list[TrainSpec] = []
+    warnings: list[str] = []
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a call may change. None: as the scene or the model has it."""
+
+    seed: int | None = None
+    training_steps: int | None = None
+    sampling_steps: int | None = None
+    dry_run: bool = False
+
+
+@dataclass
+class Filmed:
+    """One shot on its way: what "done" reports of it, and what the .blend keeps."""
+
+    scene: bpy.types.Scene
+    folder: Path
+    shot: Shot
+    warnings: list[str]
+    picture_size: int = SMALLEST_PICTURE
+    train: list[TrainSpec] = field(default_factory=list)
+    pictures: list[Path] = field(default_factory=list)
+    generate: GenerateSpec | None = None
+    job: str | None = None
+    clip: Path | None = None
+
+    def report(self) -> dict[str, Any]:
+        return {
+            "scene": self.scene.name,
+            "clip": str(self.clip) if self.clip else None,
+            "shot": str(self.folder / "shot.json"),
+            "pictures": [str(picture) for picture in self.pictures],
+            "job": self.job,
+            "warnings": self.warnings,
+        }
+
+
+def film(blend: Path, connection_file: Path | None, out: Path, options: Options, tell: Tell) -> dict[str, Any]:
+    """Film every shot of `blend` into `out`; returns what "done" reports (see batch.py).
+
+    What is wrong with the scenes is found before anything is sent. `connection_file` may be None for a dry run.
+    Raises MotionBoothError. The .blend itself is never written.
+    """
+    tell(_progress("reading the scene"))
+    scenes = open_shots(blend)
+    out = out.resolve()
+    folders = [out if len(scenes) == 1 else out / bpy.path.clean_name(scene.name) for scene in scenes]
+    if options.dry_run:
+        shots = [_read(scene, folder, DRY_RUN_FRAMES) for scene, folder in zip(scenes, folders, strict=True)]
+        for filmed in shots:
+            filmed.generate = _generate_spec(filmed, options)
+            _write_sent(filmed)
+        return {"blend": None, "shots": [filmed.report() for filmed in shots]}
+    if connection_file is None:
+        raise InvalidInput("Filming needs a backend; give its connection file with --connection.")
+    with Client(Connection.read(connection_file), name="Blender") as client:
+        shots = [_read_for_model(client, scene, folder) for scene, folder in zip(scenes, folders, strict=True)]
+        for filmed in shots:
+            for warning in filmed.warnings:
+                tell(_progress("reading the scene", note=warning))
+        for filmed in shots:
+            _film_shot(client, filmed, options, tell)
+    tell(_progress("placing the clip"))
+    return {"blend": str(save_with_clips(out / "shot.blend", shots)), "shots": [filmed.report() for filmed in shots]}
+
+
+def open_shots(blend: Path) -> list[bpy.types.Scene]:
+    """Open a .blend; its scenes with subjects, each checked. Raises InvalidInput."""
+    if not blend.is_file():
+        raise InvalidInput(f"There is no file {blend}; give the path of a saved .blend.")
+    try:
+        bpy.ops.wm.open_mainfile(filepath=str(blend.resolve()), load_ui=False)
+    except RuntimeError as error:
+        raise InvalidInput(
+            f"Blender {bpy.app.version_string} cannot open {blend}; it is no .blend, damaged or from a newer Blender."
+        ) from error
+    scenes = [scene for scene in bpy.data.scenes if capture.has_shot(scene)]
+    if not scenes:
+        raise InvalidInput(
+            f"No scene of {blend} has a subject; add one to a scene's MotionBooth subjects and choose its object."
+        )
+    for scene in scenes:
+        capture.check_scene(scene)
+        check_words(scene)
+        for subject in scene.motionbooth.subjects:
+            check_source(subject)
+    return scenes
+
+
+def check_words(scene: bpy.types.Scene) -> None:
+    """The prompt must name each subject as it was taught: token and class, side by side. Raises InvalidInput."""
+    prompt = scene.motionbooth.prompt
+    for subject in scene.motionbooth.subjects:
+        phrase = f"{subject.token} {subject.class_word}".strip()
+        if not re.search(rf"\b{re.escape(phrase)}\b", prompt, re.IGNORECASE):
+            raise InvalidInput(
+                f'The prompt "{prompt}" of scene "{scene.name}" does not name subject "{subject.name}"; write '
+                f'"{phrase}" in it, for example "a {phrase} on the grass".'
+            )
+
+
+def _read_for_model(client: Client, scene: bpy.types.Scene, folder: Path) -> Filmed:
+    models = {model.name: model for model in client.models()}
+    model = models.get(scene.motionbooth.model)
+    if model is None:
+        raise InvalidInput(
+            f'The backend has no model "{scene.motionbooth.model}"; it has: {", ".join(sorted(models)) or "none"}.'
+        )
+    filmed = _read(scene, folder, model.frames)
+    filmed.picture_size = max(SMALLEST_PICTURE, model.height)
+    if abs(filmed.shot.width / filmed.shot.height * model.height / model.width - 1) > SHAPE_TOLERANCE:
+        filmed.warnings.append(
+            f"The scene renders {filmed.shot.width} x {filmed.shot.height} and {model.name} films in the shape of "
+            f"{model.width} x {model.height}, so the clip will not fill the frame; set the render size to that shape."
+        )
+    return filmed
+
+
+def _read(scene: bpy.types.Scene, folder: Path, frames: int) -> Filmed:
+    reading = capture.read_shot(scene, frames)
+    return Filmed(scene, folder, reading.shot, list(reading.warnings))
+
+
+def _film_shot(client: Client, filmed: Filmed, options: Options, tell: Tell) -> None:
+    """Learn the subjects that are new, film, fetch the clip."""
+    tracks = []
+    for subject, track in zip(filmed.scene.motionbooth.subjects, filmed.shot.subjects, strict=True):
+        if needs_training(subject):
+            subject.weights = _learn(client, filmed, subject, options, tell)
+        tracks.append(msgspec.structs.replace(track, weights=subject.weights or None))
+    filmed.shot = msgspec.structs.replace(filmed.shot, subjects=tracks)
+    filmed.generate = _generate_spec(filmed, options)
+    _write_sent(filmed)
+    job = _run(client, filmed.generate, filmed.shot.name, tell)
+    tell(_progress("fetching the clip", note=filmed.shot.name))
+    filmed.job, filmed.clip = job.id, filmed.folder / "clip.mp4"
+    client.fetch(job.result("clip"), filmed.clip)
+
+
+def _learn(client: Client, filmed: Filmed, subject: bpy.types.PropertyGroup, options: Options, tell: Tell) -> str:
+    """Train a subject, or have the backend find that it was; the sha256 of its weights."""
+    folder = filmed.folder / "training_pictures" / bpy.path.clean_name(subject.name)
+    began = time.monotonic()
+
+    def on_picture(done: int, of: int) -> None:
+        left = (time.monotonic() - began) / done * (of - done)
+        tell(_progress("rendering training pictures", done, of, left, subject.name))
+
+    pictures = training_pictures(filmed.scene, subject, folder, filmed.picture_size, on_picture)
+    filmed.pictures += [picture.image for picture in pictures]
+    sent = []
+    for number, picture in enumerate(pictures):
+        tell(_progress("sending training pictures", number, len(pictures), note=subject.name))
+        sent.append(_upload(client, picture))
+    known = SubjectSpec(name=subject.name, token=subject.token, class_word=subject.class_word, pictures=sent)
+    spec = TrainSpec(subject=known, model=filmed.scene.motionbooth.model, steps=options.training_steps)
+    filmed.train.append(spec)
+    return _run(client, spec, subject.name, tell).result("subject").sha256
+
+
+def _upload(client: Client, picture: TrainingPicture) -> Picture:
+    return Picture(client.upload(picture.image), client.upload(picture.mask) if picture.mask else None)
+
+
+def _run(client: Client, spec: JobSpec, note: str, tell: Tell) -> Job:
+    """Have a job done and wait for it. Ctrl+C cancels it."""
+
+    def on_progress(at: Progress) -> None:
+        tell(_progress(at.stage, at.step, at.steps, at.seconds_left, at.note or note))
+
+    job = client.submit(new_job_id(), spec).job
+    try:
+        return client.follow(job, on_progress)
+    except KeyboardInterrupt:
+        client.cancel(job)
+        raise
+
+
+def _generate_spec(filmed: Filmed, options: Options) -> GenerateSpec:
+    settings = filmed.scene.motionbooth
+    return GenerateSpec(
+        shot=filmed.shot,
+        prompt=settings.prompt,
+        model=settings.model,
+        seed=settings.seed if options.seed is None else options.seed,
+        negative_prompt=settings.negative_prompt,
+        background_phrase=settings.background_phrase,
+        steps=options.sampling_steps,
+        box_control=settings.box_control,
+        camera_control=settings.camera_control,
+    )
+
+
+def _write_sent(filmed: Filmed) -> None:
+    assert filmed.generate is not None
+    sent = Sent(filmed.generate, filmed.train, filmed.warnings)
+    filmed.folder.mkdir(parents=True, exist_ok=True)
+    (filmed.folder / "shot.json").write_bytes(msgspec.json.format(msgspec.json.encode(sent)))
+
+
+def save_with_clips(path: Path, shots: list[Filmed]) -> Path:
+    """Save the open .blend as `path`, each clip a strip and a take of its scene; `path` appears whole or not at all."""
+    part = path.with_name(f".{path.name}.part.blend")
+    _save(part)  # first, so that paths to the clips can be relative to where it will lie
+    for filmed in shots:
+        assert filmed.clip is not None
+        strips.place_clip(filmed.scene, filmed.clip, filmed.shot.name, filmed.shot.frame_start, filmed.shot.frame_end)
+        if changed := strips.show_true_colors(filmed.scene):
+            filmed.warnings.append(changed)
+        take = filmed.scene.motionbooth.takes.add()
+        take.name = filmed.shot.name
+        take.job_id = filmed.job
+        take.clip_path = strips.path_for(filmed.clip)
+        take.settings = msgspec.json.encode(filmed.generate).decode()
+    _save(part)
+    part.replace(path)
+    return path
+
+
+def _save(path: Path) -> None:
+    try:
+        bpy.ops.wm.save_as_mainfile(filepath=str(path), check_existing=False, compress=True)
+    except RuntimeError as error:
+        raise OutOfSpace(
+            f"Blender could not save {path} ({str(error).strip()}); free some space there, or choose another --out."
+        ) from error
+
+
+def _progress(
+    stage: str, step: int = 0, steps: int = 0, seconds_left: float | None = None, note: str = ""
+) -> dict[str, Any]:
+    return {"stage": stage, "step": step, "steps": steps, "seconds_left": seconds_left, "note": note}

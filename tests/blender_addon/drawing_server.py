@@ -1,0 +1,61 @@
+"""The real backend with a model that only draws: `python drawing_server.py HOME`, and `... HOME worker` by itself.
+
+A clip shows a grey background and each subject's box in a colour of its own, exactly where it was asked.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from motionbooth.server import worker
+from motionbooth.server.serve import serve
+from motionbooth.video import spread_evenly, write_clip
+from motionbooth_protocol.jobs import JobSpec, TrainSpec
+from motionbooth_protocol.messages import ModelInfo
+
+if TYPE_CHECKING:
+    from motionbooth.work import Reporter
+
+WIDTH, HEIGHT, FRAMES = 96, 64, 8
+GREY = (90, 90, 90)
+COLORS = ((200, 60, 20), (20, 90, 220))
+STEP_SECONDS = 0.05
+
+
+def run(spec: JobSpec, blob_path: Callable[[str], Path], scratch: Path, reporter: Reporter) -> dict[str, Path]:
+    """Learning keeps the pictures' bytes; a seed of 999 films for a minute."""
+    if isinstance(spec, TrainSpec):
+        reporter.progress("learning", 1, 2)
+        subject = scratch / "subject.safetensors"
+        subject.write_bytes(b"".join(blob_path(picture.image).read_bytes() for picture in spec.subject.pictures))
+        return {"subject": subject}
+    for step in range(1200 if spec.seed == 999 else 4):
+        reporter.progress("sampling", step, 4)
+        time.sleep(STEP_SECONDS)
+    frames = np.full((FRAMES, HEIGHT, WIDTH, 3), GREY, np.uint8)
+    for track, color in zip(spec.shot.subjects, COLORS, strict=False):
+        for frame, box in zip(frames, track.boxes, strict=True):
+            if box is not None:
+                x1, y1, x2, y2 = box.clipped().as_tuple()
+                frame[round(y1 * HEIGHT) : round(y2 * HEIGHT), round(x1 * WIDTH) : round(x2 * WIDTH)] = color
+    clip = scratch / "clip.mp4"
+    write_clip(clip, spread_evenly(frames, spec.shot.scene_frames), spec.shot.fps)
+    return {"clip": clip}
+
+
+if __name__ == "__main__":
+    home = Path(sys.argv[1])
+    if sys.argv[2:] == ["worker"]:
+        worker.main(run, home)
+    else:
+        serve(
+            home,
+            "tcp://127.0.0.1:*",
+            models=[ModelInfo(name="toybox", frames=FRAMES, width=WIDTH, height=HEIGHT, fps=8.0)],
+            worker_command=[sys.executable, __file__, str(home), "worker"],
+        )
