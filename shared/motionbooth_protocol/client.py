@@ -144,7 +144,7 @@ class Client:
         return self._persist(lambda: self._ask(messages.Get(id=0, job=job), messages.Snapshot).job, self._timeout)
 
     def submit(self, job: str, spec: JobSpec, priority: int = 0) -> messages.Accepted:
-        """Send a job under an id of your own (`new_job_id`); sent twice, it is one job. It is on disk when this returns.
+        """Send a job under an id of your own (`new_job_id`); sent twice, it is one job. Afterwards it is on disk.
 
         Raises Conflict where the id was used for another spec, NotFound where a file it names was not uploaded.
         """

@@ -140,7 +140,7 @@ class Link:
             if self._stop.is_set():
                 raise Canceled("Stopped waiting for the backend.")
             left = max(0.0, deadline - time.monotonic())
-            ready = dict(poller.poll(min(left, _SLICE_SECONDS) * 1000))
+            ready = dict(poller.poll(int(min(left, _SLICE_SECONDS) * 1000) + 1))
             if ready or time.monotonic() >= deadline:
                 return ready
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import Annotated, BinaryIO
+from typing import IO, Annotated
 
 import msgspec
 from motionbooth_protocol.jobs import Blob, JobSpec
@@ -61,14 +61,14 @@ commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
 reports: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
 
 
-def write(pipe: BinaryIO, message: Command | Report) -> None:
+def write(pipe: IO[bytes], message: Command | Report) -> None:
     """Raises OSError where the other side is gone."""
     data = _encoder.encode(message)
     pipe.write(_LENGTH.pack(len(data)) + data)
     pipe.flush()
 
 
-def read(pipe: BinaryIO) -> bytes:
+def read(pipe: IO[bytes]) -> bytes:
     """The next message's bytes, b"" at the end of the pipe or where what comes is no message."""
     head = pipe.read(_LENGTH.size)
     if len(head) < _LENGTH.size:

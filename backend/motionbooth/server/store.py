@@ -158,7 +158,8 @@ class Store:
         row = self._database.execute(
             "SELECT id, kind, state, created, updated, attempt, error FROM jobs WHERE number = ?", (number,)
         ).fetchone()
-        return Job(*row, results=self._results(number))
+        values = dict(zip(("id", "kind", "state", "created", "updated", "attempt", "error"), row, strict=True))
+        return Job(**values, results=self._results(number))
 
     def jobs(self, owner: str, limit: int) -> list[Job]:
         """The owner's jobs, newest first."""
@@ -299,14 +300,12 @@ class Store:
 
     def _change(self, number: int, state: str, error: str = "") -> None:
         """The one place where a state changes, and where a durable event is made."""
-        now = time.time()
         self._database.execute(
-            "UPDATE jobs SET state = ?, error = ?, updated = ? WHERE number = ?", (state, error, now, number)
+            "UPDATE jobs SET state = ?, error = ?, updated = ? WHERE number = ?", (state, error, time.time(), number)
         )
         self._database.execute(
-            "INSERT INTO events "
-            "SELECT ?, coalesce(max(seq), 0) + 1, ?, (SELECT attempt FROM jobs WHERE number = ?), ?, ? FROM events WHERE job = ?",
-            (number, state, number, error, now, number),
+            "INSERT INTO events SELECT number, ?, state, attempt, error, updated FROM jobs WHERE number = ?",
+            (self.last_seq(number) + 1, number),
         )
 
     def _end_attempt(self, number: int, reason: str) -> None:

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING
 
 from motionbooth_protocol.errors import Canceled, MotionBoothError, OutOfSpace, is_disk_full
 from motionbooth_protocol.jobs import Blob, JobSpec
@@ -36,7 +36,7 @@ Runner = Callable[[JobSpec, Callable[[str], Path], Path, "Reporter"], dict[str, 
 class Worker:
     """Carries out the commands of one server. `home` is the server's own folder."""
 
-    def __init__(self, run: Runner, home: Path, commands: BinaryIO, reports: BinaryIO) -> None:
+    def __init__(self, run: Runner, home: Path, commands: IO[bytes], reports: IO[bytes]) -> None:
         self._run = run
         self._home = home
         self._blobs = Blobs(home)
@@ -83,7 +83,7 @@ class Worker:
 class PipeReporter:
     """Sends progress to the server, ten times a second at most, with the time left of the stage."""
 
-    def __init__(self, pipe: BinaryIO, command: pipes.Run, stopped: Callable[[], bool]) -> None:
+    def __init__(self, pipe: IO[bytes], command: pipes.Run, stopped: Callable[[], bool]) -> None:
         self._pipe = pipe
         self._command = command
         self._stopped = stopped
@@ -176,7 +176,8 @@ def remove_scratch(home: Path, number: int) -> None:
 
 
 def run_job(spec: JobSpec, blob_path: Callable[[str], Path], scratch: Path, reporter: Reporter) -> dict[str, Path]:
-    """The product's own work, loaded with the first job."""
+    """The product's own work, loaded with the first job: that takes seconds, and its owner should see why."""
+    reporter.progress("starting the worker", 0, 1)
     from motionbooth.work import run
 
     return run(spec, blob_path, scratch, reporter)

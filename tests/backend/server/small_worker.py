@@ -10,11 +10,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from motionbooth.server.worker import main
-from motionbooth.work import Reporter
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import JobSpec, TrainSpec
+
+if TYPE_CHECKING:
+    from motionbooth.work import Reporter
 
 
 def run(spec: JobSpec, blob_path: Callable[[str], Path], scratch: Path, reporter: Reporter) -> dict[str, Path]:
