@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from motionbooth_protocol.errors import InvalidInput
 from transformers import CLIPTokenizer
 
+Span = tuple[int, int]  # start and end character
+
 
 @dataclass(frozen=True)
 class PromptTokens:
@@ -29,27 +31,35 @@ def prompt_tokens(
 ) -> PromptTokens:
     """Find each subject's phrase, and the background's, among the prompt's tokens.
 
-    A phrase that the prompt says more than once is found at every place; two subjects with the same phrase share its
-    tokens. Raises InvalidInput where a phrase is missing from the prompt or lies beyond the tokenizer's last token.
+    A phrase that the prompt says more than once is found at every place, except inside a longer phrase of another
+    subject ("dog" is not the dog of "sks dog" where there is a second dog). Raises InvalidInput where a phrase is
+    missing from the prompt or lies beyond the tokenizer's last token.
     """
     offsets = _token_offsets(tokenizer, prompt)
     room = tokenizer.model_max_length - 2  # BOS and EOS
+    spans = [_word_spans(prompt, phrase) for phrase in phrases]
+    positions = [
+        _positions(offsets, prompt, phrase, _outside_longer(own, spans), room)
+        for phrase, own in zip(phrases, spans, strict=True)
+    ]
+    background: tuple[int, ...] = ()
+    if background_phrase:
+        background = _positions(offsets, prompt, background_phrase, _word_spans(prompt, background_phrase), room)
     return PromptTokens(
         length=tokenizer.model_max_length,
         content=range(1, 1 + min(len(offsets), room)),
-        subjects=tuple(_positions(offsets, prompt, phrase, room) for phrase in phrases),
-        background=_positions(offsets, prompt, background_phrase, room) if background_phrase else (),
+        subjects=tuple(positions),
+        background=background,
     )
 
 
-def _token_offsets(tokenizer: CLIPTokenizer, prompt: str) -> list[tuple[int, int]]:
+def _token_offsets(tokenizer: CLIPTokenizer, prompt: str) -> list[Span]:
     """Start and end character of each token of the whole prompt, without BOS and EOS, nothing cut off."""
     encoded = tokenizer(prompt, return_offsets_mapping=True, add_special_tokens=False, truncation=False, verbose=False)
     return encoded["offset_mapping"]
 
 
-def _positions(offsets: list[tuple[int, int]], prompt: str, phrase: str, room: int) -> tuple[int, ...]:
-    spans = _word_spans(prompt, phrase)
+def _positions(offsets: list[Span], prompt: str, phrase: str, spans: list[Span], room: int) -> tuple[int, ...]:
     if not spans:
         raise InvalidInput(
             f'The prompt does not contain "{phrase}". Add these words to the prompt, just so: it now reads "{prompt}".'
@@ -66,8 +76,15 @@ def _positions(offsets: list[tuple[int, int]], prompt: str, phrase: str, room: i
     return tuple(sorted({1 + i for place in kept for i in place}))  # 1: BOS comes first
 
 
-def _word_spans(prompt: str, phrase: str) -> list[tuple[int, int]]:
+def _word_spans(prompt: str, phrase: str) -> list[Span]:
     """Character spans at which the phrase stands as whole words, letter case and amount of space aside."""
     words = r"\s+".join(re.escape(word) for word in phrase.split())
     pattern = rf"(?<!\w){words}(?!\w)"
     return [match.span() for match in re.finditer(pattern, prompt, re.IGNORECASE)] if words else []
+
+
+def _outside_longer(own: list[Span], all_spans: list[list[Span]]) -> list[Span]:
+    """Those spans that do not lie inside another phrase's longer span, or all where there would be none."""
+    others = [other for spans in all_spans for other in spans]
+    outside = [span for span in own if not any(o[0] <= span[0] and span[1] <= o[1] and o != span for o in others)]
+    return outside or own
