@@ -1,0 +1,104 @@
+"""Builds the extension: `python blender_addon/build.py [--platform linux-x64] [--out dist]` writes and checks its zip.
+
+Needs the bpy module, which brings Blender's own packager, and pip. The wheels are kept in OUT/wheels and fetched once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("motionbooth_addon")
+CONTRACT = Path(__file__).parents[1] / "shared" / "motionbooth_protocol"
+
+# Blender 4.2 to 5.0 has Python 3.11, from 5.1 on 3.13. One wheel for each: Blender refuses the mix of cp311 and abi3
+# wheels that later releases of pyzmq come in.
+PYTHONS = ("3.11", "3.13")
+REQUIREMENTS = ("pyzmq==26.4.0", "msgspec==0.22.0")
+PIP_PLATFORMS = {
+    "linux-x64": ("manylinux2014_x86_64", "manylinux_2_28_x86_64"),
+    "windows-x64": ("win_amd64",),
+    "macos-x64": ("macosx_10_15_x86_64", "macosx_10_15_universal2"),
+    "macos-arm64": ("macosx_11_0_arm64", "macosx_10_15_universal2"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Build the MotionBooth extension for Blender.")
+    parser.add_argument("--platform", choices=PIP_PLATFORMS, default=this_platform())
+    parser.add_argument("--out", type=Path, default=Path("dist"))
+    wanted = parser.parse_args()
+    print(build(wanted.platform, wanted.out))
+
+
+def build(blender_platform: str, out: Path) -> Path:
+    """Stage, zip and validate; the path of the zip. Raises CalledProcessError with what pip or Blender said."""
+    out.mkdir(parents=True, exist_ok=True)
+    wheels = fetch_wheels(blender_platform, out / "wheels")
+    with tempfile.TemporaryDirectory(prefix="motionbooth_") as scratch:
+        staged = stage(Path(scratch) / "motionbooth", blender_platform, wheels)
+        manifest = tomllib.loads((staged / "blender_manifest.toml").read_text())
+        archive = (out / f"{manifest['id']}-{manifest['version']}-{blender_platform}.zip").resolve()
+        packager("build", "--source-dir", str(staged), "--output-filepath", str(archive))
+        packager("validate", str(archive))
+    return archive
+
+
+def stage(folder: Path, blender_platform: str, wheels: list[Path]) -> Path:
+    """The extension as it goes into the zip: with a copy of the contract (the zip would drop a link) and the wheels."""
+    ignored = shutil.ignore_patterns("__pycache__", "_protocol")
+    shutil.copytree(SOURCE, folder, ignore=ignored)
+    shutil.copytree(CONTRACT, folder / "_protocol", ignore=ignored)
+    (folder / "wheels").mkdir()
+    for wheel in wheels:
+        shutil.copy(wheel, folder / "wheels")
+    manifest = folder / "blender_manifest.toml"
+    lines = "".join(f'  "./wheels/{wheel.name}",\n' for wheel in wheels)
+    # Top-level keys of a TOML file come before its first table.
+    head, table, rest = manifest.read_text().partition("[permissions]")
+    manifest.write_text(f'{head}platforms = ["{blender_platform}"]\nwheels = [\n{lines}]\n\n{table}{rest}')
+    return folder
+
+
+def fetch_wheels(blender_platform: str, folder: Path) -> list[Path]:
+    """The wheels for a platform and both Pythons, as PyPI has them; from `folder` where they lie there already."""
+    folder = folder / blender_platform
+    tags = [f"--platform={tag}" for tag in PIP_PLATFORMS[blender_platform]]
+    wheels: list[Path] = []
+    for requirement in REQUIREMENTS:
+        name, version = requirement.split("==")
+        for python in PYTHONS:
+            pattern = f"{name}-{version}-cp{python.replace('.', '')}-*.whl"
+            if not list(folder.glob(pattern)):
+                command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+                subprocess.run(
+                    [*command, f"--python-version={python}", *tags, f"--dest={folder}", requirement], check=True
+                )
+            wheels += folder.glob(pattern)
+    return wheels
+
+
+def packager(*arguments: str) -> None:
+    """Run Blender's own tool for extensions, as `blender --command extension ...` does."""
+    bpy = importlib.util.find_spec("bpy")
+    if bpy is None or bpy.origin is None:
+        sys.exit("Building needs Blender's packager, which comes with the bpy module: pip install -e '.[blender]'")
+    (tool,) = Path(bpy.origin).parent.glob("*/scripts/addons_core/bl_pkg/cli/blender_ext.py")
+    subprocess.run([sys.executable, str(tool), *arguments], check=True)
+
+
+def this_platform() -> str:
+    """The machine's name among Blender's platforms."""
+    system = {"Linux": "linux", "Windows": "windows", "Darwin": "macos"}[platform.system()]
+    return f"{system}-{'arm64' if platform.machine().lower() in {'arm64', 'aarch64'} else 'x64'}"
+
+
+if __name__ == "__main__":
+    main()
