@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -53,10 +52,10 @@ def serve(
     ),
 ) -> None:
     """Run the backend: takes jobs from Blender, trains subjects, films shots. Stop it with Ctrl+C."""
+    from motionbooth.models.sources import sources
     from motionbooth.server.serve import serve as run_server
 
-    run_server(home.absolute(), address, say=lambda line: typer.echo(line))
-    sys.stdout.flush()
+    run_server(home.absolute(), address, [source.info for source in sources().values()])
 
 
 @app.command()

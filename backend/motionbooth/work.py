@@ -10,8 +10,9 @@ import msgspec
 import torch
 from motionbooth_protocol.jobs import GenerateSpec, JobSpec, TrainSpec
 
-from .models.registry import Base, load_base, source_named
+from .models.registry import Base, load_base
 from .models.settings import TrainSettings
+from .models.sources import source_named
 from .sampling import film
 from .subject.dataset import gather_data, read_pictures
 from .subject.ordinary import ordinary_clips

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from motionbooth.models.registry import Base, Source, load_base
+from motionbooth.models.registry import Base, load_base
+from motionbooth.models.sources import Source
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from motionbooth.control.boxes import BoxAttnProcessor
-from motionbooth.models.registry import MODELS, Base, Source, load_base, load_sampler, source_named, sources
+from motionbooth.models.registry import Base, load_base, load_sampler
 from motionbooth.models.settings import BaseSettings
+from motionbooth.models.sources import MODELS, Source, source_named, sources
 from motionbooth_protocol.errors import InvalidInput, NotFound
 
 

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import platformdirs
 import pytest
-from motionbooth.models.registry import Source
+from motionbooth.models.sources import Source
 from motionbooth.subject.weights import read_card
 from motionbooth.video import read_clip
 from motionbooth.work import run

@@ -2,94 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, UNet3DConditionModel
-from motionbooth_protocol.errors import InvalidInput, NotFound
+from motionbooth_protocol.errors import InvalidInput
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ..control.boxes import AttentionControl, Grid
 from .settings import BaseSettings
-
-MODELS = Path(__file__).parent
-TOYBOX = MODELS / "toybox" / "bundle"
+from .sources import Source
 
 # Samplers that remember nothing from step to step: latents may be moved between two of their steps.
 SAMPLERS = {kind.__name__: kind for kind in (DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler)}
 PARTS = {"unet": UNet3DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel, "tokenizer": CLIPTokenizer}
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a base model comes from: its diffusers folder, and its settings."""
-
-    name: str
-    folder: Path
-    settings_file: Path
-
-    @cached_property
-    def settings(self) -> BaseSettings:
-        return BaseSettings.read(self.settings_file)
-
-    @property
-    def present(self) -> bool:
-        return (self.folder / "model_index.json").is_file() and self.settings_file.is_file()
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """sha256 of the UNet's weights: a subject belongs to the base that it was learned on."""
-        weights = sorted((self.folder / "unet").glob("*.safetensors"))
-        digest = hashlib.sha256()
-        for path in weights:
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        return digest.hexdigest()
-
-
-def models_folder() -> Path:
-    """Where base models other than the bundled one are looked for: each in a folder of its own, named after it."""
-    chosen = os.environ.get("MOTIONBOOTH_MODELS")
-    return Path(chosen) if chosen else platformdirs.user_data_path("motionbooth") / "models"
-
-
-def sources() -> dict[str, Source]:
-    """All base models that can be loaded, by name: the bundled toybox, and each diffusers folder in models_folder().
-
-    A folder brings its own `motionbooth.json`, or has the name of a model whose settings we know ("zeroscope").
-    """
-    folders = [TOYBOX, *(path.parent for path in sorted(models_folder().glob("*/model_index.json")))]
-    found = [Source(_name(folder), folder, _settings_file(folder)) for folder in folders]
-    return {source.name: source for source in found if source.present}
-
-
-def _name(folder: Path) -> str:
-    return "toybox" if folder == TOYBOX else folder.name
-
-
-def _settings_file(folder: Path) -> Path:
-    own = folder / "motionbooth.json"
-    return own if own.is_file() else MODELS / f"{folder.name}.json"
-
-
-def source_named(name: str) -> Source:
-    """Raises NotFound, naming the models that there are."""
-    known = sources()
-    if name not in known:
-        raise NotFound(
-            f'There is no base model "{name}" here, only: {", ".join(known) or "none"}. '
-            f"Put its folder, as downloaded, at {models_folder() / name}."
-        )
-    return known[name]
 
 
 @dataclass

@@ -38,7 +38,7 @@ def serve(
     home: Path,
     address: str = DEFAULT_ADDRESS,
     models: list[ModelInfo] | None = None,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = partial(print, flush=True),
     worker_command: list[str] | None = None,
 ) -> None:
     """Run a backend in the folder `home` until SIGTERM or SIGINT; no process is left behind.

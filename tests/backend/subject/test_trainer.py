@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler
-from motionbooth.models.registry import Base, Source, load_base
+from motionbooth.models.registry import Base, load_base
+from motionbooth.models.sources import Source
 from motionbooth.subject.dataset import SubjectData
 from motionbooth.subject.trainer import Noisy, Trainer, add_noise, clip_loss, image_loss, learn
 from motionbooth.subject.weights import add_lora
