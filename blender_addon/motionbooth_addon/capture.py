@@ -51,19 +51,9 @@ def read_shot(scene: bpy.types.Scene, model_frames: int) -> Reading:
     settings = scene.motionbooth
     times = scene_times(scene.frame_start, scene.frame_end, model_frames)
     moments, every = _between(times)
-    tracks: list[list[Box | None]] = [[] for _ in settings.subjects]
-    views: list[View] = []
-    pan: list[tuple[float, ...]] = []
-    with _bare_scene(scene, [subject.object for subject in settings.subjects]) as bare:
-        for number, moment in enumerate(moments):
-            bare.camera = camera_at(scene, moment)
-            depsgraph = _at(bare, moment)
-            views.append(_view(scene, bare.camera, depsgraph))
-            if number % every == 0:
-                pan.append(tuple(bare.evaluated_get(depsgraph).motionbooth.pan))
-                for subject, boxes in zip(settings.subjects, tracks, strict=True):
-                    boxes.append(_box(subject.object, depsgraph, views[-1]))
-    camera, warnings = _camera(settings, views, moments, every, pan)
+    views, pan = _watch_camera(scene, moments)
+    tracks = _watch_subjects(scene, times, views[::every])
+    camera, warnings = _camera(settings, views, moments, every, pan[::every])
     shot = Shot(
         name=settings.name or scene.name,
         frame_start=scene.frame_start,
@@ -164,19 +154,45 @@ def _between(times: Sequence[float]) -> tuple[list[float], int]:
 
 
 @contextmanager
-def _bare_scene(scene: bpy.types.Scene, things: Sequence[bpy.types.Object]) -> Iterator[bpy.types.Scene]:
-    """A scene with the cameras and `things` of `scene` and nothing else, in its time; gone afterwards."""
+def _bare_scene(scene: bpy.types.Scene, things: set[bpy.types.Object]) -> Iterator[bpy.types.Scene]:
+    """A scene with the cameras of `scene`, `things` and nothing else, in its time; gone afterwards."""
     bare = bpy.data.scenes.new(".motionbooth")
     try:
         for name in ("fps", "fps_base", "frame_map_old", "frame_map_new", "use_simplify", "simplify_subdivision"):
             setattr(bare.render, name, getattr(scene.render, name))
         bare.motionbooth.pan = scene.motionbooth.pan
         compat.share_action(scene, bare)  # the keyframed pan
-        for part in {*_cameras(scene), *(part for thing in things for part in _needed(thing))}:
-            bare.collection.objects.link(part)
+        for thing in things.union(_cameras(scene)):
+            bare.collection.objects.link(thing)
         yield bare
     finally:
         bpy.data.scenes.remove(bare)
+
+
+def _watch_camera(scene: bpy.types.Scene, moments: list[float]) -> tuple[list[View], list[tuple[float, ...]]]:
+    """The camera and the drawn pan at each moment. Only cameras are evaluated, so many moments cost little."""
+    views: list[View] = []
+    pan: list[tuple[float, ...]] = []
+    with _bare_scene(scene, set()) as bare:
+        for moment in moments:
+            bare.camera = camera_at(scene, moment)
+            depsgraph = _at(bare, moment)
+            views.append(_view(scene, bare.camera, depsgraph))
+            pan.append(tuple(bare.evaluated_get(depsgraph).motionbooth.pan))
+    return views, pan
+
+
+def _watch_subjects(scene: bpy.types.Scene, times: list[float], views: list[View]) -> list[list[Box | None]]:
+    """For each subject its box at each of the model's frames."""
+    parts = [set(with_geometry(subject.object)) for subject in scene.motionbooth.subjects]
+    boxes: list[list[Box | None]] = [[] for _ in parts]
+    with _bare_scene(scene, set().union(*map(_needed, parts))) as bare:
+        for moment, view in zip(times, views, strict=True):
+            bare.camera = camera_at(scene, moment)
+            depsgraph = _at(bare, moment)
+            for of_subject, track in zip(parts, boxes, strict=True):
+                track.append(_box(of_subject, depsgraph, view))
+    return boxes
 
 
 def _at(bare: bpy.types.Scene, moment: float) -> bpy.types.Depsgraph:
@@ -202,16 +218,14 @@ def with_geometry(thing: bpy.types.Object) -> list[bpy.types.Object]:
     return beneath if plain and beneath else [thing]
 
 
-def _needed(thing: bpy.types.Object) -> list[bpy.types.Object]:
-    """What has to be in a scene for this object to look as it does: an object set on vertices or faces is its child."""
-    parts = with_geometry(thing)
+def _needed(parts: set[bpy.types.Object]) -> set[bpy.types.Object]:
+    """What has to be in a scene for these to look as they do: an object set on vertices or faces is their child."""
     instancers = [part for part in parts if part.instance_type in {"VERTS", "FACES"}]
-    return parts + [child for part in instancers for child in part.children_recursive]
+    return parts.union(child for part in instancers for child in part.children_recursive)
 
 
-def _box(thing: bpy.types.Object, depsgraph: bpy.types.Depsgraph, view: View) -> Box | None:
-    """Where the camera sees the object's evaluated geometry, instances included; None where it does not."""
-    parts = set(with_geometry(thing))
+def _box(parts: set[bpy.types.Object], depsgraph: bpy.types.Depsgraph, view: View) -> Box | None:
+    """Where the camera sees the objects' evaluated geometry, instances included; None where it does not."""
     points, edges, count = [], [], 0
     for instance in depsgraph.object_instances:
         owner = instance.parent if instance.is_instance else instance.object

@@ -135,6 +135,12 @@ def check_words(scene: bpy.types.Scene) -> None:
                 f'The prompt "{prompt}" of scene "{scene.name}" does not name subject "{subject.name}"; write '
                 f'"{phrase}" in it, for example "a {phrase} on the grass".'
             )
+    background = scene.motionbooth.background_phrase
+    if background.lower() not in prompt.lower():
+        raise InvalidInput(
+            f'The background words "{background}" of scene "{scene.name}" are not in its prompt "{prompt}"; write them '
+            "there as they are, or clear them."
+        )
 
 
 def _read_for_model(client: Client, scene: bpy.types.Scene, folder: Path) -> Filmed:

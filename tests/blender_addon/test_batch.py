@@ -15,11 +15,13 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+import zmq
 
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
 from motionbooth.video import read_clip  # noqa: E402
 from motionbooth_addon import compat, filming  # noqa: E402
+from motionbooth_addon._protocol.errors import InvalidInput  # noqa: E402
 from motionbooth_protocol.client import Client  # noqa: E402
 from motionbooth_protocol.connection import Connection  # noqa: E402
 from motionbooth_protocol.jobs import GenerateSpec  # noqa: E402
@@ -167,9 +169,12 @@ def test_a_dry_run_writes_what_would_be_sent_and_needs_no_backend(tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["shot.json"]
 
 
-def test_an_interrupt_cancels_the_job_and_leaves_no_process(connection_file: Path, tmp_path: Path) -> None:
+def test_an_interrupt_cancels_the_job_and_leaves_no_process(
+    filmed: tuple[Path, list[dict[str, Any]]], connection_file: Path, tmp_path: Path
+) -> None:
+    scene = filmed[0] / "shot.blend"  # its subject is trained
     process = subprocess.Popen(
-        batch_command(DEMO, "--connection", connection_file, "--out", tmp_path, "--seed", 999),
+        batch_command(scene, "--connection", connection_file, "--out", tmp_path, "--seed", 999),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -190,11 +195,12 @@ def test_an_interrupt_cancels_the_job_and_leaves_no_process(connection_file: Pat
         assert newest.state == "canceled"
 
 
-def test_two_scenes_are_two_shots(registered: Any, connection_file: Path, tmp_path: Path) -> None:
-    bpy.ops.wm.open_mainfile(filepath=str(DEMO))
+def test_two_scenes_are_two_shots_and_a_second_take_lies_above_the_first(
+    filmed: tuple[Path, list[dict[str, Any]]], registered: Any, connection_file: Path, tmp_path: Path
+) -> None:
+    bpy.ops.wm.open_mainfile(filepath=str(filmed[0] / "shot.blend"))
     second = bpy.context.scene.copy()
-    second.name = "Hop Again"
-    second.use_fake_user = True
+    second.name, second.use_fake_user = "Hop Again", True
     second.frame_start, second.frame_end = 10, 33
     bpy.data.scenes.new("No Shot")
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "two.blend"))
@@ -202,12 +208,18 @@ def test_two_scenes_are_two_shots(registered: Any, connection_file: Path, tmp_pa
     said: list[dict[str, Any]] = []
     report = filming.film(tmp_path / "two.blend", connection_file, out, filming.Options(), said.append)
     assert [shot["scene"] for shot in report["shots"]] == ["Hop", "Hop Again"]
+    assert "rendering training pictures" not in [message["stage"] for message in said], "the subject is trained"
     assert (out / "Hop" / "clip.mp4").is_file()
     assert len(read_clip(out / "Hop_Again" / "clip.mp4")[0]) == 24
-    ranges = [
-        compat.strip_range(strip) for s in bpy.data.scenes if s.sequence_editor for strip in s.sequence_editor.strips
-    ]
-    assert sorted(ranges) == [(1, 48), (10, 33)]
+    assert strips_of("Hop") == [(1, (1, 48)), (2, (1, 48))]
+    assert strips_of("Hop Again") == [(1, (1, 48)), (2, (10, 33))]
+    assert [len(bpy.data.scenes[name].motionbooth.takes) for name in ("Hop", "Hop Again")] == [2, 2]
+
+
+def strips_of(scene: str) -> list[tuple[int, tuple[int, int]]]:
+    """Channel and range of each strip."""
+    strips = compat.strips(bpy.data.scenes[scene].sequence_editor)
+    return sorted((strip.channel, compat.strip_range(strip)) for strip in strips)
 
 
 def spoiled(tmp_path: Path, spoil: Callable[[Any, Any], None]) -> Path:
@@ -240,6 +252,10 @@ def missing_folder(scene: Any, subject: Any) -> None:
     subject.model_object, subject.pictures = None, "//nowhere/"
 
 
+def background_words_not_in_the_prompt(scene: Any, subject: Any) -> None:
+    scene.motionbooth.background_phrase = "beach"
+
+
 def unknown_model(scene: Any, subject: Any) -> None:
     scene.motionbooth.model = "zeroscope"
 
@@ -260,6 +276,7 @@ def never_seen(scene: Any, subject: Any) -> None:
         (no_token_in_the_prompt, 'write "sks toy" in it'),
         (nothing_to_learn_from, "neither a 3-D object nor pictures"),
         (missing_folder, "is not there"),
+        (background_words_not_in_the_prompt, 'words "beach" .* are not in its prompt'),
         (unknown_model, 'no model "zeroscope"; it has: toybox'),
         (one_frame, "range of one frame"),
         (never_seen, "outside the camera's view in every frame"),
@@ -268,26 +285,46 @@ def never_seen(scene: Any, subject: Any) -> None:
 def test_bad_input_is_one_sentence_and_nothing_is_sent(
     spoil: Callable[..., None], sentence: str, registered: Any, connection_file: Path, tmp_path: Path
 ) -> None:
+    scene = spoiled(tmp_path, spoil)
     with Client(Connection.read(connection_file)) as client:
         before = client.jobs()
-        status, said = run_batch(spoiled(tmp_path, spoil), "--connection", connection_file, "--out", tmp_path / "out")
-        assert status == 2
-        assert said[-1]["error"]["code"] == "invalid_input"
-        assert sentence in said[-1]["error"]["message"]
+        with pytest.raises(InvalidInput, match=sentence):
+            filming.film(scene, connection_file, tmp_path / "out", filming.Options(), lambda message: None)
         assert client.jobs() == before
-    assert not (tmp_path / "out" / "clip.mp4").exists()
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
     ("content", "sentence"), [(None, "There is no file"), (b"not a blend", "cannot open"), (b"", "cannot open")]
 )
-def test_what_is_no_blend_is_refused(content: bytes | None, sentence: str, tmp_path: Path) -> None:
+def test_what_is_no_blend_is_refused(content: bytes | None, sentence: str, registered: Any, tmp_path: Path) -> None:
     path = tmp_path / "scene.blend"
     if content is not None:
         path.write_bytes(content)
-    status, said = run_batch(path, "--out", tmp_path, "--dry-run")
+    with pytest.raises(InvalidInput, match=sentence):
+        filming.film(path, None, tmp_path, filming.Options(dry_run=True), lambda message: None)
+
+
+def test_bad_input_ends_the_process_with_status_2_and_its_sentence(tmp_path: Path) -> None:
+    status, said = run_batch(tmp_path / "none.blend", "--out", tmp_path, "--dry-run")
     assert status == 2
-    assert sentence in said[-1]["error"]["message"]
+    assert said[-1]["error"]["code"] == "invalid_input"
+    assert "give the path of a saved .blend" in said[-1]["error"]["message"]
+
+
+def test_a_wrong_key_is_said_and_ends_with_status_1(connection_file: Path, tmp_path: Path) -> None:
+    stranger = msgspec.structs.replace(
+        Connection.read(connection_file), **dict(zip(("client_public", "client_secret"), new_keys(), strict=True))
+    )
+    stranger.write(tmp_path / "connection.json")
+    status, said = run_batch(DEMO, "--connection", tmp_path / "connection.json", "--out", tmp_path / "out")
+    assert status == 1
+    assert said[-1]["error"]["code"] == "not_authorized"
+
+
+def new_keys() -> tuple[str, str]:
+    public, secret = zmq.curve_keypair()
+    return public.decode(), secret.decode()
 
 
 def test_a_backend_that_is_not_there_says_how_to_start_one(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ import bl_ext.user_default.motionbooth as extension
 from bl_ext.user_default.motionbooth import capture
 reading = capture.read_shot(bpy.context.scene, 8)
 assert type(reading.shot).__module__ == "bl_ext.user_default.motionbooth._protocol.motion"
-wheels = pathlib.Path(bpy.utils.user_resource("EXTENSIONS"), ".local", "lib").glob("python3.*/site-packages/*/__init__.py")
+library = pathlib.Path(bpy.utils.user_resource("EXTENSIONS"), ".local", "lib")
+wheels = library.glob("python3.*/site-packages/*/__init__.py")
 assert {wheel.parent.name for wheel in wheels} >= {"zmq", "msgspec"}, "the wheels are not installed"
 preferences = bpy.context.preferences.addons[extension.__name__].preferences
 preferences.connection_file = "/somewhere/connection.json"
