@@ -18,6 +18,7 @@ import bpy
 import bmesh
 import motionbooth_addon
 from mathutils import Matrix
+from motionbooth_addon import compat
 
 FPS = 24
 FRAMES = 48
@@ -176,18 +177,18 @@ def paint(name: str, color: tuple[float, float, float]) -> bpy.types.Material:
 
 
 def make_meadow(scene: bpy.types.Scene) -> None:
-    """Enough of a set to see the pan by: a green plain, a row of posts, a sky."""
+    """Enough of a set to see the pan by: a green plain, a row of firs, a sky."""
     grass = bmesh.new()
     bmesh.ops.create_grid(grass, x_segments=1, y_segments=1, size=60)
     add_part(scene, "Grass", (0.08, 0.35, 0.04), grass)
-    posts = [cone((x, 0, 0.5), 0.25, 1.0, tilt=0) for x in range(-12, 13, 3)]
-    add_part(scene, "Posts", (0.5, 0.3, 0.12), *posts)
+    firs = [cone((x, 0, 1.3), 0.8, 2.6, tilt=0) for x in range(-12, 13, 3)]
+    add_part(scene, "Firs", (0.02, 0.16, 0.07), *firs)
     sun = bpy.data.objects.new("Sun", bpy.data.lights.new("Sun", "SUN"))
     sun.data.energy = 3.0
     sun.rotation_euler = (math.radians(40), math.radians(15), 0)
     scene.collection.objects.link(sun)
     scene.world = bpy.data.worlds.new("Sky")
-    scene.world.color = (0.35, 0.6, 0.9)
+    compat.paint_world(scene.world, (0.35, 0.6, 0.9))
 
 
 if __name__ == "__main__":

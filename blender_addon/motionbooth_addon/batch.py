@@ -15,7 +15,7 @@ On standard output there are JSON objects, one a line, and nothing else (Blender
 
     {"stage": "learning", "step": 12, "steps": 120, "seconds_left": 80.5, "note": "Imp"}
         as it goes; steps is 0 where a stage is not counted, seconds_left null where nobody knows, note may be empty
-    {"done": {"blend": PATH, "shots": [{"scene": NAME, "clip": PATH, "shot": PATH, "pictures": [PATH, ...],
+    {"done": {"blend": PATH, "shots": [{"scene": NAME, "clip": PATH, "shot": PATH, "pictures": {SUBJECT: [PATH, ...]},
               "job": ID, "warnings": [SENTENCE, ...]}, ...]}}
         last, with exit status 0
     {"error": {"code": "invalid_input", "message": SENTENCE}}

@@ -33,3 +33,11 @@ def share_action(source: bpy.types.ID, target: bpy.types.ID) -> None:
     shared.action = animation.action
     if VERSION >= (4, 4, 0):  # actions have slots
         shared.action_slot = animation.action_slot
+
+
+def paint_world(world: bpy.types.World, color: tuple[float, float, float]) -> None:
+    """One colour all around. Since 5.0 every new world has nodes, and its own colour is not rendered."""
+    if world.node_tree is None:
+        world.color = color
+    else:
+        world.node_tree.nodes["Background"].inputs["Color"].default_value = (*color, 1.0)

@@ -57,7 +57,7 @@ class Filmed:
     warnings: list[str]
     picture_size: int = SMALLEST_PICTURE
     train: list[TrainSpec] = field(default_factory=list)
-    pictures: list[Path] = field(default_factory=list)
+    pictures: dict[str, list[Path]] = field(default_factory=dict)  # by the subject's name
     generate: GenerateSpec | None = None
     job: str | None = None
     clip: Path | None = None
@@ -67,7 +67,7 @@ class Filmed:
             "scene": self.scene.name,
             "clip": str(self.clip) if self.clip else None,
             "shot": str(self.folder / "shot.json"),
-            "pictures": [str(picture) for picture in self.pictures],
+            "pictures": {name: [str(picture) for picture in taken] for name, taken in self.pictures.items()},
             "job": self.job,
             "warnings": self.warnings,
         }
@@ -191,7 +191,7 @@ def _learn(client: Client, filmed: Filmed, subject: bpy.types.PropertyGroup, opt
         tell(_progress("rendering training pictures", done, of, left, subject.name))
 
     pictures = training_pictures(filmed.scene, subject, folder, filmed.picture_size, on_picture)
-    filmed.pictures += [picture.image for picture in pictures]
+    filmed.pictures[subject.name] = [picture.image for picture in pictures]
     sent = []
     for number, picture in enumerate(pictures):
         tell(_progress("sending training pictures", number, len(pictures), note=subject.name))

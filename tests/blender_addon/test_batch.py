@@ -76,7 +76,7 @@ def test_everything_that_was_promised_is_there(filmed: tuple[Path, list[dict[str
     assert done["blend"] == str(out / "shot.blend")
     (shot,) = done["shots"]
     assert (shot["scene"], shot["clip"], shot["shot"]) == ("Hop", str(out / "clip.mp4"), str(out / "shot.json"))
-    assert all(Path(path).is_file() for path in [done["blend"], shot["clip"], shot["shot"], *shot["pictures"]])
+    assert all(Path(path).is_file() for path in [done["blend"], shot["clip"], shot["shot"], *shot["pictures"]["Imp"]])
     assert sorted(path.name for path in out.iterdir()) == ["clip.mp4", "shot.blend", "shot.json", "training_pictures"]
 
 
@@ -158,7 +158,9 @@ def test_a_second_run_finds_the_trained_subject(
     with Client(Connection.read(connection_file)) as client:
         assert times_trained(client) == 1
     first, second = filmed[1][-1]["done"]["shots"][0], said[-1]["done"]["shots"][0]
-    assert [Path(p).read_bytes() for p in first["pictures"]] == [Path(p).read_bytes() for p in second["pictures"]]
+    assert [Path(p).read_bytes() for p in first["pictures"]["Imp"]] == [
+        Path(p).read_bytes() for p in second["pictures"]["Imp"]
+    ]
     assert first["job"] != second["job"]
 
 
