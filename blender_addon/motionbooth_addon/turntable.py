@@ -168,7 +168,7 @@ def _light(studio: bpy.types.Scene, made: list[bpy.types.ID]) -> None:
     """Soft light from the front left, a weaker one from the right, one from behind: no side is black."""
     studio.world = bpy.data.worlds.new(".motionbooth_turntable")
     made.append(studio.world)
-    compat.paint_world(studio.world, (0.35, 0.35, 0.35))
+    compat.paint_world(studio.world, (0.25, 0.25, 0.25))
     for strength, tilt, around in ((2.2, 50, -35), (0.9, 60, 70), (1.2, 45, 180)):
         lamp = bpy.data.lights.new(".motionbooth_turntable", "SUN")
         lamp.energy, lamp.angle = strength, math.radians(20)
