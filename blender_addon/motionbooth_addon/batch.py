@@ -61,18 +61,17 @@ def main(arguments: list[str]) -> int:
     except MotionBoothError as error:
         told = error
     except OSError as error:
-        told = _about_files(error)
+        told = _about_files(error, wanted.out)
     tell({"error": {"code": told.code, "message": str(told)}})
     return 2 if isinstance(told, InvalidInput) else 1
 
 
-def _about_files(error: OSError) -> MotionBoothError:
+def _about_files(error: OSError, out: Path) -> MotionBoothError:
     """A file that could not be written or read, for a person."""
+    where = error.filename or out
     if is_disk_full(error):
-        return OutOfSpace(f"The disk of {error.filename} is full; free some space there and film again.")
-    return InvalidInput(
-        f"{error.filename} cannot be used ({error.strerror}); check its permissions or choose another --out."
-    )
+        return OutOfSpace(f"The disk of {where} is full; free some space there and film again.")
+    return InvalidInput(f"{where} cannot be used ({error.strerror}); check its permissions or choose another --out.")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -245,28 +245,36 @@ def _write_sent(filmed: Filmed) -> None:
 def save_with_clips(path: Path, shots: list[Filmed]) -> Path:
     """Save the open .blend as `path`, each clip a strip and a take of its scene; `path` appears whole or not at all."""
     part = path.with_name(f".{path.name}.part.blend")
-    _save(part)  # first, so that paths to the clips can be relative to where it will lie
-    for filmed in shots:
-        assert filmed.clip is not None
-        strips.place_clip(filmed.scene, filmed.clip, filmed.shot.name, filmed.shot.frame_start, filmed.shot.frame_end)
-        if changed := strips.show_true_colors(filmed.scene):
-            filmed.warnings.append(changed)
-        take = filmed.scene.motionbooth.takes.add()
-        take.name = filmed.shot.name
-        take.job_id = filmed.job
-        take.clip_path = strips.path_for(filmed.clip)
-        take.settings = msgspec.json.encode(filmed.generate).decode()
-    _save(part)
-    part.replace(path)
+    try:
+        _save(part)  # first, so that paths to the clips can be relative to where it will lie
+        for filmed in shots:
+            _place(filmed)
+        _save(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
     return path
+
+
+def _place(filmed: Filmed) -> None:
+    """The clip onto its scene's timeline, and among its takes."""
+    assert filmed.clip is not None
+    shot, scene = filmed.shot, filmed.scene
+    strips.place_clip(scene, filmed.clip, shot.name, shot.frame_start, shot.frame_end)
+    if changed := strips.show_true_colors(scene):
+        filmed.warnings.append(changed)
+    take = scene.motionbooth.takes.add()
+    take.name, take.job_id, take.clip_path = shot.name, filmed.job, strips.path_for(filmed.clip)
+    take.settings = msgspec.json.encode(filmed.generate).decode()
 
 
 def _save(path: Path) -> None:
     try:
-        bpy.ops.wm.save_as_mainfile(filepath=str(path), check_existing=False, compress=True)
+        # Not compressed: on a full disk Blender 5.0 cuts a compressed file short and reports success.
+        bpy.ops.wm.save_as_mainfile(filepath=str(path), check_existing=False, compress=False)
     except RuntimeError as error:
         raise OutOfSpace(
-            f"Blender could not save {path} ({str(error).strip()}); free some space there, or choose another --out."
+            f"Blender could not save a .blend in {path.parent}; free some space there, or choose another --out."
         ) from error
 
 

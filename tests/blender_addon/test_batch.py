@@ -53,9 +53,12 @@ def batch_command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "motionbooth_addon.batch", *map(str, arguments)]
 
 
-def run_batch(*arguments: object) -> tuple[int, list[dict[str, Any]]]:
-    """Exit status, and every line of standard output."""
-    process = subprocess.run(batch_command(*arguments), capture_output=True, text=True, timeout=120)
+def run_batch(*arguments: object, largest_file: int | None = None) -> tuple[int, list[dict[str, Any]]]:
+    """Exit status, and every line of standard output. Files cannot grow above `largest_file` bytes."""
+    command = batch_command(*arguments)
+    if largest_file is not None:
+        command = ["prlimit", f"--fsize={largest_file}", *command]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120)
     return process.returncode, [json.loads(line) for line in process.stdout.splitlines()]
 
 
@@ -340,6 +343,23 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     status, said = run_batch(DEMO, "--out", tmp_path / "file", "--dry-run")
     assert status == 2
     assert "choose another --out" in said[-1]["error"]["message"]
+
+
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="limits the size of files with prlimit")
+def test_a_full_disk_is_said_and_what_was_there_is_kept(
+    filmed: tuple[Path, list[dict[str, Any]]], connection_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "shot.blend").write_bytes(b"an older result")
+    scene = filmed[0] / "shot.blend"
+    status, said = run_batch(scene, "--connection", connection_file, "--out", tmp_path, largest_file=60_000)
+    assert status == 1, said
+    assert said[-1]["error"]["code"] == "out_of_space"
+    assert "free some space" in said[-1]["error"]["message"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "shot.blend", "shot.json"]
+    assert (tmp_path / "shot.blend").read_bytes() == b"an older result"
+    assert (tmp_path / "clip.mp4").read_bytes() == (filmed[0] / "clip.mp4").read_bytes()
+    status, said = run_batch(scene, "--out", tmp_path, "--dry-run", largest_file=1_000)
+    assert (status, said[-1]["error"]["code"]) == (1, "out_of_space")
 
 
 def test_a_subject_may_be_learned_from_pictures_in_a_folder(
