@@ -1,0 +1,64 @@
+"""Pictures of any kind become frames of the base's size, or an error that names the picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+from motionbooth.subject.images import GREY, fit_picture, read_picture
+from motionbooth_protocol.errors import InvalidInput
+from PIL import Image
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "CMYK", "1", "I;16"])
+@pytest.mark.parametrize("size", [(1, 1), (640, 33), (33, 640)])
+def test_every_mode_and_size_is_read(tmp_path: Path, mode: str, size: tuple[int, int]) -> None:
+    path = tmp_path / ("p.tif" if mode in ("CMYK", "I;16") else "p.png")
+    Image.new(mode, size).save(path)
+    picture = read_picture(path, "picture 1 of 1")
+    assert picture.size == size
+    assert picture.mode in ("RGB", "RGBA")
+
+
+def test_a_photograph_on_its_side_is_turned_upright(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (40, 20), "red")
+    exif = picture.getexif()
+    exif[0x0112] = 6  # turned a quarter
+    picture.save(tmp_path / "p.jpg", exif=exif)
+    assert read_picture(tmp_path / "p.jpg", "picture 1 of 1").size == (20, 40)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
+def test_a_corrupt_picture_is_named_with_what_to_do(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "p.png").write_bytes(content)
+    with pytest.raises(InvalidInput, match=r"^Picture 3 of 5 cannot be read as a picture .* PNG or JPEG\.$"):
+        read_picture(tmp_path / "p.png", "picture 3 of 5")
+
+
+def test_a_picture_cut_short_is_named(tmp_path: Path) -> None:
+    Image.effect_noise((300, 300), 80).save(tmp_path / "whole.png")
+    content = (tmp_path / "whole.png").read_bytes()
+    (tmp_path / "p.png").write_bytes(content[: len(content) // 2])
+    with pytest.raises(InvalidInput, match="Picture 1 of 1 cannot be read"):
+        read_picture(tmp_path / "p.png", "picture 1 of 1")
+
+
+def halves(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """White everywhere; the mask covers the left half."""
+    mask = np.zeros((height, width), dtype=np.float32)
+    mask[:, : width // 2] = 1
+    return np.full((height, width, 3), 255, dtype=np.uint8), mask
+
+
+@pytest.mark.parametrize(("fit", "shown"), [("square", (64, 64)), ("contain", (32, 64))])
+def test_padding_is_grey_and_never_in_the_mask(fit: Literal["square", "contain"], shown: tuple[int, int]) -> None:
+    rgb, mask = halves(200, 400)
+    picture = fit_picture(rgb, mask, width=96, height=64, fit=fit)
+    assert picture.rgb.shape == (64, 96, 3)
+    white = (picture.rgb == 255).all(axis=2)
+    assert white.sum() == shown[0] * shown[1]
+    assert (picture.rgb[~white] == GREY).all()
+    assert picture.mask.sum() == shown[0] * shown[1] / 2
+    assert not picture.mask[~white].any()
