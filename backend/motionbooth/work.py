@@ -59,6 +59,7 @@ def _train(spec: TrainSpec, blob_path: BlobPath, scratch: Path, reporter: Report
         blob_path,
         base,
         settings,
+        spec.seed,
         lambda done: reporter.progress("finding masks", done, count),
     )
     clips, captions = ordinary_clips(

@@ -21,7 +21,9 @@ class TrainSettings(Struct, frozen=True, forbid_unknown_fields=True):
     `subject_weight` multiplies a true mean over the masked cells; the authors' loss is the same at 4.0.
     `preservation_weight` is lambda_1, `stca_weight` lambda_2. `image_batch`: pictures a step (at most all there are).
     `clips`: ordinary clips that the base makes of itself, once, to be preserved. `rank` and `layers` (a regular
-    expression over the UNet's module names) are the LoRA's; full fine-tuning learns everything.
+    expression over the UNet's module names) are the LoRA's; full fine-tuning learns everything. `placements`: how many
+    times each picture is set into a frame, once as large as it can be and then anywhere, down to the share `smallest`
+    of that size: a small base knows a subject only at the sizes that it has seen.
     """
 
     steps: Positive
@@ -35,6 +37,8 @@ class TrainSettings(Struct, frozen=True, forbid_unknown_fields=True):
     stca_weight: float = 0.01
     stca_reduce: Literal["mean", "sum"] = "mean"
     fit: Literal["square", "contain"] = "square"
+    placements: Positive = 1
+    smallest: Annotated[float, Meta(gt=0, le=1)] = 1.0
     weight_decay: float = 1e-2
     gradient_clip: float = 1.0
     checkpoint_every: Positive = 50

@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from einops import rearrange
+from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import SubjectSpec
 from torch import Tensor
 
 from ..control.prompt import prompt_tokens
 from ..models.registry import Base
 from ..models.settings import TrainSettings
-from .images import TrainingPicture, fit_picture
+from .images import CENTERED, Placement, TrainingPicture, fit_picture
+from .losses import mask_cells
 from .masks import picture_with_mask
 
 
@@ -42,17 +44,38 @@ def read_pictures(
     blob_path: Callable[[str], Path],
     base: Base,
     settings: TrainSettings,
+    seed: int,
     on_picture: Callable[[int], None],
 ) -> list[TrainingPicture]:
-    """The subject's pictures at the base's size. Raises InvalidInput naming the picture that cannot be used."""
+    """The subject's pictures at the base's size, each `settings.placements` times.
+
+    Raises InvalidInput naming the picture that cannot be used.
+    """
+    rng = np.random.default_rng(seed)
     pictures = []
     for number, picture in enumerate(subject.pictures, start=1):
         label = f"picture {number} of {len(subject.pictures)}"
         mask_path = None if picture.mask is None else blob_path(picture.mask)
         rgb, mask = picture_with_mask(blob_path(picture.image), mask_path, label)
-        pictures.append(fit_picture(rgb, mask, base.settings.width, base.settings.height, settings.fit))
+        for placement in _placements(settings, rng):
+            pictures.append(fit_picture(rgb, mask, base.settings.width, base.settings.height, settings.fit, placement))
+            _check_size(pictures[-1], base, label)
         on_picture(number)
     return pictures
+
+
+def _placements(settings: TrainSettings, rng: np.random.Generator) -> list[Placement]:
+    """The paper's own first: as large as it can be, in the middle. The others anywhere, down to `smallest`."""
+    others = rng.uniform((settings.smallest, 0, 0), (1, 1, 1), size=(settings.placements - 1, 3))
+    return [CENTERED, *(Placement(*map(float, row)) for row in others)]
+
+
+def _check_size(picture: TrainingPicture, base: Base, label: str) -> None:
+    if not mask_cells(torch.from_numpy(picture.mask)[None, None], base.latent_size).any():
+        raise InvalidInput(
+            f"In {label} the subject is too thin or too small: nothing of it is left at the {picture.mask.shape[1]} x "
+            f"{picture.mask.shape[0]} pixels of this base model. Crop the picture closer to it."
+        )
 
 
 @torch.no_grad()

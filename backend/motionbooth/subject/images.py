@@ -43,23 +43,36 @@ def read_picture(path: Path, label: str) -> Image.Image:
         ) from error
 
 
-def fit_picture(rgb: Rgb, mask: Mask, width: int, height: int, fit: Literal["square", "contain"]) -> TrainingPicture:
-    """Resize to a square as high as the frame (or as wide, if that is less), centred in a grey frame.
+@dataclass(frozen=True)
+class Placement:
+    """Where a picture goes in its frame: `scale` of the largest square that fits, `x`, `y` (0..1) of the room left."""
+
+    scale: float = 1.0
+    x: float = 0.5
+    y: float = 0.5
+
+
+CENTERED = Placement()
+
+
+def fit_picture(
+    rgb: Rgb, mask: Mask, width: int, height: int, fit: Literal["square", "contain"], placement: Placement = CENTERED
+) -> TrainingPicture:
+    """Resize to a square as high as the frame (or as wide, if that is less), in a grey frame.
 
     "square" squashes the picture's aspect to fill the square (the authors' way), "contain" keeps it.
     """
-    side = min(width, height)
+    side = placement.scale * min(width, height)
     inner_width, inner_height = side, side
     if fit == "contain":
-        scale = side / max(rgb.shape[:2])
-        inner_width, inner_height = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
-    size = (inner_width, inner_height)
+        inner_height, inner_width = (side * length / max(rgb.shape[:2]) for length in rgb.shape[:2])
+    size = max(1, round(inner_width)), max(1, round(inner_height))
     small = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.LANCZOS))
     small_mask = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.BOX))
     frame = np.full((height, width, 3), GREY, dtype=np.uint8)
     frame_mask = np.zeros((height, width), dtype=np.float32)
-    top, left = (height - inner_height) // 2, (width - inner_width) // 2
-    place = slice(top, top + inner_height), slice(left, left + inner_width)
+    left, top = round((width - size[0]) * placement.x), round((height - size[1]) * placement.y)
+    place = slice(top, top + size[1]), slice(left, left + size[0])
     frame[place], frame_mask[place] = small, small_mask >= 0.5
     return TrainingPicture(frame, frame_mask)
 

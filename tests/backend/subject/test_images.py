@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from motionbooth.subject.images import GREY, fit_picture, read_picture
+from motionbooth.subject.images import GREY, Placement, fit_picture, read_picture
 from motionbooth_protocol.errors import InvalidInput
 from PIL import Image
 
@@ -62,3 +62,13 @@ def test_padding_is_grey_and_never_in_the_mask(fit: Literal["square", "contain"]
     assert (picture.rgb[~white] == GREY).all()
     assert picture.mask.sum() == shown[0] * shown[1] / 2
     assert not picture.mask[~white].any()
+
+
+@pytest.mark.parametrize("corner", [0.0, 1.0])
+def test_a_placement_shrinks_and_moves_picture_and_mask_together(corner: float) -> None:
+    rgb, mask = halves(200, 200)
+    picture = fit_picture(rgb, mask, 96, 64, "square", Placement(scale=0.5, x=corner, y=corner))
+    rows, columns = (picture.rgb == 255).all(axis=2).nonzero()
+    assert (rows.min(), rows.max()) == ((0, 31) if corner == 0 else (32, 63))
+    assert (columns.min(), columns.max()) == ((0, 31) if corner == 0 else (64, 95))
+    assert picture.mask.sum() == 32 * 16
