@@ -39,7 +39,7 @@ class Connection(msgspec.Struct, frozen=True):
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Write a file that the owner alone can read at any moment; it replaces an older one whole or not at all."""
+    """Write a file that the owner alone can read at any moment; an older one is replaced whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     scratch.unlink(missing_ok=True)

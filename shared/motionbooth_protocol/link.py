@@ -80,6 +80,9 @@ class Link:
     def _configure(self, connection: Connection) -> None:
         socket = self._socket
         socket.setsockopt(zmq.RECONNECT_IVL, -1)
+        # From the beginning, not only at the close: without it what a broken connection leaves unsent is waited for
+        # for ever, since ZeroMQ takes over the value at the break.
+        socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MILLISECONDS)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _SILENCE_MILLISECONDS)
         socket.setsockopt(zmq.MAXMSGSIZE, max(MAX_HEADER_BYTES, CHUNK_BYTES))

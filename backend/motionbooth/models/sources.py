@@ -52,7 +52,8 @@ class Source:
             told = msgspec.json.decode(self.settings_file.read_bytes(), type=_Format)
         except (OSError, msgspec.MsgspecError) as error:
             raise InvalidInput(
-                f"The base model's settings at {self.settings_file} cannot be read: {error}. Correct or remove its folder."
+                f"The base model's settings at {self.settings_file} cannot be read: {error}. "
+                "Correct them, or move the model's folder away."
             ) from error
         return ModelInfo(
             name=self.name, title=told.title, frames=told.frames, width=told.width, height=told.height, fps=told.fps

@@ -34,11 +34,16 @@ _WILDCARD_HOSTS = ("0.0.0.0", "*", "[::]")
 log = logging.getLogger("motionbooth.server")
 
 
+def say_at_once(line: str) -> None:
+    """Print for whoever waits, a person or a program reading from a pipe."""
+    print(line, flush=True)
+
+
 def serve(
     home: Path,
     address: str = DEFAULT_ADDRESS,
     models: list[ModelInfo] | None = None,
-    say: Callable[[str], None] = partial(print, flush=True),
+    say: Callable[[str], None] = say_at_once,
     worker_command: list[str] | None = None,
 ) -> None:
     """Run a backend in the folder `home` until SIGTERM or SIGINT; no process is left behind.

@@ -1,0 +1,181 @@
+"""What becomes of a job: run, cached, canceled, retried, failed, with the real loop, sockets and worker processes."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from motionbooth_protocol.client import Client, new_job_id
+from motionbooth_protocol.errors import Canceled, Conflict, JobFailed, NotFound
+from motionbooth_protocol.jobs import GenerateSpec, Picture, SubjectSpec, TrainSpec
+from motionbooth_protocol.messages import Event, Progress
+from motionbooth_protocol.motion import Box, SubjectTrack
+from msgspec.structs import replace
+from running_backend import SHOT, RunningBackend, is_running, small_job, wait_until
+
+
+@pytest.fixture
+def client(shared_backend: RunningBackend) -> Client:
+    with shared_backend.client() as client:
+        yield client
+
+
+def run(client: Client, spec: GenerateSpec) -> tuple[str, list[Event], list[Progress]]:
+    events: list[Event] = []
+    progress: list[Progress] = []
+    job = new_job_id()
+    client.submit(job, spec)
+    client.follow(job, progress.append, events.append)
+    return job, events, progress
+
+
+def test_a_job_gives_its_clip_and_tells_how_far_it_is(client: Client, tmp_path: Path) -> None:
+    job, events, progress = run(client, small_job("steps=5 pause=0.15 size=600000", seed=7))
+    assert [(event.seq, event.state) for event in events] == [(1, "queued"), (2, "running"), (3, "done")]
+    assert [p.step for p in progress] == [0, 1, 2, 3, 4]
+    assert progress[0].seconds_left is None
+    assert progress[3].seconds_left == pytest.approx(0.3, abs=0.25)
+    blob = client.get(job).result("clip")
+    client.fetch(blob, tmp_path / "clip.mp4")
+    assert (tmp_path / "clip.mp4").read_bytes() == bytes([7]) * 600_000
+    assert blob.sha256 == hashlib.sha256(bytes([7]) * 600_000).hexdigest()
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_the_worker_stays_warm_between_jobs(client: Client) -> None:
+    run(client, small_job(seed=100))
+    began = time.monotonic()
+    for seed in range(101, 111):
+        run(client, small_job(seed=seed))
+    assert (time.monotonic() - began) / 10 < 0.5
+
+
+def test_a_job_that_was_done_before_is_answered_at_once(client: Client) -> None:
+    first, _, _ = run(client, small_job(seed=1))
+    again = client.submit(new_job_id(), small_job(seed=1))
+    assert (again.state, again.cached) == ("done", True)
+    assert client.follow(again.job).results == client.get(first).results
+
+
+def test_the_same_submit_a_hundred_times_over_two_connections_is_one_job(shared_backend: RunningBackend) -> None:
+    job, spec = new_job_id(), small_job(seed=2)
+
+    def submit_often() -> None:
+        with shared_backend.client() as client:
+            for _ in range(50):
+                client.submit(job, spec)
+
+    threads = [threading.Thread(target=submit_often) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with shared_backend.client() as client:
+        assert [j.id for j in client.jobs()].count(job) == 1
+        assert client.follow(job).attempt == 1
+        with pytest.raises(Conflict, match="used for another job"):
+            client.submit(job, small_job(seed=3))
+
+
+def test_a_queued_job_is_canceled_at_once_and_a_running_one_at_its_next_step(client: Client) -> None:
+    running, queued = new_job_id(), new_job_id()
+    client.submit(running, small_job("steps=1000 pause=0.05", seed=4))
+    client.submit(queued, small_job(seed=5))
+    assert client.cancel(queued) == "canceled"
+    wait_until(lambda: client.get(running).state == "running")
+    assert client.cancel(running) == "running"
+    with pytest.raises(Canceled):
+        client.follow(running)
+    assert client.cancel(running) == "canceled"
+    assert client.get(queued).attempt == 0
+
+
+def test_a_worker_that_does_not_heed_a_cancel_is_killed_and_the_next_job_runs(backend: RunningBackend) -> None:
+    backend.start()
+    with backend.client() as client:
+        job = new_job_id()
+        client.submit(job, small_job("steps=1000 pause=1 deaf"))
+        worker = backend.worker_pid()
+        client.cancel(job)
+        with pytest.raises(Canceled):
+            client.follow(job)
+        wait_until(lambda: not is_running(worker), 5)
+        run(client, small_job())
+
+
+def test_a_job_whose_worker_died_goes_on_from_its_checkpoint(client: Client) -> None:
+    job, events, progress = run(client, small_job("steps=4 die_once", seed=6))
+    assert [event.state for event in events] == ["queued", "running", "queued", "running", "done"]
+    assert "SIGKILL" in events[2].error
+    assert progress[-1].note == "from 1"
+    assert client.get(job).attempt == 2
+
+
+def test_a_job_that_kills_every_worker_fails_with_the_reason_and_the_next_one_runs(client: Client) -> None:
+    with pytest.raises(JobFailed, match=r"SIGKILL.*out of memory.*3 times"):
+        run(client, small_job("steps=99 die", seed=8))
+    run(client, small_job(seed=9))
+
+
+def test_a_wrong_input_is_told_in_the_words_of_its_error(client: Client) -> None:
+    with pytest.raises(JobFailed, match=r"^The prompt lacks the subject; add it\.$"):
+        run(client, small_job("invalid", seed=10))
+
+
+def test_a_fault_of_the_program_is_one_sentence_here_and_a_traceback_in_the_log(
+    client: Client, shared_backend: RunningBackend
+) -> None:
+    with pytest.raises(JobFailed, match=r"fault of the program.*worker\.log") as failure:
+        run(client, small_job("fault", seed=11))
+    assert "business" not in str(failure.value)
+    log = (shared_backend.home / "logs" / "worker.log").read_text()
+    assert "Traceback" in log
+    assert "a detail that is no user's business" in log
+
+
+def test_a_job_that_runs_out_of_memory_fails_alone_and_says_what_to_change(client: Client) -> None:
+    with pytest.raises(JobFailed, match=r"out of memory.*fewer frames"):
+        run(client, small_job("memory", seed=12))
+    run(client, small_job(seed=13))
+
+
+def test_a_job_that_names_a_file_the_backend_lacks_is_refused(client: Client) -> None:
+    track = SubjectTrack(name="toy", class_word="toy", token="sks", boxes=[Box(0, 0, 1, 1)] * 8, weights="0" * 64)
+    with pytest.raises(NotFound, match="upload it first"):
+        client.submit(new_job_id(), GenerateSpec(shot=replace(SHOT, subjects=[track]), prompt="a sks toy"))
+
+
+def test_a_trained_subject_is_listed_for_its_owner_alone_and_can_be_filmed(
+    client: Client, shared_backend: RunningBackend, tmp_path: Path
+) -> None:
+    (tmp_path / "picture.png").write_bytes(b"pixels")
+    picture = Picture(client.upload(tmp_path / "picture.png"))
+    train = new_job_id()
+    client.submit(train, TrainSpec(subject=SubjectSpec("Toy", "sks", "toy", [picture]), model="small"))
+    weights = client.follow(train).result("subject").sha256
+    (subject,) = client.subjects()
+    assert (subject.name, subject.token, subject.class_word, subject.weights) == ("Toy", "sks", "toy", weights)
+
+    track = SubjectTrack(name="toy", class_word="toy", token="sks", boxes=[Box(0, 0, 1, 1)] * 8, weights=weights)
+    run(client, GenerateSpec(shot=replace(SHOT, subjects=[track]), prompt="steps=1 a sks toy"))
+
+    with shared_backend.client(connection=shared_backend.new_key("another")) as other:
+        assert other.subjects() == []
+
+
+def test_a_job_belongs_to_the_key_that_sent_it(client: Client, shared_backend: RunningBackend) -> None:
+    job, _, _ = run(client, small_job(seed=14))
+    with shared_backend.client(connection=shared_backend.new_key("stranger")) as stranger:
+        assert stranger.jobs() == []
+        for look in (stranger.get, stranger.cancel, stranger.follow):
+            with pytest.raises(NotFound):
+                look(job)
+        assert stranger.submit(job, small_job(seed=15)).cached is False
+
+
+def test_nothing_of_a_finished_job_is_left_in_scratch(client: Client, shared_backend: RunningBackend) -> None:
+    run(client, small_job(seed=16))
+    wait_until(lambda: list((shared_backend.home / "scratch").iterdir()) == [], 5)

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from motionbooth.server.serve import local
+from motionbooth_protocol.client import new_job_id
+from running_backend import RunningBackend, is_running, small_job, wait_until
+
+
+def motionbooth(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "motionbooth.cli", *map(str, arguments)], capture_output=True, text=True, timeout=60
+    )
+
+
+def test_ready_when_the_connection_file_is_there_and_it_goes_with_the_server(backend: RunningBackend) -> None:
+    backend.start()
+    with backend.client() as client:
+        assert client.ping() < 5
+        assert [model.name for model in client.models()] == ["small"]
+    assert backend.stop() == 0
+    assert not backend.connection_file.exists()
+
+
+def test_says_where_it_listens_who_may_enter_and_what_it_can_run(backend: RunningBackend) -> None:
+    backend.start()
+    printed = (backend.home / "printed.log").read_text()
+    assert backend.connection.address in printed
+    assert str(backend.connection_file) in printed
+    assert "local" in printed
+    assert "small (8 frames of 96 x 64)" in printed
+
+
+def test_secrets_can_be_read_by_their_owner_alone(backend: RunningBackend) -> None:
+    backend.start()
+    secrets = [*(backend.home / "keys").iterdir(), backend.connection_file, backend.home / "jobs.sqlite"]
+    assert len(secrets) == 4
+    assert {stat.S_IMODE(path.stat().st_mode) for path in secrets} == {0o600}
+    assert stat.S_IMODE(backend.home.stat().st_mode) & 0o077 == 0 or backend.home.stat().st_mode
+
+
+def test_keys_stay_the_same_from_start_to_start(backend: RunningBackend) -> None:
+    first = backend.start().connection
+    backend.stop()
+    backend.start()
+    assert backend.connection.read(backend.connection_file) == first
+
+
+def test_a_second_server_in_the_same_folder_exits_saying_so(backend: RunningBackend) -> None:
+    backend.start()
+    second = motionbooth("serve", "--home", backend.home, "--address", "tcp://127.0.0.1:*")
+    assert second.returncode == 1
+    assert "Another backend is running" in second.stderr
+    assert "Traceback" not in second.stderr
+    with backend.client() as client:
+        client.ping()
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:{taken}", "nonsense"])
+def test_an_address_that_cannot_be_had_is_one_sentence(tmp_path: Path, address: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = address.format(taken=other.getsockname()[1])
+        result = motionbooth("serve", "--home", tmp_path, "--address", address)
+    assert result.returncode == 1
+    assert "cannot listen on" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_server_never_loads_torch() -> None:
+    code = "import motionbooth.cli, motionbooth.server.serve, motionbooth.models.sources, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("how", ["kill", "stop"])
+def test_no_process_is_left_however_the_server_ends(backend: RunningBackend, how: str) -> None:
+    backend.start()
+    with backend.client() as client:
+        client.submit(new_job_id(), small_job("steps=1000 pause=1 deaf"))
+    worker = backend.worker_pid()
+    assert is_running(worker)
+    getattr(backend, how)()
+    wait_until(lambda: not is_running(worker), 5)
+
+
+def test_a_server_on_all_interfaces_is_reached_on_this_machine_by_loopback() -> None:
+    assert local("tcp://0.0.0.0:5599") == "tcp://127.0.0.1:5599"
+    assert local("tcp://[::]:5599") == "tcp://127.0.0.1:5599"
+    assert local("tcp://192.0.2.7:5599") == "tcp://192.0.2.7:5599"

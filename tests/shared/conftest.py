@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from running_backend import RunningBackend
+
+
+@pytest.fixture
+def backend(tmp_path: Path) -> Iterator[RunningBackend]:
+    """A server of the test's own, not started yet."""
+    backend = RunningBackend(tmp_path / "home")
+    yield backend
+    backend.end()
+
+
+@pytest.fixture(scope="module")
+def shared_backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBackend]:
+    """One running server for all tests of a file that do not harm it."""
+    backend = RunningBackend(tmp_path_factory.mktemp("shared") / "home").start()
+    yield backend
+    backend.end()

@@ -1,0 +1,177 @@
+"""For tests: a backend in a process of its own, small jobs for it, and a network between that can be broken."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import zmq
+from motionbooth_protocol.client import Client
+from motionbooth_protocol.connection import Connection
+from motionbooth_protocol.jobs import GenerateSpec
+from motionbooth_protocol.motion import CameraPath, Shot
+
+SERVER_PROCESS = Path(__file__).with_name("server_process.py")
+SHOT = Shot(
+    name="shot", frame_start=1, frame_end=24, fps=24, width=960, height=640, camera=CameraPath.still(8), subjects=[]
+)
+
+
+def small_job(prompt: str = "steps=1", seed: int = 0) -> GenerateSpec:
+    """A generate job for small_worker.py, which reads its orders from the prompt."""
+    return GenerateSpec(shot=SHOT, prompt=prompt, seed=seed, model="small")
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    """Raises TimeoutError where it does not come true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {seconds} s")
+        time.sleep(0.01)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process with this id runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+class RunningBackend:
+    """A server in `home`, on a port that stays the same when it is started again."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.connection_file = home / "connection.json"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._address = "tcp://127.0.0.1:*"
+        self._connection: Connection | None = None
+
+    @property
+    def connection(self) -> Connection:
+        """As the server first wrote it; good after its end, too."""
+        if self._connection is None:
+            self._connection = Connection.read(self.connection_file)
+            self._address = self._connection.address
+        return self._connection
+
+    def start(self, **environment: str) -> RunningBackend:
+        self.connection_file.unlink(missing_ok=True)
+        self.home.mkdir(parents=True, exist_ok=True)
+        with (self.home / "printed.log").open("ab") as printed:
+            self.process = subprocess.Popen(
+                [sys.executable, str(SERVER_PROCESS), str(self.home), self._address],
+                env={**os.environ, **environment},
+                stdout=printed,
+                stderr=printed,
+            )
+        wait_until(lambda: self.connection_file.exists() or self.process is None or self.process.poll() is not None)
+        if not self.connection_file.exists():
+            raise RuntimeError((self.home / "printed.log").read_text())
+        assert self.connection
+        return self
+
+    def stop(self) -> int:
+        """In good order; the exit status."""
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(20)
+
+    def kill(self) -> None:
+        """As by a power cut."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(20)
+
+    def end(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.stop()
+
+    def client(self, timeout: float = 15.0, patience: float = 60.0, connection: Connection | None = None) -> Client:
+        return Client(connection or self.connection, timeout=timeout, patience=patience)
+
+    def new_key(self, name: str) -> Connection:
+        """Let another person's key in; the connection file for it."""
+        public, secret = (key.decode() for key in zmq.curve_keypair())
+        (self.home / "authorized" / f"{name}.pub").write_text(public)
+        return Connection(self.connection.address, self.connection.server_public, public, secret)
+
+    def worker_pid(self, job_number: int = 1) -> int:
+        """Of the worker that carries the job out, once it has begun."""
+        file = self.home / "scratch" / str(job_number) / "worker.pid"
+        wait_until(lambda: file.exists() and file.read_text())
+        return int(file.read_text())
+
+
+class Proxy:
+    """A TCP proxy before a server: it can cut all connections, refuse new ones, or flip one bit of what clients send."""
+
+    def __init__(self, address: str) -> None:
+        host, port = address.removeprefix("tcp://").split(":")
+        self._target = (host, int(port))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.is_open = True
+        self.flip_next = False
+        self.bytes_up = 0  # from clients to the server
+        self.connections = 0
+        self._sockets: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def cut(self) -> None:
+        """Break what is connected."""
+        for end in self._sockets:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self.is_open = False
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+        for thread in self._threads:
+            thread.join()
+        for end in self._sockets:
+            end.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            self._sockets.append(client)
+            if not self.is_open:
+                client.shutdown(socket.SHUT_RDWR)
+                continue
+            server = socket.create_connection(self._target)
+            self._sockets.append(server)
+            self.connections += 1
+            for source, target in ((client, server), (server, client)):
+                thread = threading.Thread(target=self._pump, args=(source, target, source is client))
+                self._threads.append(thread)
+                thread.start()
+
+    def _pump(self, source: socket.socket, target: socket.socket, up: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                if up:
+                    self.bytes_up += len(data)
+                    if self.flip_next:
+                        self.flip_next = False
+                        data = data[:-1] + bytes([data[-1] ^ 1])
+                target.sendall(data)
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
