@@ -27,9 +27,10 @@ def scenery_flow_px(frames: NDArray[np.uint8], subjects: Sequence[NDArray[np.boo
 
     `subjects`: one mask (H, W) for each frame, true where not to look; None for no subject.
     """
+    height, width = frames.shape[1:3]
     return np.array(
         [
-            _median_flow(frames[f], frames[f + 1], _union(subjects[f], subjects[f + 1], frames.shape[1:3]))
+            _median_flow(frames[f], frames[f + 1], _union(subjects[f], subjects[f + 1], (height, width)))
             for f in range(len(frames) - 1)
         ]
     ).reshape(-1, 2)
@@ -40,9 +41,7 @@ def flow_error_px(found: NDArray[np.float64], asked: NDArray[np.float64]) -> NDA
     return np.linalg.norm(found - asked, axis=-1)
 
 
-def _union(
-    one: NDArray[np.bool_] | None, other: NDArray[np.bool_] | None, size: tuple[int, int]
-) -> NDArray[np.bool_]:
+def _union(one: NDArray[np.bool_] | None, other: NDArray[np.bool_] | None, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Where a subject is in either frame, grown a little: flow smears over edges."""
     both = np.zeros(size, np.uint8)
     for mask in (one, other):

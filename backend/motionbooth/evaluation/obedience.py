@@ -1,9 +1,9 @@
 """Box obedience: where is the subject in each frame, as its own pictures teach its looks, and where was it asked to be?
 
-The search knows nothing of the box asked for. It learns the subject's colours from its training pictures and masks, and
-the clip's colours from the clip, and gives each pixel the probability of belonging to the subject: how much of its colour,
-in CIE Lab, a subject of the size that most of its colours speak for would account for. The largest connected region of
-likely pixels is the subject.
+The search knows nothing of the box asked for. It learns the subject's colours from its training pictures and masks,
+and the clip's colours from the clip, and gives each pixel the probability of belonging to the subject: how much of its
+colour, in CIE Lab, a subject of the size that most of its colours speak for would account for. The largest connected
+region of likely pixels is the subject.
 
 Its limits: it knows colours, not shapes. A subject in the colours of its surroundings (a white rocket on snow) is lost
 in them, or found only in part; a second thing in the subject's colours is taken for it if it is larger; a subject that

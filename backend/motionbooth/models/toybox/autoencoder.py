@@ -1,9 +1,12 @@
 """toybox's autoencoder: the encoder's weights are set by arithmetic, only the decoder is trained.
 
 A latent cell covers 4 x 4 pixels. Its four channels are the cell's mean red, green and blue, and how much brighter its
-inner 2 x 2 pixels are than the cell; scaled to about zero mean and unit variance over the drawn clips (half of that for the last). Training an
-encoder from scratch would cost most of the time that a CPU has, and these four numbers serve as well.
+inner 2 x 2 pixels are than the cell; scaled to about zero mean and a standard deviation of 1 over the drawn clips (1/2
+for the last). Training an encoder from scratch would cost most of the time that a CPU has, and these four numbers serve
+as well.
 """
+
+from typing import Any
 
 import cv2
 import numpy as np
@@ -65,7 +68,7 @@ def latent_coverage(masks: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.stack([cv2.resize(mask, size, interpolation=cv2.INTER_AREA) for mask in masks]).astype(np.float32) / 255
 
 
-def _set_encoder(encoder: nn.Module) -> None:
+def _set_encoder(encoder: Any) -> None:
     """Make the encoder's network compute `latents_of_frames` (error about 1e-3)."""
     for parameter in encoder.parameters():
         parameter.zero_()
@@ -78,7 +81,7 @@ def _set_encoder(encoder: nn.Module) -> None:
     _undo_last_norm(encoder.conv_norm_out, encoder.conv_out)
 
 
-def _pass_through(resnet: nn.Module) -> None:
+def _pass_through(resnet: Any) -> None:
     """With its second convolution at zero a residual block is its shortcut: make that the identity."""
     if resnet.conv_shortcut is not None:
         _tap(resnet.conv_shortcut, resnet.conv_shortcut.in_channels)
@@ -112,13 +115,14 @@ def _set_second_halving(conv: nn.Conv2d) -> None:
         for dx in range(2):
             values[3, 3:7, dy, dx] = -1 / 16
             values[3, 3 + 2 * (1 - dy) + (1 - dx), dy, dx] += 1 / 4  # the pixel nearest to the cell's middle
-    group = CHANNELS[-1] // 8
+    group, bias = CHANNELS[-1] // 8, conv.bias
+    assert bias is not None
     for channel in range(LATENT_CHANNELS):
         for offset, sign in ((0, 1.0), (1, -1.0)):
             row = channel * group + offset
             conv.weight[row] = values[channel] * LATENT_SCALE[channel] * sign
-            conv.bias[row] = -LATENT_MEAN[channel] * LATENT_SCALE[channel] * sign
-            conv.bias[channel * group + 2 + offset] = _LARGE * sign
+            bias[row] = -LATENT_MEAN[channel] * LATENT_SCALE[channel] * sign
+            bias[channel * group + 2 + offset] = _LARGE * sign
 
 
 def _undo_last_norm(norm: nn.GroupNorm, conv: nn.Conv2d) -> None:
@@ -131,4 +135,5 @@ def _undo_last_norm(norm: nn.GroupNorm, conv: nn.Conv2d) -> None:
     for channel in range(LATENT_CHANNELS):
         conv.weight[channel, channel * group, 1, 1] = 1.0
         conv.weight[channel, channel * group + 1, 1, 1] = -1.0
+    assert conv.bias is not None
     conv.bias[LATENT_CHANNELS:] = -30.0  # log variance: the posterior is a point

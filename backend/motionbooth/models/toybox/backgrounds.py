@@ -38,7 +38,7 @@ MEAN_RGB = {
 
 
 def draw_texture(background: str, rng: np.random.Generator) -> Texture:
-    """One texture of the named background. Features are 4 px or larger, so that latents of 4 px cells can carry them."""
+    """One texture of the named background. Most features are of 4 px or more, the size of a latent cell."""
     base = np.tile(np.asarray(MEAN_RGB[background], np.float32), (CANVAS_PX, CANVAS_PX, 1))
     drawn = _DRAWERS[background](base, rng)
     return np.clip(drawn, 0, 255).astype(np.uint8)

@@ -3,6 +3,7 @@
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import torch
@@ -34,7 +35,7 @@ def save_bundle(
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
-def _half(model: nn.Module) -> nn.Module:
+def _half(model: nn.Module) -> Any:
     # A copy in the default memory layout: safetensors stores no strides.
     half = copy.deepcopy(model).to(torch.float16)
     for parameter in half.parameters():

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,9 @@ class Batch:
 class DrawnClips:
     """`count` drawn clips of one process, and the pixels of the first `pixel_count` of them."""
 
-    def __init__(self, arrays: dict[str, NDArray], captions: list[str], phrases: list[str], tokenizer: CLIPTokenizer):
+    def __init__(
+        self, arrays: dict[str, NDArray[Any]], captions: list[str], phrases: list[str], tokenizer: CLIPTokenizer
+    ) -> None:
         self._latents: NDArray[np.float16] = arrays["latents"]  # (N, F, 4, h, w)
         self._subject: NDArray[np.uint8] = arrays["subject"]  # (N, F, h, w)
         self._boxes: NDArray[np.float32] = arrays["boxes"]  # (N, F, 4)

@@ -14,6 +14,12 @@ from motionbooth.models.toybox.dataset import Batch, DrawnClips
 from motionbooth.models.toybox.draw import FRAMES
 from motionbooth.models.toybox.network import LATENT_SIZE, bypassed_time
 
+PICTURES_A_STEP, CLIPS_A_STEP = 8, 2
+"""In each process. A training this short gains more from many steps than from large ones."""
+
+PICTURE_STEP_SHARE = 0.35
+"""Share of the steps of the clip stage that take pictures."""
+
 CAPTION_DROP = 0.1
 SUBJECT_WEIGHT = 3.0
 SNR_LIMIT = 5.0
@@ -38,7 +44,13 @@ class DenoiserStage:
     """The denoiser in training on pictures ("pictures") or on clips with some pictures between ("clips")."""
 
     def __init__(
-        self, name: str, denoiser: Denoiser, averaged: Denoiser, scheduler: DDIMScheduler, clips: DrawnClips, empty: Tensor
+        self,
+        name: str,
+        denoiser: Denoiser,
+        averaged: Denoiser,
+        scheduler: DDIMScheduler,
+        clips: DrawnClips,
+        empty: Tensor,
     ) -> None:
         self.name, self.trained, self.evaluated = name, denoiser, averaged
         self._is_pictures = name == "pictures"
@@ -57,20 +69,21 @@ class DenoiserStage:
 
     def loss(self, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         """The loss of one random batch, and figures for the log."""
-        as_pictures = self._is_pictures or rng.random() < 0.25
+        as_pictures = self._is_pictures or rng.random() < PICTURE_STEP_SHARE
         frames = 1 if as_pictures else FRAMES
-        batch = self._clips.sample(16 if as_pictures else 4, frames, rng)
+        batch = self._clips.sample(PICTURES_A_STEP if as_pictures else CLIPS_A_STEP, frames, rng)
         time = torch.from_numpy(rng.integers(0, 1000, size=len(batch.rows)))
         kept = torch.from_numpy(rng.random(len(batch.rows)) >= CAPTION_DROP)
         self._set_boxes(batch, time, kept, frames, rng)
         context = bypassed_time(self.trained.unet) if self._is_pictures else contextlib.nullcontext()
         with context:
             error = self._squared_error(batch, time, kept, shared_noise(len(batch.rows), frames, rng))
-        return self._weighted(error, batch, time), {"frames": float(frames * len(batch.rows)), "mse": error.mean().item()}
+        return self._weighted(error, batch, time), {
+            "frames": float(frames * len(batch.rows)),
+            "mse": error.mean().item(),
+        }
 
-    def _set_boxes(
-        self, batch: Batch, time: Tensor, kept: Tensor, frames: int, rng: np.random.Generator
-    ) -> None:
+    def _set_boxes(self, batch: Batch, time: Tensor, kept: Tensor, frames: int, rng: np.random.Generator) -> None:
         """Choose which samples are asked for their subject by box."""
         controls: list[BoxControl | None] = []
         for row, t, captioned in zip(batch.rows, time.tolist(), kept.tolist(), strict=True):

@@ -81,14 +81,21 @@ def toy_parts(colours: list[RGB], rng: np.random.Generator) -> list[Part]:
     bottom = rng.uniform(0.8, 0.95)
     parts += _rimmed(_blob(0.0, (waist + bottom) / 2, body_width, (bottom - waist) / 2 + 0.1, rng), body)
     if rng.random() < 0.5:
-        parts.append(Part(_ellipse(0.0, (waist + bottom) / 2 + 0.05, body_width * 0.55, (bottom - waist) * 0.3), accent))
+        parts.append(
+            Part(_ellipse(0.0, (waist + bottom) / 2 + 0.05, body_width * 0.55, (bottom - waist) * 0.3), accent)
+        )
     top = rng.uniform(-0.95, -0.75)
     parts += _rimmed(_blob(0.0, (top + waist) / 2, head_width, (waist - top) / 2 + 0.08, rng), head)
     return parts + _eyes((top + waist) / 2, head_width, rng)
 
 
 def rasterise(
-    parts: list[Part], centre_px: tuple[float, float], half_px: float, angle: float, flip: bool, size_px: tuple[int, int]
+    parts: list[Part],
+    centre_px: tuple[float, float],
+    half_px: float,
+    angle: float,
+    flip: bool,
+    size_px: tuple[int, int],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Paint a figure, scaled to `half_px` pixels a unit, turned by `angle` radians, on a frame of `size_px` (w, h).
 
@@ -202,7 +209,10 @@ def _car(rgb: RGB, dark: RGB, light: RGB) -> list[Part]:
 def _fish(rgb: RGB, dark: RGB, light: RGB) -> list[Part]:
     tail = np.array([[-0.45, 0.0], [-1.0, -0.6], [-0.85, 0.0], [-1.0, 0.6]])
     fin = np.array([[-0.1, -0.4], [0.05, -0.85], [0.4, -0.4]])
-    eye = [Part(_ellipse(0.55, -0.14, 0.17, 0.17), (250, 250, 250)), Part(_ellipse(0.58, -0.14, 0.09, 0.09), (10, 10, 10))]
+    eye = [
+        Part(_ellipse(0.55, -0.14, 0.17, 0.17), (250, 250, 250)),
+        Part(_ellipse(0.58, -0.14, 0.09, 0.09), (10, 10, 10)),
+    ]
     return [Part(tail, dark), Part(fin, dark), *_rimmed(_ellipse(0.22, 0, 0.76, 0.58), rgb), *eye]
 
 

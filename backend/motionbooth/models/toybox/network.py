@@ -45,7 +45,7 @@ def channels_last(model: nn.Module) -> nn.Module:
     return model
 
 
-class bypassed_time:  # noqa: N801 - reads as the statement it is used in
+class bypassed_time:
     """While in this context, the temporal parts of a UNet are skipped: for single pictures, twice as fast."""
 
     def __init__(self, unet: nn.Module) -> None:

@@ -4,11 +4,10 @@ Every word of the list is one token, so that a phrase such as "sks robot" is two
 down to single bytes, so that any prompt tokenises.
 """
 
-import json
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
 
 from motionbooth.models.toybox.backgrounds import PLACES
@@ -54,8 +53,11 @@ eyes face head body arm arms leg legs hand hands foot feet tail ear ears nose mo
 
 def build_tokenizer(folder: Path) -> CLIPTokenizer:
     """Make the tokenizer and save it to `folder` in the layout that `CLIPTokenizer.from_pretrained` reads."""
-    pieces = _trained_pieces(_words())
-    vocabulary, merges = pieces["model"]["vocab"], [tuple(merge) for merge in pieces["model"]["merges"]]
+    merges = _merges(_words())
+    alphabet = sorted(ByteLevel.alphabet())
+    pieces = ["<|startoftext|>", "<|endoftext|>", *alphabet, *(f"{symbol}</w>" for symbol in alphabet)]
+    pieces += dict.fromkeys(left + right for left, right in merges)
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
     tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS)
     tokenizer.save_pretrained(folder)
     tokenizer.backend_tokenizer.model.save(str(folder))  # vocab.json and merges.txt, for transformers before version 5
@@ -63,33 +65,32 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
 
 
 def _words() -> list[str]:
+    """All words, the short ones first: long words are then made of short ones, as compounds are."""
     drawn = [*KINDS, *TOY_COLOURS, *TOY_NOUNS, *" ".join(PLACES.values()).split()]
-    return sorted({*drawn, *RARE_WORDS.split(), *COMMON_WORDS.split()})
+    words = {*drawn, *RARE_WORDS.split(), *COMMON_WORDS.split()}
+    return sorted(words, key=lambda word: (len(word), word))
 
 
-def _trained_pieces(words: list[str]) -> dict[str, Any]:
-    """The tokenizers library's own description of a BPE in which each of the words is one token."""
-    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token="<|endoftext|>"))
-    bpe.normalizer = normalizers.Lowercase()
-    bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(r"\s+"), "removed"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    trainer = trainers.BpeTrainer(
-        vocab_size=8000,  # never reached: training ends when every word is whole
-        min_frequency=1,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        special_tokens=["<|startoftext|>", "<|endoftext|>"],
-        end_of_word_suffix="</w>",
-        show_progress=False,
-    )
-    bpe.train_from_iterator(words, trainer)
-    return _with_final_bytes(bpe)
+def _merges(words: list[str]) -> list[tuple[str, str]]:
+    """Merges, first to last, after which each word is one piece.
+
+    A word's own merges come after all those before it, so they never come into play while an earlier word still has one
+    to apply: what was whole stays whole. (The tokenizers library's own trainer is not the same from run to run.)
+    """
+    ranks: dict[tuple[str, str], int] = {}
+    for word in words:
+        pieces = _apply([*word[:-1], f"{word[-1]}</w>"], ranks)
+        while len(pieces) > 1:
+            ranks.setdefault((pieces[0], pieces[1]), len(ranks))
+            pieces = [pieces[0] + pieces[1], *pieces[2:]]
+    return list(ranks)
 
 
-def _with_final_bytes(bpe: Tokenizer) -> dict[str, Any]:
-    """Add each byte's end-of-word form, without which a word that ends in an unlisted letter would be unknown."""
-    pieces = json.loads(bpe.to_str())
-    vocabulary = pieces["model"]["vocab"]
-    for symbol in sorted(pre_tokenizers.ByteLevel.alphabet()):
-        vocabulary.setdefault(f"{symbol}</w>", len(vocabulary))
-    return pieces
+def _apply(pieces: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
+    """Byte-pair encoding: merge the neighbours of the earliest rank until none has one."""
+    while True:
+        ranked = [(ranks[pair], place) for place, pair in enumerate(pairwise(pieces)) if pair in ranks]
+        if not ranked:
+            return pieces
+        place = min(ranked)[1]
+        pieces = [*pieces[:place], pieces[place] + pieces[place + 1], *pieces[place + 2 :]]

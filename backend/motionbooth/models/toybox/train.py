@@ -1,23 +1,25 @@
 """Train toybox from nothing: `python -m motionbooth.models.toybox.train --out DIR`.
 
-Three stages, each for a number of minutes by the clock: the decoder, the denoiser on single pictures, the denoiser on
-clips. Every few minutes the state is saved, a bundle of the averaged weights is written to DIR/bundle, and a sheet of
-samples to DIR/sheets. Started again, it goes on where it stopped. Losses are in DIR/log.jsonl.
+Four stages, each for a number of minutes by the clock: the decoder, the denoiser on single pictures, the denoiser on
+clips, and the decoder again. Every few minutes the state is saved, a bundle of the averaged weights is written to
+DIR/bundle, and a sheet of samples to DIR/sheets. Started again, it goes on where it stopped. Losses are in
+DIR/log.jsonl.
 """
 
 import json
 import os
 import time
 from dataclasses import dataclass
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import typer
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 from transformers import CLIPTokenizer
 
 from motionbooth.models.toybox.autoencoder import build_autoencoder
@@ -32,7 +34,7 @@ from motionbooth.models.toybox.tokenizer import build_tokenizer
 
 GRADIENT_CLIP = 1.0
 WARM_UP_STEPS = 100
-EMA_DECAY = 0.998
+EMA_EVERY_STEPS, EMA_DECAY = 4, 0.992
 LOG_EVERY_SECONDS = 15.0
 
 _MOVE_AVERAGE = torch.optim.swa_utils.get_ema_multi_avg_fn(EMA_DECAY)
@@ -46,6 +48,7 @@ class TrainPlan:
     decoder_minutes: float
     picture_minutes: float
     clip_minutes: float
+    finish_minutes: float
     checkpoint_minutes: float
     clips: int
     pixel_clips: int
@@ -56,10 +59,17 @@ class TrainPlan:
 class Stage(Protocol):
     """One part of the training, as the loop below sees it."""
 
-    name: str
-    trained: nn.Module
-    evaluated: nn.Module
-    optimizer: torch.optim.Optimizer
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def trained(self) -> nn.Module: ...
+
+    @property
+    def evaluated(self) -> nn.Module: ...
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer: ...
 
     def learning_rate(self, share: float) -> float: ...
 
@@ -82,7 +92,6 @@ class Training:
         self.average = average_copy(self.denoiser)
         self.clips = self._drawn_clips()
         self.stage_index, self.step, self.seconds = 0, 0, 0.0
-        self.totals: dict[str, float] = {}
 
     def _drawn_clips(self) -> DrawnClips:
         plan, rank = self.plan, self.ranks.rank
@@ -92,21 +101,21 @@ class Training:
 
     def run(self) -> None:
         """All stages that are not finished yet."""
-        state = self._load()
-        budgets = [self.plan.decoder_minutes, self.plan.picture_minutes, self.plan.clip_minutes]
+        stage = self.resumed_stage()
+        plan = self.plan
+        budgets = (plan.decoder_minutes, plan.picture_minutes, plan.clip_minutes, plan.finish_minutes)
         for index in range(self.stage_index, len(budgets)):
-            stage = self._stage(index)
-            if state is not None:
-                _restore(stage, state)
-                state = None
-            else:
+            if stage is None:
+                stage = self.stage(index)
                 self.step, self.seconds = 0, 0.0
-            self.stage_index = index
             self._run_stage(stage, budgets[index] * 60)
+            stage = None
         self.ranks.barrier()
 
-    def _stage(self, index: int) -> Stage:
-        if index == 0:
+    def stage(self, index: int) -> Stage:
+        """A stage from its start: 0 the decoder, 1 pictures, 2 clips, 3 the decoder again."""
+        self.stage_index = index
+        if index in (0, 3):
             return DecoderStage(self.autoencoder, self.clips)
         empty = self.tokenizer("", padding="max_length", return_tensors="pt").input_ids
         name = "pictures" if index == 1 else "clips"
@@ -117,24 +126,27 @@ class Training:
         log, saved = Log(self.plan.out / "log.jsonl", stage.name), time.monotonic()
         stage.trained.train()
         while (share := clock.tick()) < 1:
-            self._step(stage, share, log)
+            _end_with_parent()
+            log.add(self.take_step(stage, share))
             self.seconds = clock.seconds
             due = time.monotonic() - saved > self.plan.checkpoint_minutes * 60
             if self.ranks.is_first:
                 log.maybe_write(self.step, self.seconds)
             if self._agree(due):
-                self._save(stage)
+                self._keep(stage)
                 saved = time.monotonic()
-                clock = StageClock(self.ranks, clock.seconds, budget)
-        self._save(stage)
-        self.totals[stage.name] = clock.seconds
+        self._keep(stage)
 
     def _agree(self, due: bool) -> bool:
         """The first process decides for all."""
         flag = torch.tensor(float(due and self.ranks.is_first))
         return float(self.ranks.average(flag)) > 0
 
-    def _step(self, stage: Stage, share: float, log: "Log") -> None:
+    def take_step(self, stage: Stage, share: float) -> dict[str, float]:
+        """One optimiser step, a `share` of the stage's time being spent; returns figures for the log.
+
+        All chance is seeded by the step's number, so that a resumed training goes on as an unbroken one would.
+        """
         seed = [self.plan.seed, self.stage_index, self.step, self.ranks.rank]
         rng = np.random.default_rng(seed)
         torch.manual_seed(int(rng.integers(2**31)))
@@ -146,29 +158,32 @@ class Training:
         self.ranks.average_gradients(stage.trained.parameters())
         norm = nn.utils.clip_grad_norm_(stage.trained.parameters(), GRADIENT_CLIP)
         stage.optimizer.step()
-        _follow(stage.evaluated, stage.trained)
+        if self.step % EMA_EVERY_STEPS == 0:
+            _follow(stage.evaluated, stage.trained)
         self.step += 1
-        log.add({"loss": loss.item(), "gradient": float(norm), **figures})
+        return {"loss": loss.item(), "gradient": float(norm), **figures}
 
-    def _save(self, stage: Stage) -> None:
+    def _keep(self, stage: Stage) -> None:
         """The state to resume from, a bundle and a sheet of samples; by the first process."""
         if self.ranks.is_first:
-            state = {
-                "stage": self.stage_index,
-                "step": self.step,
-                "seconds": self.seconds,
-                "totals": self.totals,
-                "autoencoder": self.autoencoder.state_dict(),
-                "denoiser": self.denoiser.state_dict(),
-                "average": self.average.state_dict(),
-                "evaluated": stage.evaluated.state_dict(),
-                "optimizer": stage.optimizer.state_dict(),
-            }
-            partial = self.plan.out / "state.partial"
-            torch.save(state, partial)
-            partial.replace(self.plan.out / "state.pt")
+            self.save_state(stage)
             self._show(stage)
         self.ranks.barrier()
+
+    def save_state(self, stage: Stage) -> None:
+        """Write down all that the next step depends on, at once or not at all."""
+        state = {
+            "stage": self.stage_index,
+            "step": self.step,
+            "seconds": self.seconds,
+            "autoencoder": self.autoencoder.state_dict(),
+            "denoiser": self.denoiser.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": stage.optimizer.state_dict(),
+        }
+        partial = self.plan.out / "state.partial"
+        torch.save(state, partial)
+        partial.replace(self.plan.out / "state.pt")
 
     def _show(self, stage: Stage) -> None:
         with torch.random.fork_rng():
@@ -177,22 +192,24 @@ class Training:
             path = sheets / f"{stage.name}_{self.step:06d}.png"
             if isinstance(stage, DecoderStage):
                 print(f"decoder: {decoder_sheet(self.autoencoder, path):.2f} dB on unseen clips", flush=True)
-                return
             bundle = self.plan.out / "bundle"
             save_bundle(bundle, self.autoencoder, self.average, self.tokenizer, build_scheduler())
-            sample_sheet(bundle, path, is_clips=stage.name == "clips", seed=self.plan.seed)
+            if isinstance(stage, DenoiserStage):
+                sample_sheet(bundle, path, is_clips=stage.name == "clips", seed=self.plan.seed)
 
-    def _load(self) -> dict[str, Any] | None:
+    def resumed_stage(self) -> Stage | None:
+        """The stage that was written down, as it was; None where nothing was."""
         path = self.plan.out / "state.pt"
         if not path.exists():
             return None
-        state = torch.load(path, weights_only=True)
+        state: dict[str, Any] = torch.load(path, weights_only=True)
         self.stage_index, self.step, self.seconds = state["stage"], state["step"], state["seconds"]
-        self.totals = state["totals"]
         self.autoencoder.load_state_dict(state["autoencoder"])
         self.denoiser.load_state_dict(state["denoiser"])
         self.average.load_state_dict(state["average"])
-        return state
+        stage = self.stage(self.stage_index)
+        stage.optimizer.load_state_dict(state["optimizer"])
+        return stage
 
 
 class Log:
@@ -222,9 +239,11 @@ class Log:
         self._sums, self._written = {}, time.monotonic()
 
 
-def _restore(stage: Stage, state: dict[str, Any]) -> None:
-    stage.evaluated.load_state_dict(state["evaluated"])
-    stage.optimizer.load_state_dict(state["optimizer"])
+def _end_with_parent() -> None:
+    """Leave no process behind: a parent that was killed cannot end its children itself."""
+    parent = parent_process()
+    if parent is not None and not parent.is_alive():
+        raise SystemExit("the training was stopped; start it again to go on from its last checkpoint")
 
 
 def _follow(average: nn.Module, trained: nn.Module) -> None:
@@ -249,6 +268,7 @@ def main(
     decoder_minutes: float = 6.0,
     picture_minutes: float = 40.0,
     clip_minutes: float = 45.0,
+    finish_minutes: float = 6.0,
     checkpoint_minutes: float = 5.0,
     clips: Annotated[int, typer.Option(help="Drawn clips in all.")] = 16000,
     pixel_clips: Annotated[int, typer.Option(help="How many of them the decoder sees.")] = 3000,
@@ -257,10 +277,9 @@ def main(
 ) -> None:
     """Train toybox from nothing, or go on where it stopped."""
     out.mkdir(parents=True, exist_ok=True)
-    plan = TrainPlan(
-        out, decoder_minutes, picture_minutes, clip_minutes, checkpoint_minutes, clips, pixel_clips, processes, seed
-    )
-    mp.start_processes(_work, args=(plan,), nprocs=processes, start_method="spawn")
+    minutes = (decoder_minutes, picture_minutes, clip_minutes, finish_minutes, checkpoint_minutes)
+    plan = TrainPlan(out, *minutes, clips, pixel_clips, processes, seed)
+    spawn(_work, args=(plan,), nprocs=processes)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,56 @@
+"""What every bench hands over: named figures, as a table for people and as JSON for the README and for tests."""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from motionbooth_protocol.errors import MotionBoothError
+from msgspec import Meta, Struct
+from rich.console import Console
+from rich.table import Table
+
+
+class Measure(Struct, frozen=True):
+    """One figure. `name` is snake_case and stable: the README's figures are looked up by it."""
+
+    name: Annotated[str, Meta(pattern=r"\A[a-z0-9_]+\Z")]
+    value: float
+    unit: str
+
+
+class BenchResult(Struct, frozen=True):
+    """All figures of one bench."""
+
+    bench: str
+    measures: list[Measure]
+
+    def value(self, name: str) -> float:
+        """The figure of this name. Raises KeyError where there is none."""
+        for measure in self.measures:
+            if measure.name == name:
+                return measure.value
+        raise KeyError(name)
+
+
+def publish(result: BenchResult, json_file: Path | None) -> None:
+    """Print the table and, where a file is named, write the JSON.
+
+    Raises MotionBoothError if the file cannot be written, after the table is printed.
+    """
+    table = Table(title=f"bench {result.bench}")
+    table.add_column("measure")
+    table.add_column("value", justify="right")
+    table.add_column("unit")
+    for measure in result.measures:
+        table.add_row(measure.name, f"{measure.value:.4g}", measure.unit)
+    Console().print(table)
+    if json_file is None:
+        return
+    try:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
+    except OSError as error:
+        raise MotionBoothError(
+            f"The figures could not be written to {json_file}: {error.strerror}. Name a file in a folder that you may "
+            "write to, with --json."
+        ) from error

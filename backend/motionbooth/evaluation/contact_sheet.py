@@ -1,0 +1,121 @@
+"""A contact sheet: rows of frames with the asked boxes drawn over them, the camera's path, the training pictures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from motionbooth_protocol.motion import Box, CameraPath
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+Picture = NDArray[np.uint8]
+"""(H, W, 3) uint8 RGB."""
+
+FRAME_WIDTH_PX = 240
+MARGIN_PX = 10
+TITLE_PX = 22
+PAPER, INK = (250, 250, 248), (30, 30, 34)
+BOX_COLOURS = ((255, 255, 255), (255, 214, 10), (64, 224, 255))
+FOUND_COLOUR = (255, 60, 60)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A clip (F, H, W, 3) uint8 RGB under a title. `asked` and `found`: a track of boxes for each subject."""
+
+    title: str
+    frames: NDArray[np.uint8]
+    asked: Sequence[Sequence[Box | None]] = ()
+    found: Sequence[Sequence[Box | None]] = ()
+    camera: CameraPath | None = None
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What a contact sheet shows: clips one below the other, and the pictures that the subject was learned from."""
+
+    rows: Sequence[Row]
+    pictures: Sequence[Picture] = field(default=())
+
+
+def write_contact_sheet(path: Path, sheet: Sheet) -> None:
+    """Write the sheet as a PNG. Asked boxes are white (yellow, cyan for further subjects), found ones thin red."""
+    strips = [_row_strip(row) for row in sheet.rows]
+    if len(sheet.pictures):
+        strips.append(_titled("training pictures", [_enlarged(picture) for picture in sheet.pictures]))
+    width = max(strip.width for strip in strips) + 2 * MARGIN_PX
+    height = sum(strip.height + MARGIN_PX for strip in strips) + MARGIN_PX
+    page = Image.new("RGB", (width, height), PAPER)
+    top = MARGIN_PX
+    for strip in strips:
+        page.paste(strip, (MARGIN_PX, top))
+        top += strip.height + MARGIN_PX
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page.save(path)
+
+
+def _row_strip(row: Row) -> Image.Image:
+    tiles = []
+    for index, frame in enumerate(row.frames):
+        tile = _enlarged(frame)
+        pen = ImageDraw.Draw(tile)
+        for number, track in enumerate(row.asked):
+            _draw_box(pen, track[index], tile.size, BOX_COLOURS[number % len(BOX_COLOURS)], 3)
+        for track in row.found:
+            _draw_box(pen, track[index], tile.size, FOUND_COLOUR, 1)
+        tiles.append(tile)
+    if row.camera is not None:
+        tiles.append(_camera_tile(row.camera, tiles[0].size))
+    return _titled(row.title, tiles)
+
+
+def _draw_box(
+    pen: ImageDraw.ImageDraw, box: Box | None, size: tuple[int, int], colour: tuple[int, int, int], line: int
+) -> None:
+    if box is not None:
+        x1, y1, x2, y2 = box.as_tuple()
+        pen.rectangle((x1 * size[0], y1 * size[1], x2 * size[0] - 1, y2 * size[1] - 1), outline=colour, width=line)
+
+
+def _camera_tile(camera: CameraPath, size: tuple[int, int]) -> Image.Image:
+    """The camera's travel, drawn to the scale of the frame it starts from; a dot a frame, the last one filled."""
+    tile = Image.new("RGB", size, (228, 230, 234))
+    pen = ImageDraw.Draw(tile)
+    travel = np.array([[offset.dx, offset.dy] for offset in camera.offsets]) * size
+    reach = max(1.0, float(np.abs(travel / size).max()) / 0.45)
+    points = [tuple(point) for point in (np.array(size) / 2 + travel / reach)]
+    pen.line([(size[0] / 2, 0), (size[0] / 2, size[1])], fill=(200, 202, 208))
+    pen.line([(0, size[1] / 2), (size[0], size[1] / 2)], fill=(200, 202, 208))
+    if len(points) > 1:
+        pen.line(points, fill=(40, 90, 200), width=2)
+    for x, y in points:
+        pen.ellipse((x - 3, y - 3, x + 3, y + 3), outline=(40, 90, 200), fill=(255, 255, 255))
+    x, y = points[-1]
+    pen.ellipse((x - 5, y - 5, x + 5, y + 5), fill=(40, 90, 200))
+    pen.text((6, 4), "camera path", fill=INK, font=_font())
+    return tile
+
+
+def _titled(title: str, tiles: Sequence[Image.Image]) -> Image.Image:
+    gap = MARGIN_PX // 2
+    width = sum(tile.width + gap for tile in tiles)
+    strip = Image.new("RGB", (width, TITLE_PX + max(tile.height for tile in tiles)), PAPER)
+    ImageDraw.Draw(strip).text((0, 3), title, fill=INK, font=_font())
+    left = 0
+    for tile in tiles:
+        strip.paste(tile, (left, TITLE_PX))
+        left += tile.width + gap
+    return strip
+
+
+def _enlarged(picture: Picture) -> Image.Image:
+    """At the sheet's frame width; small frames by whole pixels, so that one sees what was made and not a blur."""
+    height, width = picture.shape[:2]
+    method = Image.Resampling.BICUBIC if width >= FRAME_WIDTH_PX else Image.Resampling.NEAREST
+    size = (FRAME_WIDTH_PX, max(1, round(FRAME_WIDTH_PX * height / width)))
+    return Image.fromarray(picture).resize(size, method)
+
+
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(14)

@@ -1,0 +1,123 @@
+"""The motion report of a clip: box obedience of each subject and the camera's flow error, per frame and in sum."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.motion import Box, CameraPath
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from .flow import asked_flow_px, flow_error_px, scenery_flow_px
+from .obedience import Appearance, FoundSubject, obey
+
+
+@dataclass(frozen=True)
+class AskedSubject:
+    """A subject as the shot asks for it: its looks, and its box in each frame (None where it is out of frame)."""
+
+    name: str
+    appearance: Appearance
+    boxes: Sequence[Box | None]
+
+
+class SubjectFrame(Struct, frozen=True):
+    """A subject in one frame. Boxes are shares of the frame; errors are None where there is nothing to compare."""
+
+    asked: Box | None
+    found: Box | None
+    center_error: float | None
+    iou: float | None
+
+
+class SubjectReport(Struct, frozen=True):
+    """A subject over a clip.
+
+    `iou`: mean over the frames that ask for the subject, 0 where it was not found. `center_error`: median over the
+    frames in which it was found, as a share of the frame's width. `found_share`: the share of the frames that ask for
+    it in which it was found. None where no frame asks, or none found it.
+    """
+
+    name: str
+    iou: float | None
+    center_error: float | None
+    found_share: float | None
+    frames: list[SubjectFrame]
+
+
+class CameraFrame(Struct, frozen=True):
+    """The scenery's motion from one frame to the next, in pixels (right, down)."""
+
+    asked_px: tuple[float, float]
+    found_px: tuple[float, float]
+    error_px: float
+
+
+class MotionReport(Struct, frozen=True):
+    """What a clip made of what was asked. `flow_error_px`: mean over the frames, pixels of the model a frame."""
+
+    width: int
+    height: int
+    subjects: list[SubjectReport]
+    flow_error_px: float
+    camera: list[CameraFrame]
+
+
+def motion_report(frames: NDArray[np.uint8], subjects: Sequence[AskedSubject], camera: CameraPath) -> MotionReport:
+    """Measure a clip (F, H, W, 3) uint8 RGB of the model's own frames; of a clip at the scene's rate, take those first.
+
+    Raises InvalidInput if the clip, the boxes and the camera path differ in length.
+    """
+    _check_lengths(len(frames), subjects, camera)
+    _, height, width, _ = frames.shape
+    found = [subject.appearance.find(frames) for subject in subjects]
+    reports = [_subject_report(*pair, aspect=width / height) for pair in zip(subjects, found, strict=True)]
+    asked = asked_flow_px(camera, width, height)
+    seen = scenery_flow_px(frames, _hidden(found, len(frames)))
+    errors = flow_error_px(seen, asked)
+    return MotionReport(
+        width=width,
+        height=height,
+        subjects=reports,
+        flow_error_px=float(errors.mean()) if len(errors) else 0.0,
+        camera=[
+            CameraFrame((float(a[0]), float(a[1])), (float(s[0]), float(s[1])), float(e))
+            for a, s, e in zip(asked, seen, errors, strict=True)
+        ],
+    )
+
+
+def _check_lengths(count: int, subjects: Sequence[AskedSubject], camera: CameraPath) -> None:
+    if len(camera.offsets) != count:
+        raise InvalidInput(
+            f"The clip has {count} frames and the camera path {len(camera.offsets)}; a report needs the model's frames."
+        )
+    for subject in subjects:
+        if len(subject.boxes) != count:
+            raise InvalidInput(f'The clip has {count} frames, but "{subject.name}" has {len(subject.boxes)} boxes.')
+
+
+def _subject_report(asked: AskedSubject, found: Sequence[FoundSubject | None], aspect: float) -> SubjectReport:
+    answers = [obey(box, place, aspect) for box, place in zip(asked.boxes, found, strict=True)]
+    wanted = [answer for answer in answers if answer.iou is not None]
+    errors = [answer.center_error for answer in wanted if answer.center_error is not None]
+    return SubjectReport(
+        name=asked.name,
+        iou=float(np.mean([answer.iou or 0.0 for answer in wanted])) if wanted else None,
+        center_error=float(np.median(errors)) if errors else None,
+        found_share=len(errors) / len(wanted) if wanted else None,
+        frames=[
+            SubjectFrame(box, answer.found, answer.center_error, answer.iou)
+            for box, answer in zip(asked.boxes, answers, strict=True)
+        ],
+    )
+
+
+def _hidden(found: Sequence[Sequence[FoundSubject | None]], count: int) -> list[NDArray[np.bool_] | None]:
+    """For each frame the pixels of all subjects in it: the camera is measured on the rest."""
+    hidden: list[NDArray[np.bool_] | None] = []
+    for frame in range(count):
+        masks = [place[frame].mask for place in found if place[frame] is not None]  # type: ignore[union-attr]
+        hidden.append(np.logical_or.reduce(masks) if masks else None)
+    return hidden

@@ -1,0 +1,34 @@
+"""The analytic encoder computes what its definition says."""
+
+import numpy as np
+import pytest
+import torch
+from motionbooth.models.toybox.autoencoder import build_autoencoder, latent_coverage, latents_of_frames
+from motionbooth.models.toybox.draw import draw_clip, kind_scene
+
+
+def test_the_encoder_network_equals_its_definition_even_in_half_precision_weights() -> None:
+    frames = draw_clip(kind_scene("car", "orange", "snow"), np.random.default_rng(0)).frames
+    autoencoder = build_autoencoder().half().float()
+    pixels = torch.from_numpy(frames).permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.no_grad():
+        posterior = autoencoder.encode(pixels).latent_dist
+    np.testing.assert_allclose(posterior.mean.numpy(), latents_of_frames(frames), atol=5e-3)
+    assert posterior.std.max() < 1e-5
+
+
+def test_latents_are_about_standard_normal() -> None:
+    clips = [draw_clip(kind_scene("ball", "red", place), np.random.default_rng(1)) for place in ("sea", "snow", "road")]
+    latents = latents_of_frames(np.concatenate([clip.frames for clip in clips]))
+    assert latents.shape == (24, 4, 16, 24)
+    assert np.abs(latents).max() < 6
+    assert 0.2 < latents.std() < 1.6
+
+
+def test_coverage_is_the_share_of_each_cell() -> None:
+    masks = np.zeros((1, 64, 96), np.uint8)
+    masks[0, 4:8, 8:10] = 255
+    coverage = latent_coverage(masks)
+    assert coverage.shape == (1, 16, 24)
+    assert coverage[0, 1, 2] == pytest.approx(0.5, abs=1 / 255)
+    assert np.count_nonzero(coverage) == 1
