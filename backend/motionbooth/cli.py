@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import platformdirs
 import typer
 from motionbooth_protocol.errors import InvalidInput, MotionBoothError
 from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 DEFAULT_HOME = platformdirs.user_data_path("motionbooth")
 DEMO_SCENE = Path(__file__).parents[2] / "blender_addon" / "demo" / "demo.blend"
@@ -74,6 +77,36 @@ def demo(
     given = {"--seed": seed, "--training-steps": training_steps, "--sampling-steps": sampling_steps}
     options = [word for name, value in given.items() if value is not None for word in (name, str(value))]
     run_demo(scene.absolute(), out.absolute(), options, Console())
+
+
+@app.command()
+def generate(
+    script: Annotated[Path, typer.Argument(help="JSON: prompt, phrases, bbox, bbox_proportions, camera_speed.")],
+    out: Annotated[Path, typer.Option(help="The clip to write, mp4.")],
+    model: Annotated[str, typer.Option(help="A base model of this machine.")] = "toybox",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    subject: Annotated[Path | None, typer.Option(help="A trained subject (safetensors).")] = None,
+) -> None:
+    """Film a script of the MotionBooth paper's authors here and now, without a backend."""
+    from rich.progress import Progress
+
+    from motionbooth.script import film_script
+
+    with Progress(transient=True) as bars:
+        film_script(script, out, model, seed, subject, _BarReporter(bars))
+
+
+class _BarReporter:
+    """Shows a job's progress as one bar for each stage."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def progress(self, stage: str, step: int, steps: int, note: str = "") -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage)
+        self._bars.update(self._tasks[stage], completed=step, total=steps)
 
 
 @bench.command()
