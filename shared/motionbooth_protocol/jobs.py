@@ -72,6 +72,7 @@ class GenerateSpec(Struct, frozen=True, tag="generate"):
 
 
 JobSpec = TrainSpec | GenerateSpec
+_specs: msgspec.msgpack.Decoder[JobSpec] = msgspec.msgpack.Decoder(JobSpec)
 
 
 class Blob(Struct, frozen=True):
@@ -104,4 +105,6 @@ class Job(Struct, frozen=True):
 
 def spec_digest(spec: JobSpec) -> str:
     """sha256 of the canonical encoding: two specs with the same digest ask for the same thing."""
-    return hashlib.sha256(msgspec.msgpack.encode(spec, order="deterministic")).hexdigest()
+    # Decoded once, so that a whole number in a field of type float counts as the float that the server sees.
+    as_received = _specs.decode(msgspec.msgpack.encode(spec))
+    return hashlib.sha256(msgspec.msgpack.encode(as_received, order="deterministic")).hexdigest()

@@ -113,7 +113,7 @@ class RunningBackend:
 
 
 class Proxy:
-    """A TCP proxy before a server: it can cut all connections, refuse new ones, or flip one bit of what clients send."""
+    """A TCP proxy before a server: it can cut all connections, refuse new ones, or flip a bit on the way up."""
 
     def __init__(self, address: str) -> None:
         host, port = address.removeprefix("tcp://").split(":")

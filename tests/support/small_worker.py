@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 def run(spec: JobSpec, blob_path: Callable[[str], Path], scratch: Path, reporter: Reporter) -> dict[str, Path]:
     """Steps with a checkpoint after each, then a clip of bytes that the seed chooses.
 
-    `steps=N`, `pause=SECONDS` a step, `size=BYTES` of the clip; `die` or `die_once` (killed in the second step), `fault`,
-    `invalid`, `memory`; `deaf` (never looks whether it was canceled). A train job's subject is its pictures' bytes.
+    `steps=N`, `pause=SECONDS` a step, `size=BYTES` of the clip; `die` or `die_once` (killed in the second step),
+    `fault`, `invalid`, `memory`; `deaf` (never looks whether it was canceled). A train job's subject is its pictures'
+    bytes.
     """
     if isinstance(spec, TrainSpec):
         subject = scratch / "subject.safetensors"

@@ -71,18 +71,18 @@ class AuthorizedKeys:
     def names(self) -> dict[str, str]:
         """Public key -> name, at most a second old."""
         if time.monotonic() - self._read_at > _RESCAN_SECONDS:
-            self._keys = self._read()
-            self._read_at = time.monotonic()
+            self._read()
         return self._keys
 
     def __contains__(self, public: object) -> bool:
         return public in self.names()
 
     def callback(self, domain: str, key: bytes) -> bool:
-        """What pyzmq's authenticator asks at each handshake, from a thread of its own."""
-        return key.decode("ascii", errors="replace") in self._read()
+        """What pyzmq's authenticator asks at each handshake, from a thread of its own: a new key need not wait."""
+        self._read()
+        return key.decode("ascii", errors="replace") in self._keys
 
-    def _read(self) -> dict[str, str]:
+    def _read(self) -> None:
         keys: dict[str, str] = {}
         for path in sorted(self._folder.glob("*.pub")):
             try:
@@ -91,4 +91,4 @@ class AuthorizedKeys:
                 continue
             if words and is_key(words[0]):
                 keys[words[0]] = path.stem
-        return keys
+        self._keys, self._read_at = keys, time.monotonic()

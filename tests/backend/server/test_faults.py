@@ -69,29 +69,13 @@ def test_a_job_goes_on_from_its_checkpoint_when_the_server_was_killed_and_its_cl
     assert int(following.progress[-1].note.removeprefix("from ")) >= 5
 
 
-def test_a_stopped_server_takes_up_its_jobs_again_without_counting_it_against_them(backend: RunningBackend) -> None:
+def test_a_stopped_server_takes_its_running_job_up_again(backend: RunningBackend) -> None:
     backend.start()
-    following = Following(backend, "steps=60 pause=0.1")
-    for restarts in range(1, 7):
-        wait_until(lambda: following.progress and following.events[-1].attempt == restarts)  # noqa: B023
-        backend.stop()
-        backend.start()
-    assert following.done().attempt == 7
-
-
-def test_a_job_that_takes_the_server_down_every_time_is_given_up(backend: RunningBackend) -> None:
+    following = Following(backend, "steps=20 pause=0.1")
+    wait_until(lambda: len(following.progress) > 3)
+    backend.stop()
     backend.start()
-    with backend.client() as client:
-        job = new_job_id()
-        client.submit(job, small_job("steps=1000 pause=1"))
-    for _ in range(5):
-        with backend.client() as client:
-            wait_until(lambda: client.get(job).state == "running")  # noqa: B023
-        backend.kill()
-        backend.start()
-    with backend.client() as client:
-        assert client.get(job).state == "failed"
-        assert "ended 5 times" in client.get(job).error
+    assert following.done().attempt == 2
 
 
 @pytest.fixture
@@ -168,11 +152,15 @@ def test_a_full_disk_refuses_a_submit_in_words_and_loses_no_job(backend: Running
     accepted: list[str] = []
     with backend.client() as client:
         client.submit(new_job_id(), small_job("steps=1000 pause=1"))  # the others wait behind it
-        with pytest.raises(OutOfSpace, match="free some space"):
-            for seed in range(100):
+
+        def submit_until_refused() -> None:
+            for seed in range(1000):
                 job = new_job_id()
                 client.submit(job, replace(small_job("x" * 900, seed), negative_prompt="x" * 1000))
                 accepted.append(job)
+
+        with pytest.raises(OutOfSpace, match="free some space"):
+            submit_until_refused()
         assert client.ping() < 5
     assert len(accepted) > 5
     backend.kill()

@@ -41,7 +41,6 @@ def test_secrets_can_be_read_by_their_owner_alone(backend: RunningBackend) -> No
     secrets = [*(backend.home / "keys").iterdir(), backend.connection_file, backend.home / "jobs.sqlite"]
     assert len(secrets) == 4
     assert {stat.S_IMODE(path.stat().st_mode) for path in secrets} == {0o600}
-    assert stat.S_IMODE(backend.home.stat().st_mode) & 0o077 == 0 or backend.home.stat().st_mode
 
 
 def test_keys_stay_the_same_from_start_to_start(backend: RunningBackend) -> None:
@@ -72,7 +71,8 @@ def test_an_address_that_cannot_be_had_is_one_sentence(tmp_path: Path, address: 
 
 
 def test_the_server_never_loads_torch() -> None:
-    code = "import motionbooth.cli, motionbooth.server.serve, motionbooth.models.sources, sys; sys.exit('torch' in sys.modules)"
+    imports = "import sys, motionbooth.cli, motionbooth.server.serve, motionbooth.models.sources"
+    code = f"{imports}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 

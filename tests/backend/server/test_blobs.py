@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from motionbooth.server.blobs import Blobs
+from motionbooth_protocol.errors import Damaged, InvalidInput, NoSession, NotFound
+
+DATA = os.urandom(700_000)
+SHA = hashlib.sha256(DATA).hexdigest()
+SIZE = len(DATA)
+CHUNK = 256 << 10
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> Blobs:
+    return Blobs(tmp_path)
+
+
+def visible(home: Path) -> list[str]:
+    return [path.name for path in (home / "blobs").rglob("*") if path.is_file()]
+
+
+def test_a_file_arrives_in_pieces_and_is_seen_only_when_whole(blobs: Blobs, tmp_path: Path) -> None:
+    offset = blobs.begin("ann", SHA, SIZE)
+    while offset < SIZE:
+        assert visible(tmp_path) == []
+        assert not blobs.has(SHA)
+        offset = blobs.append("ann", SHA, offset, DATA[offset : offset + CHUNK])
+    assert visible(tmp_path) == [SHA]
+    assert blobs.path(SHA).read_bytes() == DATA
+    assert stat.S_IMODE(blobs.path(SHA).stat().st_mode) == 0o600
+    assert blobs.begin("bob", SHA, SIZE) == SIZE
+
+
+def test_an_upload_goes_on_after_a_restart(blobs: Blobs, tmp_path: Path) -> None:
+    blobs.begin("ann", SHA, SIZE)
+    blobs.append("ann", SHA, 0, DATA[:CHUNK])
+    again = Blobs(tmp_path)
+    assert again.begin("ann", SHA, SIZE) == CHUNK
+    assert again.append("ann", SHA, CHUNK, DATA[CHUNK:]) == SIZE
+    assert again.path(SHA).read_bytes() == DATA
+
+
+def test_a_piece_that_does_not_fit_on_is_left_out_and_the_right_offset_told(blobs: Blobs) -> None:
+    blobs.begin("ann", SHA, SIZE)
+    assert blobs.append("ann", SHA, CHUNK, DATA[CHUNK : 2 * CHUNK]) == 0
+    assert blobs.append("ann", SHA, 0, DATA[:CHUNK]) == CHUNK
+    assert blobs.append("ann", SHA, 0, DATA[:CHUNK]) == CHUNK
+
+
+def test_wrong_bytes_are_thrown_away_and_can_be_sent_again(blobs: Blobs, tmp_path: Path) -> None:
+    blobs.begin("ann", SHA, SIZE)
+    with pytest.raises(Damaged, match="Send it again"):
+        blobs.append("ann", SHA, 0, bytes(SIZE))
+    assert visible(tmp_path) == []
+    assert blobs.begin("ann", SHA, SIZE) == 0
+    assert blobs.append("ann", SHA, 0, DATA) == SIZE
+
+
+def test_what_a_power_cut_spoilt_of_a_half_file_is_found_out(blobs: Blobs, tmp_path: Path) -> None:
+    blobs.begin("ann", SHA, SIZE)
+    blobs.append("ann", SHA, 0, DATA[:CHUNK])
+    (half,) = (path for path in (tmp_path / "incoming").rglob("*") if path.is_file())
+    half.write_bytes(bytes(CHUNK))
+    again = Blobs(tmp_path)
+    assert again.begin("ann", SHA, SIZE) == CHUNK
+    with pytest.raises(Damaged):
+        again.append("ann", SHA, CHUNK, DATA[CHUNK:])
+    assert visible(tmp_path) == []
+
+
+def test_nobody_can_spoil_anothers_half_file(blobs: Blobs) -> None:
+    blobs.begin("ann", SHA, SIZE)
+    blobs.append("ann", SHA, 0, DATA[:CHUNK])
+    assert blobs.begin("eve", SHA, SIZE) == 0
+    blobs.append("eve", SHA, 0, bytes(CHUNK))
+    assert blobs.append("ann", SHA, CHUNK, DATA[CHUNK:]) == SIZE
+
+
+def test_more_bytes_than_announced_are_refused(blobs: Blobs) -> None:
+    blobs.begin("ann", SHA, 100)
+    with pytest.raises(InvalidInput, match="longer than the 100 bytes"):
+        blobs.append("ann", SHA, 0, DATA[:101])
+
+
+def test_a_piece_without_an_announcement_asks_for_one(blobs: Blobs) -> None:
+    with pytest.raises(NoSession, match="not announced"):
+        blobs.append("ann", SHA, 0, DATA)
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "A" * 64, "a" * 63, "a" * 64 + "\n", ""])
+def test_a_name_that_is_no_sha256_reaches_no_file(blobs: Blobs, name: str) -> None:
+    for look in (blobs.path, blobs.has, lambda sha: blobs.begin("ann", sha, 1)):
+        with pytest.raises(InvalidInput, match="64 hexadecimal digits"):
+            look(name)
+
+
+def test_pieces_are_read_from_any_offset_and_the_end_is_told(blobs: Blobs, tmp_path: Path) -> None:
+    (tmp_path / "result").write_bytes(DATA)
+    assert blobs.adopt(tmp_path / "result") == (SHA, SIZE)
+    assert not (tmp_path / "result").exists()
+    assert blobs.read(SHA, 0, CHUNK) == (DATA[:CHUNK], False)
+    assert blobs.read(SHA, SIZE - 10, CHUNK) == (DATA[-10:], True)
+    assert blobs.read(SHA, SIZE + 10, CHUNK) == (b"", True)
+    with pytest.raises(NotFound, match="upload it first"):
+        blobs.read("0" * 64, 0, CHUNK)
+
+
+def test_an_empty_file_is_a_file(blobs: Blobs) -> None:
+    sha256 = hashlib.sha256().hexdigest()
+    assert blobs.begin("ann", sha256, 0) == 0
+    assert blobs.path(sha256).read_bytes() == b""

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+import zmq
+from motionbooth.server.keys import AuthorizedKeys, KeyPair, is_key
+from motionbooth_protocol.errors import InvalidInput
+
+
+def test_a_key_pair_is_made_once_readable_by_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "keys" / "server.secret"
+    first = KeyPair.kept_in(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert KeyPair.kept_in(path) == first
+    assert zmq.curve_public(first.secret.encode()).decode() == first.public
+
+
+@pytest.mark.parametrize("text", ["", "x" * 39, "~" * 40, "#" * 40, "x" * 4000])
+def test_a_spoilt_key_file_is_told_in_words_and_not_replaced(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "server.secret"
+    path.write_text(text)
+    assert not is_key(text)
+    with pytest.raises(InvalidInput, match="does not hold a key"):
+        KeyPair.kept_in(path)
+    assert path.read_text() == text
+
+
+def test_only_well_formed_keys_of_the_folder_let_anybody_in(tmp_path: Path) -> None:
+    public = zmq.curve_keypair()[0].decode()
+    (tmp_path / "ann.pub").write_text(f"{public} ann's laptop\n")
+    (tmp_path / "spoilt.pub").write_text("no key\n")
+    (tmp_path / "empty.pub").write_text("")
+    (tmp_path / "other.txt").write_text(zmq.curve_keypair()[0].decode())
+    keys = AuthorizedKeys(tmp_path)
+    assert keys.names() == {public: "ann"}
+    assert keys.callback("motionbooth", public.encode())
+    assert not keys.callback("motionbooth", zmq.curve_keypair()[0])
+
+
+def test_deleting_a_key_shuts_it_out_within_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = AuthorizedKeys(tmp_path)
+    public = zmq.curve_keypair()[0].decode()
+    keys.add("ann", public)
+    assert public in keys
+    (tmp_path / "ann.pub").unlink()
+    assert not keys.callback("motionbooth", public.encode())
+    assert public not in keys

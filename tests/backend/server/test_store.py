@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+from motionbooth.server import store as store_module
+from motionbooth.server.store import MAX_SERVER_CRASHES, MAX_WORKER_DEATHS, Store, Work
+from motionbooth_protocol.errors import Conflict, InvalidInput, NotFound
+from motionbooth_protocol.jobs import TERMINAL_STATES, Blob
+from running_backend import small_job
+
+CLIP = Blob("clip", "a" * 64, 1000)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path / "jobs.sqlite")
+    yield store
+    store.close()
+
+
+def submitted(store: Store, job_id: str = "job-00001", seed: int = 0, priority: int = 0, owner: str = "ann") -> int:
+    store.submit(owner, job_id, small_job(seed=seed), priority)
+    return store.number(owner, job_id)
+
+
+def test_the_highest_priority_comes_first_then_the_oldest(store: Store) -> None:
+    for name, priority in (("job-old-low", -1), ("job-old", 0), ("job-new", 0), ("job-urgent", 5)):
+        submitted(store, name, priority=priority)
+    order = []
+    while (number := store.next_queued()) is not None:
+        order.append(store.job(number).id)
+        store.start(number)
+    assert order == ["job-urgent", "job-old", "job-new", "job-old-low"]
+
+
+def test_the_attempt_is_on_disk_before_anything_runs(store: Store, tmp_path: Path) -> None:
+    work = store.start(submitted(store))
+    store.close()
+    again = Store(tmp_path / "jobs.sqlite")
+    assert (again.job(work.number).state, again.job(work.number).attempt) == ("running", 1)
+    again.close()
+
+
+def test_a_report_of_an_older_attempt_changes_nothing(store: Store) -> None:
+    stale = store.start(submitted(store))
+    store.requeue_running(crashed=True)
+    current = store.start(stale.number)
+    assert not store.finish(stale.number, stale.attempt, [CLIP])
+    assert not store.end(stale.number, stale.attempt, "failed", "too late")
+    assert not store.worker_died(stale.number, stale.attempt, "too late")
+    assert store.job(stale.number).state == "running"
+    assert store.finish(current.number, current.attempt, [CLIP])
+    assert not store.end(current.number, current.attempt, "canceled", "")
+    assert store.job(stale.number).results == [CLIP]
+
+
+def test_a_job_that_is_to_be_canceled_never_runs_again(store: Store) -> None:
+    work = store.start(submitted(store))
+    assert store.request_cancel(work.number) == ("running", 1)
+    store.worker_died(work.number, work.attempt, "killed")
+    assert store.job(work.number).state == "canceled"
+
+
+def test_a_wish_to_cancel_outlives_the_server(store: Store, tmp_path: Path) -> None:
+    work = store.start(submitted(store))
+    store.request_cancel(work.number)
+    store.close()
+    again = Store(tmp_path / "jobs.sqlite")
+    again.requeue_running(crashed=True)
+    assert again.job(work.number).state == "canceled"
+    again.close()
+
+
+def test_a_job_whose_workers_die_is_given_up_after_a_few(store: Store) -> None:
+    number = submitted(store)
+    for _ in range(MAX_WORKER_DEATHS):
+        work = store.start(number)
+        store.worker_died(number, work.attempt, "The worker died.")
+    assert store.job(number).state == "failed"
+    assert store.job(number).error.startswith("The worker died.")
+
+
+def test_a_job_that_takes_the_server_down_every_time_is_given_up(store: Store) -> None:
+    number = submitted(store)
+    for _ in range(MAX_SERVER_CRASHES):
+        store.start(number)
+        store.requeue_running(crashed=True)
+    assert store.job(number).state == "failed"
+    assert "ended 5 times" in store.job(number).error
+
+
+def test_stops_in_good_order_are_not_counted_against_a_job(store: Store) -> None:
+    number = submitted(store)
+    for _ in range(3 * MAX_SERVER_CRASHES):
+        store.start(number)
+        store.requeue_running(crashed=False)
+    assert store.job(number).state == "queued"
+
+
+def test_finished_results_answer_the_same_wish_of_the_same_owner_and_version(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = store.start(submitted(store))
+    assert store.finished_twin("ann", small_job()) is None
+    store.finish(work.number, work.attempt, [CLIP])
+    assert store.finished_twin("ann", small_job()) == [CLIP]
+    assert store.finished_twin("ann", small_job(seed=1)) is None
+    assert store.finished_twin("bob", small_job()) is None
+    store.close()
+    monkeypatch.setattr(store_module, "version", lambda name: "99.0")
+    newer = Store(tmp_path / "jobs.sqlite")
+    assert newer.finished_twin("ann", small_job()) is None
+    newer.close()
+
+
+def test_two_owners_may_use_the_same_id_without_seeing_each_other(store: Store) -> None:
+    anns, bobs = submitted(store, owner="ann"), submitted(store, seed=1, owner="bob")
+    assert anns != bobs
+    assert [job.id for job in store.jobs("ann", 10)] == ["job-00001"]
+    with pytest.raises(NotFound):
+        store.number("eve", "job-00001")
+
+
+def test_a_second_store_on_the_same_file_is_refused_and_the_first_goes_on(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(Conflict, match="Another backend is running"):
+        Store(tmp_path / "jobs.sqlite")
+    submitted(store)
+
+
+def test_a_store_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    database = sqlite3.connect(tmp_path / "jobs.sqlite")
+    database.execute("PRAGMA user_version = 99")
+    database.close()
+    with pytest.raises(InvalidInput, match="newer MotionBooth"):
+        Store(tmp_path / "jobs.sqlite")
+
+
+def test_a_file_that_is_no_store_is_told_in_words(tmp_path: Path) -> None:
+    (tmp_path / "jobs.sqlite").write_bytes(b"no database at all" * 1000)
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        Store(tmp_path / "jobs.sqlite")
+
+
+def test_a_clock_that_jumps_a_day_changes_no_order_and_ends_no_job(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = submitted(store, "job-first")
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 86400)
+    second = submitted(store, "job-second", seed=1)
+    assert store.next_queued() == first
+    assert [job.id for job in store.jobs("ann", 10)] == ["job-second", "job-first"]
+    assert store.job(second).state == "queued"
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Whatever is submitted, run, lost, canceled and reported, early or late, in any order, across restarts."""
+
+    numbers = Bundle("numbers")
+    attempts = Bundle("attempts")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.home = tempfile.TemporaryDirectory()
+        self.store = Store(Path(self.home.name) / "jobs.sqlite")
+        self.known: dict[str, int] = {}
+
+    def teardown(self) -> None:
+        self.store.close()
+        self.home.cleanup()
+
+    @rule(target=numbers, name=st.sampled_from(["job-aaaa", "job-bbbb", "job-cccc"]))
+    def submit(self, name: str) -> int:
+        self.store.submit("ann", name, small_job(seed=ord(name[-1])))
+        return self.known.setdefault(name, self.store.number("ann", name))
+
+    @rule(target=attempts)
+    def start(self) -> Work | None:
+        number = self.store.next_queued()
+        return None if number is None else self.store.start(number)
+
+    @rule(work=attempts, how=st.sampled_from(["finish", "fail", "cancel", "die", "requeue"]))
+    def report(self, work: Work | None, how: str) -> None:
+        if work is None:
+            return
+        about = work.number, work.attempt
+        if how == "finish":
+            self.store.finish(*about, [CLIP])
+        elif how == "die":
+            self.store.worker_died(*about, "died")
+        elif how == "requeue":
+            self.store.requeue(*about)
+        else:
+            self.store.end(*about, "failed" if how == "fail" else "canceled", "")
+
+    @rule(number=numbers)
+    def cancel(self, number: int) -> None:
+        self.store.request_cancel(number)
+
+    @rule(crashed=st.booleans())
+    def restart(self, crashed: bool) -> None:
+        self.store.close()
+        self.store = Store(Path(self.home.name) / "jobs.sqlite")
+        self.store.requeue_running(crashed)
+
+    @invariant()
+    def a_terminal_state_is_the_last_and_only_one_and_events_have_no_gap(self) -> None:
+        for number in self.known.values():
+            events = self.store.events(number, 0)
+            assert [event.seq for event in events] == list(range(1, len(events) + 1))
+            assert all(event.state not in TERMINAL_STATES for event in events[:-1])
+            assert all(one.attempt <= two.attempt for one, two in pairwise(events))
+            job = self.store.job(number)
+            assert job.state == events[-1].state
+            assert (job.results == [CLIP]) == (job.state == "done")
+
+
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)

@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import zmq
+from motionbooth_protocol.client import Client, new_job_id
+from motionbooth_protocol.connection import Connection
+from motionbooth_protocol.errors import (
+    Canceled,
+    Damaged,
+    InvalidInput,
+    NotAuthorized,
+    NotFound,
+    OutOfSpace,
+    Unreachable,
+    by_code,
+)
+from motionbooth_protocol.jobs import Blob
+from msgspec.structs import replace
+from running_backend import RunningBackend, small_job
+
+
+def nobody(address: str) -> Connection:
+    server, _ = zmq.curve_keypair()
+    public, secret = zmq.curve_keypair()
+    return Connection(address, server.decode(), public.decode(), secret.decode())
+
+
+def test_no_backend_is_told_at_once_with_the_address_and_what_to_do() -> None:
+    began = time.monotonic()
+    with (
+        pytest.raises(Unreachable, match=r"tcp://127\.0\.0\.1:1\b.*motionbooth serve"),
+        Client(nobody("tcp://127.0.0.1:1")),
+    ):
+        pass
+    assert time.monotonic() - began < 5
+
+
+def test_something_that_never_answers_is_told_after_the_timeout() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(Unreachable, match="within 1 s"), Client(nobody(address), timeout=1.0):
+            pass
+
+
+def test_another_backend_at_the_address_is_told(shared_backend: RunningBackend) -> None:
+    other = replace(shared_backend.connection, server_public=zmq.curve_keypair()[0].decode())
+    with pytest.raises(NotAuthorized, match="its key is another one"), Client(other):
+        pass
+
+
+@pytest.mark.parametrize(
+    "spoilt", [{"address": "nonsense"}, {"server_public": "short"}, {"client_secret": "ü" * 40}, {"address": ""}]
+)
+def test_a_connection_that_cannot_work_is_told_in_words(spoilt: dict[str, str]) -> None:
+    with pytest.raises(InvalidInput, match="not usable"), Client(replace(nobody("tcp://127.0.0.1:1"), **spoilt)):
+        pass
+
+
+def test_a_server_that_stops_for_good_is_told_when_patience_is_over(backend: RunningBackend) -> None:
+    backend.start()
+    with backend.client(timeout=2.0, patience=1.0) as client:
+        job = new_job_id()
+        client.submit(job, small_job("steps=1000 pause=0.1"))
+        backend.stop()
+        began = time.monotonic()
+        with pytest.raises(Unreachable, match="motionbooth serve"):
+            client.follow(job)
+        assert time.monotonic() - began < 10
+        with pytest.raises(Unreachable):
+            client.jobs()
+
+
+def test_waiting_can_be_stopped_from_another_thread(shared_backend: RunningBackend) -> None:
+    stop = threading.Event()
+    with Client(shared_backend.connection, stop=stop) as client, shared_backend.client() as other:
+        job = new_job_id()
+        client.submit(job, small_job("steps=1000 pause=0.1"))
+        timer = threading.Timer(0.5, stop.set)
+        timer.start()
+        began = time.monotonic()
+        with pytest.raises(Canceled, match="Stopped waiting"):
+            client.follow(job)
+        assert time.monotonic() - began < 5
+        timer.join()
+        assert other.get(job).state in ("queued", "running")
+        other.cancel(job)
+
+
+def test_an_exception_from_a_callback_leaves_the_client_usable(shared_backend: RunningBackend) -> None:
+    def fail(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with shared_backend.client() as client:
+        job = new_job_id()
+        client.submit(job, small_job("steps=1000 pause=0.05", seed=1))
+        with pytest.raises(KeyboardInterrupt):
+            client.follow(job, on_progress=fail)
+        client.cancel(job)
+        with pytest.raises(Canceled):
+            client.follow(job)
+
+
+def test_an_upload_that_is_there_already_sends_nothing(shared_backend: RunningBackend, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(os.urandom(1 << 20))
+    calls: list[int] = []
+    with shared_backend.client() as client:
+        first = client.upload(tmp_path / "file", lambda have, of: calls.append(have))
+        assert calls[-1] == 1 << 20
+        calls.clear()
+        assert client.upload(tmp_path / "file", lambda have, of: calls.append(have)) == first
+        assert calls == []
+
+
+def test_a_file_that_cannot_be_sent_is_told_in_words(shared_backend: RunningBackend, tmp_path: Path) -> None:
+    with shared_backend.client() as client:
+        with pytest.raises(NotFound, match=r"no file .*missing\.png"):
+            client.upload(tmp_path / "missing.png")
+        with pytest.raises(InvalidInput, match="cannot be read"):
+            client.upload(tmp_path)
+
+
+def uploaded(client: Client, folder: Path, size: int) -> tuple[Blob, bytes]:
+    data = os.urandom(size)
+    (folder / "source").write_bytes(data)
+    return Blob("clip", client.upload(folder / "source"), size), data
+
+
+def test_a_broken_fetch_goes_on_where_it_was(shared_backend: RunningBackend, tmp_path: Path) -> None:
+    with shared_backend.client() as client:
+        blob, data = uploaded(client, tmp_path, 3 << 20)
+        part = tmp_path / f".clip.mp4.{blob.sha256[:16]}.part"
+        part.write_bytes(data[: 2 << 20])
+        seen: list[int] = []
+        client.fetch(blob, tmp_path / "clip.mp4", lambda have, of: seen.append(have))
+    assert seen[0] > 2 << 20
+    assert (tmp_path / "clip.mp4").read_bytes() == data
+    assert not part.exists()
+
+
+def test_a_spoilt_half_file_is_fetched_anew(shared_backend: RunningBackend, tmp_path: Path) -> None:
+    with shared_backend.client() as client:
+        blob, data = uploaded(client, tmp_path, 1 << 20)
+        (tmp_path / f".clip.mp4.{blob.sha256[:16]}.part").write_bytes(bytes(500_000))
+        client.fetch(blob, tmp_path / "clip.mp4")
+    assert (tmp_path / "clip.mp4").read_bytes() == data
+
+
+def test_a_result_that_is_not_what_was_promised_never_takes_its_place(
+    shared_backend: RunningBackend, tmp_path: Path
+) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"the take of yesterday")
+    with shared_backend.client() as client:
+        blob, _ = uploaded(client, tmp_path, 1 << 20)
+        path = next((shared_backend.home / "blobs").rglob(blob.sha256))
+        path.write_bytes(bytes(1 << 20))
+        with pytest.raises(Damaged):
+            client.fetch(blob, tmp_path / "clip.mp4")
+        path.write_bytes(bytes(1 << 10))
+        with pytest.raises(Damaged):
+            client.fetch(blob, tmp_path / "clip.mp4")
+    assert (tmp_path / "clip.mp4").read_bytes() == b"the take of yesterday"
+
+
+def test_fetching_what_is_not_there_is_told(shared_backend: RunningBackend, tmp_path: Path) -> None:
+    with shared_backend.client() as client, pytest.raises(NotFound):
+        client.fetch(Blob("clip", "0" * 64, 10), tmp_path / "clip.mp4")
+
+
+FETCH_INTO_A_FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from motionbooth_protocol.client import Client
+from motionbooth_protocol.connection import Connection
+from motionbooth_protocol.errors import OutOfSpace
+from motionbooth_protocol.jobs import Blob
+file, sha256, size, path = sys.argv[1:]
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+with Client(Connection.read(Path(file))) as client:
+    try:
+        client.fetch(Blob("clip", sha256, int(size)), Path(path))
+    except OutOfSpace as error:
+        sys.exit(str(error))
+"""
+
+
+def test_a_full_disk_here_is_told_and_the_fetch_goes_on_when_there_is_space(
+    shared_backend: RunningBackend, tmp_path: Path
+) -> None:
+    with shared_backend.client() as client:
+        blob, data = uploaded(client, tmp_path, 2 << 20)
+        arguments = [shared_backend.connection_file, blob.sha256, blob.size, tmp_path / "clip.mp4"]
+        full = subprocess.run(
+            [sys.executable, "-c", FETCH_INTO_A_FULL_DISK, *map(str, arguments)],
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert full.returncode == 1
+        assert "is full" in full.stderr
+        assert "Traceback" not in full.stderr
+        assert not (tmp_path / "clip.mp4").exists()
+        seen: list[int] = []
+        client.fetch(blob, tmp_path / "clip.mp4", lambda have, of: seen.append(have))
+    assert seen[0] > 500_000
+    assert (tmp_path / "clip.mp4").read_bytes() == data
+
+
+def test_codes_from_the_wire_name_their_classes() -> None:
+    assert by_code("out_of_space") is OutOfSpace
+    assert by_code("of a later version").__name__ == "MotionBoothError"

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import math
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from motionbooth_protocol import messages
+from motionbooth_protocol.codec import decode_reply, decode_request, encode
+from motionbooth_protocol.errors import Malformed
+from motionbooth_protocol.jobs import GenerateSpec, Picture, SubjectSpec, TrainSpec, spec_digest
+from motionbooth_protocol.limits import CHUNK_BYTES, MAX_FRAMES, MAX_HEADER_BYTES, MAX_SUBJECTS
+from motionbooth_protocol.motion import Box, CameraPath, Offset, Shot, SubjectTrack
+
+SHA = "0123456789abcdef" * 4
+shares = st.floats(-100, 100, allow_nan=False)
+
+
+@st.composite
+def boxes(draw: st.DrawFn) -> Box:
+    (x1, x2), (y1, y2) = (sorted(draw(st.lists(shares, min_size=2, max_size=2, unique=True))) for _ in "xy")
+    return Box(x1, y1, x2, y2)
+
+
+@st.composite
+def shots(draw: st.DrawFn) -> Shot:
+    frames = draw(st.integers(1, 12))
+    offsets = [Offset(0, 0), *(Offset(draw(shares), draw(shares)) for _ in range(frames - 1))]
+    tracks = st.lists(st.none() | boxes(), min_size=frames, max_size=frames).map(
+        lambda track: SubjectTrack(name="toy", class_word="toy", token="sks", boxes=track, weights=SHA)
+    )
+    start = draw(st.integers(-1000, 1000))
+    return Shot(
+        name=draw(st.text(min_size=1, max_size=200)),
+        frame_start=start,
+        frame_end=start + draw(st.integers(1, 1000)),
+        fps=draw(st.floats(1, 240)),
+        width=960,
+        height=640,
+        camera=CameraPath(offsets),
+        subjects=draw(st.lists(tracks, max_size=3)),
+    )
+
+
+def largest_job() -> messages.Submit:
+    box = Box(0.123456789, 0.123456789, 0.923456789, 0.923456789)
+    track = SubjectTrack(name="n" * 200, class_word="w" * 200, boxes=[box] * MAX_FRAMES, token="t" * 200, weights=SHA)
+    shot = Shot(
+        name="n" * 200, frame_start=1, frame_end=2000, fps=23.976, width=4096, height=2160,
+        camera=CameraPath([Offset(0.0, 0.0)] + [Offset(0.1, 0.1)] * (MAX_FRAMES - 1)), subjects=[track] * MAX_SUBJECTS,
+    )  # fmt: skip
+    return messages.Submit(id=1, job="j" * 64, spec=GenerateSpec(shot=shot, prompt="p" * 1000))
+
+
+@given(shots(), st.integers(0, 2**53 - 1))
+def test_a_job_arrives_as_it_was_sent(shot: Shot, seed: int) -> None:
+    sent = messages.Submit(id=1, job="job-00001", spec=GenerateSpec(shot=shot, prompt="a sks toy", seed=seed))
+    received, payload = decode_request(encode(sent))
+    assert received == sent
+    assert payload is None
+    assert spec_digest(received.spec) == spec_digest(sent.spec)
+
+
+def test_the_largest_job_fits_a_header() -> None:
+    assert len(encode(largest_job())[0]) < MAX_HEADER_BYTES
+    assert decode_request(encode(largest_job()))[0] == largest_job()
+
+
+@given(st.lists(st.binary(max_size=300), max_size=4))
+def test_foreign_bytes_are_malformed_or_a_message_never_anything_else(frames: list[bytes]) -> None:
+    for decode in (decode_request, decode_reply):
+        try:
+            message, _ = decode(frames)
+        except Malformed:
+            continue
+        assert isinstance(message, messages.Request | messages.Reply)
+
+
+@given(st.data())
+def test_one_changed_byte_is_refused_or_still_within_all_bounds(data: st.DataObject) -> None:
+    spec = GenerateSpec(shot=Shot("s", 1, 24, 24.0, 960, 640, CameraPath.straight(0.2, 0, 8)), prompt="a toy")
+    header = bytearray(encode(messages.Submit(id=1, job="job-00001", spec=spec))[0])
+    header[data.draw(st.integers(0, len(header) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        message, _ = decode_request([bytes(header)])
+    except Malformed:
+        return
+    assert decode_request(encode(message))[0] == message
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=20) | st.binary(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(st.sampled_from(["Hello", "Submit", "Attach", "Put", "PutChunk", "Fetch", "Cancel"]), st.data())
+def test_a_message_with_foreign_fields_is_malformed_or_within_bounds(kind: str, data: st.DataObject) -> None:
+    names = st.sampled_from(["id", "job", "spec", "sha256", "size", "offset", "length", "major", "minor", "after_seq"])
+    fields = data.draw(st.dictionaries(names, json_values, max_size=6))
+    try:
+        message, _ = decode_request([msgspec.msgpack.encode({"type": kind, **fields})])
+    except Malformed:
+        return
+    assert isinstance(message, messages.Request)
+    assert 0 <= message.id < 2**53
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e300])
+def test_numbers_that_are_none_never_arrive(bad: float) -> None:
+    job = msgspec.to_builtins(largest_job())
+    for change in (
+        lambda spec: spec.update(guidance=bad),
+        lambda spec: spec["shot"].update(fps=bad),
+        lambda spec: spec["shot"]["camera"]["offsets"][1].__setitem__(0, bad),
+        lambda spec: spec["shot"]["subjects"][0]["boxes"][0].__setitem__(2, bad),
+    ):
+        spec = msgspec.msgpack.decode(msgspec.msgpack.encode(job["spec"]))
+        change(spec)
+        with pytest.raises(Malformed):
+            decode_request([msgspec.msgpack.encode({**job, "spec": spec})])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"job": "../../etc"},
+        {"job": "short"},
+        {"job": "newline-at-the-end\n"},
+        {"priority": 1000},
+        {"id": -1},
+        {"id": 2**60},
+        {"spec": {"type": "other"}},
+    ],
+)
+def test_fields_outside_their_bounds_are_malformed(changes: dict[str, object]) -> None:
+    job = msgspec.to_builtins(largest_job())
+    with pytest.raises(Malformed):
+        decode_request([msgspec.msgpack.encode({**job, **changes})])
+
+
+def test_frames_outside_their_bounds_are_malformed() -> None:
+    (ping,) = encode(messages.Ping(id=1))
+    for frames in ([], [ping, b"", b""], [ping, bytes(CHUNK_BYTES + 1)], [bytes(MAX_HEADER_BYTES + 1)]):
+        with pytest.raises(Malformed):
+            decode_request(frames)
+
+
+def test_specs_that_ask_for_the_same_have_one_digest_and_others_another() -> None:
+    pictures = [Picture(SHA)]
+    train = TrainSpec(subject=SubjectSpec("Toy", "sks", "toy", pictures))
+    assert spec_digest(train) == spec_digest(TrainSpec(subject=SubjectSpec("Toy", "sks", "toy", pictures), seed=0))
+    assert spec_digest(train) != spec_digest(TrainSpec(subject=SubjectSpec("Toy", "sks", "toy", pictures), seed=1))

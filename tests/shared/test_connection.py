@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+from motionbooth_protocol.connection import Connection
+from motionbooth_protocol.errors import InvalidInput, NotFound
+
+CONNECTION = Connection("tcp://127.0.0.1:5599", "a" * 40, "b" * 40, "c" * 40)
+
+
+def test_a_connection_file_is_read_as_written_and_by_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "connection.json"
+    CONNECTION.write(path)
+    assert Connection.read(path) == CONNECTION
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [file.name for file in path.parent.iterdir()] == ["connection.json"]
+
+
+def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="motionbooth serve"):
+        Connection.read(tmp_path / "connection.json")
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", '{"address": 5}', "\x00\xff"])
+def test_a_spoilt_file_is_told_in_words(tmp_path: Path, text: str) -> None:
+    (tmp_path / "connection.json").write_text(text)
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        Connection.read(tmp_path / "connection.json")
