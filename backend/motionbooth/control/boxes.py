@@ -176,13 +176,9 @@ class AttentionControl:
         self._watched_tokens, self._watched_cells = list(positions), grid[0] * grid[1]
         self._watched = []
 
-    def unwatch(self) -> None:
-        """Keep no probabilities any more."""
-        self._watched_cells, self._watched = None, []
-
-    def watched(self) -> list[Tensor]:
-        """One (B*F, cells, positions) for each layer since the last call, averaged over heads, with its gradient."""
-        taken, self._watched = self._watched, []
+    def unwatch(self) -> list[Tensor]:
+        """Stop keeping them. One (B*F, cells, positions) for each layer, averaged over heads, with its gradient."""
+        taken, self._watched, self._watched_cells = self._watched, [], None
         return taken
 
     def bias_for(self, query: Tensor) -> Tensor | None:

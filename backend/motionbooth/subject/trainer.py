@@ -50,14 +50,13 @@ def image_loss(
     grid = level_grids(latent_size, levels=3)[-1]  # two halvings: (H / 32, W / 32) where a cell is 8 pixels
     base.control.watch(positions, grid)
     predicted = base.unet(noisy.sample, noisy.timesteps, text.expand(len(masks), -1, -1)).sample
-    attention = subject_attention(base.control.watched(), settings.stca_reduce)
+    attention = subject_attention(base.control.unwatch(), settings.stca_reduce)
     region = subject_region_loss(predicted, noisy.target, mask_cells(masks, latent_size))
     return settings.subject_weight * region + settings.stca_weight * stca_loss(attention, masks, grid)
 
 
 def clip_loss(base: Base, settings: TrainSettings, noisy: Noisy, text: Tensor) -> Tensor:
     """Preservation loss of ordinary clips."""
-    base.control.unwatch()
     predicted = base.unet(noisy.sample, noisy.timesteps, text).sample
     return settings.preservation_weight * preservation_loss(predicted, noisy.target)
 

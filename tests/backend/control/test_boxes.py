@@ -200,8 +200,9 @@ def test_watched_columns_are_those_of_the_whole_softmax(tiny_single: Base) -> No
     control: AttentionControl = tiny_single.control
     control.watch(range(77), (3, 3))
     unet_call(tiny_single)
-    layers = control.watched()
+    layers = control.unwatch()
     assert len(layers) == 4
     assert all(layer.shape == (6, 9, 77) for layer in layers)
     assert all(torch.allclose(layer.sum(-1), torch.ones(6, 9), atol=1e-5) for layer in layers)
-    assert control.watched() == []
+    unet_call(tiny_single)
+    assert control.unwatch() == []
