@@ -99,7 +99,10 @@ def film(blend: Path, connection_file: Path | None, out: Path, options: Options,
         for filmed in shots:
             _film_shot(client, filmed, options, tell)
     tell(_progress("placing the clip"))
-    return {"blend": str(save_with_clips(out / "shot.blend", shots)), "shots": [filmed.report() for filmed in shots]}
+    return {
+        "blend": str(save_with_clips(out / "shot.blend", shots, tell)),
+        "shots": [filmed.report() for filmed in shots],
+    }
 
 
 def open_shots(blend: Path) -> list[bpy.types.Scene]:
@@ -242,13 +245,13 @@ def _write_sent(filmed: Filmed) -> None:
     (filmed.folder / "shot.json").write_bytes(msgspec.json.format(msgspec.json.encode(sent)))
 
 
-def save_with_clips(path: Path, shots: list[Filmed]) -> Path:
+def save_with_clips(path: Path, shots: list[Filmed], tell: Tell) -> Path:
     """Save the open .blend as `path`, each clip a strip and a take of its scene; `path` appears whole or not at all."""
     part = path.with_name(f".{path.name}.part.blend")
     try:
         _save(part)  # first, so that paths to the clips can be relative to where it will lie
         for filmed in shots:
-            _place(filmed)
+            _place(filmed, tell)
         _save(part)
         part.replace(path)
     finally:
@@ -256,13 +259,14 @@ def save_with_clips(path: Path, shots: list[Filmed]) -> Path:
     return path
 
 
-def _place(filmed: Filmed) -> None:
+def _place(filmed: Filmed, tell: Tell) -> None:
     """The clip onto its scene's timeline, and among its takes."""
     assert filmed.clip is not None
     shot, scene = filmed.shot, filmed.scene
     strips.place_clip(scene, filmed.clip, shot.name, shot.frame_start, shot.frame_end)
     if changed := strips.show_true_colors(scene):
         filmed.warnings.append(changed)
+        tell(_progress("placing the clip", note=changed))
     take = scene.motionbooth.takes.add()
     take.name, take.job_id, take.clip_path = shot.name, filmed.job, strips.path_for(filmed.clip)
     take.settings = msgspec.json.encode(filmed.generate).decode()
