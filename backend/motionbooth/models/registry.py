@@ -63,6 +63,8 @@ class Base:
 def load_base(source: Source, device: str | None = None, dtype: torch.dtype | None = None) -> Base:
     """Load all parts. By default on the GPU in float16 where there is one, else on the CPU in float32."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cpu" and source.settings.cpu_threads:
+        torch.set_num_threads(source.settings.cpu_threads)
     dtype = dtype or (torch.float16 if device.startswith("cuda") else torch.float32)
     _check_index(source.folder)
     parts = {name: _load_part(source.folder, name, dtype) for name in PARTS}

@@ -50,7 +50,9 @@ class BaseSettings(Struct, frozen=True, forbid_unknown_fields=True):
     `width`, `height` in pixels, `frames` of one clip at its own `fps`; `steps` and `guidance` of sampling; `alpha`,
     `amplify_until`, `shift_from`, `shift_until`, `suppress` as in ControlSettings. `shared_noise` is rho: how much of
     the initial noise all frames have in common, n_f' = sqrt(1 - rho) n_f + sqrt(rho) n_0. `ordinary_prompts` describe
-    the clips that keep the base what it is while a subject is learned.
+    the clips that keep the base what it is while a subject is learned. `cpu_threads`: how many the process computes
+    with on a CPU, torch's own choice by default. (A small model gains nothing from a second thread and, on a machine
+    that does other things too, loses several times over, as its threads wait for each other.)
     """
 
     title: str
@@ -69,6 +71,7 @@ class BaseSettings(Struct, frozen=True, forbid_unknown_fields=True):
     ordinary_prompts: Annotated[list[str], Meta(min_length=1)]
     suppress: Literal["content", "subject"] = "content"
     shared_noise: Share = 0.0
+    cpu_threads: Positive | None = None
 
     @property
     def control(self) -> ControlSettings:
