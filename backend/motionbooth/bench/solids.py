@@ -66,12 +66,12 @@ class Capsule:
 Solid = list[Ellipsoid | Block | Capsule]
 
 
-def render(solid: Solid, yaw: float, size_px: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The toy turned by `yaw` radians, seen from the front and a little above, in parallel projection.
+def render(solid: Solid, yaw: float, scale: float, size_px: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The toy turned by `yaw` radians and filling about `scale` of the picture, from a little above, without perspective.
 
     Returns colours (S, S, 3) uint8 RGB, black around the toy, and its mask (S, S), 0 or 255.
     """
-    grid = (np.arange(size_px) + 0.5) / size_px * 2.3 - 1.15
+    grid = ((np.arange(size_px) + 0.5) / size_px * 2 - 1) * 1.05 / scale
     x, y = np.meshgrid(grid, -grid)
     pitch = 0.2
     origin = np.stack([x, y, np.full_like(x, 3.0)], -1).reshape(-1, 3)

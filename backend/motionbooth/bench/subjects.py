@@ -10,6 +10,9 @@ from motionbooth.bench.solids import Block, Capsule, Ellipsoid, Solid, render
 
 SIZE_PX = 96
 YAWS = (-0.7, -0.35, 0.0, 0.35, 0.7)
+SCALES = (0.6, 0.75, 0.95, 0.7, 0.55)
+"""How much of each picture the subject fills: from near and from farther away, as people take pictures."""
+
 GROUNDS = ((150, 150, 152), (214, 196, 178), (92, 110, 128), (178, 198, 176), (74, 70, 76))
 """Plain colours behind the training pictures, none of them a place of toybox's clips."""
 
@@ -108,7 +111,7 @@ def unseen_subjects() -> list[TrainingSet]:
 
 
 def _toy(name: str, word: str, solid: Solid, places: tuple[str, str, str, str]) -> TrainingSet:
-    views = [render(solid, yaw, SIZE_PX) for yaw in YAWS]
+    views = [render(solid, yaw, scale, SIZE_PX) for yaw, scale in zip(YAWS, SCALES, strict=True)]
     return _on_grounds(name, word, places, views)
 
 
@@ -116,7 +119,7 @@ def _sprite(name: str, word: str, drawing: str, places: tuple[str, str, str, str
     """The sprite as it is, and leaning or smaller: a sprite has no other side."""
     colours, mask = _inked(drawing)
     views = []
-    for degrees, scale in ((0, 1.0), (-12, 0.9), (12, 0.9), (0, 0.75), (6, 1.0)):
+    for degrees, scale in zip((-12, 6, 0, 12, -6), SCALES, strict=True):
         turn = cv2.getRotationMatrix2D((SIZE_PX / 2, SIZE_PX / 2), degrees, scale)
         size = (SIZE_PX, SIZE_PX)
         views.append(

@@ -39,7 +39,7 @@ def test_five_subjects_with_masked_pictures_take_four_ways_each() -> None:
     subjects = unseen_subjects()
     assert len(subjects) == 5
     for subject in subjects:
-        assert all((mask > 0).mean() > 0.15 for mask in subject.masks)
+        assert all((mask > 0).mean() > 0.08 for mask in subject.masks)
         assert all(
             len(np.unique(picture[mask > 0], axis=0)) >= 3
             for picture, mask in zip(subject.pictures, subject.masks, strict=True)
