@@ -298,7 +298,7 @@ class Client:
         """The next answer to one of these requests. Raises the error that the server answers instead."""
         deadline = time.monotonic() + self._timeout
         while (left := deadline - time.monotonic()) > 0:
-            received = self._receive(left)
+            received = self._receive(left, numbers)
             if received is None:
                 break
             reply, payload = received
@@ -312,13 +312,16 @@ class Client:
         """The next message of any kind; after a while of silence the server is asked for one."""
         received = self._receive(_QUIET_SECONDS)
         if received is None:
-            self._send(messages.Ping(id=0))
-            received = self._receive(self._timeout)
+            number = self._send(messages.Ping(id=0))
+            received = self._receive(self._timeout, (number,))
         if received is None:
             raise self._silent()
         return received[0]
 
-    def _receive(self, timeout: float) -> tuple[messages.AnyReply, bytes | None] | None:
+    def _receive(self, timeout: float, numbers: Container[int] = ()) -> tuple[messages.AnyReply, bytes | None] | None:
+        """The next message; None after `timeout` seconds. Raises an error that is meant for one of these requests, or
+        for the whole session; late refusals of what was given up before are passed over.
+        """
         frames = self._connected().receive(timeout)
         if frames is None:
             return None
@@ -326,7 +329,7 @@ class Client:
         self._heard_at = time.monotonic()
         if isinstance(reply, messages.Draining):
             raise Unreachable(f"The backend at {self._connection.address} is stopping; jobs are kept. Start it again.")
-        if isinstance(reply, messages.Error):
+        if isinstance(reply, messages.Error) and (reply.re == 0 or reply.re in numbers):
             raise by_code(reply.code)(reply.message)
         return reply, payload
 

@@ -16,6 +16,7 @@ from types import FrameType
 
 import zmq
 from motionbooth_protocol.connection import Connection
+from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.messages import ModelInfo
 from zmq.auth.thread import ThreadAuthenticator
 
@@ -54,7 +55,7 @@ def serve(
     command = worker_command or [sys.executable, "-m", "motionbooth.server.worker", str(home)]
     with ExitStack() as stack:
         stop = stack.enter_context(_stop_signals())
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _make_folders(home)
         store = Store(home / "jobs.sqlite")
         stack.callback(store.close)
         stack.enter_context(_log_to(home / "logs" / "server.log"))
@@ -79,6 +80,16 @@ def serve(
         stack.callback(connection_file.unlink, missing_ok=True)
         _introduce(say, endpoint, connection_file, authorized, models or [])
         _loop(stop, socket, executor, scheduler, sessions)
+
+
+def _make_folders(home: Path) -> None:
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (home / "logs").mkdir(exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(
+            f"The backend cannot keep its files in {home} ({error.strerror}). Choose a folder of yours with --home."
+        ) from error
 
 
 def local(endpoint: str) -> str:
@@ -158,7 +169,6 @@ def _stop_signals() -> Iterator[list[int]]:
 
 @contextmanager
 def _log_to(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.handlers.RotatingFileHandler(path, maxBytes=5 << 20, backupCount=3)
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
     root = logging.getLogger("motionbooth")

@@ -100,14 +100,12 @@ class Store:
                 (found,) = self._database.execute("PRAGMA user_version").fetchone()
                 if found == 0:
                     self._create()
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
-                raise
-            raise Conflict(
-                f"Another backend is running on {path.parent}. Use that one, stop it first, or give this one a "
-                "folder of its own with --home."
-            ) from None
         except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+                raise Conflict(
+                    f"Another backend is running on {path.parent}. Use that one, stop it first, or give this one a "
+                    "folder of its own with --home."
+                ) from None
             raise InvalidInput(
                 f"The job store {path} cannot be read ({error}). Restore it from a copy, or move it away to start anew."
             ) from error

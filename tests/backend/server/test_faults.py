@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from motionbooth_protocol import client as client_module
 from motionbooth_protocol.client import new_job_id
 from motionbooth_protocol.errors import OutOfSpace
 from motionbooth_protocol.jobs import Job
@@ -19,8 +21,9 @@ from running_backend import Proxy, RunningBackend, small_job, wait_until
 class Following(threading.Thread):
     """A client that submits a job and follows it, while the test does its worst."""
 
-    def __init__(self, backend: RunningBackend, prompt: str, address: str = "") -> None:
+    def __init__(self, backend: RunningBackend, prompt: str, address: str = "", timeout: float = 15.0) -> None:
         super().__init__()
+        self._timeout = timeout
         self._backend = backend
         self._connection = replace(backend.connection, address=address or backend.connection.address)
         self.job = new_job_id()
@@ -31,7 +34,7 @@ class Following(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        with self._backend.client(connection=self._connection) as client:
+        with self._backend.client(self._timeout, connection=self._connection) as client:
             client.submit(self.job, self._spec)
             self.result = client.follow(self.job, self.progress.append, self.events.append)
 
@@ -107,6 +110,19 @@ def test_a_flipped_bit_is_never_taken_for_a_message_and_costs_no_job(backend: Ru
     assert proxy.connections == 2
 
 
+def test_a_server_that_hangs_for_a_while_is_found_out_and_taken_up_again(
+    backend: RunningBackend, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "_QUIET_SECONDS", 0.5)
+    following = Following(backend, "steps=20 pause=0.1", proxy.address, timeout=2.0)
+    wait_until(lambda: len(following.progress) > 3)
+    assert backend.process is not None
+    backend.process.send_signal(signal.SIGSTOP)
+    wait_until(lambda: proxy.connections > 1)
+    backend.process.send_signal(signal.SIGCONT)
+    assert following.done().state == "done"
+
+
 def test_an_upload_goes_on_where_the_network_was_cut(backend: RunningBackend, proxy: Proxy, tmp_path: Path) -> None:
     size = 24 << 20
     (tmp_path / "big").write_bytes(os.urandom(size))
@@ -175,8 +191,10 @@ def test_a_full_disk_refuses_an_upload_in_words_and_it_goes_on_when_there_is_spa
 ) -> None:
     (tmp_path / "big").write_bytes(os.urandom(3 << 20))
     backend.start(FILE_LIMIT=str(2 << 20))
-    with backend.client() as client, pytest.raises(OutOfSpace, match="free some space"):
-        client.upload(tmp_path / "big")
+    with backend.client() as client:
+        with pytest.raises(OutOfSpace, match="free some space"):
+            client.upload(tmp_path / "big")
+        assert client.jobs() == [], "late answers to the upload's other pieces were taken for this one"
     assert not list((backend.home / "blobs").rglob("*"))
     backend.stop()
     backend.start()

@@ -29,11 +29,8 @@ def test_ready_when_the_connection_file_is_there_and_it_goes_with_the_server(bac
 
 def test_says_where_it_listens_who_may_enter_and_what_it_can_run(backend: RunningBackend) -> None:
     backend.start()
-    printed = (backend.home / "printed.log").read_text()
-    assert backend.connection.address in printed
-    assert str(backend.connection_file) in printed
-    assert "local" in printed
-    assert "small (8 frames of 96 x 64)" in printed
+    said = [backend.connection.address, str(backend.connection_file), "local", "small (8 frames of 96 x 64)"]
+    wait_until(lambda: all(words in (backend.home / "printed.log").read_text() for words in said))
 
 
 def test_secrets_can_be_read_by_their_owner_alone(backend: RunningBackend) -> None:
@@ -67,6 +64,14 @@ def test_an_address_that_cannot_be_had_is_one_sentence(tmp_path: Path, address: 
         result = motionbooth("serve", "--home", tmp_path, "--address", address)
     assert result.returncode == 1
     assert "cannot listen on" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_folder_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    result = motionbooth("serve", "--home", tmp_path / "file" / "home")
+    assert result.returncode == 2
+    assert "cannot keep its files" in result.stderr
     assert "Traceback" not in result.stderr
 
 
