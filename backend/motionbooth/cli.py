@@ -39,6 +39,9 @@ app = typer.Typer(
 
 bench = typer.Typer(no_args_is_help=True, help="Measure the product; each prints a table and writes JSON.")
 app.add_typer(bench, name="bench")
+keys = typer.Typer(no_args_is_help=True, help="Who may use the backend besides this machine's own Blender.")
+app.add_typer(keys, name="keys")
+Home = Annotated[Path, typer.Option(help="The backend's folder for keys, jobs and results.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file too.")]
 
 
@@ -49,7 +52,7 @@ def _motionbooth() -> None:
 
 @app.command()
 def serve(
-    home: Annotated[Path, typer.Option(help="Folder for keys, jobs and results.")] = DEFAULT_HOME,
+    home: Home = DEFAULT_HOME,
     address: Annotated[str, typer.Option(help="Where to listen; tcp://127.0.0.1:* takes any free port.")] = (
         "tcp://127.0.0.1:5599"
     ),
@@ -59,6 +62,29 @@ def serve(
     from motionbooth.server.serve import serve as run_server
 
     run_server(home.absolute(), address, [source.info for source in sources().values()])
+
+
+@keys.command("add")
+def keys_add(
+    name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    address: Annotated[str, typer.Option(help="The backend as seen from there, e.g. tcp://render-box:5599")],
+    out: Annotated[Path, typer.Option(help="The connection file to write, for that person's eyes only.")],
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Let another person in: writes the connection file that their Blender needs."""
+    from motionbooth.server.keys import let_in
+
+    let_in(home.absolute(), name, address).write(out)
+    typer.echo(f"{name} may enter with {out}; give it to nobody else.")
+
+
+@keys.command("remove")
+def keys_remove(name: Annotated[str, typer.Argument(help="Whose key it is.")], home: Home = DEFAULT_HOME) -> None:
+    """Withdraw a person's key; what they have open ends within seconds, their jobs stay."""
+    from motionbooth.server.keys import shut_out
+
+    shut_out(home.absolute(), name)
+    typer.echo(f"{name} may not enter any more.")
 
 
 @app.command()

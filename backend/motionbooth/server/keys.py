@@ -5,18 +5,20 @@ Key files are written here and not by `zmq.auth.create_certificates`, which leav
 
 from __future__ import annotations
 
+import re
 import string
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import zmq
-from motionbooth_protocol.connection import write_private
-from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.connection import Connection, write_private
+from motionbooth_protocol.errors import Conflict, InvalidInput, NotFound
 from zmq.utils import z85
 
 _KEY_CHARACTERS = frozenset(string.digits + string.ascii_letters + ".-:+=^!/*?&<>()[]{}@%$#")
 _RESCAN_SECONDS = 1.0
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,33 @@ def is_key(text: str) -> bool:
         return len(z85.decode(text)) == 32
     except Exception:  # z85 raises struct.error and others for five characters that are no number of 32 bits
         return False
+
+
+def server_keys(home: Path) -> KeyPair:
+    """The server's own key pair, made at the first call."""
+    return KeyPair.kept_in(home / "keys" / "server.secret")
+
+
+def let_in(home: Path, name: str, address: str) -> Connection:
+    """Make a key for another person and let it in: what that person needs. Raises Conflict where the name is taken."""
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(f"A name has letters, digits, dots and dashes only, at most 64; got {name!r}.")
+    authorized = AuthorizedKeys(home / "authorized")
+    if name in authorized.names().values():
+        raise Conflict(
+            f"{name} has a key already. Take it away with `motionbooth keys remove {name}`, or use another name."
+        )
+    public, secret = (key.decode() for key in zmq.curve_keypair())
+    authorized.add(name, public)
+    return Connection(address, server_keys(home).public, public, secret)
+
+
+def shut_out(home: Path, name: str) -> None:
+    """Withdraw a person's key; a running server ends its sessions within seconds. Raises NotFound."""
+    known = AuthorizedKeys(home / "authorized").names().values()
+    if name not in known:
+        raise NotFound(f"Nobody named {name} has a key; known are: {', '.join(sorted(known)) or 'none'}.")
+    (home / "authorized" / f"{name}.pub").unlink()
 
 
 class AuthorizedKeys:

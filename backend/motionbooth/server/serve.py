@@ -22,7 +22,7 @@ from zmq.auth.thread import ThreadAuthenticator
 
 from .blobs import Blobs
 from .executor import LocalExecutor
-from .keys import AuthorizedKeys, KeyPair
+from .keys import AuthorizedKeys, KeyPair, server_keys
 from .scheduler import Scheduler
 from .sessions import ZAP_DOMAIN, Sessions, open_socket
 from .store import Store
@@ -61,10 +61,10 @@ def serve(
         stack.enter_context(_log_to(home / "logs" / "server.log"))
         store.requeue_running(crashed=True)
 
-        server_keys, client_keys, authorized = _keys(home)
+        own_keys, client_keys, authorized = _keys(home)
         context = stack.enter_context(zmq.Context())
         _authenticate(stack, context, authorized)
-        socket = open_socket(context, server_keys, address)
+        socket = open_socket(context, own_keys, address)
         stack.callback(socket.close, linger=500)
 
         blobs = Blobs(home)
@@ -76,7 +76,7 @@ def serve(
 
         connection_file = home / "connection.json"
         endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        Connection(local(endpoint), server_keys.public, client_keys.public, client_keys.secret).write(connection_file)
+        Connection(local(endpoint), own_keys.public, client_keys.public, client_keys.secret).write(connection_file)
         stack.callback(connection_file.unlink, missing_ok=True)
         _introduce(say, endpoint, connection_file, authorized, models or [])
         _loop(stop, socket, executor, scheduler, sessions)
@@ -114,14 +114,13 @@ def _loop(
 
 def _keys(home: Path) -> tuple[KeyPair, KeyPair, AuthorizedKeys]:
     """The server's and the local client's key pairs, and who may enter: the local client from the first start on."""
-    server_keys = KeyPair.kept_in(home / "keys" / "server.secret")
     local_secret = home / "keys" / "local.secret"
     first_start = not local_secret.exists()
     client_keys = KeyPair.kept_in(local_secret)
     authorized = AuthorizedKeys(home / "authorized")
     if first_start:
         authorized.add("local", client_keys.public)
-    return server_keys, client_keys, authorized
+    return server_keys(home), client_keys, authorized
 
 
 def _authenticate(stack: ExitStack, context: zmq.Context[zmq.Socket[bytes]], authorized: AuthorizedKeys) -> None:

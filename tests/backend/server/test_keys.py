@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 import zmq
+from motionbooth.cli import app
 from motionbooth.server.keys import AuthorizedKeys, KeyPair, is_key
-from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.connection import Connection
+from motionbooth_protocol.errors import InvalidInput, NotAuthorized
+from running_backend import RunningBackend
+from typer.testing import CliRunner
 
 
 def test_a_key_pair_is_made_once_readable_by_its_owner_alone(tmp_path: Path) -> None:
@@ -47,3 +51,30 @@ def test_deleting_a_key_shuts_it_out_within_seconds(tmp_path: Path, monkeypatch:
     (tmp_path / "ann.pub").unlink()
     assert not keys.callback("motionbooth", public.encode())
     assert public not in keys
+
+
+def test_a_person_is_let_in_and_shut_out_while_the_server_runs(shared_backend: RunningBackend, tmp_path: Path) -> None:
+    home, out = str(shared_backend.home), tmp_path / "bob.json"
+    address = shared_backend.connection.address
+    add = ["keys", "add", "bob", "--address", address, "--out", str(out), "--home", home]
+    assert CliRunner().invoke(app, add).exit_code == 0
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    with shared_backend.client(connection=Connection.read(out)) as bob:
+        bob.ping()
+    again = CliRunner().invoke(app, add)
+    assert again.exit_code == 1
+    assert "bob has a key already" in again.output
+    assert CliRunner().invoke(app, ["keys", "remove", "bob", "--home", home]).exit_code == 0
+    with pytest.raises(NotAuthorized):
+        shared_backend.client(connection=Connection.read(out)).__enter__()
+    assert "known are: local" in CliRunner().invoke(app, ["keys", "remove", "bob", "--home", home]).output
+
+
+@pytest.mark.parametrize("name", ["../evil", "", "a/b", "-x" * 50])
+def test_a_name_reaches_no_other_folder(tmp_path: Path, name: str) -> None:
+    result = CliRunner().invoke(
+        app,
+        ["keys", "add", "--address", "tcp://h:1", "--out", str(tmp_path / "o"), "--home", str(tmp_path), "--", name],
+    )
+    assert result.exit_code == 2
+    assert not list(tmp_path.rglob("*.pub"))
