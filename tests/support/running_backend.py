@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -46,6 +47,14 @@ def is_running(pid: int) -> bool:
         return False
 
 
+def free_port() -> int:
+    """A port that nobody uses, outside the range from which systems give ports to clients: it stays free meanwhile."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
 class RunningBackend:
     """A server in `home`, on a port that stays the same when it is started again."""
 
@@ -53,7 +62,7 @@ class RunningBackend:
         self.home = home
         self.connection_file = home / "connection.json"
         self.process: subprocess.Popen[bytes] | None = None
-        self._address = "tcp://127.0.0.1:*"
+        self._address = f"tcp://127.0.0.1:{free_port()}"
         self._connection: Connection | None = None
 
     @property
@@ -61,7 +70,6 @@ class RunningBackend:
         """As the server first wrote it; good after its end, too."""
         if self._connection is None:
             self._connection = Connection.read(self.connection_file)
-            self._address = self._connection.address
         return self._connection
 
     def start(self, **environment: str) -> RunningBackend:

@@ -22,7 +22,7 @@ class Following(threading.Thread):
     """A client that submits a job and follows it, while the test does its worst."""
 
     def __init__(self, backend: RunningBackend, prompt: str, address: str = "", timeout: float = 15.0) -> None:
-        super().__init__()
+        super().__init__(daemon=True)
         self._timeout = timeout
         self._backend = backend
         self._connection = replace(backend.connection, address=address or backend.connection.address)
