@@ -22,8 +22,8 @@ class TrainSettings(Struct, frozen=True, forbid_unknown_fields=True):
     `preservation_weight` is lambda_1, `stca_weight` lambda_2. `image_batch`: pictures a step (at most all there are).
     `clips`: ordinary clips that the base makes of itself, once, to be preserved. `rank` and `layers` (a regular
     expression over the UNet's module names) are the LoRA's; full fine-tuning learns everything. `placements`: how many
-    times each picture is set into a frame, once as large as it can be and then anywhere, down to the share `smallest`
-    of that size: a small base knows a subject only at the sizes that it has seen.
+    times each picture is set into a frame, once as large as it can be and then anywhere and smaller, the subject down
+    to the share `smallest` of the frame's height: a small base knows a subject only at the sizes that it has seen.
     """
 
     steps: Positive

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..control.prompt import prompt_tokens
 from ..models.registry import Base
 from ..models.settings import TrainSettings
-from .images import CENTERED, Placement, TrainingPicture, fit_picture
+from .images import CENTERED, Mask, Placement, TrainingPicture, fit_picture
 from .losses import mask_cells
 from .masks import picture_with_mask
 
@@ -57,16 +57,19 @@ def read_pictures(
         label = f"picture {number} of {len(subject.pictures)}"
         mask_path = None if picture.mask is None else blob_path(picture.mask)
         rgb, mask = picture_with_mask(blob_path(picture.image), mask_path, label)
-        for placement in _placements(settings, rng):
+        for placement in _placements(settings, mask, rng):
             pictures.append(fit_picture(rgb, mask, base.settings.width, base.settings.height, settings.fit, placement))
             _check_size(pictures[-1], base, label)
         on_picture(number)
     return pictures
 
 
-def _placements(settings: TrainSettings, rng: np.random.Generator) -> list[Placement]:
-    """The paper's own first: as large as it can be, in the middle. The others anywhere, down to `smallest`."""
-    others = rng.uniform((settings.smallest, 0, 0), (1, 1, 1), size=(settings.placements - 1, 3))
+def _placements(settings: TrainSettings, mask: Mask, rng: np.random.Generator) -> list[Placement]:
+    """The paper's own first: as large as it can be, in the middle. The others anywhere, the subject smaller."""
+    rows, columns = mask.nonzero()
+    extent = max(np.ptp(rows) / mask.shape[0], np.ptp(columns) / mask.shape[1], 0.01)
+    lowest = min(1.0, settings.smallest / extent)
+    others = rng.uniform((lowest, 0, 0), (1, 1, 1), size=(settings.placements - 1, 3))
     return [CENTERED, *(Placement(*map(float, row)) for row in others)]
 
 
