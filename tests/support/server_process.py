@@ -1,7 +1,7 @@
 """A real server in a process of its own whose worker does small work: `python server_process.py HOME ADDRESS`.
 
 In the environment: CRASH=before or CRASH=after kills it at the commit that keeps a new job; FILE_LIMIT=BYTES stands for
-a full disk: no file can grow beyond it.
+a full disk: no file can grow beyond it; IDLE_SECONDS=N forgets idle sessions sooner.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-from motionbooth.server import scheduler, serve, store
+from motionbooth.server import scheduler, serve, sessions, store
 from motionbooth_protocol.errors import MotionBoothError
 from motionbooth_protocol.messages import ModelInfo
 
@@ -43,6 +43,8 @@ def main(home: Path, address: str) -> None:
     if "FILE_LIMIT" in os.environ:
         limit = int(os.environ["FILE_LIMIT"])
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    if "IDLE_SECONDS" in os.environ:
+        sessions._IDLE_SECONDS = float(os.environ["IDLE_SECONDS"])
     scheduler.CANCEL_GRACE_SECONDS = 1.0
     try:
         serve.serve(home, address, [SMALL_MODEL], worker_command=[sys.executable, str(SMALL_WORKER), str(home)])

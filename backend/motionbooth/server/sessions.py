@@ -135,7 +135,8 @@ class Sessions:
         for identity, session in list(self._sessions.items()):
             if session.owner not in self._authorized:
                 self._refuse(identity)
-            elif now - session.heard_at > _IDLE_SECONDS:
+            # A follower only listens, for hours perhaps; should it be gone, the next thing sent to it finds out.
+            elif not session.follows and now - session.heard_at > _IDLE_SECONDS:
                 self._forget(identity)
 
     def drain(self) -> None:
@@ -270,7 +271,8 @@ class Sessions:
                 self._send(identity, self._progress[number])
 
     def _send_events(self, identity: bytes, number: int) -> None:
-        follows = self._sessions[identity].follows
+        session = self._sessions[identity]
+        follows = session.follows
         for event in self._store.events(number, follows[number]):
             if not self._send(identity, event):
                 self._unsent.add(identity)
@@ -278,6 +280,7 @@ class Sessions:
             follows[number] = event.seq
             if event.state in TERMINAL_STATES:
                 del follows[number]
+                session.heard_at = time.monotonic()  # its silence counts from here
                 return
 
     def _send(self, identity: bytes, reply: messages.AnyReply, payload: bytes | None = None) -> bool:

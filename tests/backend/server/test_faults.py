@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,6 +122,22 @@ def test_a_server_that_hangs_for_a_while_is_found_out_and_taken_up_again(
     wait_until(lambda: proxy.connections > 1)
     backend.process.send_signal(signal.SIGCONT)
     assert following.done().state == "done"
+
+
+def test_who_follows_is_not_forgotten_and_who_was_forgotten_need_not_care(backend: RunningBackend) -> None:
+    backend.start(IDLE_SECONDS="1")
+    proxy = Proxy(backend.connection.address)
+    try:
+        with backend.client(connection=replace(backend.connection, address=proxy.address)) as client:
+            job = new_job_id()
+            client.submit(job, small_job("steps=25 pause=0.1"))
+            client.follow(job)
+            assert proxy.connections == 1
+            time.sleep(2)
+            client.ping()
+            assert proxy.connections == 2
+    finally:
+        proxy.close()
 
 
 def test_an_upload_goes_on_where_the_network_was_cut(backend: RunningBackend, proxy: Proxy, tmp_path: Path) -> None:
