@@ -67,7 +67,7 @@ Solid = list[Ellipsoid | Block | Capsule]
 
 
 def render(solid: Solid, yaw: float, scale: float, size_px: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The toy turned by `yaw` radians and filling about `scale` of the picture, from a little above, without perspective.
+    """The toy turned by `yaw` radians and filling about `scale` of the picture; from a little above, no perspective.
 
     Returns colours (S, S, 3) uint8 RGB, black around the toy, and its mask (S, S), 0 or 255.
     """
