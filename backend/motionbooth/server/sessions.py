@@ -263,7 +263,9 @@ class Sessions:
 
     def _send_latest(self, identity: bytes, snapshot: messages.Snapshot) -> None:
         """What a new follower has missed."""
-        session = self._sessions[identity]
+        session = self._sessions.get(identity)
+        if session is None:  # gone while it was answered
+            return
         number = self._store.number(session.owner, snapshot.job.id)
         if number in session.follows:
             self._send_events(identity, number)
@@ -271,7 +273,9 @@ class Sessions:
                 self._send(identity, self._progress[number])
 
     def _send_events(self, identity: bytes, number: int) -> None:
-        session = self._sessions[identity]
+        session = self._sessions.get(identity)
+        if session is None:  # gone since it was found to follow
+            return
         follows = session.follows
         for event in self._store.events(number, follows[number]):
             if not self._send(identity, event):

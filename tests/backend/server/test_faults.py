@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from motionbooth_protocol import client as client_module
 from motionbooth_protocol.client import new_job_id
+from motionbooth_protocol.codec import encode
 from motionbooth_protocol.errors import OutOfSpace
 from motionbooth_protocol.jobs import Job
-from motionbooth_protocol.messages import Event, Progress
+from motionbooth_protocol.messages import Attach, Event, Progress
 from msgspec.structs import replace
 from running_backend import Proxy, RunningBackend, small_job, wait_until
 
@@ -138,6 +139,29 @@ def test_who_follows_is_not_forgotten_and_who_was_forgotten_need_not_care(backen
             assert proxy.connections == 2
     finally:
         proxy.close()
+
+
+def test_a_client_that_is_gone_before_its_answer_brings_nobody_down(backend: RunningBackend) -> None:
+    """The server finds out that the follower is gone while it answers the Attach."""
+    backend.start()
+    job = new_job_id()
+    with backend.client() as client:
+        client.submit(job, small_job())
+        client.follow(job)
+    assert backend.process is not None
+    for _ in range(5):
+        leaving = backend.client()
+        leaving.connect()
+        backend.process.send_signal(signal.SIGSTOP)
+        for number in range(20):
+            leaving._connected().send(encode(Attach(id=100 + number, job=job)))
+        time.sleep(0.1)
+        leaving._drop_link(linger_milliseconds=200)
+        leaving.close()
+        backend.process.send_signal(signal.SIGCONT)
+    with backend.client() as client:
+        assert client.ping() < 10
+    assert backend.process.poll() is None
 
 
 def test_an_upload_goes_on_where_the_network_was_cut(backend: RunningBackend, proxy: Proxy, tmp_path: Path) -> None:
