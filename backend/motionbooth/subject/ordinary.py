@@ -39,25 +39,21 @@ def ordinary_clips(base: Base, count: int, on_step: OnStep) -> tuple[Tensor, lis
 def _film_all(base: Base, captions: list[str], on_step: OnStep) -> Tensor:
     batches = [captions[i : i + TOGETHER] for i in range(0, len(captions), TOGETHER)]
     steps = base.settings.steps
-    total = len(batches) * steps
-    clips = []
-    for number, batch in enumerate(batches):
-        before = number * steps
+
+    def film_batch(number: int, batch: list[str]) -> Tensor:
         generator = torch.Generator().manual_seed(number)
-        noise = initial_noise(base, generator, len(batch))
-        clips.append(
-            denoise(
-                base,
-                noise,
-                base.embed(batch),
-                base.embed([""] * len(batch)),
-                base.settings.guidance,
-                [StepPlan()] * steps,
-                random_pick(generator),
-                lambda done, _, before=before: on_step(before + done, total),
-            )
+        return denoise(
+            base,
+            initial_noise(base, generator, len(batch)),
+            base.embed(batch),
+            base.embed([""] * len(batch)),
+            base.settings.guidance,
+            [StepPlan()] * steps,
+            random_pick(generator),
+            lambda done, _: on_step(number * steps + done, len(batches) * steps),
         )
-    return torch.cat(clips)
+
+    return torch.cat([film_batch(number, batch) for number, batch in enumerate(batches)])
 
 
 def _cache_file(base: Base, captions: list[str]) -> Path:
