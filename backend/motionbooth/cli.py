@@ -136,12 +136,15 @@ class _BarReporter:
 
 
 @bench.command()
-def control(json_file: JsonFile = None) -> None:
+def control(
+    json_file: JsonFile = None,
+    pictures: Annotated[Path | None, typer.Option(help="A folder for contact sheets of what was filmed.")] = None,
+) -> None:
     """How well the bundled model keeps to boxes and camera paths, with control and without."""
     from motionbooth.bench.control import bench_control
     from motionbooth.bench.measures import publish
 
-    publish(bench_control(), json_file)
+    publish(bench_control(pictures), json_file)
 
 
 if __name__ == "__main__":

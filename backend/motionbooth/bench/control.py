@@ -6,11 +6,15 @@ clips of the same scenes, through the decoder.
 """
 
 import hashlib
+import multiprocessing
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -22,8 +26,9 @@ from rich.progress import Progress
 
 from motionbooth.bench.kinds import KindClassifier
 from motionbooth.bench.measures import BenchResult, Measure
-from motionbooth.bench.pairs import TOKEN, Filming, base_filmings, subject_filmings, without_control
+from motionbooth.bench.pairs import BASE_PAIRS, TOKEN, Filming, base_filmings, subject_filmings, without_control
 from motionbooth.bench.subjects import TrainingSet, unseen_subjects
+from motionbooth.evaluation.contact_sheet import Row, Sheet, write_contact_sheet
 from motionbooth.evaluation.obedience import Appearance
 from motionbooth.evaluation.report import AskedSubject, MotionReport, motion_report
 from motionbooth.models.registry import Base, load_base
@@ -36,15 +41,21 @@ from motionbooth.subject.ordinary import ordinary_clips
 from motionbooth.subject.weights import load_subject
 from motionbooth.work import run
 
+PROCESSES = 2
+"""The model computes with one thread."""
+
 DRIFT_CLIPS = 2
 """Clips of the base's own kinds that are filmed again after each fine-tuning."""
 
 
-@dataclass
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
 class Tally:
     """The reports of many clips, and how their figures are summed up."""
 
-    reports: list[MotionReport] = field(default_factory=list)
+    reports: Sequence[MotionReport]
 
     def measures(self, prefix: str, suffix: str) -> list[Measure]:
         """Means over the frames of all clips; the centre error is a median."""
@@ -60,114 +71,192 @@ class Tally:
         return [Measure(f"{prefix}{name}{suffix}", value, unit) for name, value, unit in figures]
 
 
-def bench_control() -> BenchResult:
-    """Run the whole bench on the bundled model; about half an hour on two cores."""
-    with Progress(transient=True) as progress, tempfile.TemporaryDirectory(prefix="motionbooth-bench-") as folder:
-        bench = ControlBench(progress, Path(folder))
-        measures = [*bench.base_measures(), *bench.subject_measures(), bench.bundle_size()]
+@dataclass(frozen=True)
+class Filmed:
+    """One filming: what came with the controls and without (`_off`), and what was measured on both."""
+
+    filming: Filming
+    frames: NDArray[np.uint8]
+    report: MotionReport
+    report_off: MotionReport
+    seconds: float
+
+    def row(self) -> Row:
+        """For a contact sheet."""
+        found = [frame.found for frame in self.report.subjects[0].frames]
+        return Row(self.filming.spec.prompt, self.frames, [self.filming.boxes], [found], self.filming.camera)
+
+
+@dataclass(frozen=True)
+class FilmedKind:
+    """A kind of the base's own: `drawn` is the report of a real clip of the same, `recognised` by the classifier."""
+
+    filmed: Filmed
+    drawn: MotionReport
+    recognised: bool
+
+
+@dataclass(frozen=True)
+class FilmedSubject:
+    """A subject that was learned: its pictures, its clips, and how far two of the base's own kinds changed colour."""
+
+    pictures: list[NDArray[np.uint8]]
+    filmed: list[Filmed]
+    training_seconds: float
+    shifts: list[float]
+
+
+def bench_control(pictures: Path | None = None) -> BenchResult:
+    """Run the whole bench on the bundled model: about 20 minutes in two processes of one thread each.
+
+    `pictures`: a folder for two contact sheets of what was filmed, base.png and subjects.png.
+    """
+    with (
+        Progress(transient=True) as progress,
+        tempfile.TemporaryDirectory(prefix="motionbooth-bench-") as folder,
+        ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn")) as pool,
+    ):
+        bar = progress.add_task("filming", total=BASE_PAIRS + len(unseen_subjects()))
+
+        def collected(future: Future[Result]) -> Result:
+            result = future.result()
+            progress.advance(bar)
+            return result
+
+        ordinary = pool.submit(film_ordinary_clips)
+        kinds = [pool.submit(film_kind, number) for number in range(BASE_PAIRS)]
+        ordinary.result()  # once, and before the first training is timed
+        subjects = [pool.submit(learn_and_film, number, Path(folder)) for number in range(len(unseen_subjects()))]
+        filmed_kinds, filmed_subjects = list(map(collected, kinds)), list(map(collected, subjects))
+    if pictures is not None:
+        write_pictures(pictures, filmed_kinds, filmed_subjects)
+    measures = [*kind_measures(filmed_kinds), *subject_measures(filmed_subjects), bundle_size()]
     return BenchResult("control", measures)
 
 
-class ControlBench:
-    """One run of the bench: the model, the clock and where the pictures lie."""
+def kind_measures(kinds: Sequence[FilmedKind]) -> list[Measure]:
+    """The base's own kinds, in combinations that it never saw."""
+    return [
+        *Tally([kind.filmed.report for kind in kinds]).measures("", ""),
+        *Tally([kind.filmed.report_off for kind in kinds]).measures("", "_off"),
+        *Tally([kind.drawn for kind in kinds]).measures("drawn_", ""),
+        Measure("class_accuracy", float(np.mean([kind.recognised for kind in kinds])), "0..1"),
+        Measure("clip_seconds", float(np.mean([kind.filmed.seconds for kind in kinds])), "s"),
+    ]
 
-    def __init__(self, progress: Progress, folder: Path) -> None:
-        self._progress, self._folder = progress, folder
-        self._source = source_named("toybox")
-        self._base = load_base(self._source)
-        self._clip_seconds: list[float] = []
 
-    def base_measures(self) -> list[Measure]:
-        """The base's own kinds, in combinations that it never saw."""
-        controlled, free, drawn = Tally(), Tally(), Tally()
-        classifier = KindClassifier.train(self._base.vae)
-        right, named = 0, 0
-        for filming in self._progress.track(list(base_filmings()), description="held-out prompts"):
-            assert filming.combination is not None
-            looks = _looks_of_kind(*filming.combination[:2])
-            frames = self._film(self._base, filming.spec)
-            report = _measure(frames, filming, looks)
-            drawn.reports.append(self._measure_drawn(filming, looks))
-            controlled.reports.append(report)
-            free.reports.append(_measure(self._film(self._base, without_control(filming.spec)), filming, looks))
-            found = [(f, frame.found) for f, frame in enumerate(report.subjects[0].frames) if frame.found is not None]
-            named += 1
-            if found:
-                kind = classifier.kind(frames[[f for f, _ in found]], [box for _, box in found])
-                right += kind == filming.combination[0]
-        return [
-            *controlled.measures("", ""),
-            *free.measures("", "_off"),
-            *drawn.measures("drawn_", ""),
-            Measure("class_accuracy", right / named, "0..1"),
-        ]
+def subject_measures(subjects: Sequence[FilmedSubject]) -> list[Measure]:
+    """Subjects that the base never saw, learned from five pictures each."""
+    filmed = [filmed for subject in subjects for filmed in subject.filmed]
+    return [
+        *Tally([clip.report for clip in filmed]).measures("subject_", ""),
+        *Tally([clip.report_off for clip in filmed]).measures("subject_", "_off"),
+        Measure("drift", float(np.mean([shift for subject in subjects for shift in subject.shifts])), "CIE Lab"),
+        Measure("finetune_seconds", float(np.mean([subject.training_seconds for subject in subjects])), "s"),
+    ]
 
-    def subject_measures(self) -> list[Measure]:
-        """Subjects that the base never saw, learned from five pictures each."""
-        controlled, free = Tally(), Tally()
-        training_seconds, shifts = [], []
-        ordinary_clips(self._base, self._base.settings.lora.clips, lambda done, steps: None)
-        for subject in self._progress.track(unseen_subjects(), description="subjects"):
-            started = time.monotonic()
-            weights = self._learn(subject)
-            training_seconds.append(time.monotonic() - started)
-            tuned = load_base(self._source)
-            load_subject(tuned, weights)
-            looks = Appearance.learn(subject.pictures, subject.masks)
-            for filming in subject_filmings(subject, _sha256(weights)):
-                controlled.reports.append(_measure(self._film(tuned, filming.spec), filming, looks))
-                free.reports.append(_measure(self._film(tuned, without_control(filming.spec)), filming, looks))
-            shifts += [self._colour_shift(tuned, filming) for filming in list(base_filmings())[:DRIFT_CLIPS]]
-        return [
-            *controlled.measures("subject_", ""),
-            *free.measures("subject_", "_off"),
-            Measure("drift", float(np.mean(shifts)), "CIE Lab"),
-            Measure("finetune_seconds", float(np.mean(training_seconds)), "s"),
-            Measure("clip_seconds", float(np.mean(self._clip_seconds)), "s"),
-        ]
 
-    def bundle_size(self) -> Measure:
-        """All files of the bundled model."""
-        files = [path for path in self._source.folder.rglob("*") if path.is_file()]
-        return Measure("bundle_mb", sum(path.stat().st_size for path in files) / 1e6, "MB")
+def bundle_size() -> Measure:
+    """All files of the bundled model."""
+    files = [path for path in source_named("toybox").folder.rglob("*") if path.is_file()]
+    return Measure("bundle_mb", sum(path.stat().st_size for path in files) / 1e6, "MB")
 
-    def _film(self, base: Base, spec: GenerateSpec) -> NDArray[np.uint8]:
-        started = time.monotonic()
-        frames = film(base, spec, lambda done, steps: None).numpy()
-        self._clip_seconds.append(time.monotonic() - started)
-        return frames
 
-    def _measure_drawn(self, filming: Filming, looks: Appearance) -> MotionReport:
-        """A drawn clip of the same scene, on a way of its own, as the decoder shows it."""
-        assert filming.combination is not None
-        clip = draw_clip(kind_scene(*filming.combination), np.random.default_rng([31, filming.spec.seed]))
-        latents = torch.from_numpy(latents_of_frames(clip.frames)).transpose(0, 1)[None]  # (1, C, F, h, w)
-        boxes = [Box(*map(float, box)) for box in clip.boxes_xyxy]
-        travel = clip.camera_px / (WIDTH_PX, HEIGHT_PX)
-        camera = CameraPath([Offset(float(x), float(y)) for x, y in travel])
-        return _measure(decode(self._base, latents)[0].numpy(), replace(filming, boxes=boxes, camera=camera), looks)
+def write_pictures(folder: Path, kinds: Sequence[FilmedKind], subjects: Sequence[FilmedSubject]) -> None:
+    """Every fourth of the base's clips; one clip of each subject, and the pictures that it was learned from."""
+    write_contact_sheet(folder / "base.png", Sheet([kind.filmed.row() for kind in kinds[::4]]))
+    learned_from = [picture for subject in subjects for picture in subject.pictures[:2]]
+    write_contact_sheet(folder / "subjects.png", Sheet([subject.filmed[0].row() for subject in subjects], learned_from))
 
-    def _learn(self, subject: TrainingSet) -> Path:
-        """Train as a job does; returns the subject's file."""
-        scratch = self._folder / subject.name
-        scratch.mkdir()
-        pictures = [
-            Picture(self._stored(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)), self._stored(mask))
-            for picture, mask in zip(subject.pictures, subject.masks, strict=True)
-        ]
-        spec = TrainSpec(SubjectSpec(subject.name, TOKEN, subject.class_word, pictures), seed=3)
-        return run(spec, lambda sha256: self._folder / sha256, scratch, _Silent())["subject"]
 
-    def _stored(self, pixels: NDArray[np.uint8]) -> str:
-        data = cv2.imencode(".png", pixels)[1].tobytes()
-        name = hashlib.sha256(data).hexdigest()
-        (self._folder / name).write_bytes(data)
-        return name
+# The parts that run in processes of their own
 
-    def _colour_shift(self, tuned: Base, filming: Filming) -> float:
-        """How far a base kind's mean colour, in the middle of its box, moved by learning a subject."""
-        before, after = (_middle_lab(self._film(base, filming.spec), filming.boxes) for base in (self._base, tuned))
-        return float(np.linalg.norm(after - before))
+
+@cache
+def _base() -> Base:
+    return load_base(source_named("toybox"))
+
+
+@cache
+def _classifier() -> KindClassifier:
+    return KindClassifier.train(_base().vae)
+
+
+def film_ordinary_clips() -> None:
+    """What every training needs once."""
+    ordinary_clips(_base(), _base().settings.lora.clips, lambda done, steps: None)
+
+
+def film_kind(number: int) -> FilmedKind:
+    """One of the base's held-out prompts."""
+    filming = list(base_filmings())[number]
+    assert filming.combination is not None
+    looks = _looks_of_kind(*filming.combination[:2])
+    filmed = _film_both(_base(), filming, looks)
+    found = [(f, frame.found) for f, frame in enumerate(filmed.report.subjects[0].frames) if frame.found is not None]
+    named = _classifier().kind(filmed.frames[[f for f, _ in found]], [box for _, box in found]) if found else None
+    return FilmedKind(filmed, _measure_drawn(filming, looks), named == filming.combination[0])
+
+
+def learn_and_film(number: int, folder: Path) -> FilmedSubject:
+    """Learn one of the unseen subjects and film it on its four paths."""
+    subject = unseen_subjects()[number]
+    started = time.monotonic()
+    weights = _learn(subject, folder / subject.name)
+    seconds = time.monotonic() - started
+    tuned = load_base(source_named("toybox"))
+    load_subject(tuned, weights)
+    looks = Appearance.learn(subject.pictures, subject.masks)
+    filmed = [_film_both(tuned, filming, looks) for filming in subject_filmings(subject, _sha256(weights))]
+    shifts = [_colour_shift(tuned, filming) for filming in list(base_filmings())[:DRIFT_CLIPS]]
+    return FilmedSubject(list(subject.pictures), filmed, seconds, shifts)
+
+
+def _film_both(base: Base, filming: Filming, looks: Appearance) -> Filmed:
+    started = time.monotonic()
+    frames = _film(base, filming.spec)
+    seconds = time.monotonic() - started
+    off = _film(base, without_control(filming.spec))
+    return Filmed(filming, frames, _measure(frames, filming, looks), _measure(off, filming, looks), seconds)
+
+
+def _film(base: Base, spec: GenerateSpec) -> NDArray[np.uint8]:
+    return film(base, spec, lambda done, steps: None).numpy()
+
+
+def _measure_drawn(filming: Filming, looks: Appearance) -> MotionReport:
+    """A drawn clip of the same scene, on a way of its own, as the decoder shows it."""
+    assert filming.combination is not None
+    clip = draw_clip(kind_scene(*filming.combination), np.random.default_rng([31, filming.spec.seed]))
+    latents = torch.from_numpy(latents_of_frames(clip.frames)).transpose(0, 1)[None]  # (1, C, F, h, w)
+    boxes = [Box(*map(float, box)) for box in clip.boxes_xyxy]
+    travel = clip.camera_px / (WIDTH_PX, HEIGHT_PX)
+    camera = CameraPath([Offset(float(x), float(y)) for x, y in travel])
+    return _measure(decode(_base(), latents)[0].numpy(), replace(filming, boxes=boxes, camera=camera), looks)
+
+
+def _learn(subject: TrainingSet, folder: Path) -> Path:
+    """Train in `folder` as a job does; returns the subject's file."""
+    folder.mkdir()
+    pictures = [
+        Picture(_stored(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), folder), _stored(mask, folder))
+        for picture, mask in zip(subject.pictures, subject.masks, strict=True)
+    ]
+    spec = TrainSpec(SubjectSpec(subject.name, TOKEN, subject.class_word, pictures), seed=3)
+    return run(spec, lambda sha256: folder / sha256, folder, _Silent())["subject"]
+
+
+def _stored(pixels: NDArray[np.uint8], folder: Path) -> str:
+    data = cv2.imencode(".png", pixels)[1].tobytes()
+    name = hashlib.sha256(data).hexdigest()
+    (folder / name).write_bytes(data)
+    return name
+
+
+def _colour_shift(tuned: Base, filming: Filming) -> float:
+    """How far a base kind's mean colour, in the middle of its box, moved by learning a subject."""
+    before, after = (_middle_lab(_film(base, filming.spec), filming.boxes) for base in (_base(), tuned))
+    return float(np.linalg.norm(after - before))
 
 
 class _Silent:
