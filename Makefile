@@ -27,7 +27,7 @@ extension: $(READY)
 	$(VENV)/bin/python blender_addon/build.py --out dist
 
 bench-control: $(READY)
-	$(VENV)/bin/motionbooth bench control --json dist/bench_control.json
+	$(VENV)/bin/motionbooth bench control --json docs/bench_control.json --pictures docs
 
 clean:
 	rm -rf $(VENV) dist demo_out
