@@ -1,5 +1,6 @@
 """Drawn clips as tensors, drawn once and kept in a file: what the training stages sample from."""
 
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from transformers import CLIPTokenizer
 
 from motionbooth.control.boxes import BoxControl
 from motionbooth.control.prompt import PromptTokens, prompt_tokens
-from motionbooth.models.toybox.autoencoder import latent_coverage, latents_of_frames
+from motionbooth.models.toybox.autoencoder import FACTOR, latent_coverage, latents_of_frames
 from motionbooth.models.toybox.draw import FRAMES, draw_clip, random_scene
 
 
@@ -37,6 +38,7 @@ class DrawnClips:
         self._latents: NDArray[np.float16] = arrays["latents"]  # (N, F, 4, h, w)
         self._subject: NDArray[np.uint8] = arrays["subject"]  # (N, F, h, w)
         self._boxes: NDArray[np.float32] = arrays["boxes"]  # (N, F, 4)
+        self._camera_px: NDArray[np.float32] = arrays["camera_px"]  # (N, F, 2)
         self.frames: NDArray[np.uint8] = arrays["frames"]  # (n, H, W, 3)
         self._ids = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
         self._tokens = [prompt_tokens(tokenizer, c, [p]) for c, p in zip(captions, phrases, strict=True)]
@@ -55,6 +57,11 @@ class DrawnClips:
             token_ids=self._ids[[clip for clip, _ in rows]],
             rows=rows,
         )
+
+    def camera_cells(self, row: tuple[int, int], frames: int) -> NDArray[np.int64]:
+        """(F, 2) whole latent cells that the camera has travelled right and down, rounded as the product rounds."""
+        clip, start = row
+        return np.round(self._camera_px[clip, start : start + frames] / FACTOR).astype(np.int64)
 
     def box_control(self, row: tuple[int, int], frames: int, alpha: float, amplify: bool) -> BoxControl:
         """The attention edit that asks for the subject where it was drawn."""
@@ -80,13 +87,14 @@ def load_or_draw(path: Path, seed: list[int], count: int, pixel_count: int, toke
 
 
 def _draw(seed: list[int], count: int, pixel_count: int) -> dict[str, NDArray]:
-    columns: dict[str, list] = {"latents": [], "subject": [], "boxes": [], "frames": [], "captions": [], "phrases": []}
+    columns: defaultdict[str, list[Any]] = defaultdict(list)
     for index in range(count):
         rng = np.random.default_rng([*seed, index])
         clip = draw_clip(random_scene(rng), rng)
         columns["latents"].append(latents_of_frames(clip.frames).astype(np.float16))
         columns["subject"].append(_grown(latent_coverage(clip.masks) > 0))
         columns["boxes"].append(clip.boxes_xyxy)
+        columns["camera_px"].append(clip.camera_px)
         columns["captions"].append(clip.scene.caption)
         columns["phrases"].append(clip.scene.phrase)
         if index < pixel_count:

@@ -6,6 +6,7 @@ import copy
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, UNet3DConditionModel
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
@@ -28,8 +29,11 @@ BOX_SHARE_NOISY, BOX_SHARE_CLEAN = 0.6, 0.15
 """Share of samples that get the product's own attention edit with their true boxes, above and below t = 500."""
 
 MAX_ALPHA = 10.0
-SHARED_NOISE_SHARE, MAX_SHARED_NOISE = 0.6, 0.95
+SHARED_NOISE_SHARE, MAX_SHARED_NOISE = 0.8, 0.95
 """Share of the clips whose frames have noise in common, and the greatest common part rho."""
+
+NOISE_MARGIN = 8
+"""Cells around the frame on which the common noise is drawn: the fastest pan goes 7 cells in a clip."""
 
 
 class Denoiser(nn.Module):
@@ -54,7 +58,7 @@ class DenoiserStage:
     ) -> None:
         self.name, self.trained, self.evaluated = name, denoiser, averaged
         self._is_pictures = name == "pictures"
-        self._first_rate, self._last_rate = (1.2e-3, 4e-4) if self._is_pictures else (5e-4, 3e-5)
+        self._first_rate, self._last_rate = (1.2e-3, 4e-4) if self._is_pictures else (1e-3, 3e-5)
         self._alphas = scheduler.alphas_cumprod
         self._clips, self._empty = clips, empty
         self._control = AttentionControl.install(denoiser.unet)
@@ -75,9 +79,10 @@ class DenoiserStage:
         time = torch.from_numpy(rng.integers(0, 1000, size=len(batch.rows)))
         kept = torch.from_numpy(rng.random(len(batch.rows)) >= CAPTION_DROP)
         self._set_boxes(batch, time, kept, frames, rng)
+        cells = np.stack([self._clips.camera_cells(row, frames) for row in batch.rows])
         context = bypassed_time(self.trained.unet) if self._is_pictures else contextlib.nullcontext()
         with context:
-            error = self._squared_error(batch, time, kept, shared_noise(len(batch.rows), frames, rng))
+            error = self._squared_error(batch, time, kept, shared_noise(cells, rng))
         return self._weighted(error, batch, time), {
             "frames": float(frames * len(batch.rows)),
             "mse": error.mean().item(),
@@ -113,14 +118,31 @@ class DenoiserStage:
         return (error * by_time * by_place).mean()
 
 
-def shared_noise(batch: int, frames: int, rng: np.random.Generator) -> Tensor:
-    """Noise (B, 4, F, h, w), in most clips with a part in common to all frames: sqrt(1-rho) n_f + sqrt(rho) n_0."""
+def shared_noise(cells: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
+    """Noise (B, 4, F, h, w), in most clips with a part in common to all frames: sqrt(1-rho) n_f + sqrt(rho) n_0.
+
+    The common part moves with the camera by whole cells, `cells` (B, F, 2): as the product's latent shift leaves it. So
+    the denoiser learns that a pan of any speed goes with noise that can only jump from cell to cell.
+    """
+    batch, frames = cells.shape[:2]
     own = torch.randn(batch, 4, frames, *LATENT_SIZE)
     if frames == 1:
         return own
     share = rng.uniform(0, MAX_SHARED_NOISE, batch) * (rng.random(batch) < SHARED_NOISE_SHARE)
     rho = torch.from_numpy(share).float().reshape(-1, 1, 1, 1, 1)
-    return (1 - rho).sqrt() * own + rho.sqrt() * torch.randn(batch, 4, 1, *LATENT_SIZE)
+    return (1 - rho).sqrt() * own + rho.sqrt() * _moving_noise(cells)
+
+
+def _moving_noise(cells: NDArray[np.int64]) -> Tensor:
+    """Noise (B, 4, F, h, w) seen through a window that travels `cells` (B, F, 2), right and down."""
+    height, width = LATENT_SIZE
+    canvas = torch.randn(len(cells), 4, height + 2 * NOISE_MARGIN, width + 2 * NOISE_MARGIN)
+    corners = np.clip(NOISE_MARGIN + cells, 0, 2 * NOISE_MARGIN)
+    clips = [
+        torch.stack([sheet[:, y : y + height, x : x + width] for x, y in track], 1)
+        for sheet, track in zip(canvas, corners, strict=True)
+    ]
+    return torch.stack(clips)
 
 
 def average_copy(denoiser: Denoiser) -> Denoiser:
