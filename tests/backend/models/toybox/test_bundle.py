@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
-from motionbooth.models.registry import source_named
+from motionbooth.models.sources import source_named
 from motionbooth.models.toybox.autoencoder import latents_of_frames
 from motionbooth.models.toybox.draw import FRAMES, HEIGHT_PX, WIDTH_PX, draw_clip, random_scene
 
