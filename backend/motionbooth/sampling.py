@@ -13,7 +13,7 @@ from motionbooth_protocol.motion import CameraPath
 from torch import Tensor
 
 from .control.boxes import BoxControl
-from .control.camera import Pick, random_pick, shift_latents
+from .control.camera import Pick, random_pick, shift_by_phase, shift_latents
 from .control.plan import StepPlan, plan_steps
 from .control.prompt import prompt_tokens
 from .models.registry import Base
@@ -45,6 +45,8 @@ def denoise(
         for step, (t, plan) in enumerate(zip(base.scheduler.timesteps, plans, strict=True)):
             if plan.moves and plan.free is not None:
                 latents = shift_latents(latents, plan.moves, plan.free, pick)
+            if plan.rests:
+                latents = shift_by_phase(latents, plan.rests)
             _set_boxes(base, plan.boxes, latents, guided)
             batch = torch.cat([latents, latents]) if guided else latents
             noise = base.unet(base.scheduler.scale_model_input(batch, t), t, text).sample

@@ -66,7 +66,7 @@ def _train(spec: TrainSpec, blob_path: BlobPath, scratch: Path, reporter: Report
         base, settings.clips, lambda done, steps: reporter.progress("filming ordinary clips", done, steps)
     )
     data = gather_data(base, spec.subject, pictures, clips, captions)
-    if spec.method == "lora":
+    if (spec.method or base.settings.method) == "lora":
         add_lora(base.unet, settings.rank, settings.layers, spec.seed)
     else:
         base.unet.requires_grad_(True)
@@ -83,7 +83,8 @@ def _train(spec: TrainSpec, blob_path: BlobPath, scratch: Path, reporter: Report
 
 def train_settings(base: Base, spec: TrainSpec) -> TrainSettings:
     """The base's defaults for the spec's method, with what the spec sets itself."""
-    settings = base.settings.lora if spec.method == "lora" else base.settings.full
+    method = spec.method or base.settings.method
+    settings = base.settings.lora if method == "lora" else base.settings.full
     asked = {"steps": spec.steps, "learning_rate": spec.learning_rate}
     return msgspec.structs.replace(settings, **{name: value for name, value in asked.items() if value is not None})
 
@@ -97,7 +98,7 @@ def _card(spec: TrainSpec, base: Base, settings: TrainSettings) -> SubjectCard:
         prompt=subject.prompt,
         base=base.source.name,
         base_fingerprint=base.source.fingerprint,
-        method=spec.method,
+        method=spec.method or base.settings.method,
         rank=settings.rank,
         layers=settings.layers,
     )

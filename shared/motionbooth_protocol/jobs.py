@@ -49,7 +49,7 @@ class TrainSpec(Struct, frozen=True, tag="train"):
     seed: Annotated[int, Meta(ge=0, lt=2**53)] = 0
     steps: Annotated[int, Meta(ge=1, le=100_000)] | None = None
     learning_rate: Annotated[float, Meta(gt=0, le=1)] | None = None
-    method: Annotated[str, Meta(pattern=r"\A(lora|full)\Z")] = "lora"
+    method: Annotated[str, Meta(pattern=r"\A(lora|full)\Z")] | None = None
 
 
 class GenerateSpec(Struct, frozen=True, tag="generate"):

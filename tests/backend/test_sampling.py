@@ -54,7 +54,7 @@ def recorded_plans(base: Base, case: dict[str, Any]) -> list[StepPlan]:
         if pixels:
             track = [Box(*(np.array(frame[0]) / size)) for frame in pixels]
             boxes = BoxControl([track], tokens, case["edit_scale"], amplify=step < case["max_amp_steps"])
-        plans.append(StepPlan(moves, free_cells([], (16, 24), 4), boxes))
+        plans.append(StepPlan(moves, free_cells([], (16, 24), 4), boxes=boxes))
     return plans
 
 

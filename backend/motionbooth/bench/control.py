@@ -184,7 +184,7 @@ def _classifier() -> KindClassifier:
 
 def film_ordinary_clips() -> None:
     """What every training needs once."""
-    ordinary_clips(_base(), _base().settings.lora.clips, lambda done, steps: None)
+    ordinary_clips(_base(), _base().settings.full.clips, lambda done, steps: None)
 
 
 def film_kind(number: int) -> FilmedKind:

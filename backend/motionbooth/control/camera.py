@@ -28,6 +28,26 @@ def travel_in_cells(camera: CameraPath, done: float, latent_size: Grid) -> list[
     return [(round(done * d.dx * width), round(done * d.dy * height)) for d in camera.offsets]
 
 
+def rest_in_cells(camera: CameraPath, latent_size: Grid) -> list[tuple[float, float]]:
+    """What `travel_in_cells` leaves over when the shift is over: each frame's (dx, dy), -0.5..0.5 of a cell."""
+    height, width = latent_size
+    whole = travel_in_cells(camera, 1.0, latent_size)
+    return [(d.dx * width - x, d.dy * height - y) for d, (x, y) in zip(camera.offsets, whole, strict=True)]
+
+
+def shift_by_phase(latents: Tensor, rests: Sequence[tuple[float, float]]) -> Tensor:
+    """Move each frame of latents (B, C, F, h, w) by a part of a cell against the camera's (dx, dy).
+
+    A shift of the phases of its Fourier transform: unlike interpolation it keeps white noise white, as the denoiser
+    expects it. What leaves the frame on one side comes in on the other, half a cell at most.
+    """
+    height, width = latents.shape[-2:]
+    dx, dy = torch.tensor(rests, device=latents.device, dtype=torch.float32).T[:, :, None, None]  # (F, 1, 1) each
+    turns = dx * torch.fft.rfftfreq(width).to(dx) + dy * torch.fft.fftfreq(height).to(dy)[:, None]  # (F, h, w / 2 + 1)
+    spectrum = torch.fft.rfft2(latents.float()) * torch.polar(torch.ones_like(turns), 2 * torch.pi * turns)
+    return torch.fft.irfft2(spectrum, s=(height, width)).to(latents)
+
+
 def boxes_under_way(
     boxes: Sequence[Box | None], camera: CameraPath, moved: Sequence[Cells], latent_size: Grid
 ) -> list[Box | None]:

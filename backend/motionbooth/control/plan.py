@@ -10,7 +10,7 @@ from motionbooth_protocol.motion import Box, CameraPath
 from torch import Tensor
 
 from .boxes import BoxControl, Grid, Suppress, box_mask
-from .camera import Cells, boxes_under_way, travel_in_cells
+from .camera import Cells, boxes_under_way, rest_in_cells, travel_in_cells
 from .prompt import PromptTokens
 
 Tracks = tuple[tuple[Box | None, ...], ...]  # boxes[subject][frame], shares of the frame as it is at that step
@@ -21,7 +21,8 @@ class ControlSettings:
     """How strongly and when the controls act; windows are shares (0..1) of the sampling steps.
 
     `alpha`: amplification inside a box, while the step is before `amplify_until`. The camera's shift is spread over
-    the steps from `shift_from` up to `shift_until`.
+    the steps from `shift_from` up to `shift_until`; in whole cells, as in the paper, or with `shift_parts` to the part
+    of a cell (ours), for a base whose cells are large beside a slow pan.
     """
 
     alpha: float
@@ -29,6 +30,7 @@ class ControlSettings:
     shift_from: float
     shift_until: float
     suppress: Suppress = "content"
+    shift_parts: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,13 @@ class StepPlan:
     """One sampling step: first the latents move, then the UNet runs with the boxes.
 
     `moves`: cells for each frame, empty where nothing moves. `free` (F, h, w) bool: the cells that may fill the holes
-    (outside all boxes, before the move). `boxes`: the attention edit, None for none.
+    (outside all boxes, before the move). `rests`: the part of a cell for each frame, to move after that. `boxes`: the
+    attention edit, None for none.
     """
 
     moves: tuple[Cells, ...] = ()
     free: Tensor | None = None
+    rests: tuple[tuple[float, float], ...] = ()
     boxes: BoxControl | None = None
 
 
@@ -67,7 +71,8 @@ def plan_steps(
             boxes = BoxControl(now, tokens, settings.alpha, amplify=step < amplified, suppress=settings.suppress)
         still = not any(x or y for x, y in moves)
         free = None if still else free_cells(_under_way(screen, camera, before, latent_size), latent_size, len(moves))
-        plans.append(StepPlan(() if still else moves, free, boxes))
+        rests = tuple(rest_in_cells(camera, latent_size)) if settings.shift_parts and step == last - 1 else ()
+        plans.append(StepPlan(() if still else moves, free, rests if any(x or y for x, y in rests) else (), boxes))
     return plans
 
 

@@ -48,11 +48,12 @@ class BaseSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """What a base model films by default.
 
     `width`, `height` in pixels, `frames` of one clip at its own `fps`; `steps` and `guidance` of sampling; `alpha`,
-    `amplify_until`, `shift_from`, `shift_until`, `suppress` as in ControlSettings. `shared_noise` is rho: how much of
-    the initial noise all frames have in common, n_f' = sqrt(1 - rho) n_f + sqrt(rho) n_0. `ordinary_prompts` describe
-    the clips that keep the base what it is while a subject is learned. `cpu_threads`: how many the process computes
-    with on a CPU, torch's own choice by default. (A small model gains nothing from a second thread and, on a machine
-    that does other things too, loses several times over, as its threads wait for each other.)
+    `amplify_until`, `shift_from`, `shift_until`, `suppress`, `shift_parts` as in ControlSettings. `shared_noise` is
+    rho: how much of the initial noise all frames have in common, n_f' = sqrt(1 - rho) n_f + sqrt(rho) n_0. `method`:
+    how a subject is learned where a job does not say. `ordinary_prompts` describe the clips that keep the base what it
+    is while a subject is learned. `cpu_threads`: how many the process computes with on a CPU, torch's own choice by
+    default. (A small model gains nothing from a second thread and, on a machine that does other things too, loses
+    several times over, as its threads wait for each other.)
     """
 
     title: str
@@ -71,11 +72,15 @@ class BaseSettings(Struct, frozen=True, forbid_unknown_fields=True):
     ordinary_prompts: Annotated[list[str], Meta(min_length=1)]
     suppress: Literal["content", "subject"] = "content"
     shared_noise: Share = 0.0
+    shift_parts: bool = False
+    method: Literal["lora", "full"] = "lora"
     cpu_threads: Positive | None = None
 
     @property
     def control(self) -> ControlSettings:
-        return ControlSettings(self.alpha, self.amplify_until, self.shift_from, self.shift_until, self.suppress)
+        return ControlSettings(
+            self.alpha, self.amplify_until, self.shift_from, self.shift_until, self.suppress, self.shift_parts
+        )
 
     @classmethod
     def read(cls, path: Path) -> BaseSettings:
