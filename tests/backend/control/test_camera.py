@@ -12,6 +12,8 @@ import torch
 from motionbooth.control.camera import (
     boxes_under_way,
     random_pick,
+    rest_in_cells,
+    shift_by_phase,
     shift_frame,
     shift_latents,
     travel_in_cells,
@@ -127,3 +129,26 @@ def test_a_box_goes_ahead_of_the_pan_still_to_come_and_ends_where_it_was_drawn()
     arrived = boxes_under_way([box, None], camera, [(0, 0), (6, -2)], (8, 12))
     assert arrived == [box, None]
     assert boxes_under_way([box, box], camera, [(0, 0), (6, -2)], (8, 12)) == [box, box]
+
+
+def test_a_part_of_a_cell_moves_content_against_the_camera_and_leaves_noise_white() -> None:
+    columns = torch.arange(24) / 24 * 2 * torch.pi
+    wave = torch.sin(columns).expand(1, 4, 2, 16, 24)
+    moved = shift_by_phase(wave, [(0.0, 0.0), (0.4, 0.0)])
+    torch.testing.assert_close(moved[:, :, 0], wave[:, :, 0])
+    expected = torch.sin(columns + 0.4 / 24 * 2 * torch.pi)  # the camera went right: what was right of a cell is in it
+    torch.testing.assert_close(moved[:, :, 1], expected.expand(1, 4, 16, 24), atol=1e-5, rtol=0)
+
+    noise = torch.randn(8, 4, 2, 16, 24, generator=torch.Generator().manual_seed(0))
+    shifted = shift_by_phase(noise, [(0.5, -0.3), (0.2, 0.5)])
+    neighbours = (shifted[..., 1:] * shifted[..., :-1]).mean()
+    assert abs(shifted.var() - 1) < 0.05
+    assert abs(neighbours) < 0.05
+
+
+def test_whole_cells_and_their_rest_add_up_to_the_way_that_was_asked() -> None:
+    camera = CameraPath.straight(0.37, -0.21, 8)
+    whole, rest = travel_in_cells(camera, 1.0, (16, 24)), rest_in_cells(camera, (16, 24))
+    for offset, (x, y), (rx, ry) in zip(camera.offsets, whole, rest, strict=True):
+        assert (x + rx, y + ry) == pytest.approx((offset.dx * 24, offset.dy * 16))
+        assert max(abs(rx), abs(ry)) <= 0.5
