@@ -28,10 +28,10 @@ PAN = 0.3  # share of the frame's width that the camera pans to the right
 RECTANGLE_DISTANCE = 4.0
 # Scene frame, centre and size of the rectangle in shares of the frame (origin top left): a hop from left to right.
 KEYS = [
-    (1, (0.27, 0.66), (0.27, 0.44)),
-    (16, (0.40, 0.40), (0.27, 0.44)),
-    (32, (0.60, 0.40), (0.27, 0.44)),
-    (48, (0.73, 0.66), (0.27, 0.44)),
+    (1, (0.25, 0.62), (0.40, 0.62)),
+    (16, (0.40, 0.42), (0.40, 0.62)),
+    (32, (0.60, 0.42), (0.40, 0.62)),
+    (48, (0.75, 0.62), (0.40, 0.62)),
 ]
 PURPLE, YELLOW, WHITE, BLACK = (0.30, 0.02, 0.55), (1.0, 0.62, 0.0), (1.0, 1.0, 1.0), (0.01, 0.01, 0.01)
 

@@ -128,7 +128,7 @@ def test_a_render_of_the_copys_sequencer_has_the_clips_own_colours(
         assert np.percentile(difference, 97) <= 3
         assert difference.max() <= 30, "at the edges of the box, half a pixel beside it"
         subject = np.abs(centers - SUBJECT_COLOR).max(axis=-1) <= 6
-        assert 0.08 < subject.mean() < 0.15, "the box takes 0.27 x 0.44 of the frame"
+        assert 0.2 < subject.mean() < 0.3, "the box takes 0.40 x 0.62 of the frame"
 
 
 def read_png(path: Path) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Writing toybox as a folder that diffusers' TextToVideoSDPipeline loads, in half precision."""
+"""toybox as a folder that diffusers' TextToVideoSDPipeline loads, in half precision: writing and reading it."""
 
 import copy
 import json
@@ -8,6 +8,7 @@ from typing import Any
 import diffusers
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler
+from safetensors.torch import load_model
 from torch import nn
 from transformers import CLIPTokenizer
 
@@ -33,6 +34,13 @@ def save_bundle(
     }
     index = {"_class_name": "TextToVideoSDPipeline", "_diffusers_version": diffusers.__version__, **parts}
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def load_bundle(folder: Path, autoencoder: AutoencoderKL, denoiser: Denoiser) -> None:
+    """Fill the three networks with the weights of a bundle. Raises RuntimeError where their shapes differ."""
+    load_model(autoencoder, folder / "vae" / "diffusion_pytorch_model.safetensors")
+    load_model(denoiser.unet, folder / "unet" / "diffusion_pytorch_model.safetensors")
+    load_model(denoiser.text_encoder, folder / "text_encoder" / "model.safetensors")
 
 
 def _half(model: nn.Module) -> Any:

@@ -3,12 +3,15 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from motionbooth.models.sources import source_named
 from motionbooth.models.toybox.ranks import Ranks
 from motionbooth.models.toybox.train import Training, TrainPlan
+from safetensors.torch import load_file
 
 
 def tiny_plan(out: Path) -> TrainPlan:
@@ -28,6 +31,14 @@ def test_a_resumed_training_takes_the_very_step_that_an_unbroken_one_takes(tmp_p
     resumed.take_step(resumed_stage, 0.3)
     for one, other in zip(unbroken.denoiser.parameters(), resumed.denoiser.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_a_training_that_starts_from_a_bundle_has_its_weights_to_half_precision(tmp_path: Path) -> None:
+    bundle = source_named("toybox").folder
+    training = Training(replace(tiny_plan(tmp_path), start_from=bundle), Ranks(0, 1))
+    shipped = load_file(bundle / "unet" / "diffusion_pytorch_model.safetensors")
+    for name, weight in training.denoiser.unet.state_dict().items():
+        torch.testing.assert_close(weight, shipped[name].float(), rtol=0, atol=0)
 
 
 @pytest.mark.slow
