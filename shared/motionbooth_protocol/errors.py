@@ -52,6 +52,19 @@ class OutOfSpace(MotionBoothError):
     retryable = True
 
 
+class OverLimit(MotionBoothError):
+    """The key has used up what the backend's owner grants it: jobs waiting, or space."""
+
+    code = "over_limit"
+
+
+class Busy(MotionBoothError):
+    """Too many requests at once from this key; the same request is answered in a while."""
+
+    code = "busy"
+    retryable = True
+
+
 class Malformed(MotionBoothError):
     """Frames arrived that are not a message of the protocol."""
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from .limits import MAX_BLOB_BYTES, MAX_PICTURES, MAX_TEXT
+from .limits import MAX_BLOB_BYTES, MAX_NAME, MAX_PICTURES, MAX_TEXT
 from .motion import Name, Sha256, Shot
 
 JobId = Annotated[str, Meta(pattern=r"\A[0-9a-zA-Z_-]{8,64}\Z")]
@@ -76,7 +76,12 @@ _specs: msgspec.msgpack.Decoder[JobSpec] = msgspec.msgpack.Decoder(JobSpec)
 
 
 class Blob(Struct, frozen=True):
-    """A file named by its content. `role`: "subject" (safetensors) or "clip" (mp4, at the shot's fps and length)."""
+    """A file named by its content. `role` says what it is for.
+
+    Of a train job: "subject" (safetensors), and perhaps "masks", "losses" (curves) and "samples" (all png); of a
+    generate job: "clip" (mp4, at the shot's fps and length), and perhaps "report" (json). A client passes over roles
+    that it does not know.
+    """
 
     role: Annotated[str, Meta(max_length=40)]
     sha256: Sha256
@@ -84,7 +89,10 @@ class Blob(Struct, frozen=True):
 
 
 class Job(Struct, frozen=True):
-    """A job as its owner sees it. `error` says why it failed, in words for a person. Times are Unix seconds."""
+    """A job as its owner sees it. `error` says why it failed, in words for a person. Times are Unix seconds.
+
+    `name` is the subject's or the shot's, `owner` the name of the sender's key on the backend.
+    """
 
     id: JobId
     kind: Annotated[str, Meta(pattern=r"\A(train|generate)\Z")]
@@ -94,6 +102,10 @@ class Job(Struct, frozen=True):
     attempt: int = 0
     error: str = ""
     results: list[Blob] = []
+    name: Annotated[str, Meta(max_length=MAX_NAME)] = ""
+    model: Annotated[str, Meta(max_length=MAX_NAME)] = ""
+    priority: int = 0
+    owner: Annotated[str, Meta(max_length=MAX_NAME)] = ""
 
     def result(self, role: str) -> Blob:
         """The one result with this role. Raises KeyError where there is none."""

@@ -1,10 +1,11 @@
 """Bounds that both sides keep to. A message outside them is refused before anything is done with it."""
 
 PROTOCOL_MAJOR = 1
-PROTOCOL_MINOR = 0
+PROTOCOL_MINOR = 1
 
 MAX_HEADER_BYTES = 1 << 20  # one msgpack header: a shot of MAX_FRAMES frames and MAX_SUBJECTS subjects fits
 CHUNK_BYTES = 256 << 10  # payload of one upload or download chunk
+PREVIEW_BYTES = 64 << 10  # picture of one preview, JPEG or PNG
 CHUNKS_IN_FLIGHT = 10  # chunks that a client asks for or sends ahead
 MAX_BLOB_BYTES = 4 << 30
 
@@ -14,3 +15,4 @@ MAX_PICTURES = 20  # training pictures of one subject
 MAX_TEXT = 1000  # characters of a prompt
 MAX_NAME = 200  # characters of a name shown to people
 MAX_LISTED = 500  # jobs in one listing
+MAX_WORKERS = 4096  # workers in one status

@@ -1,7 +1,7 @@
 """The messages of protocol version 1. README.md beside this file is their written specification.
 
 Every request carries an `id` chosen by the client, counting up from 1; its reply names it in `re`. Messages that the
-server sends of its own accord (events, progress) have `re = 0`.
+server sends of its own accord (events, progress, previews) have `re = 0`. What came with a later minor version says so.
 """
 
 from __future__ import annotations
@@ -11,12 +11,23 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from .jobs import Blob, Job, JobId, JobSpec, State
-from .limits import CHUNK_BYTES, MAX_BLOB_BYTES, MAX_LISTED, MAX_NAME
+from .limits import (
+    CHUNK_BYTES,
+    CHUNKS_IN_FLIGHT,
+    MAX_BLOB_BYTES,
+    MAX_FRAMES,
+    MAX_LISTED,
+    MAX_NAME,
+    MAX_PICTURES,
+    MAX_SUBJECTS,
+    MAX_WORKERS,
+)
 from .motion import Sha256
 
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
 Size = Annotated[int, Meta(ge=0, le=MAX_BLOB_BYTES)]
 Short = Annotated[str, Meta(max_length=MAX_NAME)]
+Role = Annotated[str, Meta(pattern=r"\A(user|admin)\Z")]
 
 
 class Request(Struct, frozen=True, tag=True, kw_only=True):
@@ -50,8 +61,17 @@ class Get(Request, frozen=True, tag=True):
     job: JobId
 
 
+class GetSpec(Request, frozen=True, tag=True):
+    """What a job asked for. Since 1.1. A job is tried once more by sending its spec under a new id."""
+
+    job: JobId
+
+
 class ListJobs(Request, frozen=True, tag=True):
+    """`all` (since 1.1): everybody's jobs; for admins."""
+
     limit: Annotated[int, Meta(ge=1, le=MAX_LISTED)] = 100
+    all: bool = False
 
 
 class ListSubjects(Request, frozen=True, tag=True):
@@ -59,7 +79,19 @@ class ListSubjects(Request, frozen=True, tag=True):
 
 
 class Cancel(Request, frozen=True, tag=True):
+    """An admin may cancel anybody's job."""
+
     job: JobId
+
+
+class Forget(Request, frozen=True, tag=True):
+    """Remove an ended job, and the files that no other job needs. Since 1.1."""
+
+    job: JobId
+
+
+class GetStatus(Request, frozen=True, tag=True):
+    """How the backend is doing. Since 1.1."""
 
 
 class Put(Request, frozen=True, tag=True):
@@ -92,7 +124,23 @@ class Bye(Request, frozen=True, tag=True):
     """The session ends; jobs go on."""
 
 
-AnyRequest = Hello | Submit | Attach | Get | ListJobs | ListSubjects | Cancel | Put | PutChunk | Fetch | Ping | Bye
+AnyRequest = (
+    Hello
+    | Submit
+    | Attach
+    | Get
+    | GetSpec
+    | ListJobs
+    | ListSubjects
+    | Cancel
+    | Forget
+    | GetStatus
+    | Put
+    | PutChunk
+    | Fetch
+    | Ping
+    | Bye
+)
 
 
 class Reply(Struct, frozen=True, tag=True, kw_only=True):
@@ -111,7 +159,7 @@ class ModelInfo(Struct, frozen=True):
 
 
 class SubjectInfo(Struct, frozen=True):
-    """A trained subject: `weights` goes into SubjectTrack.weights."""
+    """A trained subject: `weights` goes into SubjectTrack.weights. `picture` (since 1.1): a png that shows it."""
 
     name: Short
     token: Short
@@ -119,13 +167,33 @@ class SubjectInfo(Struct, frozen=True):
     model: Short
     weights: Sha256
     created: float
+    picture: Sha256 | None = None
+
+
+class Limits(Struct, frozen=True):
+    """What the backend takes from one key. 0: no limit of the backend's own."""
+
+    blob_bytes: Count = MAX_BLOB_BYTES
+    chunk_bytes: Count = CHUNK_BYTES
+    chunks_in_flight: Count = CHUNKS_IN_FLIGHT
+    frames: Count = MAX_FRAMES
+    subjects: Count = MAX_SUBJECTS
+    pictures: Count = MAX_PICTURES
+    quota_bytes: Count = 0  # of uploads and results, together
+    waiting_jobs: Count = 0  # queued and running
+    requests_per_second: Count = 0  # chunks apart; beyond it: Error(busy), to be tried again in a while
 
 
 class Welcome(Reply, frozen=True, tag=True):
+    """`limits`, and the `role` and `name` of the client's key: since 1.1."""
+
     server: Short
     major: Count
     minor: Count
     models: list[ModelInfo]
+    limits: Limits = Limits()
+    role: Role = "user"
+    name: Short = ""
 
 
 class Accepted(Reply, frozen=True, tag=True):
@@ -165,6 +233,28 @@ class Progress(Reply, frozen=True, tag=True):
     note: str = ""
 
 
+class Preview(Reply, frozen=True, tag=True):
+    """A small picture of a running job so far, with its JPEG or PNG bytes as payload; dropped like progress. Since 1.1.
+
+    The picture is `width` x `height` pixels and has at most PREVIEW_BYTES bytes; it shows `step` of `steps` of `stage`.
+    """
+
+    job: JobId
+    stage: Short
+    step: Count
+    steps: Count
+    width: Count
+    height: Count
+
+
+class Spec(Reply, frozen=True, tag=True):
+    """Answer to GetSpec."""
+
+    job: JobId
+    spec: JobSpec
+    priority: int = 0
+
+
 class Jobs(Reply, frozen=True, tag=True):
     jobs: list[Job]
 
@@ -176,6 +266,45 @@ class Subjects(Reply, frozen=True, tag=True):
 class Canceling(Reply, frozen=True, tag=True):
     job: JobId
     state: State
+
+
+class Forgotten(Reply, frozen=True, tag=True):
+    """The job is gone, or was never there."""
+
+    job: JobId
+
+
+class WorkerInfo(Struct, frozen=True):
+    """One worker and what it runs. `job` is told to its owner and to admins only, `owner` (a name) to admins."""
+
+    name: Short
+    state: Annotated[str, Meta(pattern=r"\A(starting|idle|running)\Z")]
+    device: Short = ""
+    model: Short = ""  # that it holds in memory
+    job: JobId | None = None
+    owner: Short = ""
+    kind: Short = ""
+    stage: Short = ""
+    step: Count = 0
+    steps: Count = 0
+    seconds_left: float | None = None  # of the stage
+
+
+class Status(Reply, frozen=True, tag=True):
+    """Answer to GetStatus. Counts are of everybody's jobs; `done`, `failed`, `canceled`: of those still in the store."""
+
+    server: Short
+    version: Short
+    uptime: float  # seconds
+    queued: Count
+    running: Count
+    done: Count
+    failed: Count
+    canceled: Count
+    sessions: Count
+    disk_free: Count  # bytes
+    store_bytes: Count  # that the files of all jobs take
+    workers: Annotated[list[WorkerInfo], Meta(max_length=MAX_WORKERS)] = []
 
 
 class PutHave(Reply, frozen=True, tag=True):
@@ -215,9 +344,13 @@ AnyReply = (
     | Snapshot
     | Event
     | Progress
+    | Preview
+    | Spec
     | Jobs
     | Subjects
     | Canceling
+    | Forgotten
+    | Status
     | PutHave
     | Chunk
     | Pong

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from motionbooth_protocol import client as client_module
+from motionbooth_protocol import dialogue
 from motionbooth_protocol.client import new_job_id
 from motionbooth_protocol.codec import encode
 from motionbooth_protocol.errors import OutOfSpace
@@ -115,7 +115,7 @@ def test_a_flipped_bit_is_never_taken_for_a_message_and_costs_no_job(backend: Ru
 def test_a_server_that_hangs_for_a_while_is_found_out_and_taken_up_again(
     backend: RunningBackend, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "_QUIET_SECONDS", 0.5)
+    monkeypatch.setattr(dialogue, "_QUIET_SECONDS", 0.5)
     following = Following(backend, "steps=20 pause=0.1", proxy.address, timeout=2.0)
     wait_until(lambda: len(following.progress) > 3)
     assert backend.process is not None
