@@ -16,7 +16,6 @@ from .jobs import TERMINAL_STATES, Blob, Job, JobSpec
 from .limits import CHUNK_BYTES, CHUNKS_IN_FLIGHT, MAX_BLOB_BYTES
 
 OnBytes = Callable[[int, int], None]  # bytes that are over, of how many
-OnPush = Callable[[messages.AnyReply, bytes | None], None]  # what the server sends of its own accord, and its payload
 
 
 def new_job_id() -> str:
@@ -84,19 +83,6 @@ class Client(Dialogue):
         """Have the job's events after `after_seq`, its progress and its previews sent to `on_push` in this session."""
         request = messages.Attach(id=0, job=job, after_seq=after_seq)
         return self._persist(lambda: self._ask(request, messages.Snapshot), self._timeout)
-
-    def listen(self, seconds: float) -> None:
-        """Let what is attached arrive for so long. Raises Unreachable where the session ended; connect begins another."""
-        self.connect()
-        deadline = time.monotonic() + seconds
-        try:
-            while (left := deadline - time.monotonic()) > 0 and self._receive(left) is not None:
-                pass
-            if time.monotonic() - self._heard_at > _QUIET_SECONDS:
-                self._ask(messages.Ping(id=0), messages.Pong)
-        except (Unreachable, NoSession):
-            self._drop_link()
-            raise
 
     def follow(
         self,

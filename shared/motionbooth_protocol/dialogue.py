@@ -30,6 +30,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # seconds between attempts to connect a
 
 ReplyType = TypeVar("ReplyType", bound=messages.Reply)
 Result = TypeVar("Result")
+OnPush = Callable[[messages.AnyReply, bytes | None], None]  # what the server sends of its own accord, and its payload
 
 
 class Dialogue:
@@ -37,7 +38,7 @@ class Dialogue:
 
     `timeout`: seconds for one answer, and for the first connection. `patience`: seconds for which a transfer, a
     submission or the following of a job goes on trying after the backend was last heard. `stop`: once set, waiting
-    raises Canceled.
+    raises Canceled. `on_push` hears events, progress and previews of all jobs that are attached, as they arrive.
     """
 
     def __init__(
@@ -47,12 +48,15 @@ class Dialogue:
         patience: float = 300.0,
         stop: threading.Event | None = None,
         name: str = "",
+        on_push: OnPush | None = None,
     ) -> None:
+        self.sessions = 0  # begun so far; in a new one nothing is attached
         self._connection = connection
         self._timeout = timeout
         self._patience = patience
         self._stop = stop or threading.Event()
         self._name = name
+        self._on_push = on_push
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._ids = itertools.count(1)
         self._link: Link | None = None
@@ -93,7 +97,21 @@ class Dialogue:
             except BaseException:
                 self._drop_link()
                 raise
+            self.sessions += 1
         return self._welcome
+
+    def listen(self, seconds: float) -> None:
+        """Let what is attached arrive for so long. Raises Unreachable or NoSession where the session ended."""
+        self.connect()
+        deadline = time.monotonic() + seconds
+        try:
+            while (left := deadline - time.monotonic()) > 0 and self._receive(left) is not None:
+                pass
+            if time.monotonic() - self._heard_at > _QUIET_SECONDS:
+                self._ask(messages.Ping(id=0), messages.Pong)
+        except (Unreachable, NoSession):
+            self._drop_link()
+            raise
 
     # For the client's own methods
 
@@ -183,6 +201,8 @@ class Dialogue:
             raise Unreachable(f"The backend at {self._connection.address} is stopping; jobs are kept. Start it again.")
         if isinstance(reply, messages.Error) and (reply.re == 0 or reply.re in numbers):
             raise by_code(reply.code)(reply.message)
+        if reply.re == 0 and self._on_push is not None:
+            self._on_push(reply, payload)
         return reply, payload
 
     def _connected(self) -> Link:
