@@ -74,7 +74,7 @@ def _train(spec: TrainSpec, blob_path: BlobPath, scratch: Path, reporter: Report
     learn(
         trainer,
         scratch / "checkpoint.pt",
-        lambda step, steps, note: reporter.progress("learning", step, steps, note),
+        lambda step, steps, losses: reporter.progress("learning", step, steps, f"loss {losses.total:.3f}"),
     )
     path = scratch / "subject.safetensors"
     save_subject(path, base.unet, _card(spec, base, settings))

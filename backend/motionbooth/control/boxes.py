@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -180,6 +181,22 @@ class AttentionControl:
         """Stop keeping them. One (B*F, cells, positions) for each layer, averaged over heads, with its gradient."""
         taken, self._watched, self._watched_cells = self._watched, [], None
         return taken
+
+    def watching_as_now(self) -> AbstractContextManager[None]:
+        """For layers that are computed a second time, later: in this context they are watched as they are now.
+
+        (Gradient checkpointing must do the second time all that it did the first.) What is seen is not kept.
+        """
+        return self._watching(self._watched_tokens, self._watched_cells)
+
+    @contextmanager
+    def _watching(self, tokens: list[int], cells: int | None) -> Iterator[None]:
+        before = self._watched_tokens, self._watched_cells, self._watched
+        self._watched_tokens, self._watched_cells, self._watched = tokens, cells, []
+        try:
+            yield
+        finally:
+            self._watched_tokens, self._watched_cells, self._watched = before
 
     def bias_for(self, query: Tensor) -> Tensor | None:
         """The bias for a query (B*F, heads, cells, d), in its dtype and on its device."""

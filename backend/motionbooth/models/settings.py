@@ -24,6 +24,15 @@ class TrainSettings(Struct, frozen=True, forbid_unknown_fields=True):
     expression over the UNet's module names) are the LoRA's; full fine-tuning learns everything. `placements`: how many
     times each picture is set into a frame, once as large as it can be and then anywhere and smaller, the subject down
     to the share `smallest` of the frame's height: a small base knows a subject only at the sizes that it has seen.
+
+    What the recipes of subject/recipes.py change: `region` (the loss on the subject's cells or on the whole picture),
+    `preserve` (what keeps the base what it is: ordinary clips; clips, or single pictures, of the subject's class;
+    nothing), `learned` (a regular expression over the UNet's parameter names: what full fine-tuning changes).
+
+    What changes only time and memory: `accumulate` batches of pictures and of clips make one step; `precision` of the
+    arithmetic on a GPU (a CPU computes in float32; what is learned is float32 everywhere); `recompute_layers`: gradient
+    checkpointing, a third slower, for a fraction of the memory. `validate_every` n steps the subject is filmed in
+    `validation_steps` steps, so that one can see it come (0: never).
     """
 
     steps: Positive
@@ -42,6 +51,14 @@ class TrainSettings(Struct, frozen=True, forbid_unknown_fields=True):
     weight_decay: float = 1e-2
     gradient_clip: float = 1.0
     checkpoint_every: Positive = 50
+    region: Literal["subject", "picture"] = "subject"
+    preserve: Literal["clips", "class-clips", "class-pictures", "nothing"] = "clips"
+    learned: str = ".*"
+    accumulate: Positive = 1
+    precision: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    recompute_layers: bool = False
+    validate_every: Annotated[int, Meta(ge=0)] = 0
+    validation_steps: Positive = 10
 
 
 class BaseSettings(Struct, frozen=True, forbid_unknown_fields=True):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from diffusers import DDPMScheduler
+from msgspec import Struct, structs
 from torch import Tensor, nn
 
 from ..control.boxes import level_grids
@@ -18,11 +20,24 @@ from ..sampling import shared_noise
 from .dataset import SubjectData
 from .losses import mask_cells, preservation_loss, stca_loss, subject_attention, subject_region_loss
 
-ACCUMULATED = 2  # one optimiser step = one image batch + one clip, their gradients averaged
+PHASES = 2  # each step learns from pictures and from clips, their gradients averaged
 
 
-class OnLoss(Protocol):
-    def __call__(self, step: int, steps: int, note: str) -> None: ...
+class StepLosses(Struct, frozen=True):
+    """The losses of one optimiser step: `total` as minimised, the parts before they are weighted.
+
+    None where a part was not asked for.
+    """
+
+    total: float
+    region: float
+    attention: float | None = None
+    preservation: float | None = None
+
+
+class OnStep(Protocol):
+    def __call__(self, step: int, steps: int, losses: StepLosses) -> None:
+        """`step` of `steps` are done. What it raises ends the training; its last checkpoint stays."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +47,14 @@ class Noisy:
     sample: Tensor
     timesteps: Tensor
     target: Tensor
+
+
+@dataclass(frozen=True)
+class Loss:
+    """`total` is to be minimised; `parts` are what it is made of, unweighted and without gradients, by name."""
+
+    total: Tensor
+    parts: dict[str, Tensor]
 
 
 def add_noise(schedule: DDPMScheduler, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Noisy:
@@ -44,21 +67,42 @@ def add_noise(schedule: DDPMScheduler, latents: Tensor, noise: Tensor, timesteps
 
 def image_loss(
     base: Base, settings: TrainSettings, noisy: Noisy, text: Tensor, masks: Tensor, positions: tuple[int, ...]
-) -> Tensor:
+) -> Loss:
     """Subject region loss and STCA loss of one batch of pictures (F = 1) with masks (B, 1, H, W)."""
     latent_size = (noisy.sample.shape[-2], noisy.sample.shape[-1])
     grid = level_grids(latent_size, levels=3)[-1]  # two halvings: (H / 32, W / 32) where a cell is 8 pixels
-    base.control.watch(positions, grid)
-    predicted = base.unet(noisy.sample, noisy.timesteps, text.expand(len(masks), -1, -1)).sample
-    attention = subject_attention(base.control.unwatch(), settings.stca_reduce)
-    region = subject_region_loss(predicted, noisy.target, mask_cells(masks, latent_size))
-    return settings.subject_weight * region + settings.stca_weight * stca_loss(attention, masks, grid)
+    if settings.stca_weight:
+        base.control.watch(positions, grid)
+    with arithmetic(base, settings):
+        predicted = base.unet(noisy.sample, noisy.timesteps, text.expand(len(masks), -1, -1)).sample.to(noisy.target)
+    layers = base.control.unwatch()
+    if settings.region == "subject":
+        region = subject_region_loss(predicted, noisy.target, mask_cells(masks, latent_size))
+    else:
+        region = preservation_loss(predicted, noisy.target)
+    total, parts = settings.subject_weight * region, {"region": region.detach()}
+    if settings.stca_weight:
+        attention = stca_loss(subject_attention(layers, settings.stca_reduce).to(noisy.target), masks, grid)
+        total, parts = total + settings.stca_weight * attention, {**parts, "attention": attention.detach()}
+    return Loss(total, parts)
 
 
-def clip_loss(base: Base, settings: TrainSettings, noisy: Noisy, text: Tensor) -> Tensor:
+def clip_loss(base: Base, settings: TrainSettings, noisy: Noisy, text: Tensor) -> Loss:
     """Preservation loss of ordinary clips."""
-    predicted = base.unet(noisy.sample, noisy.timesteps, text).sample
-    return settings.preservation_weight * preservation_loss(predicted, noisy.target)
+    with arithmetic(base, settings):
+        predicted = base.unet(noisy.sample, noisy.timesteps, text).sample.to(noisy.target)
+    loss = preservation_loss(predicted, noisy.target)
+    return Loss(settings.preservation_weight * loss, {"preservation": loss.detach()})
+
+
+def arithmetic(base: Base, settings: TrainSettings) -> AbstractContextManager[Any]:
+    """Where the UNet computes: in `settings.precision` on a GPU; in its weights' own precision on a CPU.
+
+    The losses are outside: in half precision they would lose what they are for.
+    """
+    if base.device.type == "cpu" or settings.precision == "float32":
+        return nullcontext()
+    return torch.autocast(base.device.type, getattr(torch, settings.precision))
 
 
 class Trainer:
@@ -71,41 +115,60 @@ class Trainer:
     def __init__(self, base: Base, settings: TrainSettings, data: SubjectData, seed: int) -> None:
         self.base, self.settings, self.data = base, settings, data
         self.step = 0
+        self.history: list[StepLosses] = []
         self._schedule = DDPMScheduler.from_config(base.scheduler.config)
         self._generator = torch.Generator().manual_seed(seed)
         self._learned: dict[str, nn.Parameter] = {
             name: parameter for name, parameter in base.unet.named_parameters() if parameter.requires_grad
         }
+        # Fused: one pass over the weights instead of a dozen, and no copies of them.
         self._optimizer = torch.optim.AdamW(
-            self._learned.values(), lr=settings.learning_rate, eps=1e-8, weight_decay=settings.weight_decay
+            self._learned.values(), settings.learning_rate, eps=1e-8, weight_decay=settings.weight_decay, fused=True
         )
+        # Gradients of float16 are scaled up, or the small ones would be zero. Otherwise this does nothing.
+        on_gpu = base.device.type != "cpu"
+        self._scaler = torch.amp.GradScaler(base.device.type, enabled=on_gpu and settings.precision == "float16")
 
-    def take_step(self) -> float:
-        """One optimiser step. Returns the mean of the losses."""
-        losses = [loss / ACCUMULATED for loss in self._backward_each()]
+    def take_step(self) -> StepLosses:
+        """One optimiser step. Returns the means of its losses."""
+        share = PHASES * self.settings.accumulate
+        total, parts = 0.0, {"region": 0.0}
+        for loss in self._losses():
+            self._scaler.scale(loss.total / share).backward()
+            total += loss.total.item() / share
+            for name, part in loss.parts.items():
+                parts[name] = parts.get(name, 0.0) + part.item() / self.settings.accumulate
+        self._scaler.unscale_(self._optimizer)
         nn.utils.clip_grad_norm_(self._learned.values(), self.settings.gradient_clip)
-        self._optimizer.step()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
         self._optimizer.zero_grad()
         self.step += 1
-        return sum(losses)
+        self.history.append(StepLosses(total, **parts))
+        return self.history[-1]
 
-    def _backward_each(self) -> Iterator[float]:
-        for loss in self._losses():
-            (loss / ACCUMULATED).backward()
-            yield loss.item()
-
-    def _losses(self) -> Iterator[Tensor]:
+    def _losses(self) -> Iterator[Loss]:
         """Lazily, so that one graph is freed before the next is made."""
+        for _ in range(self.settings.accumulate):
+            yield self._picture_loss()
+            if len(self.data.clips):
+                yield self._clip_loss()
+
+    def _picture_loss(self) -> Loss:
         data, settings = self.data, self.settings
         chosen = self._permutation(len(data.mean))[: settings.image_batch]
         latents = data.mean[chosen] + data.std[chosen] * self._normal(data.mean[chosen].shape)
         noisy = self._at_random_times(latents, self._normal(latents.shape))
-        yield image_loss(self.base, settings, noisy, data.text, data.masks[chosen], data.positions)
-        if len(data.clips):
-            chosen = self._permutation(len(data.clips))[:1]
-            noise = shared_noise(data.clips[chosen].shape, self.base.settings.shared_noise, self._generator)
-            noisy = self._at_random_times(data.clips[chosen], noise.to(data.clips))
-            yield clip_loss(self.base, settings, noisy, data.clip_text[chosen])
+        return image_loss(self.base, settings, noisy, data.text, data.masks[chosen], data.positions)
+
+    def _clip_loss(self) -> Loss:
+        data = self.data
+        # Single pictures to be preserved come as many at once as the subject's own.
+        batch = self.settings.image_batch if data.clips.shape[2] == 1 else 1
+        chosen = self._permutation(len(data.clips))[:batch]
+        noise = shared_noise(data.clips[chosen].shape, self.base.settings.shared_noise, self._generator)
+        noisy = self._at_random_times(data.clips[chosen], noise.to(data.clips))
+        return clip_loss(self.base, self.settings, noisy, data.clip_text[chosen])
 
     def _at_random_times(self, latents: Tensor, noise: Tensor) -> Noisy:
         count = self._schedule.config.num_train_timesteps
@@ -122,8 +185,10 @@ class Trainer:
         """Write everything that the next step depends on, at once or not at all."""
         state = {
             "step": self.step,
+            "history": [structs.astuple(losses) for losses in self.history],
             "learned": {name: parameter.detach() for name, parameter in self._learned.items()},
             "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
             "generator": self._generator.get_state(),
         }
         scratch = path.with_name(path.name + ".part")
@@ -137,17 +202,19 @@ class Trainer:
             for name, value in state["learned"].items():
                 self._learned[name].copy_(value)
         self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
         self._generator.set_state(state["generator"].cpu())
+        self.history = [StepLosses(*losses) for losses in state["history"]]
         self.step = state["step"]
 
 
-def learn(trainer: Trainer, checkpoint: Path, on_loss: OnLoss) -> None:
+def learn(trainer: Trainer, checkpoint: Path, on_step: OnStep) -> None:
     """Train to the end, from `checkpoint` where there is one, and leave it behind while on the way."""
     settings = trainer.settings
     if checkpoint.exists():
         trainer.load(checkpoint)
     while trainer.step < settings.steps:
-        loss = trainer.take_step()
+        losses = trainer.take_step()
         if trainer.step % settings.checkpoint_every == 0 and trainer.step < settings.steps:
             trainer.save(checkpoint)
-        on_loss(trainer.step, settings.steps, f"loss {loss:.3f}")
+        on_step(trainer.step, settings.steps, losses)

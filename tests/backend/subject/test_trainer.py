@@ -14,7 +14,7 @@ from diffusers import DDPMScheduler
 from motionbooth.models.registry import Base, load_base
 from motionbooth.models.sources import Source
 from motionbooth.subject.dataset import SubjectData
-from motionbooth.subject.trainer import Noisy, Trainer, add_noise, clip_loss, image_loss, learn
+from motionbooth.subject.trainer import Noisy, StepLosses, Trainer, add_noise, clip_loss, image_loss, learn
 from motionbooth.subject.weights import add_lora
 from torch import nn
 
@@ -41,7 +41,7 @@ def test_losses_gradients_and_update_of_one_step_are_the_authors(tiny: Base, gol
     settings = tiny.settings.full
     tiny.unet.requires_grad_(True)
     noisy, text = recorded(arrays, tiny, "img")
-    loss = image_loss(tiny, settings, noisy, text[:1], masks_of(arrays), POSITIONS)
+    loss = image_loss(tiny, settings, noisy, text[:1], masks_of(arrays), POSITIONS).total
     assert loss.item() == pytest.approx(values["f64"]["img"]["loss_total"], rel=1e-6)
     (loss / 2).backward()
     parameters = dict(tiny.unet.named_parameters())
@@ -50,7 +50,7 @@ def test_losses_gradients_and_update_of_one_step_are_the_authors(tiny: Base, gol
     }
 
     noisy, text = recorded(arrays, tiny, "vid")
-    loss = clip_loss(tiny, settings, noisy, text)
+    loss = clip_loss(tiny, settings, noisy, text).total
     assert loss.item() == pytest.approx(values["f64"]["vid"]["loss"], rel=1e-6)
     (loss / 2).backward()
 
@@ -88,7 +88,7 @@ def lora_weights(base: Base) -> dict[str, torch.Tensor]:
     return {name: parameter.detach() for name, parameter in base.unet.named_parameters() if parameter.requires_grad}
 
 
-def ignore(step: int, steps: int, note: str) -> None:
+def ignore(step: int, steps: int, losses: StepLosses) -> None:
     pass
 
 
@@ -109,7 +109,7 @@ def test_a_training_broken_off_and_resumed_ends_with_the_same_weights(
             base.unet.requires_grad_(True)
         return Trainer(base, settings, random_data(base), seed=7)
 
-    def switch_off(step: int, steps: int, note: str) -> None:
+    def switch_off(step: int, steps: int, losses: StepLosses) -> None:
         if step == 2:
             raise Power
 
@@ -130,5 +130,5 @@ def test_learning_lowers_the_loss_on_the_subject(tiny_single: Base) -> None:
     settings = msgspec.structs.replace(tiny.settings.lora, learning_rate=1e-2, rank=8)
     add_lora(tiny.unet, settings.rank, settings.layers, seed=0)
     trainer = Trainer(tiny, settings, random_data(tiny), seed=0)
-    losses = [trainer.take_step() for _ in range(12)]
+    losses = [trainer.take_step().total for _ in range(12)]
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
