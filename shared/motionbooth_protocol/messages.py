@@ -291,7 +291,7 @@ class WorkerInfo(Struct, frozen=True):
 
 
 class Status(Reply, frozen=True, tag=True):
-    """Answer to GetStatus. Counts are of everybody's jobs; `done`, `failed`, `canceled`: of those still in the store."""
+    """Answer to GetStatus. Counts of everybody's jobs, ended ones as far as the store still has them."""
 
     server: Short
     version: Short
