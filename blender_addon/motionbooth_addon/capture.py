@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 import bpy
 import numpy as np
 
-from . import compat, projection
+from . import compat, projection, warnings
 from ._protocol.errors import InvalidInput
 from ._protocol.limits import MAX_FRAMES, MAX_SUBJECTS
 from ._protocol.motion import Box, CameraPath, Shot, SubjectTrack, scene_times
 from .projection import Array, Edges, View
+from .warnings import Concern
 
 # Corners of a cube of 1 unit to each side, and its edges as pairs of corners that differ in one coordinate.
 CUBE = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], dtype=float)
@@ -31,11 +32,41 @@ UNSEEN_TYPES = {"CAMERA", "LIGHT", "LIGHT_PROBE", "SPEAKER"}
 
 
 @dataclass(frozen=True)
+class Seen:
+    """A subject at one moment: its box on screen, None where it is out of the frame, or `behind` the camera."""
+
+    box: Box | None
+    behind: bool = False
+
+
+NOWHERE = Seen(None)
+
+
+@dataclass(frozen=True)
+class Motion:
+    """What moves in a shot, at moments spread evenly over its frame range.
+
+    moments: scene frames with fractions. sights: for each subject of the scene, at each moment. camera: its path there.
+    concerns: what of the camera's move cannot be followed.
+    """
+
+    moments: list[float]
+    sights: list[list[Seen]]
+    camera: CameraPath
+    concerns: list[Concern]
+
+
+@dataclass(frozen=True)
 class Reading:
-    """A shot as the scene has it, and what the animator should know about it, one sentence each."""
+    """A shot as the scene has it, and what the animator should know about it."""
 
     shot: Shot
-    warnings: list[str] = field(default_factory=list)
+    concerns: list[Concern] = field(default_factory=list)
+
+    @property
+    def warnings(self) -> list[str]:
+        """The concerns as sentences."""
+        return [concern.sentence for concern in self.concerns]
 
 
 def has_shot(scene: bpy.types.Scene) -> bool:
@@ -46,14 +77,8 @@ def has_shot(scene: bpy.types.Scene) -> bool:
 def read_shot(scene: bpy.types.Scene, model_frames: int) -> Reading:
     """Sample the scene at `model_frames` moments spread over its frame range. Raises InvalidInput."""
     check_scene(scene)
-    if not 2 <= model_frames <= MAX_FRAMES:
-        raise InvalidInput(f"A shot is sampled at 2 to {MAX_FRAMES} model frames, got {model_frames}.")
+    motion = read_motion(scene, model_frames)
     settings = scene.motionbooth
-    times = scene_times(scene.frame_start, scene.frame_end, model_frames)
-    moments, every = _between(times)
-    views, pan = _watch_camera(scene, moments)
-    tracks = _watch_subjects(scene, times, views[::every])
-    camera, warnings = _camera(settings, views, moments, every, pan[::every])
     shot = Shot(
         name=settings.name or scene.name,
         frame_start=scene.frame_start,
@@ -61,10 +86,38 @@ def read_shot(scene: bpy.types.Scene, model_frames: int) -> Reading:
         fps=scene.render.fps / scene.render.fps_base,
         width=render_size(scene)[0],
         height=render_size(scene)[1],
-        camera=camera,
-        subjects=[_track(subject, boxes) for subject, boxes in zip(settings.subjects, tracks, strict=True)],
+        camera=motion.camera,
+        subjects=[_track(subject, sights) for subject, sights in zip(settings.subjects, motion.sights, strict=True)],
     )
-    return Reading(shot, warnings + [w for track in shot.subjects for w in _out_of_frame(track, times)])
+    return Reading(shot, concerns(scene, motion))
+
+
+def read_motion(scene: bpy.types.Scene, frames: int) -> Motion:
+    """Boxes and camera path at `frames` moments. A subject without an object is nowhere. Raises InvalidInput."""
+    check_frame(scene)
+    if not 2 <= frames <= MAX_FRAMES:
+        raise InvalidInput(f"A shot is sampled at 2 to {MAX_FRAMES} model frames, got {frames}.")
+    times = scene_times(scene.frame_start, scene.frame_end, frames)
+    moments, every = _between(times)
+    views, pan = _watch_camera(scene, moments)
+    sights = _watch_subjects(scene, times, views[::every])
+    camera, of_camera = _camera(scene.motionbooth, views, moments, every, pan[::every])
+    return Motion(times, sights, camera, of_camera)
+
+
+def concerns(scene: bpy.types.Scene, motion: Motion, every: int = 1) -> list[Concern]:
+    """What a model cannot follow of the shot, where every `every`-th moment of `motion` is one of its frames."""
+    of_subjects = [
+        concern
+        for subject, sights in zip(scene.motionbooth.subjects, motion.sights, strict=True)
+        for concern in warnings.track_concerns(
+            subject.name,
+            [seen.box for seen in sights[::every]],
+            [seen.behind for seen in sights[::every]],
+            motion.moments[::every],
+        )
+    ]
+    return motion.concerns + of_subjects
 
 
 def render_size(scene: bpy.types.Scene) -> tuple[int, int]:
@@ -84,21 +137,27 @@ def camera_at(scene: bpy.types.Scene, moment: float) -> bpy.types.Object:
 
 def check_scene(scene: bpy.types.Scene) -> None:
     """Raises InvalidInput for what can be seen without reading the scene's animation."""
+    check_frame(scene)
     where = f'Scene "{scene.name}"'
-    if scene.frame_end <= scene.frame_start:
-        raise InvalidInput(
-            f"{where} has a frame range of one frame ({scene.frame_start}); set its end frame after its start frame."
-        )
     if not scene.motionbooth.subjects:
         raise InvalidInput(f"{where} has no subject; add one to its MotionBooth subjects and choose its object.")
     if len(scene.motionbooth.subjects) > MAX_SUBJECTS:
         raise InvalidInput(
             f"{where} has more than {MAX_SUBJECTS} subjects, the most that a shot may have; remove some."
         )
-    for camera in _cameras(scene):
-        _check_camera(camera, where)
     for subject in scene.motionbooth.subjects:
         _check_subject(subject, where)
+
+
+def check_frame(scene: bpy.types.Scene) -> None:
+    """Raises InvalidInput where there is no range or no camera, whatever the subjects are."""
+    where = f'Scene "{scene.name}"'
+    if scene.frame_end <= scene.frame_start:
+        raise InvalidInput(
+            f"{where} has a frame range of one frame ({scene.frame_start}); set its end frame after its start frame."
+        )
+    for camera in _cameras(scene):
+        _check_camera(camera, where)
 
 
 def _check_camera(camera: bpy.types.Object | None, where: str) -> None:
@@ -177,22 +236,23 @@ def _watch_camera(scene: bpy.types.Scene, moments: list[float]) -> tuple[list[Vi
         for moment in moments:
             bare.camera = camera_at(scene, moment)
             depsgraph = _at(bare, moment)
-            views.append(_view(scene, bare.camera, depsgraph))
+            views.append(view_of(scene, bare.camera, depsgraph))
             pan.append(tuple(bare.evaluated_get(depsgraph).motionbooth.pan))
     return views, pan
 
 
-def _watch_subjects(scene: bpy.types.Scene, times: list[float], views: list[View]) -> list[list[Box | None]]:
-    """For each subject its box at each of the model's frames."""
-    parts = [set(with_geometry(subject.object)) for subject in scene.motionbooth.subjects]
-    boxes: list[list[Box | None]] = [[] for _ in parts]
+def _watch_subjects(scene: bpy.types.Scene, times: list[float], views: list[View]) -> list[list[Seen]]:
+    """What is seen of each subject at each moment."""
+    things = [subject.object for subject in scene.motionbooth.subjects]
+    parts = [set(with_geometry(thing)) if thing else set() for thing in things]
+    sights: list[list[Seen]] = [[] for _ in parts]
     with _bare_scene(scene, set().union(*map(_needed, parts))) as bare:
         for moment, view in zip(times, views, strict=True):
             bare.camera = camera_at(scene, moment)
             depsgraph = _at(bare, moment)
-            for of_subject, track in zip(parts, boxes, strict=True):
-                track.append(_box(of_subject, depsgraph, view))
-    return boxes
+            for of_subject, track in zip(parts, sights, strict=True):
+                track.append(look(of_subject, depsgraph, view))
+    return sights
 
 
 def _at(bare: bpy.types.Scene, moment: float) -> bpy.types.Depsgraph:
@@ -201,7 +261,7 @@ def _at(bare: bpy.types.Scene, moment: float) -> bpy.types.Depsgraph:
     return bare.view_layers[0].depsgraph
 
 
-def _view(scene: bpy.types.Scene, camera: bpy.types.Object, depsgraph: bpy.types.Depsgraph) -> View:
+def view_of(scene: bpy.types.Scene, camera: bpy.types.Object, depsgraph: bpy.types.Depsgraph) -> View:
     width, height = render_size(scene)
     seeing = camera.evaluated_get(depsgraph)
     matrix = seeing.calc_matrix_camera(
@@ -224,8 +284,8 @@ def _needed(parts: set[bpy.types.Object]) -> set[bpy.types.Object]:
     return parts.union(child for part in instancers for child in part.children_recursive)
 
 
-def _box(parts: set[bpy.types.Object], depsgraph: bpy.types.Depsgraph, view: View) -> Box | None:
-    """Where the camera sees the objects' evaluated geometry, instances included; None where it does not."""
+def look(parts: set[bpy.types.Object], depsgraph: bpy.types.Depsgraph, view: View) -> Seen:
+    """Where the camera sees the objects' evaluated geometry, instances included."""
     points, edges, count = [], [], 0
     for instance in depsgraph.object_instances:
         owner = instance.parent if instance.is_instance else instance.object
@@ -237,8 +297,9 @@ def _box(parts: set[bpy.types.Object], depsgraph: bpy.types.Depsgraph, view: Vie
         edges.append(joints + count)
         count += len(corners)
     if not count:
-        return None
-    return projection.screen_box(np.concatenate(points), np.concatenate(edges), view)
+        return NOWHERE
+    box = projection.screen_box(np.concatenate(points), np.concatenate(edges), view)
+    return Seen(box, box is None and projection.is_behind(np.concatenate(points), view))
 
 
 def _outline(shape: bpy.types.Object) -> tuple[Array, Edges]:
@@ -265,19 +326,16 @@ def _outline(shape: bpy.types.Object) -> tuple[Array, Edges]:
 
 def _camera(
     settings: bpy.types.PropertyGroup, views: list[View], moments: list[float], every: int, pan: list[tuple[float, ...]]
-) -> tuple[CameraPath, list[str]]:
+) -> tuple[CameraPath, list[Concern]]:
     """The shot's camera path, measured or drawn, and what it cannot carry over."""
     if settings.camera_mode == "DRAWN":
         return projection.camera_path(np.array(pan)), []
     measured = projection.travel(views, settings.background_distance)
-    warnings = projection.warnings(measured)
-    if measured.cuts:
-        frame = math.floor(moments[measured.cuts[0]])
-        warnings.append(f"The camera jumps at frame {frame}; a clip is one take, so end the shot before it.")
-    return projection.camera_path(measured.offsets[::every]), warnings
+    return projection.camera_path(measured.offsets[::every]), warnings.camera_concerns(measured, moments)
 
 
-def _track(subject: bpy.types.PropertyGroup, boxes: list[Box | None]) -> SubjectTrack:
+def _track(subject: bpy.types.PropertyGroup, sights: list[Seen]) -> SubjectTrack:
+    boxes = [seen.box for seen in sights]
     if not any(boxes):
         raise InvalidInput(
             f'Subject "{subject.name}" is outside the camera\'s view in every frame of the shot; move '
@@ -290,13 +348,3 @@ def _track(subject: bpy.types.PropertyGroup, boxes: list[Box | None]) -> Subject
         weights=subject.weights or None,
         boxes=boxes,
     )
-
-
-def _out_of_frame(track: SubjectTrack, times: list[float]) -> list[str]:
-    missing = [moment for moment, box in zip(times, track.boxes, strict=True) if box is None]
-    if not missing:
-        return []
-    return [
-        f'Subject "{track.name}" is outside the frame in {len(missing)} of {len(times)} model frames '
-        f"(first near frame {missing[0]:.0f}, last near frame {missing[-1]:.0f}); it will not be seen there."
-    ]

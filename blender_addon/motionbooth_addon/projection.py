@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -20,10 +21,6 @@ Edges = npt.NDArray[np.integer]
 
 MIN_EXTENT = 1e-4  # share of the frame: what is seen edge-on, or is a single point, still needs a box with an area
 FAR_OUTSIDE = 100.0  # shares of the frame: the contract's bound on a coordinate
-
-ROLL_LIMIT_DEGREES = 3.0
-ZOOM_LIMIT = 0.05  # share by which the background may grow or shrink
-PARALLAX_LIMIT = 0.05  # share of the frame by which things twice as far away may lag behind the background
 
 
 @dataclass(frozen=True)
@@ -38,19 +35,25 @@ class View:
     world_to_view: Array
     projection: Array
 
+    @cached_property
+    def view_to_world(self) -> Array:
+        return np.linalg.inv(self.world_to_view)
+
 
 @dataclass(frozen=True)
 class Travel:
     """What a camera does over T moments, measured on a background at one distance.
 
     offsets: (T, 2) how far it has travelled, shares of the frame, right and down positive; the first is (0, 0).
-    zoom: (T,) by which factor the background has grown. roll: (T,) degrees turned about the line of sight.
+    zoom: (T,) by which factor the background has grown; lens: (T,) by which of it the lens has made things grow.
+    roll: (T,) degrees turned about the line of sight.
     lag: (T, 2) how much less than `offsets` things twice as far away have moved (parallax).
     cuts: moments at which the view jumps so far that there is nothing to measure from.
     """
 
     offsets: Array
     zoom: Array
+    lens: Array
     roll: Array
     lag: Array
     cuts: list[int]
@@ -69,6 +72,12 @@ def screen_box(points: Array, edges: Edges, view: View) -> Box | None:
     if not ahead.all():
         seen = np.concatenate([seen, _near_crossings(clip, depth, edges)])
     return _bounds(to_shares(seen)) if len(seen) else None
+
+
+def is_behind(points: Array, view: View) -> bool:
+    """Whether all of the world `points` (N, 3) lie before the near plane."""
+    clip = to_clip(points, view)
+    return bool((clip[:, 2] + clip[:, 3] <= 0).all())
 
 
 def to_clip(points: Array, view: View) -> Array:
@@ -114,6 +123,7 @@ def travel(views: Sequence[View], distance: float) -> Travel:
     return Travel(
         offsets=_summed(np.array([step.offset for step in kept]).reshape(-1, 2)),
         zoom=np.exp(_summed(np.log([step.zoom for step in kept]))),
+        lens=np.exp(_summed(np.log([step.lens for step in kept]))),
         roll=_summed(np.array([step.roll for step in kept])),
         lag=_summed(np.array([step.lag for step in kept]).reshape(-1, 2)),
         cuts=cuts,
@@ -125,77 +135,52 @@ def camera_path(offsets: Array) -> CameraPath:
     return CameraPath([Offset(float(dx), float(dy)) for dx, dy in offsets - offsets[0]])
 
 
-def warnings(travel: Travel) -> list[str]:
-    """What this camera does and a shift of the picture cannot follow, one sentence each for the animator."""
-    found = []
-    roll = _farthest(travel.roll)
-    if abs(roll) > ROLL_LIMIT_DEGREES:
-        found.append(
-            f"The camera rolls by {abs(roll):.0f} degrees; the film can slide but not turn, so it will stay level."
-        )
-    zoom = float(np.exp(_farthest(np.log(travel.zoom))))
-    if abs(np.log(zoom)) > np.log1p(ZOOM_LIMIT):
-        change = "grows" if zoom > 1 else "shrinks"
-        found.append(
-            f"The camera zooms or moves in depth: the background {change} to {zoom:.0%} of its size, and the film's "
-            "will stay as it is; boxes follow the zoom."
-        )
-    lag = float(np.abs(travel.lag).max())
-    if lag > PARALLAX_LIMIT:
-        found.append(
-            f"The camera moves sideways: things at twice the background distance lag behind by {lag:.0%} of the "
-            "frame, and the film's background slides as one flat picture; check the background distance."
-        )
-    return found
-
-
 @dataclass(frozen=True)
 class _Step:
     """From one view to the next: see Travel."""
 
     offset: tuple[float, float] = (0.0, 0.0)
     zoom: float = 1.0
+    lens: float = 1.0
     roll: float = 0.0
     lag: tuple[float, float] = (0.0, 0.0)
 
 
+PROBE = 0.01  # share of the frame: a second point beside the middle shows growth and turning
+PROBES = np.array([(0.5, 0.5), (0.5 + PROBE, 0.5), (0.5, 0.5)])
+PROBE_DISTANCES = np.array([1.0, 1.0, 2.0])  # of the background's
+
+
 def _step(before: View, after: View, distance: float) -> _Step | None:
-    probe = 0.01  # share of the frame: a second point beside the middle shows growth and turning
-    near = _seen_again(before, after, [(0.5, 0.5), (0.5 + probe, 0.5)], distance)
-    far = _seen_again(before, after, [(0.5, 0.5)], 2 * distance)
-    if near is None or far is None:
+    seen = _seen_again(before, after, PROBES, PROBE_DISTANCES * distance)
+    if seen is None:
         return None
-    middle, beside = near
+    middle, beside, far = seen
     right = (beside - middle) * (after.projection[1, 1] / after.projection[0, 0], 1)  # in units of the frame's height
-    was = probe * before.projection[1, 1] / before.projection[0, 0]
+    was = PROBE * before.projection[1, 1] / before.projection[0, 0]
     return _Step(
         offset=(float(0.5 - middle[0]), float(0.5 - middle[1])),
         zoom=float(np.hypot(*right) / was),
+        lens=float(after.projection[1, 1] / before.projection[1, 1]),
         roll=float(np.degrees(np.arctan2(right[1], right[0]))),
-        lag=(float(far[0, 0] - middle[0]), float(far[0, 1] - middle[1])),
+        lag=(float(far[0] - middle[0]), float(far[1] - middle[1])),
     )
 
 
-def _seen_again(before: View, after: View, shares: list[tuple[float, float]], distance: float) -> Array | None:
-    """Where points that `before` sees at `shares` and at `distance` are for `after`: (N, 2), None if behind it."""
-    world = np.array([_unproject(before, share, distance) for share in shares])
-    clip = to_clip(world, after)
+def _seen_again(before: View, after: View, shares: Array, distances: Array) -> Array | None:
+    """Where points that `before` sees at `shares` (N, 2), `distances` (N,) away, are for `after`: (N, 2) or None."""
+    clip = to_clip(_unproject(before, shares, distances), after)
     return to_shares(clip) if (clip[:, 3] > 1e-9).all() else None
 
 
-def _unproject(view: View, share: tuple[float, float], distance: float) -> Array:
-    """The world point (3,) at `share` of the frame, `distance` in front of the camera (along its line of sight)."""
-    ndc = np.array([2 * share[0] - 1, 1 - 2 * share[1]])
-    rows = view.projection[:2] - ndc[:, None] * view.projection[3]  # (2, 4): rows . (x, y, -distance, 1) = 0
-    across = np.linalg.solve(rows[:, :2], rows[:, 2] * distance - rows[:, 3])
-    local = np.array([across[0], across[1], -distance, 1.0])
-    return (np.linalg.inv(view.world_to_view) @ local)[:3]
+def _unproject(view: View, shares: Array, distances: Array) -> Array:
+    """World points (N, 3) at `shares` (N, 2) of the frame, `distances` (N,) ahead along the line of sight."""
+    ndc = np.stack([2 * shares[:, 0] - 1, 1 - 2 * shares[:, 1]], axis=1)
+    rows = view.projection[:2] - ndc[:, :, None] * view.projection[3]  # (N, 2, 4): rows . (x, y, -distance, 1) = 0
+    across = np.linalg.solve(rows[:, :, :2], (rows[:, :, 2] * distances[:, None] - rows[:, :, 3])[:, :, None])[:, :, 0]
+    local = np.concatenate([across, -distances[:, None], np.ones((len(across), 1))], axis=1)
+    return (local @ view.view_to_world.T)[:, :3]
 
 
 def _summed(steps: Array) -> Array:
     return np.concatenate([np.zeros((1, *steps.shape[1:])), np.cumsum(steps, axis=0)])
-
-
-def _farthest(values: Array) -> float:
-    """The value farthest from 0."""
-    return float(values[np.abs(values).argmax()])

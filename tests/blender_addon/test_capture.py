@@ -282,7 +282,7 @@ def test_a_subject_behind_the_camera_is_out_of_frame_and_said_so(
     boxes = reading.shot.subjects[0].boxes
     assert boxes[0] is not None
     assert boxes[-1] is None
-    assert '"Imp" is outside the frame' in reading.warnings[0]
+    assert '"Imp" is behind the camera' in reading.warnings[0]
 
 
 def path_of(scene: Any, frames: int = FRAMES) -> np.ndarray:

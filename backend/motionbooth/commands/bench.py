@@ -19,3 +19,27 @@ def control(
     from motionbooth.bench.measures import publish
 
     publish(bench_control(pictures), json_file)
+
+
+@bench.command()
+def extension(json_file: JsonFile = None) -> None:
+    """What the extension costs in Blender, and how exactly it reads a shot; needs the bpy module."""
+    from motionbooth.bench.extension import bench_extension
+    from motionbooth.bench.measures import publish
+
+    publish(bench_extension(), json_file)
+
+
+@bench.command()
+def training(
+    json_file: JsonFile = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Iterations of each kind; the figures are medians.")] = 5,
+    large: Annotated[
+        bool, typer.Option(help="Latents of 40 x 72 cells instead of 20 x 36: five times as long.")
+    ] = False,
+) -> None:
+    """What learning a subject costs beyond the network's own time, and how much memory."""
+    from motionbooth.bench.measures import publish
+    from motionbooth.bench.training import LATENTS, bench_training
+
+    publish(bench_training(rounds, (40, 72) if large else LATENTS), json_file)
