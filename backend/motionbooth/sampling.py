@@ -19,6 +19,7 @@ from .control.prompt import prompt_tokens
 from .models.registry import Base
 
 OnStep = Callable[[int, int], None]  # (steps done, steps in all); whatever it raises ends the run
+OnEstimate = Callable[[Tensor], None]  # after each step: what the model now takes for the clean latents
 
 
 @torch.no_grad()
@@ -31,6 +32,7 @@ def denoise(
     plans: Sequence[StepPlan],
     pick: Pick,
     on_step: OnStep,
+    on_estimate: OnEstimate | None = None,
 ) -> Tensor:
     """Noise to clean latents, both (B, C, F, h, w), in one step for each plan.
 
@@ -53,8 +55,11 @@ def denoise(
             if guided:
                 without, with_text = noise.chunk(2)
                 noise = without + guidance * (with_text - without)
-            latents = base.scheduler.step(noise, t, latents).prev_sample
+            stepped = base.scheduler.step(noise, t, latents)
+            latents = stepped.prev_sample
             on_step(step + 1, len(plans))
+            if on_estimate is not None:
+                on_estimate(stepped.pred_original_sample)
     finally:
         base.control.clear()
     return latents
@@ -85,7 +90,7 @@ def initial_noise(base: Base, generator: torch.Generator, batch: int = 1) -> Ten
     return shared_noise(shape, base.settings.shared_noise, generator).to(base.device, base.dtype)
 
 
-def film(base: Base, spec: GenerateSpec, on_step: OnStep) -> Tensor:
+def film(base: Base, spec: GenerateSpec, on_step: OnStep, on_estimate: OnEstimate | None = None) -> Tensor:
     """The clip of a shot: uint8 (F, H, W, 3), RGB, at the model's own size and number of frames.
 
     Raises InvalidInput for a shot or prompt that does not fit.
@@ -100,9 +105,8 @@ def film(base: Base, spec: GenerateSpec, on_step: OnStep) -> Tensor:
     latents = initial_noise(base, generator)
     conditional, unconditional = base.embed([spec.prompt]), base.embed([spec.negative_prompt])
     guidance = settings.guidance if spec.guidance is None else spec.guidance
-    latents = denoise(
-        base, latents, conditional, unconditional, guidance, plan_shot(base, spec), random_pick(generator), on_step
-    )
+    plans, pick = plan_shot(base, spec), random_pick(generator)
+    latents = denoise(base, latents, conditional, unconditional, guidance, plans, pick, on_step, on_estimate)
     return decode(base, latents)[0]
 
 

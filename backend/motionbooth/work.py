@@ -8,17 +8,20 @@ from typing import Protocol
 
 import msgspec
 import torch
+from motionbooth_protocol.errors import Canceled
 from motionbooth_protocol.jobs import GenerateSpec, JobSpec, TrainSpec
 
 from .models.registry import Base, load_base
 from .models.settings import TrainSettings
 from .models.sources import source_named
+from .previews import Previewer, Show
 from .sampling import film
 from .subject.dataset import gather_data, read_pictures
 from .subject.ordinary import ordinary_clips
 from .subject.trainer import Trainer, learn
-from .subject.weights import SubjectCard, add_lora, load_subject, save_subject
+from .subject.weights import SubjectCard, add_lora, save_subject
 from .video import spread_evenly, write_clip
+from .warm import WarmBase
 
 BlobPath = Callable[[str], Path]
 
@@ -34,19 +37,34 @@ class Reporter(Protocol):
         """
 
 
-def run(spec: JobSpec, blob_path: BlobPath, scratch: Path, reporter: Reporter) -> dict[str, Path]:
+def run(
+    spec: JobSpec,
+    blob_path: BlobPath,
+    scratch: Path,
+    reporter: Reporter,
+    warm: WarmBase | None = None,
+    show: Show | None = None,
+) -> dict[str, Path]:
     """Carry a job out. Returns the finished files inside `scratch` by role: {"subject": ...} or {"clip": ...}.
 
     `blob_path` gives the file of an uploaded blob by its sha256. `scratch` is the job's own folder and outlives the
     attempt: training keeps its checkpoint there, and a later attempt goes on from it to the same result. Same spec,
-    same machine: same bytes.
+    same machine: same bytes. `warm` keeps the base model from one filming to the next; `show` gets previews.
 
     Raises InvalidInput (a picture, prompt or model that cannot be used, in a sentence that says what to change),
     NotFound (an unknown model), and whatever `reporter.progress` raises.
     """
+    warm = warm or WarmBase()
     if isinstance(spec, TrainSpec):
+        warm.drop()  # learning needs all the memory there is
         return {"subject": _train(spec, blob_path, scratch, reporter)}
-    return {"clip": _generate(spec, blob_path, scratch, reporter)}
+    try:
+        return {"clip": _generate(spec, blob_path, scratch, reporter, warm, show)}
+    except Canceled:
+        raise
+    except Exception:
+        warm.drop()  # after a fault, of memory perhaps, the next job begins with nothing of this one
+        raise
 
 
 def _train(spec: TrainSpec, blob_path: BlobPath, scratch: Path, reporter: Reporter) -> Path:
@@ -104,12 +122,18 @@ def _card(spec: TrainSpec, base: Base, settings: TrainSettings) -> SubjectCard:
     )
 
 
-def _generate(spec: GenerateSpec, blob_path: BlobPath, scratch: Path, reporter: Reporter) -> Path:
-    base = _load(spec.model, reporter)
-    weights = dict.fromkeys(track.weights for track in spec.shot.subjects if track.weights is not None)
-    for sha256 in weights:
-        load_subject(base, blob_path(sha256))
-    frames = film(base, spec, lambda done, steps: reporter.progress("sampling", done, steps))
+def _generate(
+    spec: GenerateSpec, blob_path: BlobPath, scratch: Path, reporter: Reporter, warm: WarmBase, show: Show | None
+) -> Path:
+    reporter.progress("loading the model", 0, 1)
+    base = warm.knowing(spec, blob_path)
+    reporter.progress("loading the model", 1, 1)
+    frames = film(
+        base,
+        spec,
+        lambda done, steps: reporter.progress("sampling", done, steps),
+        None if show is None else Previewer(base, show),
+    )
     reporter.progress("encoding", 0, 1)
     path = scratch / "clip.mp4"
     write_clip(path, spread_evenly(frames.numpy(), spec.shot.scene_frames), spec.shot.fps)
@@ -117,7 +141,7 @@ def _generate(spec: GenerateSpec, blob_path: BlobPath, scratch: Path, reporter: 
     return path
 
 
-def _load(model: str, reporter: Reporter, dtype: torch.dtype | None = None) -> Base:
+def _load(model: str, reporter: Reporter, dtype: torch.dtype) -> Base:
     reporter.progress("loading the model", 0, 1)
     base = load_base(source_named(model), dtype=dtype)
     reporter.progress("loading the model", 1, 1)
