@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 import bpy
 import numpy as np
 
-from . import compat, projection, warnings
+from . import compat, projection
 from ._protocol.errors import InvalidInput
 from ._protocol.limits import MAX_FRAMES, MAX_SUBJECTS
 from ._protocol.motion import Box, CameraPath, Shot, SubjectTrack, scene_times
+from .concerns import Concern, camera_concerns, track_concerns
 from .projection import Array, Edges, View
-from .warnings import Concern
 
 # Corners of a cube of 1 unit to each side, and its edges as pairs of corners that differ in one coordinate.
 CUBE = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], dtype=float)
@@ -110,7 +110,7 @@ def concerns(scene: bpy.types.Scene, motion: Motion, every: int = 1) -> list[Con
     of_subjects = [
         concern
         for subject, sights in zip(scene.motionbooth.subjects, motion.sights, strict=True)
-        for concern in warnings.track_concerns(
+        for concern in track_concerns(
             subject.name,
             [seen.box for seen in sights[::every]],
             [seen.behind for seen in sights[::every]],
@@ -331,7 +331,7 @@ def _camera(
     if settings.camera_mode == "DRAWN":
         return projection.camera_path(np.array(pan)), []
     measured = projection.travel(views, settings.background_distance)
-    return projection.camera_path(measured.offsets[::every]), warnings.camera_concerns(measured, moments)
+    return projection.camera_path(measured.offsets[::every]), camera_concerns(measured, moments)
 
 
 def _track(subject: bpy.types.PropertyGroup, sights: list[Seen]) -> SubjectTrack:

@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 from motionbooth_addon._protocol.motion import Box
+from motionbooth_addon.concerns import SMALLEST_HEIGHT, SMALLEST_WIDTH, camera_concerns, track_concerns
 from motionbooth_addon.projection import Travel, View, travel
-from motionbooth_addon.warnings import SMALLEST_HEIGHT, SMALLEST_WIDTH, camera_concerns, track_concerns
 
 MOMENTS = list(range(1, 41))
 
