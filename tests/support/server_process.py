@@ -23,18 +23,16 @@ SMALL_MODEL = ModelInfo(name="small", frames=8, width=96, height=64, fps=8.0)
 class CrashingStore(store.Store):
     """Dies as by a power cut at the commit of the first new job."""
 
-    _dies = False
-
     def _insert(self, *job: object) -> int:
-        self._dies = True
-        return super()._insert(*job)  # type: ignore[arg-type]
+        commit = self.database.commit
 
-    def _commit(self) -> None:
-        if self._dies and os.environ["CRASH"] == "before":
+        def die_at_commit() -> None:
+            if os.environ["CRASH"] == "after":
+                commit()
             os.kill(os.getpid(), signal.SIGKILL)
-        super()._commit()
-        if self._dies:
-            os.kill(os.getpid(), signal.SIGKILL)
+
+        self.database.commit = die_at_commit  # type: ignore[method-assign]
+        return super()._insert(*job)  # type: ignore[arg-type]
 
 
 def main(home: Path, address: str) -> None:

@@ -74,6 +74,20 @@ class Source:
         return digest.hexdigest()
 
 
+def stamp(name: str) -> str:
+    """Another one whenever a file of this base model was changed, "" where there is no such model.
+
+    Made of names, sizes and times, so that it costs nothing to ask before every job; a copy of the same model has
+    another stamp, and is filmed with once more.
+    """
+    source = sources().get(name)
+    if source is None:
+        return ""
+    files = sorted({source.settings_file, *(path for path in source.folder.rglob("*") if path.is_file())})
+    states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return hashlib.sha256(repr(states).encode()).hexdigest()[:16]
+
+
 def models_folder() -> Path:
     """Where base models other than the bundled one are looked for: each in a folder of its own, named after it."""
     chosen = os.environ.get("MOTIONBOOTH_MODELS")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ class Blobs:
     def __init__(self, home: Path) -> None:
         self._home = home
         self._uploads: OrderedDict[tuple[str, str], _Upload] = OrderedDict()
+        self._halves: dict[Path, tuple[int, float]] = {}  # incoming files: size, and since when they have it
 
     def path(self, sha256: str) -> Path:
         """The finished file. Raises NotFound."""
@@ -46,6 +48,34 @@ class Blobs:
 
     def has(self, sha256: str) -> bool:
         return self._place(sha256).is_file()
+
+    def size(self, sha256: str) -> int:
+        """Bytes of a finished file. Raises NotFound."""
+        return self.path(sha256).stat().st_size
+
+    def incoming(self, owner: str) -> int:
+        """Bytes of the owner's uploads that are not complete."""
+        folder = self._incoming(owner)
+        return sum(path.stat().st_size for path in folder.iterdir()) if folder.is_dir() else 0
+
+    def remove(self, sha256: str) -> None:
+        """Take a file away, if it is there."""
+        self._place(sha256).unlink(missing_ok=True)
+
+    def remove_stale_uploads(self, seconds: float) -> int:
+        """Take half files away that did not grow for so long since they were first looked at; how many."""
+        now, halves = time.monotonic(), {}
+        for path in (self._home / "incoming").glob("*/*"):
+            size = path.stat().st_size
+            known, since = self._halves.get(path, (size, now))
+            halves[path] = (size, since if size == known else now)
+        stale = [path for path, (_, since) in halves.items() if now - since > seconds]
+        for path in stale:
+            path.unlink()
+            del halves[path]
+        self._uploads = OrderedDict((key, one) for key, one in self._uploads.items() if one.path not in stale)
+        self._halves = halves
+        return len(stale)
 
     def read(self, sha256: str, offset: int, length: int) -> tuple[bytes, bool]:
         """The piece at `offset`, shorter at the end, and whether the file ends with it."""
@@ -96,9 +126,12 @@ class Blobs:
             raise InvalidInput(f"A file is named by its sha256, 64 hexadecimal digits; got {sha256!r}.")
         return self._home / "blobs" / sha256[:2] / sha256
 
+    def _incoming(self, owner: str) -> Path:
+        """Each owner uploads into a folder of its own: nobody can spoil another's half file."""
+        return self._home / "incoming" / hashlib.sha256(owner.encode()).hexdigest()[:16]
+
     def _open(self, owner: str, sha256: str, size: int) -> _Upload:
-        # Each owner uploads into a folder of its own: nobody can spoil another's half file.
-        folder = self._home / "incoming" / hashlib.sha256(owner.encode()).hexdigest()[:16]
+        folder = self._incoming(owner)
         path = folder / f"{sha256}.{size}"
         with _space_checked():
             folder.mkdir(parents=True, exist_ok=True)

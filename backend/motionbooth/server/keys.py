@@ -19,6 +19,7 @@ from zmq.utils import z85
 _KEY_CHARACTERS = frozenset(string.digits + string.ascii_letters + ".-:+=^!/*?&<>()[]{}@%$#")
 _RESCAN_SECONDS = 1.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+ROLES = ("user", "admin")
 
 
 @dataclass(frozen=True)
@@ -57,67 +58,116 @@ def server_keys(home: Path) -> KeyPair:
     return KeyPair.kept_in(home / "keys" / "server.secret")
 
 
-def let_in(home: Path, name: str, address: str) -> Connection:
-    """Make a key for another person and let it in: what that person needs. Raises Conflict where the name is taken."""
-    if not _NAME.fullmatch(name):
-        raise InvalidInput(f"A name has letters, digits, dots and dashes only, at most 64; got {name!r}.")
-    authorized = AuthorizedKeys(home / "authorized")
-    if name in authorized.names().values():
-        raise Conflict(
-            f"{name} has a key already. Take it away with `motionbooth keys remove {name}`, or use another name."
+def new_key(address: str, server_public: str) -> Connection:
+    """A key pair made on the client's own machine, whose secret never leaves it; not let in anywhere yet."""
+    if not is_key(server_public):
+        raise InvalidInput(
+            f"{server_public!r} is not the public key of a backend (40 characters). Its owner sees it with "
+            "`motionbooth keys list`."
         )
     public, secret = (key.decode() for key in zmq.curve_keypair())
-    authorized.add(name, public)
+    return Connection(address, server_public, public, secret)
+
+
+def let_in(home: Path, name: str, address: str, role: str = "user") -> Connection:
+    """Make a key for another person and let it in: what that person needs. Raises Conflict where the name is taken."""
+    public, secret = (key.decode() for key in zmq.curve_keypair())
+    authorize(home, name, public, role)
     return Connection(address, server_keys(home).public, public, secret)
 
 
-def shut_out(home: Path, name: str) -> None:
+def authorize(home: Path, name: str, public: str, role: str = "user") -> None:
+    """Let a public key in. Raises Conflict where the name or the key is known, InvalidInput where it is no key."""
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(f"A name has letters, digits, dots and dashes only, at most 64; got {name!r}.")
+    if role not in ROLES:
+        raise InvalidInput(f"A key's role is one of {', '.join(ROLES)}; got {role!r}.")
+    if not is_key(public):
+        raise InvalidInput(
+            f"{public[:60]!r} is not a public key (40 characters of Z85, as `motionbooth keys new` writes)."
+        )
+    authorized = AuthorizedKeys(home / "authorized")
+    names = {key.name for key in authorized.everyone()}
+    if name in names:
+        raise Conflict(
+            f"{name} has a key already. Take it away with `motionbooth keys revoke {name}`, or use another name."
+        )
+    known = authorized.find(public)
+    if known is not None:
+        raise Conflict(f"This key may enter already, as {known.name}.")
+    authorized.add(name, public, role)
+
+
+def revoke(home: Path, name: str) -> None:
     """Withdraw a person's key; a running server ends its sessions within seconds. Raises NotFound."""
-    known = AuthorizedKeys(home / "authorized").names().values()
+    known = {key.name for key in AuthorizedKeys(home / "authorized").everyone()}
     if name not in known:
         raise NotFound(f"Nobody named {name} has a key; known are: {', '.join(sorted(known)) or 'none'}.")
     (home / "authorized" / f"{name}.pub").unlink()
 
 
-class AuthorizedKeys:
-    """The public keys that may enter: one file `NAME.pub` each, its first word the key.
+@dataclass(frozen=True)
+class Key:
+    """A public key that may enter: `name` is the file's, `role` one of ROLES."""
 
-    The folder is read again once a second, so that adding a file lets a key in and deleting it shuts it out,
-    without a restart.
+    public: str
+    name: str
+    role: str
+
+    @property
+    def is_admin(self) -> bool:
+        return self.role == "admin"
+
+
+class AuthorizedKeys:
+    """The public keys that may enter: one file `NAME.pub` each, its first word the key, its second "user" or "admin".
+
+    Without a second word, or with any other, the role is "user". The folder is read again once a second, so that
+    adding a file lets a key in and deleting it shuts it out, without a restart.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._keys: dict[str, str] = {}
+        self._keys: dict[str, Key] = {}
         self._read_at = float("-inf")
 
-    def add(self, name: str, public: str) -> None:
+    def add(self, name: str, public: str, role: str = "user") -> None:
         """Let a key in from now on."""
-        write_private(self._folder / f"{name}.pub", public.encode() + b"\n")
+        write_private(self._folder / f"{name}.pub", f"{public} {role}\n".encode())
         self._read_at = float("-inf")
 
-    def names(self) -> dict[str, str]:
-        """Public key -> name, at most a second old."""
-        if time.monotonic() - self._read_at > _RESCAN_SECONDS:
-            self._read()
-        return self._keys
+    def everyone(self) -> list[Key]:
+        """All that may enter, by name, at most a second old."""
+        self._refresh()
+        return sorted(self._keys.values(), key=lambda key: key.name)
 
-    def __contains__(self, public: object) -> bool:
-        return public in self.names()
+    def find(self, public: str) -> Key | None:
+        """Who this public key is, None where it may not enter."""
+        self._refresh()
+        return self._keys.get(public)
+
+    def name(self, public: str) -> str:
+        """By which people know this key, withdrawn ones included."""
+        key = self._keys.get(public)
+        return key.name if key is not None else f"{public[:8]}... (withdrawn)"
 
     def callback(self, domain: str, key: bytes) -> bool:
         """What pyzmq's authenticator asks at each handshake, from a thread of its own: a new key need not wait."""
         self._read()
         return key.decode("ascii", errors="replace") in self._keys
 
+    def _refresh(self) -> None:
+        if time.monotonic() - self._read_at > _RESCAN_SECONDS:
+            self._read()
+
     def _read(self) -> None:
-        keys: dict[str, str] = {}
+        keys: dict[str, Key] = {}
         for path in sorted(self._folder.glob("*.pub")):
             try:
                 words = path.read_text("ascii", errors="replace").split()
             except OSError:  # deleted between the listing and now: shut out
                 continue
             if words and is_key(words[0]):
-                keys[words[0]] = path.stem
+                keys[words[0]] = Key(words[0], path.stem, "admin" if words[1:2] == ["admin"] else "user")
         self._keys, self._read_at = keys, time.monotonic()

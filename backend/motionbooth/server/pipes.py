@@ -7,6 +7,7 @@ from typing import IO, Annotated
 
 import msgspec
 from motionbooth_protocol.jobs import Blob, JobSpec
+from motionbooth_protocol.limits import PREVIEW_BYTES
 from msgspec import Meta, Struct
 
 _LENGTH = struct.Struct("<I")
@@ -40,6 +41,17 @@ class Advanced(About, frozen=True, tag=True):
     note: str = ""
 
 
+class Pictured(About, frozen=True, tag=True):
+    """What the job looks like at `step` of `steps` of `stage`: a JPEG or PNG of `width` x `height` pixels."""
+
+    stage: str
+    step: Number
+    steps: Number
+    width: Number
+    height: Number
+    picture: Annotated[bytes, Meta(max_length=PREVIEW_BYTES)]
+
+
 class Finished(About, frozen=True, tag=True):
     """The results are in the blob store."""
 
@@ -54,7 +66,7 @@ class Failed(About, frozen=True, tag=True):
 
 
 Command = Run | Stop
-Report = Advanced | Finished | Failed
+Report = Advanced | Pictured | Finished | Failed
 
 _encoder = msgspec.msgpack.Encoder()
 commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)

@@ -8,10 +8,11 @@ from collections import deque
 from collections.abc import Callable
 
 from motionbooth_protocol.errors import Canceled, NotFound, OutOfSpace
-from motionbooth_protocol.jobs import Blob, GenerateSpec, Job, JobSpec, TrainSpec
+from motionbooth_protocol.jobs import Blob, Job, JobSpec
 
 from . import pipes
 from .blobs import Blobs
+from .database import files_of
 from .executor import Executor, Exited, Report
 from .store import Store
 
@@ -20,7 +21,8 @@ CANCEL_GRACE_SECONDS = 5.0
 _SECONDS_BETWEEN_TRIES = 5.0  # while the disk is full
 
 
-News = int | pipes.Advanced  # a job with a new durable event, by its number; or progress of a running one
+# A job with a new durable event, by its number; or progress or a picture of a running one.
+News = int | pipes.Advanced | pipes.Pictured
 
 
 class Scheduler:
@@ -109,7 +111,7 @@ class Scheduler:
 
     def _record(self, report: Report) -> None:
         number, attempt = report.number, report.attempt
-        if isinstance(report, pipes.Advanced):
+        if isinstance(report, pipes.Advanced | pipes.Pictured):
             self._news.append(report)
             return
         if isinstance(report, Exited):
@@ -132,12 +134,3 @@ class Scheduler:
     def _wait(self, reason: str) -> None:
         log.warning("%s Waiting %.0f seconds.", reason, _SECONDS_BETWEEN_TRIES)
         self._not_before = time.monotonic() + _SECONDS_BETWEEN_TRIES
-
-
-def files_of(spec: JobSpec) -> set[str]:
-    """The sha256 of every file that a job needs."""
-    if isinstance(spec, TrainSpec):
-        pictures = spec.subject.pictures
-        return {sha for picture in pictures for sha in (picture.image, picture.mask) if sha is not None}
-    assert isinstance(spec, GenerateSpec)
-    return {track.weights for track in spec.shot.subjects if track.weights is not None}

@@ -7,6 +7,7 @@ import logging.handlers
 import platform
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -17,15 +18,17 @@ from types import FrameType
 import zmq
 from motionbooth_protocol.connection import Connection
 from motionbooth_protocol.errors import InvalidInput
-from motionbooth_protocol.messages import ModelInfo
-from zmq.auth.thread import ThreadAuthenticator
+from motionbooth_protocol.messages import Limits, ModelInfo
 
+from .answers import DEFAULT_LIMITS, Answers
 from .blobs import Blobs
+from .cleaning import Cleaner
+from .entrance import check_keys, open_socket
 from .executor import LocalExecutor
 from .keys import AuthorizedKeys, KeyPair, server_keys
 from .scheduler import Scheduler
-from .sessions import ZAP_DOMAIN, Sessions, open_socket
-from .store import Store
+from .sessions import Sessions
+from .store import Maker, Store
 from .worker import log_file, remove_scratch
 
 DEFAULT_ADDRESS = "tcp://127.0.0.1:5599"
@@ -46,24 +49,29 @@ def serve(
     models: list[ModelInfo] | None = None,
     say: Callable[[str], None] = say_at_once,
     worker_command: list[str] | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    keep_days: float = 0,
+    stamp: Callable[[str], str] = lambda model: "",
 ) -> None:
     """Run a backend in the folder `home` until SIGTERM or SIGINT; no process is left behind.
 
     `home/connection.json`, by which the local client enters, is there while the server listens. `address` is ZeroMQ's
-    ("tcp://127.0.0.1:*" for any free port). Raises MotionBoothError where it cannot start, and says what to do.
+    ("tcp://127.0.0.1:*" for any free port). `limits`: of each key; `keep_days`: of ended jobs, 0 is for ever;
+    `stamp(model)`: another one for another state of that model's files. Raises MotionBoothError where it cannot start,
+    and says what to do.
     """
     command = worker_command or [sys.executable, "-m", "motionbooth.server.worker", str(home)]
     with ExitStack() as stack:
         stop = stack.enter_context(_stop_signals())
         _make_folders(home)
-        store = Store(home / "jobs.sqlite")
+        store = Store(home / "jobs.sqlite", _maker(stamp))
         stack.callback(store.close)
         stack.enter_context(_log_to(home / "logs" / "server.log"))
         store.requeue_running(crashed=True)
 
         own_keys, client_keys, authorized = _keys(home)
         context = stack.enter_context(zmq.Context())
-        _authenticate(stack, context, authorized)
+        stack.callback(check_keys(context, authorized).stop)
         socket = open_socket(context, own_keys, address)
         stack.callback(socket.close, linger=500)
 
@@ -71,7 +79,9 @@ def serve(
         executor = LocalExecutor(context, command, log_file(home))
         scheduler = Scheduler(store, blobs, executor, clean=partial(remove_scratch, home))
         stack.callback(scheduler.close)
-        sessions = Sessions(socket, authorized, store, blobs, models or [], scheduler, _name())
+        cleaner = Cleaner(store, blobs, keep_days)
+        answers = Answers(home, _name(), models or [], authorized, store, blobs, scheduler, cleaner, limits)
+        sessions = Sessions(socket, authorized, store, scheduler, answers)
         stack.callback(sessions.drain)
 
         connection_file = home / "connection.json"
@@ -79,7 +89,20 @@ def serve(
         Connection(local(endpoint), own_keys.public, client_keys.public, client_keys.secret).write(connection_file)
         stack.callback(connection_file.unlink, missing_ok=True)
         _introduce(say, endpoint, connection_file, authorized, models or [])
-        _loop(stop, socket, executor, scheduler, sessions)
+        _loop(stop, socket, executor, scheduler, sessions, cleaner)
+
+
+def _maker(stamp: Callable[[str], str]) -> Maker:
+    """Program and model, the latter looked at once a second at most."""
+    seen: dict[str, tuple[float, str]] = {}
+
+    def maker(model: str) -> str:
+        at, found = seen.get(model, (float("-inf"), ""))
+        if time.monotonic() - at > 1.0:
+            at, found = seen[model] = time.monotonic(), f"{version('motionbooth')} {stamp(model)}"
+        return found
+
+    return maker
 
 
 def _make_folders(home: Path) -> None:
@@ -99,7 +122,12 @@ def local(endpoint: str) -> str:
 
 
 def _loop(
-    stop: list[int], socket: zmq.Socket[bytes], executor: LocalExecutor, scheduler: Scheduler, sessions: Sessions
+    stop: list[int],
+    socket: zmq.Socket[bytes],
+    executor: LocalExecutor,
+    scheduler: Scheduler,
+    sessions: Sessions,
+    cleaner: Cleaner,
 ) -> None:
     poller = zmq.Poller()
     poller.register(socket, zmq.POLLIN)
@@ -109,6 +137,7 @@ def _loop(
         sessions.receive()
         scheduler.tick()
         sessions.tick()
+        cleaner.tick()
     log.info("stopping on signal %d", stop[0])
 
 
@@ -119,15 +148,8 @@ def _keys(home: Path) -> tuple[KeyPair, KeyPair, AuthorizedKeys]:
     client_keys = KeyPair.kept_in(local_secret)
     authorized = AuthorizedKeys(home / "authorized")
     if first_start:
-        authorized.add("local", client_keys.public)
+        authorized.add("local", client_keys.public, "admin")  # whoever can start the backend owns it
     return server_keys(home), client_keys, authorized
-
-
-def _authenticate(stack: ExitStack, context: zmq.Context[zmq.Socket[bytes]], authorized: AuthorizedKeys) -> None:
-    authenticator = ThreadAuthenticator(context)
-    authenticator.start()
-    stack.callback(authenticator.stop)
-    authenticator.configure_curve_callback(ZAP_DOMAIN, authorized)
 
 
 def _introduce(
@@ -137,7 +159,7 @@ def _introduce(
     authorized: AuthorizedKeys,
     models: list[ModelInfo],
 ) -> None:
-    keys = ", ".join(sorted(authorized.names().values()))
+    keys = ", ".join(f"{key.name} ({key.role})" for key in authorized.everyone())
     runs = ", ".join(f"{model.name} ({model.frames} frames of {model.width} x {model.height})" for model in models)
     say(f"MotionBooth {version('motionbooth')} listens on {endpoint}")
     say(f"  connection file  {connection_file}")

@@ -1,42 +1,35 @@
-"""The server's socket: who is connected, what they ask, and what they are told.
+"""Who is connected, what they are answered, and what they are told.
 
 A durable event is read from the store for each follower and sent when its socket has room, so that a slow reader costs
-neither memory nor anybody else's time. Progress is sent if there is room and forgotten if not.
+neither memory nor anybody else's time. Progress and previews are sent if there is room and forgotten if not.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import zmq
 from motionbooth_protocol import messages
 from motionbooth_protocol.codec import decode_request, encode
-from motionbooth_protocol.errors import (
-    Malformed,
-    MotionBoothError,
-    NoSession,
-    NotAuthorized,
-    VersionMismatch,
-)
+from motionbooth_protocol.errors import Busy, Malformed, MotionBoothError, NoSession, NotAuthorized, VersionMismatch
 from motionbooth_protocol.jobs import TERMINAL_STATES
-from motionbooth_protocol.limits import CHUNK_BYTES, MAX_HEADER_BYTES, PROTOCOL_MAJOR, PROTOCOL_MINOR
+from motionbooth_protocol.limits import PROTOCOL_MAJOR
+from msgspec.structs import replace
 
 from . import pipes
-from .blobs import Blobs
-from .keys import AuthorizedKeys, KeyPair
-from .scheduler import Scheduler
+from .answers import Answer, Answers
+from .keys import AuthorizedKeys, Key
+from .scheduler import News, Scheduler
 from .store import Store
 
 log = logging.getLogger("motionbooth.sessions")
-ZAP_DOMAIN = "motionbooth"
 _MESSAGES_AT_ONCE = 64
-_SEND_QUEUE = 64  # messages that one client may be behind; 16 MiB at most, when all are chunks
 _IDLE_SECONDS = 120.0
-
-Answer = tuple[messages.AnyReply, bytes | None]
+_SWEEP_SECONDS = 0.5
 
 
 @dataclass
@@ -44,72 +37,51 @@ class Session:
     """One connection that has said Hello. `follows`: job number -> last event sent."""
 
     owner: str
+    minor: int
     follows: dict[int, int] = field(default_factory=dict)
     heard_at: float = field(default_factory=time.monotonic)
 
 
-def open_socket(context: zmq.Context[zmq.Socket[bytes]], keys: KeyPair, address: str) -> zmq.Socket[bytes]:
-    """The bound ROUTER. Whoever has no key in `authorized/` gets nowhere: encryption is never off."""
-    socket = context.socket(zmq.ROUTER)
-    socket.setsockopt(zmq.CURVE_SERVER, 1)
-    socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret.encode())
-    # Without an authenticator for this domain libzmq would otherwise let every key in.
-    socket.setsockopt_string(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
-    socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
-    # A full queue must be seen, not drop messages in silence.
-    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-    socket.setsockopt(zmq.SNDHWM, _SEND_QUEUE)
-    socket.setsockopt(zmq.MAXMSGSIZE, max(MAX_HEADER_BYTES, CHUNK_BYTES))
-    socket.setsockopt(zmq.HANDSHAKE_IVL, 10_000)
-    socket.setsockopt(zmq.HEARTBEAT_IVL, 5_000)
-    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 15_000)
-    try:
-        socket.bind(address)
-    except zmq.ZMQError as error:
-        socket.close()
-        raise MotionBoothError(
-            f"The backend cannot listen on {address} ({error.strerror}). Another program may use the port: stop it, or "
-            "choose another one with --address tcp://HOST:PORT."
-        ) from None
-    return socket
+class Allowance:
+    """How many requests a key may still send: `rate` more each second, and never more than those of two seconds."""
+
+    def __init__(self, rate: int) -> None:
+        self._rate = rate
+        self._left = 2.0 * rate
+        self._at = time.monotonic()
+
+    def take(self) -> bool:
+        """Use one up; False where there is none."""
+        now = time.monotonic()
+        self._left = min(2.0 * self._rate, self._left + (now - self._at) * self._rate)
+        self._at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
 
 
 class Sessions:
-    """Answers requests and tells followers. `server` is the name by which it greets."""
+    """Answers requests and tells followers."""
 
     def __init__(
         self,
         socket: zmq.Socket[bytes],
         authorized: AuthorizedKeys,
         store: Store,
-        blobs: Blobs,
-        models: list[messages.ModelInfo],
         scheduler: Scheduler,
-        server: str,
+        answers: Answers,
     ) -> None:
         self._socket = socket
         self._authorized = authorized
         self._store = store
-        self._blobs = blobs
-        self._models = models
-        self._server = server
-        self._sessions: dict[bytes, Session] = {}
-        self._progress: dict[int, messages.Progress] = {}  # of running jobs, the latest
         self._scheduler = scheduler
+        self._answers = answers
+        self._sessions: dict[bytes, Session] = {}
+        self._followers: defaultdict[int, set[bytes]] = defaultdict(set)  # of each job, by its number
         self._unsent: set[bytes] = set()  # sessions whose queue was full
-        self._handlers: dict[type[messages.AnyRequest], Callable[..., Answer]] = {
-            messages.Submit: self._on_submit,
-            messages.Attach: self._on_attach,
-            messages.Get: self._on_get,
-            messages.ListJobs: self._on_list_jobs,
-            messages.ListSubjects: self._on_list_subjects,
-            messages.Cancel: self._on_cancel,
-            messages.Put: self._on_put,
-            messages.PutChunk: self._on_put_chunk,
-            messages.Fetch: self._on_fetch,
-            messages.Ping: self._on_ping,
-            messages.Bye: self._on_bye,
-        }
+        self._allowances: dict[str, Allowance] = {}
+        self._swept_at = float("-inf")
 
     def receive(self) -> None:
         """Answer what waits on the socket, but not so much that the rest of the server waits."""
@@ -122,175 +94,169 @@ class Sessions:
 
     def tick(self) -> None:
         """Send the scheduler's news and what had no room; forget who is gone or not welcome any more."""
-        for item in self._scheduler.news():
+        for item in latest(self._scheduler.news()):
             if isinstance(item, int):
                 self._tell_change(item)
-            else:
+            elif isinstance(item, pipes.Advanced):
                 self._tell_progress(item)
+            else:
+                self._tell_preview(item)
         unsent, self._unsent = self._unsent, set()
         for identity in unsent & self._sessions.keys():
             for number in list(self._sessions[identity].follows):
                 self._send_events(identity, number)
-        now = time.monotonic()
+        if time.monotonic() - self._swept_at > _SWEEP_SECONDS:
+            self._sweep()
+
+    def drain(self) -> None:
+        """Tell everybody that the server is going away."""
+        for identity in list(self._sessions):
+            self._send(identity, encode(messages.Draining()))
+
+    def _sweep(self) -> None:
+        now = self._swept_at = time.monotonic()
         for identity, session in list(self._sessions.items()):
-            if session.owner not in self._authorized:
+            if self._authorized.find(session.owner) is None:
                 self._refuse(identity)
             # A follower only listens, for hours perhaps; should it be gone, the next thing sent to it finds out.
             elif not session.follows and now - session.heard_at > _IDLE_SECONDS:
                 self._forget(identity)
 
-    def drain(self) -> None:
-        """Tell everybody that the server is going away."""
-        for identity in list(self._sessions):
-            self._send(identity, messages.Draining())
+    # Of the server's own accord
 
     def _tell_change(self, number: int) -> None:
-        self._progress.pop(number, None)
-        for identity in self._followers(number):
+        self._answers.progress.pop(number, None)
+        for identity in list(self._followers.get(number, ())):
             self._send_events(identity, number)
 
     def _tell_progress(self, report: pipes.Advanced) -> None:
-        progress = self._progress[report.number] = messages.Progress(
-            job=self._store.job(report.number).id,
+        known = self._answers.progress.get(report.number)
+        progress = self._answers.progress[report.number] = messages.Progress(
+            job=known.job if known is not None else self._store.job(report.number).id,
             stage=report.stage,
             step=report.step,
             steps=report.steps,
             seconds_left=report.seconds_left,
             note=report.note,
         )
-        for identity in self._followers(report.number):
-            self._send(identity, progress)
+        frames = encode(progress)
+        for identity in list(self._followers.get(report.number, ())):
+            self._send(identity, frames)
 
-    def _followers(self, number: int) -> list[bytes]:
-        return [identity for identity, session in self._sessions.items() if number in session.follows]
+    def _tell_preview(self, report: pipes.Pictured) -> None:
+        followers = [one for one in self._followers.get(report.number, ()) if self._sessions[one].minor >= 1]
+        if not followers:
+            return
+        preview = messages.Preview(
+            job=self._store.job(report.number).id,
+            stage=report.stage,
+            step=report.step,
+            steps=report.steps,
+            width=report.width,
+            height=report.height,
+        )
+        frames = encode(preview, report.picture)
+        for identity in followers:
+            self._send(identity, frames)
+
+    def _send_events(self, identity: bytes, number: int) -> None:
+        session = self._sessions.get(identity)
+        if session is None:  # gone since it was found to follow
+            return
+        for event in self._store.events(number, session.follows[number]):
+            if not self._send(identity, encode(event)):
+                self._unsent.add(identity)
+                return
+            session.follows[number] = event.seq
+            if event.state in TERMINAL_STATES:
+                self._unfollow(identity, session, number)
+                session.heard_at = time.monotonic()  # its silence counts from here
+                return
+
+    # Requests
 
     def _answer(self, frames: list[zmq.Frame]) -> None:
         identity = frames[0].bytes
         owner = frames[-1].get("User-Id")
         request_id = 0
         try:
-            if not isinstance(owner, str) or owner not in self._authorized:
+            key = self._authorized.find(owner) if isinstance(owner, str) else None
+            if key is None:
                 self._refuse(identity)
                 return
             request, payload = decode_request([frame.bytes for frame in frames[1:4]])
             request_id = request.id
-            reply, data = self._handle(identity, owner, request, payload)
+            reply, data = self._handle(identity, key, request, payload)
         except MotionBoothError as error:
             if isinstance(error, Malformed):
-                log.warning("from %s: %s", self._authorized.names().get(str(owner)), error)
+                log.warning("from %s: %s", self._authorized.name(str(owner)), error)
             reply, data = _refusal(request_id, error), None
         except Exception:
             log.exception("a request failed")
             words = "The backend could not carry this out; its owner finds the reason in server.log."
             reply, data = messages.Error(re=request_id, code=MotionBoothError.code, message=words), None
-        self._send(identity, reply, data)
+        self._send(identity, encode(reply, data))
         if isinstance(reply, messages.Snapshot):
             self._send_latest(identity, reply)
 
-    def _handle(self, identity: bytes, owner: str, request: messages.AnyRequest, payload: bytes | None) -> Answer:
+    def _handle(self, identity: bytes, key: Key, request: messages.AnyRequest, payload: bytes | None) -> Answer:
         if isinstance(request, messages.Hello):
-            welcome = self._welcome(request)
-            self._sessions[identity] = Session(owner)
-            return welcome, None
+            return self._greet(identity, key, request), None
         session = self._sessions.get(identity)
         if session is None:
             raise NoSession("The backend does not know this connection; it has to begin with Hello.")
         session.heard_at = time.monotonic()
-        handler = self._handlers[type(request)]
-        if isinstance(request, messages.PutChunk):
-            return handler(session, request, payload)
-        if payload is not None:
-            raise Malformed(f"{type(request).__name__} has no payload.")
+        if not isinstance(request, messages.PutChunk | messages.Fetch):
+            self._check_rate(key)
+        if isinstance(request, messages.Attach) and payload is None:
+            return self._attach(identity, session, key, request), None
+        reply, data = self._answers.answer(key, request, payload)
         if isinstance(request, messages.Bye):
             self._forget(identity)
-        return handler(session, request)
+        elif isinstance(reply, messages.Status):
+            reply = replace(reply, sessions=len(self._sessions))
+        return reply, data
 
-    def _welcome(self, request: messages.Hello) -> messages.Welcome:
+    def _greet(self, identity: bytes, key: Key, request: messages.Hello) -> messages.Welcome:
         if request.major != PROTOCOL_MAJOR:
             newer, older = ("add-on", "backend") if request.major > PROTOCOL_MAJOR else ("backend", "add-on")
             raise VersionMismatch(
                 f"The {newer} is newer than the {older} (protocol {request.major} there, {PROTOCOL_MAJOR} here): "
                 f"update the {older}."
             )
-        return messages.Welcome(
-            re=request.id, server=self._server, major=PROTOCOL_MAJOR, minor=PROTOCOL_MINOR, models=self._models
-        )
+        self._forget(identity)
+        self._sessions[identity] = Session(key.public, request.minor)
+        return self._answers.welcome(key, request)
 
-    def _on_submit(self, session: Session, request: messages.Submit) -> Answer:
-        job, cached = self._scheduler.submit(session.owner, request.job, request.spec, request.priority)
-        return messages.Accepted(re=request.id, job=job.id, state=job.state, cached=cached), None
-
-    def _on_attach(self, session: Session, request: messages.Attach) -> Answer:
-        number = self._store.number(session.owner, request.job)
+    def _attach(self, identity: bytes, session: Session, key: Key, request: messages.Attach) -> messages.Snapshot:
+        number = self._answers.number(key, request.job)
         session.follows[number] = request.after_seq
-        return self._snapshot(request.id, number), None
-
-    def _on_get(self, session: Session, request: messages.Get) -> Answer:
-        return self._snapshot(request.id, self._store.number(session.owner, request.job)), None
-
-    def _on_list_jobs(self, session: Session, request: messages.ListJobs) -> Answer:
-        return messages.Jobs(re=request.id, jobs=self._store.jobs(session.owner, request.limit)), None
-
-    def _on_list_subjects(self, session: Session, request: messages.ListSubjects) -> Answer:
-        return messages.Subjects(re=request.id, subjects=self._store.subjects(session.owner)), None
-
-    def _on_cancel(self, session: Session, request: messages.Cancel) -> Answer:
-        state = self._scheduler.cancel(self._store.number(session.owner, request.job))
-        return messages.Canceling(re=request.id, job=request.job, state=state), None
-
-    def _on_put(self, session: Session, request: messages.Put) -> Answer:
-        offset = self._blobs.begin(session.owner, request.sha256, request.size)
-        return messages.PutHave(re=request.id, sha256=request.sha256, offset=offset), None
-
-    def _on_put_chunk(self, session: Session, request: messages.PutChunk, payload: bytes | None) -> Answer:
-        if not payload:
-            raise Malformed("PutChunk needs its bytes as payload.")
-        offset = self._blobs.append(session.owner, request.sha256, request.offset, payload)
-        return messages.PutHave(re=request.id, sha256=request.sha256, offset=offset), None
-
-    def _on_fetch(self, session: Session, request: messages.Fetch) -> Answer:
-        data, eof = self._blobs.read(request.sha256, request.offset, request.length)
-        return messages.Chunk(re=request.id, sha256=request.sha256, offset=request.offset, eof=eof), data
-
-    def _on_ping(self, session: Session, request: messages.Ping) -> Answer:
-        return messages.Pong(re=request.id), None
-
-    def _on_bye(self, session: Session, request: messages.Bye) -> Answer:
-        return messages.Pong(re=request.id), None
-
-    def _snapshot(self, request_id: int, number: int) -> messages.Snapshot:
-        return messages.Snapshot(re=request_id, job=self._store.job(number), last_seq=self._store.last_seq(number))
+        self._followers[number].add(identity)
+        return self._answers.snapshot(request.id, number)
 
     def _send_latest(self, identity: bytes, snapshot: messages.Snapshot) -> None:
         """What a new follower has missed."""
         session = self._sessions.get(identity)
-        if session is None:  # gone while it was answered
+        key = self._authorized.find(session.owner) if session is not None else None
+        if session is None or key is None:  # gone while it was answered
             return
-        number = self._store.number(session.owner, snapshot.job.id)
+        number = self._answers.number(key, snapshot.job.id)
         if number in session.follows:
             self._send_events(identity, number)
-            if number in self._progress:
-                self._send(identity, self._progress[number])
+            if number in self._answers.progress:
+                self._send(identity, encode(self._answers.progress[number]))
 
-    def _send_events(self, identity: bytes, number: int) -> None:
-        session = self._sessions.get(identity)
-        if session is None:  # gone since it was found to follow
-            return
-        follows = session.follows
-        for event in self._store.events(number, follows[number]):
-            if not self._send(identity, event):
-                self._unsent.add(identity)
-                return
-            follows[number] = event.seq
-            if event.state in TERMINAL_STATES:
-                del follows[number]
-                session.heard_at = time.monotonic()  # its silence counts from here
-                return
+    def _check_rate(self, key: Key) -> None:
+        rate = self._answers.limits.requests_per_second
+        if rate and not self._allowances.setdefault(key.public, Allowance(rate)).take():
+            raise Busy(f"More than {rate} requests a second came from this key; try this one again in a while.")
 
-    def _send(self, identity: bytes, reply: messages.AnyReply, payload: bytes | None = None) -> bool:
+    # The socket
+
+    def _send(self, identity: bytes, frames: Sequence[bytes]) -> bool:
         """False where the client has no room now, or is gone. An answer that is lost so is asked for again."""
         try:
-            self._socket.send_multipart([identity, *encode(reply, payload)], zmq.DONTWAIT)
+            self._socket.send_multipart([identity, *frames], zmq.DONTWAIT)
         except zmq.Again:
             return False
         except zmq.ZMQError as error:
@@ -301,14 +267,30 @@ class Sessions:
         return True
 
     def _refuse(self, identity: bytes) -> None:
-        self._send(
-            identity, _refusal(0, NotAuthorized("The backend's owner has withdrawn this key; ask for a new one."))
-        )
+        error = NotAuthorized("The backend's owner has withdrawn this key; ask for a new one.")
+        self._send(identity, encode(_refusal(0, error)))
         self._forget(identity)
 
     def _forget(self, identity: bytes) -> None:
-        self._sessions.pop(identity, None)
+        session = self._sessions.pop(identity, None)
+        if session is not None:
+            for number in list(session.follows):
+                self._unfollow(identity, session, number)
         self._unsent.discard(identity)
+
+    def _unfollow(self, identity: bytes, session: Session, number: int) -> None:
+        session.follows.pop(number, None)
+        self._followers[number].discard(identity)
+        if not self._followers[number]:
+            del self._followers[number]
+
+
+def latest(news: Sequence[News]) -> Iterable[News]:
+    """In order; but of progress and of pictures only the last of each job."""
+    last = {(type(item), item if isinstance(item, int) else item.number): place for place, item in enumerate(news)}
+    for place, item in enumerate(news):
+        if isinstance(item, int) or last[type(item), item.number] == place:
+            yield item
 
 
 def _refusal(request_id: int, error: MotionBoothError) -> messages.Error:

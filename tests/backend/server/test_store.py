@@ -11,7 +11,6 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
-from motionbooth.server import store as store_module
 from motionbooth.server.store import MAX_SERVER_CRASHES, MAX_WORKER_DEATHS, Store, Work
 from motionbooth_protocol.errors import Conflict, InvalidInput, NotFound
 from motionbooth_protocol.jobs import TERMINAL_STATES, Blob
@@ -106,9 +105,7 @@ def test_stops_in_good_order_are_not_counted_against_a_job(store: Store) -> None
     assert store.job(number).state == "queued"
 
 
-def test_finished_results_answer_the_same_wish_of_the_same_owner_and_version(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_finished_results_answer_the_same_wish_of_the_same_owner_and_version(store: Store, tmp_path: Path) -> None:
     work = store.start(submitted(store))
     assert store.finished_twin("ann", small_job()) is None
     store.finish(work.number, work.attempt, [CLIP])
@@ -116,8 +113,7 @@ def test_finished_results_answer_the_same_wish_of_the_same_owner_and_version(
     assert store.finished_twin("ann", small_job(seed=1)) is None
     assert store.finished_twin("bob", small_job()) is None
     store.close()
-    monkeypatch.setattr(store_module, "version", lambda name: "99.0")
-    newer = Store(tmp_path / "jobs.sqlite")
+    newer = Store(tmp_path / "jobs.sqlite", maker=lambda model: "99.0")
     assert newer.finished_twin("ann", small_job()) is None
     newer.close()
 

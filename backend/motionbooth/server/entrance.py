@@ -1,0 +1,47 @@
+"""The server's one door: an encrypted socket, and the check of every key at its handshake."""
+
+from __future__ import annotations
+
+import zmq
+from motionbooth_protocol.errors import MotionBoothError
+from motionbooth_protocol.limits import CHUNK_BYTES, MAX_HEADER_BYTES
+from zmq.auth.thread import ThreadAuthenticator
+
+from .keys import AuthorizedKeys, KeyPair
+
+_ZAP_DOMAIN = "motionbooth"
+_SEND_QUEUE = 64  # messages that one client may be behind; 16 MiB at most, when all are chunks
+
+
+def open_socket(context: zmq.Context[zmq.Socket[bytes]], keys: KeyPair, address: str) -> zmq.Socket[bytes]:
+    """The bound ROUTER. Whoever has no key in `authorized/` gets nowhere: encryption is never off."""
+    socket = context.socket(zmq.ROUTER)
+    socket.setsockopt(zmq.CURVE_SERVER, 1)
+    socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret.encode())
+    # Without an authenticator for this domain libzmq would otherwise let every key in.
+    socket.setsockopt_string(zmq.ZAP_DOMAIN, _ZAP_DOMAIN)
+    socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+    # A full queue must be seen, not drop messages in silence.
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    socket.setsockopt(zmq.SNDHWM, _SEND_QUEUE)
+    socket.setsockopt(zmq.MAXMSGSIZE, max(MAX_HEADER_BYTES, CHUNK_BYTES))
+    socket.setsockopt(zmq.HANDSHAKE_IVL, 10_000)
+    socket.setsockopt(zmq.HEARTBEAT_IVL, 5_000)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 15_000)
+    try:
+        socket.bind(address)
+    except zmq.ZMQError as error:
+        socket.close()
+        raise MotionBoothError(
+            f"The backend cannot listen on {address} ({error.strerror}). Another program may use the port: stop it, or "
+            "choose another one with --address tcp://HOST:PORT."
+        ) from None
+    return socket
+
+
+def check_keys(context: zmq.Context[zmq.Socket[bytes]], authorized: AuthorizedKeys) -> ThreadAuthenticator:
+    """Start the authenticator, to be stopped by the caller. Should its thread die, no new connection gets in."""
+    authenticator = ThreadAuthenticator(context)
+    authenticator.start()
+    authenticator.configure_curve_callback(_ZAP_DOMAIN, authorized)
+    return authenticator
