@@ -9,10 +9,11 @@ import msgspec
 from msgspec import Meta, Struct
 
 from .limits import MAX_BLOB_BYTES, MAX_NAME, MAX_PICTURES, MAX_TEXT
-from .motion import Name, Sha256, Shot
+from .motion import Box, Name, Sha256, Shot
 
 JobId = Annotated[str, Meta(pattern=r"\A[0-9a-zA-Z_-]{8,64}\Z")]
 Text = Annotated[str, Meta(max_length=MAX_TEXT)]
+Within = Annotated[float, Meta(ge=0, le=1)]
 State = Annotated[str, Meta(pattern=r"\A(queued|running|done|failed|canceled)\Z")]
 
 TERMINAL_STATES = frozenset({"done", "failed", "canceled"})
@@ -21,11 +22,16 @@ TERMINAL_STATES = frozenset({"done", "failed", "canceled"})
 class Picture(Struct, frozen=True):
     """A training picture and its mask, both named by the sha256 of the uploaded file.
 
-    Without a mask the picture's own alpha is the mask; without that, the backend finds one.
+    Without a mask the picture's own alpha is the mask; without that, the backend finds one, led by `box` (where the
+    subject is) or `point` (a place on it), both in shares of the upright picture's width and height from its top left.
+    `name`: what errors call the picture, its file's name for instance. All three since 1.1.
     """
 
     image: Sha256
     mask: Sha256 | None = None
+    name: Annotated[str, Meta(max_length=MAX_NAME)] = ""
+    box: Box | None = None
+    point: tuple[Within, Within] | None = None
 
 
 class SubjectSpec(Struct, frozen=True):
@@ -42,7 +48,10 @@ class SubjectSpec(Struct, frozen=True):
 
 
 class TrainSpec(Struct, frozen=True, tag="train"):
-    """Learn a subject. Every None takes the base model's own default."""
+    """Learn a subject. Every None takes the base model's own default.
+
+    `recipe` (since 1.1): how it is learned, by name; a backend that does not know it says which it knows.
+    """
 
     subject: SubjectSpec
     model: Name = "toybox"
@@ -50,6 +59,7 @@ class TrainSpec(Struct, frozen=True, tag="train"):
     steps: Annotated[int, Meta(ge=1, le=100_000)] | None = None
     learning_rate: Annotated[float, Meta(gt=0, le=1)] | None = None
     method: Annotated[str, Meta(pattern=r"\A(lora|full)\Z")] | None = None
+    recipe: Name = "motionbooth"
 
 
 class GenerateSpec(Struct, frozen=True, tag="generate"):

@@ -153,3 +153,12 @@ def test_specs_that_ask_for_the_same_have_one_digest_and_others_another() -> Non
     train = TrainSpec(subject=SubjectSpec("Toy", "sks", "toy", pictures))
     assert spec_digest(train) == spec_digest(TrainSpec(subject=SubjectSpec("Toy", "sks", "toy", pictures), seed=0))
     assert spec_digest(train) != spec_digest(TrainSpec(subject=SubjectSpec("Toy", "sks", "toy", pictures), seed=1))
+
+
+def test_hints_for_a_mask_cross_the_wire_and_lie_in_the_picture() -> None:
+    picture = Picture(SHA, name="IMG_7.heic", box=Box(0.1, 0.2, 0.5, 0.9), point=(0.3, 0.4))
+    train = TrainSpec(SubjectSpec("Toy", "sks", "toy", [picture]), recipe="dreambooth")
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(train), type=TrainSpec) == train
+    outside = msgspec.structs.replace(picture, point=(0.3, 1.4))
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.msgpack.decode(msgspec.msgpack.encode(outside), type=Picture)

@@ -11,6 +11,7 @@ import torch
 from einops import rearrange
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import SubjectSpec
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..control.prompt import prompt_tokens
@@ -18,7 +19,7 @@ from ..models.registry import Base
 from ..models.settings import TrainSettings
 from .images import CENTERED, Mask, Placement, TrainingPicture, fit_picture
 from .losses import mask_cells
-from .masks import picture_with_mask
+from .masks import Finder, Hint, picture_with_mask
 
 
 @dataclass(frozen=True)
@@ -46,17 +47,21 @@ def read_pictures(
     settings: TrainSettings,
     seed: int,
     on_picture: Callable[[int], None],
+    finder: Finder | None = None,
 ) -> list[TrainingPicture]:
-    """The subject's pictures at the base's size, each `settings.placements` times.
+    """The subject's pictures at the base's size, each `settings.placements` times, one after the other.
+
+    `finder` finds the subject where there is no mask; None is GrabCut.
 
     Raises InvalidInput naming the picture that cannot be used.
     """
     rng = np.random.default_rng(seed)
     pictures = []
     for number, picture in enumerate(subject.pictures, start=1):
-        label = f"picture {number} of {len(subject.pictures)}"
+        label = f"picture {number} of {len(subject.pictures)}" + (f" ({picture.name})" if picture.name else "")
         mask_path = None if picture.mask is None else blob_path(picture.mask)
-        rgb, mask = picture_with_mask(blob_path(picture.image), mask_path, label)
+        hint = Hint(picture.box, picture.point)
+        rgb, mask = picture_with_mask(blob_path(picture.image), mask_path, label, hint, finder)
         for placement in _placements(settings, mask, rng):
             pictures.append(fit_picture(rgb, mask, base.settings.width, base.settings.height, settings.fit, placement))
             _check_size(pictures[-1], base, label)
@@ -81,17 +86,26 @@ def _check_size(picture: TrainingPicture, base: Base, label: str) -> None:
         )
 
 
-@torch.no_grad()
 def encode_pictures(base: Base, pictures: Sequence[TrainingPicture]) -> tuple[Tensor, Tensor, Tensor]:
     """(mean, std, masks) of SubjectData."""
-    pixels = torch.from_numpy(np.stack([picture.rgb for picture in pictures])).to(base.device, base.dtype)
-    pixels = rearrange(pixels / 127.5 - 1, "n h w c -> n c h w")
+    mean, std = encode_frames(base, np.stack([picture.rgb for picture in pictures]))
+    masks = torch.from_numpy(np.stack([picture.mask for picture in pictures]))[:, None]
+    return mean.unsqueeze(2), std.unsqueeze(2), masks.to(base.device)
+
+
+@torch.no_grad()
+def encode_frames(base: Base, frames: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+    """The VAE's posterior of RGB pictures (N, H, W, 3): mean and std (N, C, h, w) in the latents' scale.
+
+    One picture at a time: the encoder needs far more memory than what it gives.
+    """
+    pixels = rearrange(torch.from_numpy(frames).to(base.device, base.dtype) / 127.5 - 1, "n h w c -> n c h w")
     posteriors = [base.vae.encode(picture[None]).latent_dist for picture in pixels]
     scale = base.vae.config.scaling_factor
-    mean = torch.cat([posterior.mean for posterior in posteriors]).unsqueeze(2) * scale
-    std = torch.cat([posterior.std for posterior in posteriors]).unsqueeze(2) * scale
-    masks = torch.from_numpy(np.stack([picture.mask for picture in pictures]))[:, None]
-    return mean, std, masks.to(base.device)
+    return (
+        torch.cat([posterior.mean for posterior in posteriors]) * scale,
+        torch.cat([posterior.std for posterior in posteriors]) * scale,
+    )
 
 
 def gather_data(

@@ -15,6 +15,7 @@ Rgb = NDArray[np.uint8]  # (H, W, 3)
 Mask = NDArray[np.float32]  # (H, W), 0 outside the subject, 1 inside
 
 MAX_PIXELS = 100_000_000
+HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 GREY = 127  # padding: the middle of the value range
 
 
@@ -29,6 +30,7 @@ class TrainingPicture:
 def read_picture(path: Path, label: str) -> Image.Image:
     """A picture upright, in RGB or RGBA. `label` names it in errors ("picture 2"). Raises InvalidInput."""
     try:
+        _learn_to_read(path, label)
         with Image.open(path) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise InvalidInput(
@@ -41,6 +43,22 @@ def read_picture(path: Path, label: str) -> Image.Image:
         raise InvalidInput(
             f"{_start(label)} cannot be read as a picture ({error}). Send it again as PNG or JPEG."
         ) from error
+
+
+def _learn_to_read(path: Path, label: str) -> None:
+    """Pillow reads the pictures of telephones (HEIC) with the help of another library only."""
+    with path.open("rb") as file:
+        start = file.read(12)
+    if start[4:8] != b"ftyp" or start[8:12] not in HEIF_BRANDS:
+        return
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise InvalidInput(
+            f"{_start(label)} is a HEIC picture, which needs one more library: pip install 'motionbooth[heic]'. "
+            "Or send it as PNG or JPEG."
+        ) from error
+    pillow_heif.register_heif_opener()
 
 
 @dataclass(frozen=True)

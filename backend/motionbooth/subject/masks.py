@@ -1,12 +1,18 @@
-"""The subject's mask: the one that came with the picture, the picture's own alpha, or one found by GrabCut."""
+"""The subject's mask: the one that came with the picture, the picture's own alpha, or one that is found.
+
+It is found by Segment Anything where its weights are there (sam.py), else by GrabCut.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
 from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.motion import Box
 from PIL import Image
 
 from .images import Mask, Rgb, read_picture
@@ -17,8 +23,30 @@ GRABCUT_ROUNDS = 5
 MARGIN = 0.06  # of the picture's sides, taken for background
 
 
-def picture_with_mask(image: Path, mask: Path | None, label: str) -> tuple[Rgb, Mask]:
+@dataclass(frozen=True)
+class Hint:
+    """Where the subject is, in shares of the picture: in a box, or at a point of it. Neither: in the middle."""
+
+    box: Box | None = None
+    point: tuple[float, float] | None = None
+
+
+NO_HINT = Hint()
+
+
+class Finder(Protocol):
+    """What finds a subject that nobody has cut out."""
+
+    def __call__(self, rgb: Rgb, hint: Hint) -> Mask:
+        """The subject's pixels: (H, W) of 0 and 1 for a picture (H, W, 3) uint8; all 0 where there is none."""
+
+
+def picture_with_mask(
+    image: Path, mask: Path | None, label: str, hint: Hint = NO_HINT, finder: Finder | None = None
+) -> tuple[Rgb, Mask]:
     """The picture (H, W, 3) uint8 and its mask (H, W) of 0 and 1. `label` names the picture in errors.
+
+    `finder` is asked where the picture comes without a mask; None is GrabCut.
 
     Raises InvalidInput for a picture that cannot be read and for a mask that is empty, tiny, or covers everything.
     """
@@ -29,7 +57,7 @@ def picture_with_mask(image: Path, mask: Path | None, label: str) -> tuple[Rgb, 
     elif picture.mode == "RGBA" and np.asarray(picture.getchannel("A")).min() < 128:
         found, whose = (np.asarray(picture.getchannel("A")) >= 128).astype(np.float32), "its alpha"
     else:
-        found, whose = find_mask(rgb), "the subject found in it"
+        found, whose = (finder or find_mask)(rgb, hint), "the subject found in it"
     _check(found, whose, label)
     return rgb, found
 
@@ -49,8 +77,29 @@ def _given_mask(path: Path, size: tuple[int, int], label: str) -> Mask:
     return (grey >= 128).astype(np.float32)
 
 
-def find_mask(rgb: Rgb) -> Mask:
-    """The largest thing that differs from the picture's border (GrabCut, seeded with all but a margin)."""
+def find_mask(rgb: Rgb, hint: Hint = NO_HINT) -> Mask:
+    """The largest thing that differs from the picture's border (GrabCut, seeded with all but a margin).
+
+    With a box: from what is around the box, wherever else in the picture there is more of the same.
+    """
+    mask = np.zeros(rgb.shape[:2], dtype=np.float32)
+    part = (slice(None), slice(None)) if hint.box is None else _around(hint.box, rgb.shape[:2])
+    if min(mask[part].shape) > 2 and np.ptp(rgb[part]) > 0:
+        mask[part] = _grab(rgb[part])
+    return mask
+
+
+def _around(box: Box, shape: tuple[int, int]) -> tuple[slice, slice]:
+    """Rows and columns of the box with GrabCut's margin around it, as far as the picture goes."""
+
+    def span(low: float, high: float, size: int) -> slice:
+        margin = (high - low) * MARGIN / (1 - 2 * MARGIN)
+        return slice(max(0, round((low - margin) * size)), max(0, round((high + margin) * size)))
+
+    return span(box.y1, box.y2, shape[0]), span(box.x1, box.x2, shape[1])
+
+
+def _grab(rgb: Rgb) -> Mask:
     height, width = rgb.shape[:2]
     scale = min(1.0, FOUND_AT / max(height, width))
     small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,32 @@ def test_every_mode_and_size_is_read(tmp_path: Path, mode: str, size: tuple[int,
     picture = read_picture(path, "picture 1 of 1")
     assert picture.size == size
     assert picture.mode in ("RGB", "RGBA")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tiff"])
+def test_every_usual_format_is_read(tmp_path: Path, suffix: str) -> None:
+    Image.new("RGB", (60, 40), (200, 30, 40)).save(tmp_path / f"p.{suffix}")
+    picture = read_picture(tmp_path / f"p.{suffix}", "picture 1 of 1")
+    assert np.abs(np.asarray(picture, dtype=int) - (200, 30, 40)).max() < 6
+
+
+def test_a_telephones_heic_is_read_upright(tmp_path: Path) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif", reason="needs pip install 'motionbooth[heic]'")
+    picture = Image.new("RGB", (64, 32), (200, 30, 40))
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    pillow_heif.register_heif_opener()
+    picture.save(tmp_path / "p.heic", exif=exif.tobytes())
+    found = read_picture(tmp_path / "p.heic", "picture 1 of 1")
+    assert found.size == (32, 64)
+    assert np.abs(np.asarray(found, dtype=int) - (200, 30, 40)).max() < 6
+
+
+def test_a_heic_without_its_library_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "p.heic").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 40)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(InvalidInput, match=r"Picture 1 of 1 is a HEIC picture.*pip install 'motionbooth\[heic\]'"):
+        read_picture(tmp_path / "p.heic", "picture 1 of 1")
 
 
 def test_a_photograph_on_its_side_is_turned_upright(tmp_path: Path) -> None:

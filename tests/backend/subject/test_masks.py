@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from motionbooth.subject.masks import find_mask, picture_with_mask
+from motionbooth.subject.masks import Hint, find_mask, picture_with_mask
 from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.motion import Box
 from PIL import Image, ImageDraw, ImageFilter
 
 ELLIPSE = (60, 40, 180, 160)
@@ -57,6 +58,18 @@ def test_without_either_the_subject_is_found(tmp_path: Path) -> None:
     rgb, mask = picture_with_mask(tmp_path / "p.png", None, "picture 1 of 1")
     assert overlap(mask) > 0.9
     assert np.array_equal(mask, find_mask(rgb))
+
+
+def test_a_box_leads_the_search_to_one_of_two(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (240, 100), (90, 140, 190))
+    draw = ImageDraw.Draw(picture)
+    draw.ellipse((20, 20, 100, 90), fill=(200, 60, 40))
+    draw.ellipse((150, 30, 210, 80), fill=(200, 60, 40))
+    picture.filter(ImageFilter.GaussianBlur(1)).save(tmp_path / "p.png")
+    hint = Hint(box=Box(0.58, 0.2, 0.92, 0.9))
+    _, mask = picture_with_mask(tmp_path / "p.png", None, "picture 1 of 1", hint)
+    assert mask[55, 180] == 1
+    assert not mask[:, :130].any()
 
 
 def test_an_opaque_alpha_channel_is_no_mask(tmp_path: Path) -> None:
