@@ -24,6 +24,18 @@ def strip_range(strip: Any) -> tuple[int, int]:
     return int(strip.frame_final_start), int(strip.frame_final_end) - 1
 
 
+def show_in_sequencer(scene: bpy.types.Scene) -> None:
+    """Let the open sequencers show this scene, where they show none. Before 5.0 they show the window's scene."""
+    workspace = bpy.context.workspace
+    if VERSION >= (5, 0, 0) and workspace is not None and workspace.sequencer_scene is None:
+        workspace.sequencer_scene = scene
+
+
+def sequencer_scene(context: bpy.types.Context) -> bpy.types.Scene | None:
+    """The scene whose strips an open sequencer shows."""
+    return context.sequencer_scene if VERSION >= (5, 0, 0) else context.scene
+
+
 def share_action(source: bpy.types.ID, target: bpy.types.ID) -> None:
     """Let `target` be animated by the action of `source`, without a copy of its keyframes."""
     animation = source.animation_data
@@ -33,6 +45,30 @@ def share_action(source: bpy.types.ID, target: bpy.types.ID) -> None:
     shared.action = animation.action
     if VERSION >= (4, 4, 0):  # actions have slots
         shared.action_slot = animation.action_slot
+
+
+def keyed_frames(animated: bpy.types.ID) -> set[int]:
+    """The frames at which any of its properties has a keyframe, rounded."""
+    animation = animated.animation_data
+    if animation is None or animation.action is None:
+        return set()
+    return {round(key.co.x) for curve in _curves(animation) for key in curve.keyframe_points}
+
+
+def _curves(animation: bpy.types.AnimData) -> Any:
+    """Its F-curves. Since 4.4 an action has those of several owners, since 5.0 only there."""
+    if VERSION < (4, 4, 0):
+        return animation.action.fcurves
+    if animation.action_slot is None:
+        return []
+    return [
+        curve
+        for layer in animation.action.layers
+        for strip in layer.strips
+        for bag in [strip.channelbag(animation.action_slot)]
+        if bag is not None
+        for curve in bag.fcurves
+    ]
 
 
 def paint_world(world: bpy.types.World, color: tuple[float, float, float]) -> None:

@@ -50,20 +50,26 @@ def folder_pictures(subject: bpy.types.PropertyGroup) -> list[TrainingPicture]:
     folder = Path(bpy.path.abspath(subject.pictures))
     if not folder.is_dir():
         raise InvalidInput(f'The picture folder of subject "{subject.name}" is not there: {folder}')
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
-    images = [file for file in files if not file.stem.endswith(MASK)]
-    if not 1 <= len(images) <= MAX_PICTURES:
+    pictures = [TrainingPicture(image, mask) for image, mask in pairs_in(folder)]
+    if not 1 <= len(pictures) <= MAX_PICTURES:
         raise InvalidInput(
-            f'The picture folder of subject "{subject.name}" has {len(images)} pictures ({folder}); put 1 to '
+            f'The picture folder of subject "{subject.name}" has {len(pictures)} pictures ({folder}); put 1 to '
             f"{MAX_PICTURES} png, jpg or webp files there, 4 to 10 are best."
         )
-    masks = {file.stem.removesuffix(MASK): file for file in files if file.stem.endswith(MASK)}
-    pictures = [TrainingPicture(image, masks.get(image.stem)) for image in images]
     for picture in pictures:
         _check_readable(picture.image)
         if picture.mask is not None:
             _check_readable(picture.mask)
     return pictures
+
+
+def pairs_in(folder: Path) -> list[tuple[Path, Path | None]]:
+    """A folder's pictures by name, each with its mask or None; none where there is no such folder."""
+    if not folder.is_dir():
+        return []
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+    masks = {file.stem.removesuffix(MASK): file for file in files if file.stem.endswith(MASK)}
+    return [(file, masks.get(file.stem)) for file in files if not file.stem.endswith(MASK)]
 
 
 def _check_readable(file: Path) -> None:

@@ -3,16 +3,52 @@
 # mypy: disable-error-code="valid-type"
 
 import bpy
+from bpy.props import BoolProperty, StringProperty
+
+from . import compat
 
 
 class MotionBoothPreferences(bpy.types.AddonPreferences):
     bl_idname = __package__
 
-    connection_file: bpy.props.StringProperty(
+    connection_file: StringProperty(
         name="Connection File",
-        description="The file with the backend's address and your keys, written by `motionbooth serve`",
+        description="The file with the address and keys of a backend on another machine. Empty: the backend that this "
+        "Blender starts on this machine",
         subtype="FILE_PATH",
+    )
+    backend_command: StringProperty(
+        name="Backend Program",
+        description="The program `motionbooth` of this machine's backend. Empty: found by itself",
+        subtype="FILE_PATH",
+    )
+    clip_folder: StringProperty(
+        name="Clips",
+        description="Where clips are kept; // is the folder of the .blend",
+        default="//motionbooth",
+        subtype="DIR_PATH",
+        options=compat.RELATIVE_PATH,
+    )
+    connect_at_start: BoolProperty(
+        name="Connect When Blender Starts",
+        description="Look for the backend when Blender starts, so that jobs of earlier sessions go on",
+        default=True,
     )
 
     def draw(self, context: bpy.types.Context) -> None:
-        self.layout.prop(self, "connection_file")
+        layout = self.layout
+        layout.use_property_split = True
+        layout.prop(self, "connection_file")
+        layout.prop(self, "backend_command")
+        layout.prop(self, "clip_folder")
+        layout.prop(self, "connect_at_start")
+        row = layout.row()
+        row.operator("motionbooth.start_local_backend")
+        row.operator("motionbooth.stop_local_backend")
+        row = layout.row()
+        row.operator("motionbooth.export_key")
+        row.operator("motionbooth.connect_to_box")
+
+
+def preferences() -> MotionBoothPreferences:
+    return bpy.context.preferences.addons[__package__].preferences

@@ -63,11 +63,13 @@ class MotionBoothSubject(bpy.types.PropertyGroup):
 
 
 class MotionBoothTake(bpy.types.PropertyGroup):
-    """One result: which job made it, where its clip is, and with what it was made."""
+    """One result, `name`d as its strip: which job made it, where its clip is, and with what it was made."""
 
     job_id: StringProperty(name="Job", maxlen=64)
     clip_path: StringProperty(name="Clip", subtype="FILE_PATH", options=compat.RELATIVE_PATH)
     settings: StringProperty(name="Settings", description="What was sent, as JSON: enough to make the take again")
+    seed: IntProperty(name="Seed", description="With it and the same settings, the same clip is made again")
+    starred: BoolProperty(name="Star", description="Mark this take as one to keep")
 
 
 class MotionBoothShot(bpy.types.PropertyGroup):
@@ -83,7 +85,26 @@ class MotionBoothShot(bpy.types.PropertyGroup):
     background_phrase: StringProperty(
         name="Background Words", description="Words of the prompt that belong outside all boxes", maxlen=MAX_TEXT
     )
+    uid: StringProperty(name="Id", description="By which jobs know the shot they belong to", maxlen=64)
     seed: IntProperty(name="Seed", min=0, description="The same seed and settings make the same clip")
+    new_seed: BoolProperty(
+        name="New Seed for Each Take",
+        default=True,
+        description="Film each take with a seed of its own. Off: with the seed below, which makes the same take again; "
+        "further takes count up from it",
+    )
+    take_count: IntProperty(name="Takes", min=1, max=16, default=1, description="How many takes Film sends at once")
+    quality: EnumProperty(
+        name="Quality",
+        items=[
+            ("MODEL", "As the Model Has It", "The number of steps that the model is made for"),
+            ("DRAFT", "Draft", "10 steps: quick, for timing and framing"),
+            ("FINE", "Fine", "50 steps: slow"),
+            ("CUSTOM", "Custom", "A number of steps of your own"),
+        ],
+        description="How much time is spent on a clip",
+    )
+    steps: IntProperty(name="Steps", min=1, max=1000, default=25, description="Denoising steps of a clip")
     model: StringProperty(name="Model", default="toybox", maxlen=MAX_NAME, description="Base model of the backend")
     background_distance: FloatProperty(
         name="Background Distance",

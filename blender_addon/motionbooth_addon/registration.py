@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import bpy
 
-from . import preferences, properties
+from . import preferences, properties, session, window_state
+from .operators import backend, subjects
+from .operators import jobs as job_operators
+from .operators import takes as take_operators
+from .panels import jobs as job_panels
+from .panels import shot, thumbnails
+from .panels import takes as take_panels
 
 CLASSES = (
     properties.MotionBoothSubject,
     properties.MotionBoothTake,
     properties.MotionBoothShot,
+    window_state.MotionBoothModel,
+    window_state.MotionBoothTrained,
+    window_state.MotionBoothJob,
+    window_state.MotionBoothState,
     preferences.MotionBoothPreferences,
+    *backend.CLASSES,
+    *subjects.CLASSES,
+    *job_operators.CLASSES,
+    *take_operators.CLASSES,
+    *shot.CLASSES,
+    *job_panels.CLASSES,
+    *take_panels.CLASSES,
 )
 
 
@@ -18,9 +35,17 @@ def register() -> None:
     for cls in CLASSES:
         bpy.utils.register_class(cls)
     bpy.types.Scene.motionbooth = bpy.props.PointerProperty(type=properties.MotionBoothShot)
+    bpy.types.WindowManager.motionbooth = bpy.props.PointerProperty(type=window_state.MotionBoothState)
+    thumbnails.register()
+    bpy.types.STATUSBAR_HT_header.append(job_panels.draw_status)
+    session.register()
 
 
 def unregister() -> None:
+    session.unregister()
+    bpy.types.STATUSBAR_HT_header.remove(job_panels.draw_status)
+    thumbnails.unregister()
+    del bpy.types.WindowManager.motionbooth
     del bpy.types.Scene.motionbooth
     for cls in reversed(CLASSES):
         bpy.utils.unregister_class(cls)

@@ -1,0 +1,142 @@
+"""Where the work is done: a backend on this machine, or one on another with keys that are exchanged as files."""
+
+# mypy: disable-error-code="valid-type"
+
+import getpass
+from pathlib import Path
+
+import bpy
+import msgspec
+from bpy.props import StringProperty
+from bpy_extras.io_utils import ExportHelper, ImportHelper
+
+from .._protocol.connection import Connection
+from .._protocol.errors import InvalidInput
+from ..keys import own_keys
+from ..local_backend import find_command
+from ..preferences import preferences
+from ..session import session, start
+from .base import SentenceForErrors
+
+
+class MOTIONBOOTH_OT_start_local_backend(SentenceForErrors, bpy.types.Operator):
+    """Run a backend on this machine, with keys of its own. It goes on when Blender is closed, until it is stopped"""
+
+    bl_idname = "motionbooth.start_local_backend"
+    bl_label = "Start Local Backend"
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        if session().local.starting or session().local.running:
+            cls.poll_message_set("The local backend runs already.")
+            return False
+        return True
+
+    def act(self, context: bpy.types.Context) -> None:
+        session().local.start(find_command(bpy.path.abspath(preferences().backend_command)))
+        preferences().connection_file = ""
+        session().watch()
+        start()
+
+
+class MOTIONBOOTH_OT_stop_local_backend(SentenceForErrors, bpy.types.Operator):
+    """Stop the backend on this machine; its jobs are kept and go on when it is started again"""
+
+    bl_idname = "motionbooth.stop_local_backend"
+    bl_label = "Stop Local Backend"
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        if session().local.starting or session().local.running:
+            return True
+        cls.poll_message_set("The local backend does not run.")
+        return False
+
+    def act(self, context: bpy.types.Context) -> None:
+        session().local.stop()
+
+
+class MOTIONBOOTH_OT_export_key(SentenceForErrors, ExportHelper, bpy.types.Operator):
+    """Write your public key into a file for the owner of a GPU machine, who lets you in with it. It is no secret"""
+
+    bl_idname = "motionbooth.export_key"
+    bl_label = "Save My Public Key"
+
+    filename_ext = ".pub"
+    filter_glob: StringProperty(default="*.pub", options={"HIDDEN"})
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        self.filepath = f"{getpass.getuser()}.pub"
+        return ExportHelper.invoke(self, context, event)
+
+    def act(self, context: bpy.types.Context) -> None:
+        public, _ = own_keys(session().folder)
+        try:
+            Path(self.filepath).write_text(f"{public}\n", encoding="ascii")
+        except OSError as error:
+            raise InvalidInput(f"{self.filepath} cannot be written ({error.strerror}); choose another.") from error
+        self.report({"INFO"}, f"Saved {self.filepath}: send it to the owner of the machine.")
+
+
+class MOTIONBOOTH_OT_connect_to_box(SentenceForErrors, ImportHelper, bpy.types.Operator):
+    """Use a backend on another machine, by the connection file that its owner gave you"""
+
+    bl_idname = "motionbooth.connect_to_box"
+    bl_label = "Connect to Another Machine"
+
+    filter_glob: StringProperty(default="*.json", options={"HIDDEN"})
+    address: StringProperty(
+        name="Address", description="Of the machine as seen from here, tcp://HOST:PORT. Empty: as the file has it"
+    )
+
+    def act(self, context: bpy.types.Context) -> None:
+        connection = read_invitation(Path(self.filepath), self.address.strip(), session().folder)
+        kept = session().folder / "connections" / Path(self.filepath).name
+        connection.write(kept)
+        preferences().connection_file = str(kept)
+        context.preferences.is_dirty = True
+        session().watch()
+        start()
+
+
+class Invitation(msgspec.Struct, frozen=True):
+    """A connection file, or one without the client's keys: for whoever sent their own public key."""
+
+    address: str
+    server_public: str
+    client_public: str = ""
+    client_secret: str = ""
+
+
+def read_invitation(path: Path, address: str, folder: Path) -> Connection:
+    """What the file says, with the person's own keys where it has none. Raises InvalidInput."""
+    try:
+        told = msgspec.json.decode(path.read_bytes(), type=Invitation)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise InvalidInput(f"{path} is no connection file ({error}); ask the machine's owner for a new one.") from error
+    address = address or told.address
+    if not address.startswith("tcp://"):
+        raise InvalidInput(f"An address looks like tcp://render-box:5599, not {address!r}.")
+    keys = (told.client_public, told.client_secret) if told.client_secret else own_keys(folder)
+    return Connection(address, told.server_public, *keys)
+
+
+class MOTIONBOOTH_OT_use_local_backend(SentenceForErrors, bpy.types.Operator):
+    """Go back to the backend on this machine; the connection file of the other one is kept"""
+
+    bl_idname = "motionbooth.use_local_backend"
+    bl_label = "Use This Machine"
+
+    def act(self, context: bpy.types.Context) -> None:
+        preferences().connection_file = ""
+        context.preferences.is_dirty = True
+        session().watch()
+
+
+CLASSES = (
+    MOTIONBOOTH_OT_start_local_backend,
+    MOTIONBOOTH_OT_stop_local_backend,
+    MOTIONBOOTH_OT_export_key,
+    MOTIONBOOTH_OT_connect_to_box,
+    MOTIONBOOTH_OT_use_local_backend,
+)

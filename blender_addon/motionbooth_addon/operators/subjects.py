@@ -1,0 +1,202 @@
+"""Who is filmed and where: subjects of the scene, and the boxes that show where they are to be seen."""
+
+# mypy: disable-error-code="valid-type"
+
+import colorsys
+
+import bpy
+from bpy.props import StringProperty
+from mathutils import Vector
+
+from .._protocol.errors import InvalidInput
+from .._protocol.limits import MAX_SUBJECTS
+from ..capture import UNSEEN_TYPES
+from ..takes import identify
+from ..window_state import state
+from .base import SentenceForErrors
+
+# Rare words, one for each new subject: two subjects of a shot must not share one.
+TOKENS = ("sks", "ohwx", "zwx", "vrtk", "qxj", "bnha", "pltz", "mrzw")
+BOX_WIDTH, BOX_HEIGHT = 0.3, 0.45  # of the frame, of a new box
+BOX_DISTANCE = 4.0  # in front of the camera, where a drawn box is easy to select
+
+
+def add_subject(scene: bpy.types.Scene, thing: bpy.types.Object, name: str) -> bpy.types.PropertyGroup:
+    """A new subject with a name, token and colour of its own, shown by `thing`."""
+    shot = scene.motionbooth
+    if len(shot.subjects) >= MAX_SUBJECTS:
+        raise InvalidInput(f"A shot has at most {MAX_SUBJECTS} subjects; remove one.")
+    names, tokens = {subject.name for subject in shot.subjects}, {subject.token for subject in shot.subjects}
+    identify(scene)
+    subject = shot.subjects.add()
+    number = len(shot.subjects)
+    subject.name = name if name not in names else f"{name} {number}"
+    subject.token = next((token for token in TOKENS if token not in tokens), f"sks{number}")
+    subject.color = colorsys.hsv_to_rgb((0.07 + 0.382 * (number - 1)) % 1, 0.85, 1)  # golden section: far apart
+    subject.object = thing
+    shot.active_subject = number - 1
+    return subject
+
+
+def has_camera(cls: type[bpy.types.Operator], context: bpy.types.Context) -> bool:
+    if context.scene.camera is not None and context.scene.camera.type == "CAMERA":
+        return True
+    cls.poll_message_set("The scene has no active camera; add one, or make one active with Ctrl+Numpad 0.")
+    return False
+
+
+def has_subject(cls: type[bpy.types.Operator], context: bpy.types.Context) -> bool:
+    if context.scene.motionbooth.active_subject < len(context.scene.motionbooth.subjects):
+        return True
+    cls.poll_message_set("Choose a subject in the list first.")
+    return False
+
+
+class MOTIONBOOTH_OT_add_subject_box(SentenceForErrors, bpy.types.Operator):
+    """Add a rectangle in the camera's view, where a subject is to be seen. Move and keyframe it like any object"""
+
+    bl_idname = "motionbooth.add_subject_box"
+    bl_label = "Add Subject Box"
+    bl_options = {"REGISTER", "UNDO"}
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        if context.mode != "OBJECT":
+            cls.poll_message_set("Go to Object Mode first.")
+            return False
+        return has_camera(cls, context)
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        if context.space_data is not None and context.space_data.type == "VIEW_3D":
+            context.space_data.region_3d.view_perspective = "CAMERA"  # where boxes are drawn
+        return self.execute(context)
+
+    def act(self, context: bpy.types.Context) -> None:
+        scene = context.scene
+        box = make_box(scene)
+        add_subject(scene, box, "Subject")
+        for thing in context.selected_objects:
+            thing.select_set(False)
+        box.select_set(True)
+        context.view_layer.objects.active = box
+
+
+def make_box(scene: bpy.types.Scene) -> bpy.types.Object:
+    """A flat rectangle of 1 x 1, a child of the camera in the middle of its frame, that is never rendered."""
+    mesh = bpy.data.meshes.new("Subject Box")
+    mesh.from_pydata([(-0.5, -0.5, 0), (0.5, -0.5, 0), (0.5, 0.5, 0), (-0.5, 0.5, 0)], [], [(0, 1, 2, 3)])
+    box = bpy.data.objects.new("Subject Box", mesh)
+    scene.collection.objects.link(box)
+    box.parent = scene.camera
+    box.display_type, box.hide_render, box.show_in_front = "WIRE", True, True
+    corners = [Vector(corner) for corner in scene.camera.data.view_frame(scene=scene)]
+    if scene.camera.data.type == "PERSP":  # the frame grows with the distance; an orthographic one does not
+        corners = [corner * (BOX_DISTANCE / -corner.z) for corner in corners]
+    low = Vector(min(corner[axis] for corner in corners) for axis in range(3))
+    high = Vector(max(corner[axis] for corner in corners) for axis in range(3))
+    middle = (low + high) / 2
+    box.location = (middle.x, middle.y, -BOX_DISTANCE)
+    box.scale = ((high.x - low.x) * BOX_WIDTH, (high.y - low.y) * BOX_HEIGHT, 1)
+    # It stays in the plane of the frame.
+    box.lock_location[2] = box.lock_scale[2] = True
+    box.lock_rotation = (True, True, True)
+    return box
+
+
+class MOTIONBOOTH_OT_use_selected_object(SentenceForErrors, bpy.types.Operator):
+    """Let the active object show where a subject is to be seen: its bounds in the camera's view are the box"""
+
+    bl_idname = "motionbooth.use_selected_object"
+    bl_label = "Use Selected Object as Subject"
+    bl_options = {"REGISTER", "UNDO"}
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        thing = context.active_object
+        if thing is None or thing.type in UNSEEN_TYPES:
+            cls.poll_message_set("Select an object that has a shape: a mesh, a rigged character, an empty.")
+            return False
+        if any(subject.object == thing for subject in context.scene.motionbooth.subjects):
+            cls.poll_message_set("The selected object is a subject already.")
+            return False
+        return True
+
+    def act(self, context: bpy.types.Context) -> None:
+        thing = context.active_object
+        subject = add_subject(context.scene, thing, thing.name)
+        if thing.type in {"MESH", "ARMATURE", "EMPTY"}:
+            subject.model_object = thing
+
+
+class MOTIONBOOTH_OT_remove_subject(SentenceForErrors, bpy.types.Operator):
+    """Take the subject off the list, and its box out of the scene; an object of yours stays"""
+
+    bl_idname = "motionbooth.remove_subject"
+    bl_label = "Remove Subject"
+    bl_options = {"REGISTER", "UNDO"}
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return has_subject(cls, context)
+
+    def act(self, context: bpy.types.Context) -> None:
+        shot = context.scene.motionbooth
+        thing = shot.subjects[shot.active_subject].object
+        shot.subjects.remove(shot.active_subject)
+        shot.active_subject = max(0, min(shot.active_subject, len(shot.subjects) - 1))
+        made_here = thing is not None and thing.data is not None and thing.data.name.startswith("Subject Box")
+        if made_here and not any(subject.object == thing for subject in shot.subjects):
+            bpy.data.objects.remove(thing)
+
+
+class MOTIONBOOTH_OT_add_to_prompt(SentenceForErrors, bpy.types.Operator):
+    """Write the subject's words into the prompt: the model films it only where the prompt names it"""
+
+    bl_idname = "motionbooth.add_to_prompt"
+    bl_label = "Add to Prompt"
+    bl_options = {"REGISTER", "UNDO"}
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return has_subject(cls, context)
+
+    def act(self, context: bpy.types.Context) -> None:
+        shot = context.scene.motionbooth
+        subject = shot.subjects[shot.active_subject]
+        if not subject.class_word:
+            raise InvalidInput(f'Give subject "{subject.name}" a class first, the ordinary word for it: dog, toy, car.')
+        phrase = " ".join(["a", *filter(None, [subject.token, subject.class_word])])
+        shot.prompt = f"{shot.prompt.rstrip()} and {phrase}" if shot.prompt.strip() else phrase
+
+
+class MOTIONBOOTH_OT_use_trained(SentenceForErrors, bpy.types.Operator):
+    """Let the active subject be one that the backend has learned before"""
+
+    bl_idname = "motionbooth.use_trained"
+    bl_label = "Use Trained Subject"
+    bl_options = {"REGISTER", "UNDO"}
+
+    weights: StringProperty(name="Weights", options={"HIDDEN"})
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return has_subject(cls, context)
+
+    def act(self, context: bpy.types.Context) -> None:
+        trained = next((row for row in state().trained if row.weights == self.weights), None)
+        if trained is None:
+            raise InvalidInput("The backend does not have this subject; choose another one, or train it again.")
+        shot = context.scene.motionbooth
+        subject = shot.subjects[shot.active_subject]
+        subject.token, subject.class_word = trained.token, trained.class_word
+        subject.weights = trained.weights
+        shot.model = trained.model
+
+
+CLASSES = (
+    MOTIONBOOTH_OT_add_subject_box,
+    MOTIONBOOTH_OT_use_selected_object,
+    MOTIONBOOTH_OT_remove_subject,
+    MOTIONBOOTH_OT_add_to_prompt,
+    MOTIONBOOTH_OT_use_trained,
+)

@@ -1,0 +1,117 @@
+"""What can be done with a take: show it, star it, compare it, use its settings, see it in the camera, delete it."""
+
+# mypy: disable-error-code="valid-type"
+
+import bpy
+from bpy.props import IntProperty
+
+from .. import takes
+from .._protocol.errors import InvalidInput
+from .base import SentenceForErrors
+
+
+class _OfTake(SentenceForErrors):
+    """An operator on one take of the scene: the one of the given number, or the active one."""
+
+    bl_options = {"REGISTER", "UNDO"}
+
+    index: IntProperty(name="Take", default=-1, options={"HIDDEN", "SKIP_SAVE"})
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        shot = context.scene.motionbooth
+        if shot.active_take < len(shot.takes):
+            return True
+        cls.poll_message_set("There is no take yet: film the shot.")  # type: ignore[attr-defined]
+        return False
+
+    def act(self, context: bpy.types.Context) -> None:
+        shot = context.scene.motionbooth
+        index = shot.active_take if self.index < 0 else self.index
+        if index >= len(shot.takes):
+            raise InvalidInput(f"The shot has {len(shot.takes)} takes; there is no take {index + 1}.")
+        self.act_on(context, index)
+
+    def act_on(self, context: bpy.types.Context, index: int) -> None:
+        raise NotImplementedError
+
+
+class MOTIONBOOTH_OT_activate_take(_OfTake, bpy.types.Operator):
+    """Show this take on the timeline; the shot's other takes are muted"""
+
+    bl_idname = "motionbooth.activate_take"
+    bl_label = "Show Take"
+
+    def act_on(self, context: bpy.types.Context, index: int) -> None:
+        takes.activate(context.scene, index)
+
+
+class MOTIONBOOTH_OT_star_take(_OfTake, bpy.types.Operator):
+    """Mark this take as one to keep, or take the mark away"""
+
+    bl_idname = "motionbooth.star_take"
+    bl_label = "Star Take"
+
+    def act_on(self, context: bpy.types.Context, index: int) -> None:
+        take = context.scene.motionbooth.takes[index]
+        take.starred = not take.starred
+
+
+class MOTIONBOOTH_OT_compare_takes(_OfTake, bpy.types.Operator):
+    """Show two takes at once: the left half of the picture from the active take, the right half from this one"""
+
+    bl_idname = "motionbooth.compare_takes"
+    bl_label = "Compare with Active Take"
+
+    def act_on(self, context: bpy.types.Context, index: int) -> None:
+        shot = context.scene.motionbooth
+        if index == shot.active_take:
+            raise InvalidInput("This is the active take; choose another one to compare it with.")
+        takes.compare(context.scene, shot.active_take, index)
+
+
+class MOTIONBOOTH_OT_remove_take(_OfTake, bpy.types.Operator):
+    """Take this take off the list and the timeline; its clip file stays on the disk"""
+
+    bl_idname = "motionbooth.remove_take"
+    bl_label = "Remove Take"
+
+    def act_on(self, context: bpy.types.Context, index: int) -> None:
+        takes.remove(context.scene, index)
+
+
+class MOTIONBOOTH_OT_use_take_settings(_OfTake, bpy.types.Operator):
+    """Set prompt, model, seed, quality and switches of the scene as they were for this take"""
+
+    bl_idname = "motionbooth.use_take_settings"
+    bl_label = "Use These Settings Again"
+
+    def act_on(self, context: bpy.types.Context, index: int) -> None:
+        takes.use_again(context.scene, takes.settings_of(context.scene.motionbooth.takes[index]))
+
+
+class MOTIONBOOTH_OT_take_as_background(_OfTake, bpy.types.Operator):
+    """Show this take behind the scene in the active camera's view, in step with the timeline"""
+
+    bl_idname = "motionbooth.take_as_background"
+    bl_label = "Show in Camera"
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        if context.scene.camera is None:
+            cls.poll_message_set("The scene has no active camera.")
+            return False
+        return super().poll(context)
+
+    def act_on(self, context: bpy.types.Context, index: int) -> None:
+        takes.as_camera_background(context.scene, context.scene.motionbooth.takes[index])
+
+
+CLASSES = (
+    MOTIONBOOTH_OT_activate_take,
+    MOTIONBOOTH_OT_star_take,
+    MOTIONBOOTH_OT_compare_takes,
+    MOTIONBOOTH_OT_remove_take,
+    MOTIONBOOTH_OT_use_take_settings,
+    MOTIONBOOTH_OT_take_as_background,
+)

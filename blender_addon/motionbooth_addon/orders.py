@@ -1,0 +1,102 @@
+"""From a scene's settings to what is sent: the spec of a film, the order to learn a subject."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import bpy
+
+from . import capture
+from ._protocol.errors import InvalidInput
+from ._protocol.jobs import GenerateSpec
+from ._protocol.motion import Shot
+from .filming import SMALLEST_PICTURE, check_words
+from .ledger import Render, TrainOrder
+from .pictures import check_source, folder_pictures, needs_training
+from .window_state import MotionBoothModel, state
+
+MAX_NEW_SEED = 2**31 - 1
+
+
+def model_of(scene: bpy.types.Scene) -> MotionBoothModel:
+    """The shot's model, as the backend described it. Raises InvalidInput."""
+    models = state().models
+    name = scene.motionbooth.model
+    if name not in models:
+        known = ", ".join(model.name for model in models) or "none yet; connect first"
+        raise InvalidInput(f'The backend has no model "{name}"; choose one of: {known}.')
+    return models[name]
+
+
+def steps_of(settings: bpy.types.PropertyGroup) -> int | None:
+    """Denoising steps by the shot's quality; None for the model's own number."""
+    return {"MODEL": None, "DRAFT": 10, "FINE": 50, "CUSTOM": settings.steps}[settings.quality]
+
+
+def film_orders(scene: bpy.types.Scene) -> list[GenerateSpec]:
+    """A spec for each take that the shot asks for. Raises InvalidInput where something in the scene must be changed."""
+    settings = scene.motionbooth
+    check_words(scene)
+    for subject in settings.subjects:
+        if needs_training(subject):
+            raise InvalidInput(f'Subject "{subject.name}" is not trained yet; train it, or clear its token.')
+    shot = capture.read_shot(scene, model_of(scene).frames).shot
+    return [generate_spec(settings, shot, seed) for seed in seeds(settings)]
+
+
+def seeds(settings: bpy.types.PropertyGroup) -> list[int]:
+    """One for each take: new ones, or the shot's seed and those after it."""
+    if settings.new_seed:
+        return [random.randrange(MAX_NEW_SEED) for _ in range(settings.take_count)]
+    return [settings.seed + number for number in range(settings.take_count)]
+
+
+def generate_spec(settings: bpy.types.PropertyGroup, shot: Shot, seed: int) -> GenerateSpec:
+    return GenerateSpec(
+        shot=shot,
+        prompt=settings.prompt,
+        model=settings.model,
+        seed=seed,
+        negative_prompt=settings.negative_prompt,
+        background_phrase=settings.background_phrase,
+        steps=steps_of(settings),
+        box_control=settings.box_control,
+        camera_control=settings.camera_control,
+    )
+
+
+def train_order(scene: bpy.types.Scene, subject: bpy.types.PropertyGroup, folder: Path) -> TrainOrder:
+    """What is to be learned from what. A 3-D object is written into `folder`, for another Blender to render.
+
+    Raises InvalidInput where something of the subject must be changed.
+    """
+    if not subject.name or not subject.class_word:
+        raise InvalidInput(
+            f'Give subject "{subject.name}" a name and a class, the ordinary word for it: dog, toy, car.'
+        )
+    if not subject.token:
+        raise InvalidInput(
+            f'Subject "{subject.name}" has no token, so it is what the model knows by itself; give it one to train.'
+        )
+    check_source(subject)
+    size = max(SMALLEST_PICTURE, model_of(scene).height)
+    thing = subject.model_object
+    render = _library(scene, thing, folder, size) if thing is not None else None
+    files = [] if render else [(p.image, p.mask) for p in folder_pictures(subject)]
+    return TrainOrder(
+        name=subject.name,
+        token=subject.token,
+        class_word=subject.class_word,
+        model=scene.motionbooth.model,
+        pictures=[(str(image), str(mask) if mask else None) for image, mask in files],
+        render=render,
+    )
+
+
+def _library(scene: bpy.types.Scene, thing: bpy.types.Object, folder: Path, size: int) -> Render:
+    """The object, all that is parented to it and what they need, in a file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "object.blend"
+    bpy.data.libraries.write(str(path), {thing, *thing.children_recursive}, path_remap="ABSOLUTE", compress=True)
+    return Render(str(path), thing.name, scene.frame_start, size)

@@ -1,0 +1,210 @@
+"""The shot: the backend that films it, its subjects, its words and how it is filmed, its camera."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import bpy
+
+from .. import pictures
+from ..preferences import preferences
+from ..window_state import state
+from .base import InView
+from .thumbnails import icon
+
+_LINKS = {
+    "NONE": ("Nothing runs yet", "UNLINKED"),
+    "STARTING": ("The local backend is starting", "TIME"),
+    "CONNECTING": ("Connecting", "TIME"),
+    "LINKED": ("", "LINKED"),
+    "LOST": ("", "ERROR"),
+}
+
+
+def sentence(layout: bpy.types.UILayout, text: str, region: bpy.types.Region, symbol: str = "NONE") -> None:
+    """A text of several lines, as wide as the panel."""
+    width = max(20, int(region.width / (7 * bpy.context.preferences.system.ui_scale)) - 4)
+    column = layout.column(align=True)
+    column.scale_y = 0.8
+    for number, line in enumerate(textwrap.wrap(text, width)):
+        column.label(
+            text=line, icon=symbol if number == 0 else "BLANK1" if symbol != "NONE" else "NONE", translate=False
+        )
+
+
+class MOTIONBOOTH_PT_backend(InView, bpy.types.Panel):
+    bl_label = "Backend"
+    bl_idname = "MOTIONBOOTH_PT_backend"
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout = self.layout
+        shown = state()
+        words, symbol = _LINKS[shown.link]
+        sentence(layout, words or shown.link_text, context.region, symbol)
+        elsewhere = bool(preferences().connection_file)
+        if shown.link in {"NONE", "LOST"} and not elsewhere:
+            layout.operator("motionbooth.start_local_backend", icon="PLAY")
+        row = layout.row()
+        if elsewhere:
+            row.operator("motionbooth.use_local_backend", icon="HOME")
+        elif shown.link != "NONE":
+            row.operator("motionbooth.stop_local_backend", icon="CANCEL")
+        if shown.link != "LINKED":
+            row = layout.row(align=True)
+            row.operator("motionbooth.connect_to_box", icon="NETWORK_DRIVE")
+            row.operator("motionbooth.export_key", text="", icon="KEYINGSET")
+        if shown.link == "LOST" and "online access" in shown.link_text:
+            layout.operator("extensions.userpref_allow_online", text="Allow Online Access", icon="INTERNET")
+
+
+class MOTIONBOOTH_UL_subjects(bpy.types.UIList):
+    def draw_item(
+        self,
+        context: bpy.types.Context,
+        layout: bpy.types.UILayout,
+        data: Any,
+        item: Any,
+        icon: int,
+        active_data: Any,
+        active_property: str,
+        index: int,
+    ) -> None:
+        row = layout.row(align=True)
+        color = row.row()
+        color.ui_units_x = 1.0
+        color.prop(item, "color", text="")
+        row.prop(item, "name", text="", emboss=False)
+        row.label(text=f"{item.token} {item.class_word}".strip(), translate=False)
+        if pictures.needs_training(item):
+            row.label(text="", icon="RADIOBUT_OFF")
+        else:
+            row.label(text="", icon="CHECKMARK")
+
+
+class MOTIONBOOTH_PT_subjects(InView, bpy.types.Panel):
+    bl_label = "Subjects"
+    bl_idname = "MOTIONBOOTH_PT_subjects"
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout = self.layout
+        shot = context.scene.motionbooth
+        row = layout.row()
+        row.template_list("MOTIONBOOTH_UL_subjects", "", shot, "subjects", shot, "active_subject", rows=3)
+        buttons = row.column(align=True)
+        buttons.operator("motionbooth.add_subject_box", text="", icon="ADD")
+        buttons.operator("motionbooth.remove_subject", text="", icon="REMOVE")
+        buttons.separator()
+        buttons.operator("motionbooth.add_to_prompt", text="", icon="TEXT")
+        column = layout.column(align=True)
+        column.operator("motionbooth.add_subject_box", icon="SELECT_SET")
+        column.operator("motionbooth.use_selected_object", icon="OBJECT_DATA")
+        if shot.active_subject < len(shot.subjects):
+            self._draw_subject(context, shot.subjects[shot.active_subject])
+
+    def _draw_subject(self, context: bpy.types.Context, subject: bpy.types.PropertyGroup) -> None:
+        column = self.layout.column()
+        column.use_property_split = True
+        column.use_property_decorate = False
+        words = column.column(align=True)
+        words.prop(subject, "class_word")
+        words.prop(subject, "token")
+        column.prop(subject, "object", text="Seen at")
+        if subject.token:
+            source = column.column(align=True)
+            source.prop(subject, "model_object", text="Learn from")
+            if subject.model_object is None:
+                source.prop(subject, "pictures", text="or Pictures")
+        if subject.token and subject.model_object is None and subject.pictures:
+            draw_pictures(self.layout, bpy.path.abspath(subject.pictures))
+        if subject.token:
+            again = "Train Again" if subject.weights else "Train"
+            row = self.layout.row()
+            row.scale_y = 1.3
+            row.operator("motionbooth.train_subject", text=again, icon="MOD_ARMATURE")
+
+
+def draw_pictures(layout: bpy.types.UILayout, folder: str) -> None:
+    """The first pictures of a folder, each with its mask under it if it has one."""
+    grid = layout.grid_flow(row_major=True, columns=4, even_columns=True, align=True)
+    for image, mask in pictures.pairs_in(Path(folder))[:8]:
+        cell = grid.column(align=True)
+        cell.template_icon(icon_value=icon(str(image)), scale=3)
+        if mask is not None:
+            cell.template_icon(icon_value=icon(str(mask)), scale=3)
+
+
+class MOTIONBOOTH_PT_trained(InView, bpy.types.Panel):
+    bl_label = "Trained Subjects"
+    bl_parent_id = "MOTIONBOOTH_PT_subjects"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    def draw(self, context: bpy.types.Context) -> None:
+        if not state().trained:
+            self.layout.label(text="The backend has learned none yet")
+        for row in state().trained:
+            line = self.layout.row()
+            if number := icon(row.picture):
+                line.template_icon(icon_value=number, scale=2)
+            line.label(text=f"{row.name} ({row.token} {row.class_word})", translate=False)
+            line.operator("motionbooth.use_trained", text="Use").weights = row.weights
+
+
+class MOTIONBOOTH_PT_film(InView, bpy.types.Panel):
+    bl_label = "Film"
+    bl_idname = "MOTIONBOOTH_PT_film"
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout = self.layout
+        shot = context.scene.motionbooth
+        column = layout.column(align=True)
+        column.label(text="Prompt")
+        column.prop(shot, "prompt", text="")
+        column = layout.column()
+        column.use_property_split = True
+        column.use_property_decorate = False
+        column.prop(shot, "negative_prompt")
+        column.prop(shot, "background_phrase")
+        column.prop_search(shot, "model", state(), "models")
+        if shot.model in state().models:
+            model = state().models[shot.model]
+            column.label(text=f"{model.frames} frames, {model.width} x {model.height}", translate=False)
+        column.prop(shot, "quality")
+        if shot.quality == "CUSTOM":
+            column.prop(shot, "steps")
+        column.prop(shot, "new_seed")
+        row = column.row()
+        row.active = not shot.new_seed
+        row.prop(shot, "seed")
+        column.prop(shot, "take_count")
+        column.prop(shot, "box_control")
+        column.prop(shot, "camera_control")
+        row = layout.row()
+        row.scale_y = 1.6
+        row.operator("motionbooth.film", icon="RENDER_ANIMATION")
+
+
+class MOTIONBOOTH_PT_camera(InView, bpy.types.Panel):
+    bl_label = "Camera"
+    bl_idname = "MOTIONBOOTH_PT_camera"
+
+    def draw(self, context: bpy.types.Context) -> None:
+        shot = context.scene.motionbooth
+        column = self.layout.column()
+        column.use_property_split = True
+        column.prop(shot, "camera_mode", expand=True)
+        if shot.camera_mode == "MEASURED":
+            column.prop(shot, "background_distance")
+        else:
+            column.prop(shot, "pan")
+
+
+CLASSES = (
+    MOTIONBOOTH_UL_subjects,
+    MOTIONBOOTH_PT_backend,
+    MOTIONBOOTH_PT_subjects,
+    MOTIONBOOTH_PT_trained,
+    MOTIONBOOTH_PT_camera,
+    MOTIONBOOTH_PT_film,
+)

@@ -1,0 +1,60 @@
+"""The takes of the shot, in the 3-D view and in the sequencer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bpy
+
+from .base import InSequencer, InView
+
+
+class MOTIONBOOTH_UL_takes(bpy.types.UIList):
+    def draw_item(
+        self,
+        context: bpy.types.Context,
+        layout: bpy.types.UILayout,
+        data: Any,
+        item: Any,
+        icon: int,
+        active_data: Any,
+        active_property: str,
+        index: int,
+    ) -> None:
+        row = layout.row(align=True)
+        star = row.operator(
+            "motionbooth.star_take", text="", icon="SOLO_ON" if item.starred else "SOLO_OFF", emboss=False
+        )
+        star.index = index
+        row.prop(item, "name", text="", emboss=False)
+        row.label(text=f"seed {item.seed}", translate=False)
+        row.operator("motionbooth.activate_take", text="", icon="HIDE_OFF", emboss=False).index = index
+        row.operator("motionbooth.compare_takes", text="", icon="IMAGE_ALPHA", emboss=False).index = index
+
+
+def draw_takes(layout: bpy.types.UILayout, shot: bpy.types.PropertyGroup) -> None:
+    layout.template_list("MOTIONBOOTH_UL_takes", "", shot, "takes", shot, "active_take", rows=3)
+    column = layout.column(align=True)
+    column.operator("motionbooth.activate_take", icon="HIDE_OFF")
+    column.operator("motionbooth.use_take_settings", icon="LOOP_BACK")
+    column.operator("motionbooth.take_as_background", icon="CAMERA_DATA")
+    column.operator("motionbooth.remove_take", icon="TRASH")
+
+
+class MOTIONBOOTH_PT_takes(InView, bpy.types.Panel):
+    bl_label = "Takes"
+    bl_idname = "MOTIONBOOTH_PT_takes"
+
+    def draw(self, context: bpy.types.Context) -> None:
+        draw_takes(self.layout, context.scene.motionbooth)
+
+
+class MOTIONBOOTH_PT_sequencer_takes(InSequencer, bpy.types.Panel):
+    bl_label = "Takes"
+    bl_idname = "MOTIONBOOTH_PT_sequencer_takes"
+
+    def draw(self, context: bpy.types.Context) -> None:
+        draw_takes(self.layout, context.scene.motionbooth)
+
+
+CLASSES = (MOTIONBOOTH_UL_takes, MOTIONBOOTH_PT_takes, MOTIONBOOTH_PT_sequencer_takes)

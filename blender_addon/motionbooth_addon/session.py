@@ -1,0 +1,362 @@
+"""The extension at work: one connection, the ledger of jobs, and a timer that carries news into Blender's data.
+
+The timer never waits, stops after BUDGET_SECONDS of news, and places at most one result a tick. Nothing here keeps a
+reference to Blender's data from one tick to the next: undo and file loading make them invalid.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import bpy
+from bpy.app.handlers import persistent
+
+from . import rendering, takes, window
+from ._protocol.client import new_job_id
+from ._protocol.connection import Connection
+from ._protocol.errors import MotionBoothError
+from .background import (
+    Advanced,
+    Background,
+    Cancel,
+    Changed,
+    Fetch,
+    Fetched,
+    Film,
+    Follow,
+    Forget,
+    Linked,
+    Lost,
+    News,
+    Pictured,
+    Refused,
+    Train,
+)
+from .files import clip_folder, user_folder
+from .ledger import SENDING, Ledger, Order, Record, TrainOrder
+from .local_backend import LocalBackend
+from .preferences import preferences
+
+TICK_SECONDS = 0.1
+BUDGET_SECONDS = 0.002  # of the main thread, for news in one tick
+_WATCH_SECONDS = 1.0  # how often files and processes are looked at
+_NOTICE_SECONDS = 12.0
+_LOOPBACK = ("tcp://127.", "tcp://localhost:", "tcp://[::1]:")
+
+
+class Session:
+    """All that lives as long as the extension is enabled. `folder`: see files.py."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ledger = Ledger(folder / "jobs")
+        self.local = LocalBackend(folder / "backend")
+        self.background: Background | None = None
+        self.screen = window.Screen(self.ledger)
+        self._source: tuple[Any, ...] | None = None
+        self._watched_at = float("-inf")
+        self._due: deque[str] = deque()  # jobs whose result has still to be given to their shot
+        self._notice_until = 0.0
+
+    # The connection
+
+    @property
+    def connection_file(self) -> Path:
+        chosen = preferences().connection_file
+        return Path(bpy.path.abspath(chosen)) if chosen else self.local.connection_file
+
+    @property
+    def backend(self) -> str:
+        """The public key by which the backend in use is known, "" without one."""
+        return self.background.connection.server_public if self.background else ""
+
+    def watch(self) -> None:
+        """Connect, where there is a connection file that is not in use yet; part where it is gone."""
+        if (failure := self.local.failure()) is not None:
+            self.tell(failure, is_error=True)
+        path = self.connection_file
+        written = _written_at(path)
+        source = (path, written, bpy.app.online_access, self.local.starting)
+        if source == self._source:
+            return
+        self._source = source
+        self._part()
+        if written is not None:
+            self._connect(path)
+        elif preferences().connection_file:
+            self.screen.show_link("LOST", f"There is no connection file at {path}; import it again, or clear its path.")
+        else:
+            self.screen.show_link("STARTING" if self.local.starting else "NONE", "")
+
+    def _connect(self, path: Path) -> None:
+        try:
+            connection = Connection.read(path)
+        except MotionBoothError as error:
+            self.screen.show_link("LOST", str(error))
+            return
+        if not connection.address.startswith(_LOOPBACK) and not bpy.app.online_access:
+            self.screen.show_link(
+                "LOST",
+                "The backend is on another machine and Blender's online access is off: Preferences > System > Network.",
+            )
+            return
+        previews = Path(bpy.app.tempdir) / "motionbooth"
+        self.background = Background(connection, previews, rendering.renderer(bpy.app.binary_path)).start()
+        self.screen.show_link("CONNECTING", connection.address)
+        for record in self.ledger.records.values():
+            if record.backend == connection.server_public and not record.ended:
+                self._send(record)
+
+    def _part(self) -> None:
+        if self.background is not None:
+            self.background.stop(seconds=0)  # the main thread does not wait for it
+            self.background = None
+
+    # What operators ask for
+
+    def submit(self, scene: bpy.types.Scene, order: Order, title: str) -> Record:
+        """Send a new job of this scene's shot; never waits."""
+        record = Record(
+            id=new_job_id(),
+            order=order,
+            title=title,
+            created=time.time(),
+            backend=self.backend,
+            shot=takes.identify(scene),
+            scene=scene.name,
+            blend=bpy.data.filepath,
+        )
+        self.ledger.put(record)
+        self._send(record)
+        self.screen.show_jobs()
+        return record
+
+    def again(self, record: Record) -> Record:
+        """The same once more, as a new job of the same shot."""
+        scene = takes.scene_of(record)
+        return self.submit(scene or bpy.context.scene, record.order, record.title)
+
+    def cancel(self, job: str) -> None:
+        if self.background is not None:
+            self.background.order(Cancel(job))
+
+    def forget(self, job: str) -> None:
+        """Take an ended job off the list, and its files off the backend."""
+        record = self.ledger.records[job]
+        if self.background is not None and record.backend == self.backend:
+            self.background.order(Forget(job))
+        self.ledger.forget(job)
+        self.screen.show_jobs()
+
+    def place(self, job: str) -> None:
+        """Give the shot the job's result, once it is here."""
+        record = self.ledger.records[job]
+        if record.kind == "generate" and not Path(record.clip or "-").is_file():
+            self._fetch_clip(record)
+        elif job not in self._due:
+            self._due.append(job)
+
+    def tell(self, sentence: str, is_error: bool = False) -> None:
+        """In the status bar, for a while."""
+        self.screen.show_notice(sentence, is_error)
+        self._notice_until = time.monotonic() + _NOTICE_SECONDS
+
+    def _send(self, record: Record) -> None:
+        if self.background is None:
+            return
+        if record.state != SENDING:
+            self.background.order(Follow(record.id, record.last_seq))
+        elif isinstance(record.order, TrainOrder):
+            self.background.order(Train(record.id, record.order, self.folder / "training" / record.id))
+        else:
+            self.background.order(Film(record.id, record.order))
+
+    # The timer
+
+    def tick(self) -> float:
+        """What the timer does; the seconds until the next time."""
+        ends = time.perf_counter() + BUDGET_SECONDS
+        if time.monotonic() - self._watched_at > _WATCH_SECONDS:
+            self._watched_at = time.monotonic()
+            self.watch()
+            if time.monotonic() > self._notice_until:
+                self.screen.show_notice("", False)
+        if self.background is not None:
+            for news in self.background.news():
+                self._heed(news)
+                if time.perf_counter() > ends:
+                    break
+        if self._due and time.perf_counter() < ends and window.can_edit():
+            self._settle(self._due.popleft())
+        self.screen.redraw()
+        return TICK_SECONDS
+
+    def _heed(self, news: News) -> None:
+        match news:
+            case Linked():
+                self.screen.show_backend(news)
+            case Lost(reason):
+                self.screen.show_link("LOST", reason)
+            case Changed(job) if (record := self.ledger.records.get(job)) is not None:
+                self._change(record, news)
+            case Advanced(job):
+                self.screen.show_progress(news)
+            case Pictured(job, path):
+                self.screen.show_picture(job, path)
+            case Fetched(job, role, path) if (record := self.ledger.records.get(job)) is not None:
+                self._fetched(record, role, path)
+            case Refused():
+                self._refused(news)
+
+    def _change(self, record: Record, news: Changed) -> None:
+        if record.ended:
+            return
+        record.state, record.error, record.results = news.state, news.error, news.results
+        record.last_seq = max(record.last_seq, news.last_seq)
+        self.ledger.put(record)
+        self.screen.show_job(record)
+        if record.state == "done":
+            self.tell(f'"{record.title}" is {"trained" if record.kind == "train" else "filmed"}.')
+            self._finish(record)
+        elif record.state == "failed":
+            self.tell(f'"{record.title}" failed: {record.error}', is_error=True)
+
+    def _finish(self, record: Record) -> None:
+        """A job is done: get what it made to the shot, if its .blend is open; else that waits until it is."""
+        if record.placed or takes.scene_of(record) is None:
+            return
+        self.place(record.id)
+        samples = record.result("samples")
+        if samples is not None and self.background is not None:
+            self.background.order(Fetch(record.id, samples, self.folder / "training" / record.id / "samples.png"))
+
+    def _fetch_clip(self, record: Record) -> None:
+        clip = record.result("clip")
+        if clip is None or self.background is None or record.backend != self.backend:
+            self.tell(f'The clip of "{record.title}" is on a backend that is not connected.', is_error=True)
+            return
+        name = f"{bpy.path.clean_name(record.title)}_{record.id[:8]}.mp4"
+        self.background.order(Fetch(record.id, clip, clip_folder(preferences().clip_folder) / name))
+
+    def _fetched(self, record: Record, role: str, path: Path) -> None:
+        if role == "clip":
+            record.clip = str(path)
+            self.ledger.put(record)
+            self._due.append(record.id)
+        else:
+            self.screen.show_picture(record.id, path)
+        self.screen.show_job(record)
+
+    def _refused(self, news: Refused) -> None:
+        record = self.ledger.records.get(news.order.job)
+        if record is not None and isinstance(news.order, Film | Train):
+            record.state, record.error = "failed", news.reason
+            self.ledger.put(record)
+            self.screen.show_job(record)
+        self.tell(news.reason, is_error=True)
+
+    def _settle(self, job: str) -> None:
+        """Give a shot what its job made, as one step of undo."""
+        record = self.ledger.records.get(job)
+        scene = takes.scene_of(record) if record is not None else None
+        if record is None or scene is None:
+            return
+        try:
+            done = takes.receive(scene, record)
+        except MotionBoothError as error:
+            self.tell(str(error), is_error=True)
+            return
+        record.placed = True
+        self.ledger.put(record)
+        self.screen.show_job(record)
+        self.tell(done)
+        window.push_undo(done)
+
+    # Files that are opened and saved
+
+    def opened(self) -> None:
+        """Another .blend: its jobs are shown, and what ended meanwhile is given to it."""
+        self._due.clear()
+        self.screen.show_all()
+        for record in self.ledger.records.values():
+            if record.state == "done":
+                self._finish(record)
+
+    def saved(self) -> None:
+        """A job remembers where its shot lies now."""
+        for record in self.ledger.records.values():
+            scene = takes.scene_of(record)
+            if scene is not None and (record.blend, record.scene) != (bpy.data.filepath, scene.name):
+                record.blend, record.scene = bpy.data.filepath, scene.name
+                self.ledger.put(record)
+
+    def close(self) -> None:
+        if self.background is not None:
+            self.background.stop()
+
+
+def _written_at(path: Path) -> int | None:
+    """When a file was last written, in nanoseconds; None where there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+_session: Session | None = None
+
+
+def session() -> Session:
+    """The one of this Blender; begun at its first use."""
+    global _session
+    if _session is None:
+        _session = Session(user_folder())
+        _session.screen.show_all()
+    return _session
+
+
+def _tick() -> float:
+    return session().tick()
+
+
+@persistent
+def _on_load(_: object) -> None:
+    if _session is not None:
+        _session.opened()
+
+
+@persistent
+def _on_save(_: object) -> None:
+    if _session is not None:
+        _session.saved()
+
+
+def register() -> None:
+    bpy.app.handlers.load_post.append(_on_load)
+    bpy.app.handlers.save_post.append(_on_save)
+    # In the background a script holds the main thread: it waits for a backend by itself (filming.py).
+    if not bpy.app.background and preferences().connect_at_start:
+        start()
+
+
+def start() -> None:
+    """Look for the backend, and hear from it from now on."""
+    if not bpy.app.timers.is_registered(_tick):
+        bpy.app.timers.register(_tick, first_interval=TICK_SECONDS, persistent=True)
+
+
+def unregister() -> None:
+    global _session
+    if bpy.app.timers.is_registered(_tick):
+        bpy.app.timers.unregister(_tick)
+    bpy.app.handlers.load_post.remove(_on_load)
+    bpy.app.handlers.save_post.remove(_on_save)
+    if _session is not None:
+        _session.close()
+        with contextlib.suppress(AttributeError):  # Blender is ending, and its window manager has gone before us
+            _session.screen.clear()
+        _session = None
