@@ -43,3 +43,17 @@ def training(
     from motionbooth.bench.training import LATENTS, bench_training
 
     publish(bench_training(rounds, (40, 72) if large else LATENTS), json_file)
+
+
+@bench.command()
+def sampling(
+    json_file: JsonFile = None,
+    height: Annotated[int, typer.Option(min=4, help="Of the latents, in cells.")] = 40,
+    width: Annotated[int, typer.Option(min=4, help="Of the latents, in cells.")] = 72,
+    rounds: Annotated[int, typer.Option(min=1, help="Steps of each kind, in turn.")] = 5,
+) -> None:
+    """What control costs in a denoising step: time and memory, against diffusers' own loop."""
+    from motionbooth.bench.measures import publish
+    from motionbooth.bench.sampling import bench_sampling
+
+    publish(bench_sampling((height, width), rounds), json_file)

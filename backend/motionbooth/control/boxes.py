@@ -89,30 +89,37 @@ def box_mask(boxes: Sequence[Sequence[Box | None]], grid: Grid) -> Tensor:
 
 def attention_bias(control: BoxControl, grid: Grid) -> Tensor:
     """The bias of one sample: float32 (F, h*w, tokens), 0 or positive inside boxes, -inf where suppressed."""
+    bias = torch.zeros(len(control.boxes[0]), grid[0] * grid[1], control.tokens.length)
+    _write_bias(bias, control, grid)
+    return bias
+
+
+def _write_bias(bias: Tensor, control: BoxControl, grid: Grid) -> None:
+    """Into zeros (F, h*w, tokens), a column for each controlled token: nothing else of that size is made."""
     tokens = control.tokens
-    inside = rearrange(box_mask(control.boxes, grid), "s f h w -> s f (h w)")  # (S, F, cells)
+    inside = rearrange(box_mask(control.boxes, grid).to(bias.device), "s f h w -> s f (h w)")  # (S, F, cells)
     outside_all = ~inside.any(dim=0)  # (F, cells)
-    # (F, cells, tokens): where each token belongs, as a subject's word and as the background's
-    subject_place = torch.zeros(*outside_all.shape, tokens.length, dtype=torch.bool)
-    background_place = torch.zeros_like(subject_place)
-    for subject, positions in zip(inside, tokens.subjects, strict=True):
-        subject_place[:, :, list(positions)] |= subject[:, :, None]
-    background_place[:, :, list(tokens.background)] = outside_all[:, :, None]
-
-    bias = torch.zeros(subject_place.shape)
-    if control.amplify:
-        for place in (subject_place, background_place):
-            share = place.float().mean(dim=1, keepdim=True)  # (F, 1, tokens): |B| / |Q|
-            bias += control.alpha * (1 - share) * place
-    controlled = torch.zeros(tokens.length, dtype=torch.bool)
     if control.suppress == "content":
-        controlled[tokens.content.start : tokens.content.stop] = True
-    controlled[[j for positions in (*tokens.subjects, tokens.background) for j in positions]] = True
-    return bias.masked_fill_(controlled & ~(subject_place | background_place), -torch.inf)
+        bias[:, :, tokens.content.start : tokens.content.stop] = -torch.inf
+    alpha = control.alpha if control.amplify else 0.0
+    for position in {j for positions in (*tokens.subjects, tokens.background) for j in positions}:
+        own = [place for place, positions in zip(inside, tokens.subjects, strict=True) if position in positions]
+        places = [torch.stack(own).any(dim=0)] if own else []
+        if position in tokens.background:
+            places.append(outside_all)
+        bias[:, :, position] = _column(places, alpha).to(bias.dtype)
 
 
-def batch_bias(controls: Sequence[BoxControl | None], grid: Grid, frames: int) -> Tensor | None:
-    """The bias of a batch: float32 (B*F, 1, h*w, tokens), one entry of `controls` for each sample.
+def _column(places: Sequence[Tensor], alpha: float) -> Tensor:
+    """One token's bias, float32 (F, cells): alpha * (1 - |B| / |Q|) in each of its places, -inf outside all."""
+    column = torch.zeros(places[0].shape, device=places[0].device)
+    for place in places:
+        column += alpha * (1 - place.float().mean(dim=1, keepdim=True)) * place
+    return column.masked_fill_(~torch.stack(list(places)).any(dim=0), -torch.inf)
+
+
+def batch_bias(controls: Sequence[BoxControl | None], grid: Grid, frames: int, like: Tensor) -> Tensor | None:
+    """The bias of a batch: (B*F, 1, h*w, tokens), one entry of `controls` for each sample, dtype and device of `like`.
 
     A sample whose entry is None is left alone (zeros); None for the whole where no sample has one.
     """
@@ -120,10 +127,12 @@ def batch_bias(controls: Sequence[BoxControl | None], grid: Grid, frames: int) -
     if not lengths:
         return None
     (length,) = lengths
-    bias = torch.zeros(len(controls), frames, grid[0] * grid[1], length)
-    for sample, control in zip(bias, controls, strict=True):
-        if control is not None:
-            sample.copy_(attention_bias(control, grid))
+    bias = like.new_zeros(len(controls), frames, grid[0] * grid[1], length)
+    for number, (sample, control) in enumerate(zip(bias, controls, strict=True)):
+        if control is not None and number and control == controls[number - 1]:
+            sample.copy_(bias[number - 1])  # takes of one shot
+        elif control is not None:
+            _write_bias(sample, control, grid)
     return rearrange(bias, "b f cells tokens -> (b f) 1 cells tokens")
 
 
@@ -137,6 +146,7 @@ class AttentionControl:
     def __init__(self, levels: int) -> None:
         self._levels = levels
         self._controls: tuple[BoxControl | None, ...] = ()
+        self._untouched = 0  # samples at the batch's beginning that have no edit
         self._frames = 0
         self._latent_size: Grid = (0, 0)
         self._grids: dict[int, Grid] = {}
@@ -165,12 +175,13 @@ class AttentionControl:
         if asked == (self._controls, self._latent_size, self._frames):
             return  # the bias built so far serves this step too
         self._controls, self._latent_size, self._frames = asked
+        self._untouched = next((i for i, one in enumerate(self._controls) if one is not None), len(controls))
         self._bias = {}
         self._grids = {height * width: (height, width) for height, width in level_grids(latent_size, self._levels)}
 
     def clear(self) -> None:
         """No edit from now on."""
-        self._controls, self._bias = (), {}
+        self._controls, self._untouched, self._bias = (), 0, {}
 
     def watch(self, positions: Sequence[int], grid: Grid) -> None:
         """Keep the probabilities of these tokens in the layers of this grid, from now on; for the STCA loss."""
@@ -198,26 +209,30 @@ class AttentionControl:
         finally:
             self._watched_tokens, self._watched_cells, self._watched = before
 
-    def bias_for(self, query: Tensor) -> Tensor | None:
-        """The bias for a query (B*F, heads, cells, d), in its dtype and on its device."""
-        if not self._controls:
-            return None
+    def bias_for(self, query: Tensor) -> tuple[Tensor | None, int]:
+        """The bias for a query (B*F, heads, cells, d), in its dtype and on its device, and the first row it is for.
+
+        The rows before that one are left alone: with classifier-free guidance, the unconditional half.
+        """
+        if self._untouched == len(self._controls):
+            return None, 0
         rows, cells = query.shape[0], query.shape[2]
         if rows != len(self._controls) * self._frames:
             raise ValueError(
                 f"box control was set for {len(self._controls)} samples of {self._frames} frames, got {rows} rows"
             )
         if cells not in self._bias:
-            bias = batch_bias(self._controls, self._grids[cells], self._frames)
-            self._bias[cells] = None if bias is None else bias.to(query)
-        return self._bias[cells]
+            self._bias[cells] = batch_bias(self._controls[self._untouched :], self._grids[cells], self._frames, query)
+        return self._bias[cells], self._untouched * self._frames
 
-    def observe(self, query: Tensor, key: Tensor, bias: Tensor | None) -> None:
+    def observe(self, query: Tensor, key: Tensor) -> None:
         """Record A = exp(q k_P - logsumexp(q k)): the watched columns of the softmax without the others."""
         if query.shape[2] != self._watched_cells:
             return
+        bias, first = self.bias_for(query)
         logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5  # (B*F, heads, cells, tokens)
-        logits = logits if bias is None else logits + bias
+        if bias is not None:
+            logits = torch.cat([logits[:first], logits[first:] + bias])
         chosen = logits[..., self._watched_tokens] - logits.logsumexp(dim=-1, keepdim=True)
         self._watched.append(chosen.exp().mean(dim=1))
 
@@ -240,8 +255,15 @@ class BoxAttnProcessor:
                 attn.to_v(encoder_hidden_states),
             )
         )
-        bias = self._control.bias_for(query)
-        self._control.observe(query, key, bias)
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-        out = rearrange(out, "rows heads n d -> rows n (heads d)")
-        return attn.to_out[1](attn.to_out[0](out))
+        self._control.observe(query, key)
+        out = _attention(query, key, value, *self._control.bias_for(query))
+        return attn.to_out[1](attn.to_out[0](rearrange(out, "rows heads n d -> rows n (heads d)")))
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, first: int) -> Tensor:
+    """Fused attention, with the bias from row `first` on; the rows before need no mask, nor memory for one."""
+    if bias is None or first == 0:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+    alone = F.scaled_dot_product_attention(query[:first], key[:first], value[:first])
+    edited = F.scaled_dot_product_attention(query[first:], key[first:], value[first:], attn_mask=bias)
+    return torch.cat([alone, edited])

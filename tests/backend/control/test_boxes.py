@@ -154,13 +154,14 @@ def test_two_subjects_share_a_cell_that_lies_in_both_boxes() -> None:
 def test_a_batch_mixes_samples_with_and_without_an_edit() -> None:
     first = BoxControl([[MIDDLE, None]], TOKENS, 3.0, True)
     second = BoxControl([[None, MIDDLE]], PromptTokens(16, range(1, 5), ((1,),)), 9.0, False)
-    bias = batch_bias([first, None, second], (6, 9), frames=2)
+    bias = batch_bias([first, None, second, second], (6, 9), frames=2, like=torch.zeros(0))
     assert bias is not None
-    assert bias.shape == (6, 1, 54, 16)
+    assert bias.shape == (8, 1, 54, 16)
     assert torch.equal(bias[0:2, 0], attention_bias(first, (6, 9)))
     assert (bias[2:4] == 0).all()
     assert torch.equal(bias[4:6, 0], attention_bias(second, (6, 9)))
-    assert batch_bias([None, None], (6, 9), frames=2) is None
+    assert torch.equal(bias[6:8], bias[4:6])
+    assert batch_bias([None, None], (6, 9), frames=2, like=torch.zeros(0)) is None
 
 
 def unet_call(base: Base) -> torch.Tensor:

@@ -1,0 +1,1 @@
+"""LaVie's UNet, which diffusers does not have, and the conversion of its published checkpoint."""
