@@ -12,7 +12,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from . import rendering
@@ -20,130 +19,29 @@ from ._protocol import messages
 from ._protocol.client import Client
 from ._protocol.connection import Connection
 from ._protocol.errors import Canceled, MotionBoothError, NotFound, OutOfSpace, is_disk_full
-from ._protocol.jobs import TERMINAL_STATES, Blob, GenerateSpec, Picture, SubjectSpec
+from ._protocol.jobs import TERMINAL_STATES, Blob, Picture, SubjectSpec
 from ._protocol.limits import CHUNK_BYTES
-from .ledger import TrainOrder
+from .news import (
+    Advanced,
+    AnyOrder,
+    Cancel,
+    Changed,
+    Fetch,
+    Fetched,
+    Film,
+    Follow,
+    Forget,
+    Linked,
+    Lost,
+    News,
+    Pictured,
+    Refused,
+    Train,
+)
 
 _LISTEN_SECONDS = 0.1  # at most so long an order waits
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 8.0  # seconds between attempts to connect
 _PATIENCE = 4.0  # seconds until a broken connection is told; it is tried again for ever
-
-
-# What can be ordered
-
-
-@dataclass(frozen=True)
-class Film:
-    job: str
-    spec: GenerateSpec
-
-
-@dataclass(frozen=True)
-class Train:
-    """`folder` is for pictures that have still to be rendered."""
-
-    job: str
-    order: TrainOrder
-    folder: Path
-
-
-@dataclass(frozen=True)
-class Follow:
-    """Hear of a job that was sent before: what happened after its event `after_seq`."""
-
-    job: str
-    after_seq: int = 0
-
-
-@dataclass(frozen=True)
-class Cancel:
-    job: str
-
-
-@dataclass(frozen=True)
-class Forget:
-    """Have the backend remove a job that has ended."""
-
-    job: str
-
-
-@dataclass(frozen=True)
-class Fetch:
-    """Get a result of a job into a file."""
-
-    job: str
-    blob: Blob
-    path: Path
-
-
-AnyOrder = Film | Train | Follow | Cancel | Forget | Fetch
-
-
-# What is heard
-
-
-@dataclass(frozen=True)
-class Linked:
-    """There is a session."""
-
-    server: str
-    models: list[messages.ModelInfo]
-    subjects: list[messages.SubjectInfo]
-
-
-@dataclass(frozen=True)
-class Lost:
-    """There is none, and why; it is tried again."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Changed:
-    """A job's state, as the backend has it on its disk."""
-
-    job: str
-    state: str
-    last_seq: int
-    error: str
-    results: list[Blob]
-
-
-@dataclass(frozen=True)
-class Advanced:
-    """How far a job is. Only the latest of a job is kept."""
-
-    job: str
-    stage: str
-    step: int
-    steps: int
-    seconds_left: float | None
-
-
-@dataclass(frozen=True)
-class Pictured:
-    """A picture of a job under way is in `path`. Only the latest of a job is kept."""
-
-    job: str
-    path: Path
-
-
-@dataclass(frozen=True)
-class Fetched:
-    job: str
-    role: str
-    path: Path
-
-
-@dataclass(frozen=True)
-class Refused:
-    """An order that cannot be carried out, and why."""
-
-    order: AnyOrder
-    reason: str
-
-
-News = Linked | Lost | Changed | Advanced | Pictured | Fetched | Refused
 
 
 class Background:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import bpy
 
+from ._protocol.connection import write_private
+
 
 def user_folder() -> Path:
     """The extension's own folder; Blender removes it together with the extension."""
@@ -20,3 +22,14 @@ def clip_folder(setting: str) -> Path:
     if setting.startswith("//") and not bpy.data.filepath:
         return user_folder() / "clips"
     return Path(bpy.path.abspath(setting)).resolve()
+
+
+def own_keys(folder: Path) -> tuple[str, str]:
+    """This person's public and secret key in Z85, for backends whose owner lets the public one in; made once."""
+    import zmq  # loaded with the first use of the network, not with Blender
+
+    path = folder / "keys" / "own.secret"
+    if not path.exists():
+        write_private(path, zmq.curve_keypair()[1] + b"\n")
+    secret = path.read_text("ascii").strip()
+    return zmq.curve_public(secret.encode()).decode(), secret

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,11 +18,11 @@ from ._protocol.errors import InvalidInput, OutOfSpace
 from ._protocol.jobs import GenerateSpec, Job, JobSpec, Picture, SubjectSpec, TrainSpec
 from ._protocol.messages import Progress
 from ._protocol.motion import Shot
+from .orders import SMALLEST_PICTURE, check_words, generate_spec
 from .pictures import check_source, needs_training, training_pictures
 from .turntable import TrainingPicture
 
 DRY_RUN_FRAMES = 8  # of the bundled model; a backend says how many frames its models make
-SMALLEST_PICTURE = 128  # pixels; larger where the model's frames are higher
 SHAPE_TOLERANCE = 0.02  # by which the scene's aspect ratio may differ from the model's before it is worth a warning
 
 Tell = Callable[[dict[str, Any]], None]
@@ -128,24 +127,6 @@ def open_shots(blend: Path) -> list[bpy.types.Scene]:
     return scenes
 
 
-def check_words(scene: bpy.types.Scene) -> None:
-    """The prompt must name each subject as it was taught: token and class, side by side. Raises InvalidInput."""
-    prompt = scene.motionbooth.prompt
-    for subject in scene.motionbooth.subjects:
-        phrase = f"{subject.token} {subject.class_word}".strip()
-        if not re.search(rf"\b{re.escape(phrase)}\b", prompt, re.IGNORECASE):
-            raise InvalidInput(
-                f'The prompt "{prompt}" of scene "{scene.name}" does not name subject "{subject.name}"; write '
-                f'"{phrase}" in it, for example "a {phrase} on the grass".'
-            )
-    background = scene.motionbooth.background_phrase
-    if background.lower() not in prompt.lower():
-        raise InvalidInput(
-            f'The background words "{background}" of scene "{scene.name}" are not in its prompt "{prompt}"; write them '
-            "there as they are, or clear them."
-        )
-
-
 def _read_for_model(client: Client, scene: bpy.types.Scene, folder: Path) -> Filmed:
     models = {model.name: model for model in client.models()}
     model = models.get(scene.motionbooth.model)
@@ -225,17 +206,8 @@ def _run(client: Client, spec: JobSpec, note: str, tell: Tell) -> Job:
 
 def _generate_spec(filmed: Filmed, options: Options) -> GenerateSpec:
     settings = filmed.scene.motionbooth
-    return GenerateSpec(
-        shot=filmed.shot,
-        prompt=settings.prompt,
-        model=settings.model,
-        seed=settings.seed if options.seed is None else options.seed,
-        negative_prompt=settings.negative_prompt,
-        background_phrase=settings.background_phrase,
-        steps=options.sampling_steps,
-        box_control=settings.box_control,
-        camera_control=settings.camera_control,
-    )
+    spec = generate_spec(settings, filmed.shot, settings.seed if options.seed is None else options.seed)
+    return spec if options.sampling_steps is None else msgspec.structs.replace(spec, steps=options.sampling_steps)
 
 
 def _write_sent(filmed: Filmed) -> None:

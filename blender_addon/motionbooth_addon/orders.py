@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 import bpy
@@ -11,11 +12,11 @@ from . import capture
 from ._protocol.errors import InvalidInput
 from ._protocol.jobs import GenerateSpec
 from ._protocol.motion import Shot
-from .filming import SMALLEST_PICTURE, check_words
 from .ledger import Render, TrainOrder
 from .pictures import check_source, folder_pictures, needs_training
 from .window_state import MotionBoothModel, state
 
+SMALLEST_PICTURE = 128  # pixels; larger where the model's frames are higher
 MAX_NEW_SEED = 2**31 - 1
 
 
@@ -43,6 +44,24 @@ def film_orders(scene: bpy.types.Scene) -> list[GenerateSpec]:
             raise InvalidInput(f'Subject "{subject.name}" is not trained yet; train it, or clear its token.')
     shot = capture.read_shot(scene, model_of(scene).frames).shot
     return [generate_spec(settings, shot, seed) for seed in seeds(settings)]
+
+
+def check_words(scene: bpy.types.Scene) -> None:
+    """The prompt must name each subject as it was taught: token and class, side by side. Raises InvalidInput."""
+    prompt = scene.motionbooth.prompt
+    for subject in scene.motionbooth.subjects:
+        phrase = f"{subject.token} {subject.class_word}".strip()
+        if not re.search(rf"\b{re.escape(phrase)}\b", prompt, re.IGNORECASE):
+            raise InvalidInput(
+                f'The prompt "{prompt}" of scene "{scene.name}" does not name subject "{subject.name}"; write '
+                f'"{phrase}" in it, for example "a {phrase} on the grass".'
+            )
+    background = scene.motionbooth.background_phrase
+    if background.lower() not in prompt.lower():
+        raise InvalidInput(
+            f'The background words "{background}" of scene "{scene.name}" are not in its prompt "{prompt}"; write them '
+            "there as they are, or clear them."
+        )
 
 
 def seeds(settings: bpy.types.PropertyGroup) -> list[int]:

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import time
+import uuid
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import bpy
 from bpy.app.handlers import persistent
 
-from . import rendering, takes, window
-from ._protocol.client import new_job_id
+from . import takes, window
 from ._protocol.connection import Connection
 from ._protocol.errors import MotionBoothError
-from .background import (
+from .files import clip_folder, user_folder
+from .ledger import SENDING, Ledger, Order, Record, TrainOrder
+from .local_backend import LocalBackend
+from .news import (
     Advanced,
-    Background,
     Cancel,
     Changed,
     Fetch,
@@ -36,10 +38,10 @@ from .background import (
     Refused,
     Train,
 )
-from .files import clip_folder, user_folder
-from .ledger import SENDING, Ledger, Order, Record, TrainOrder
-from .local_backend import LocalBackend
 from .preferences import preferences
+
+if TYPE_CHECKING:
+    from .background import Background
 
 TICK_SECONDS = 0.1
 BUDGET_SECONDS = 0.002  # of the main thread, for news in one tick
@@ -104,8 +106,11 @@ class Session:
                 "The backend is on another machine and Blender's online access is off: Preferences > System > Network.",
             )
             return
+        from . import background, rendering  # sockets are loaded with the first connection, not with Blender
+
         previews = Path(bpy.app.tempdir) / "motionbooth"
-        self.background = Background(connection, previews, rendering.renderer(bpy.app.binary_path)).start()
+        renderer = rendering.renderer(bpy.app.binary_path)
+        self.background = background.Background(connection, previews, renderer).start()
         self.screen.show_link("CONNECTING", connection.address)
         for record in self.ledger.records.values():
             if record.backend == connection.server_public and not record.ended:
@@ -121,7 +126,7 @@ class Session:
     def submit(self, scene: bpy.types.Scene, order: Order, title: str) -> Record:
         """Send a new job of this scene's shot; never waits."""
         record = Record(
-            id=new_job_id(),
+            id=uuid.uuid4().hex,
             order=order,
             title=title,
             created=time.time(),

@@ -8,8 +8,8 @@ from pathlib import Path
 import bpy
 
 from . import takes
-from .background import Advanced, Linked
 from .ledger import Ledger, Record
+from .news import Advanced, Linked
 from .window_state import MotionBoothJob, state
 
 # While one of these runs, its user is moving things: strips and undo steps wait until it is done.

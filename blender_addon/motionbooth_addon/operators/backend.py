@@ -12,7 +12,7 @@ from bpy_extras.io_utils import ExportHelper, ImportHelper
 
 from .._protocol.connection import Connection
 from .._protocol.errors import InvalidInput
-from ..keys import own_keys
+from ..files import own_keys
 from ..local_backend import find_command
 from ..preferences import preferences
 from ..session import session, start

@@ -2,10 +2,11 @@
 
 # mypy: disable-error-code="valid-type"
 
+import uuid
+
 import bpy
 from bpy.props import StringProperty
 
-from .._protocol.client import new_job_id
 from .._protocol.errors import InvalidInput
 from .._protocol.jobs import GenerateSpec
 from ..ledger import Record
@@ -45,7 +46,7 @@ class MOTIONBOOTH_OT_train_subject(SentenceForErrors, bpy.types.Operator):
     def act(self, context: bpy.types.Context) -> None:
         scene = context.scene
         subject = scene.motionbooth.subjects[scene.motionbooth.active_subject]
-        order = train_order(scene, subject, session().folder / "training" / new_job_id())
+        order = train_order(scene, subject, session().folder / "training" / uuid.uuid4().hex)
         session().submit(scene, order, subject.name)
         self.report({"INFO"}, f'"{subject.name}" is being trained; see Jobs.')
 
