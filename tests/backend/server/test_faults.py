@@ -47,7 +47,7 @@ class Following(threading.Thread):
         return self.result
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("moment", ["before submit", "after submit"])
 def test_a_server_killed_at_the_commit_of_a_submit_has_one_job_after_the_resend(
     backend: RunningBackend, moment: str
 ) -> None:

@@ -1,0 +1,89 @@
+"""A network between client and server that can be broken in every way that networks break."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from contextlib import suppress
+
+
+class Proxy:
+    """A TCP proxy before a server.
+
+    `is_open` False refuses new connections, `is_paused` True lets nothing through while all stay connected (a half-open
+    connection), `flip_next` flips a bit of the next bytes on the way up, `bytes_per_second` throttles each way of each
+    connection; 0 does not.
+    """
+
+    def __init__(self, address: str) -> None:
+        host, port = address.removeprefix("tcp://").split(":")
+        self._target = (host, int(port))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.is_open = True
+        self.is_paused = False
+        self.flip_next = False
+        self.bytes_per_second = 0
+        self.bytes_up = 0  # from clients to the server
+        self.connections = 0
+        self._is_closed = False
+        self._sockets: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def cut(self) -> None:
+        """Break what is connected."""
+        for end in self._sockets:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._is_closed, self.is_open = True, False
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+        for thread in self._threads:
+            thread.join()
+        for end in self._sockets:
+            end.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            self._sockets.append(client)
+            try:
+                if not self.is_open:
+                    raise ConnectionRefusedError
+                server = socket.create_connection(self._target)
+            except OSError:
+                with suppress(OSError):
+                    client.shutdown(socket.SHUT_RDWR)
+                continue
+            self._sockets.append(server)
+            self.connections += 1
+            for source, target in ((client, server), (server, client)):
+                thread = threading.Thread(target=self._pump, args=(source, target, source is client))
+                self._threads.append(thread)
+                thread.start()
+
+    def _pump(self, source: socket.socket, target: socket.socket, up: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                while self.is_paused and not self._is_closed:
+                    time.sleep(0.01)
+                if up:
+                    self.bytes_up += len(data)
+                    if self.flip_next:
+                        self.flip_next = False
+                        data = data[:-1] + bytes([data[-1] ^ 1])
+                target.sendall(data)
+                if self.bytes_per_second:
+                    time.sleep(len(data) / self.bytes_per_second)
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,125 @@
+"""A real server whose worker does small work: `python -m motionbooth.bench.rig.server_process HOME ADDRESS`.
+
+It can be made to fail, by its environment:
+
+- CRASH="before submit": killed, as by a power cut, right before or after a named moment: the commit that keeps the
+  first new job (submit), the commit that ends a job (finish), the renaming by which a file becomes visible (blob)
+- FILE_LIMIT=BYTES stands for a full disk: no file can grow beyond it
+- IDLE_SECONDS=N forgets idle sessions sooner; KEEP_DAYS, QUOTA_BYTES, WAITING_JOBS, REQUESTS_PER_SECOND: limits
+- MODEL_FILE=PATH: a file that stands for those of the model
+
+and by signals: SIGUSR1 ends its key check (the ZAP handler), SIGUSR2 puts its clock a day ahead.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from motionbooth_protocol.errors import MotionBoothError
+from motionbooth_protocol.messages import Limits, ModelInfo
+
+from motionbooth.server import database, entrance, scheduler, serve, sessions, store
+
+SMALL_WORKER = "motionbooth.bench.rig.small_worker"
+SMALL_MODEL = ModelInfo(name="small", frames=8, width=96, height=64, fps=8.0)
+_DAY = 86_400.0
+
+
+def crash(moment: str, what: str) -> None:
+    """Die right before or after the named deed, once it is done for the first time."""
+
+    def deadly(deed: Callable[..., Any]) -> Callable[..., Any]:
+        def die(*arguments: Any) -> Any:
+            if moment == "after":
+                deed(*arguments)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        return die
+
+    def arm(*_: object) -> None:
+        database.Database.commit = deadly(database.Database.commit)  # type: ignore[method-assign]
+
+    if what == "blob":
+        replace = Path.replace
+
+        def replace_or_die(path: Path, target: Path) -> Path:
+            deed = deadly(replace) if "blobs" in Path(target).parts else replace
+            return deed(path, target)
+
+        Path.replace = replace_or_die  # type: ignore[method-assign, assignment]
+    else:
+        name = {"submit": "_insert", "finish": "_keep_results"}[what]
+        setattr(store.Store, name, before(getattr(store.Store, name), arm))
+
+
+def before(deed: Callable[..., Any], first: Callable[..., None]) -> Callable[..., Any]:
+    def both(*arguments: Any) -> Any:
+        first(*arguments)
+        return deed(*arguments)
+
+    return both
+
+
+def fail_on_signals() -> None:
+    checks: list[Any] = []
+    check_keys = entrance.check_keys
+
+    def remembered(*arguments: Any) -> Any:
+        checks.append(check_keys(*arguments))
+        return checks[-1]
+
+    def end_key_check(*_: object) -> None:
+        checks[-1].stop()
+
+    def jump(*_: object) -> None:
+        clock = time.time
+        time.time = lambda: clock() + _DAY
+
+    serve.check_keys = remembered  # type: ignore[assignment]
+    signal.signal(signal.SIGUSR1, end_key_check)
+    signal.signal(signal.SIGUSR2, jump)
+
+
+def limits(environment: dict[str, str]) -> Limits:
+    names = ("quota_bytes", "waiting_jobs", "requests_per_second")
+    return Limits(**{name: int(environment.get(name.upper(), 0)) for name in names})
+
+
+def state_of(file: str) -> str:
+    return str(Path(file).stat().st_mtime_ns) if file else ""
+
+
+def main(home: Path, address: str) -> None:
+    environment = dict(os.environ)
+    fail_on_signals()
+    if "CRASH" in environment:
+        crash(*environment["CRASH"].split())
+    if "FILE_LIMIT" in environment:
+        limit = int(environment["FILE_LIMIT"])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    if "IDLE_SECONDS" in environment:
+        sessions._IDLE_SECONDS = float(environment["IDLE_SECONDS"])
+    scheduler.CANCEL_GRACE_SECONDS = 1.0
+    try:
+        serve.serve(
+            home,
+            address,
+            [SMALL_MODEL],
+            worker_command=[sys.executable, "-m", SMALL_WORKER, str(home)],
+            limits=limits(environment),
+            keep_days=float(environment.get("KEEP_DAYS", 0)),
+            stamp=lambda model: state_of(environment.get("MODEL_FILE", "")),
+        )
+    except MotionBoothError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
