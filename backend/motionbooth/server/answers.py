@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from .blobs import Blobs
 from .cleaning import Cleaner
 from .keys import AuthorizedKeys, Key
-from .scheduler import Scheduler
+from .scheduler import Scheduler, WorkerState
 from .store import Store
 
 Answer = tuple[messages.AnyReply, bytes | None]
@@ -167,17 +167,21 @@ class Answers:
             re=request.id, server=self._server, version=version("motionbooth"),
             uptime=time.monotonic() - self._began, **states, sessions=0,
             disk_free=shutil.disk_usage(self._home).free, store_bytes=self._store.holdings.used(),
-            workers=[self._worker(key, number) for number in self._store.running()[: MAX_WORKERS]],
+            workers=[self._worker(key, worker) for worker in self._scheduler.workers()[:MAX_WORKERS]],
         )  # fmt: skip
 
-    def _worker(self, key: Key, number: int) -> messages.WorkerInfo:
-        job = self._store.job(number)
+    def _worker(self, key: Key, worker: WorkerState) -> messages.WorkerInfo:
+        place = worker.place
+        info = messages.WorkerInfo(name=place.name, state=worker.state, device=place.device, model=worker.model)
+        if worker.job is None:
+            return info
+        job = self._store.job(worker.job)
         is_told = key.is_admin or job.owner == key.public
-        info = messages.WorkerInfo(
-            name=f"worker {number}", state="running", model=job.model, kind=job.kind,
+        info = replace(
+            info, model=job.model, kind=job.kind,
             job=job.id if is_told else None, owner=self._authorized.name(job.owner) if key.is_admin else "",
         )  # fmt: skip
-        progress = self.progress.get(number)
+        progress = self.progress.get(worker.job)
         if progress is None:
             return info
         return replace(

@@ -57,8 +57,11 @@ CREATE TABLE subjects (
 _SCHEMA_2 = """
 ALTER TABLE jobs ADD COLUMN name TEXT NOT NULL DEFAULT '';
 ALTER TABLE jobs ADD COLUMN model TEXT NOT NULL DEFAULT '';
+ALTER TABLE jobs ADD COLUMN demand TEXT NOT NULL DEFAULT '';  -- see demand_of
 ALTER TABLE jobs ADD COLUMN ended REAL;  -- see Database.served, NULL until then
 ALTER TABLE subjects ADD COLUMN picture TEXT;
+CREATE INDEX jobs_waiting_by_owner ON jobs (priority, owner, number) WHERE state = 'queued';
+CREATE INDEX jobs_waiting_by_demand ON jobs (priority, demand, number) WHERE state = 'queued';
 CREATE TABLE clock (served REAL NOT NULL);
 INSERT INTO clock VALUES (0);
 CREATE INDEX results_by_file ON results (sha256);
@@ -182,7 +185,10 @@ class Database:
     def _fill_version_2(self) -> None:
         for number, packed in self.rows("SELECT number, spec FROM jobs"):
             spec = spec_decoder.decode(packed)
-            self.do("UPDATE jobs SET name = ?, model = ? WHERE number = ?", name_of(spec), spec.model, number)
+            self.do(
+                "UPDATE jobs SET name = ?, model = ?, demand = ? WHERE number = ?",
+                name_of(spec), spec.model, demand_of(spec), number,
+            )  # fmt: skip
             self.do_all("INSERT INTO needs VALUES (?, ?)", [(number, sha256) for sha256 in sorted(files_of(spec))])
         self.do("UPDATE jobs SET ended = 0 WHERE state IN ('done', 'failed', 'canceled')")
         self.do(
@@ -207,6 +213,17 @@ def files_of(spec: JobSpec) -> set[str]:
 def name_of(spec: JobSpec) -> str:
     """What the animator calls it: the subject's name, or the shot's."""
     return spec.subject.name if isinstance(spec, TrainSpec) else spec.shot.name
+
+
+def demand_of(spec: JobSpec) -> str:
+    """What a worker must have in memory to begin at once: the base model, then the subjects that it knows.
+
+    "" where nothing stays in memory that another job could use: a training needs a model of its own.
+    """
+    if isinstance(spec, TrainSpec):
+        return ""
+    weights = dict.fromkeys(track.weights for track in spec.shot.subjects if track.weights is not None)
+    return " ".join([spec.model, *weights])
 
 
 def _explained(error: BaseException) -> BaseException:

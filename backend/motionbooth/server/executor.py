@@ -1,4 +1,4 @@
-"""Runs attempts on this machine: one worker process, kept warm between jobs and replaced when it dies."""
+"""Runs attempts on this machine: a worker process at each place, kept warm between jobs and replaced when it dies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import signal
 import subprocess
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +24,15 @@ _SECONDS_TO_END = 2.0
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where one worker runs. `device` in words; `environment` is what makes its process use that device alone."""
+
+    name: str
+    device: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Exited:
     """The worker of this attempt ended by itself, was killed, or never began; `reason` in words for the job's owner."""
 
@@ -32,25 +42,65 @@ class Exited:
 
 
 Report = pipes.Report | Exited
+Attempt = tuple[int, int]  # number of the job, and which attempt at it
 
 
 class Executor(Protocol):
-    """Where attempts run. `wake` is readable whenever `receive` has something."""
+    """Where attempts run, one at each place at a time.
+
+    `wake` is readable whenever `receive` has something. `lasting`: attempts go on after `close`, and `adopt` finds
+    them again.
+    """
 
     wake: zmq.Socket[bytes]
+    lasting: bool
 
-    def capacity(self) -> int: ...
-    def start(self, work: Work) -> None: ...
-    def cancel(self, number: int, attempt: int, grace: float) -> None: ...
-    def receive(self) -> list[Report]: ...
-    def tick(self) -> None: ...
-    def close(self) -> None: ...
+    def places(self) -> list[Place]:
+        """All of them, busy or not."""
+
+    def idle(self) -> list[str]:
+        """Names of the places at which an attempt can start now."""
+
+    def adopt(self) -> dict[str, Attempt]:
+        """The attempts that an earlier server started and that still run, or have reports to give: by their places."""
+
+    def start(self, place: str, work: Work) -> None:
+        """Run an attempt at an idle place. Raises OSError where no process can be started."""
+
+    def cancel(self, number: int, attempt: int, grace: float) -> None:
+        """Ask the attempt to stop; after `grace` seconds its process is killed."""
+
+    def receive(self) -> list[Report]:
+        """What came from the workers since the last call."""
+
+    def tick(self) -> None:
+        """What has to be done from time to time."""
+
+    def close(self) -> None:
+        """End in good order."""
+
+
+@dataclass
+class _Seat:
+    """A place and who works there."""
+
+    place: Place
+    process: _WorkerProcess | None = None
+    work: Work | None = None
+    kill_at: float | None = None
+
+    def has(self, attempt: Attempt) -> bool:
+        return self.work is not None and (self.work.number, self.work.attempt) == attempt
 
 
 class LocalExecutor:
-    """`command` starts a worker (see worker.main); its errors and prints go to the file `log`."""
+    """`command` starts a worker (see worker.main); the errors and prints of all of them go to the file `log`."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], command: list[str], log: Path) -> None:
+    lasting = False
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], command: list[str], log: Path, places: Sequence[Place]
+    ) -> None:
         self._context = context
         self._command = command
         self._log = log
@@ -59,71 +109,81 @@ class LocalExecutor:
         self.wake.setsockopt(zmq.RCVHWM, 0)
         self.wake.bind(self._endpoint)
         self._generations = itertools.count(1)
-        self._worker: _WorkerProcess | None = None
-        self._work: Work | None = None
-        self._kill_at: float | None = None
+        self._seats = {place.name: _Seat(place) for place in places}
+        self._living: dict[int, _Seat] = {}  # by the generation of the process there
 
-    def capacity(self) -> int:
-        """How many more attempts can start now."""
-        return 1 if self._work is None else 0
+    def places(self) -> list[Place]:
+        return [seat.place for seat in self._seats.values()]
 
-    def start(self, work: Work) -> None:
-        """Run an attempt. Raises OSError where no process can be started."""
-        if self._worker is None:
-            self._worker = _WorkerProcess(
-                self._context, self._endpoint, next(self._generations), self._command, self._log
+    def idle(self) -> list[str]:
+        return [name for name, seat in self._seats.items() if seat.work is None]
+
+    def adopt(self) -> dict[str, Attempt]:
+        """None: a worker process ends with its server."""
+        return {}
+
+    def start(self, place: str, work: Work) -> None:
+        seat = self._seats[place]
+        if seat.process is None:
+            generation = next(self._generations)
+            seat.process = _WorkerProcess(
+                self._context, self._endpoint, generation, self._command, self._log, seat.place.environment
             )
-        self._work = work
-        self._worker.send(pipes.Run(number=work.number, attempt=work.attempt, spec=work.spec))
+            self._living[generation] = seat
+        seat.work = work
+        seat.process.send(pipes.Run(number=work.number, attempt=work.attempt, spec=work.spec))
 
     def cancel(self, number: int, attempt: int, grace: float) -> None:
-        """Ask the attempt to stop; after `grace` seconds its process is killed."""
-        if self._worker is not None and self._is_current(number, attempt):
-            self._worker.send(pipes.Stop(number=number, attempt=attempt))
-            self._kill_at = self._kill_at or time.monotonic() + grace
+        for seat in self._seats.values():
+            if seat.process is not None and seat.has((number, attempt)):
+                seat.process.send(pipes.Stop(number=number, attempt=attempt))
+                seat.kill_at = seat.kill_at or time.monotonic() + grace
 
     def receive(self) -> list[Report]:
-        """What came from the worker since the last call."""
         found: list[Report] = []
         while True:
             try:
                 generation, data = self.wake.recv_multipart(zmq.DONTWAIT)
             except zmq.Again:
                 return found
-            if self._worker is not None and int(generation) == self._worker.generation:
-                found += self._reports_in(data)
+            seat = self._living.get(int(generation))
+            if seat is not None:
+                found += self._reports_in(seat, data)
 
     def tick(self) -> None:
-        """Kill a worker whose grace is over."""
-        if self._worker is not None and self._kill_at is not None and time.monotonic() > self._kill_at:
-            self._worker.kill()
+        """Kill the workers whose grace is over."""
+        now = time.monotonic()
+        for seat in self._seats.values():
+            if seat.process is not None and seat.kill_at is not None and now > seat.kill_at:
+                seat.process.kill()
 
     def close(self) -> None:
-        """End the worker, whatever it does, and wait until it is gone."""
-        if self._worker is not None:
-            self._worker.close()
-            self._worker = None
+        """End the workers, whatever they do, and wait until they are gone."""
+        processes = [seat.process for seat in self._living.values() if seat.process is not None]
+        for process in processes:
+            process.dismiss()
+        for process in processes:
+            process.close()
+        self._living.clear()
         self.wake.close(linger=0)
 
-    def _reports_in(self, data: bytes) -> list[Report]:
+    def _reports_in(self, seat: _Seat, data: bytes) -> list[Report]:
         if not data:
-            return self._worker_ended()
+            return self._worker_ended(seat)
         report = pipes.reports.decode(data)
-        if not self._is_current(report.number, report.attempt):
+        if not seat.has((report.number, report.attempt)):
             return []
-        if not isinstance(report, pipes.Advanced):
-            self._work = self._kill_at = None
+        if isinstance(report, pipes.Finished | pipes.Failed):
+            seat.work = seat.kill_at = None
         return [report]
 
-    def _worker_ended(self) -> list[Report]:
-        assert self._worker is not None
-        self._worker.close()
-        status, work = self._worker.status, self._work
-        self._worker = self._work = self._kill_at = None
+    def _worker_ended(self, seat: _Seat) -> list[Report]:
+        assert seat.process is not None
+        seat.process.close()
+        status, work = seat.process.status, seat.work
+        del self._living[seat.process.generation]
+        seat.process = seat.work = seat.kill_at = None
         return [] if work is None else [Exited(work.number, work.attempt, death(status))]
-
-    def _is_current(self, number: int, attempt: int) -> bool:
-        return self._work is not None and (self._work.number, self._work.attempt) == (number, attempt)
 
 
 class _WorkerProcess:
@@ -136,6 +196,7 @@ class _WorkerProcess:
         generation: int,
         command: list[str],
         log: Path,
+        environment: Mapping[str, str],
     ) -> None:
         self.generation = generation
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -146,6 +207,7 @@ class _WorkerProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
+                env={**os.environ, **environment},
                 start_new_session=os.name == "posix",
             )
         self._commands: queue.SimpleQueue[pipes.Command | None] = queue.SimpleQueue()
@@ -173,9 +235,13 @@ class _WorkerProcess:
             else:
                 self._process.kill()
 
+    def dismiss(self) -> None:
+        """Let the process end by itself: its pipe ends."""
+        self._commands.put(None)
+
     def close(self) -> None:
         """End the process: the end of its pipe first, then the hard way."""
-        self._commands.put(None)
+        self.dismiss()
         try:
             self._process.wait(_SECONDS_TO_END)
         except subprocess.TimeoutExpired:

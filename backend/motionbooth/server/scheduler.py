@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from motionbooth_protocol.errors import Canceled, NotFound, OutOfSpace
 from motionbooth_protocol.jobs import Blob, Job, JobSpec
 
 from . import pipes
 from .blobs import Blobs
-from .database import files_of
-from .executor import Executor, Exited, Report
-from .store import Store
+from .database import demand_of, files_of
+from .executor import Executor, Exited, Place, Report
+from .store import Store, Work
+from .turns import Turn, Turns
 
 log = logging.getLogger("motionbooth.scheduler")
 CANCEL_GRACE_SECONDS = 5.0
@@ -25,8 +26,30 @@ _SECONDS_BETWEEN_TRIES = 5.0  # while the disk is full
 News = int | pipes.Advanced | pipes.Pictured
 
 
+@dataclass(frozen=True)
+class WorkerState:
+    """What happens at a place: `state` is starting, idle or running; `job` the number of what runs there; `model` what
+    is in memory.
+    """
+
+    place: Place
+    state: str
+    job: int | None
+    model: str
+
+
+@dataclass
+class _Changes:
+    """What one tick writes to the store. Nothing of it is told or acted upon before the commit."""
+
+    news: list[News] = field(default_factory=list)
+    ended: list[int] = field(default_factory=list)
+    started: list[tuple[Turn, Work]] = field(default_factory=list)
+    lack: str = ""  # of space, in words
+
+
 class Scheduler:
-    """One job after the other, by priority, then by arrival. `clean(number)` removes an ended job's scratch."""
+    """Gives the jobs their turns (see turns.py). `clean(number)` removes an ended job's scratch."""
 
     def __init__(
         self,
@@ -39,9 +62,24 @@ class Scheduler:
         self._blobs = blobs
         self._executor = executor
         self._clean = clean
+        self._turns = Turns(store.database)
         self._news: list[News] = []
-        self._unrecorded: deque[Report] = deque()  # waits for space on the disk
+        self._unrecorded: list[Report] = []  # waits for space on the disk
         self._not_before = float("-inf")
+
+    def resume(self) -> None:
+        """Take up what the last server left behind: what still runs goes on, the rest goes back into the queue."""
+        adopted = set()
+        for place, (number, attempt) in self._executor.adopt().items():
+            if not self._store.is_running(number, attempt):
+                self._executor.cancel(number, attempt, CANCEL_GRACE_SECONDS)
+                continue
+            adopted.add(number)
+            owner, spec = self._store.spec(number)
+            self._turns.took(Turn(number, owner, demand_of(spec), place))
+            if self._store.is_canceling(number):
+                self._executor.cancel(number, attempt, CANCEL_GRACE_SECONDS)
+        self._store.requeue_running(crashed=True, adopted=adopted)
 
     def submit(self, owner: str, job_id: str, spec: JobSpec, priority: int) -> tuple[Job, bool]:
         """The job, on disk, and whether an earlier job's results answered it."""
@@ -63,56 +101,87 @@ class Scheduler:
         return state
 
     def tick(self) -> None:
-        """Record what the executor reports, start what can start."""
-        self._unrecorded.extend(self._executor.receive())
+        """Record what the executor reports, start what can start: in one commit, since each waits for the disk."""
+        for report in self._executor.receive():
+            self._unrecorded.append(report)
+            if not isinstance(report, pipes.Advanced | pipes.Pictured):
+                self._turns.ended(report.number, memory_lost=isinstance(report, Exited))
         self._executor.tick()
         if time.monotonic() < self._not_before:
             return
+        changes = _Changes()
         try:
-            while self._unrecorded:
-                self._record(self._unrecorded[0])
-                self._unrecorded.popleft()
-            while self._may_start() and (number := self._store.next_queued()) is not None:
-                self._start(number)
+            with self._store.database.committed():
+                for report in self._unrecorded:
+                    self._record(report, changes)
+                if not changes.lack:
+                    self._take_turns(changes)
         except OutOfSpace as error:
+            for turn, _ in changes.started:
+                self._turns.ended(turn.number)
             self._wait(str(error))
+            return
+        self._unrecorded.clear()
+        self._act_on(changes)
 
     def news(self) -> list[News]:
         """What happened since the last call, in order; every change is on disk."""
         news, self._news = self._news, []
         return news
 
+    def workers(self) -> list[WorkerState]:
+        """All places and what happens there."""
+        idle, running = set(self._executor.idle()), self._turns.running
+        states = []
+        for place in self._executor.places():
+            job = running.get(place.name)
+            state = "running" if job is not None else "idle" if place.name in idle else "starting"
+            states.append(WorkerState(place, state, job, self._turns.model_at(place.name)))
+        return states
+
     def close(self) -> None:
-        """End in good order: what runs goes back into the queue."""
+        """End in good order: what cannot run without us goes back into the queue."""
         self._executor.close()
-        self._store.requeue_running(crashed=False)
+        if not self._executor.lasting:
+            self._store.requeue_running(crashed=False)
 
-    def _may_start(self) -> bool:
-        return not self._unrecorded and self._executor.capacity() > 0 and time.monotonic() >= self._not_before
+    def _take_turns(self, changes: _Changes) -> None:
+        idle = self._executor.idle()
+        while idle and (turn := self._turns.next(idle)) is not None:
+            work = self._store.start(turn.number)
+            changes.news.append(turn.number)
+            twin = self._twin(turn.owner, work.spec)
+            if twin is not None:
+                self._store.finish(turn.number, work.attempt, twin)
+                changes.ended.append(turn.number)
+                continue
+            self._turns.took(turn)
+            idle.remove(turn.place)
+            changes.started.append((turn, work))
 
-    def _start(self, number: int) -> None:
-        twin = self._twin(*self._store.spec(number))
-        work = self._store.start(number)
-        self._news.append(number)
-        # The job counts as running now: even what ends at once ends by a report, since those survive a full disk.
-        if twin is not None:
-            self._unrecorded.append(pipes.Finished(number=number, attempt=work.attempt, results=twin))
-            return
-        try:
-            self._executor.start(work)
-        except OSError as error:
-            reason = f"No worker process could be started ({error})."
-            self._unrecorded.append(Exited(number, work.attempt, reason))
+    def _act_on(self, changes: _Changes) -> None:
+        self._news += changes.news
+        for number in changes.ended:
+            self._clean(number)
+        for turn, work in changes.started:
+            try:
+                self._executor.start(turn.place, work)
+            except OSError as error:
+                reason = f"No worker process could be started ({error})."
+                self._unrecorded.append(Exited(work.number, work.attempt, reason))
+                self._turns.ended(work.number, memory_lost=True)
+        if changes.lack:
+            self._wait(changes.lack)
 
     def _twin(self, owner: str, spec: JobSpec) -> list[Blob] | None:
         """The results of a finished job that asked for the same, if they are all still here."""
         twin = self._store.finished_twin(owner, spec)
         return twin if twin is not None and all(self._blobs.has(blob.sha256) for blob in twin) else None
 
-    def _record(self, report: Report) -> None:
+    def _record(self, report: Report, changes: _Changes) -> None:
         number, attempt = report.number, report.attempt
         if isinstance(report, pipes.Advanced | pipes.Pictured):
-            self._news.append(report)
+            changes.news.append(report)
             return
         if isinstance(report, Exited):
             changed = self._store.worker_died(number, attempt, report.reason)
@@ -120,16 +189,16 @@ class Scheduler:
             changed = self._store.finish(number, attempt, report.results)
         elif report.code == OutOfSpace.code:
             changed = self._store.requeue(number, attempt, report.message)
-            self._wait(report.message)
+            changes.lack = report.message
         else:
             state = "canceled" if report.code == Canceled.code else "failed"
             changed = self._store.end(number, attempt, state, "" if state == "canceled" else report.message)
         if not changed:
             log.warning("a report of job %d, attempt %d, came too late: %r", number, attempt, report)
             return
-        self._news.append(number)
+        changes.news.append(number)
         if self._store.job(number).state != "queued":
-            self._clean(number)
+            changes.ended.append(number)
 
     def _wait(self, reason: str) -> None:
         log.warning("%s Waiting %.0f seconds.", reason, _SECONDS_BETWEEN_TRIES)

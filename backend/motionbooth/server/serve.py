@@ -23,8 +23,9 @@ from motionbooth_protocol.messages import Limits, ModelInfo
 from .answers import DEFAULT_LIMITS, Answers
 from .blobs import Blobs
 from .cleaning import Cleaner
+from .devices import local_places
 from .entrance import check_keys, open_socket
-from .executor import LocalExecutor
+from .executor import Executor, LocalExecutor
 from .keys import AuthorizedKeys, KeyPair, server_keys
 from .scheduler import Scheduler
 from .sessions import Sessions
@@ -36,11 +37,17 @@ _POLL_MILLISECONDS = 200
 _WILDCARD_HOSTS = ("0.0.0.0", "*", "[::]")
 
 log = logging.getLogger("motionbooth.server")
+MakeExecutor = Callable[[zmq.Context[zmq.Socket[bytes]], Path, list[str]], Executor]
 
 
 def say_at_once(line: str) -> None:
     """Print for whoever waits, a person or a program reading from a pipe."""
     print(line, flush=True)
+
+
+def run_here(context: zmq.Context[zmq.Socket[bytes]], home: Path, command: list[str]) -> Executor:
+    """One worker for each GPU of this machine, or one on its CPU."""
+    return LocalExecutor(context, command, log_file(home), local_places())
 
 
 def serve(
@@ -52,13 +59,14 @@ def serve(
     limits: Limits = DEFAULT_LIMITS,
     keep_days: float = 0,
     stamp: Callable[[str], str] = lambda model: "",
+    make_executor: MakeExecutor = run_here,
 ) -> None:
     """Run a backend in the folder `home` until SIGTERM or SIGINT; no process is left behind.
 
     `home/connection.json`, by which the local client enters, is there while the server listens. `address` is ZeroMQ's
     ("tcp://127.0.0.1:*" for any free port). `limits`: of each key; `keep_days`: of ended jobs, 0 is for ever;
     `stamp(model)`: another one for another state of that model's files. Raises MotionBoothError where it cannot start,
-    and says what to do.
+    and says what to do. `make_executor` says where jobs run: it gets the folder and what starts a worker.
     """
     command = worker_command or [sys.executable, "-m", "motionbooth.server.worker", str(home)]
     with ExitStack() as stack:
@@ -67,7 +75,6 @@ def serve(
         store = Store(home / "jobs.sqlite", _maker(stamp))
         stack.callback(store.close)
         stack.enter_context(_log_to(home / "logs" / "server.log"))
-        store.requeue_running(crashed=True)
 
         own_keys, client_keys, authorized = _keys(home)
         context = stack.enter_context(zmq.Context())
@@ -76,9 +83,10 @@ def serve(
         stack.callback(socket.close, linger=500)
 
         blobs = Blobs(home)
-        executor = LocalExecutor(context, command, log_file(home))
+        executor = make_executor(context, home, command)
         scheduler = Scheduler(store, blobs, executor, clean=partial(remove_scratch, home))
         stack.callback(scheduler.close)
+        scheduler.resume()
         cleaner = Cleaner(store, blobs, keep_days)
         answers = Answers(home, _name(), models or [], authorized, store, blobs, scheduler, cleaner, limits)
         sessions = Sessions(socket, authorized, store, scheduler, answers)
@@ -88,7 +96,7 @@ def serve(
         endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT)
         Connection(local(endpoint), own_keys.public, client_keys.public, client_keys.secret).write(connection_file)
         stack.callback(connection_file.unlink, missing_ok=True)
-        _introduce(say, endpoint, connection_file, authorized, models or [])
+        _introduce(say, endpoint, connection_file, authorized, models or [], executor)
         _loop(stop, socket, executor, scheduler, sessions, cleaner)
 
 
@@ -124,7 +132,7 @@ def local(endpoint: str) -> str:
 def _loop(
     stop: list[int],
     socket: zmq.Socket[bytes],
-    executor: LocalExecutor,
+    executor: Executor,
     scheduler: Scheduler,
     sessions: Sessions,
     cleaner: Cleaner,
@@ -158,6 +166,7 @@ def _introduce(
     connection_file: Path,
     authorized: AuthorizedKeys,
     models: list[ModelInfo],
+    executor: Executor,
 ) -> None:
     keys = ", ".join(f"{key.name} ({key.role})" for key in authorized.everyone())
     runs = ", ".join(f"{model.name} ({model.frames} frames of {model.width} x {model.height})" for model in models)
@@ -165,6 +174,8 @@ def _introduce(
     say(f"  connection file  {connection_file}")
     say(f"  keys let in      {keys or 'none: put public keys into the folder authorized'}")
     say(f"  models           {runs or 'none'}")
+    for place in executor.places():
+        say(f"  worker           {place.name}: {place.device}")
     log.info("listening on %s, keys let in: %s", endpoint, keys)
 
 

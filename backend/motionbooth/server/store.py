@@ -6,7 +6,7 @@ A change is told to anybody only after its commit.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +17,7 @@ from motionbooth_protocol.errors import Conflict, NotFound
 from motionbooth_protocol.jobs import TERMINAL_STATES, Blob, Job, JobSpec, TrainSpec, spec_digest
 from motionbooth_protocol.messages import Event, SubjectInfo
 
-from .database import Database, files_of, name_of, spec_decoder
+from .database import Database, demand_of, files_of, name_of, spec_decoder
 from .holdings import Holdings
 
 MAX_WORKER_DEATHS = 3
@@ -191,11 +191,6 @@ class Store:
 
     # What the scheduler does
 
-    def next_queued(self) -> int | None:
-        """The number of the job whose turn it is."""
-        row = self.database.row("SELECT number FROM jobs WHERE state = 'queued' ORDER BY priority DESC, number LIMIT 1")
-        return None if row is None else int(row[0])
-
     def spec(self, number: int) -> tuple[str, JobSpec]:
         """The job's owner and spec."""
         ((owner, spec),) = self.database.rows("SELECT owner, spec FROM jobs WHERE number = ?", number)
@@ -219,7 +214,7 @@ class Store:
     def finish(self, number: int, attempt: int, results: Sequence[Blob]) -> bool:
         """The attempt's results are in. False where the attempt is not the running one: nothing is changed then."""
         with self.database.committed():
-            if not self._is_running(number, attempt):
+            if not self.is_running(number, attempt):
                 return False
             self._keep_results(number, results)
             self._change(number, "done")
@@ -228,7 +223,7 @@ class Store:
     def end(self, number: int, attempt: int, state: str, error: str) -> bool:
         """The attempt ended "failed" or "canceled". False where it is not the running one."""
         with self.database.committed():
-            if not self._is_running(number, attempt):
+            if not self.is_running(number, attempt):
                 return False
             self._change(number, state, error)
         return True
@@ -236,7 +231,7 @@ class Store:
     def requeue(self, number: int, attempt: int, reason: str = "") -> bool:
         """The attempt ended through no fault of the job; another follows. False where it is not the running one."""
         with self.database.committed():
-            if not self._is_running(number, attempt):
+            if not self.is_running(number, attempt):
                 return False
             self._end_attempt(number, reason)
         return True
@@ -244,7 +239,7 @@ class Store:
     def worker_died(self, number: int, attempt: int, reason: str) -> bool:
         """The attempt's worker died: another attempt follows, or after MAX_WORKER_DEATHS the job has failed."""
         with self.database.committed():
-            if not self._is_running(number, attempt):
+            if not self.is_running(number, attempt):
                 return False
             deaths = self._count(number, "deaths")
             if deaths >= MAX_WORKER_DEATHS and not self.is_canceling(number):
@@ -268,10 +263,12 @@ class Store:
         ((canceling,),) = self.database.rows("SELECT canceling FROM jobs WHERE number = ?", number)
         return bool(canceling)
 
-    def requeue_running(self, crashed: bool) -> None:
-        """Put what runs back into the queue; `crashed`: because the last server ended without a word."""
+    def requeue_running(self, crashed: bool, adopted: Container[int] = ()) -> None:
+        """Put what runs back into the queue, except `adopted`; `crashed`: the last server ended without a word."""
         with self.database.committed():
             for number in self.running():
+                if number in adopted:
+                    continue
                 if crashed and self._count(number, "crashes") >= MAX_SERVER_CRASHES:
                     self._change(number, "failed", _GIVEN_UP)
                 else:
@@ -283,9 +280,9 @@ class Store:
         kind = "train" if isinstance(spec, TrainSpec) else "generate"
         now = time.time()
         cursor = self.database.do(
-            "INSERT INTO jobs (owner, id, kind, name, model, spec, digest, maker, priority, state, created, updated) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?)",
-            owner, job_id, kind, name_of(spec), spec.model, msgspec.msgpack.encode(spec), digest,
+            "INSERT INTO jobs (owner, id, kind, name, model, demand, spec, digest, maker, priority, state, created, "
+            "updated) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?)",
+            owner, job_id, kind, name_of(spec), spec.model, demand_of(spec), msgspec.msgpack.encode(spec), digest,
             self._maker(spec.model), priority, now, now,
         )  # fmt: skip
         number = int(cursor.lastrowid or 0)
@@ -314,7 +311,8 @@ class Store:
         else:
             self._change(number, "queued", reason)
 
-    def _is_running(self, number: int, attempt: int) -> bool:
+    def is_running(self, number: int, attempt: int) -> bool:
+        """Whether the job runs, and this attempt is its latest."""
         query = "SELECT 1 FROM jobs WHERE number = ? AND attempt = ? AND state = 'running'"
         return self.database.row(query, number, attempt) is not None
 

@@ -24,13 +24,13 @@ from . import pipes
 from .blobs import Blobs
 
 if TYPE_CHECKING:  # the work itself loads torch: only when the first job is there
-    from motionbooth.work import Reporter
+    from motionbooth.warm import WarmBase
 
 log = logging.getLogger("motionbooth.worker")
 _SECONDS_BETWEEN_REPORTS = 0.1
 
-
-Runner = Callable[[JobSpec, Callable[[str], Path], Path, "Reporter"], dict[str, Path]]
+# A spec, where blobs lie, the job's scratch folder and whom to tell; the finished files by role.
+Runner = Callable[[JobSpec, Callable[[str], Path], Path, "PipeReporter"], dict[str, Path]]
 
 
 class Worker:
@@ -88,7 +88,7 @@ class PipeReporter:
         self._command = command
         self._stopped = stopped
         self._stage: tuple[str, int] | None = None
-        self._first_step = 0
+        self._step = self._first_step = 0
         self._stage_began = 0.0
         self._sent_at = float("-inf")
 
@@ -96,6 +96,7 @@ class PipeReporter:
         """`step` of `steps` are done. Raises Canceled where the job was canceled."""
         if self._stopped():
             raise Canceled("The job was canceled.")
+        self._step = step
         now = time.monotonic()
         new_stage = (stage, steps) != self._stage
         if new_stage:
@@ -109,6 +110,18 @@ class PipeReporter:
             pipes.Advanced(
                 number=about.number, attempt=about.attempt, stage=stage, step=step, steps=steps,
                 seconds_left=self._seconds_left(step, steps, now), note=note,
+            ),
+        )  # fmt: skip
+
+    def preview(self, picture: bytes, width: int, height: int) -> None:
+        """Send a small picture, JPEG or PNG, of what the last progress told of."""
+        stage, steps = self._stage or ("", 0)
+        about = self._command
+        pipes.write(
+            self._pipe,
+            pipes.Pictured(
+                number=about.number, attempt=about.attempt, stage=stage, step=self._step, steps=steps,
+                width=width, height=height, picture=picture,
             ),
         )  # fmt: skip
 
@@ -175,13 +188,23 @@ def remove_scratch(home: Path, number: int) -> None:
     shutil.rmtree(scratch_folder(home, number), ignore_errors=True)
 
 
-def run_job(spec: JobSpec, blob_path: Callable[[str], Path], scratch: Path, reporter: Reporter) -> dict[str, Path]:
+class Work:
     """The product's own work, loaded with the first job: that takes seconds, and its owner should see why."""
-    reporter.progress("starting the worker", 0, 1)
-    from motionbooth.work import run
 
-    return run(spec, blob_path, scratch, reporter)
+    def __init__(self) -> None:
+        self._warm: WarmBase | None = None
+
+    def __call__(
+        self, spec: JobSpec, blob_path: Callable[[str], Path], scratch: Path, reporter: PipeReporter
+    ) -> dict[str, Path]:
+        if self._warm is None:
+            reporter.progress("starting the worker", 0, 1)
+        from motionbooth.warm import WarmBase
+        from motionbooth.work import run
+
+        self._warm = self._warm or WarmBase()
+        return run(spec, blob_path, scratch, reporter, self._warm, reporter.preview)
 
 
 if __name__ == "__main__":
-    main(run_job, Path(sys.argv[1]))
+    main(Work(), Path(sys.argv[1]))

@@ -1,0 +1,137 @@
+"""What every executor promises, with real worker processes."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+import zmq
+from motionbooth.bench.rig.server_process import SMALL_WORKER
+from motionbooth.server import pipes
+from motionbooth.server.executor import Executor, Exited, LocalExecutor, Place, Report
+from motionbooth.server.store import Work
+from running_backend import is_running, small_job, wait_until
+
+Kind = TypeVar("Kind", bound=Report)
+
+
+class Running:
+    """An executor with the places that it has, and what it reported so far."""
+
+    def __init__(self, executor: Executor, home: Path) -> None:
+        self.executor = executor
+        self.home = home
+        self.reports: list[Report] = []
+
+    def start(self, number: int, prompt: str, attempt: int = 1) -> str:
+        """Start a job at the first idle place, which is returned."""
+        wait_until(self.executor.idle)
+        place = self.executor.idle()[0]
+        self.executor.start(place, Work(number, attempt, small_job(prompt)))
+        return place
+
+    def wait(self, kind: type[Kind], number: int, seconds: float = 30) -> Kind:
+        """The first report of this kind."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for report in self.reports:
+                if isinstance(report, kind) and report.number == number:
+                    return report
+            self.executor.wake.poll(100)
+            self.reports += self.executor.receive()
+            self.executor.tick()
+        raise TimeoutError(f"no {kind.__name__} of job {number}: {self.reports}")
+
+    def worker_of(self, number: int) -> int:
+        """The process that runs the job."""
+        return int((self.home / "scratch" / str(number) / "worker.pid").read_text())
+
+
+MakeRunning = Callable[[], Running]
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    """Two workers on this machine."""
+    with zmq.Context() as context:
+        places = [Place("one", "CPU", {"WHERE": "one"}), Place("two", "CPU", {"WHERE": "two"})]
+        command = [sys.executable, "-m", SMALL_WORKER, str(tmp_path)]
+        executor = LocalExecutor(context, command, tmp_path / "worker.log", places)
+        yield Running(executor, tmp_path)
+        executor.close()
+
+
+def test_an_attempt_tells_how_far_it_is_shows_pictures_and_gives_its_results(running: Running) -> None:
+    running.start(1, "steps=3 preview=1000")
+    finished = running.wait(pipes.Finished, 1)
+    assert [blob.role for blob in finished.results] == ["clip"]
+    assert [report.step for report in running.reports if isinstance(report, pipes.Pictured)] == [0, 1, 2]
+    pictured = running.wait(pipes.Pictured, 1)
+    assert (pictured.width, pictured.height, len(pictured.picture), pictured.steps) == (64, 48, 1000, 3)
+
+
+def test_each_place_runs_one_attempt_at_a_time_and_both_run_together(running: Running) -> None:
+    places = {running.start(number, "steps=200 pause=0.02") for number in (1, 2)}
+    assert places == {place.name for place in running.executor.places()}
+    assert running.executor.idle() == []
+    for number in (1, 2):
+        running.wait(pipes.Advanced, number)
+    assert running.worker_of(1) != running.worker_of(2)
+
+
+def test_the_same_process_does_the_next_job_at_its_place(running: Running) -> None:
+    places = {}
+    for number in range(1, 5):
+        places[number] = running.start(number, "steps=1")
+        running.wait(pipes.Finished, number)
+    for one in places:
+        for two in places:
+            assert (places[one] == places[two]) == (running.worker_of(one) == running.worker_of(two))
+
+
+def test_a_canceled_attempt_stops_at_its_next_step_and_the_other_goes_on(running: Running) -> None:
+    running.start(1, "steps=1000 pause=0.02")
+    running.start(2, "steps=20 pause=0.05")
+    running.wait(pipes.Advanced, 1)
+    running.executor.cancel(1, 1, grace=20)
+    assert running.wait(pipes.Failed, 1, seconds=10).code == "canceled"
+    running.wait(pipes.Finished, 2)
+
+
+def test_an_attempt_that_does_not_heed_its_cancel_is_killed_after_the_grace(running: Running) -> None:
+    running.start(1, "steps=1000 pause=1 deaf preview=10")
+    running.wait(pipes.Pictured, 1)
+    worker = running.worker_of(1)
+    running.executor.cancel(1, 1, grace=0.2)
+    assert "SIGKILL" in running.wait(Exited, 1, seconds=10).reason
+    assert not is_running(worker)
+
+
+def test_a_worker_that_dies_is_told_and_another_takes_its_place(running: Running) -> None:
+    place = running.start(1, "steps=9 die")
+    assert "SIGKILL" in running.wait(Exited, 1).reason
+    wait_until(lambda: place in running.executor.idle())
+    running.executor.start(place, Work(1, 2, small_job("steps=2")))
+    running.wait(pipes.Finished, 1)
+
+
+def test_a_cancel_of_an_older_attempt_does_nothing(running: Running) -> None:
+    running.start(1, "steps=10 pause=0.02", attempt=2)
+    running.executor.cancel(1, 1, grace=0)
+    running.wait(pipes.Finished, 1)
+
+
+def test_a_worker_has_the_environment_of_its_place(tmp_path: Path) -> None:
+    with zmq.Context() as context:
+        place = Place("one", "CPU", {"CUDA_VISIBLE_DEVICES": "GPU-7"})
+        command = ["sh", "-c", f'echo "$CUDA_VISIBLE_DEVICES" > {tmp_path}/seen; exit 3']
+        executor = LocalExecutor(context, command, tmp_path / "worker.log", [place])
+        ended = Running(executor, tmp_path)
+        ended.start(1, "steps=1")
+        assert "status 3" in ended.wait(Exited, 1).reason
+        assert (tmp_path / "seen").read_text() == "GPU-7\n"
+        executor.close()
