@@ -29,9 +29,8 @@ BOX_SHARE_NOISY, BOX_SHARE_CLEAN = 0.6, 0.15
 """Share of samples that get the product's own attention edit with their true boxes, above and below t = 500."""
 
 MAX_ALPHA = 10.0
-SHARED_NOISE_SHARE, MIN_SHARED_NOISE, MAX_SHARED_NOISE = 0.9, 0.5, 0.99
-"""Share of the clips whose frames have noise in common, and the least and the greatest common part rho. (Films begin
-with a rho of 0.99.)"""
+SHARED_NOISE_SHARE, MAX_SHARED_NOISE = 0.8, 0.95
+"""Share of the clips whose frames have noise in common, and the greatest common part rho."""
 
 NOISE_MARGIN = 8
 """Cells around the frame on which the common noise is drawn: the fastest pan goes 7 cells in a clip."""
@@ -59,7 +58,7 @@ class DenoiserStage:
     ) -> None:
         self.name, self.trained, self.evaluated = name, denoiser, averaged
         self._is_pictures = name == "pictures"
-        self._first_rate, self._last_rate = (1.2e-3, 4e-4) if self._is_pictures else (7e-4, 3e-5)
+        self._first_rate, self._last_rate = (1.2e-3, 4e-4) if self._is_pictures else (1e-3, 3e-5)
         self._alphas = scheduler.alphas_cumprod
         self._clips, self._empty = clips, empty
         self._control = AttentionControl.install(denoiser.unet)
@@ -129,7 +128,7 @@ def shared_noise(cells: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
     own = torch.randn(batch, 4, frames, *LATENT_SIZE)
     if frames == 1:
         return own
-    share = rng.uniform(MIN_SHARED_NOISE, MAX_SHARED_NOISE, batch) * (rng.random(batch) < SHARED_NOISE_SHARE)
+    share = rng.uniform(0, MAX_SHARED_NOISE, batch) * (rng.random(batch) < SHARED_NOISE_SHARE)
     rho = torch.from_numpy(share).float().reshape(-1, 1, 1, 1, 1)
     return (1 - rho).sqrt() * own + rho.sqrt() * _moving_noise(cells)
 

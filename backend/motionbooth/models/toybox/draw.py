@@ -28,10 +28,7 @@ WIDTH_PX, HEIGHT_PX, FRAMES, FPS = 96, 64, 8, 8
 MAX_PAN_PX = 4.0
 """Fastest pan, pixels a frame."""
 
-HALF_SIZE_PX = 12.0, 24.0
-"""Half the height of a figure in a clip's first frame."""
-
-TOY_SHARE = 0.4
+TOY_SHARE = 0.3
 """Share of clips with an odd toy in place of one of the kinds: what a fine-tune on a new subject stands on."""
 
 TEXTURES_A_PLACE = 12
@@ -104,7 +101,7 @@ def random_scene(rng: np.random.Generator, toy_share: float = TOY_SHARE) -> Scen
 
 def draw_clip(scene: Scene, rng: np.random.Generator, max_pan_px: float = MAX_PAN_PX) -> Clip:
     """Draw the scene: random path, size, turn and camera pan, all from `rng`."""
-    half_px = rng.uniform(*HALF_SIZE_PX) * np.linspace(1.0, rng.uniform(0.85, 1.18), FRAMES)
+    half_px = rng.uniform(15.0, 24.0) * np.linspace(1.0, rng.uniform(0.85, 1.18), FRAMES)
     path_px = _random_path(half_px, rng)
     angle = rng.uniform(-0.35, 0.35) + np.linspace(0, rng.uniform(-0.6, 0.6), FRAMES) * (rng.random() < 0.7)
     flip = bool(path_px[-1, 0] < path_px[0, 0])
