@@ -8,6 +8,7 @@ from .commands.bench import bench
 from .commands.demo import demo
 from .commands.filming import generate
 from .commands.keys import keys
+from .commands.models import convert_lavie
 from .commands.serving import serve
 
 
@@ -36,7 +37,7 @@ def _motionbooth() -> None:
     """Film your own character in Blender: boxes and a camera path steer a text-to-video model."""
 
 
-for command in (demo, serve, generate):
+for command in (demo, serve, generate, convert_lavie):
     app.command()(command)
 app.add_typer(keys, name="keys")
 app.add_typer(bench, name="bench")

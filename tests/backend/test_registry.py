@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
+import re
 import shutil
 import warnings
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
-from motionbooth.control.boxes import BoxAttnProcessor
+from diffusers import UNet3DConditionModel
+from motionbooth.control.boxes import AttentionControl, BoxAttnProcessor
 from motionbooth.models.registry import Base, load_base, load_sampler
 from motionbooth.models.settings import BaseSettings
 from motionbooth.models.sources import MODELS, Source, source_named, sources
 from motionbooth_protocol.errors import InvalidInput, NotFound
+
+
+@pytest.fixture(autouse=True)
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the hub."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
 
 
 @pytest.fixture
@@ -57,7 +69,7 @@ def test_a_model_of_another_kind_is_refused(models: Path) -> None:
     path = models / "tiny" / "model_index.json"
     index = json.loads(path.read_text())
     path.write_text(json.dumps({**index, "unet": ["diffusers", "UNetMotionModel"]}))
-    with pytest.raises(InvalidInput, match="has UNetMotionModel as its unet, expected UNet3DConditionModel"):
+    with pytest.raises(InvalidInput, match="has UNetMotionModel as its unet, expected UNet3DConditionModel or"):
         load_base(source_named("tiny"), device="cpu")
 
 
@@ -101,6 +113,54 @@ def test_the_folder_loads_in_the_stock_pipeline(tiny_source: Source) -> None:
 
 def test_all_settings_in_the_package_can_be_read() -> None:
     files = sorted(MODELS.glob("*.json"))
-    assert files
+    assert {path.stem for path in files} >= {"zeroscope", "modelscope", "lavie"}
     for path in files:
-        BaseSettings.read(path)
+        settings = BaseSettings.read(path)
+        assert settings.ordinary_prompts
+
+
+def test_lavies_settings_are_the_papers() -> None:
+    settings = BaseSettings.read(MODELS / "lavie.json")
+    assert (settings.width, settings.height, settings.frames, settings.alpha) == (512, 320, 16, 10.0)
+    assert round(settings.amplify_until * settings.steps) == 15
+
+
+def downloaded(cache: Path, hub: str, folder: Path) -> Path:
+    """The folder as huggingface_hub keeps what it fetched."""
+    repository = cache / f"models--{hub.replace('/', '--')}"
+    snapshot = repository / "snapshots" / "0123"
+    shutil.copytree(folder, snapshot, ignore=shutil.ignore_patterns("motionbooth.json"))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123")
+    return snapshot
+
+
+def test_a_model_in_the_hubs_cache_is_found_by_our_name_and_by_the_hubs(models: Path, hub: Path) -> None:
+    snapshot = downloaded(hub, "ali-vilab/text-to-video-ms-1.7b", models / "tiny")
+    assert source_named("modelscope").folder == snapshot
+    assert source_named("ali-vilab/text-to-video-ms-1.7b").info.frames == 16
+    shutil.rmtree(snapshot / "unet")  # a download that was broken off
+    with pytest.raises(NotFound, match=r"Fetch it with: hf download ali-vilab/text-to-video-ms-1\.7b "):
+        source_named("modelscope")
+
+
+@pytest.mark.parametrize("name", ["zeroscope", "cerspense/zeroscope_v2_576w"])
+def test_a_known_model_that_is_not_here_is_told_with_the_command_that_fetches_it(hub: Path, name: str) -> None:
+    with pytest.raises(NotFound, match=r"zeroscope is not on this machine\. Fetch it with: hf download cerspense/"):
+        source_named(name)
+
+
+# Of {name: shape}, sorted, as JSON: Zeroscope and ModelScope have one network, of UNet3DConditionModel's own defaults.
+FULL_SIZE = "5ff2e34bb620acd82dee755226a6114b4ecf5eb002ffe5068aa0dfcba3a4af64"
+
+
+def test_full_size_has_every_parameter_of_the_published_network_and_is_controlled_and_learned() -> None:
+    with torch.device("meta"):
+        unet = UNet3DConditionModel(sample_size=32)
+    shapes = {name: list(tensor.shape) for name, tensor in unet.state_dict().items()}
+    assert hashlib.sha256(json.dumps(shapes, sort_keys=True).encode()).hexdigest() == FULL_SIZE
+    assert sum(math.prod(shape) for shape in shapes.values()) == 1_411_233_860
+    AttentionControl.install(unet)
+    assert sum(isinstance(kind, BoxAttnProcessor) for kind in unet.attn_processors.values()) == 16
+    layers = re.compile(BaseSettings.read(MODELS / "zeroscope.json").lora.layers)
+    assert sum(layers.fullmatch(name) is not None for name, _ in unet.named_modules()) == 396

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, UNet3DConditionModel
@@ -15,12 +15,20 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ..control.boxes import AttentionControl, Grid
+from .lavie.unet import LaVieUNet
 from .settings import BaseSettings
 from .sources import Source
 
 # Samplers that remember nothing from step to step: latents may be moved between two of their steps.
 SAMPLERS = {kind.__name__: kind for kind in (DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler)}
-PARTS = {"unet": UNet3DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel, "tokenizer": CLIPTokenizer}
+# The classes that each part of a base may be of.
+PARTS: dict[str, tuple[type, ...]] = {
+    "unet": (UNet3DConditionModel, LaVieUNet),
+    "vae": (AutoencoderKL,),
+    "text_encoder": (CLIPTextModel,),
+    "tokenizer": (CLIPTokenizer,),
+}
+UNet: TypeAlias = UNet3DConditionModel | LaVieUNet
 
 
 @dataclass
@@ -29,7 +37,7 @@ class Base:
 
     source: Source
     settings: BaseSettings
-    unet: UNet3DConditionModel
+    unet: UNet
     vae: AutoencoderKL
     text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizer
@@ -66,8 +74,7 @@ def load_base(source: Source, device: str | None = None, dtype: torch.dtype | No
     if device == "cpu" and source.settings.cpu_threads:
         torch.set_num_threads(source.settings.cpu_threads)
     dtype = dtype or (torch.float16 if device.startswith("cuda") else torch.float32)
-    _check_index(source.folder)
-    parts = {name: _load_part(source.folder, name, dtype) for name in PARTS}
+    parts = {name: _load_part(kind, source.folder / name, dtype) for name, kind in part_classes(source.folder).items()}
     for part in parts.values():
         if isinstance(part, nn.Module):
             part.to(device).eval().requires_grad_(False)
@@ -84,13 +91,12 @@ def load_base(source: Source, device: str | None = None, dtype: torch.dtype | No
     )
 
 
-def _load_part(folder: Path, name: str, dtype: torch.dtype) -> Any:
-    kind = PARTS[name]
+def _load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
     if kind is CLIPTokenizer:
-        return kind.from_pretrained(folder / name)
+        return kind.from_pretrained(folder)
     if kind is CLIPTextModel:
-        return kind.from_pretrained(folder / name).to(dtype)  # the argument's name differs between releases
-    return kind.from_pretrained(folder / name, torch_dtype=dtype)
+        return kind.from_pretrained(folder).to(dtype)  # the argument's name differs between releases
+    return kind.from_pretrained(folder, torch_dtype=dtype)
 
 
 def lay_channels_last(module: nn.Module) -> None:
@@ -112,13 +118,17 @@ def load_sampler(folder: Path) -> Any:
     return SAMPLERS[kind].from_config(config)
 
 
-def _check_index(folder: Path) -> None:
-    """model_index.json must name the classes that we load. Raises InvalidInput."""
+def part_classes(folder: Path) -> dict[str, type]:
+    """The class of each part, as model_index.json names it. Raises InvalidInput for one that is none of PARTS."""
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    for name, kind in PARTS.items():
+    chosen = {}
+    for name, kinds in PARTS.items():
         named = index.get(name, [None, "nothing"])[1]
-        if named != kind.__name__:
+        known = {kind.__name__: kind for kind in kinds}
+        if named not in known:
             raise InvalidInput(
-                f"The base model in {folder} has {named} as its {name}, expected {kind.__name__}: "
-                "only models of Zeroscope's kind can be used."
+                f"The base model in {folder} has {named} as its {name}, expected {' or '.join(known)}: "
+                "only models of Zeroscope's kind, and LaVie once converted, can be used."
             )
+        chosen[name] = known[named]
+    return chosen

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 from motionbooth_protocol.errors import InvalidInput
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from ..control.plan import ControlSettings
 
@@ -61,6 +61,10 @@ class TrainSettings(Struct, frozen=True, forbid_unknown_fields=True):
     validation_steps: Positive = 10
 
 
+def _everyday_prompts() -> list[str]:
+    return Path(__file__).with_name("ordinary_prompts.txt").read_text(encoding="utf-8").splitlines()
+
+
 class BaseSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """What a base model films by default.
 
@@ -68,9 +72,10 @@ class BaseSettings(Struct, frozen=True, forbid_unknown_fields=True):
     `amplify_until`, `shift_from`, `shift_until`, `suppress`, `shift_parts` as in ControlSettings. `shared_noise` is
     rho: how much of the initial noise all frames have in common, n_f' = sqrt(1 - rho) n_f + sqrt(rho) n_0. `method`:
     how a subject is learned where a job does not say. `ordinary_prompts` describe the clips that keep the base what it
-    is while a subject is learned. `cpu_threads`: how many the process computes with on a CPU, torch's own choice by
-    default. (A small model gains nothing from a second thread and, on a machine that does other things too, loses
-    several times over, as its threads wait for each other.)
+    is while a subject is learned, by default what people film every day. `cpu_threads`: how many the process computes
+    with on a CPU, torch's own choice by default. (A small model gains nothing from a second thread and, on a machine
+    that does other things too, loses several times over, as its threads wait for each other.) `hub`: its name on the
+    Hugging Face hub, where it is published in diffusers' layout.
     """
 
     title: str
@@ -86,12 +91,13 @@ class BaseSettings(Struct, frozen=True, forbid_unknown_fields=True):
     shift_until: Share
     lora: TrainSettings
     full: TrainSettings
-    ordinary_prompts: Annotated[list[str], Meta(min_length=1)]
+    ordinary_prompts: Annotated[list[str], Meta(min_length=1)] = field(default_factory=_everyday_prompts)
     suppress: Literal["content", "subject"] = "content"
     shared_noise: Share = 0.0
     shift_parts: bool = False
     method: Literal["lora", "full"] = "lora"
     cpu_threads: Positive | None = None
+    hub: str | None = None
 
     @property
     def control(self) -> ControlSettings:

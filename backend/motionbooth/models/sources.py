@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import platformdirs
+from huggingface_hub import try_to_load_from_cache
 from motionbooth_protocol.errors import InvalidInput, NotFound
 from motionbooth_protocol.messages import ModelInfo
 
@@ -29,6 +31,7 @@ class _Format(msgspec.Struct):
     width: int
     height: int
     fps: float
+    hub: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,17 +64,30 @@ class Source:
 
     @property
     def present(self) -> bool:
-        return (self.folder / "model_index.json").is_file() and self.settings_file.is_file()
+        """Its weights may be missing where a download was broken off."""
+        return (self.folder / "model_index.json").is_file() and self.settings_file.is_file() and bool(self._weights)
 
-    @cached_property
+    @property
+    def _weights(self) -> list[Path]:
+        """Of the UNet, as published: safetensors, or else what torch.save wrote."""
+        unet = self.folder / "unet"
+        return sorted(unet.glob("*.safetensors")) or sorted(unet.glob("*.bin"))
+
+    @property
     def fingerprint(self) -> str:
         """sha256 of the UNet's weights: a subject belongs to the base that it was learned on."""
-        weights = sorted((self.folder / "unet").glob("*.safetensors"))
         digest = hashlib.sha256()
-        for path in weights:
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+        for path in self._weights:
+            state = path.stat()
+            digest.update(_file_digest(path, state.st_size, state.st_mtime_ns))
         return digest.hexdigest()
+
+
+@cache
+def _file_digest(path: Path, size: int, mtime_ns: int) -> bytes:
+    """sha256 of a file; weights have gigabytes, and are read once as long as they have this size and time."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def stamp(name: str) -> str:
@@ -95,17 +111,28 @@ def models_folder() -> Path:
 
 
 def sources() -> dict[str, Source]:
-    """All base models that can be loaded, by name: the bundled toybox, and each diffusers folder in models_folder().
+    """All base models that can be loaded, by name.
 
-    A folder brings its own `motionbooth.json`, or has the name of a model whose settings we know ("zeroscope").
+    The bundled toybox; models whose settings we know and that lie in the Hugging Face cache; each diffusers folder in
+    models_folder(), which brings its own `motionbooth.json` or has the name of a model whose settings we know.
     """
-    folders = [TOYBOX, *(path.parent for path in sorted(models_folder().glob("*/model_index.json")))]
-    found = [Source(_name(folder), folder, _settings_file(folder)) for folder in folders]
+    folders = [path.parent for path in sorted(models_folder().glob("*/model_index.json"))]
+    found = [Source("toybox", TOYBOX, TOYBOX / "motionbooth.json"), *_downloaded()]
+    found += [Source(folder.name, folder, _settings_file(folder)) for folder in folders]
     return {source.name: source for source in found if source.present}
 
 
-def _name(folder: Path) -> str:
-    return "toybox" if folder == TOYBOX else folder.name
+def hub_names() -> dict[str, str]:
+    """The hub's name of each model that we know the settings of and that is published in diffusers' layout."""
+    told = {path.stem: msgspec.json.decode(path.read_bytes(), type=_Format) for path in sorted(MODELS.glob("*.json"))}
+    return {name: model.hub for name, model in told.items() if model.hub is not None}
+
+
+def _downloaded() -> Iterator[Source]:
+    for name, hub in hub_names().items():
+        index = try_to_load_from_cache(hub, "model_index.json")
+        if isinstance(index, str):
+            yield Source(name, Path(index).parent, MODELS / f"{name}.json")
 
 
 def _settings_file(folder: Path) -> Path:
@@ -114,11 +141,18 @@ def _settings_file(folder: Path) -> Path:
 
 
 def source_named(name: str) -> Source:
-    """Raises NotFound, naming the models that there are."""
-    known = sources()
-    if name not in known:
+    """A base model by our name, or by the hub's ("cerspense/zeroscope_v2_576w"). Raises NotFound: how to get it."""
+    known, hubs = sources(), hub_names()
+    ours = next((own for own, hub in hubs.items() if hub == name), name)
+    if ours in known:
+        return known[ours]
+    place = models_folder() / ours
+    if ours in hubs:
         raise NotFound(
-            f'There is no base model "{name}" here, only: {", ".join(known) or "none"}. '
-            f"Put its folder, as downloaded, at {models_folder() / name}."
+            f"{ours} is not on this machine. Fetch it with: hf download {hubs[ours]} (where there is no network, fetch "
+            f"it elsewhere with: hf download {hubs[ours]} --local-dir {ours} and put that folder at {place})."
         )
-    return known[name]
+    raise NotFound(
+        f'There is no base model "{name}" here, only: {", ".join(known) or "none"}. '
+        f"Put its folder, as downloaded, at {place}."
+    )

@@ -1,0 +1,135 @@
+"""LaVie's published checkpoint to an ordinary folder of a base model, beside the parts of Stable Diffusion 1.4."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler
+from motionbooth_protocol.errors import InvalidInput
+from safetensors import safe_open
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from ..sources import MODELS
+from .unet import LaVieUNet
+
+SHOWN = 3  # names told in an error
+TEMPORAL = ".attn_temp."
+
+
+def convert_lavie(
+    checkpoint: Path, stable_diffusion: Path, out: Path, make_unet: Callable[[], LaVieUNet] = LaVieUNet
+) -> None:
+    """Write `out`, a folder for MOTIONBOOTH_MODELS, from lavie_base.pt and a diffusers folder of Stable Diffusion 1.4.
+
+    Of the latter come VAE, text encoder and tokenizer; its UNet is looked at only to be told from LaVie's. The folder
+    appears whole or not at all. `make_unet`: the network that the weights are for.
+
+    Raises InvalidInput for a file that is not LaVie, or parts that are missing.
+    """
+    if out.exists():
+        raise InvalidInput(f"{out} is there already. Name a new folder, or remove that one first.")
+    parts = _stable_diffusion_parts(stable_diffusion)
+    unet = lavie_unet(read_ema(checkpoint), make_unet)
+    _check_is_not(unet, stable_diffusion / "unet")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+        folder = Path(scratch) / out.name
+        unet.save_pretrained(folder / "unet")
+        for name, part in parts.items():
+            part.save_pretrained(folder / name)
+        lavie_sampler().save_pretrained(folder / "scheduler")
+        (folder / "model_index.json").write_text(json.dumps(_index(parts), indent=2) + "\n", encoding="utf-8")
+        shutil.copyfile(MODELS / "lavie.json", folder / "motionbooth.json")
+        folder.rename(out)
+
+
+def read_ema(checkpoint: Path) -> dict[str, Tensor]:
+    """The state dict under the checkpoint's one key. Nothing in the file is executed. Raises InvalidInput."""
+    try:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, UnpicklingError) as error:
+        raise InvalidInput(
+            f"{checkpoint} cannot be read as a checkpoint of plain weights ({str(error).splitlines()[0]}). "
+            "Download lavie_base.pt again."
+        ) from error
+    if not isinstance(content, dict) or "ema" not in content:
+        raise InvalidInput(f'{checkpoint} has no weights under "ema": it is not lavie_base.pt.')
+    return content["ema"]
+
+
+def lavie_unet(weights: dict[str, Tensor], make_unet: Callable[[], LaVieUNet] = LaVieUNet) -> LaVieUNet:
+    """The network with these weights, every one of them and no other. Raises InvalidInput."""
+    with torch.device("meta"):
+        expected = {name: tensor.shape for name, tensor in make_unet().state_dict().items()}
+    missing = sorted(expected.keys() - weights.keys())
+    if any(TEMPORAL in name for name in missing):
+        raise InvalidInput(
+            f"These weights lack LaVie's temporal attention ({_some(missing)}). They look like Stable Diffusion's own "
+            "UNet; give lavie_base.pt itself."
+        )
+    wrong = sorted(name for name in expected.keys() & weights.keys() if weights[name].shape != expected[name])
+    unknown = sorted(weights.keys() - expected.keys())
+    for names, what in ((missing, "lack"), (unknown, "have besides"), (wrong, "have in another shape")):
+        if names:
+            raise InvalidInput(f"These weights are not LaVie-base's: they {what} {_some(names)}.")
+    if not any(tensor.any() for name, tensor in weights.items() if TEMPORAL in name and "to_out" in name):
+        raise InvalidInput("These weights have a temporal attention that was never trained: they are not LaVie's.")
+    unet = make_unet()
+    unet.load_state_dict(weights)
+    return unet.eval()
+
+
+def lavie_sampler() -> DDIMScheduler:
+    """DDIM, as the paper samples, on the schedule of LaVie's training."""
+    return DDIMScheduler(
+        beta_start=1e-4, beta_end=0.02, beta_schedule="linear", clip_sample=False, prediction_type="epsilon"
+    )
+
+
+def _check_is_not(unet: LaVieUNet, stable_diffusion: Path) -> None:
+    """Raises InvalidInput where the spatial layers are those of the Stable Diffusion UNet in this folder."""
+    name = "mid_block.resnets.0.conv1.weight"
+    own = unet.state_dict()[name].half()
+    for path in sorted(stable_diffusion.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            if name in set(file.keys()) and torch.equal(file.get_tensor(name).half(), own):
+                raise InvalidInput(
+                    f"The spatial layers of this checkpoint are Stable Diffusion's, as they lie in {stable_diffusion}. "
+                    "LaVie has trained its own: give lavie_base.pt itself."
+                )
+
+
+def _stable_diffusion_parts(folder: Path) -> dict[str, AutoencoderKL | CLIPTextModel | CLIPTokenizer]:
+    kinds = {"vae": AutoencoderKL, "text_encoder": CLIPTextModel, "tokenizer": CLIPTokenizer}
+    lacking = [name for name in kinds if not (folder / name).is_dir()]
+    if lacking:
+        raise InvalidInput(
+            f"{folder} has no {' and no '.join(lacking)}: name the diffusers folder of Stable Diffusion 1.4. "
+            "Fetch it with: hf download CompVis/stable-diffusion-v1-4 --local-dir stable-diffusion-v1-4"
+        )
+    try:
+        return {name: kind.from_pretrained(folder / name) for name, kind in kinds.items()}
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"The parts of {folder} cannot be read ({error}). Download it again.") from error
+
+
+def _index(parts: dict[str, AutoencoderKL | CLIPTextModel | CLIPTokenizer]) -> dict[str, object]:
+    library = {"vae": "diffusers", "text_encoder": "transformers", "tokenizer": "transformers"}
+    return {
+        "_class_name": "LaVie",
+        "unet": [LaVieUNet.__module__, LaVieUNet.__name__],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        **{name: [library[name], type(part).__name__] for name, part in parts.items()},
+    }
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

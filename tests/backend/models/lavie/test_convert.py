@@ -1,0 +1,128 @@
+"""LaVie's checkpoint becomes a folder that is loaded like any other, and nothing else passes for it."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from motionbooth.cli import app
+from motionbooth.models.lavie.convert import convert_lavie, lavie_unet
+from motionbooth.models.lavie.unet import LaVieUNet
+from motionbooth.models.registry import load_base
+from motionbooth.models.settings import BaseSettings
+from motionbooth.models.sources import MODELS, Source
+from motionbooth_protocol.errors import InvalidInput
+from torch import Tensor
+from typer.testing import CliRunner
+
+
+def small_lavie() -> LaVieUNet:
+    return LaVieUNet(
+        block_out_channels=(32, 64, 64),
+        layers_per_block=1,
+        cross_attention_dim=32,
+        attention_head_dim=1,
+        norm_num_groups=8,
+    )
+
+
+@pytest.fixture
+def weights() -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    return small_lavie().state_dict()
+
+
+@pytest.fixture
+def stable_diffusion(tmp_path: Path, tiny_source: Source) -> Path:
+    """A folder with the parts that are taken from Stable Diffusion, and a UNet that must not be."""
+    folder = tmp_path / "sd14"
+    shutil.copytree(tiny_source.folder, folder)
+    return folder
+
+
+def saved(folder: Path, content: object) -> Path:
+    path = folder / "lavie_base.pt"
+    torch.save(content, path)
+    return path
+
+
+def test_a_converted_checkpoint_is_loaded_and_computes_what_the_weights_say(
+    tmp_path: Path, weights: dict[str, Tensor], stable_diffusion: Path
+) -> None:
+    out = tmp_path / "models" / "small"
+    convert_lavie(saved(tmp_path, {"ema": weights}), stable_diffusion, out, small_lavie)
+    assert [path.name for path in out.parent.iterdir()] == ["small"]
+    base = load_base(Source("small", out, out / "motionbooth.json"), device="cpu")
+    assert base.settings == BaseSettings.read(MODELS / "lavie.json")
+    assert (base.scheduler.config.beta_schedule, base.scheduler.config.beta_end) == ("linear", 0.02)
+    sample, text = torch.randn(1, 4, 3, 8, 8), base.embed(["a dog"])
+    plain = small_lavie().eval()
+    plain.load_state_dict(weights)
+    with torch.no_grad():
+        torch.testing.assert_close(base.unet(sample, 500, text).sample, plain(sample, 500, text).sample)
+
+
+def test_stable_diffusions_own_weights_are_refused(weights: dict[str, Tensor]) -> None:
+    spatial = {name: tensor for name, tensor in weights.items() if "temp" not in name}
+    with pytest.raises(InvalidInput, match=r"lack LaVie's temporal attention.*give lavie_base\.pt itself"):
+        lavie_unet(spatial, small_lavie)
+
+
+def test_a_temporal_attention_that_was_never_trained_is_refused(weights: dict[str, Tensor]) -> None:
+    untrained = {name: tensor * 0 if ".attn_temp.to_out" in name else tensor for name, tensor in weights.items()}
+    with pytest.raises(InvalidInput, match="never trained"):
+        lavie_unet(untrained, small_lavie)
+
+
+def test_spatial_layers_of_the_folders_stable_diffusion_are_refused(
+    tmp_path: Path, weights: dict[str, Tensor], stable_diffusion: Path
+) -> None:
+    unet = small_lavie()
+    unet.load_state_dict(weights)
+    shutil.rmtree(stable_diffusion / "unet")
+    unet.save_pretrained(stable_diffusion / "unet")
+    with pytest.raises(InvalidInput, match="spatial layers of this checkpoint are Stable Diffusion's"):
+        convert_lavie(saved(tmp_path, {"ema": weights}), stable_diffusion, tmp_path / "out", small_lavie)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda weights: weights.pop("conv_in.bias"), "they lack conv_in.bias"),
+        (lambda weights: weights.update(extra=torch.zeros(1)), "they have besides extra"),
+        (lambda weights: weights.update({"conv_in.bias": torch.zeros(1)}), "in another shape conv_in.bias"),
+    ],
+)
+def test_weights_that_differ_in_a_name_or_a_shape_are_refused(
+    weights: dict[str, Tensor], change: object, complaint: str
+) -> None:
+    change(weights)  # type: ignore[operator]
+    with pytest.raises(InvalidInput, match=complaint):
+        lavie_unet(weights, small_lavie)
+
+
+def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path, stable_diffusion: Path) -> None:
+    touched = tmp_path / "touched"
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[Path]]:
+            return (Path.touch, (touched,))
+
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps({"ema": Evil()}))
+    torch.save({"ema": Evil()}, tmp_path / "evil_zip.pt")
+    for name in ("evil.pt", "evil_zip.pt"):
+        with pytest.raises(InvalidInput, match="cannot be read as a checkpoint of plain weights"):
+            convert_lavie(tmp_path / name, stable_diffusion, tmp_path / "out")
+    assert not touched.exists()
+
+
+def test_the_command_says_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    command = ["convert-lavie", str(tmp_path / "no.pt"), str(tmp_path / "out"), "--sd14", str(tmp_path / "empty")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2
+    assert "has no vae and no text_encoder and no tokenizer" in result.output.replace("\n", " ")
