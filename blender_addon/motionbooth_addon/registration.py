@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bpy
 
-from . import preferences, properties, session, window_state
+from . import overlay, preferences, properties, session, window_state
 from .operators import backend, subjects
 from .operators import jobs as job_operators
 from .operators import takes as take_operators
@@ -37,6 +37,7 @@ def register() -> None:
     bpy.types.Scene.motionbooth = bpy.props.PointerProperty(type=properties.MotionBoothShot)
     bpy.types.WindowManager.motionbooth = bpy.props.PointerProperty(type=window_state.MotionBoothState)
     thumbnails.register()
+    overlay.register()
     bpy.types.STATUSBAR_HT_header.append(job_panels.draw_status)
     session.register()
 
@@ -44,6 +45,7 @@ def register() -> None:
 def unregister() -> None:
     session.unregister()
     bpy.types.STATUSBAR_HT_header.remove(job_panels.draw_status)
+    overlay.unregister()
     thumbnails.unregister()
     del bpy.types.WindowManager.motionbooth
     del bpy.types.Scene.motionbooth

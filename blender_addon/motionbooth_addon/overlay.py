@@ -1,0 +1,349 @@
+"""Draws the shot over the 3-D view, or its active take over that and over the sequencer's preview.
+
+One switch, `WindowManager.motionbooth_overlay`: off, no draw handler is installed. What moves is read by readings.py
+and turned into shapes once for each reading; a redraw draws a few batches and the names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import bpy
+import numpy as np
+from bpy_extras.view3d_utils import location_3d_to_region_2d
+from mathutils import Vector
+
+from . import capture, compat, projection, readings, shapes, take_motion
+from ._protocol.motion import Box
+from .drawing import Batches, FrameRect, in_shares, srgb, text
+from .projection import Array
+from .shapes import Color, Shapes, Sketch
+
+PATH_WIDTH, BOX_WIDTH = 1.5, 3.0  # pixels, at a scale of the interface of 1
+FOUND_COLOR: Color = (0.3, 1.0, 0.45)
+BACKGROUND_COLOR: Color = (0.55, 0.8, 1.0)
+
+
+@dataclass
+class _Picture:
+    """What is kept of one scene between redraws; `key` says what it was made of."""
+
+    key: tuple[Any, ...] = ()
+    still: Batches = field(default_factory=Batches)  # ghosts, paths, dots
+    travel: Batches = field(default_factory=Batches)
+    offsets: Array = field(default_factory=lambda: np.zeros((1, 2)))
+    now_key: tuple[Any, ...] = ()
+    now: Batches = field(default_factory=Batches)  # boxes at the current frame
+    labels: list[tuple[str, Color, Box]] = field(default_factory=list)
+
+
+_handles: list[tuple[Any, Any]] = []  # of a space type
+_pictures: dict[tuple[str, bool], _Picture] = {}  # by the scene's name and whether a take is shown
+_takes: dict[tuple[str, str, float], take_motion.TakeMotion | None] = {}
+
+
+def is_on() -> bool:
+    return bool(_handles)
+
+
+def switch(on: bool) -> None:
+    """Install the draw handlers, or remove them with everything that is kept for them."""
+    if on == is_on() or bpy.app.background:
+        return
+    if on:
+        view, preview = bpy.types.SpaceView3D, bpy.types.SpaceSequenceEditor
+        _handles.append((view, view.draw_handler_add(_draw_view, (), "WINDOW", "POST_PIXEL")))
+        _handles.append((preview, preview.draw_handler_add(_draw_preview, (), "PREVIEW", "POST_PIXEL")))
+    else:
+        for space, handle in _handles:
+            space.draw_handler_remove(handle, "PREVIEW" if space is bpy.types.SpaceSequenceEditor else "WINDOW")
+        for kept in (_handles, _pictures, _takes):
+            kept.clear()
+
+
+def _set_switch(_: bpy.types.WindowManager, on: bool) -> None:
+    switch(on)
+    readings.redraw()
+
+
+def register() -> None:
+    bpy.types.WindowManager.motionbooth_overlay = bpy.props.BoolProperty(
+        name="Overlay",
+        description="Draw boxes, their paths and the camera's travel over the 3-D view, and what was found over takes",
+        get=lambda _: is_on(),
+        set=_set_switch,
+    )
+    bpy.types.WindowManager.motionbooth_overlay_take = bpy.props.BoolProperty(
+        name="Show Take",
+        description="Over the 3-D view, draw the active take instead of the shot as it is now: what was asked of it "
+        "(dashed) and what was found in it",
+        update=lambda _, __: readings.redraw(),
+    )
+    switch(True)
+
+
+def unregister() -> None:
+    switch(False)
+    readings.stop()
+    del bpy.types.WindowManager.motionbooth_overlay_take
+    del bpy.types.WindowManager.motionbooth_overlay
+
+
+# Regions
+
+
+def _draw_view() -> None:
+    context = bpy.context
+    scene, space = context.scene, context.space_data
+    if not space.overlay.show_overlays or not capture.has_shot(scene) or scene.camera is None:
+        return
+    if context.region_data.view_perspective != "CAMERA":
+        _draw_background_plane(context)
+    elif not space.use_local_camera or space.camera == scene.camera:
+        rect = _camera_rect(context)
+        take = _active_take(scene) if context.window_manager.motionbooth_overlay_take else None
+        if take is not None:
+            _draw_take(scene, take, rect)
+        else:
+            _draw_shot(context, rect)
+
+
+def _draw_preview() -> None:
+    """Over the sequencer's preview, where the active take is seen."""
+    context = bpy.context
+    scene = compat.sequencer_scene(context)
+    if scene is None or not context.space_data.show_overlays or not capture.has_shot(scene):
+        return
+    take = _active_take(scene)
+    if take is not None:
+        width, height = capture.render_size(scene)
+        left, top = context.region.view2d.view_to_region(-width / 2, height / 2, clip=False)
+        right, bottom = context.region.view2d.view_to_region(width / 2, -height / 2, clip=False)
+        _draw_take(scene, take, FrameRect(left, top, right - left, top - bottom))
+
+
+def _camera_rect(context: bpy.types.Context) -> FrameRect:
+    """The camera's frame in the region."""
+    camera = context.scene.camera
+    corners = [camera.matrix_world.normalized() @ corner for corner in camera.data.view_frame(scene=context.scene)]
+    seen = [location_3d_to_region_2d(context.region, context.region_data, corner) for corner in corners]
+    xs, ys = [point.x for point in seen], [point.y for point in seen]
+    return FrameRect(min(xs), max(ys), max(xs) - min(xs), max(ys) - min(ys))
+
+
+# The shot as it is now
+
+
+def _draw_shot(context: bpy.types.Context, rect: FrameRect) -> None:
+    scene = context.scene
+    latest = readings.latest(scene)
+    picture = _pictures.setdefault((scene.name, False), _Picture())
+    motion = latest.motion
+    if motion is None:
+        text(rect.left + 10, rect.top - 24, latest.trouble, (1.0, 0.6, 0.3))
+        return
+    aspect = rect.width / rect.height
+    colors = [srgb(subject.color) for subject in scene.motionbooth.subjects]
+    if len(colors) != len(motion.sights):
+        return  # a subject was added or removed; the next reading is on its way
+    key = (latest.version, round(aspect, 3), tuple(colors))
+    if key != picture.key:
+        picture.key, picture.now_key = key, ()
+        picture.still = Batches.of(_shot_shapes(scene, motion, colors, aspect))
+        picture.offsets = np.array([(offset.dx, offset.dy) for offset in motion.camera.offsets])
+        picture.travel = Batches.of(shapes.travel_shapes(picture.offsets, aspect))
+    moved = latest.moves if latest.moved_frame == scene.frame_current else None
+    now_key = (latest.version, scene.frame_current, scene.frame_subframe, moved, latest.changed)
+    if now_key != picture.now_key:
+        picture.now_key = now_key
+        boxes = _boxes_now(context, latest, motion, moved is not None)
+        picture.labels = [
+            (subject.name, color, box)
+            for subject, color, box in zip(scene.motionbooth.subjects, colors, boxes, strict=True)
+            if box is not None
+        ]
+        picture.now = _now_batches(picture.labels, aspect)
+    with in_shares(rect):
+        picture.still.draw(PATH_WIDTH)
+        picture.now.draw(BOX_WIDTH)
+    position = _position(motion.moments, scene)
+    if position is not None:
+        _draw_travel(picture.travel, picture.offsets, position, rect)
+    _draw_labels(picture.labels, rect)
+    far = bpy.utils.units.to_string(
+        scene.unit_settings.system, "LENGTH", scene.motionbooth.background_distance, precision=3
+    )
+    text(rect.left + 10, rect.top - rect.height + 10, f"Background {far.strip()} away", BACKGROUND_COLOR)
+
+
+def _shot_shapes(scene: bpy.types.Scene, motion: capture.Motion, colors: list[Color], aspect: float) -> Shapes:
+    sketch = Sketch(aspect)
+    for subject, sights, color in zip(scene.motionbooth.subjects, motion.sights, colors, strict=True):
+        keyed = _keyed_entries(subject.object, motion.moments) if subject.object else []
+        shapes.subject_shapes(sketch, [seen.box for seen in sights], keyed, color)
+    return sketch.finish()
+
+
+def _keyed_entries(thing: bpy.types.Object, moments: list[float]) -> list[int]:
+    """At which moments, nearest to it, the object has a keyframe."""
+    frames = [frame for frame in compat.keyed_frames(thing) if moments[0] <= frame <= moments[-1]]
+    return sorted({int(np.abs(np.array(moments) - frame).argmin()) for frame in frames})
+
+
+def _boxes_now(
+    context: bpy.types.Context, latest: readings.Latest, motion: capture.Motion, moved: bool
+) -> list[Box | None]:
+    """Each subject's box at the current frame: as it was read, or as the view has it where it was moved by hand."""
+    scene = context.scene
+    position = _position(motion.moments, scene)
+    boxes = [
+        None if position is None else shapes.box_at([seen.box for seen in sights], position) for sights in motion.sights
+    ]
+    if not moved:
+        return boxes
+    depsgraph = context.view_layer.depsgraph
+    view = capture.view_of(scene, scene.camera, depsgraph)
+    for number, subject in enumerate(scene.motionbooth.subjects):
+        if subject.object is not None and (latest.changed or is_rectangle(subject.object)):
+            boxes[number] = _bounds_now(subject.object, depsgraph, view)
+    return boxes
+
+
+def is_rectangle(thing: bpy.types.Object) -> bool:
+    """A flat mesh of one face, such as the extension makes: its bounding box is its outline."""
+    return thing.type == "MESH" and len(thing.data.polygons) == 1 and not thing.modifiers
+
+
+def _bounds_now(thing: bpy.types.Object, depsgraph: bpy.types.Depsgraph, view: projection.View) -> Box | None:
+    """From the bounding boxes alone: exact for a rectangle, a little large for what is round."""
+    points = []
+    for part in capture.with_geometry(thing):
+        evaluated = part.evaluated_get(depsgraph)
+        points += [tuple(evaluated.matrix_world @ Vector(corner)) for corner in evaluated.bound_box]
+    edges = np.concatenate([_BOUND_EDGES + 8 * number for number in range(len(points) // 8)])
+    return projection.screen_box(np.array(points), edges, view)
+
+
+_BOUND_EDGES = np.array(
+    [(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7)]
+)
+
+
+def _position(moments: list[float], scene: bpy.types.Scene) -> float | None:
+    """The current frame as an entry of `moments`; None outside of the shot."""
+    now = scene.frame_current + scene.frame_subframe
+    if not moments[0] <= now <= moments[-1]:
+        return None
+    return (now - moments[0]) / (moments[-1] - moments[0]) * (len(moments) - 1)
+
+
+def _draw_travel(travel: Batches, offsets: Array, position: float, rect: FrameRect) -> None:
+    """The camera's way, so that the current frame is where the camera is now."""
+    numbers = np.arange(len(offsets))
+    dx, dy = (float(np.interp(position, numbers, offsets[:, axis])) for axis in (0, 1))
+    left, top = rect.at((-dx, -dy))
+    with in_shares(FrameRect(left, top, rect.width, rect.height)):
+        travel.draw(PATH_WIDTH)
+
+
+# A finished take
+
+
+def _active_take(scene: bpy.types.Scene) -> take_motion.TakeMotion | None:
+    shot = scene.motionbooth
+    if not 0 <= shot.active_take < len(shot.takes):
+        return None
+    take = shot.takes[shot.active_take]
+    clip = Path(bpy.path.abspath(take.clip_path))
+    report = take_motion.report_beside(clip)
+    key = (take.settings, str(clip), report.stat().st_mtime if report.is_file() else 0.0)
+    if key not in _takes:
+        _takes[key] = take_motion.load_take_motion(take.settings, clip)
+    return _takes[key]
+
+
+def _draw_take(scene: bpy.types.Scene, take: take_motion.TakeMotion, rect: FrameRect) -> None:
+    shot = take.spec.shot
+    picture = _pictures.setdefault((scene.name, True), _Picture())
+    aspect = rect.width / rect.height
+    colors = {subject.name: srgb(subject.color) for subject in scene.motionbooth.subjects}
+    key = (id(take), round(aspect, 3), tuple(colors.items()))
+    if key != picture.key:
+        picture.key, picture.now_key = key, ()
+        picture.still = Batches.of(_take_shapes(take, colors, aspect))
+    moments = [shot.scene_time(frame) for frame in range(shot.frames)]
+    position = _position(moments, scene)
+    if (now_key := (scene.frame_current, scene.frame_subframe)) != picture.now_key:
+        picture.now_key = now_key
+        picture.labels = [] if position is None else _take_labels(take, position)
+        picture.now = _now_batches(picture.labels, aspect)
+    with in_shares(rect):
+        picture.still.draw(PATH_WIDTH)
+        picture.now.draw(BOX_WIDTH)
+    _draw_labels(picture.labels, rect)
+    lines = [*take.verdicts.values(), *filter(None, [take.camera_verdict])] or ["No report on this take"]
+    for number, line in enumerate(reversed(lines)):
+        text(rect.left + 10, rect.top - rect.height + 10 + 18 * number, line, FOUND_COLOR)
+
+
+def _take_shapes(take: take_motion.TakeMotion, colors: dict[str, Color], aspect: float) -> Shapes:
+    """The asked paths in the subjects' colours, the found ones in another."""
+    sketch = Sketch(aspect)
+    for track in take.spec.shot.subjects:
+        for boxes, color in (
+            (track.boxes, colors.get(track.name, shapes.CAMERA_COLOR)),
+            (take.found.get(track.name, []), FOUND_COLOR),
+        ):
+            sketch.path(np.array([box.center if box else (np.nan, np.nan) for box in boxes]).reshape(-1, 2), color)
+    return sketch.finish()
+
+
+def _take_labels(take: take_motion.TakeMotion, position: float) -> list[tuple[str, Color, Box]]:
+    labels = []
+    for track in take.spec.shot.subjects:
+        for word, boxes, color in (
+            ("asked", track.boxes, shapes.CAMERA_COLOR),
+            ("found", take.found.get(track.name, []), FOUND_COLOR),
+        ):
+            box = shapes.box_at(boxes, position) if len(boxes) > 1 else None
+            if box is not None:
+                labels.append((f"{track.name}, {word}", color, box))
+    return labels
+
+
+# The background's distance, seen from anywhere else
+
+
+def _draw_background_plane(context: bpy.types.Context) -> None:
+    """The frame as it stands at the background distance, with the lines from the camera to its corners."""
+    scene, camera = context.scene, context.scene.camera
+    if camera.data.type not in {"PERSP", "ORTHO"}:
+        return
+    frame = camera.data.view_frame(scene=scene)
+    distance = scene.motionbooth.background_distance
+    growth = 1.0 if camera.data.type == "ORTHO" else distance / -frame[0].z
+    world = camera.matrix_world.normalized()
+    corners = [world @ Vector((corner.x * growth, corner.y * growth, -distance)) for corner in frame]
+    seen = [location_3d_to_region_2d(context.region, context.region_data, corner) for corner in corners]
+    if any(point is None for point in seen):
+        return
+    sketch = Sketch(1.0)
+    sketch.path(np.array([tuple(point) for point in [*seen, seen[0]]]), BACKGROUND_COLOR, 0.7)
+    with in_shares(FrameRect(0, 0, 1, -1)):
+        Batches.of(sketch.finish()).draw(PATH_WIDTH)
+    text(seen[1].x + 8, seen[1].y + 8, "MotionBooth: background", BACKGROUND_COLOR)
+
+
+def _now_batches(labels: list[tuple[str, Color, Box]], aspect: float) -> Batches:
+    sketch = Sketch(aspect)
+    for _, color, box in labels:
+        sketch.box(box, color, 1.0)
+    return Batches.of(sketch.finish())
+
+
+def _draw_labels(labels: list[tuple[str, Color, Box]], rect: FrameRect) -> None:
+    for name, color, box in labels:
+        x, y = rect.at((box.x1, box.y1))
+        text(x, y + 6, name, color)

@@ -1,0 +1,123 @@
+"""What the overlay draws, as lines and triangles in shares of the frame. Free of bpy; needs numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ._protocol.motion import Box
+from .projection import Array
+
+Color = tuple[float, float, float]
+
+GHOSTS = 7  # along a path
+GHOST_OPACITY, PATH_OPACITY = 0.22, 0.9
+DOT_RADIUS = 0.011  # of the frame's height
+ARROW = 0.025  # of the frame's height
+CAMERA_COLOR: Color = (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Lines (2N, 2) in pairs of ends and triangles (3M, 2), with colours (.., 4) for each point, sRGB and opacity."""
+
+    lines: Array
+    line_colors: Array
+    triangles: Array
+    triangle_colors: Array
+
+
+class Sketch:
+    """Collects shapes. `aspect`: the frame's width / height, so that dots are round."""
+
+    def __init__(self, aspect: float) -> None:
+        self._aspect = aspect
+        self._lines: list[tuple[Array, Color, float]] = []
+        self._triangles: list[tuple[Array, Color, float]] = []
+
+    def path(self, points: Array, color: Color, opacity: float = PATH_OPACITY) -> None:
+        """A line through `points` (N, 2), broken where one of them is not a number."""
+        ends = np.stack([points[:-1], points[1:]], axis=1)
+        whole = ends[np.isfinite(ends).all(axis=(1, 2))]
+        self._lines.append((whole.reshape(-1, 2), color, opacity))
+
+    def box(self, box: Box, color: Color, opacity: float) -> None:
+        x1, y1, x2, y2 = box.as_tuple()
+        self.path(np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)]), color, opacity)
+
+    def dashed(self, box: Box, color: Color, opacity: float, dashes: int = 24) -> None:
+        """A box of which every other piece is left out."""
+        x1, y1, x2, y2 = box.as_tuple()
+        for start, end in (((x1, y1), (x2, y1)), ((x2, y1), (x2, y2)), ((x2, y2), (x1, y2)), ((x1, y2), (x1, y1))):
+            side = np.linspace(start, end, 2 * dashes)
+            self._lines.append((side, color, opacity))
+
+    def dot(self, point: Array, color: Color) -> None:
+        across, up = DOT_RADIUS / self._aspect, DOT_RADIUS
+        corners = point + np.array([(-across, 0), (0, -up), (across, 0), (-across, 0), (across, 0), (0, up)])
+        self._triangles.append((corners, color, 1.0))
+
+    def arrow_head(self, before: Array, tip: Array, color: Color) -> None:
+        """At `tip`, pointing away from `before`."""
+        scale = np.array([self._aspect, 1.0])
+        along = (tip - before) * scale
+        length = float(np.hypot(*along))
+        if length < 1e-6:
+            return
+        along *= ARROW / length
+        side = np.array([-along[1], along[0]]) / 2
+        corners = np.array([along * 0, -along + side, -along - side]) / scale + tip
+        self._triangles.append((corners, color, 1.0))
+
+    def finish(self) -> Shapes:
+        lines, line_colors = _joined(self._lines)
+        triangles, triangle_colors = _joined(self._triangles)
+        return Shapes(lines, line_colors, triangles, triangle_colors)
+
+
+def subject_shapes(sketch: Sketch, boxes: Sequence[Box | None], keyed: Sequence[int], color: Color) -> None:
+    """A subject's ghosts, the path of its centre, and a dot at each of the `keyed` entries of `boxes`."""
+    centers = np.array([box.center if box else (np.nan, np.nan) for box in boxes])
+    for number in {round(n) for n in np.linspace(0, len(boxes) - 1, GHOSTS)}:
+        ghost = boxes[number]
+        if ghost is not None:
+            sketch.box(ghost, color, GHOST_OPACITY)
+    sketch.path(centers, color)
+    for number in keyed:
+        if boxes[number] is not None:
+            sketch.dot(centers[number], color)
+
+
+def travel_shapes(offsets: Array, aspect: float) -> Shapes:
+    """The camera's way (T, 2) from the middle of the frame at offset (0, 0), and the frame at its beginning and end."""
+    sketch = Sketch(aspect)
+    if np.ptp(offsets, axis=0).max() > 1e-3:
+        way = offsets + 0.5
+        sketch.path(way, CAMERA_COLOR)
+        far = np.flatnonzero(np.abs(way - way[-1]).max(axis=1) > 1e-3)
+        sketch.arrow_head(way[far[-1] if len(far) else 0], way[-1], CAMERA_COLOR)
+        for end, opacity in ((0, PATH_OPACITY / 4), (-1, PATH_OPACITY)):
+            dx, dy = offsets[end]
+            sketch.dashed(Box(0.0, 0.0, 1.0, 1.0).moved(float(dx), float(dy)), CAMERA_COLOR, opacity)
+    return sketch.finish()
+
+
+def box_at(boxes: Sequence[Box | None], position: float) -> Box | None:
+    """The box at entry `position`, between two entries in proportion; None outside of the list or of the frame."""
+    if not 0 <= position <= len(boxes) - 1:
+        return None
+    number = min(int(position), len(boxes) - 2)
+    before, after = boxes[number], boxes[number + 1]
+    if before is None or after is None:
+        return boxes[round(position)]
+    share = position - number
+    return Box(*(a + (b - a) * share for a, b in zip(before.as_tuple(), after.as_tuple(), strict=True)))
+
+
+def _joined(parts: list[tuple[Array, Color, float]]) -> tuple[Array, Array]:
+    if not parts:
+        return np.zeros((0, 2)), np.zeros((0, 4))
+    colors = [np.tile((*color, opacity), (len(points), 1)) for points, color, opacity in parts]
+    return np.concatenate([points for points, _, _ in parts]), np.concatenate(colors)
