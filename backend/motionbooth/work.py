@@ -10,16 +10,16 @@ import msgspec
 import torch
 from motionbooth_protocol.errors import Canceled
 from motionbooth_protocol.jobs import GenerateSpec, JobSpec, TrainSpec
+from motionbooth_protocol.motion import Shot
 
+from .evaluation.obedience import Appearance
+from .evaluation.report import shot_report
 from .models.registry import Base, load_base
-from .models.settings import TrainSettings
 from .models.sources import source_named
 from .previews import Previewer, Show
 from .sampling import film
-from .subject.dataset import gather_data, read_pictures
-from .subject.ordinary import ordinary_clips
-from .subject.trainer import Trainer, learn
-from .subject.weights import SubjectCard, add_lora, save_subject
+from .subject.course import Material, learn_subject
+from .subject.weights import read_card
 from .video import spread_evenly, write_clip
 from .warm import WarmBase
 
@@ -45,7 +45,8 @@ def run(
     warm: WarmBase | None = None,
     show: Show | None = None,
 ) -> dict[str, Path]:
-    """Carry a job out. Returns the finished files inside `scratch` by role: {"subject": ...} or {"clip": ...}.
+    """Carry a job out. Returns the finished files inside `scratch` by role: those of `learn_subject`, or the clip of a
+    shot and, as JSON, its motion report: {"clip": ..., "report": ...}.
 
     `blob_path` gives the file of an uploaded blob by its sha256. `scratch` is the job's own folder and outlives the
     attempt: training keeps its checkpoint there, and a later attempt goes on from it to the same result. Same spec,
@@ -57,9 +58,9 @@ def run(
     warm = warm or WarmBase()
     if isinstance(spec, TrainSpec):
         warm.drop()  # learning needs all the memory there is
-        return {"subject": _train(spec, blob_path, scratch, reporter)}
+        return learn_subject(spec, blob_path, scratch, reporter, Material.of_this_machine())
     try:
-        return {"clip": _generate(spec, blob_path, scratch, reporter, warm, show)}
+        return _generate(spec, blob_path, scratch, reporter, warm, show)
     except Canceled:
         raise
     except Exception:
@@ -67,64 +68,9 @@ def run(
         raise
 
 
-def _train(spec: TrainSpec, blob_path: BlobPath, scratch: Path, reporter: Reporter) -> Path:
-    # Learning needs float32 weights everywhere; half precision loses steps of this size.
-    base = _load(spec.model, reporter, dtype=torch.float32)
-    settings = train_settings(base, spec)
-    count = len(spec.subject.pictures)
-    pictures = read_pictures(
-        spec.subject,
-        blob_path,
-        base,
-        settings,
-        spec.seed,
-        lambda done: reporter.progress("finding masks", done, count),
-    )
-    clips, captions = ordinary_clips(
-        base, settings.clips, lambda done, steps: reporter.progress("filming ordinary clips", done, steps)
-    )
-    data = gather_data(base, spec.subject, pictures, clips, captions)
-    if (spec.method or base.settings.method) == "lora":
-        add_lora(base.unet, settings.rank, settings.layers, spec.seed)
-    else:
-        base.unet.requires_grad_(True)
-    trainer = Trainer(base, settings, data, spec.seed)
-    learn(
-        trainer,
-        scratch / "checkpoint.pt",
-        lambda step, steps, losses: reporter.progress("learning", step, steps, f"loss {losses.total:.3f}"),
-    )
-    path = scratch / "subject.safetensors"
-    save_subject(path, base.unet, _card(spec, base, settings))
-    return path
-
-
-def train_settings(base: Base, spec: TrainSpec) -> TrainSettings:
-    """The base's defaults for the spec's method, with what the spec sets itself."""
-    method = spec.method or base.settings.method
-    settings = base.settings.lora if method == "lora" else base.settings.full
-    asked = {"steps": spec.steps, "learning_rate": spec.learning_rate}
-    return msgspec.structs.replace(settings, **{name: value for name, value in asked.items() if value is not None})
-
-
-def _card(spec: TrainSpec, base: Base, settings: TrainSettings) -> SubjectCard:
-    subject = spec.subject
-    return SubjectCard(
-        name=subject.name,
-        token=subject.token,
-        class_word=subject.class_word,
-        prompt=subject.prompt,
-        base=base.source.name,
-        base_fingerprint=base.source.fingerprint,
-        method=spec.method or base.settings.method,
-        rank=settings.rank,
-        layers=settings.layers,
-    )
-
-
 def _generate(
     spec: GenerateSpec, blob_path: BlobPath, scratch: Path, reporter: Reporter, warm: WarmBase, show: Show | None
-) -> Path:
+) -> dict[str, Path]:
     reporter.progress("loading the model", 0, 1)
     base = warm.knowing(spec, blob_path)
     reporter.progress("loading the model", 1, 1)
@@ -135,10 +81,18 @@ def _generate(
         None if show is None else Previewer(base, show),
     )
     reporter.progress("encoding", 0, 1)
-    path = scratch / "clip.mp4"
-    write_clip(path, spread_evenly(frames.numpy(), spec.shot.scene_frames), spec.shot.fps)
+    results = {"clip": scratch / "clip.mp4", "report": scratch / "report.json"}
+    write_clip(results["clip"], spread_evenly(frames.numpy(), spec.shot.scene_frames), spec.shot.fps)
+    report = shot_report(frames.numpy(), spec.shot, known_looks(spec.shot, blob_path))
+    results["report"].write_bytes(msgspec.json.encode(report))
     reporter.progress("encoding", 1, 1)
-    return path
+    return results
+
+
+def known_looks(shot: Shot, blob_path: BlobPath) -> dict[str, Appearance]:
+    """How the shot's trained subjects look, by the name of their track, as far as their files say."""
+    cards = {track.name: read_card(blob_path(track.weights)) for track in shot.subjects if track.weights is not None}
+    return {name: Appearance.from_text(card.looks) for name, card in cards.items() if card.looks}
 
 
 def _load(model: str, reporter: Reporter, dtype: torch.dtype) -> Base:

@@ -83,20 +83,20 @@ def find_mask(rgb: Rgb, hint: Hint = NO_HINT) -> Mask:
     With a box: from what is around the box, wherever else in the picture there is more of the same.
     """
     mask = np.zeros(rgb.shape[:2], dtype=np.float32)
-    part = (slice(None), slice(None)) if hint.box is None else _around(hint.box, rgb.shape[:2])
+    part = (slice(None), slice(None)) if hint.box is None else _around(hint.box, *mask.shape)
     if min(mask[part].shape) > 2 and np.ptp(rgb[part]) > 0:
         mask[part] = _grab(rgb[part])
     return mask
 
 
-def _around(box: Box, shape: tuple[int, int]) -> tuple[slice, slice]:
+def _around(box: Box, height: int, width: int) -> tuple[slice, slice]:
     """Rows and columns of the box with GrabCut's margin around it, as far as the picture goes."""
 
     def span(low: float, high: float, size: int) -> slice:
         margin = (high - low) * MARGIN / (1 - 2 * MARGIN)
         return slice(max(0, round((low - margin) * size)), max(0, round((high + margin) * size)))
 
-    return span(box.y1, box.y2, shape[0]), span(box.x1, box.x2, shape[1])
+    return span(box.y1, box.y2, height), span(box.x1, box.x2, width)
 
 
 def _grab(rgb: Rgb) -> Mask:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -24,9 +25,14 @@ from ..sampling import OnStep, denoise, initial_noise
 TOGETHER = 4  # clips filmed in one batch
 
 
-def ordinary_clips(base: Base, count: int, on_step: OnStep) -> tuple[Tensor, list[str]]:
-    """`count` clips as latents (K, C, F, h, w) and their captions: from the cache, or filmed now and kept there."""
-    prompts = base.settings.ordinary_prompts
+def ordinary_clips(
+    base: Base, count: int, on_step: OnStep, prompts: Sequence[str] | None = None
+) -> tuple[Tensor, list[str]]:
+    """`count` clips as latents (K, C, F, h, w) and their captions: from the cache, or filmed now and kept there.
+
+    `prompts` are filmed in turn; the base's own ordinary ones by default.
+    """
+    prompts = prompts or base.settings.ordinary_prompts
     captions = [prompts[i % len(prompts)] for i in range(count)]
     if not count:
         return torch.zeros(0), captions
@@ -51,6 +57,7 @@ def _film_all(base: Base, captions: list[str], on_step: OnStep) -> Tensor:
             [StepPlan()] * steps,
             random_pick(generator),
             lambda done, _: on_step(number * steps + done, len(batches) * steps),
+            chance=[generator],
         )
 
     return torch.cat([film_batch(number, batch) for number, batch in enumerate(batches)])

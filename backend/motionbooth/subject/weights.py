@@ -23,7 +23,11 @@ PREFIX = "unet."  # diffusers' layout of a LoRA file
 
 
 class SubjectCard(Struct, frozen=True):
-    """What a subject's file says of itself. `base_fingerprint`: Source.fingerprint of the base it was learned on."""
+    """What a subject's file says of itself. `base_fingerprint`: Source.fingerprint of the base it was learned on.
+
+    `recipe`: how, see recipes.py. `pictures`: the sha256 of each picture that it was learned from. `looks`: its colours
+    (Appearance.as_text), by which it is found in a clip without the pictures; "" in files of older versions.
+    """
 
     name: str
     token: str
@@ -34,6 +38,9 @@ class SubjectCard(Struct, frozen=True):
     method: Annotated[str, Meta(pattern="^(lora|full)$")]
     rank: int
     layers: str
+    recipe: str = "motionbooth"
+    pictures: list[str] = []
+    looks: str = ""
 
 
 def add_lora(unet: nn.Module, rank: int, layers: str, seed: int) -> LoraModel:

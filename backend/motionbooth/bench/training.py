@@ -1,0 +1,198 @@
+"""`motionbooth bench training`: what learning a subject costs beyond the network's own time, and how much memory.
+
+One process, one thread, iterations of ours and of the baseline in turn; each ratio is that of two medians. Times are
+the process' own CPU seconds: what else the machine does is not in them. Memory is what torch has allocated for tensors
+at its peak, weights, gradients and the optimiser's state included, the scratch memory of its kernels not: the figure
+that decides on a GPU. On a CPU the allocator of the C library keeps more for itself.
+"""
+
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+
+import msgspec
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import UNet3DConditionModel
+from motionbooth_protocol.jobs import Picture, SubjectSpec
+from rich.progress import Progress
+from torch import Tensor
+
+from motionbooth.bench.measures import BenchResult, Measure
+from motionbooth.bench.memory import peak_bytes
+from motionbooth.bench.midsize import CELL_PX, FRAMES, TEXT_WIDTH, midsize_base, midsize_unet
+from motionbooth.control.boxes import Grid
+from motionbooth.models.registry import Base, lay_channels_last
+from motionbooth.models.settings import TrainSettings
+from motionbooth.subject.dataset import SubjectData, encode_frames, gather_data
+from motionbooth.subject.images import TrainingPicture
+from motionbooth.subject.recomputing import recompute_layers
+from motionbooth.subject.trainer import Trainer
+from motionbooth.subject.weights import add_lora
+
+LATENTS: Grid = (20, 36)
+"""A quarter of Zeroscope's cells: 40 x 72 takes five times as long, and memory to match."""
+
+PICTURES = 5
+ASIDES, ASIDE_ROUNDS = ("recomputing", "plain_layout"), 3
+"""Measured less often: no bar hangs on them, and they take more than half of the time."""
+
+SUBJECT = SubjectSpec("Rex", "sks", "dog", [Picture("0" * 64)])
+
+
+@dataclass(frozen=True)
+class Batches:
+    """What the baseline computes: a batch of noisy pictures and a noisy clip, with times, texts and targets."""
+
+    samples: Sequence[Tensor]
+    timesteps: Sequence[Tensor]
+    texts: Sequence[Tensor]
+    targets: Sequence[Tensor]
+
+
+def bench_training(rounds: int, latent_size: Grid = LATENTS) -> BenchResult:
+    """All measures; about `rounds` x a minute and a half on one core for the smaller latents."""
+    with Progress(transient=True) as progress:
+        bar = progress.add_task("training", total=rounds + 1)
+
+        def done() -> None:
+            progress.advance(bar)
+
+        torch.set_num_threads(1)
+        times = time_iterations(rounds, latent_size, done)
+        full, lora = (in_fresh_process(peak_bytes, partial(train, latent_size)) for train in (train_full, train_lora))
+    middle = {name: median(seconds) for name, seconds in times.items()}
+    return BenchResult(
+        "training",
+        [
+            Measure("iteration_ratio", middle["trainer"] / middle["baseline"], "trainer / forward + backward alone"),
+            Measure("caching_gain", 1 + middle["encoding"] / middle["trainer"], "without cached encodings / with"),
+            Measure("lora_memory_ratio", lora / full, "LoRA + checkpointing / full"),
+            Measure("recomputing_ratio", middle["recomputing"] / middle["trainer"], "LoRA + checkpointing / full"),
+            Measure("channels_last_gain", middle["plain_layout"] / middle["baseline"], "plain layout / channels last"),
+            Measure("trainer_seconds", middle["trainer"], "CPU s"),
+            Measure("baseline_seconds", middle["baseline"], "CPU s"),
+            Measure("full_memory", full / 1e6, "MB"),
+            Measure("lora_memory", lora / 1e6, "MB"),
+            Measure("latent_cells", latent_size[0] * latent_size[1], "of a frame"),
+        ],
+    )
+
+
+def time_iterations(rounds: int, latent_size: Grid, done: Callable[[], None]) -> dict[str, list[float]]:
+    """CPU seconds of each kind of iteration, `rounds` times in turn, after one of each that is not counted."""
+    trainer, lora = full_trainer(latent_size), lora_trainer(latent_size)
+    plain, rearranged = midsize_unet(), midsize_unet()
+    lay_channels_last(rearranged)
+    batches = random_batches(latent_size)
+    pictures, clip = random_pictures(latent_size), random_pictures(latent_size, FRAMES)
+    kinds: dict[str, Callable[[], object]] = {
+        "trainer": trainer.take_step,
+        "baseline": partial(forward_and_backward, rearranged, batches),
+        "encoding": partial(encode_all, trainer.base, pictures, clip),
+        "recomputing": lora.take_step,
+        "plain_layout": partial(forward_and_backward, plain, batches),
+    }
+    times: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for number in range(rounds + 1):
+        for kind, iterate in kinds.items():
+            if kind in ASIDES and number > ASIDE_ROUNDS:
+                continue
+            started = time.process_time()
+            iterate()
+            if number > 0:
+                times[kind].append(time.process_time() - started)
+        done()
+    return times
+
+
+def forward_and_backward(unet: UNet3DConditionModel, batches: Batches) -> None:
+    """The baseline: diffusers' own UNet on the same two batches, a mean squared error, the gradients of all weights.
+
+    No noise to be drawn, no masks, no attention to be watched, no optimiser.
+    """
+    unet.requires_grad_(True)
+    for sample, timesteps, text, target in zip(
+        batches.samples, batches.timesteps, batches.texts, batches.targets, strict=True
+    ):
+        F.mse_loss(unet(sample, timesteps, text).sample, target).backward()
+    unet.zero_grad()
+
+
+def encode_all(base: Base, pictures: Sequence[TrainingPicture], clip: Sequence[TrainingPicture]) -> None:
+    """What an iteration without cached encodings does besides: its pictures, its clip and both prompts."""
+    encode_frames(base, np.stack([picture.rgb for picture in pictures]))
+    encode_frames(base, np.stack([frame.rgb for frame in clip]))
+    base.embed([SUBJECT.prompt])
+    base.embed(["a cat sleeping on a sofa"])
+
+
+def full_trainer(latent_size: Grid) -> Trainer:
+    """Full fine-tuning with the settings of Zeroscope."""
+    base = midsize_base(latent_size)
+    base.unet.requires_grad_(True)
+    return _trainer(base, base.settings.full, latent_size)
+
+
+def lora_trainer(latent_size: Grid) -> Trainer:
+    """A LoRA with gradient checkpointing, otherwise with the settings of Zeroscope."""
+    base = midsize_base(latent_size)
+    settings = msgspec.structs.replace(base.settings.lora, recompute_layers=True)
+    add_lora(base.unet, settings.rank, settings.layers, seed=0)
+    recompute_layers(base.unet, base.control)
+    return _trainer(base, settings, latent_size)
+
+
+def in_fresh_process(function: Callable[[Callable[[], None]], int], work: Callable[[], None]) -> int:
+    """Nothing that was there before is shared, nothing of it stays."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, work).result()
+
+
+def train_full(latent_size: Grid) -> None:
+    """Two steps: from the second on the optimiser's own memory is there too."""
+    _two_steps(full_trainer(latent_size))
+
+
+def train_lora(latent_size: Grid) -> None:
+    """As train_full."""
+    _two_steps(lora_trainer(latent_size))
+
+
+def _two_steps(trainer: Trainer) -> None:
+    torch.set_num_threads(1)
+    for _ in range(2):
+        trainer.take_step()
+
+
+def _trainer(base: Base, settings: TrainSettings, latent_size: Grid) -> Trainer:
+    clips = torch.randn(2, 4, FRAMES, *latent_size, generator=torch.Generator().manual_seed(0))
+    captions = ["a cat sleeping on a sofa", "a boat sailing on a calm lake"]
+    data: SubjectData = gather_data(base, SUBJECT, random_pictures(latent_size), clips, captions)
+    return Trainer(base, settings, data, seed=0)
+
+
+def random_pictures(latent_size: Grid, count: int = PICTURES) -> list[TrainingPicture]:
+    """Noise, with a subject in the middle."""
+    height, width = latent_size[0] * CELL_PX, latent_size[1] * CELL_PX
+    mask = np.zeros((height, width), np.float32)
+    mask[height // 4 : height * 3 // 4, width // 4 : width * 3 // 4] = 1
+    rng = np.random.default_rng(0)
+    return [TrainingPicture(rng.integers(0, 256, (height, width, 3), np.uint8), mask) for _ in range(count)]
+
+
+def random_batches(latent_size: Grid) -> Batches:
+    """Of the sizes that the trainer meets: PICTURES pictures, then one clip."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(PICTURES, 4, 1, *latent_size), (1, 4, FRAMES, *latent_size)]
+    return Batches(
+        [torch.randn(shape, generator=generator) for shape in shapes],
+        [torch.randint(1000, shape[:1], generator=generator) for shape in shapes],
+        [torch.randn(shape[0], 77, TEXT_WIDTH, generator=generator) for shape in shapes],
+        [torch.randn(shape, generator=generator) for shape in shapes],
+    )

@@ -1,0 +1,222 @@
+"""A subject's whole course: from pictures to its file, and to the pictures that show how it went."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+import numpy as np
+import torch
+from motionbooth_protocol.jobs import SubjectSpec, TrainSpec
+from PIL import Image
+from torch import Tensor
+
+from ..control.camera import random_pick
+from ..control.plan import StepPlan
+from ..evaluation.obedience import Appearance
+from ..models.registry import Base, load_base
+from ..models.settings import BaseSettings, TrainSettings
+from ..models.sources import source_named
+from ..sampling import decode, denoise, initial_noise
+from .clips import folder_clips
+from .dataset import SubjectData, gather_data, read_pictures
+from .drawings import draw_losses, draw_masks, draw_samples
+from .images import Rgb, TrainingPicture
+from .masks import Finder
+from .ordinary import ordinary_clips
+from .recipes import with_recipe
+from .recomputing import recompute_layers
+from .sam import chosen_checkpoint, sam_finder
+from .trainer import StepLosses, Trainer, arithmetic, learn
+from .weights import SubjectCard, add_lora, save_subject
+
+if TYPE_CHECKING:
+    from ..work import Reporter
+
+NOTHING_PRESERVED = (
+    "no ordinary clips: the base will forget how other things move and look, and films of the subject may stand still"
+)
+HIGH_RATE = 1e-3
+"""Learning rates above destroy a film model; the paper prints 5e-2, its code has 5e-6."""
+
+
+class Watcher(Protocol):
+    """Who else wants to know of each step."""
+
+    def step(self, step: int, losses: StepLosses) -> None: ...
+
+
+@dataclass(frozen=True)
+class Material:
+    """What there is for learning besides the job: `finder` of masks (None: GrabCut), `clips`: a folder of them."""
+
+    finder: Finder | None = None
+    clips: Path | None = None
+
+    @classmethod
+    def of_this_machine(cls) -> Material:
+        """As the machine's owner has set it up. Raises InvalidInput where what was named is not there."""
+        checkpoint = chosen_checkpoint()
+        return cls(finder=None if checkpoint is None else sam_finder(checkpoint))
+
+
+def learn_subject(
+    spec: TrainSpec,
+    blob_path: Callable[[str], Path],
+    folder: Path,
+    reporter: Reporter,
+    material: Material,
+    watcher: Watcher | None = None,
+) -> dict[str, Path]:
+    """Learn the subject in `folder`, from its checkpoint where one is there.
+
+    Returns by role, each a file in `folder`: "subject", and as PNG "masks", "losses" and, where the settings say how
+    often, "samples". Raises InvalidInput and NotFound as `work.run` does.
+    """
+    # Learning needs float32 weights everywhere; half precision loses steps of this size.
+    reporter.progress("loading the model", 0, 1)
+    base = load_base(source_named(spec.model), dtype=torch.float32)
+    settings = train_settings(base.settings, spec)
+    reporter.progress("loading the model", 1, 1)
+    pictures = _pictures(spec, blob_path, base, settings, reporter, material)
+    draw_masks(folder / "masks.png", pictures[:: settings.placements])
+    clips, captions = preserved_clips(base, settings, spec.subject, material.clips, reporter)
+    data = gather_data(base, spec.subject, pictures, clips, captions)
+    make_learnable(base, settings, method_of(base.settings, spec), spec.seed)
+    trainer = Trainer(base, settings, data, spec.seed)
+    _run(trainer, spec.subject, folder, reporter, watcher)
+    save_subject(folder / "subject.safetensors", base.unet, _card(spec, base, settings, pictures))
+    draw_losses(folder / "losses.png", trainer.history)
+    results = {"subject": folder / "subject.safetensors", "masks": folder / "masks.png"}
+    results |= {role: folder / f"{role}.png" for role in ("losses", "samples") if (folder / f"{role}.png").exists()}
+    return results
+
+
+def method_of(base: BaseSettings, spec: TrainSpec) -> str:
+    """ "lora" or "full"."""
+    return spec.method or base.method
+
+
+def train_settings(base: BaseSettings, spec: TrainSpec) -> TrainSettings:
+    """The base's defaults for the spec's method, with what its recipe changes and what it sets itself."""
+    settings = with_recipe(base.lora if method_of(base, spec) == "lora" else base.full, spec.recipe)
+    asked = {"steps": spec.steps, "learning_rate": spec.learning_rate}
+    return msgspec.structs.replace(settings, **{name: value for name, value in asked.items() if value is not None})
+
+
+def _pictures(
+    spec: TrainSpec,
+    blob_path: Callable[[str], Path],
+    base: Base,
+    settings: TrainSettings,
+    reporter: Reporter,
+    material: Material,
+) -> list[TrainingPicture]:
+    count = len(spec.subject.pictures)
+    return read_pictures(
+        spec.subject,
+        blob_path,
+        base,
+        settings,
+        spec.seed,
+        lambda done: reporter.progress("finding masks", done, count),
+        material.finder,
+    )
+
+
+def preserved_clips(
+    base: Base, settings: TrainSettings, subject: SubjectSpec, folder: Path | None, reporter: Reporter
+) -> tuple[Tensor, list[str]]:
+    """What keeps the base what it is: latents (K, C, F, h, w), captions. A folder's clips go before the base's own."""
+    if settings.preserve == "nothing":
+        return torch.zeros(0), []
+    if folder is not None and settings.preserve != "class-pictures":
+        return folder_clips(base, folder, lambda done, count: reporter.progress("reading clips", done, count))
+    prompts = None if settings.preserve == "clips" else [f"a {subject.class_word}"]
+    clips, captions = ordinary_clips(
+        base, settings.clips, lambda done, steps: reporter.progress("filming ordinary clips", done, steps), prompts
+    )
+    if settings.preserve == "class-pictures" and len(clips):
+        middle = clips.shape[2] // 2
+        clips = clips[:, :, middle : middle + 1]
+    return clips, captions
+
+
+def make_learnable(base: Base, settings: TrainSettings, method: str, seed: int) -> None:
+    """Say which of the UNet's weights are learned; gradient checkpointing where the settings ask for it."""
+    if method == "lora":
+        add_lora(base.unet, settings.rank, settings.layers, seed)
+    else:
+        for name, parameter in base.unet.named_parameters():
+            parameter.requires_grad_(re.fullmatch(settings.learned, name) is not None)
+    if settings.recompute_layers:
+        recompute_layers(base.unet, base.control)
+
+
+def _run(trainer: Trainer, subject: SubjectSpec, folder: Path, reporter: Reporter, watcher: Watcher | None) -> None:
+    settings = trainer.settings
+    samples = folder / "samples"
+
+    def on_step(step: int, steps: int, losses: StepLosses) -> None:
+        if settings.validate_every and (step % settings.validate_every == 0 or step == steps):
+            samples.mkdir(exist_ok=True)
+            Image.fromarray(film_sample(trainer.base, settings, subject.prompt)).save(samples / f"{step:06}.png")
+        if watcher is not None:
+            watcher.step(step, losses)
+        reporter.progress("learning", step, steps, f"loss {losses.total:.3f}")
+
+    reporter.progress("learning", 0, settings.steps, "; ".join(warnings(settings, trainer.data)))
+    learn(trainer, folder / "training.pt", on_step)
+    if samples.is_dir():
+        taken = sorted(samples.glob("*.png"))
+        draw_samples(folder / "samples.png", [(int(path.stem), np.asarray(Image.open(path))) for path in taken])
+
+
+def warnings(settings: TrainSettings, data: SubjectData) -> list[str]:
+    """What the user should know before it begins."""
+    told = [] if len(data.clips) else [NOTHING_PRESERVED]
+    if settings.learning_rate > HIGH_RATE:
+        told.append(f"a learning rate of {settings.learning_rate:g} is likely to destroy a film model; 5e-6 is usual")
+    return told
+
+
+def film_sample(base: Base, settings: TrainSettings, prompt: str) -> Rgb:
+    """The middle frame (H, W, 3) of a clip of the prompt, nothing controlled, always from the same noise."""
+    generator = torch.Generator().manual_seed(0)
+    with arithmetic(base, settings):
+        latents = denoise(
+            base,
+            initial_noise(base, generator),
+            base.embed([prompt]),
+            base.embed([""]),
+            base.settings.guidance,
+            [StepPlan()] * settings.validation_steps,
+            random_pick(generator),
+            lambda done, steps: None,
+            chance=[generator],
+        )
+    middle = latents.shape[2] // 2
+    return decode(base, latents[:, :, middle : middle + 1])[0, 0].numpy()
+
+
+def _card(spec: TrainSpec, base: Base, settings: TrainSettings, pictures: list[TrainingPicture]) -> SubjectCard:
+    subject, once_each = spec.subject, pictures[:: settings.placements]
+    looks = Appearance.learn([each.rgb for each in once_each], [each.mask.astype(np.uint8) for each in once_each])
+    return SubjectCard(
+        name=subject.name,
+        token=subject.token,
+        class_word=subject.class_word,
+        prompt=subject.prompt,
+        base=base.source.name,
+        base_fingerprint=base.source.fingerprint,
+        method=method_of(base.settings, spec),
+        rank=settings.rank,
+        layers=settings.layers,
+        recipe=spec.recipe,
+        pictures=[picture.image for picture in subject.pictures],
+        looks=looks.as_text(),
+    )
