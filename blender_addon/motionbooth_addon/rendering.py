@@ -18,16 +18,21 @@ from .ledger import Render
 
 SCRIPT = Path(__file__).with_name("turntable_process.py")
 _FAILED = (
-    "Blender could not render the training pictures. Render the object yourself (F12) to see what is wrong, or choose "
-    "a folder of pictures instead."
+    "Blender could not render the training pictures (it said: {said}). Render the object yourself (F12) to see what is "
+    "wrong, or choose a folder of pictures instead."
 )
 
 
-def renderer(blender: str) -> list[str]:
-    """The command that renders; what is to be rendered follows it. `blender` is "" for Blender as a Python module."""
+def renderer(blender: str, system_python: bool) -> list[str]:
+    """The command that renders; what is to be rendered follows it.
+
+    `blender` is the program, "" for Blender as a Python module; `system_python` whether it was started to heed Python's
+    environment variables.
+    """
     if not blender:
         return [sys.executable, str(SCRIPT), "--"]
-    return [blender, "--background", "--factory-startup", "--python-exit-code", "1", "--python", str(SCRIPT), "--"]
+    command = [blender, "--background", "--factory-startup", "--python-exit-code", "1"]
+    return [*command, *["--python-use-system-env"] * system_python, "--python", str(SCRIPT), "--"]
 
 
 def render(
@@ -38,13 +43,13 @@ def render(
     Returns the pictures with their masks. Raises InvalidInput with what was wrong with the object.
     """
     task = json.dumps([wanted.blend, wanted.object, wanted.frame, wanted.size, str(folder)])
-    process = subprocess.Popen([*command, task], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen([*command, task], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     try:
         on_picture(0, 0)
-        pictures = _read(process.stdout, on_picture)
+        pictures, said = _read(process.stdout, on_picture)
         if process.wait() != 0 or not pictures:
-            raise InvalidInput(_FAILED)
+            raise InvalidInput(_FAILED.format(said=said))
         return pictures
     finally:
         process.kill()
@@ -52,11 +57,14 @@ def render(
         process.stdout.close()
 
 
-def _read(lines: IO[str], on_picture: Callable[[int, int], None]) -> list[tuple[Path, Path | None]]:
+def _read(lines: IO[str], on_picture: Callable[[int, int], None]) -> tuple[list[tuple[Path, Path | None]], str]:
+    """The pictures, none if it ended before; and the last that Blender itself said."""
     pictures: list[tuple[Path, Path | None]] = []
+    said = ""
     for line in lines:
         if not line.startswith('{"motionbooth":'):
-            continue  # Blender's own
+            said = line.strip() or said
+            continue
         told = json.loads(line)["motionbooth"]
         if "error" in told:
             raise InvalidInput(told["error"])
@@ -64,4 +72,4 @@ def _read(lines: IO[str], on_picture: Callable[[int, int], None]) -> list[tuple[
             on_picture(*told["picture"])
         else:
             pictures = [(Path(image), Path(mask) if mask else None) for image, mask in told["pictures"]]
-    return pictures
+    return pictures, said

@@ -109,7 +109,7 @@ class Session:
         from . import background, rendering  # sockets are loaded with the first connection, not with Blender
 
         previews = Path(bpy.app.tempdir) / "motionbooth"
-        renderer = rendering.renderer(bpy.app.binary_path)
+        renderer = rendering.renderer(bpy.app.binary_path, system_python=not bpy.app.python_args)
         self.background = background.Background(connection, previews, renderer).start()
         self.screen.show_link("CONNECTING", connection.address)
         for record in self.ledger.records.values():

@@ -164,8 +164,6 @@ class MOTIONBOOTH_PT_film(InView, bpy.types.Panel):
         column = layout.column()
         column.use_property_split = True
         column.use_property_decorate = False
-        column.prop(shot, "negative_prompt")
-        column.prop(shot, "background_phrase")
         column.prop_search(shot, "model", state(), "models")
         if shot.model in state().models:
             model = state().models[shot.model]
@@ -173,16 +171,30 @@ class MOTIONBOOTH_PT_film(InView, bpy.types.Panel):
         column.prop(shot, "quality")
         if shot.quality == "CUSTOM":
             column.prop(shot, "steps")
+        column.prop(shot, "take_count")
+        row = layout.row()
+        row.scale_y = 1.6
+        row.operator("motionbooth.film", icon="RENDER_ANIMATION")
+
+
+class MOTIONBOOTH_PT_film_more(InView, bpy.types.Panel):
+    bl_label = "Seed, Words and Switches"
+    bl_parent_id = "MOTIONBOOTH_PT_film"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    def draw(self, context: bpy.types.Context) -> None:
+        shot = context.scene.motionbooth
+        column = self.layout.column()
+        column.use_property_split = True
+        column.use_property_decorate = False
         column.prop(shot, "new_seed")
         row = column.row()
         row.active = not shot.new_seed
         row.prop(shot, "seed")
-        column.prop(shot, "take_count")
+        column.prop(shot, "negative_prompt")
+        column.prop(shot, "background_phrase")
         column.prop(shot, "box_control")
         column.prop(shot, "camera_control")
-        row = layout.row()
-        row.scale_y = 1.6
-        row.operator("motionbooth.film", icon="RENDER_ANIMATION")
 
 
 class MOTIONBOOTH_PT_camera(InView, bpy.types.Panel):
@@ -207,4 +219,5 @@ CLASSES = (
     MOTIONBOOTH_PT_trained,
     MOTIONBOOTH_PT_camera,
     MOTIONBOOTH_PT_film,
+    MOTIONBOOTH_PT_film_more,
 )
