@@ -1,0 +1,61 @@
+"""For whoever learns a subject without Blender and without a backend: `motionbooth train`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    pictures: Annotated[Path, typer.Argument(help="A folder of 1 to 20 pictures; masks of the same names in masks/.")],
+    class_word: Annotated[str, typer.Option("--class", help="The ordinary word for the subject: dog, toy, robot.")],
+    out: Annotated[
+        Path, typer.Option(help="The subject's file to write, .safetensors; its folder is beside it.")
+    ],
+    token: Annotated[str, typer.Option(help="The rare word that will mean this subject.")] = "sks",
+    model: Annotated[str, typer.Option(help="A base model of this machine.")] = "toybox",
+    recipe: Annotated[str, typer.Option(help="How: motionbooth, one of its ablations, dreambooth, customvideo.")] = (
+        "motionbooth"
+    ),
+    method: Annotated[str | None, typer.Option(help="lora or full; the model's own choice by default.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Instead of the model's own number.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Instead of the model's own.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    masks: Annotated[Path | None, typer.Option(help="A folder of masks, each named as its picture.")] = None,
+    clips: Annotated[
+        Path | None, typer.Option(help="Ordinary clips with captions; else the base films some.")
+    ] = None,
+    sam: Annotated[
+        Path | None, typer.Option(help="A checkpoint of Segment Anything, to find subjects.")
+    ] = None,
+    sam_sha256: Annotated[str | None, typer.Option(help="Its sha256, where it is none of the published files.")] = None,
+    tensorboard: Annotated[bool, typer.Option(help="Write events for TensorBoard, too.")] = False,
+) -> None:
+    """Learn a subject from pictures, here and now. Run again after Ctrl+C, it goes on where it was."""
+    import msgspec
+    from motionbooth_protocol.errors import InvalidInput
+    from motionbooth_protocol.jobs import SubjectSpec, TrainSpec
+    from rich.progress import Progress
+
+    from motionbooth.commands.bars import BarReporter
+    from motionbooth.subject.course import Material
+    from motionbooth.subject.folder import read_folder
+    from motionbooth.subject.recipes import recipe_named
+    from motionbooth.subject.sam import sam_finder
+    from motionbooth.training import train_here
+
+    recipe_named(recipe)
+    found, files = read_folder(pictures, masks)
+    subject = SubjectSpec(out.stem, token, class_word, found)
+    try:
+        spec = msgspec.convert(
+            msgspec.to_builtins(TrainSpec(subject, model, seed, steps, learning_rate, method, recipe)), TrainSpec
+        )
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"This cannot be learned: {error}.") from error
+    material = Material.of_this_machine() if sam is None else Material(sam_finder(sam, sam_sha256))
+    material = Material(material.finder, clips)
+    with Progress(transient=True) as bars:
+        learned = train_here(spec, files, material, out, BarReporter(bars), tensorboard)
+    made = "is there already, learned from the same pictures in the same way" if learned.was_there else "is learned"
+    typer.echo(f"{learned.subject} {made}. Look at {learned.folder} for its masks, losses and samples.")
