@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,3 +44,19 @@ def tiny(tiny_source: Source) -> Base:
 def tiny_single(tiny_source: Source) -> Base:
     """The tiny base in float32, as the product runs it on a CPU."""
     return load_base(tiny_source, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def ray_address() -> Iterator[str]:
+    """A Ray cluster on this machine, with room for two workers at least."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install motionbooth[ray]")
+    from ray.cluster_utils import Cluster
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cluster = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 4, "include_dashboard": False, "object_store_memory": 80_000_000},
+        )
+    yield cluster.address
+    cluster.shutdown()

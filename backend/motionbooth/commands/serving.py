@@ -1,10 +1,18 @@
 """For whoever runs a backend: `motionbooth serve`."""
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from .home import DEFAULT_HOME, Home
+
+
+class Where(StrEnum):
+    """Of --executor."""
+
+    local = "local"
+    ray = "ray"
 
 
 def serve(
@@ -13,6 +21,10 @@ def serve(
         "tcp://127.0.0.1:5599"
     ),
     keep_days: Annotated[float, typer.Option(min=0, help="Remove jobs so long after their end; 0 keeps them.")] = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Jobs at a time; else one for each GPU.")] = None,
+    executor: Annotated[Where, typer.Option(help="Where jobs run: here, or on a cluster.")] = Where.local,
+    ray_address: Annotated[str, typer.Option(help="Of the cluster, as for `ray.init`.")] = "auto",
+    gpus_each: Annotated[float | None, typer.Option(min=0, help="GPUs of the cluster for each worker.")] = None,
     quota_gb: Annotated[float, typer.Option(min=0, help="Space for each key's files; 0 is without bound.")] = 0,
 ) -> None:
     """Run the backend: takes jobs from Blender, trains subjects, films shots. Stop it with Ctrl+C."""
@@ -20,8 +32,10 @@ def serve(
 
     from motionbooth.models.sources import sources, stamp
     from motionbooth.server.answers import DEFAULT_LIMITS
+    from motionbooth.server.executors import here, on_ray
     from motionbooth.server.serve import serve as run_server
 
     limits = replace(DEFAULT_LIMITS, quota_bytes=int(quota_gb * 1e9))
     models = [source.info for source in sources().values()]
-    run_server(home.absolute(), address, models, limits=limits, keep_days=keep_days, stamp=stamp)
+    make = here(workers) if executor is Where.local else on_ray(ray_address, workers, gpus_each)
+    run_server(home.absolute(), address, models, limits=limits, keep_days=keep_days, stamp=stamp, make_executor=make)

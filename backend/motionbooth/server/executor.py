@@ -32,16 +32,7 @@ class Place:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Exited:
-    """The worker of this attempt ended by itself, was killed, or never began; `reason` in words for the job's owner."""
-
-    number: int
-    attempt: int
-    reason: str
-
-
-Report = pipes.Report | Exited
+Report = pipes.Report | pipes.Exited
 Attempt = tuple[int, int]  # number of the job, and which attempt at it
 
 
@@ -183,7 +174,9 @@ class LocalExecutor:
         status, work = seat.process.status, seat.work
         del self._living[seat.process.generation]
         seat.process = seat.work = seat.kill_at = None
-        return [] if work is None else [Exited(work.number, work.attempt, death(status))]
+        if work is None:
+            return []
+        return [pipes.Exited(number=work.number, attempt=work.attempt, reason=death(status))]
 
 
 class _WorkerProcess:

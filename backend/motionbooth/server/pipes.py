@@ -65,17 +65,32 @@ class Failed(About, frozen=True, tag=True):
     message: str
 
 
+class Exited(About, frozen=True, tag=True):
+    """Told by an executor, not by a worker: the worker of this attempt ended by itself, was killed, or never began.
+
+    `reason` in words for the job's owner.
+    """
+
+    reason: str
+
+
 Command = Run | Stop
 Report = Advanced | Pictured | Finished | Failed
 
 _encoder = msgspec.msgpack.Encoder()
 commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
 reports: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
+all_reports: msgspec.msgpack.Decoder[Report | Exited] = msgspec.msgpack.Decoder(Report | Exited)
+
+
+def encode(message: Command | Report | Exited) -> bytes:
+    """The message alone, for a carrier that keeps messages apart by itself."""
+    return _encoder.encode(message)
 
 
 def write(pipe: IO[bytes], message: Command | Report) -> None:
     """Raises OSError where the other side is gone."""
-    data = _encoder.encode(message)
+    data = encode(message)
     pipe.write(_LENGTH.pack(len(data)) + data)
     pipe.flush()
 

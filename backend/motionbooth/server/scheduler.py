@@ -13,7 +13,7 @@ from motionbooth_protocol.jobs import Blob, Job, JobSpec
 from . import pipes
 from .blobs import Blobs
 from .database import demand_of, files_of
-from .executor import Executor, Exited, Place, Report
+from .executor import Executor, Place, Report
 from .store import Store, Work
 from .turns import Turn, Turns
 
@@ -105,7 +105,7 @@ class Scheduler:
         for report in self._executor.receive():
             self._unrecorded.append(report)
             if not isinstance(report, pipes.Advanced | pipes.Pictured):
-                self._turns.ended(report.number, memory_lost=isinstance(report, Exited))
+                self._turns.ended(report.number, memory_lost=isinstance(report, pipes.Exited))
         self._executor.tick()
         if time.monotonic() < self._not_before:
             return
@@ -168,7 +168,7 @@ class Scheduler:
                 self._executor.start(turn.place, work)
             except OSError as error:
                 reason = f"No worker process could be started ({error})."
-                self._unrecorded.append(Exited(work.number, work.attempt, reason))
+                self._unrecorded.append(pipes.Exited(number=work.number, attempt=work.attempt, reason=reason))
                 self._turns.ended(work.number, memory_lost=True)
         if changes.lack:
             self._wait(changes.lack)
@@ -183,7 +183,7 @@ class Scheduler:
         if isinstance(report, pipes.Advanced | pipes.Pictured):
             changes.news.append(report)
             return
-        if isinstance(report, Exited):
+        if isinstance(report, pipes.Exited):
             changed = self._store.worker_died(number, attempt, report.reason)
         elif isinstance(report, pipes.Finished):
             changed = self._store.finish(number, attempt, report.results)

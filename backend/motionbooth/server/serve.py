@@ -23,31 +23,25 @@ from motionbooth_protocol.messages import Limits, ModelInfo
 from .answers import DEFAULT_LIMITS, Answers
 from .blobs import Blobs
 from .cleaning import Cleaner
-from .devices import local_places
 from .entrance import check_keys, open_socket
-from .executor import Executor, LocalExecutor
+from .executor import Executor
+from .executors import MakeExecutor, here
 from .keys import AuthorizedKeys, KeyPair, server_keys
 from .scheduler import Scheduler
 from .sessions import Sessions
 from .store import Maker, Store
-from .worker import log_file, remove_scratch
+from .worker import remove_scratch
 
 DEFAULT_ADDRESS = "tcp://127.0.0.1:5599"
 _POLL_MILLISECONDS = 200
 _WILDCARD_HOSTS = ("0.0.0.0", "*", "[::]")
 
 log = logging.getLogger("motionbooth.server")
-MakeExecutor = Callable[[zmq.Context[zmq.Socket[bytes]], Path, list[str]], Executor]
 
 
 def say_at_once(line: str) -> None:
     """Print for whoever waits, a person or a program reading from a pipe."""
     print(line, flush=True)
-
-
-def run_here(context: zmq.Context[zmq.Socket[bytes]], home: Path, command: list[str]) -> Executor:
-    """One worker for each GPU of this machine, or one on its CPU."""
-    return LocalExecutor(context, command, log_file(home), local_places())
 
 
 def serve(
@@ -59,14 +53,14 @@ def serve(
     limits: Limits = DEFAULT_LIMITS,
     keep_days: float = 0,
     stamp: Callable[[str], str] = lambda model: "",
-    make_executor: MakeExecutor = run_here,
+    make_executor: MakeExecutor | None = None,
 ) -> None:
     """Run a backend in the folder `home` until SIGTERM or SIGINT; no process is left behind.
 
     `home/connection.json`, by which the local client enters, is there while the server listens. `address` is ZeroMQ's
     ("tcp://127.0.0.1:*" for any free port). `limits`: of each key; `keep_days`: of ended jobs, 0 is for ever;
     `stamp(model)`: another one for another state of that model's files. Raises MotionBoothError where it cannot start,
-    and says what to do. `make_executor` says where jobs run: it gets the folder and what starts a worker.
+    and says what to do. `make_executor` says where jobs run, by default on this machine.
     """
     command = worker_command or [sys.executable, "-m", "motionbooth.server.worker", str(home)]
     with ExitStack() as stack:
@@ -83,7 +77,8 @@ def serve(
         stack.callback(socket.close, linger=500)
 
         blobs = Blobs(home)
-        executor = make_executor(context, home, command)
+        stack.callback(blobs.close)
+        executor = (make_executor or here())(context, home, command)
         scheduler = Scheduler(store, blobs, executor, clean=partial(remove_scratch, home))
         stack.callback(scheduler.close)
         scheduler.resume()

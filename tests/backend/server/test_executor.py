@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,8 +12,9 @@ import pytest
 import zmq
 from motionbooth.bench.rig.server_process import SMALL_WORKER
 from motionbooth.server import pipes
-from motionbooth.server.executor import Executor, Exited, LocalExecutor, Place, Report
+from motionbooth.server.executor import Executor, LocalExecutor, Place, Report
 from motionbooth.server.store import Work
+from motionbooth_protocol.errors import Unreachable
 from running_backend import is_running, small_job, wait_until
 
 Kind = TypeVar("Kind", bound=Report)
@@ -27,9 +28,13 @@ class Running:
         self.home = home
         self.reports: list[Report] = []
 
+    def idle(self) -> list[str]:
+        self.reports += self.executor.receive()
+        return self.executor.idle()
+
     def start(self, number: int, prompt: str, attempt: int = 1) -> str:
         """Start a job at the first idle place, which is returned."""
-        wait_until(self.executor.idle)
+        wait_until(self.idle)
         place = self.executor.idle()[0]
         self.executor.start(place, Work(number, attempt, small_job(prompt)))
         return place
@@ -51,18 +56,39 @@ class Running:
         return int((self.home / "scratch" / str(number) / "worker.pid").read_text())
 
 
-MakeRunning = Callable[[], Running]
+COMMAND = [sys.executable, "-m", SMALL_WORKER]
 
 
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[Running]:
-    """Two workers on this machine."""
+def running(request: pytest.FixtureRequest, kind: str, home: Path) -> Iterator[Running]:
+    """Two workers: on this machine, or on a Ray cluster."""
     with zmq.Context() as context:
-        places = [Place("one", "CPU", {"WHERE": "one"}), Place("two", "CPU", {"WHERE": "two"})]
-        command = [sys.executable, "-m", SMALL_WORKER, str(tmp_path)]
-        executor = LocalExecutor(context, command, tmp_path / "worker.log", places)
-        yield Running(executor, tmp_path)
+        if kind == "local":
+            places = [Place("one", "CPU"), Place("two", "CPU")]
+            executor: Executor = LocalExecutor(context, [*COMMAND, str(home)], home / "logs" / "worker.log", places)
+        else:
+            executor = on_ray(context, request.getfixturevalue("ray_address"), home)
+        executor.adopt()
+        yield Running(executor, home)
         executor.close()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / "logs").mkdir()
+    return tmp_path
+
+
+@pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.slow)])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def on_ray(context: zmq.Context[zmq.Socket[bytes]], address: str, home: Path) -> Executor:
+    from motionbooth.server.ray_executor import Cluster, RayExecutor
+
+    cluster = Cluster(address, home.name, workers=2)
+    return RayExecutor(context, [*COMMAND, str(home)], home / "logs" / "worker.log", cluster)
 
 
 def test_an_attempt_tells_how_far_it_is_shows_pictures_and_gives_its_results(running: Running) -> None:
@@ -75,12 +101,14 @@ def test_an_attempt_tells_how_far_it_is_shows_pictures_and_gives_its_results(run
 
 
 def test_each_place_runs_one_attempt_at_a_time_and_both_run_together(running: Running) -> None:
-    places = {running.start(number, "steps=200 pause=0.02") for number in (1, 2)}
+    places = {running.start(number, "steps=40 pause=0.05") for number in (1, 2)}
     assert places == {place.name for place in running.executor.places()}
     assert running.executor.idle() == []
     for number in (1, 2):
         running.wait(pipes.Advanced, number)
     assert running.worker_of(1) != running.worker_of(2)
+    for number in (1, 2):
+        running.wait(pipes.Finished, number)
 
 
 def test_the_same_process_does_the_next_job_at_its_place(running: Running) -> None:
@@ -107,14 +135,14 @@ def test_an_attempt_that_does_not_heed_its_cancel_is_killed_after_the_grace(runn
     running.wait(pipes.Pictured, 1)
     worker = running.worker_of(1)
     running.executor.cancel(1, 1, grace=0.2)
-    assert "SIGKILL" in running.wait(Exited, 1, seconds=10).reason
+    assert "SIGKILL" in running.wait(pipes.Exited, 1, seconds=10).reason
     assert not is_running(worker)
 
 
 def test_a_worker_that_dies_is_told_and_another_takes_its_place(running: Running) -> None:
     place = running.start(1, "steps=9 die")
-    assert "SIGKILL" in running.wait(Exited, 1).reason
-    wait_until(lambda: place in running.executor.idle())
+    assert "SIGKILL" in running.wait(pipes.Exited, 1).reason
+    wait_until(lambda: place in running.idle())
     running.executor.start(place, Work(1, 2, small_job("steps=2")))
     running.wait(pipes.Finished, 1)
 
@@ -132,6 +160,60 @@ def test_a_worker_has_the_environment_of_its_place(tmp_path: Path) -> None:
         executor = LocalExecutor(context, command, tmp_path / "worker.log", [place])
         ended = Running(executor, tmp_path)
         ended.start(1, "steps=1")
-        assert "status 3" in ended.wait(Exited, 1).reason
+        assert "status 3" in ended.wait(pipes.Exited, 1).reason
         assert (tmp_path / "seen").read_text() == "GPU-7\n"
         executor.close()
+
+
+def test_a_ray_worker_goes_on_without_its_server_and_is_adopted_by_the_next(ray_address: str, home: Path) -> None:
+    with zmq.Context() as context:
+        first = Running(on_ray(context, ray_address, home), home)
+        assert first.executor.adopt() == {}
+        place = first.start(1, "steps=40 pause=0.05")
+        first.wait(pipes.Advanced, 1)
+        worker = first.worker_of(1)
+        first.executor.close()
+
+        second = Running(on_ray(context, ray_address, home), home)
+        assert second.executor.adopt() == {place: (1, 1)}
+        assert second.wait(pipes.Finished, 1).attempt == 1
+        assert second.worker_of(1) == worker
+        wait_until(lambda: len(second.idle()) == 2)
+        second.executor.close()
+
+
+@pytest.mark.slow
+def test_results_that_came_while_there_was_no_server_are_not_lost(ray_address: str, home: Path) -> None:
+    with zmq.Context() as context:
+        first = Running(on_ray(context, ray_address, home), home)
+        first.executor.adopt()
+        first.start(1, "steps=10 pause=0.05")
+        first.executor.close()
+        time.sleep(2)
+        second = Running(on_ray(context, ray_address, home), home)
+        assert list(second.executor.adopt().values()) == [(1, 1)]
+        second.wait(pipes.Finished, 1)
+        second.executor.close()
+
+
+@pytest.mark.slow
+def test_an_actor_that_is_lost_is_told_and_another_takes_its_place(ray_address: str, home: Path) -> None:
+    import ray
+
+    with zmq.Context() as context:
+        running = Running(on_ray(context, ray_address, home), home)
+        running.executor.adopt()
+        place = running.start(1, "steps=1000 pause=0.05")
+        running.wait(pipes.Advanced, 1)
+        worker = running.worker_of(1)
+        ray.kill(ray.get_actor(place, namespace=home.name))
+        assert "lost the worker" in running.wait(pipes.Exited, 1).reason
+        wait_until(lambda: not is_running(worker))
+        wait_until(lambda: place in running.idle())
+        running.executor.close()
+
+
+def test_no_cluster_at_the_address_is_one_sentence(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    with zmq.Context() as context, pytest.raises(Unreachable, match=r"No Ray cluster.*ray start"):
+        on_ray(context, "auto", tmp_path)

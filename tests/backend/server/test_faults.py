@@ -17,7 +17,7 @@ from motionbooth_protocol.errors import OutOfSpace
 from motionbooth_protocol.jobs import Job
 from motionbooth_protocol.messages import Attach, Event, Progress
 from msgspec.structs import replace
-from running_backend import Proxy, RunningBackend, small_job, wait_until
+from running_backend import Proxy, RunningBackend, is_running, small_job, wait_until
 
 
 class Following(threading.Thread):
@@ -72,6 +72,22 @@ def test_a_job_goes_on_from_its_checkpoint_when_the_server_was_killed_and_its_cl
     assert following.done().attempt == 2
     assert [event.state for event in following.events] == ["queued", "running", "queued", "running", "done"]
     assert int(following.progress[-1].note.removeprefix("from ")) >= 5
+
+
+def test_a_job_on_a_cluster_does_not_even_notice_that_its_server_was_killed(
+    backend: RunningBackend, ray_address: str
+) -> None:
+    backend.start(RAY_ADDRESS=ray_address)
+    following = Following(backend, "steps=60 pause=0.1")
+    wait_until(lambda: len(following.progress) > 3)
+    worker = backend.worker_pid()
+    backend.kill()
+    backend.start(RAY_ADDRESS=ray_address)
+    assert following.done().attempt == 1
+    assert [event.state for event in following.events] == ["queued", "running", "done"]
+    wait_until(lambda: not (backend.home / "scratch" / "1").exists())
+    assert backend.stop() == 0
+    wait_until(lambda: not is_running(worker))
 
 
 def test_a_stopped_server_takes_its_running_job_up_again(backend: RunningBackend) -> None:

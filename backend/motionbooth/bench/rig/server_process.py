@@ -7,6 +7,7 @@ It can be made to fail, by its environment:
 - FILE_LIMIT=BYTES stands for a full disk: no file can grow beyond it
 - IDLE_SECONDS=N forgets idle sessions sooner; KEEP_DAYS, QUOTA_BYTES, WAITING_JOBS, REQUESTS_PER_SECOND: limits
 - MODEL_FILE=PATH: a file that stands for those of the model
+- WORKERS=N on this machine's CPU; RAY_ADDRESS=ADDRESS: on that cluster
 
 and by signals: SIGUSR1 ends its key check (the ZAP handler), SIGUSR2 puts its clock a day ahead.
 """
@@ -25,7 +26,7 @@ from typing import Any
 from motionbooth_protocol.errors import MotionBoothError
 from motionbooth_protocol.messages import Limits, ModelInfo
 
-from motionbooth.server import database, entrance, scheduler, serve, sessions, store
+from motionbooth.server import database, entrance, executors, scheduler, serve, sessions, store
 
 SMALL_WORKER = "motionbooth.bench.rig.small_worker"
 SMALL_MODEL = ModelInfo(name="small", frames=8, width=96, height=64, fps=8.0)
@@ -82,7 +83,7 @@ def fail_on_signals() -> None:
         clock = time.time
         time.time = lambda: clock() + _DAY
 
-    serve.check_keys = remembered  # type: ignore[assignment]
+    serve.check_keys = remembered  # type: ignore[assignment, attr-defined]
     signal.signal(signal.SIGUSR1, end_key_check)
     signal.signal(signal.SIGUSR2, jump)
 
@@ -107,6 +108,7 @@ def main(home: Path, address: str) -> None:
     if "IDLE_SECONDS" in environment:
         sessions._IDLE_SECONDS = float(environment["IDLE_SECONDS"])
     scheduler.CANCEL_GRACE_SECONDS = 1.0
+    workers = int(environment.get("WORKERS", 1))
     try:
         serve.serve(
             home,
@@ -115,6 +117,9 @@ def main(home: Path, address: str) -> None:
             worker_command=[sys.executable, "-m", SMALL_WORKER, str(home)],
             limits=limits(environment),
             keep_days=float(environment.get("KEEP_DAYS", 0)),
+            make_executor=executors.on_ray(environment["RAY_ADDRESS"], workers)
+            if "RAY_ADDRESS" in environment
+            else executors.here(workers),
             stamp=lambda model: state_of(environment.get("MODEL_FILE", "")),
         )
     except MotionBoothError as error:
