@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bpy
 
-from . import overlay, preferences, properties, session, window_state
+from . import gizmo, overlay, preferences, properties, session, window_state
 from .operators import backend, subjects
 from .operators import jobs as job_operators
 from .operators import takes as take_operators
@@ -28,6 +28,7 @@ CLASSES = (
     *shot.CLASSES,
     *job_panels.CLASSES,
     *take_panels.CLASSES,
+    *gizmo.CLASSES,
 )
 
 
