@@ -57,3 +57,12 @@ def sampling(
     from motionbooth.bench.sampling import bench_sampling
 
     publish(bench_sampling((height, width), rounds), json_file)
+
+
+@bench.command()
+def server(json_file: JsonFile = None) -> None:
+    """What the server costs: transfers, submissions, many clients, many jobs; and the faults that it survives."""
+    from motionbooth.bench.measures import publish
+    from motionbooth.bench.server import bench_server
+
+    publish(bench_server(), json_file)

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from motionbooth_protocol.limits import MAX_BLOB_BYTES
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _READ_BYTES = 1 << 20
 _OPEN_UPLOADS = 64
+_OPEN_READINGS = 64
 
 
 @dataclass
@@ -31,13 +33,27 @@ class _Upload:
     digest: Any
 
 
+@dataclass
+class _Reading:
+    """A finished file that is being fetched."""
+
+    file: FileIO
+    size: int
+
+
 class Blobs:
     """The blob store under `home`: `blobs/ab/abcd...` finished, `incoming/` not yet."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
         self._uploads: OrderedDict[tuple[str, str], _Upload] = OrderedDict()
+        self._readings: OrderedDict[str, _Reading] = OrderedDict()
         self._halves: dict[Path, tuple[int, float]] = {}  # incoming files: size, and since when they have it
+
+    def close(self) -> None:
+        """Let go of the files that are being fetched."""
+        while self._readings:
+            self._readings.popitem()[1].file.close()
 
     def path(self, sha256: str) -> Path:
         """The finished file. Raises NotFound."""
@@ -60,6 +76,8 @@ class Blobs:
 
     def remove(self, sha256: str) -> None:
         """Take a file away, if it is there."""
+        if sha256 in self._readings:
+            self._readings.pop(sha256).file.close()
         self._place(sha256).unlink(missing_ok=True)
 
     def remove_stale_uploads(self, seconds: float) -> int:
@@ -79,10 +97,10 @@ class Blobs:
 
     def read(self, sha256: str, offset: int, length: int) -> tuple[bytes, bool]:
         """The piece at `offset`, shorter at the end, and whether the file ends with it."""
-        with self.path(sha256).open("rb") as file:
-            file.seek(offset)
-            data = file.read(length)
-            return data, file.tell() >= os.fstat(file.fileno()).st_size
+        reading = self._readings.get(sha256) or self._open_for_reading(sha256)
+        self._readings.move_to_end(sha256)
+        reading.file.seek(offset)
+        return reading.file.read(length), offset + length >= reading.size
 
     def begin(self, owner: str, sha256: str, size: int) -> int:
         """Announce an upload: how many bytes are here already; `size` itself where the file is complete."""
@@ -129,6 +147,13 @@ class Blobs:
     def _incoming(self, owner: str) -> Path:
         """Each owner uploads into a folder of its own: nobody can spoil another's half file."""
         return self._home / "incoming" / hashlib.sha256(owner.encode()).hexdigest()[:16]
+
+    def _open_for_reading(self, sha256: str) -> _Reading:
+        path = self.path(sha256)
+        reading = self._readings[sha256] = _Reading(path.open("rb", buffering=0), path.stat().st_size)
+        if len(self._readings) > _OPEN_READINGS:
+            self._readings.popitem(last=False)[1].file.close()
+        return reading
 
     def _open(self, owner: str, sha256: str, size: int) -> _Upload:
         folder = self._incoming(owner)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,10 @@ CHUNK = 256 << 10
 
 
 @pytest.fixture
-def blobs(tmp_path: Path) -> Blobs:
-    return Blobs(tmp_path)
+def blobs(tmp_path: Path) -> Iterator[Blobs]:
+    blobs = Blobs(tmp_path)
+    yield blobs
+    blobs.close()
 
 
 def visible(home: Path) -> list[str]:

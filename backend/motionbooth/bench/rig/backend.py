@@ -54,9 +54,14 @@ def free_port() -> int:
 
 
 class RunningBackend:
-    """A server in `home`, on a port that stays the same when it is started again."""
+    """A server in `home`, on a port that stays the same when it is started again.
 
-    def __init__(self, home: Path) -> None:
+    `module` is run with home, address and `arguments`.
+    """
+
+    def __init__(self, home: Path, module: str = "motionbooth.bench.rig.server_process", *arguments: str) -> None:
+        self._command = [sys.executable, "-m", module]
+        self._arguments = arguments
         self.home = home
         self.connection_file = home / "connection.json"
         self.process: subprocess.Popen[bytes] | None = None
@@ -75,7 +80,7 @@ class RunningBackend:
         self.home.mkdir(parents=True, exist_ok=True)
         with (self.home / "printed.log").open("ab") as printed:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "motionbooth.bench.rig.server_process", str(self.home), self._address],
+                [*self._command, str(self.home), self._address, *self._arguments],
                 env={**os.environ, **environment},
                 stdout=printed,
                 stderr=printed,
@@ -110,6 +115,12 @@ class RunningBackend:
         public, secret = (key.decode() for key in zmq.curve_keypair())
         (self.home / "authorized" / f"{name}.pub").write_text(public)
         return Connection(self.connection.address, self.connection.server_public, public, secret)
+
+    def memory(self) -> int:
+        """Bytes that the server's process holds."""
+        assert self.process is not None
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
 
     def worker_pid(self, job_number: int = 1) -> int:
         """Of the worker that carries the job out, once it has begun."""
