@@ -183,6 +183,7 @@ class Background:
             self._followed.pop(job, None)
         else:
             self._followed[job] = last_seq
+        self._latest.pop((Advanced, job), None)  # is of the state before
         self._news.append(Changed(job, state, last_seq, error, results))
 
     def _keep_preview(self, preview: messages.Preview, payload: bytes) -> None:
@@ -276,6 +277,7 @@ class Background:
             self._report(order.job, "fetching", have // CHUNK_BYTES, -(-size // CHUNK_BYTES), left)
 
         client.fetch(order.blob, order.path, on_bytes)
+        self._latest.pop((Advanced, order.job), None)
         self._news.append(Fetched(order.job, order.blob.role, order.path))
 
     def _report(self, job: str, stage: str, step: int, steps: int, left: float | None = None) -> None:

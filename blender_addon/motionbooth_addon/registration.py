@@ -9,7 +9,7 @@ from .operators import backend, subjects
 from .operators import jobs as job_operators
 from .operators import takes as take_operators
 from .panels import jobs as job_panels
-from .panels import shot, thumbnails
+from .panels import menus, shot, thumbnails
 from .panels import takes as take_panels
 
 CLASSES = (
@@ -28,6 +28,7 @@ CLASSES = (
     *shot.CLASSES,
     *job_panels.CLASSES,
     *take_panels.CLASSES,
+    *menus.CLASSES,
     *gizmo.CLASSES,
 )
 
@@ -38,6 +39,7 @@ def register() -> None:
     bpy.types.Scene.motionbooth = bpy.props.PointerProperty(type=properties.MotionBoothShot)
     bpy.types.WindowManager.motionbooth = bpy.props.PointerProperty(type=window_state.MotionBoothState)
     thumbnails.register()
+    menus.register()
     overlay.register()
     bpy.types.STATUSBAR_HT_header.append(job_panels.draw_status)
     session.register()
@@ -47,6 +49,7 @@ def unregister() -> None:
     session.unregister()
     bpy.types.STATUSBAR_HT_header.remove(job_panels.draw_status)
     overlay.unregister()
+    menus.unregister()
     thumbnails.unregister()
     del bpy.types.WindowManager.motionbooth
     del bpy.types.Scene.motionbooth

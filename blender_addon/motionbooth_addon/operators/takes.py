@@ -5,8 +5,8 @@
 import bpy
 from bpy.props import IntProperty
 
-from .. import takes
-from .._protocol.errors import InvalidInput
+from .. import image_sequence, takes
+from .._protocol.errors import InvalidInput, MotionBoothError
 from .base import SentenceForErrors
 
 
@@ -107,6 +107,47 @@ class MOTIONBOOTH_OT_take_as_background(_OfTake, bpy.types.Operator):
         takes.as_camera_background(context.scene, context.scene.motionbooth.takes[index])
 
 
+class MOTIONBOOTH_OT_take_as_images(_OfTake, bpy.types.Operator):
+    """Write this take as single pictures beside its clip, and place them above it. Esc stops it"""
+
+    bl_idname = "motionbooth.take_as_images"
+    bl_label = "To Image Sequence"
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        shot = context.scene.motionbooth
+        self._writing = image_sequence.write(context.scene, shot.active_take if self.index < 0 else self.index)
+        self._timer = context.window_manager.event_timer_add(0.01, window=context.window)
+        context.window_manager.progress_begin(0, 1)
+        context.window_manager.modal_handler_add(self)
+        return {"RUNNING_MODAL"}
+
+    def modal(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        """A picture at each tick of the timer."""
+        if event.type == "ESC":
+            return self._end(context, {"CANCELLED"})
+        if event.type != "TIMER":
+            return {"RUNNING_MODAL"}  # an undo in between would pull the scene away
+        try:
+            done, of = next(self._writing)
+        except StopIteration:
+            return self._end(context, {"FINISHED"})
+        except MotionBoothError as error:
+            self.report({"ERROR"}, str(error))
+            return self._end(context, {"CANCELLED"})
+        context.window_manager.progress_update(done / of)
+        return {"RUNNING_MODAL"}
+
+    def _end(self, context: bpy.types.Context, result: set[str]) -> set[str]:
+        self._writing.close()
+        context.window_manager.event_timer_remove(self._timer)
+        context.window_manager.progress_end()
+        return result
+
+    def act_on(self, context: bpy.types.Context, index: int) -> None:
+        for _ in image_sequence.write(context.scene, index):
+            pass
+
+
 CLASSES = (
     MOTIONBOOTH_OT_activate_take,
     MOTIONBOOTH_OT_star_take,
@@ -114,4 +155,5 @@ CLASSES = (
     MOTIONBOOTH_OT_remove_take,
     MOTIONBOOTH_OT_use_take_settings,
     MOTIONBOOTH_OT_take_as_background,
+    MOTIONBOOTH_OT_take_as_images,
 )

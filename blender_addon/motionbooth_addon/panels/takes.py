@@ -38,6 +38,7 @@ def draw_takes(layout: bpy.types.UILayout, shot: bpy.types.PropertyGroup) -> Non
     column.operator("motionbooth.activate_take", icon="HIDE_OFF")
     column.operator("motionbooth.use_take_settings", icon="LOOP_BACK")
     column.operator("motionbooth.take_as_background", icon="CAMERA_DATA")
+    column.operator("motionbooth.take_as_images", icon="RENDERLAYERS")
     column.operator("motionbooth.remove_take", icon="TRASH")
 
 

@@ -1,0 +1,67 @@
+"""A take as single pictures: its clip written out frame by frame, and placed as an image strip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import bpy
+
+from . import compat, strips, takes
+from ._protocol.errors import NotFound
+
+
+def write(scene: bpy.types.Scene, index: int) -> Iterator[tuple[int, int]]:
+    """Write the pictures of a take beside its clip, one for each step of the iterator: (done, of how many).
+
+    Then they are placed above the take, which is muted. Closed before that, it leaves the timeline as it was.
+    Raises NotFound where the clip is gone.
+    """
+    take = scene.motionbooth.takes[index]
+    clip = Path(bpy.path.abspath(take.clip_path))
+    if not clip.is_file():
+        raise NotFound(f'The clip of take "{take.name}" is not at {clip}; place it again from the job list.')
+    shot = takes.settings_of(take).shot
+    folder = clip.with_suffix("")
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = [folder / f"{clip.stem}_{frame:04d}.png" for frame in range(shot.frame_start, shot.frame_end + 1)]
+    projector = _projector(scene, clip, shot.frame_start, shot.frame_end)
+    try:
+        for number, picture in enumerate(pictures):
+            projector.frame_set(shot.frame_start + number)
+            projector.render.filepath = str(picture)
+            bpy.ops.render.render(write_still=True, scene=projector.name)
+            yield number + 1, len(pictures)
+    finally:
+        bpy.data.scenes.remove(projector)
+    _place(scene, index, pictures, shot.frame_start)
+
+
+def _projector(scene: bpy.types.Scene, clip: Path, frame_start: int, frame_end: int) -> bpy.types.Scene:
+    """A scene with nothing but the clip on its timeline, that renders the clip's own pixels."""
+    projector = bpy.data.scenes.new(".motionbooth_projector")
+    strip = strips.place_clip(projector, clip, clip.stem, frame_start, frame_end)
+    strips.show_true_colors(projector)
+    projector.frame_start, projector.frame_end = frame_start, frame_end
+    projector.render.fps, projector.render.fps_base = scene.render.fps, scene.render.fps_base
+    projector.render.resolution_x = strip.elements[0].orig_width
+    projector.render.resolution_y = strip.elements[0].orig_height
+    projector.render.image_settings.file_format = "PNG"
+    return projector
+
+
+def _place(scene: bpy.types.Scene, index: int, pictures: list[Path], frame_start: int) -> Any:
+    take = scene.motionbooth.takes[index]
+    all_strips = compat.strips(scene.sequence_editor or scene.sequence_editor_create())
+    channel = strips.free_channel(all_strips, frame_start, frame_start + len(pictures) - 1)
+    first, *others = pictures
+    strip = all_strips.new_image(
+        f"{take.name} pictures", strips.path_for(first), channel, frame_start, fit_method="FIT"
+    )
+    for picture in others:
+        strip.elements.append(picture.name)
+    movie = takes.strip_of(scene, take.job_id)
+    if movie is not None:
+        movie.mute = True
+    return strip
