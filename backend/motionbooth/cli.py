@@ -6,10 +6,11 @@ from typer.core import TyperGroup
 
 from .commands.bench import bench
 from .commands.demo import demo
-from .commands.filming import generate
+from .commands.filming import evaluate, generate
 from .commands.keys import keys
 from .commands.models import convert_lavie
 from .commands.serving import serve
+from .commands.training import train
 
 
 class _SentenceForErrors(TyperGroup):
@@ -37,7 +38,7 @@ def _motionbooth() -> None:
     """Film your own character in Blender: boxes and a camera path steer a text-to-video model."""
 
 
-for command in (demo, serve, generate, convert_lavie):
+for command in (demo, serve, train, generate, evaluate, convert_lavie):
     app.command()(command)
 app.add_typer(keys, name="keys")
 app.add_typer(bench, name="bench")

@@ -33,11 +33,13 @@ def denoise(
     pick: Pick,
     on_step: OnStep,
     on_estimate: OnEstimate | None = None,
+    chance: Sequence[torch.Generator] = (),
 ) -> Tensor:
     """Noise to clean latents, both (B, C, F, h, w), in one step for each plan.
 
     conditional, unconditional: text embeddings (B, tokens, D). `guidance` <= 1 leaves the unconditional pass out. The
-    boxes act on the conditional half only.
+    boxes act on the conditional half only. `chance`: for a sampler that draws noise on the way (DDPM), one generator or
+    one for each sample; without it, torch's own.
     """
     guided = guidance > 1
     text = torch.cat([unconditional, conditional]) if guided else conditional
@@ -55,7 +57,7 @@ def denoise(
             if guided:
                 without, with_text = noise.chunk(2)
                 noise = without + guidance * (with_text - without)
-            stepped = base.scheduler.step(noise, t, latents)
+            stepped = base.scheduler.step(noise, t, latents, generator=list(chance) or None)
             latents = stepped.prev_sample
             on_step(step + 1, len(plans))
             if on_estimate is not None:
@@ -95,19 +97,31 @@ def film(base: Base, spec: GenerateSpec, on_step: OnStep, on_estimate: OnEstimat
 
     Raises InvalidInput for a shot or prompt that does not fit.
     """
+    return film_takes(base, spec, [spec.seed], on_step, on_estimate)[0]
+
+
+def film_takes(
+    base: Base, spec: GenerateSpec, seeds: Sequence[int], on_step: OnStep, on_estimate: OnEstimate | None = None
+) -> Tensor:
+    """A take of the shot for each of the seeds, in one batch: uint8 (N, F, H, W, 3).
+
+    Every take has the chance of its own seed, and is what `film` gives for it alone but for the last bits: kernels
+    round differently for batches of another size. Raises InvalidInput as `film` does.
+    """
     settings, shot = base.settings, spec.shot
     if shot.frames != settings.frames:
         raise InvalidInput(
             f"The shot has boxes for {shot.frames} frames, and {settings.title} films {settings.frames}. "
             "Read the shot from the scene again for this model."
         )
-    generator = torch.Generator().manual_seed(spec.seed)
-    latents = initial_noise(base, generator)
-    conditional, unconditional = base.embed([spec.prompt]), base.embed([spec.negative_prompt])
+    chance = [torch.Generator().manual_seed(seed) for seed in seeds]
+    latents = torch.cat([initial_noise(base, generator) for generator in chance])
+    conditional, unconditional = base.embed([spec.prompt] * len(seeds)), base.embed([spec.negative_prompt] * len(seeds))
     guidance = settings.guidance if spec.guidance is None else spec.guidance
-    plans, pick = plan_shot(base, spec), random_pick(generator)
-    latents = denoise(base, latents, conditional, unconditional, guidance, plans, pick, on_step, on_estimate)
-    return decode(base, latents)[0]
+    plans, pick = plan_shot(base, spec), random_pick(*chance)
+    return decode(
+        base, denoise(base, latents, conditional, unconditional, guidance, plans, pick, on_step, on_estimate, chance)
+    )
 
 
 def plan_shot(base: Base, spec: GenerateSpec) -> list[StepPlan]:

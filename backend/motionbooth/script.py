@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -17,7 +15,6 @@ from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
 
 from .models.sources import source_named
 from .subject.weights import read_card
-from .work import Reporter, run
 
 KeyBox = tuple[float, float, float, float]  # x1 y1 x2 y2, shares of the frame, in the uncovered world
 
@@ -46,18 +43,16 @@ def read_script(path: Path, model: ModelInfo) -> GenerateSpec:
     return GenerateSpec(shot, script.prompt, model=model.name, background_phrase=script.bg_phrase or "")
 
 
-def film_script(script: Path, out: Path, model: str, seed: int, subject: Path | None, reporter: Reporter) -> None:
-    """Film a script on this machine into the file `out`, with a trained subject's file for one of its phrases.
+def script_with_subjects(script: Path, model: str, seed: int, subjects: Sequence[Path]) -> GenerateSpec:
+    """A script for a model of this machine; `subjects`: files of trained subjects, each for the phrase that it has.
 
-    Raises MotionBoothError, each saying what to do.
+    Their paths stand where the sha256 of their files would. Raises InvalidInput, NotFound.
     """
     spec = read_script(script, source_named(model).info)
-    shot = spec.shot if subject is None else _with_subject(spec.shot, subject)
-    spec = msgspec.structs.replace(spec, shot=shot, seed=seed)
-    with tempfile.TemporaryDirectory() as scratch:
-        clip = run(spec, Path, Path(scratch), reporter)["clip"]
-        out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(clip, out)
+    shot = spec.shot
+    for subject in subjects:
+        shot = _with_subject(shot, subject)
+    return msgspec.structs.replace(spec, shot=shot, seed=seed)
 
 
 def _with_subject(shot: Shot, subject: Path) -> Shot:

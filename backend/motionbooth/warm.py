@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import GenerateSpec
 
 from .models.registry import Base, load_base
 from .models.sources import source_named
-from .subject.weights import load_subject
+from .subject.weights import load_subject, read_card
 
 
 class WarmBase:
@@ -26,7 +27,7 @@ class WarmBase:
 
     def knowing(self, spec: GenerateSpec, blob_path: Callable[[str], Path]) -> Base:
         """The spec's base and its subjects, bit for bit as if loaded for this job. Raises NotFound, InvalidInput."""
-        source, wanted = source_named(spec.model), wanted_weights(spec)
+        source, wanted = source_named(spec.model), in_loading_order(wanted_weights(spec), blob_path)
         known = self._knows if self._base is not None and self._base.source == source else None
         base, self._base = self._base, None  # what breaks on the way must not stay
         if base is None or known is None or known != wanted[: len(known)]:
@@ -44,6 +45,18 @@ class WarmBase:
             torch.cuda.empty_cache()
 
 
+def in_loading_order(weights: Sequence[str], blob_path: Callable[[str], Path]) -> tuple[str, ...]:
+    """A subject of full weights before all others, which add up to it. Raises InvalidInput where there are two."""
+    cards = {sha256: read_card(blob_path(sha256)) for sha256 in weights}
+    full = [card.name for card in cards.values() if card.method == "full"]
+    if len(full) > 1:
+        raise InvalidInput(
+            f'"{full[0]}" and "{full[1]}" were both learned with full weights, and a film model can only have one set '
+            'of them. Learn all but one of these subjects again with the method "lora".'
+        )
+    return tuple(sorted(cards, key=lambda sha256: cards[sha256].method != "full"))
+
+
 def wanted_weights(spec: GenerateSpec) -> tuple[str, ...]:
-    """sha256 of every trained subject of the shot, in the order in which they are loaded."""
+    """sha256 of every trained subject of the shot, each once, in the shot's order."""
     return tuple(dict.fromkeys(track.weights for track in spec.shot.subjects if track.weights is not None))

@@ -60,3 +60,11 @@ def ray_address() -> Iterator[str]:
         )
     yield cluster.address
     cluster.shutdown()
+
+
+@pytest.fixture
+def tiny_model(tmp_path: Path, tiny_source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny base, in the models folder."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "tiny").symlink_to(tiny_source.folder)
+    monkeypatch.setenv("MOTIONBOOTH_MODELS", str(tmp_path / "models"))

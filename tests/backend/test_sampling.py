@@ -9,15 +9,16 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from diffusers import DDPMScheduler, EulerDiscreteScheduler
 from motionbooth.control.boxes import BoxControl
 from motionbooth.control.camera import Pick
 from motionbooth.control.plan import StepPlan, free_cells
 from motionbooth.control.prompt import prompt_tokens
 from motionbooth.models.registry import Base
-from motionbooth.sampling import decode, denoise, film, shared_noise
+from motionbooth.sampling import decode, denoise, film, film_takes, plan_shot, shared_noise
 from motionbooth_protocol.errors import Canceled, InvalidInput
 from motionbooth_protocol.jobs import GenerateSpec
-from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
+from motionbooth_protocol.motion import Box, CameraPath, Offset, Shot, SubjectTrack
 from torch import Tensor
 
 PROMPT = "a sks dog running on the grass in the park"
@@ -160,3 +161,53 @@ def test_shared_noise_has_variance_one_and_the_asked_correlation() -> None:
     noise = shared_noise((20, 4, 4, 16, 24), 0.9, torch.Generator().manual_seed(0))
     assert noise.var() == pytest.approx(1, abs=0.03)
     assert (noise[:, :, 0] * noise[:, :, 3]).mean() == pytest.approx(0.9, abs=0.03)
+
+
+def test_takes_in_one_batch_are_those_of_their_seeds_alone(tiny: Base) -> None:
+    takes = film_takes(tiny, spec(), [3, 4, 5], ignore)
+    for seed, take in zip((3, 4, 5), takes, strict=True):
+        alone = film(tiny, spec(seed=seed), ignore)
+        assert (take.int() - alone.int()).abs().max() <= 1  # float64: a value that lies on the edge between two
+    assert not torch.equal(takes[0], takes[1])
+
+
+@pytest.mark.parametrize("sampler", [DDPMScheduler, EulerDiscreteScheduler])
+def test_other_samplers_film_the_same_clip_from_the_same_seed(tiny_single: Base, sampler: Any) -> None:
+    tiny_single.scheduler = sampler.from_config(tiny_single.scheduler.config)
+    torch.manual_seed(0)
+    first = film(tiny_single, spec(), ignore)
+    torch.manual_seed(1)
+    assert torch.equal(film(tiny_single, spec(), ignore), first)
+    assert not torch.equal(film(tiny_single, spec(seed=1), ignore), first)
+
+
+def track(name: str, token: str, boxes: list[Box | None]) -> SubjectTrack:
+    return SubjectTrack(name, "dog", boxes, token=token)
+
+
+def test_subjects_that_cross_enter_and_leave_are_each_held_by_their_own_words(tiny_single: Base) -> None:
+    crossing = [Box(0.1 * f, 0.2, 0.1 * f + 0.4, 0.7) for f in range(4)]
+    against = [Box(0.5 - 0.1 * f, 0.2, 0.9 - 0.1 * f, 0.7) for f in range(4)]
+    both = [track("one", "sks", [*crossing[:3], None]), track("other", "olis", [None, *against[1:]])]
+    two = Shot("s", 1, 24, 24, 192, 128, CameraPath.straight(0.4, -0.2, 4), both)
+    prompt = "a sks dog and a olis dog in the park"
+    plans = plan_shot(tiny_single, spec(shot=two, prompt=prompt, background_phrase="in the park"))
+    boxes = plans[-1].boxes
+    assert boxes is not None
+    assert len(set(boxes.tokens.subjects[0]) & set(boxes.tokens.subjects[1])) == 0
+    assert len(boxes.tokens.background) >= 3
+    assert [[box is None for box in boxes.boxes[s]] for s in (0, 1)] == [
+        [False, False, False, True],
+        [True, False, False, False],
+    ]
+    clip = film(tiny_single, spec(shot=two, prompt=prompt, background_phrase="in the park"), ignore)
+    swapped = msgspec.structs.replace(two, subjects=[track("one", "sks", against), track("other", "olis", crossing)])
+    assert not torch.equal(clip, film(tiny_single, spec(shot=swapped, prompt=prompt), ignore))
+
+
+def test_a_camera_path_of_any_shape_arrives_where_it_should(tiny_single: Base) -> None:
+    there_and_back = CameraPath([Offset(0, 0), Offset(0.5, -0.25), Offset(-0.25, 0.5), Offset(0, 0)])
+    plans = plan_shot(tiny_single, spec(shot=shot(there_and_back), steps=10))
+    moved = np.sum([plan.moves for plan in plans if plan.moves], axis=0)
+    assert moved.tolist() == [[0, 0], [12, -4], [-6, 8], [0, 0]]  # cells of a frame of 24 x 16
+    film(tiny_single, spec(shot=shot(there_and_back)), ignore)

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from motionbooth.cli import app
 from motionbooth.models.registry import Base
-from motionbooth.models.sources import Source
-from motionbooth.script import film_script, interpolate_boxes, read_script
+from motionbooth.script import interpolate_boxes, read_script, script_with_subjects
 from motionbooth.subject.weights import SubjectCard, add_lora, save_subject
 from motionbooth.video import read_clip
 from motionbooth_protocol.errors import InvalidInput
@@ -89,14 +88,6 @@ def test_a_script_that_does_not_add_up_is_refused(tmp_path: Path, fields: dict[s
         read_script(written(tmp_path, **fields), MODEL)
 
 
-@pytest.fixture
-def tiny_model(tmp_path: Path, tiny_source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tiny base, in the models folder."""
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "tiny").symlink_to(tiny_source.folder)
-    monkeypatch.setenv("MOTIONBOOTH_MODELS", str(tmp_path / "models"))
-
-
 @pytest.mark.usefixtures("tiny_model")
 def test_a_script_is_filmed_from_the_command_line(tmp_path: Path) -> None:
     path = written(tmp_path, phrases=["sks dog"], bbox=[[[0, 0, 0.5, 0.5]], [[0.5, 0.5, 1, 1]]], camera_speed=[0.2, 0])
@@ -112,9 +103,11 @@ def test_a_subject_that_the_script_does_not_name_is_refused(tmp_path: Path, tiny
     save_subject(tmp_path / "cat.safetensors", tiny_single.unet, card)
     path = written(tmp_path, phrases=["sks dog"], bbox=[[[0, 0, 1, 1]]])
     with pytest.raises(InvalidInput, match='is a "sks cat", and none of the script'):
-        film_script(path, tmp_path / "c.mp4", "tiny", 0, tmp_path / "cat.safetensors", Silent())
+        script_with_subjects(path, "tiny", 0, [tmp_path / "cat.safetensors"])
 
 
-class Silent:
-    def progress(self, stage: str, step: int, steps: int, note: str = "") -> None:
-        pass
+@pytest.mark.usefixtures("tiny_model")
+def test_one_script_must_be_named(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["generate", "--out", str(tmp_path / "c.mp4")])
+    assert result.exit_code == 2
+    assert "Name one script" in result.output

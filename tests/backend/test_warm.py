@@ -10,8 +10,9 @@ import torch
 from motionbooth.models.registry import load_base
 from motionbooth.models.sources import Source
 from motionbooth.sampling import film
-from motionbooth.subject.weights import SubjectCard, add_lora, save_subject
-from motionbooth.warm import WarmBase
+from motionbooth.subject.weights import SubjectCard, add_lora, read_card, save_subject
+from motionbooth.warm import WarmBase, in_loading_order
+from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import GenerateSpec
 from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
 from torch import Tensor
@@ -86,10 +87,25 @@ def test_the_base_is_loaded_once_for_jobs_that_agree(blob_path: Callable[[str], 
 
 def test_a_subject_that_cannot_be_loaded_leaves_nothing_behind(blob_path: Callable[[str], Path]) -> None:
     cold = clip(WarmBase(), spec(A), blob_path)
-    blob_path("broken").write_bytes(b"nonsense")
+    card = read_card(blob_path(B))
+    of_another_base = blob_path(B).read_bytes().replace(card.base_fingerprint.encode(), b"0" * 64)
+    blob_path("broken").write_bytes(of_another_base)
     warm = WarmBase()
     base = warm.knowing(spec(), blob_path)
-    with pytest.raises(Exception, match="Learn it again"):
+    with pytest.raises(InvalidInput, match="learned on another base model"):
         warm.knowing(spec(A, "broken"), blob_path)
     assert warm.knowing(spec(A), blob_path) is not base
     assert torch.equal(clip(warm, spec(A), blob_path), cold)
+
+
+def test_full_weights_are_loaded_first_whatever_the_order_of_the_shot(blob_path: Callable[[str], Path]) -> None:
+    first, last = (clip(WarmBase(), spec(*weights), blob_path) for weights in ((FULL, A), (FULL,)))
+    assert not torch.equal(first, last)  # the LoRA is not lost under the full weights
+    assert in_loading_order((A, FULL, B), blob_path) == (FULL, A, B)
+
+
+def test_two_subjects_of_full_weights_are_refused(blob_path: Callable[[str], Path]) -> None:
+    other = blob_path("other")
+    other.write_bytes(blob_path(FULL).read_bytes())
+    with pytest.raises(InvalidInput, match=r'both learned with full weights.*method "lora"'):
+        WarmBase().knowing(spec(FULL, "other"), blob_path)

@@ -3,38 +3,65 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
 
 def generate(
-    script: Annotated[Path, typer.Argument(help="JSON: prompt, phrases, bbox, bbox_proportions, camera_speed.")],
-    out: Annotated[Path, typer.Option(help="The clip to write, mp4.")],
+    out: Annotated[Path, typer.Option(help="The clip to write, mp4; the names of several takes begin like it.")],
+    script: Annotated[
+        Path | None, typer.Argument(help="JSON: prompt, phrases, bbox, bbox_proportions, camera_speed.")
+    ] = None,
+    script_file: Annotated[Path | None, typer.Option("--script", help="The same, as an option.")] = None,
     model: Annotated[str, typer.Option(help="A base model of this machine.")] = "toybox",
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    subject: Annotated[Path | None, typer.Option(help="A trained subject (safetensors).")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first take; the others count up.")] = 0,
+    subject: Annotated[list[Path] | None, typer.Option(help="A trained subject (safetensors); once for each.")] = None,
+    takes: Annotated[int, typer.Option(min=1, help="How many to film, the best first.")] = 1,
+    together: Annotated[
+        int, typer.Option(min=1, help="Takes in one batch: quicker on a GPU, needs its memory, differs in last bits.")
+    ] = 1,
 ) -> None:
     """Film a script of the MotionBooth paper's authors here and now, without a backend."""
+    from motionbooth_protocol.errors import InvalidInput
+    from rich.console import Console
     from rich.progress import Progress
 
-    from motionbooth.script import film_script
+    from motionbooth.commands.bars import BarReporter
+    from motionbooth.script import script_with_subjects
+    from motionbooth.takes import film_best_of, takes_table
 
+    chosen = script or script_file
+    if chosen is None or (script and script_file):
+        raise InvalidInput("Name one script: motionbooth generate SCRIPT.json --out CLIP.mp4")
     with Progress(transient=True) as bars:
-        film_script(script, out, model, seed, subject, _BarReporter(bars))
+        spec = script_with_subjects(chosen, model, seed, subject or [])
+        filmed = film_best_of(spec, takes, together, out, Path, BarReporter(bars))
+    Console().print(takes_table(filmed))
 
 
-class _BarReporter:
-    """Shows a job's progress as one bar for each stage."""
+def evaluate(
+    clip: Annotated[Path, typer.Argument(help="Any clip that was filmed from the shot.")],
+    shot: Annotated[Path, typer.Option(help="What was asked: the shot.json beside a clip from Blender.")],
+    subject: Annotated[list[Path] | None, typer.Option(help="A trained subject (safetensors); once for each.")] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Pictures of the subject with masks, or a folder of them for each subject.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the report, frame by frame.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Draw asked and found boxes over the frames, PNG.")] = None,
+) -> None:
+    """Measure on a clip's pixels how well subjects kept to their boxes and the camera to its path."""
+    from rich.console import Console
 
-    def __init__(self, bars: Progress) -> None:
-        self._bars = bars
-        self._tasks: dict[str, TaskID] = {}
+    from motionbooth.evaluation.filmed import FilmedShot, pictures_of_shot, report_table
+    from motionbooth.evaluation.report import write_report
 
-    def progress(self, stage: str, step: int, steps: int, note: str = "") -> None:
-        if stage not in self._tasks:
-            self._tasks[stage] = self._bars.add_task(stage)
-        self._bars.update(self._tasks[stage], completed=step, total=steps)
+    filmed = FilmedShot.load(clip, shot, {} if pictures is None else pictures_of_shot(shot, pictures))
+    for path in subject or []:
+        filmed = filmed.knowing(path)
+    report = filmed.report()
+    Console().print(report_table(report, filmed.asked.shot.subjects))
+    if json_file is not None:
+        write_report(json_file, report)
+    if sheet is not None:
+        filmed.write_contact_sheet(sheet, report)

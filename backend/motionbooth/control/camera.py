@@ -16,7 +16,10 @@ from .boxes import Grid
 
 Cells = tuple[int, int]  # the camera's travel (dx to the right, dy down) in latent cells
 Pick = Callable[[Tensor, int], Tensor]
-"""Which cells fill a hole: free (lines, length) bool, holes in each line -> their source indices (lines, holes)."""
+"""Which cells fill a hole: free (lines, length) bool, holes in each line -> their source indices (lines, holes).
+
+Or (B, 1, lines, holes), others for each sample of the batch.
+"""
 
 
 def travel_in_cells(camera: CameraPath, done: float, latent_size: Grid) -> list[Cells]:
@@ -92,7 +95,7 @@ def shift_frame(before: Tensor, dx: int, dy: int, free: Tensor, pick: Pick) -> T
 def _cells_for_holes(before: Tensor, move: int, free: Tensor, pick: Pick) -> Tensor:
     """(B, C, lines, abs(move)) values from the same lines of `before` (B, C, lines, length)."""
     holes = min(abs(move), before.shape[-1])
-    source = pick(free, holes).to(before.device)  # (lines, holes)
+    source = pick(free, holes).to(before.device)  # (lines, holes) or (B, 1, lines, holes)
     return before.gather(-1, source.expand(*before.shape[:2], -1, -1))
 
 
@@ -104,14 +107,22 @@ def _slide(content: Tensor, move: int, fill: Tensor) -> Tensor:
     return torch.cat([fill, content[..., :kept]], dim=-1)
 
 
-def random_pick(generator: torch.Generator) -> Pick:
-    """Free cells of the line in random order, each once while they last, then again; any cell where none is free."""
+def random_pick(*generators: torch.Generator) -> Pick:
+    """Free cells of the line in random order, each once while they last, then again; any cell where none is free.
+
+    One generator for the whole batch, or one for each of its samples.
+    """
 
     def pick(free: Tensor, holes: int) -> Tensor:
-        lines, length = free.shape
-        order = (torch.rand(lines, length, generator=generator) + free).argsort(dim=1, descending=True, stable=True)
-        count = free.sum(dim=1, keepdim=True)
-        count = torch.where(count == 0, length, count)
-        return order.gather(1, torch.arange(holes).expand(lines, -1) % count)
+        picked = [_pick_cells(free, holes, generator) for generator in generators]
+        return picked[0] if len(picked) == 1 else torch.stack(picked)[:, None]
 
     return pick
+
+
+def _pick_cells(free: Tensor, holes: int, generator: torch.Generator) -> Tensor:
+    lines, length = free.shape
+    order = (torch.rand(lines, length, generator=generator) + free).argsort(dim=1, descending=True, stable=True)
+    count = free.sum(dim=1, keepdim=True)
+    count = torch.where(count == 0, length, count)
+    return order.gather(1, torch.arange(holes).expand(lines, -1) % count)

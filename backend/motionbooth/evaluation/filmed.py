@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from ..subject.masks import picture_with_mask
+from ..subject.weights import read_card
 from ..video import read_clip, spread_evenly
 from .contact_sheet import Row, Sheet, write_contact_sheet
 from .obedience import Appearance
-from .report import AskedSubject, MotionReport, motion_report
+from .report import MotionReport, shot_report
 
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".heic", ".bmp"})
 MASK_SUFFIX = "_mask.png"  # dog_mask.png beside dog.png, as the extension writes them
 
 
@@ -31,31 +33,39 @@ class _Sent(msgspec.Struct):
 
 @dataclass(frozen=True)
 class FilmedShot:
-    """What was asked, the model's frames of what came ((F, H, W, 3) uint8 RGB), and each subject's masked pictures."""
+    """What was asked, the model's frames of what came ((F, H, W, 3) uint8 RGB), and how each subject looks.
+
+    That is known from its masked `pictures`, or without them from `looks`, which its trained file tells.
+    """
 
     asked: GenerateSpec
     frames: NDArray[np.uint8]
     pictures: Mapping[str, Sequence[tuple[NDArray[np.uint8], NDArray[np.float32]]]]
+    looks: Mapping[str, Appearance] = field(default_factory=dict)
+
+    def knowing(self, subject: Path) -> FilmedShot:
+        """The same, with the looks that a trained subject's file tells. Raises InvalidInput where it is not in it."""
+        card = read_card(subject)
+        phrase = f"{card.token} {card.class_word}"
+        names = [track.name for track in self.asked.shot.subjects if track.phrase == phrase]
+        if not names:
+            raise InvalidInput(f'{subject} is a "{phrase}", and the shot has none. Give the shot that it is in.')
+        if not card.looks:
+            raise InvalidInput(f"{subject} does not tell how it looks. Learn it again, or give its --pictures.")
+        return replace(self, looks={**self.looks, **dict.fromkeys(names, Appearance.from_text(card.looks))})
 
     @classmethod
     def load(cls, clip: Path, shot: Path, pictures: Mapping[str, Sequence[Path]]) -> FilmedShot:
         """`shot`: a shot.json; `pictures`: the training pictures of each subject, by its name. Raises InvalidInput."""
-        try:
-            asked = msgspec.json.decode(shot.read_bytes(), type=_Sent).generate
-        except (OSError, msgspec.MsgspecError) as error:
-            raise InvalidInput(f"{shot} cannot be read as what was asked of a shot ({error}).") from error
+        asked = _asked(shot)
         frames, _ = read_clip(clip)
         seen = {name: [_picture(path) for path in paths] for name, paths in pictures.items()}
         return cls(asked, spread_evenly(frames, asked.shot.frames), seen)
 
     def report(self) -> MotionReport:
         """Measured from the clip's pixels; subjects without pictures have no known looks and are left out."""
-        asked = [
-            AskedSubject(track.name, _looks(self.pictures[track.name]), track.boxes)
-            for track in self.asked.shot.subjects
-            if self.pictures.get(track.name)
-        ]
-        return motion_report(self.frames, asked, self.asked.shot.camera)
+        seen = {name: _looks(pictures) for name, pictures in self.pictures.items() if pictures}
+        return shot_report(self.frames, self.asked.shot, {**self.looks, **seen})
 
     def write_contact_sheet(self, path: Path, report: MotionReport) -> None:
         """Frames with the asked boxes (white) and the found ones (red), the camera's path, the training pictures."""
@@ -69,6 +79,36 @@ class FilmedShot:
         )
         shown = [picture for pictures in self.pictures.values() for picture, _ in pictures]
         write_contact_sheet(path, Sheet([row], shown))
+
+
+def pictures_of_shot(shot: Path, folder: Path) -> dict[str, list[Path]]:
+    """The pictures in `folder`, of the shot's only subject, or in a folder for each subject, named after it.
+
+    Masks lie beside them (dog_mask.png beside dog.png). Raises InvalidInput where there are none.
+    """
+    names = [track.name for track in _asked(shot).shot.subjects]
+    own = {name: _pictures_in(folder / name) for name in names}
+    if len(names) == 1 and not own[names[0]]:
+        own = {names[0]: _pictures_in(folder)}
+    found = {name: paths for name, paths in own.items() if paths}
+    if not found:
+        raise InvalidInput(
+            f"No pictures in {folder} for the shot's subjects ({', '.join(names) or 'it has none'}): put a subject's "
+            "pictures into a folder with its name there."
+        )
+    return found
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path for path in files if path.suffix.lower() in PICTURES and not path.name.endswith(MASK_SUFFIX)]
+
+
+def _asked(shot: Path) -> GenerateSpec:
+    try:
+        return msgspec.json.decode(shot.read_bytes(), type=_Sent).generate
+    except (OSError, msgspec.MsgspecError) as error:
+        raise InvalidInput(f"{shot} cannot be read as what was asked of a shot ({error}).") from error
 
 
 def _picture(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -93,7 +133,7 @@ def report_table(report: MotionReport, tracks: Sequence[SubjectTrack]) -> Table:
         table.add_row(f"{subject.name}: found", _percent(subject.found_share), "of the frames that ask for it")
     for track in tracks:
         if track.name not in known:
-            table.add_row(f"{track.name}: not measured", "", "no training pictures, so its looks are not known")
+            table.add_row(f"{track.name}: not measured", "", "its looks are not known: give its file or its pictures")
     width, height = report.width, report.height
     table.add_row("camera flow error", f"{report.flow_error_px:.2f} px", f"a frame, of {width} x {height} px")
     return table

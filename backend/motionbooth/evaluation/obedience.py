@@ -11,6 +11,8 @@ has disappeared behind its like-coloured scenery is reported as not found. Shado
 Frames need not be of one size with the pictures.
 """
 
+import base64
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -62,8 +64,9 @@ class FrameObedience:
 class Appearance:
     """How a subject looks: the distribution of its colours."""
 
-    def __init__(self, colours: Histogram) -> None:
-        self._colours = colours
+    def __init__(self, histogram: Histogram) -> None:
+        self._histogram = histogram
+        self._colours = _smoothed(histogram)
 
     @classmethod
     def learn(cls, pictures: Sequence[NDArray[np.uint8]], masks: Sequence[NDArray[np.uint8]]) -> "Appearance":
@@ -81,7 +84,24 @@ class Appearance:
                 f"None of the {len(masks)} masks marks a pixel of the subject. Give at least one picture whose mask "
                 "is not empty."
             )
-        return cls(_smoothed(np.mean(histograms, 0)))
+        return cls(np.mean(histograms, 0))
+
+    @classmethod
+    def from_text(cls, text: str) -> "Appearance":
+        """What `as_text` gave. Raises InvalidInput for anything else."""
+        try:
+            size = 4 * int(np.prod(BINS))
+            raw = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), size)  # and not a byte more
+            histogram = np.frombuffer(raw, "<f4").astype(np.float64).reshape(BINS)
+            if not (np.isfinite(histogram).all() and histogram.min() >= 0 and histogram.sum() > 0):
+                raise ValueError("not a distribution of colours")
+        except (ValueError, zlib.error) as error:
+            raise InvalidInput(f"The subject's colours cannot be read ({error}). Learn it again.") from error
+        return cls(histogram / histogram.sum())
+
+    def as_text(self) -> str:
+        """A few kilobytes: the share of each colour, float32, compressed, in base64."""
+        return base64.b64encode(zlib.compress(self._histogram.astype("<f4").tobytes())).decode("ascii")
 
     def find(self, frames: NDArray[np.uint8]) -> list[FoundSubject | None]:
         """The subject in each of the frames (F, H, W, 3) uint8 RGB of one clip; None where it is not to be seen."""

@@ -1,11 +1,13 @@
 """The motion report of a clip: box obedience of each subject and the camera's flow error, per frame and in sum."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import msgspec
 import numpy as np
 from motionbooth_protocol.errors import InvalidInput
-from motionbooth_protocol.motion import Box, CameraPath
+from motionbooth_protocol.motion import Box, CameraPath, Shot
 from msgspec import Struct
 from numpy.typing import NDArray
 
@@ -86,6 +88,26 @@ def motion_report(frames: NDArray[np.uint8], subjects: Sequence[AskedSubject], c
             for a, s, e in zip(asked, seen, errors, strict=True)
         ],
     )
+
+
+def shot_report(frames: NDArray[np.uint8], shot: Shot, looks: Mapping[str, Appearance]) -> MotionReport:
+    """Measure the model's frames of a shot; subjects that `looks` does not have, by their name, are left out."""
+    asked = [AskedSubject(track.name, looks[track.name], track.boxes) for track in shot.subjects if track.name in looks]
+    return motion_report(frames, asked, shot.camera)
+
+
+def write_report(path: Path, report: MotionReport) -> None:
+    """As JSON, to be read by people too. Raises InvalidInput where the file cannot be written."""
+    try:
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+    except OSError as error:
+        raise InvalidInput(f"The report cannot be written to {path} ({error.strerror}). Name another file.") from error
+
+
+def obedience_order(report: MotionReport) -> tuple[float, float]:
+    """What takes of one shot are sorted by, the best first: most overlap with the boxes, then least flow error."""
+    overlaps = [subject.iou for subject in report.subjects if subject.iou is not None]
+    return (-float(np.mean(overlaps)) if overlaps else 0.0, report.flow_error_px)
 
 
 def _check_lengths(count: int, subjects: Sequence[AskedSubject], camera: CameraPath) -> None:

@@ -1,0 +1,102 @@
+"""Takes: one shot filmed from several seeds, each measured, the best first."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.jobs import GenerateSpec
+from numpy.typing import NDArray
+from rich.table import Table
+
+from .evaluation.report import MotionReport, obedience_order, shot_report, write_report
+from .models.registry import Base
+from .sampling import film_takes
+from .video import spread_evenly, write_clip
+from .warm import WarmBase
+from .work import Reporter, known_looks
+
+
+@dataclass(frozen=True)
+class Take:
+    """A clip on disk, filmed from `seed`, and what was measured on it."""
+
+    seed: int
+    clip: Path
+    report: MotionReport
+
+
+def film_best_of(
+    spec: GenerateSpec, count: int, together: int, out: Path, blob_path: Callable[[str], Path], reporter: Reporter
+) -> list[Take]:
+    """Film `count` takes from successive seeds, `spec.seed` the first, and rank them: the best first.
+
+    The model is loaded once. `together` takes are filmed in one batch; 1 gives each the very bits of a job of its own.
+    One take is `out` itself; several are named after it, their rank and their seed, each with its report as JSON
+    beside it. Raises MotionBoothError as `work.run` does.
+    """
+    reporter.progress("loading the model", 0, 1)
+    base = WarmBase().knowing(spec, blob_path)
+    reporter.progress("loading the model", 1, 1)
+    looks = known_looks(spec.shot, blob_path)
+    _make_folder(out.parent)
+    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
+        filmed = []
+        for seed, frames in _film(base, spec, range(spec.seed, spec.seed + count), together, reporter):
+            path = Path(scratch) / f"{seed}.mp4"
+            write_clip(path, spread_evenly(frames, spec.shot.scene_frames), spec.shot.fps)
+            filmed.append(Take(seed, path, shot_report(frames, spec.shot, looks)))
+        filmed.sort(key=lambda take: obedience_order(take.report))
+        names = (
+            [out] if count == 1 else [out.with_stem(f"{out.stem}_{i}_seed{t.seed}") for i, t in enumerate(filmed, 1)]
+        )
+        return [_placed(take, clip) for take, clip in zip(filmed, names, strict=True)]
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(f"The folder {folder} cannot be made ({error.strerror}). Name another one.") from error
+
+
+def _film(
+    base: Base, spec: GenerateSpec, seeds: Sequence[int], together: int, reporter: Reporter
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Each seed with the model's frames of its take."""
+    for first in range(0, len(seeds), together):
+        batch = seeds[first : first + together]
+
+        def on_step(done: int, steps: int, first: int = first, size: int = len(batch)) -> None:
+            reporter.progress("sampling", first * steps + done * size, len(seeds) * steps)
+
+        yield from zip(batch, film_takes(base, spec, batch, on_step).numpy(), strict=True)
+
+
+def _placed(take: Take, clip: Path) -> Take:
+    """The take under its own name, its report beside it."""
+    take.clip.replace(clip)
+    write_report(clip.with_suffix(".report.json"), take.report)
+    return replace(take, clip=clip)
+
+
+def takes_table(takes: Sequence[Take]) -> Table:
+    """For people, the best first."""
+    table = Table(title="takes, the best first")
+    for column in ("clip", "seed", "overlap with the boxes", "found", "camera off by"):
+        table.add_column(column, justify="left" if column == "clip" else "right")
+    for take in takes:
+        overlap, found = (
+            _mean([value for subject in take.report.subjects if (value := getattr(subject, name)) is not None])
+            for name in ("iou", "found_share")
+        )
+        table.add_row(take.clip.name, str(take.seed), overlap, found, f"{take.report.flow_error_px:.2f} px a frame")
+    return table
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.0%}" if values else "-"

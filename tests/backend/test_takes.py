@@ -1,0 +1,132 @@
+"""Takes of one shot: successive seeds, each measured, the best first, the same bits as alone."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from motionbooth.cli import app
+from motionbooth.evaluation.obedience import Appearance
+from motionbooth.evaluation.report import MotionReport, SubjectReport, obedience_order
+from motionbooth.models.registry import load_base
+from motionbooth.models.sources import Source
+from motionbooth.subject.weights import SubjectCard, add_lora, save_subject
+from motionbooth.takes import film_best_of
+from motionbooth.video import read_clip
+from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.jobs import GenerateSpec
+from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
+from typer.testing import CliRunner
+
+pytestmark = pytest.mark.usefixtures("tiny_model")
+
+
+class Log:
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, int, int]] = []
+
+    def progress(self, stage: str, step: int, steps: int, note: str = "") -> None:
+        self.seen.append((stage, step, steps))
+
+
+@pytest.fixture
+def subject(tiny_source: Source, tmp_path: Path) -> Path:
+    """A red subject whose LoRA was never trained."""
+    base = load_base(tiny_source, device="cpu")
+    settings = base.settings.lora
+    add_lora(base.unet, settings.rank, settings.layers, seed=0)
+    picture, mask = np.full((8, 8, 3), (220, 30, 30), np.uint8), np.full((8, 8), 255, np.uint8)
+    looks = Appearance.learn([picture], [mask]).as_text()
+    own = ("Red", "sks", "dog", "a sks dog", "tiny", tiny_source.fingerprint, "lora", settings.rank, settings.layers)
+    save_subject(tmp_path / "red.safetensors", base.unet, SubjectCard(*own, looks=looks))
+    return tmp_path / "red.safetensors"
+
+
+def spec(weights: str | None = None) -> GenerateSpec:
+    tracks = [SubjectTrack("Red", "dog", [Box(0.2, 0.2, 0.7, 0.8)] * 4, token="sks", weights=weights)]
+    shot = Shot("shot", 1, 9, 24, 192, 128, CameraPath.straight(0.3, 0, 4), tracks)
+    return GenerateSpec(shot, "a sks dog in the park", model="tiny", steps=1, seed=7)
+
+
+def test_takes_have_successive_seeds_reports_and_are_ranked(tmp_path: Path, subject: Path) -> None:
+    log = Log()
+    takes = film_best_of(spec(str(subject)), 3, 1, tmp_path / "out" / "shot.mp4", Path, log)
+    assert sorted(take.seed for take in takes) == [7, 8, 9]
+    orders = [obedience_order(take.report) for take in takes]
+    assert orders == sorted(orders)
+    assert [take.clip.name for take in takes] == [f"shot_{i}_seed{take.seed}.mp4" for i, take in enumerate(takes, 1)]
+    report = msgspec.json.decode(takes[0].clip.with_suffix(".report.json").read_bytes(), type=MotionReport)
+    assert [one.name for one in report.subjects] == ["Red"]
+    assert [stage for stage, _, _ in log.seen].count("loading the model") == 2  # once begun, once done
+    assert log.seen[-1] == ("sampling", 3, 3)
+    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".json"] * 3 + [".mp4"] * 3
+
+
+def test_a_take_has_the_very_bits_of_a_job_of_its_own(tmp_path: Path) -> None:
+    takes = film_best_of(spec(), 2, 1, tmp_path / "shot.mp4", Path, Log())
+    alone = film_best_of(msgspec.structs.replace(spec(), seed=8), 1, 1, tmp_path / "alone.mp4", Path, Log())
+    (same,) = [take for take in takes if take.seed == 8]
+    assert alone[0].clip == tmp_path / "alone.mp4"
+    assert same.clip.read_bytes() == alone[0].clip.read_bytes()
+
+
+def test_takes_in_a_batch_are_all_filmed(tmp_path: Path) -> None:
+    log = Log()
+    assert len(film_best_of(spec(), 3, 2, tmp_path / "shot.mp4", Path, log)) == 3
+    assert [done for stage, done, _ in log.seen if stage == "sampling"] == [2, 3]
+
+
+def report(iou: float | None, flow: float) -> MotionReport:
+    subjects = [] if iou is None else [SubjectReport("a", iou, None, None, [])]
+    return MotionReport(8, 8, subjects, flow, [])
+
+
+def test_overlap_counts_before_the_camera() -> None:
+    assert obedience_order(report(0.8, 2.0)) < obedience_order(report(0.5, 0.1))
+    assert obedience_order(report(0.5, 0.1)) < obedience_order(report(0.5, 0.2))
+    assert obedience_order(report(None, 0.1)) < obedience_order(report(None, 0.2))
+
+
+def test_the_command_films_takes_and_shows_the_table(tmp_path: Path, subject: Path) -> None:
+    script = tmp_path / "script.json"
+    script.write_text(
+        json.dumps({"prompt": "a sks dog", "phrases": ["sks dog"], "bbox": [[[0, 0, 0.5, 0.5]], [[0.5, 0.5, 1, 1]]]})
+    )
+    command = ["generate", "--script", str(script), "--out", str(tmp_path / "c.mp4"), "--model", "tiny", "--takes", "2"]
+    result = CliRunner().invoke(app, [*command, "--subject", str(subject)])
+    assert result.exit_code == 0, result.output
+    assert "takes, the best first" in result.output
+    assert len(list(tmp_path.glob("c_?_seed?.mp4"))) == 2
+
+
+def test_a_clip_is_evaluated_with_the_subjects_file_alone(tmp_path: Path, subject: Path) -> None:
+    take = film_best_of(spec(str(subject)), 1, 1, tmp_path / "clip.mp4", Path, Log())[0]
+    shot = tmp_path / "shot.json"
+    shot.write_bytes(msgspec.json.encode({"generate": spec()}))
+    command = ["evaluate", str(take.clip), "--shot", str(shot), "--subject", str(subject)]
+    command += ["--json", str(tmp_path / "report.json"), "--sheet", str(tmp_path / "sheet.png")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert "Red: IoU" in result.output
+    measured = msgspec.json.decode((tmp_path / "report.json").read_bytes(), type=MotionReport)
+    assert len(measured.subjects[0].frames) == 4
+    assert (tmp_path / "sheet.png").stat().st_size > 1000
+    assert read_clip(take.clip)[0].shape[0] == 9
+
+
+def as_text(values: np.ndarray) -> str:
+    return base64.b64encode(zlib.compress(values.astype("<f4").tobytes())).decode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "nonsense", as_text(np.ones(7)), as_text(np.zeros(13 * 28 * 28)), as_text(np.full(13 * 28 * 28, np.nan))],
+)
+def test_looks_that_cannot_be_read_are_refused(text: str) -> None:
+    with pytest.raises(InvalidInput, match="colours cannot be read"):
+        Appearance.from_text(text)
