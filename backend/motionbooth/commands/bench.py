@@ -1,5 +1,6 @@
 """For whoever doubts a figure: `motionbooth bench ...`; each prints a table and writes JSON."""
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,16 +10,26 @@ bench = typer.Typer(no_args_is_help=True, help="Measure the product; each prints
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file too.")]
 
 
+class Suppression(Enum):
+    """Of the words that are not a subject's: all of the prompt's (the authors'), or none."""
+
+    content: Suppress = "content"
+    subject: Suppress = "subject"
+
+
 @bench.command()
 def control(
     json_file: JsonFile = None,
     pictures: Annotated[Path | None, typer.Option(help="A folder for contact sheets of what was filmed.")] = None,
+    suppress: Annotated[
+        Suppression | None, typer.Option(help="Which words the boxes suppress, instead of the model's own choice.")
+    ] = None,
 ) -> None:
     """How well the bundled model keeps to boxes and camera paths, with control and without."""
     from motionbooth.bench.control import bench_control
     from motionbooth.bench.measures import publish
 
-    publish(bench_control(pictures), json_file)
+    publish(bench_control(pictures, None if suppress is None else suppress.value), json_file)
 
 
 @bench.command()
@@ -66,3 +77,18 @@ def server(json_file: JsonFile = None) -> None:
     from motionbooth.bench.server import bench_server
 
     publish(bench_server(), json_file)
+
+
+@bench.command()
+def scheduler(
+    json_file: JsonFile = None,
+    jobs: Annotated[
+        int, typer.Option(min=1000, help="In each simulation, and in the queue of the last part.")
+    ] = 100_000,
+    folder: Annotated[Path, typer.Option(help="On the disk where a store would lie.")] = Path(tempfile.gettempdir()),
+) -> None:
+    """How long jobs wait with 1, 8, 64 and 512 simulated workers, and how many workers one server can keep busy."""
+    from motionbooth.bench.measures import publish
+    from motionbooth.bench.scheduler import bench_scheduler
+
+    publish(bench_scheduler(jobs, folder), json_file)

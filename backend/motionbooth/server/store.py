@@ -41,9 +41,12 @@ class Work:
     spec: JobSpec
 
 
+_VERSION = version("motionbooth")
+
+
 def this_version(model: str) -> str:
     """The simplest Maker: the program's version, whatever became of the model."""
-    return version("motionbooth")
+    return _VERSION
 
 
 class Store:
