@@ -1,6 +1,5 @@
 """For whoever doubts a figure: `motionbooth bench ...`; each prints a table and writes JSON."""
 
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,26 +9,23 @@ bench = typer.Typer(no_args_is_help=True, help="Measure the product; each prints
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file too.")]
 
 
-class Suppression(Enum):
-    """Of the words that are not a subject's: all of the prompt's (the authors'), or none."""
-
-    content: Suppress = "content"
-    subject: Suppress = "subject"
-
-
 @bench.command()
 def control(
     json_file: JsonFile = None,
     pictures: Annotated[Path | None, typer.Option(help="A folder for contact sheets of what was filmed.")] = None,
-    suppress: Annotated[
-        Suppression | None, typer.Option(help="Which words the boxes suppress, instead of the model's own choice.")
+    all_words: Annotated[
+        bool | None,
+        typer.Option(
+            "--suppress-all-words/--suppress-subjects-words",
+            help="What is suppressed outside a box, instead of the model's own choice.",
+        ),
     ] = None,
 ) -> None:
     """How well the bundled model keeps to boxes and camera paths, with control and without."""
     from motionbooth.bench.control import bench_control
     from motionbooth.bench.measures import publish
 
-    publish(bench_control(pictures, None if suppress is None else suppress.value), json_file)
+    publish(bench_control(pictures, None if all_words is None else "content" if all_words else "subject"), json_file)
 
 
 @bench.command()
@@ -82,10 +78,8 @@ def server(json_file: JsonFile = None) -> None:
 @bench.command()
 def scheduler(
     json_file: JsonFile = None,
-    jobs: Annotated[
-        int, typer.Option(min=1000, help="In each simulation, and in the queue of the last part.")
-    ] = 100_000,
-    folder: Annotated[Path, typer.Option(help="On the disk where a store would lie.")] = Path(tempfile.gettempdir()),
+    jobs: Annotated[int, typer.Option(min=1000, help="In each simulation, and in the last part's queue.")] = 100_000,
+    folder: Annotated[Path | None, typer.Option(help="On the disk where a store would lie.")] = None,
 ) -> None:
     """How long jobs wait with 1, 8, 64 and 512 simulated workers, and how many workers one server can keep busy."""
     from motionbooth.bench.measures import publish
