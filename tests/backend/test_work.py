@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import platformdirs
 import pytest
+from motionbooth.evaluation.report import MotionReport
 from motionbooth.models.sources import Source
 from motionbooth.subject.weights import read_card
 from motionbooth.video import read_clip
@@ -88,7 +89,11 @@ def test_a_subject_is_learned_and_filmed(tmp_path: Path, blobs: Path, method: st
 
     log = Log()
     weights = keep(blobs, subject.read_bytes())
-    clip = run(generate_spec(weights), blobs.joinpath, tmp_path, log)["clip"]
+    results = run(generate_spec(weights), blobs.joinpath, tmp_path, log)
+    clip = results["clip"]
+    report = msgspec.json.decode(results["report"].read_bytes(), type=MotionReport)
+    assert [subject.name for subject in report.subjects] == ["Red"]  # found by the looks in its own file
+    assert len(report.camera) == 3
     assert log.stages == ["loading the model", "sampling", "encoding"]
     frames, fps = read_clip(clip)
     assert frames.shape == (9, 128, 192, 3)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import cv2
+import msgspec
 import numpy as np
 import torch
 from motionbooth_protocol.jobs import GenerateSpec, Picture, SubjectSpec, TrainSpec
@@ -28,6 +29,7 @@ from motionbooth.bench.kinds import KindClassifier
 from motionbooth.bench.measures import BenchResult, Measure
 from motionbooth.bench.pairs import BASE_PAIRS, TOKEN, Filming, base_filmings, subject_filmings, without_control
 from motionbooth.bench.subjects import TrainingSet, unseen_subjects
+from motionbooth.control.boxes import Suppress
 from motionbooth.evaluation.contact_sheet import Row, Sheet, write_contact_sheet
 from motionbooth.evaluation.obedience import Appearance
 from motionbooth.evaluation.report import AskedSubject, MotionReport, motion_report
@@ -106,10 +108,11 @@ class FilmedSubject:
     shifts: list[float]
 
 
-def bench_control(pictures: Path | None = None) -> BenchResult:
+def bench_control(pictures: Path | None = None, suppress: Suppress | None = None) -> BenchResult:
     """Run the whole bench on the bundled model: about 20 minutes in two processes of one thread each.
 
-    `pictures`: a folder for two contact sheets of what was filmed, base.png and subjects.png.
+    `pictures`: a folder for two contact sheets of what was filmed, base.png and subjects.png. `suppress`: which words
+    the boxes suppress, instead of the model's own choice; two runs compare the two.
     """
     with (
         Progress(transient=True) as progress,
@@ -124,9 +127,11 @@ def bench_control(pictures: Path | None = None) -> BenchResult:
             return result
 
         ordinary = pool.submit(film_ordinary_clips)
-        kinds = [pool.submit(film_kind, number) for number in range(BASE_PAIRS)]
+        kinds = [pool.submit(film_kind, number, suppress) for number in range(BASE_PAIRS)]
         ordinary.result()  # once, and before the first training is timed
-        subjects = [pool.submit(learn_and_film, number, Path(folder)) for number in range(len(unseen_subjects()))]
+        subjects = [
+            pool.submit(learn_and_film, number, Path(folder), suppress) for number in range(len(unseen_subjects()))
+        ]
         filmed_kinds, filmed_subjects = list(map(collected, kinds)), list(map(collected, subjects))
     if pictures is not None:
         write_pictures(pictures, filmed_kinds, filmed_subjects)
@@ -173,8 +178,11 @@ def write_pictures(folder: Path, kinds: Sequence[FilmedKind], subjects: Sequence
 
 
 @cache
-def _base() -> Base:
-    return load_base(source_named("toybox"))
+def _base(suppress: Suppress | None = None) -> Base:
+    base = load_base(source_named("toybox"))
+    if suppress is not None:
+        base.settings = msgspec.structs.replace(base.settings, suppress=suppress)
+    return base
 
 
 @cache
@@ -187,24 +195,24 @@ def film_ordinary_clips() -> None:
     ordinary_clips(_base(), _base().settings.full.clips, lambda done, steps: None)
 
 
-def film_kind(number: int) -> FilmedKind:
+def film_kind(number: int, suppress: Suppress | None = None) -> FilmedKind:
     """One of the base's held-out prompts."""
     filming = list(base_filmings())[number]
     assert filming.combination is not None
     looks = _looks_of_kind(*filming.combination[:2])
-    filmed = _film_both(_base(), filming, looks)
+    filmed = _film_both(_base(suppress), filming, looks)
     found = [(f, frame.found) for f, frame in enumerate(filmed.report.subjects[0].frames) if frame.found is not None]
     named = _classifier().kind(filmed.frames[[f for f, _ in found]], [box for _, box in found]) if found else None
     return FilmedKind(filmed, _measure_drawn(filming, looks), named == filming.combination[0])
 
 
-def learn_and_film(number: int, folder: Path) -> FilmedSubject:
+def learn_and_film(number: int, folder: Path, suppress: Suppress | None = None) -> FilmedSubject:
     """Learn one of the unseen subjects and film it on its four paths."""
     subject = unseen_subjects()[number]
     started = time.monotonic()
     weights = _learn(subject, folder / subject.name)
     seconds = time.monotonic() - started
-    tuned = load_base(source_named("toybox"))
+    tuned = _base.__wrapped__(suppress)  # one of its own
     load_subject(tuned, weights)
     looks = Appearance.learn(subject.pictures, subject.masks)
     filmed = [_film_both(tuned, filming, looks) for filming in subject_filmings(subject, _sha256(weights))]

@@ -19,8 +19,12 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ..control.boxes import AttentionControl
+from ..models.lavie import blocks as lavie
 
-LAYERS = (ResnetBlock2D, TemporalConvLayer, Transformer2DModel, TransformerTemporalModel)
+LAYERS = (
+    *(ResnetBlock2D, TemporalConvLayer, Transformer2DModel, TransformerTemporalModel),
+    *(lavie.ResnetBlock, lavie.Transformer),
+)
 
 
 def recompute_layers(unet: nn.Module, control: AttentionControl) -> None:
@@ -30,7 +34,7 @@ def recompute_layers(unet: nn.Module, control: AttentionControl) -> None:
     """
     for module in unet.modules():
         if isinstance(module, LAYERS):
-            module.forward = _twice(module.forward, control)
+            module.forward = _twice(module.forward, control)  # type: ignore[method-assign]
 
 
 def _twice(forward: Callable[..., Any], control: AttentionControl) -> Callable[..., Any]:

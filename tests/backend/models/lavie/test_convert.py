@@ -6,6 +6,7 @@ import pickle
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 from motionbooth.cli import app
@@ -14,7 +15,11 @@ from motionbooth.models.lavie.unet import LaVieUNet
 from motionbooth.models.registry import load_base
 from motionbooth.models.settings import BaseSettings
 from motionbooth.models.sources import MODELS, Source
+from motionbooth.sampling import film
+from motionbooth.subject.weights import add_lora
 from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.jobs import GenerateSpec
+from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -63,6 +68,27 @@ def test_a_converted_checkpoint_is_loaded_and_computes_what_the_weights_say(
     plain.load_state_dict(weights)
     with torch.no_grad():
         torch.testing.assert_close(base.unet(sample, 500, text).sample, plain(sample, 500, text).sample)
+
+
+def test_a_subject_is_put_into_it_and_filmed_with_boxes_and_camera(
+    tmp_path: Path, weights: dict[str, Tensor], stable_diffusion: Path
+) -> None:
+    out = tmp_path / "small"
+    convert_lavie(saved(tmp_path, {"ema": weights}), stable_diffusion, out, small_lavie)
+    base = load_base(Source("small", out, out / "motionbooth.json"), device="cpu")
+    base.settings = msgspec.structs.replace(base.settings, width=64, height=48, frames=3, steps=2)
+    track = SubjectTrack("Rex", "dog", [Box(0.1, 0.1, 0.6, 0.8)] * 3, token="sks")
+    shot = Shot("shot", 1, 3, 8, 64, 48, CameraPath.straight(0.5, 0, 3), [track])
+    spec = GenerateSpec(shot, "a sks dog in the park", model="small")
+    plain = film(base, spec, lambda done, steps: None)
+    assert plain.shape == (3, 48, 64, 3)
+    add_lora(base.unet, 4, base.settings.lora.layers, seed=0)
+    learned = [parameter for name, parameter in base.unet.named_parameters() if "lora_B" in name]
+    assert len(learned) > 50
+    assert torch.equal(film(base, spec, lambda done, steps: None), plain)
+    for parameter in learned:
+        torch.nn.init.normal_(parameter)
+    assert not torch.equal(film(base, spec, lambda done, steps: None), plain)
 
 
 def test_stable_diffusions_own_weights_are_refused(weights: dict[str, Tensor]) -> None:

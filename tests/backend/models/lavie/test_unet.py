@@ -13,6 +13,7 @@ from motionbooth.control.boxes import AttentionControl, BoxControl
 from motionbooth.control.prompt import PromptTokens
 from motionbooth.models.lavie.blocks import position_bucket
 from motionbooth.models.lavie.unet import LaVieUNet
+from motionbooth.subject.recomputing import recompute_layers
 from motionbooth_protocol.motion import Box
 from safetensors.torch import load_file
 
@@ -93,3 +94,21 @@ def test_near_offsets_have_buckets_of_their_own_and_directions_differ() -> None:
     assert [buckets[i] for i in range(1, 8)] == [16 + i for i in range(1, 8)]
     assert buckets[-40] == 15
     assert buckets[40] == 31
+
+
+def test_layers_that_compute_twice_give_the_same_gradients(recorded: dict[str, np.ndarray]) -> None:
+    def gradients(twice: bool) -> list[torch.Tensor]:
+        unet = tiny_lavie()
+        unet.load_state_dict(load_file(TINY / "diffusion_pytorch_model.safetensors"))
+        control = AttentionControl.install(unet.eval())
+        if twice:
+            recompute_layers(unet, control)
+        sample, text = (
+            torch.from_numpy(recorded[f"video_b1_f5/{name}"]).float() for name in ("sample", "encoder_hidden_states")
+        )
+        unet(sample, 500, text).sample.square().mean().backward()
+        return [parameter.grad for parameter in unet.parameters() if parameter.grad is not None]
+
+    once, again = gradients(False), gradients(True)
+    assert len(once) == len(again) > 100
+    assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
