@@ -4,6 +4,7 @@ import typer
 from motionbooth_protocol.errors import InvalidInput, MotionBoothError
 from typer.core import TyperGroup
 
+from .commands.batch import batch
 from .commands.bench import bench
 from .commands.demo import demo
 from .commands.filming import evaluate, generate
@@ -11,6 +12,7 @@ from .commands.keys import keys
 from .commands.models import convert_lavie
 from .commands.serving import serve
 from .commands.training import train
+from .commands.watching import jobs, status
 
 
 class _SentenceForErrors(TyperGroup):
@@ -38,7 +40,7 @@ def _motionbooth() -> None:
     """Film your own character in Blender: boxes and a camera path steer a text-to-video model."""
 
 
-for command in (demo, serve, train, generate, evaluate, convert_lavie):
+for command in (demo, batch, serve, status, jobs, train, generate, evaluate, convert_lavie):
     app.command()(command)
 app.add_typer(keys, name="keys")
 app.add_typer(bench, name="bench")

@@ -1,0 +1,94 @@
+"""A backend at a glance, for a terminal: its state and its jobs as tables. Knows nothing of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from motionbooth_protocol.jobs import Job
+from motionbooth_protocol.messages import Status, WorkerInfo
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+_COLORS = {"queued": "yellow", "running": "cyan", "done": "green", "failed": "red", "canceled": "dim"}
+
+
+def status_view(status: Status) -> RenderableType:
+    """Counts, space and workers."""
+    counts = Text("  ").join(Text(f"{getattr(status, state)} {state}", style=color) for state, color in _COLORS.items())
+    server = Text(f"{status.server}, up for {duration(status.uptime)}, {status.sessions} connected", style="bold")
+    space = Text(f"files of all jobs: {size(status.store_bytes)}; free on the disk: {size(status.disk_free)}")
+    return Group(server, counts, space, workers_table(status.workers))
+
+
+def workers_table(workers: Sequence[WorkerInfo]) -> Table:
+    """One line for each worker, and how far it is."""
+    table = Table("worker", "device", "state", "model", "job", "whose", "", "left", box=None, header_style="dim")
+    for worker in workers:
+        table.add_row(
+            Text(worker.name),
+            Text(worker.device),
+            Text(worker.state, style=_COLORS.get(worker.state, "")),
+            Text(worker.model),
+            Text(worker.kind + (f" {worker.job[:8]}" if worker.job else "")),
+            Text(worker.owner),
+            _progress(worker),
+            duration(worker.seconds_left) if worker.seconds_left is not None else "",
+        )
+    return table
+
+
+def jobs_table(jobs: Sequence[Job], now: float, with_owners: bool = False) -> Table:
+    """Newest first, as they come. `now` in Unix seconds."""
+    table = Table("job", "name", "kind", "model", "state", "sent", "for", box=None, header_style="dim")
+    if with_owners:
+        table.add_column("whose")
+    table.add_column("", overflow="fold")
+    for job in jobs:
+        ended = job.updated if job.state in ("done", "failed", "canceled") else now
+        cells: list[RenderableType] = [
+            Text(job.id[:8]),
+            Text(job.name),
+            Text(job.kind),
+            Text(job.model),
+            Text(job.state, style=_COLORS.get(job.state, "")),
+            datetime.fromtimestamp(job.created).strftime("%m-%d %H:%M"),
+            duration(max(0.0, ended - job.created)),
+        ]
+        table.add_row(*cells, *([Text(job.owner)] if with_owners else []), Text(job.error))
+    return table
+
+
+def duration(seconds: float) -> str:
+    """ "42 s", "3 min 05 s", "2 h 10 min", "5 d 3 h"."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    if whole < 86_400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
+
+
+def size(count: int) -> str:
+    """Bytes in words: "1.5 GB"."""
+    amount = float(count)
+    for unit in ("B", "kB", "MB"):
+        if amount < 1000:
+            return f"{amount:.3g} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} GB"
+
+
+def _progress(worker: WorkerInfo) -> RenderableType:
+    if not worker.steps:
+        return Text(worker.stage)
+    line = Table.grid(padding=(0, 1))
+    line.add_row(
+        ProgressBar(total=worker.steps, completed=worker.step, width=16),
+        Text(f"{worker.stage} {worker.step}/{worker.steps}"),
+    )
+    return line
