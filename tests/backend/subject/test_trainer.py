@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from diffusers import DDPMScheduler
 from motionbooth.models.registry import Base, load_base
 from motionbooth.models.sources import Source
 from motionbooth.subject.dataset import SubjectData
-from motionbooth.subject.trainer import Noisy, StepLosses, Trainer, add_noise, clip_loss, image_loss, learn
+from motionbooth.subject.trainer import Noisy, StepLosses, Trainer, add_noise, arithmetic, clip_loss, image_loss, learn
 from motionbooth.subject.weights import add_lora
 from torch import nn
 
@@ -84,6 +85,10 @@ def random_data(base: Base) -> SubjectData:
     )
 
 
+def on_device(data: SubjectData, device: torch.device) -> SubjectData:
+    return replace(data, **{k: v.to(device) for k, v in vars(data).items() if isinstance(v, torch.Tensor)})
+
+
 def lora_weights(base: Base) -> dict[str, torch.Tensor]:
     return {name: parameter.detach() for name, parameter in base.unet.named_parameters() if parameter.requires_grad}
 
@@ -120,6 +125,7 @@ def test_a_training_broken_off_and_resumed_ends_with_the_same_weights(
     steps: list[int] = []
     learn(resumed, tmp_path / "checkpoint.pt", lambda step, _, __: steps.append(step))
     assert steps == [3]
+    assert whole.history == resumed.history
     expected, found = lora_weights(whole.base), lora_weights(resumed.base)
     assert expected
     assert all(torch.equal(expected[name], found[name]) for name in expected)
@@ -132,3 +138,53 @@ def test_learning_lowers_the_loss_on_the_subject(tiny_single: Base) -> None:
     trainer = Trainer(tiny, settings, random_data(tiny), seed=0)
     losses = [trainer.take_step().total for _ in range(12)]
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
+
+
+def test_two_accumulated_steps_are_one_of_their_mean_gradient(tiny_source: Source) -> None:
+    def trained(accumulate: int) -> Trainer:
+        base = load_base(tiny_source, device="cpu")
+        base.unet.requires_grad_(True)
+        settings = msgspec.structs.replace(base.settings.full, accumulate=accumulate, gradient_clip=1e9)
+        return Trainer(base, settings, random_data(base), seed=3)
+
+    twice, once = trained(2), trained(1)
+    gradients: list[list[torch.Tensor]] = []
+    once._optimizer.step = lambda: gradients.append(  # type: ignore[assignment]
+        [parameter.grad.clone() for parameter in once._learned.values() if parameter.grad is not None]
+    )
+    once.take_step(), once.take_step()
+    together: list[torch.Tensor] = []
+    twice._optimizer.step = lambda: together.extend(  # type: ignore[assignment]
+        parameter.grad.clone() for parameter in twice._learned.values() if parameter.grad is not None
+    )
+    losses = twice.take_step()
+    for summed, first, second in zip(together, *gradients, strict=True):
+        torch.testing.assert_close(summed, (first + second) / 2, rtol=1e-4, atol=1e-6)
+    assert losses.region == pytest.approx(sum(step.region for step in once.history) / 2, rel=1e-5)
+
+
+def test_parts_that_are_not_asked_for_have_no_loss(tiny_single: Base) -> None:
+    settings = msgspec.structs.replace(tiny_single.settings.lora, stca_weight=0.0, region="picture")
+    add_lora(tiny_single.unet, settings.rank, settings.layers, seed=0)
+    data = replace(random_data(tiny_single), clips=torch.zeros(0), clip_text=torch.zeros(0))
+    losses = Trainer(tiny_single, settings, data, seed=0).take_step()
+    assert losses.attention is None
+    assert losses.preservation is None
+    assert losses.total == pytest.approx(settings.subject_weight * losses.region / 2)
+
+
+def test_a_cpu_computes_in_the_weights_own_precision(tiny_single: Base) -> None:
+    with arithmetic(tiny_single, tiny_single.settings.full):
+        assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_gpu_learns_float32_weights_in_half_precision(tiny_source: Source, precision: str) -> None:
+    base = load_base(tiny_source, device="cuda", dtype=torch.float32)
+    settings = msgspec.structs.replace(base.settings.lora, precision=precision, learning_rate=1e-2)
+    add_lora(base.unet, settings.rank, settings.layers, seed=0)
+    trainer = Trainer(base, settings, on_device(random_data(base), base.device), seed=0)
+    losses = [trainer.take_step().total for _ in range(12)]
+    assert all(weight.dtype == torch.float32 for weight in lora_weights(base).values())
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])

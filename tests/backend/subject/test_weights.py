@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from diffusers import UNet3DConditionModel
+from diffusers.loaders import PeftAdapterMixin
 from motionbooth.models.registry import Base, load_base
+from motionbooth.models.sources import Source
 from motionbooth.subject.weights import SubjectCard, add_lora, load_subject, read_card, save_subject
 from motionbooth_protocol.errors import InvalidInput
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 
@@ -63,6 +68,36 @@ def test_a_lora_file_has_the_layout_of_diffusers(tiny_single: Base, tmp_path: Pa
     assert "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.lora_A.weight" in names
     assert all(name.startswith("unet.") and name.endswith((".lora_A.weight", ".lora_B.weight")) for name in names)
     assert adapter["unet.r"] == adapter["unet.lora_alpha"] == 4
+
+
+def plain_pipeline(folder: Path) -> Any:
+    """diffusers' own, with the part that it lacks: its 3-D UNet alone among UNets was never given the LoRA loader."""
+    import diffusers
+
+    parts = {"unet": UNet3DConditionModel.from_pretrained(folder / "unet")}
+    parts["unet"].__class__ = type("UNetWithLora", (UNet3DConditionModel, PeftAdapterMixin), {})
+    base = load_base(Source("tiny", folder, folder / "motionbooth.json"), device="cpu")
+    return diffusers.TextToVideoSDPipeline(
+        base.vae, base.text_encoder, base.tokenizer, **parts, scheduler=base.scheduler
+    )
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_lora_file_is_loaded_by_a_plain_diffusers_pipeline(tiny_single: Base, tmp_path: Path) -> None:
+    unet = learned(tiny_single, "lora")
+    save_subject(tmp_path / "s.safetensors", unet, card_for(tiny_single, "lora"))
+    pipeline = plain_pipeline(tiny_single.source.folder)
+    assert (answer(pipeline.unet) - answer(unet)).abs().max() > 0.05
+    pipeline.load_lora_weights(str(tmp_path), weight_name="s.safetensors")
+    torch.testing.assert_close(answer(pipeline.unet), answer(unet), rtol=1e-3, atol=1e-3)
+
+
+def test_a_full_file_is_the_state_of_a_plain_unet(tiny_single: Base, tmp_path: Path) -> None:
+    unet = learned(tiny_single, "full")
+    save_subject(tmp_path / "s.safetensors", unet, card_for(tiny_single, "full"))
+    plain = UNet3DConditionModel.from_pretrained(tiny_single.source.folder / "unet").eval()
+    plain.load_state_dict(load_file(tmp_path / "s.safetensors"), strict=True)
+    torch.testing.assert_close(answer(plain), answer(unet), rtol=1e-3, atol=1e-3)
 
 
 def test_untrained_lora_layers_change_nothing(tiny_single: Base) -> None:
