@@ -47,16 +47,6 @@ def test_keys_stay_the_same_from_start_to_start(backend: RunningBackend) -> None
     assert backend.connection.read(backend.connection_file) == first
 
 
-def test_a_second_server_in_the_same_folder_exits_saying_so(backend: RunningBackend) -> None:
-    backend.start()
-    second = motionbooth("serve", "--home", backend.home, "--address", "tcp://127.0.0.1:*")
-    assert second.returncode == 1
-    assert "Another backend is running" in second.stderr
-    assert "Traceback" not in second.stderr
-    with backend.client() as client:
-        client.ping()
-
-
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:{taken}", "nonsense"])
 def test_an_address_that_cannot_be_had_is_one_sentence(tmp_path: Path, address: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:

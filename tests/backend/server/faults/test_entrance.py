@@ -1,0 +1,101 @@
+"""Faults 11 to 15: foreign bytes, foreign versions, foreign keys."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+import zmq
+from motionbooth_protocol import messages
+from motionbooth_protocol.client import new_job_id
+from motionbooth_protocol.codec import encode
+from motionbooth_protocol.errors import NotAuthorized, Unreachable
+from motionbooth_protocol.limits import PROTOCOL_MAJOR
+from msgspec.structs import replace
+from raw_socket import HELLO, PING, answer, error, raw
+from running_backend import Proxy, RunningBackend, small_job
+
+
+def test_fault_11_a_flipped_bit_is_no_message_and_costs_no_job(backend: RunningBackend, proxy: Proxy) -> None:
+    with backend.client(connection=replace(backend.connection, address=proxy.address)) as client:
+        proxy.flip_next = True
+        job = new_job_id()
+        client.submit(job, small_job())
+        assert client.follow(job).state == "done"
+        assert len(client.jobs()) == 1
+    assert proxy.connections == 2
+
+
+def test_fault_12_ten_thousand_frames_are_refused_and_memory_stays_bounded(shared_backend: RunningBackend) -> None:
+    with raw(shared_backend.connection) as socket:
+        answer(socket, *encode(HELLO))
+        before = shared_backend.memory()
+        for _ in range(5):
+            assert error(socket, *[b"x" * 100] * 10_000) == "malformed"
+        assert isinstance(answer(socket, *encode(PING)), messages.Pong)
+        assert shared_backend.memory() - before < 64 << 20
+
+
+def test_fault_12_an_oversize_frame_ends_its_connection_and_nobody_elses(shared_backend: RunningBackend) -> None:
+    with shared_backend.client() as other, raw(shared_backend.connection, RCVTIMEO=1000, RECONNECT_IVL=-1) as socket:
+        answer(socket, *encode(HELLO))
+        before = shared_backend.memory()
+        socket.send(bytes(64 << 20))
+        with pytest.raises(zmq.Again):
+            socket.recv_multipart()
+        other.ping()
+        assert shared_backend.memory() - before < 32 << 20
+
+
+def test_fault_13_another_major_version_is_told_which_side_to_update(shared_backend: RunningBackend) -> None:
+    with raw(shared_backend.connection) as socket:
+        newer = answer(socket, *encode(replace(HELLO, major=PROTOCOL_MAJOR + 1)))
+        older = answer(socket, *encode(replace(HELLO, major=0)))
+        assert isinstance(newer, messages.Error)
+        assert isinstance(older, messages.Error)
+        assert newer.code == older.code == "version_mismatch"
+        assert "update the backend" in newer.message
+        assert "update the add-on" in older.message
+        assert error(socket, *encode(PING)) == "no_session"
+
+
+def test_fault_14_a_key_that_was_not_let_in_is_refused_in_words(shared_backend: RunningBackend) -> None:
+    public, secret = (key.decode() for key in zmq.curve_keypair())
+    stranger = replace(shared_backend.connection, client_public=public, client_secret=secret)
+    with pytest.raises(NotAuthorized, match="refuses this key"):
+        shared_backend.client(connection=stranger).__enter__()
+
+
+def test_fault_14_without_encryption_nobody_gets_in(shared_backend: RunningBackend) -> None:
+    with raw(shared_backend.connection, curve=False, RCVTIMEO=1000) as socket:
+        socket.send_multipart(encode(HELLO))
+        with pytest.raises(zmq.Again):
+            socket.recv_multipart()
+
+
+def test_fault_14_withdrawing_a_key_ends_its_live_session_and_no_other(shared_backend: RunningBackend) -> None:
+    connection = shared_backend.new_key("guest")
+    with shared_backend.client() as owner, shared_backend.client(connection=connection) as guest:
+        job = new_job_id()
+        guest.submit(job, small_job("steps=60 pause=0.1", seed=50))
+        (shared_backend.home / "authorized" / "guest.pub").unlink()
+        with pytest.raises(NotAuthorized, match="withdrawn"):
+            guest.follow(job)
+        with pytest.raises(NotAuthorized):
+            guest.ping()
+        owner.ping()
+
+
+def test_fault_15_when_the_key_check_dies_live_sessions_go_on_and_nobody_new_gets_in(backend: RunningBackend) -> None:
+    backend.start()
+    with backend.client() as inside:
+        assert backend.process is not None
+        backend.process.send_signal(signal.SIGUSR1)
+        inside.ping()
+        with pytest.raises((NotAuthorized, Unreachable)):
+            backend.client(timeout=2.0).__enter__()
+        inside.ping()
+    backend.kill()
+    backend.start()
+    with backend.client() as client:
+        client.ping()
