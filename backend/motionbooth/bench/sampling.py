@@ -8,10 +8,10 @@ biases of the step before.
 
 `step_ratio` and `step_memory_ratio` are ours over diffusers'. `unet_ratio` is ours over a bare call of the UNet,
 without sampler, guidance, or anything of ours. What is left between them: fused attention reads one additive bias in
-each text cross-attention, in the conditional half of the batch only (-inf cannot ride on extra channels of q and k, and
-a kernel without a mask knows no -inf), and the two halves are joined again; the biases are built, once for each grid,
-of which the finest is nearly all; rows are gathered into the holes that the shift leaves. The rest is the loop's own,
-in diffusers' as in ours: doubling the batch, the guidance, the sampler's arithmetic.
+each text cross-attention (-inf cannot ride on extra channels of q and k, and a kernel without a mask knows no -inf; to
+keep the unconditional half mask-free would cost a copy that is dearer); the biases are built, once for each grid, of
+which the finest is nearly all; rows are gathered into the holes that the shift leaves. The rest is the loop's own, in
+diffusers' as in ours: doubling the batch, the guidance, the sampler's arithmetic.
 """
 
 from __future__ import annotations

@@ -146,7 +146,6 @@ class AttentionControl:
     def __init__(self, levels: int) -> None:
         self._levels = levels
         self._controls: tuple[BoxControl | None, ...] = ()
-        self._untouched = 0  # samples at the batch's beginning that have no edit
         self._frames = 0
         self._latent_size: Grid = (0, 0)
         self._grids: dict[int, Grid] = {}
@@ -175,13 +174,12 @@ class AttentionControl:
         if asked == (self._controls, self._latent_size, self._frames):
             return  # the bias built so far serves this step too
         self._controls, self._latent_size, self._frames = asked
-        self._untouched = next((i for i, one in enumerate(self._controls) if one is not None), len(controls))
         self._bias = {}
         self._grids = {height * width: (height, width) for height, width in level_grids(latent_size, self._levels)}
 
     def clear(self) -> None:
         """No edit from now on."""
-        self._controls, self._untouched, self._bias = (), 0, {}
+        self._controls, self._bias = (), {}
 
     def watch(self, positions: Sequence[int], grid: Grid) -> None:
         """Keep the probabilities of these tokens in the layers of this grid, from now on; for the STCA loss."""
@@ -209,30 +207,30 @@ class AttentionControl:
         finally:
             self._watched_tokens, self._watched_cells, self._watched = before
 
-    def bias_for(self, query: Tensor) -> tuple[Tensor | None, int]:
-        """The bias for a query (B*F, heads, cells, d), in its dtype and on its device, and the first row it is for.
+    def bias_for(self, query: Tensor) -> Tensor | None:
+        """The bias for a query (B*F, heads, cells, d), in its dtype and on its device.
 
-        The rows before that one are left alone: with classifier-free guidance, the unconditional half.
+        Of a batch with an edit every row has one, zeros where nothing is asked: to leave the unconditional half out,
+        its result would have to be joined to the other's, and that copy costs more than the kernel's additions.
         """
-        if self._untouched == len(self._controls):
-            return None, 0
+        if not any(self._controls):
+            return None
         rows, cells = query.shape[0], query.shape[2]
         if rows != len(self._controls) * self._frames:
             raise ValueError(
                 f"box control was set for {len(self._controls)} samples of {self._frames} frames, got {rows} rows"
             )
         if cells not in self._bias:
-            self._bias[cells] = batch_bias(self._controls[self._untouched :], self._grids[cells], self._frames, query)
-        return self._bias[cells], self._untouched * self._frames
+            self._bias[cells] = batch_bias(self._controls, self._grids[cells], self._frames, query)
+        return self._bias[cells]
 
     def observe(self, query: Tensor, key: Tensor) -> None:
         """Record A = exp(q k_P - logsumexp(q k)): the watched columns of the softmax without the others."""
         if query.shape[2] != self._watched_cells:
             return
-        bias, first = self.bias_for(query)
+        bias = self.bias_for(query)
         logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5  # (B*F, heads, cells, tokens)
-        if bias is not None:
-            logits = torch.cat([logits[:first], logits[first:] + bias])
+        logits = logits if bias is None else logits + bias
         chosen = logits[..., self._watched_tokens] - logits.logsumexp(dim=-1, keepdim=True)
         self._watched.append(chosen.exp().mean(dim=1))
 
@@ -256,14 +254,5 @@ class BoxAttnProcessor:
             )
         )
         self._control.observe(query, key)
-        out = _attention(query, key, value, *self._control.bias_for(query))
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=self._control.bias_for(query))
         return attn.to_out[1](attn.to_out[0](rearrange(out, "rows heads n d -> rows n (heads d)")))
-
-
-def _attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, first: int) -> Tensor:
-    """Fused attention, with the bias from row `first` on; the rows before need no mask, nor memory for one."""
-    if bias is None or first == 0:
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-    alone = F.scaled_dot_product_attention(query[:first], key[:first], value[:first])
-    edited = F.scaled_dot_product_attention(query[first:], key[first:], value[first:], attn_mask=bias)
-    return torch.cat([alone, edited])
