@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from . import rendering
@@ -250,12 +251,8 @@ class Background:
         order = train.order
         files = [(Path(image), Path(mask) if mask else None) for image, mask in order.pictures]
         if order.render is not None:
-            files = rendering.render(
-                self._renderer,
-                order.render,
-                train.folder,
-                lambda done, of: self._report(train.job, "rendering", done, of),
-            )
+            told = partial(self._report, train.job, "rendering pictures")
+            files = rendering.render(self._renderer, order.render, train.folder, told)
         sent = []
         for number, (image, mask) in enumerate(files):
             self._report(train.job, "sending pictures", number, len(files))

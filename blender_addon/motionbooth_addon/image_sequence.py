@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from . import compat, strips, takes
 from ._protocol.errors import NotFound
 
 
-def write(scene: bpy.types.Scene, index: int) -> Iterator[tuple[int, int]]:
+def write(scene: bpy.types.Scene, index: int) -> Generator[tuple[int, int], None, None]:
     """Write the pictures of a take beside its clip, one for each step of the iterator: (done, of how many).
 
     Then they are placed above the take, which is muted. Closed before that, it leaves the timeline as it was.

@@ -62,6 +62,7 @@ class Session:
         self._source: tuple[Any, ...] | None = None
         self._watched_at = float("-inf")
         self._due: deque[str] = deque()  # jobs whose result has still to be given to their shot
+        self._awaited: set[str] = set()  # jobs whose clip is being fetched
         self._notice_until = 0.0
 
     # The connection
@@ -120,6 +121,7 @@ class Session:
         if self.background is not None:
             self.background.stop(seconds=0)  # the main thread does not wait for it
             self.background = None
+            self._awaited.clear()
 
     # What operators ask for
 
@@ -204,6 +206,7 @@ class Session:
         match news:
             case Linked():
                 self.screen.show_backend(news)
+                self._collect()
             case Lost(reason):
                 self.screen.show_link("LOST", reason)
             case Changed(job) if (record := self.ledger.records.get(job)) is not None:
@@ -232,23 +235,37 @@ class Session:
 
     def _finish(self, record: Record) -> None:
         """A job is done: get what it made to the shot, if its .blend is open; else that waits until it is."""
-        if record.placed or takes.scene_of(record) is None:
+        if record.placed or takes.scene_of(record) is None or not self._has_result(record):
             return
         self.place(record.id)
         samples = record.result("samples")
         if samples is not None and self.background is not None:
             self.background.order(Fetch(record.id, samples, self.folder / "training" / record.id / "samples.png"))
 
+    def _has_result(self, record: Record) -> bool:
+        """Whether it is on this machine, or can be fetched now."""
+        return record.kind == "train" or Path(record.clip or "-").is_file() or record.backend == self.backend
+
+    def _collect(self) -> None:
+        """Finish what was done while its .blend was not open, or its backend not there."""
+        for record in self.ledger.records.values():
+            if record.state == "done":
+                self._finish(record)
+
     def _fetch_clip(self, record: Record) -> None:
         clip = record.result("clip")
         if clip is None or self.background is None or record.backend != self.backend:
             self.tell(f'The clip of "{record.title}" is on a backend that is not connected.', is_error=True)
             return
+        if record.id in self._awaited:
+            return
+        self._awaited.add(record.id)
         name = f"{bpy.path.clean_name(record.title)}_{record.id[:8]}.mp4"
         self.background.order(Fetch(record.id, clip, clip_folder(preferences().clip_folder) / name))
 
     def _fetched(self, record: Record, role: str, path: Path) -> None:
         if role == "clip":
+            self._awaited.discard(record.id)
             record.clip = str(path)
             self.ledger.put(record)
             self._due.append(record.id)
@@ -257,6 +274,7 @@ class Session:
         self.screen.show_job(record)
 
     def _refused(self, news: Refused) -> None:
+        self._awaited.discard(news.order.job)
         record = self.ledger.records.get(news.order.job)
         if record is not None and isinstance(news.order, Film | Train):
             record.state, record.error = "failed", news.reason
@@ -287,9 +305,7 @@ class Session:
         """Another .blend: its jobs are shown, and what ended meanwhile is given to it."""
         self._due.clear()
         self.screen.show_all()
-        for record in self.ledger.records.values():
-            if record.state == "done":
-                self._finish(record)
+        self._collect()
 
     def saved(self) -> None:
         """A job remembers where its shot lies now."""

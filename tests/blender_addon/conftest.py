@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+DRAWING_SERVER = Path(__file__).with_name("drawing_server.py")
 NO_BPY = "needs the bpy module, which exists for Python 3.11 and 3.13"
 
 
@@ -66,3 +72,67 @@ def add_cube(registered: Any) -> Callable[..., Any]:
         return cube
 
     return add
+
+
+@pytest.fixture
+def at_work(scene: Any, tmp_path: Path) -> Iterator[Any]:
+    """The extension's session with a folder of the test's own, and its preferences; the saved scene is open."""
+    import bpy
+    from motionbooth_addon import session
+
+    entry = bpy.context.preferences.addons.new()
+    entry.module = "motionbooth_addon"
+    session._session = session.Session(tmp_path / "user")
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))
+    yield session._session
+    session._session.local.stop()
+    session._session.close()
+    session._session.screen.clear()
+    session._session = None
+
+
+@pytest.fixture
+def pump(at_work: Any) -> Callable[..., None]:
+    """Let the session's timer go on until something is true."""
+
+    def pump(until: Callable[[], object], seconds: float = 40) -> None:
+        deadline = time.monotonic() + seconds
+        while not until():
+            assert time.monotonic() < deadline, "it does not happen"
+            time.sleep(min(0.02, at_work.tick()))
+
+    return pump
+
+
+@pytest.fixture(scope="session")
+def drawing_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Of a running backend whose model only draws."""
+    home = tmp_path_factory.mktemp("drawing") / "home"
+    with running(DRAWING_SERVER, home):
+        yield home
+
+
+@contextmanager
+def running(server: Path, home: Path) -> Iterator[None]:
+    process = subprocess.Popen([sys.executable, str(server), str(home)], stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 30
+        while not (home / "connection.json").exists():
+            assert process.poll() is None, "the server ended"
+            assert time.monotonic() < deadline, "the server does not come up"
+            time.sleep(0.05)
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture
+def linked(at_work: Any, drawing_home: Path, pump: Callable[..., None]) -> Any:
+    """The session, connected to the backend that draws."""
+    from motionbooth_addon.preferences import preferences
+    from motionbooth_addon.window_state import state
+
+    preferences().connection_file = str(drawing_home / "connection.json")
+    pump(lambda: state().link == "LINKED")
+    return at_work

@@ -5,7 +5,7 @@
 import colorsys
 
 import bpy
-from bpy.props import StringProperty
+from bpy.props import IntProperty, StringProperty
 from mathutils import Vector
 
 from .._protocol.errors import InvalidInput
@@ -193,10 +193,24 @@ class MOTIONBOOTH_OT_use_trained(SentenceForErrors, bpy.types.Operator):
         shot.model = trained.model
 
 
+class MOTIONBOOTH_OT_go_to_frame(bpy.types.Operator):
+    """Go to the frame where this happens"""
+
+    bl_idname = "motionbooth.go_to_frame"
+    bl_label = "Go to Frame"
+
+    frame: IntProperty(name="Frame", options={"HIDDEN"})
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        context.scene.frame_set(self.frame)
+        return {"FINISHED"}
+
+
 CLASSES = (
     MOTIONBOOTH_OT_add_subject_box,
     MOTIONBOOTH_OT_use_selected_object,
     MOTIONBOOTH_OT_remove_subject,
     MOTIONBOOTH_OT_add_to_prompt,
     MOTIONBOOTH_OT_use_trained,
+    MOTIONBOOTH_OT_go_to_frame,
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 import bpy
 
-from .. import pictures
+from .. import pictures, readings
 from ..preferences import preferences
 from ..window_state import state
 from .base import InView
@@ -151,6 +151,25 @@ class MOTIONBOOTH_PT_trained(InView, bpy.types.Panel):
             line.operator("motionbooth.use_trained", text="Use").weights = row.weights
 
 
+class MOTIONBOOTH_PT_warnings(InView, bpy.types.Panel):
+    bl_label = "Warnings"
+    bl_parent_id = "MOTIONBOOTH_PT_camera"
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        known = readings.latest(context.scene)
+        return bool(context.scene.motionbooth.subjects and (known.concerns or known.trouble))
+
+    def draw(self, context: bpy.types.Context) -> None:
+        known = readings.latest(context.scene)
+        if known.trouble:
+            sentence(self.layout, known.trouble, context.region, "ERROR")
+        for concern in known.concerns:
+            box = self.layout.box()
+            sentence(box, concern.sentence, context.region, "ERROR")
+            box.operator("motionbooth.go_to_frame", text=f"Frame {concern.first}").frame = concern.first
+
+
 class MOTIONBOOTH_PT_film(InView, bpy.types.Panel):
     bl_label = "Film"
     bl_idname = "MOTIONBOOTH_PT_film"
@@ -218,6 +237,7 @@ CLASSES = (
     MOTIONBOOTH_PT_subjects,
     MOTIONBOOTH_PT_trained,
     MOTIONBOOTH_PT_camera,
+    MOTIONBOOTH_PT_warnings,
     MOTIONBOOTH_PT_film,
     MOTIONBOOTH_PT_film_more,
 )
