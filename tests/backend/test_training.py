@@ -1,0 +1,150 @@
+"""Learning here and now: the files that are made, going on after a break, and the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import platformdirs
+import pytest
+import torch
+from motionbooth.cli import app
+from motionbooth.models.sources import Source
+from motionbooth.subject.course import Material
+from motionbooth.subject.folder import read_folder
+from motionbooth.subject.weights import read_card
+from motionbooth.training import train_here
+from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.jobs import SubjectSpec, TrainSpec
+from PIL import Image, ImageDraw
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+
+class PowerCut(Exception):
+    pass
+
+
+class Log:
+    def __init__(self, cut_at: int | None = None) -> None:
+        self.notes: list[tuple[str, int, str]] = []
+        self._cut_at = cut_at
+
+    def progress(self, stage: str, step: int, steps: int, note: str = "") -> None:
+        self.notes.append((stage, step, note))
+        if stage == "learning" and step == self._cut_at:
+            raise PowerCut
+
+    @property
+    def learned(self) -> list[int]:
+        return [step for stage, step, _ in self.notes if stage == "learning" and step]
+
+
+@pytest.fixture(autouse=True)
+def often_written_model(tiny_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny base, with a checkpoint and a sample after every step."""
+    folder = tmp_path / "models" / "tiny"
+    folder.mkdir(parents=True)
+    for part in tiny_source.folder.iterdir():
+        (folder / part.name).symlink_to(part)
+    settings = msgspec.json.decode((folder / "motionbooth.json").read_bytes())
+    settings["lora"] |= {"steps": 3, "checkpoint_every": 1, "validate_every": 2, "validation_steps": 1}
+    (folder / "motionbooth.json").unlink()
+    (folder / "motionbooth.json").write_bytes(msgspec.json.encode(settings))
+    monkeypatch.setenv("MOTIONBOOTH_MODELS", str(tmp_path / "models"))
+    monkeypatch.delenv("MOTIONBOOTH_SAM", raising=False)
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / "cache" / name)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(2):
+        picture = Image.new("RGBA", (100, 80))
+        ImageDraw.Draw(picture).ellipse((20 + number, 10, 70, 60), fill=(220, 40, 40, 255))
+        picture.save(folder / f"{number}.png")
+    return folder
+
+
+def order(pictures: Path, **changes: object) -> tuple[TrainSpec, dict[str, Path]]:
+    found, files = read_folder(pictures, None)
+    spec = TrainSpec(SubjectSpec("Red", "sks", "dog", found), model="tiny", learning_rate=1e-2)
+    return msgspec.structs.replace(spec, **changes), files
+
+
+def test_the_subject_and_what_shows_how_it_went_are_there(pictures: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="needs pip install 'motionbooth[tensorboard]'")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    spec, files = order(pictures)
+    learned = train_here(spec, files, Material(), tmp_path / "red.safetensors", Log(), board=True)
+    card = read_card(learned.subject)
+    assert (card.name, card.recipe, card.pictures) == ("Red", "motionbooth", [p.image for p in spec.subject.pictures])
+    made = {path.name for path in learned.folder.iterdir()}
+    assert made == {"masks.png", "losses.png", "samples.png", "samples", "tensorboard", "order.txt"}
+    assert sorted(path.name for path in (learned.folder / "samples").iterdir()) == ["000002.png", "000003.png"]
+    events = EventAccumulator(str(learned.folder / "tensorboard")).Reload()
+    assert {"loss/total", "loss/region", "loss/attention", "loss/preservation"} == set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("loss/total")] == [1, 2, 3]
+
+
+def test_a_run_that_was_broken_off_goes_on_to_the_same_weights(pictures: Path, tmp_path: Path) -> None:
+    spec, files = order(pictures)
+    train_here(spec, files, Material(), tmp_path / "whole.safetensors", Log())
+    with pytest.raises(PowerCut):
+        train_here(spec, files, Material(), tmp_path / "red.safetensors", Log(cut_at=2))
+    log = Log()
+    train_here(spec, files, Material(), tmp_path / "red.safetensors", log)
+    assert log.learned == [3]
+    whole, resumed = (load_file(tmp_path / f"{name}.safetensors") for name in ("whole", "red"))
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+
+
+def test_what_is_learned_already_is_left_and_another_order_begins_anew(pictures: Path, tmp_path: Path) -> None:
+    spec, files = order(pictures)
+    out = tmp_path / "red.safetensors"
+    train_here(spec, files, Material(), out, Log())
+    log = Log()
+    assert train_here(spec, files, Material(), out, log).was_there
+    assert log.notes == []
+    changed, files = order(pictures, recipe="no-preservation", steps=1)
+    log = Log()
+    assert not train_here(changed, files, Material(), out, log).was_there
+    assert log.learned == [1]
+    assert any("no ordinary clips" in note for stage, _, note in log.notes if stage == "learning")
+    assert read_card(out).recipe == "no-preservation"
+
+
+def test_the_file_has_its_suffix(pictures: Path, tmp_path: Path) -> None:
+    spec, files = order(pictures)
+    with pytest.raises(InvalidInput, match=r"ends in \.safetensors"):
+        train_here(spec, files, Material(), tmp_path / "red.pt", Log())
+
+
+def test_the_command_learns_and_says_where_to_look(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out" / "red.safetensors"
+    words = ["train", str(pictures), "--class", "dog", "--out", str(out), "--model", "tiny", "--steps", "1"]
+    result = CliRunner().invoke(app, [*words, "--recipe", "no-preservation"])
+    assert result.exit_code == 0
+    assert "Note: no ordinary clips" in result.output.replace("\n", " ")
+    assert f"{out} is learned" in result.output.replace("\n", "")
+    assert read_card(out).token == "sks"
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--recipe", "magic"], "Choose one of: motionbooth"),
+        (["--sam", "nowhere.pth"], "no checkpoint of Segment Anything at nowhere.pth"),
+        (["--method", "half"], "This cannot be learned"),
+        (["--clips", "nowhere"], "no folder of clips at nowhere"),
+    ],
+)
+def test_wrong_words_are_answered_by_a_sentence(
+    pictures: Path, tmp_path: Path, words: list[str], complaint: str
+) -> None:
+    command = ["train", str(pictures), "--class", "dog", "--out", str(tmp_path / "r.safetensors"), "--model", "tiny"]
+    result = CliRunner().invoke(app, [*command, *words])
+    assert result.exit_code == 2
+    assert complaint in result.output
