@@ -9,12 +9,12 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from motionbooth_protocol.errors import Conflict, InvalidInput, OutOfSpace
+from motionbooth_protocol.errors import Conflict, InvalidInput, MotionBoothError, OutOfSpace
 from motionbooth_protocol.jobs import GenerateSpec, JobSpec, TrainSpec
 
 SCHEMA_VERSION = 2
@@ -95,6 +95,8 @@ class Database:
             raise
 
     def close(self) -> None:
+        with suppress(MotionBoothError, sqlite3.Error):  # the clock alone is no reason to fail at the end
+            self.keep_clock()
         self._connection.close()
 
     def served(self) -> float:

@@ -78,3 +78,38 @@ def test_a_name_reaches_no_other_folder(tmp_path: Path, name: str) -> None:
     )
     assert result.exit_code == 2
     assert not list(tmp_path.rglob("*.pub"))
+
+
+def test_a_key_made_on_the_clients_machine_enters_once_its_public_half_is_authorized(
+    shared_backend: RunningBackend, tmp_path: Path
+) -> None:
+    home, out = str(shared_backend.home), tmp_path / "carol" / "connection.json"
+    listed = CliRunner().invoke(app, ["keys", "list", "--home", home]).output
+    server = shared_backend.connection.server_public
+    assert server in listed
+    new = ["keys", "new", "carol", "--address", shared_backend.connection.address, "--server", server]
+    assert CliRunner().invoke(app, [*new, "--out", str(out)]).exit_code == 0
+    connection = Connection.read(out)
+    with pytest.raises(NotAuthorized):
+        shared_backend.client(connection=connection).__enter__()
+    public_file = out.with_name("carol.pub")
+    assert connection.client_secret not in public_file.read_text()
+    authorize = ["keys", "authorize", str(public_file), "--role", "admin", "--home", home]
+    assert CliRunner().invoke(app, authorize).exit_code == 0
+    with shared_backend.client(connection=connection) as carol:
+        assert (carol.connect().name, carol.connect().role) == ("carol", "admin")
+    listed = CliRunner().invoke(app, ["keys", "list", "--home", home]).output
+    assert "carol" in listed
+    assert connection.client_public in listed
+    again = CliRunner().invoke(app, [*authorize, "--name", "other"])
+    assert "may enter already, as carol" in again.output
+
+
+def test_what_is_no_public_key_or_no_role_is_told_in_words(tmp_path: Path) -> None:
+    (tmp_path / "eve.pub").write_text("nothing of the kind")
+    good = tmp_path / "good.pub"
+    good.write_bytes(zmq.curve_keypair()[0])
+    for arguments in ([str(tmp_path / "eve.pub")], [str(tmp_path / "none.pub")], [str(good), "--role", "king"]):
+        result = CliRunner().invoke(app, ["keys", "authorize", *arguments, "--home", str(tmp_path / "home")])
+        assert result.exit_code == 2, result.output
+        assert "Traceback" not in result.output

@@ -1,0 +1,199 @@
+"""What one key may see and use: roles, quotas, counts and rates; what its owner takes away, and what age does."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from motionbooth_protocol.client import Client, new_job_id
+from motionbooth_protocol.codec import decode_reply, encode
+from motionbooth_protocol.errors import Canceled, Conflict, NotAuthorized, NotFound, OverLimit
+from motionbooth_protocol.jobs import Job, Picture, SubjectSpec, TrainSpec
+from motionbooth_protocol.messages import Error, Ping, Pong
+from motionbooth_protocol.motion import Box, SubjectTrack
+from msgspec.structs import replace
+from raw_socket import HELLO, answer, raw
+from running_backend import SHOT, RunningBackend, small_job, wait_until
+
+
+def done(client: Client, prompt: str, seed: int = 0) -> Job:
+    job = new_job_id()
+    client.submit(job, small_job(prompt, seed))
+    return client.follow(job)
+
+
+def files(backend: RunningBackend) -> set[str]:
+    return {path.name for path in (backend.home / "blobs").rglob("*") if path.is_file()}
+
+
+def test_the_greeting_tells_name_role_and_limits(backend: RunningBackend) -> None:
+    backend.start(QUOTA_BYTES="5000000")
+    with backend.client() as owner, backend.client(connection=backend.new_key("guest")) as guest:
+        assert (owner.connect().name, owner.connect().role) == ("local", "admin")
+        assert (guest.connect().name, guest.connect().role) == ("guest", "user")
+        assert guest.connect().limits.quota_bytes == 5_000_000
+
+
+def test_an_admin_sees_and_cancels_everybodys_jobs_and_a_user_does_not(shared_backend: RunningBackend) -> None:
+    with (
+        shared_backend.client() as admin,
+        shared_backend.client(connection=shared_backend.new_key("guest")) as guest,
+    ):
+        job = new_job_id()
+        guest.submit(job, small_job("steps=1000 pause=0.05"))
+        listed = {found.id: found for found in admin.jobs(everybody=True)}
+        assert (listed[job].owner, listed[job].name, listed[job].model) == ("guest", "shot", "small")
+        wait_until(lambda: admin.get(job).state == "running")
+        assert admin.spec(job).spec == small_job("steps=1000 pause=0.05")
+        assert job in {worker.job for worker in admin.status().workers}
+        admin.cancel(job)
+        with pytest.raises(Canceled):
+            guest.follow(job)
+        with pytest.raises(NotAuthorized, match="for admins"):
+            guest.jobs(everybody=True)
+
+
+def test_a_user_is_not_told_what_others_run(shared_backend: RunningBackend) -> None:
+    with (
+        shared_backend.client() as owner,
+        shared_backend.client(connection=shared_backend.new_key("curious")) as curious,
+    ):
+        job = new_job_id()
+        owner.submit(job, small_job("steps=1000 pause=0.05 curious"))
+        wait_until(lambda: owner.get(job).state == "running")
+        status = curious.status()
+        assert (status.running, [worker.job for worker in status.workers]) == (1, [None])
+        assert [worker.owner for worker in status.workers] == [""]
+        assert status.sessions >= 2
+        assert status.disk_free > 0
+        owner.cancel(job)
+
+
+def test_a_failed_job_is_tried_again_by_its_spec_under_a_new_id(shared_backend: RunningBackend) -> None:
+    with shared_backend.client() as client:
+        first, second = new_job_id(), new_job_id()
+        client.submit(first, small_job("steps=1 again"), priority=3)
+        told = client.spec(first)
+        client.submit(second, told.spec, told.priority)
+        assert client.follow(second).priority == 3
+
+
+def test_a_forgotten_job_is_gone_with_its_files_but_not_those_that_another_needs(backend: RunningBackend) -> None:
+    backend.start()
+    with backend.client() as client:
+        first, same, other = (done(client, "steps=1", seed) for seed in (1, 1, 2))
+        client.forget(first.id)
+        assert files(backend) == {same.result("clip").sha256, other.result("clip").sha256}
+        client.forget(same.id)
+        client.forget(same.id)
+        assert files(backend) == {other.result("clip").sha256}
+        with pytest.raises(NotFound):
+            client.get(same.id)
+        running = new_job_id()
+        client.submit(running, small_job("steps=1000 pause=0.05"))
+        with pytest.raises(Conflict, match="cancel it"):
+            client.forget(running)
+
+
+def test_a_subject_that_a_waiting_job_of_another_key_needs_is_not_removed(
+    backend: RunningBackend, tmp_path: Path
+) -> None:
+    backend.start()
+    (tmp_path / "picture").write_bytes(b"pixels")
+    with backend.client() as ann, backend.client(connection=backend.new_key("bob")) as bob:
+        picture = Picture(ann.upload(tmp_path / "picture"))
+        train = new_job_id()
+        ann.submit(train, TrainSpec(subject=SubjectSpec("Toy", "sks", "toy", [picture]), model="small"))
+        weights = ann.follow(train).result("subject").sha256
+        track = SubjectTrack(name="toy", class_word="toy", token="sks", boxes=[Box(0, 0, 1, 1)] * 8, weights=weights)
+        waiting = new_job_id()
+        spec = replace(small_job("steps=1000 pause=0.05 a sks toy"), shot=replace(SHOT, subjects=[track]))
+        bob.submit(waiting, spec)
+        ann.forget(train)
+        assert weights in files(backend)
+        assert ann.subjects() == []
+        bob.cancel(waiting)
+        wait_until(lambda: bob.get(waiting).state == "canceled")
+        bob.forget(waiting)
+        assert weights not in files(backend)
+
+
+def test_a_full_quota_takes_fetched_takes_first_and_then_refuses_in_words(
+    backend: RunningBackend, tmp_path: Path
+) -> None:
+    backend.start(QUOTA_BYTES="1000000")
+    (tmp_path / "file").write_bytes(os.urandom(300_000))
+    with backend.client() as client:
+        fetched, unfetched = (done(client, "steps=1 size=400000", seed) for seed in (1, 2))
+        client.fetch(fetched.result("clip"), tmp_path / "clip.mp4")
+        client.upload(tmp_path / "file")
+        with pytest.raises(NotFound):
+            client.get(fetched.id)
+        assert client.get(unfetched.id).state == "done"
+        (tmp_path / "file").write_bytes(os.urandom(700_000))
+        with pytest.raises(OverLimit, match=r"0\.00 GB that each key has"):
+            client.upload(tmp_path / "file")
+        assert unfetched.result("clip").sha256 in files(backend)
+
+
+def test_only_so_many_jobs_may_wait(backend: RunningBackend) -> None:
+    backend.start(WAITING_JOBS="3")
+    with backend.client() as client:
+        jobs = [new_job_id() for _ in range(3)]
+        for seed, job in enumerate(jobs):
+            client.submit(job, small_job("steps=1000 pause=0.05", seed))
+        with pytest.raises(OverLimit, match="3 jobs waiting"):
+            client.submit(new_job_id(), small_job())
+        client.submit(jobs[0], small_job("steps=1000 pause=0.05", 0))
+        client.cancel(jobs[2])
+        client.submit(new_job_id(), small_job())
+
+
+def test_a_flood_of_requests_is_told_to_wait_and_a_patient_client_is_answered(backend: RunningBackend) -> None:
+    backend.start(REQUESTS_PER_SECOND="20")
+    with raw(backend.connection) as socket:
+        answer(socket, *encode(HELLO))
+        for number in range(60):
+            socket.send_multipart(encode(Ping(id=number)))
+        replies = [decode_reply(socket.recv_multipart())[0] for _ in range(60)]
+        codes = [reply.code for reply in replies if isinstance(reply, Error)]
+        assert set(codes) == {"busy"}
+        assert sum(isinstance(reply, Pong) for reply in replies) >= 40
+    with backend.client() as client:
+        for _ in range(10):
+            client.ping()
+
+
+def test_a_model_that_changed_is_filmed_with_anew(backend: RunningBackend, tmp_path: Path) -> None:
+    model = tmp_path / "weights"
+    model.touch()
+    backend.start(MODEL_FILE=str(model))
+    with backend.client() as client:
+        done(client, "steps=1")
+        assert client.submit(new_job_id(), small_job()).cached
+        os.utime(model, (1, 1))
+        wait_until(lambda: not client.submit(new_job_id(), small_job()).cached, 5)
+
+
+def test_old_jobs_go_and_what_is_needed_stays(backend: RunningBackend, tmp_path: Path) -> None:
+    backend.start(KEEP_DAYS="0.00001")  # most of a second
+    (tmp_path / "picture").write_bytes(b"pixels")
+    with backend.client() as client:
+        picture = Picture(client.upload(tmp_path / "picture"))
+        train = new_job_id()
+        client.submit(train, TrainSpec(subject=SubjectSpec("Toy", "sks", "toy", [picture]), model="small"))
+        client.follow(train)
+        done(client, "steps=1")
+        waiting = new_job_id()
+        client.submit(waiting, small_job("steps=1000 pause=0.05", 1))
+        wait_until(lambda: client.get(waiting).state == "running")
+        time.sleep(1.0)
+    backend.stop()
+    backend.start(KEEP_DAYS="0.00001")
+    with backend.client() as client:
+        wait_until(lambda: len(client.jobs()) == 2, 5)
+        assert {job.id for job in client.jobs()} == {train, waiting}
+        assert [subject.name for subject in client.subjects()] == ["Toy"]
+        assert client.subjects()[0].weights in files(backend)
