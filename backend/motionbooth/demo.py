@@ -43,8 +43,8 @@ class DemoReport(msgspec.Struct, frozen=True):
 def run_demo(scene: Path, out: Path, options: list[str], console: Console) -> DemoReport:
     """The main job into `out`; the backend's store lies in `out`/backend, so that a second run finds the subject.
 
-    `options` go to the extension's headless job (motionbooth_addon.batch). Raises MotionBoothError; whatever ends it,
-    Ctrl+C and SIGTERM too, no process is left behind.
+    `options` go to the extension's headless job (motionbooth_addon.film_file). Raises MotionBoothError; whatever ends
+    it, Ctrl+C and SIGTERM too, no process is left behind.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     _make_folder(out)
@@ -195,7 +195,7 @@ def film(
 
     Raises the extension's own error with its sentence for a person.
     """
-    command = [sys.executable, "-m", "motionbooth_addon.batch", str(scene), "--connection", str(connection_file)]
+    command = [sys.executable, "-m", "motionbooth_addon.film_file", str(scene), "--connection", str(connection_file)]
     log = out / "blender.log"
     with (
         log.open("wb") as errors_output,

@@ -1,109 +1,282 @@
-"""The main job without a window: a saved .blend in; clips, and a copy of it with the clips on its timeline, out.
+"""Every shot of many .blend files, each file in a Blender process of its own. Free of bpy.
 
-    python -m motionbooth_addon.batch SCENE.blend --connection FILE --out DIR
-        [--seed N] [--training-steps N] [--sampling-steps N] [--dry-run]
+    blender --command motionbooth batch FILE.blend ... [options]      in Blender
+    python -m motionbooth_addon.batch FILE.blend ... [options]        with the bpy module
 
-Every scene of the .blend that has MotionBooth subjects is one shot. In DIR appear
+What a file gets lies in OUT/NAME, see film_file.py, and two files besides: result.json, by which a second call knows
+that it is done and keeps it, and blender.log. A file that is broken, or ends its Blender, does not stop the others.
 
-    shot.blend                      the copy, with a strip on each shot's range
-    clip.mp4, shot.json             the clip, and what was sent for it (`filming.Sent`)
-    training_pictures/SUBJECT/      what the subject was learned from
-
-and, where there are several shots, the last three in a folder for each, named like its scene.
-
-On standard output there are JSON objects, one a line, and nothing else (Blender's own chatter goes to standard error):
-
-    {"stage": "learning", "step": 12, "steps": 120, "seconds_left": 80.5, "note": "Imp"}
-        as it goes; steps is 0 where a stage is not counted, seconds_left null where nobody knows, note may be empty
-    {"done": {"blend": PATH, "shots": [{"scene": NAME, "clip": PATH, "shot": PATH, "pictures": {SUBJECT: [PATH, ...]},
-              "job": ID, "warnings": [SENTENCE, ...]}, ...]}}
-        last, with exit status 0
-    {"error": {"code": "invalid_input", "message": SENTENCE}}
-        last, with exit status 2 where the input must be changed, else 1
-
-`--dry-run` reads and checks everything and writes shot.json, and sends nothing; blend, clip and job are null then.
-Ctrl+C cancels the job under way (exit status 130).
+On standard output: a line as each file goes from stage to stage, and a table at the end. Exit status: 0 if every shot
+of every file is done, 1 if not, 130 after Ctrl+C, which cancels the jobs under way.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import hashlib
 import json
 import os
+import signal
+import subprocess
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-import bpy
-
-from . import register
-from ._protocol.errors import InvalidInput, MotionBoothError, OutOfSpace, is_disk_full
-from .filming import Options, film
+PASSED_ON = ("seed", "training_steps", "sampling_steps")  # options with a number, to film_file
+DEFAULT_OUT = Path("motionbooth_batch")
+STOP_SECONDS = 15.0  # patience with a Blender that was asked to end
 
 
-def main(arguments: list[str]) -> int:
-    wanted = _parser().parse_args(arguments)
-    lines = _take_standard_output()
-    options = Options(wanted.seed, wanted.training_steps, wanted.sampling_steps, wanted.dry_run)
+@dataclass
+class Outcome:
+    """What became of a file. `shots`: as film_file reports them. `error`: a sentence, empty where all went well."""
 
-    def tell(message: dict[str, Any]) -> None:
-        print(json.dumps(message), file=lines, flush=True)
+    blend: Path
+    shots: list[dict[str, Any]] = field(default_factory=list)
+    copy: str | None = None
+    error: str = ""
+    seconds: float = 0.0
+    kept: bool = False  # it was done before
 
-    told: MotionBoothError
-    register()
-    bpy.context.preferences.filepaths.save_version = 0  # no shot.blend1 beside shot.blend
+
+def main(arguments: list[str], film_file: Sequence[str], connection: Path | None = None) -> int:
+    """`film_file`: the command that films one file. `connection`: used where none is given."""
+    wanted = parser(connection).parse_args(arguments)
+    batch = Batch(wanted, film_file)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        tell({"done": film(wanted.scene, wanted.connection, wanted.out, options, tell)})
-        return 0
+        outcomes = batch.run()
     except KeyboardInterrupt:
+        print("Interrupted; call it again to go on.", flush=True)
         return 130
-    except MotionBoothError as error:
-        told = error
-    except OSError as error:
-        told = _about_files(error, wanted.out)
-    tell({"error": {"code": told.code, "message": str(told)}})
-    return 2 if isinstance(told, InvalidInput) else 1
+    print(table(outcomes), flush=True)
+    return 1 if any(outcome.error for outcome in outcomes) else 0
 
 
-def _about_files(error: OSError, out: Path) -> MotionBoothError:
-    """A file that could not be written or read, for a person."""
-    where = error.filename or out
-    if is_disk_full(error):
-        return OutOfSpace(f"The disk of {where} is full; free some space there and film again.")
-    return InvalidInput(f"{where} cannot be used ({error.strerror}); check its permissions or choose another --out.")
+def parser(connection: Path | None) -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="motionbooth batch", description="Film every shot of every .blend file.")
+    made.add_argument("blends", type=Path, nargs="+", metavar="FILE.blend")
+    made.add_argument("--connection", type=Path, default=connection, help="the backend's connection file")
+    made.add_argument("--out", type=Path, default=DEFAULT_OUT, help=f"folder for what is made ({DEFAULT_OUT})")
+    made.add_argument(
+        "--in-place", action="store_true", help="put the strips into the files themselves, not into copies"
+    )
+    made.add_argument("--jobs", type=int, default=2, metavar="N", help="files under way at a time (2)")
+    made.add_argument("--dry-run", action="store_true", help="read and check everything; send nothing")
+    made.add_argument("--again", action="store_true", help="film files again that are done")
+    for name in PASSED_ON:
+        made.add_argument(
+            f"--{name.replace('_', '-')}", type=int, metavar="N", help="instead of the scene's or model's"
+        )
+    return made
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="motionbooth_addon.batch", description="Film the shots of a saved .blend.")
-    parser.add_argument("scene", type=Path, metavar="SCENE.blend")
-    parser.add_argument("--connection", type=Path, help="connection file of the backend; not needed for --dry-run")
-    parser.add_argument("--out", type=Path, required=True, help="folder for what is made")
-    parser.add_argument("--seed", type=_at_least(0), help="instead of the scene's")
-    parser.add_argument("--training-steps", type=_at_least(1), help="instead of the model's own number")
-    parser.add_argument("--sampling-steps", type=_at_least(1), help="instead of the model's own number")
-    parser.add_argument("--dry-run", action="store_true", help="read, check and write shot.json; send nothing")
-    return parser
+class Batch:
+    """The files of one call. `film_file`: the command that films one."""
+
+    def __init__(self, wanted: argparse.Namespace, film_file: Sequence[str]) -> None:
+        self._wanted = wanted
+        self._film_file = list(film_file)
+        self._running: set[subprocess.Popen[str]] = set()
+        self._stopped = threading.Event()
+        self._printing = threading.Lock()
+
+    def run(self) -> list[Outcome]:
+        """Film them all; in the order in which they were given. Ctrl+C ends what runs, in order, and is raised."""
+        folders = _folders(self._wanted.blends, self._wanted.out.absolute())
+        pool = ThreadPoolExecutor(max_workers=max(1, self._wanted.jobs))
+        try:
+            futures = [pool.submit(self._film, *pair) for pair in zip(self._wanted.blends, folders, strict=True)]
+            return [future.result() for future in futures]
+        finally:
+            self._stop()
+            pool.shutdown(cancel_futures=True)
+
+    def _film(self, blend: Path, folder: Path) -> Outcome:
+        began = time.monotonic()
+        outcome = Outcome(blend)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            known = self._done_before(blend, folder)
+            if known is not None:
+                self._say(blend, "done before")
+                outcome.kept, done = True, known
+            else:
+                done = self._film_now(blend, folder)
+                if not self._wanted.dry_run:
+                    self._remember(blend, folder, done)
+            outcome.shots, outcome.copy = done["shots"], done["blend"]
+        except _Failed as failed:
+            outcome.error = str(failed)
+        except OSError as error:
+            outcome.error = f"{error.filename or folder} cannot be used ({error.strerror}); choose another --out."
+        if outcome.error and not self._stopped.is_set():
+            self._say(blend, outcome.error)
+        outcome.seconds = time.monotonic() - began
+        return outcome
+
+    def _film_now(self, blend: Path, folder: Path) -> dict[str, Any]:
+        """In a Blender of its own; what it reports as done. Raises _Failed."""
+        log = folder / "blender.log"
+        with (
+            log.open("w") as errors,
+            self._process([*self._film_file, *self._options(blend, folder)], errors) as blender,
+        ):
+            assert blender.stdout is not None
+            stage = ""
+            for line in blender.stdout:
+                message = _message(line)
+                if "done" in message:
+                    return message["done"]
+                if "error" in message:
+                    raise _Failed(message["error"]["message"])
+                if message and message["stage"] != stage:
+                    stage = message["stage"]
+                    self._say(blend, stage)
+            status = blender.wait()
+        if self._stopped.is_set():
+            raise _Failed("interrupted")
+        raise _Failed(f"Blender ended before it was done (exit status {status}); its log is {log}")
+
+    def _options(self, blend: Path, folder: Path) -> list[str]:
+        options = [str(blend.absolute()), "--out", str(folder)]
+        if self._wanted.connection is not None:
+            options += ["--connection", str(self._wanted.connection.absolute())]
+        for name in PASSED_ON:
+            if (value := getattr(self._wanted, name)) is not None:
+                options += [f"--{name.replace('_', '-')}", str(value)]
+        return options + [
+            f"--{name}" for name in ("dry-run", "in-place") if getattr(self._wanted, name.replace("-", "_"))
+        ]
+
+    @contextlib.contextmanager
+    def _process(self, command: list[str], errors: Any) -> Any:
+        """A process that is gone afterwards. In a session of its own: Ctrl+C reaches us alone, and we pass it on."""
+        if self._stopped.is_set():
+            raise _Failed("interrupted")
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            stdin=subprocess.DEVNULL,
+            encoding="utf-8",
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        self._running.add(process)
+        try:
+            yield process
+        finally:
+            _end(process)
+            self._running.discard(process)
+            process.stdout.close()
+
+    def _stop(self) -> None:
+        """Ask every process to end, and see that it does."""
+        self._stopped.set()
+        running = list(self._running)
+        for process in running:
+            with contextlib.suppress(OSError, ValueError):  # it has ended, or there is no such signal (Windows)
+                process.send_signal(signal.SIGINT)
+        for process in running:
+            _end(process)
+
+    def _say(self, blend: Path, words: str) -> None:
+        with self._printing:
+            print(f"{blend.name}: {words}", flush=True)
+
+    # What is done already
+
+    def _done_before(self, blend: Path, folder: Path) -> dict[str, Any] | None:
+        """What an earlier call reported of this file as it is now, with these options, if all of it is still there."""
+        if self._wanted.again or self._wanted.dry_run:
+            return None
+        try:
+            kept = json.loads((folder / "result.json").read_text())
+            if kept["source"] != _digest(blend) or kept["options"] != self._numbers():
+                return None
+            done = kept["done"]
+            files = [done["blend"], *(shot["clip"] for shot in done["shots"])]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return done if all(Path(file).is_file() for file in files) else None
+
+    def _remember(self, blend: Path, folder: Path, done: dict[str, Any]) -> None:
+        """After filming in place the source is the file with its strips, which is not to be filmed again."""
+        kept = {"source": _digest(blend), "options": self._numbers(), "done": done}
+        part = folder / ".result.json.part"
+        part.write_text(json.dumps(kept, indent=1))
+        part.replace(folder / "result.json")
+
+    def _numbers(self) -> dict[str, Any]:
+        return {name: getattr(self._wanted, name) for name in (*PASSED_ON, "in_place")}
 
 
-def _at_least(lowest: int) -> Callable[[str], int]:
-    """What argparse takes for a whole number from `lowest` on."""
-
-    def whole_number(text: str) -> int:
-        if int(text) < lowest:
-            raise argparse.ArgumentTypeError(f"at least {lowest}, not {text}")
-        return int(text)
-
-    return whole_number
+class _Failed(Exception):
+    """Why a file was not filmed, a sentence."""
 
 
-def _take_standard_output() -> TextIO:
-    """Standard output for our lines alone: what Blender prints to it from C goes to standard error from now on."""
-    sys.stdout.flush()
-    lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return lines
+def _message(line: str) -> dict[str, Any]:
+    """One line of a film_file process; {} for anything else."""
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return {}
+    return message if isinstance(message, dict) else {}
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Wait for a process that is ending; kill it, with what it started, where it does not."""
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+        process.wait()
+
+
+def _folders(blends: Sequence[Path], out: Path) -> list[Path]:
+    """A folder for each file, named like it; numbered where two have one name."""
+    folders: list[Path] = []
+    for blend in blends:
+        folder, number = out / blend.stem, 2
+        while folder in folders:
+            folder, number = out / f"{blend.stem}_{number}", number + 1
+        folders.append(folder)
+    return folders
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """One line for each shot, or for a file that has none."""
+    rows = [("file", "scene", "frames", "state", "time", "result")]
+    for outcome in outcomes:
+        took = "" if outcome.kept else f"{outcome.seconds:.0f} s"
+        if outcome.error:
+            rows.append((outcome.blend.name, "", "", "failed", took, outcome.error))
+        for shot in outcome.shots:
+            state = "done before" if outcome.kept else "done" if shot["clip"] else "checked"
+            rows.append((outcome.blend.name, shot["scene"], shot["frames"], state, took, shot["clip"] or shot["shot"]))
+            rows += [("", "", "", "", "", f"! {warning}") for warning in shot["warnings"]]
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    lines = [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[5]]) for row in rows
+    ]
+    failed = sum(1 for outcome in outcomes if outcome.error)
+    shots = sum(len(outcome.shots) for outcome in outcomes)
+    return "\n".join([*lines, f"{shots} shots of {len(outcomes) - failed} files; {failed} files failed"])
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], [sys.executable, "-m", f"{__package__}.film_file"]))

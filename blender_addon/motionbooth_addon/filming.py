@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,12 +15,13 @@ import msgspec
 from . import capture, strips
 from ._protocol.client import Client, new_job_id
 from ._protocol.connection import Connection
-from ._protocol.errors import InvalidInput, OutOfSpace
-from ._protocol.jobs import GenerateSpec, Job, JobSpec, Picture, SubjectSpec, TrainSpec
+from ._protocol.errors import InvalidInput, MotionBoothError, NotFound, OutOfSpace
+from ._protocol.jobs import GenerateSpec, Job, JobSpec, Picture, SubjectSpec, TrainSpec, spec_digest
 from ._protocol.messages import Progress
 from ._protocol.motion import Shot
 from .orders import SMALLEST_PICTURE, check_words, generate_spec
 from .pictures import check_source, needs_training, training_pictures
+from .take_motion import report_beside
 from .turntable import TrainingPicture
 
 DRY_RUN_FRAMES = 8  # of the bundled model; a backend says how many frames its models make
@@ -44,6 +46,7 @@ class Options:
     training_steps: int | None = None
     sampling_steps: int | None = None
     dry_run: bool = False
+    in_place: bool = False
 
 
 @dataclass
@@ -64,6 +67,7 @@ class Filmed:
     def report(self) -> dict[str, Any]:
         return {
             "scene": self.scene.name,
+            "frames": f"{self.shot.frame_start}-{self.shot.frame_end}",
             "clip": str(self.clip) if self.clip else None,
             "shot": str(self.folder / "shot.json"),
             "pictures": {name: [str(picture) for picture in taken] for name, taken in self.pictures.items()},
@@ -72,11 +76,64 @@ class Filmed:
         }
 
 
+class Jobs:
+    """The jobs of one call, written down in `file` until all are done: a call after one that was cut short goes on with
+    them.
+    """
+
+    def __init__(self, client: Client, file: Path) -> None:
+        self.client = client
+        self._file = file
+        self._known: dict[str, str] = _read_jobs(file)  # job ids by the digests of their specs
+
+    def submit(self, spec: JobSpec) -> str:
+        """Have it done, unless it is under way already; the job's id."""
+        digest = spec_digest(spec)
+        if not self._goes_on(self._known.get(digest)):
+            self._known[digest] = new_job_id()
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._file.write_bytes(msgspec.json.encode(self._known))
+            self.client.submit(self._known[digest], spec)
+        return self._known[digest]
+
+    def _goes_on(self, job: str | None) -> bool:
+        try:
+            return job is not None and self.client.get(job).state in {"queued", "running", "done"}
+        except NotFound:
+            return False
+
+    def follow(self, job: str, note: str, tell: Tell) -> Job:
+        """Wait for it. Raises JobFailed with the reason."""
+
+        def on_progress(at: Progress) -> None:
+            tell(_progress(at.stage, at.step, at.steps, at.seconds_left, at.note or note))
+
+        return self.client.follow(job, on_progress)
+
+    def cancel(self) -> None:
+        for job in self._known.values():
+            with contextlib.suppress(MotionBoothError):  # it may be done, or the backend gone
+                self.client.cancel(job)
+
+    def forget(self) -> None:
+        self._file.unlink(missing_ok=True)
+
+
+def _read_jobs(file: Path) -> dict[str, str]:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=dict[str, str])
+    except (OSError, msgspec.DecodeError):
+        return {}
+
+
 def film(blend: Path, connection_file: Path | None, out: Path, options: Options, tell: Tell) -> dict[str, Any]:
-    """Film every shot of `blend` into `out`; returns what "done" reports (see batch.py).
+    """Film every shot of `blend` into `out`; returns what "done" reports (see film_file.py).
 
     What is wrong with the scenes is found before anything is sent. `connection_file` may be None for a dry run.
-    Raises MotionBoothError. The .blend itself is never written.
+    Raises MotionBoothError. The .blend itself is only written in place, and appears whole or stays as it was.
+
+    All jobs are at the backend before the first is waited for, as far as they do not need one another, so that several
+    workers can be busy.
     """
     tell(_progress("reading the scene"))
     scenes = open_shots(blend)
@@ -95,11 +152,10 @@ def film(blend: Path, connection_file: Path | None, out: Path, options: Options,
         for filmed in shots:
             for warning in filmed.warnings:
                 tell(_progress("reading the scene", note=warning))
-        for filmed in shots:
-            _film_shot(client, filmed, options, tell)
+        _film_shots(Jobs(client, out / "jobs.json"), shots, options, tell)
     tell(_progress("placing the clip"))
     return {
-        "blend": str(save_with_clips(out / "shot.blend", shots, tell)),
+        "blend": str(save_with_clips(blend.resolve() if options.in_place else out / "shot.blend", shots, tell)),
         "shots": [filmed.report() for filmed in shots],
     }
 
@@ -149,24 +205,55 @@ def _read(scene: bpy.types.Scene, folder: Path, frames: int) -> Filmed:
     return Filmed(scene, folder, reading.shot, list(reading.warnings))
 
 
-def _film_shot(client: Client, filmed: Filmed, options: Options, tell: Tell) -> None:
-    """Learn the subjects that are new, film, fetch the clip."""
-    tracks = []
-    for subject, track in zip(filmed.scene.motionbooth.subjects, filmed.shot.subjects, strict=True):
-        if needs_training(subject):
-            subject.weights = _learn(client, filmed, subject, options, tell)
-        tracks.append(msgspec.structs.replace(track, weights=subject.weights or None))
+def _film_shots(jobs: Jobs, shots: list[Filmed], options: Options, tell: Tell) -> None:
+    """Learn the subjects that are new, film, fetch the clips. Ctrl+C cancels what is under way."""
+    try:
+        learning = [_send_subjects(jobs, filmed, options, tell) for filmed in shots]
+        filming = []
+        for filmed, lessons in zip(shots, learning, strict=True):
+            for subject, job in lessons:
+                subject.weights = jobs.follow(job, subject.name, tell).result("subject").sha256
+            filming.append(_send_shot(jobs, filmed, options))
+        for filmed, job in zip(shots, filming, strict=True):
+            _fetch_clip(jobs, filmed, jobs.follow(job, filmed.shot.name, tell), tell)
+    except KeyboardInterrupt:
+        jobs.cancel()
+        raise
+    jobs.forget()
+
+
+def _send_subjects(
+    jobs: Jobs, filmed: Filmed, options: Options, tell: Tell
+) -> list[tuple[bpy.types.PropertyGroup, str]]:
+    """Have the subjects learned that are not yet; each with its job."""
+    new = [subject for subject in filmed.scene.motionbooth.subjects if needs_training(subject)]
+    return [(subject, _learn(jobs, filmed, subject, options, tell)) for subject in new]
+
+
+def _send_shot(jobs: Jobs, filmed: Filmed, options: Options) -> str:
+    """The job that films a shot whose subjects are learned."""
+    tracks = [
+        msgspec.structs.replace(track, weights=subject.weights or None)
+        for subject, track in zip(filmed.scene.motionbooth.subjects, filmed.shot.subjects, strict=True)
+    ]
     filmed.shot = msgspec.structs.replace(filmed.shot, subjects=tracks)
     filmed.generate = _generate_spec(filmed, options)
     _write_sent(filmed)
-    job = _run(client, filmed.generate, filmed.shot.name, tell)
+    return jobs.submit(filmed.generate)
+
+
+def _fetch_clip(jobs: Jobs, filmed: Filmed, job: Job, tell: Tell) -> None:
+    """The clip, and the report on it where the backend has made one."""
     tell(_progress("fetching the clip", note=filmed.shot.name))
     filmed.job, filmed.clip = job.id, filmed.folder / "clip.mp4"
-    client.fetch(job.result("clip"), filmed.clip)
+    jobs.client.fetch(job.result("clip"), filmed.clip)
+    for blob in job.results:
+        if blob.role == "report":
+            jobs.client.fetch(blob, report_beside(filmed.clip))
 
 
-def _learn(client: Client, filmed: Filmed, subject: bpy.types.PropertyGroup, options: Options, tell: Tell) -> str:
-    """Train a subject, or have the backend find that it was; the sha256 of its weights."""
+def _learn(jobs: Jobs, filmed: Filmed, subject: bpy.types.PropertyGroup, options: Options, tell: Tell) -> str:
+    """The job that trains a subject, or finds that it was."""
     folder = filmed.folder / "training_pictures" / bpy.path.clean_name(subject.name)
     began = time.monotonic()
 
@@ -179,29 +266,15 @@ def _learn(client: Client, filmed: Filmed, subject: bpy.types.PropertyGroup, opt
     sent = []
     for number, picture in enumerate(pictures):
         tell(_progress("sending training pictures", number, len(pictures), note=subject.name))
-        sent.append(_upload(client, picture))
+        sent.append(_upload(jobs.client, picture))
     known = SubjectSpec(name=subject.name, token=subject.token, class_word=subject.class_word, pictures=sent)
     spec = TrainSpec(subject=known, model=filmed.scene.motionbooth.model, steps=options.training_steps)
     filmed.train.append(spec)
-    return _run(client, spec, subject.name, tell).result("subject").sha256
+    return jobs.submit(spec)
 
 
 def _upload(client: Client, picture: TrainingPicture) -> Picture:
     return Picture(client.upload(picture.image), client.upload(picture.mask) if picture.mask else None)
-
-
-def _run(client: Client, spec: JobSpec, note: str, tell: Tell) -> Job:
-    """Have a job done and wait for it. Ctrl+C cancels it."""
-
-    def on_progress(at: Progress) -> None:
-        tell(_progress(at.stage, at.step, at.steps, at.seconds_left, at.note or note))
-
-    job = client.submit(new_job_id(), spec).job
-    try:
-        return client.follow(job, on_progress)
-    except KeyboardInterrupt:
-        client.cancel(job)
-        raise
 
 
 def _generate_spec(filmed: Filmed, options: Options) -> GenerateSpec:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bpy
 
-from . import gizmo, overlay, preferences, properties, session, window_state
+from . import commands, gizmo, overlay, preferences, properties, session, window_state
 from .operators import backend, subjects
 from .operators import jobs as job_operators
 from .operators import takes as take_operators
@@ -43,9 +43,11 @@ def register() -> None:
     overlay.register()
     bpy.types.STATUSBAR_HT_header.append(job_panels.draw_status)
     session.register()
+    commands.register()
 
 
 def unregister() -> None:
+    commands.unregister()
     session.unregister()
     bpy.types.STATUSBAR_HT_header.remove(job_panels.draw_status)
     overlay.unregister()
