@@ -210,25 +210,25 @@ def learn_and_film(number: int, folder: Path, suppress: Suppress | None = None) 
     """Learn one of the unseen subjects and film it on its four paths."""
     subject = unseen_subjects()[number]
     started = time.monotonic()
-    weights = _learn(subject, folder / subject.name)
+    weights = learn_set(subject, folder / subject.name)
     seconds = time.monotonic() - started
     tuned = _base.__wrapped__(suppress)  # one of its own
     load_subject(tuned, weights)
     looks = Appearance.learn(subject.pictures, subject.masks)
-    filmed = [_film_both(tuned, filming, looks) for filming in subject_filmings(subject, _sha256(weights))]
-    shifts = [_colour_shift(tuned, filming) for filming in list(base_filmings())[:DRIFT_CLIPS]]
+    filmed = [_film_both(tuned, filming, looks) for filming in subject_filmings(subject, sha256_of(weights))]
+    shifts = [colour_shift(tuned, filming) for filming in list(base_filmings())[:DRIFT_CLIPS]]
     return FilmedSubject(list(subject.pictures), filmed, seconds, shifts)
 
 
 def _film_both(base: Base, filming: Filming, looks: Appearance) -> Filmed:
     started = time.monotonic()
-    frames = _film(base, filming.spec)
+    frames = film_frames(base, filming.spec)
     seconds = time.monotonic() - started
-    off = _film(base, without_control(filming.spec))
-    return Filmed(filming, frames, _measure(frames, filming, looks), _measure(off, filming, looks), seconds)
+    off = film_frames(base, without_control(filming.spec))
+    return Filmed(filming, frames, measured(frames, filming, looks), measured(off, filming, looks), seconds)
 
 
-def _film(base: Base, spec: GenerateSpec) -> NDArray[np.uint8]:
+def film_frames(base: Base, spec: GenerateSpec) -> NDArray[np.uint8]:
     return film(base, spec, lambda done, steps: None).numpy()
 
 
@@ -240,17 +240,17 @@ def _measure_drawn(filming: Filming, looks: Appearance) -> MotionReport:
     boxes = [Box(*map(float, box)) for box in clip.boxes_xyxy]
     travel = clip.camera_px / (WIDTH_PX, HEIGHT_PX)
     camera = CameraPath([Offset(float(x), float(y)) for x, y in travel])
-    return _measure(decode(_base(), latents)[0].numpy(), replace(filming, boxes=boxes, camera=camera), looks)
+    return measured(decode(_base(), latents)[0].numpy(), replace(filming, boxes=boxes, camera=camera), looks)
 
 
-def _learn(subject: TrainingSet, folder: Path) -> Path:
+def learn_set(subject: TrainingSet, folder: Path, recipe: str = "motionbooth", steps: int | None = None) -> Path:
     """Train in `folder` as a job does; returns the subject's file."""
     folder.mkdir()
     pictures = [
         Picture(_stored(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), folder), _stored(mask, folder))
         for picture, mask in zip(subject.pictures, subject.masks, strict=True)
     ]
-    spec = TrainSpec(SubjectSpec(subject.name, TOKEN, subject.class_word, pictures), seed=3)
+    spec = TrainSpec(SubjectSpec(subject.name, TOKEN, subject.class_word, pictures), seed=3, steps=steps, recipe=recipe)
     return run(spec, lambda sha256: folder / sha256, folder, _Silent())["subject"]
 
 
@@ -261,9 +261,9 @@ def _stored(pixels: NDArray[np.uint8], folder: Path) -> str:
     return name
 
 
-def _colour_shift(tuned: Base, filming: Filming) -> float:
+def colour_shift(tuned: Base, filming: Filming) -> float:
     """How far a base kind's mean colour, in the middle of its box, moved by learning a subject."""
-    before, after = (_middle_lab(_film(base, filming.spec), filming.boxes) for base in (_base(), tuned))
+    before, after = (_middle_lab(film_frames(base, filming.spec), filming.boxes) for base in (_base(), tuned))
     return float(np.linalg.norm(after - before))
 
 
@@ -274,7 +274,7 @@ class _Silent:
         return
 
 
-def _measure(frames: NDArray[np.uint8], filming: Filming, looks: Appearance) -> MotionReport:
+def measured(frames: NDArray[np.uint8], filming: Filming, looks: Appearance) -> MotionReport:
     return motion_report(frames, [AskedSubject("subject", looks, filming.boxes)], filming.camera)
 
 
@@ -301,5 +301,5 @@ def _middle_lab(frames: NDArray[np.uint8], boxes: Sequence[Box]) -> NDArray[np.f
     return np.mean(means, 0)
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,163 @@
+"""`motionbooth bench ablation`: does each loss earn its place on the bundled model?
+
+Every recipe learns from the same pictures and seeds.
+
+For each recipe, means over subjects that it learned (the first of those of `bench control`) and over their films:
+
+- `iou_`, `found_`: box obedience, as `bench control` measures it
+- `likeness_`: correlation of what is in the asked box with the training pictures, pixel for pixel (-1..1): the one
+  figure that sees shape and face
+- `leak_`: how often the subject's look is found when its class is filmed without its token; less is better
+- `drift_`: how far two of the base's own kinds change colour (CIE Lab); less is better
+- `flow_error_`: the camera's path (px a frame); less is better
+"""
+
+import multiprocessing
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import msgspec
+import numpy as np
+from motionbooth_protocol.motion import Box
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from motionbooth.bench.control import (
+    DRIFT_CLIPS,
+    PROCESSES,
+    Tally,
+    colour_shift,
+    film_frames,
+    film_ordinary_clips,
+    learn_set,
+    measured,
+    sha256_of,
+)
+from motionbooth.bench.measures import BenchResult, Measure
+from motionbooth.bench.pairs import Filming, base_filmings, subject_filmings
+from motionbooth.bench.subjects import TrainingSet, unseen_subjects
+from motionbooth.evaluation.obedience import Appearance
+from motionbooth.evaluation.report import MotionReport
+from motionbooth.models.registry import load_base
+from motionbooth.models.sources import source_named
+from motionbooth.subject.recipes import RECIPES
+from motionbooth.subject.weights import load_subject
+
+LEAK_CLIPS = 2
+THUMB_PX = 24
+"""Side of the squares that are correlated: about the size at which toybox films a subject."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What one recipe made of one subject."""
+
+    reports: list[MotionReport]
+    likeness: float
+    leak: float
+    drift: float
+
+
+def bench_ablation(subjects: int, steps: int | None, recipes: Sequence[str] = tuple(RECIPES)) -> BenchResult:
+    """About 10 minutes for two subjects, in two processes of one thread each. `steps`: None is the base's own."""
+    with (
+        Progress(transient=True) as progress,
+        tempfile.TemporaryDirectory(prefix="motionbooth-bench-") as folder,
+        ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn")) as pool,
+    ):
+        bar = progress.add_task("learning", total=len(recipes) * subjects)
+        pool.submit(film_ordinary_clips).result()  # once, before two trainings film them both
+        futures = {
+            recipe: [pool.submit(learn_with, recipe, number, steps, Path(folder)) for number in range(subjects)]
+            for recipe in recipes
+        }
+        learned: dict[str, list[Learned]] = {recipe: [] for recipe in recipes}
+        for recipe, of_recipe in futures.items():
+            for future in of_recipe:
+                learned[recipe].append(future.result())
+                progress.advance(bar)
+    return BenchResult("ablation", [measure for recipe in recipes for measure in summed_up(recipe, learned[recipe])])
+
+
+def summed_up(recipe: str, learned: Sequence[Learned]) -> list[Measure]:
+    """The figures of one recipe."""
+    name = recipe.replace("-", "_")
+    tally = BenchResult("", Tally([report for subject in learned for report in subject.reports]).measures("", ""))
+    figures = {
+        "iou": (tally.value("iou"), "0..1"),
+        "found": (tally.value("found_share"), "0..1"),
+        "likeness": (float(np.mean([subject.likeness for subject in learned])), "-1..1"),
+        "leak": (float(np.mean([subject.leak for subject in learned])), "0..1"),
+        "drift": (float(np.mean([subject.drift for subject in learned])), "CIE Lab"),
+        "flow_error": (tally.value("flow_error"), "px a frame"),
+    }
+    return [Measure(f"{figure}_{name}", value, unit) for figure, (value, unit) in figures.items()]
+
+
+def learn_with(recipe: str, number: int, steps: int | None, folder: Path) -> Learned:
+    """Learn one subject by one recipe, and film it as `bench control` does."""
+    subject = unseen_subjects()[number]
+    weights = learn_set(subject, folder / f"{recipe}-{subject.name}", recipe, steps)
+    tuned = load_base(source_named("toybox"))
+    load_subject(tuned, weights)
+    looks = Appearance.learn(subject.pictures, subject.masks)
+    filmings = list(subject_filmings(subject, sha256_of(weights)))
+    clips = [film_frames(tuned, filming.spec) for filming in filmings]
+    without = [
+        measured(film_frames(tuned, filming.spec), filming, looks)
+        for filming in map(without_token, filmings[:LEAK_CLIPS])
+    ]
+    return Learned(
+        reports=[measured(clip, filming, looks) for clip, filming in zip(clips, filmings, strict=True)],
+        likeness=float(
+            np.mean([likeness(clip, filming.boxes, subject) for clip, filming in zip(clips, filmings, strict=True)])
+        ),
+        leak=BenchResult("", Tally(without).measures("", "")).value("found_share"),
+        drift=float(np.mean([colour_shift(tuned, filming) for filming in list(base_filmings())[:DRIFT_CLIPS]])),
+    )
+
+
+def without_token(filming: Filming) -> Filming:
+    """The same film of any other member of the subject's class."""
+    spec = filming.spec
+    (track,) = spec.shot.subjects
+    shot = msgspec.structs.replace(spec.shot, subjects=[msgspec.structs.replace(track, token="")])
+    prompt = spec.prompt.replace(f"{track.token} ", "")
+    return replace(filming, spec=msgspec.structs.replace(spec, shot=shot, prompt=prompt))
+
+
+def likeness(clip: NDArray[np.uint8], boxes: Sequence[Box], subject: TrainingSet) -> float:
+    """Mean over the frames of the best correlation with any of the training pictures, each pixel against its own.
+
+    clip (F, H, W, 3). Only the subject's own pixels count; each colour channel about its mean over them, so that a blot
+    of the right colours alone is not like it.
+    """
+    thumbs = [_thumb(picture, mask) for picture, mask in zip(subject.pictures, subject.masks, strict=True)]
+    height, width = clip.shape[1:3]
+    found = []
+    for frame, box in zip(clip, boxes, strict=True):
+        x1, y1, x2, y2 = (round(edge * size) for edge, size in zip(box.as_tuple(), (width, height) * 2, strict=True))
+        seen = _resized(frame[max(y1, 0) : y2, max(x1, 0) : x2]).astype(np.float64)
+        found.append(max(_correlation(seen[mask], thumb[mask]) for thumb, mask in thumbs))
+    return float(np.mean(found))
+
+
+def _thumb(picture: NDArray[np.uint8], mask: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The subject cut out along its bounds, as a small square, and which of its pixels are the subject's."""
+    rows, columns = np.nonzero(mask)
+    part = slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
+    return _resized(picture[part]).astype(np.float64), _resized(mask[part]) > 127
+
+
+def _resized(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return cv2.resize(picture, (THUMB_PX, THUMB_PX), interpolation=cv2.INTER_AREA)
+
+
+def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Of two lists of pixels (N, 3)."""
+    a, b = a - a.mean(0), b - b.mean(0)
+    return float((a * b).sum() / max(np.sqrt((a**2).sum() * (b**2).sum()), 1e-9))
