@@ -55,15 +55,16 @@ def training(
 @bench.command()
 def sampling(
     json_file: JsonFile = None,
-    height: Annotated[int, typer.Option(min=4, help="Of the latents, in cells.")] = 40,
-    width: Annotated[int, typer.Option(min=4, help="Of the latents, in cells.")] = 72,
-    rounds: Annotated[int, typer.Option(min=1, help="Steps of each kind, in turn.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Steps of each kind; the figures are medians.")] = 5,
+    large: Annotated[
+        bool, typer.Option(help="Latents of 40 x 72 cells instead of 20 x 36: seven times as long.")
+    ] = False,
 ) -> None:
     """What control costs in a denoising step: time and memory, against diffusers' own loop."""
     from motionbooth.bench.measures import publish
-    from motionbooth.bench.sampling import bench_sampling
+    from motionbooth.bench.sampling import LATENTS, bench_sampling
 
-    publish(bench_sampling((height, width), rounds), json_file)
+    publish(bench_sampling((40, 72) if large else LATENTS, rounds), json_file)
 
 
 @bench.command()
@@ -86,3 +87,33 @@ def scheduler(
     from motionbooth.bench.scheduler import bench_scheduler
 
     publish(bench_scheduler(jobs, folder), json_file)
+
+
+@bench.command("real-size")
+def real_size(
+    json_file: JsonFile = None,
+    frames: Annotated[int, typer.Option(min=2, help="Of the clip; Zeroscope's own number is 24.")] = 24,
+) -> None:
+    """Whether Zeroscope's true size fits into this machine: a step of sampling and one of learning, on the CPU."""
+    from motionbooth.bench.measures import publish
+    from motionbooth.bench.real_size import bench_real_size
+
+    publish(bench_real_size(frames), json_file)
+
+
+@bench.command()
+def ablation(
+    json_file: JsonFile = None,
+    subjects: Annotated[int, typer.Option(min=1, max=5, help="How many of bench control's subjects.")] = 2,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Of each training; the model's own number by default.")
+    ] = None,
+    recipe: Annotated[list[str] | None, typer.Option(help="Only these; once for each.")] = None,
+) -> None:
+    """Does each loss of subject learning earn its place? Every recipe on the same pictures and seeds."""
+    from motionbooth.bench.ablation import bench_ablation
+    from motionbooth.bench.measures import publish
+    from motionbooth.subject.recipes import RECIPES, recipe_named
+
+    chosen = [name for name in recipe or RECIPES if recipe_named(name)]
+    publish(bench_ablation(subjects, steps, chosen), json_file)

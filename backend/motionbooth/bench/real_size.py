@@ -1,0 +1,124 @@
+"""`motionbooth bench real-size`: Zeroscope's true network on a CPU, to be run by anyone with 24 GB of memory.
+
+Its weights are random (1.4 billion, float32), its input too; nothing is downloaded. One controlled denoising step
+(boxes, shift, guidance) and one step of learning a LoRA subject (pictures, a clip, all losses, gradient checkpointing),
+as a job takes them. What is measured is time and the most memory that the process ever held. The VAE and the text
+encoder, which work before and after and are small beside it, are left out.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import msgspec
+import torch
+from diffusers import UNet3DConditionModel
+from torch import Tensor
+
+from motionbooth.bench.measures import BenchResult, Measure
+from motionbooth.bench.midsize import midsize_base
+from motionbooth.bench.sampling import Step, busy_plan, our_steps
+from motionbooth.control.boxes import AttentionControl, Grid
+from motionbooth.models.registry import Base, UNet, lay_channels_last
+from motionbooth.subject.dataset import SubjectData
+from motionbooth.subject.recomputing import recompute_layers
+from motionbooth.subject.trainer import Trainer
+from motionbooth.subject.weights import add_lora
+
+LATENTS: Grid = (40, 72)
+PICTURES = 5
+
+
+def bench_real_size(frames: int) -> BenchResult:
+    """`frames` of a clip; Zeroscope's own number is 24."""
+    base = random_base(zeroscope_unet(), LATENTS, frames)
+    loaded = peak_gb()
+    sampling = _seconds(lambda: our_steps(base, random_step(base), [busy_plan(LATENTS, frames)]))
+    sampled = peak_gb()
+    trainer = lora_trainer(base)
+    training = _seconds(trainer.take_step)
+    return BenchResult(
+        "real-size",
+        [
+            Measure("weights_peak_gb", loaded, "GB"),
+            Measure("sampling_peak_gb", sampled, "GB"),
+            Measure("peak_gb", peak_gb(), "GB"),
+            Measure("sampling_step_seconds", sampling, "s"),
+            Measure("training_step_seconds", training, "s"),
+            Measure("frames", frames, "of a clip"),
+        ],
+    )
+
+
+def zeroscope_unet() -> UNet3DConditionModel:
+    """The published configuration is UNet3DConditionModel's own; weights that keep its answers finite."""
+    with torch.device("meta"):
+        unet = UNet3DConditionModel(sample_size=32)
+    unet.to_empty(device="cpu")
+    return fill(unet)
+
+
+@torch.no_grad()
+def fill(unet: UNet) -> UNet:
+    """Give every weight a small random value, the same in every run."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in unet.parameters():
+        parameter.normal_(std=0.02, generator=generator)
+    lay_channels_last(unet)
+    return unet.eval().requires_grad_(False)
+
+
+def random_base(unet: UNet, latent_size: Grid, frames: int) -> Base:
+    """A base around the UNet. Its VAE and text encoder, of middling size, are not used."""
+    base = midsize_base(latent_size)
+    settings = msgspec.structs.replace(base.settings, frames=frames)
+    return replace(base, unet=unet, control=AttentionControl.install(unet), settings=settings)
+
+
+def random_step(base: Base) -> Step:
+    """What a denoising step starts from."""
+    generator = torch.Generator().manual_seed(1)
+    text = _random_text(base, 2, generator).unsqueeze(1)
+    return Step(torch.randn(1, 4, base.settings.frames, *base.latent_size, generator=generator), *text)
+
+
+def lora_trainer(base: Base) -> Trainer:
+    """Learns a LoRA with the settings of Zeroscope, from pictures and clips that are noise."""
+    settings = base.settings.lora
+    add_lora(base.unet, settings.rank, settings.layers, seed=0)
+    recompute_layers(base.unet, base.control)
+    generator = torch.Generator().manual_seed(2)
+    height, width = base.settings.height, base.settings.width
+    masks = torch.zeros(PICTURES, 1, height, width)
+    masks[..., height // 4 : height * 3 // 4, width // 4 : width * 3 // 4] = 1
+    mean = torch.randn(PICTURES, 4, 1, *base.latent_size, generator=generator)
+    data = SubjectData(
+        mean,
+        torch.full_like(mean, 0.1),
+        masks,
+        _random_text(base, 1, generator),
+        (2, 3),
+        torch.randn(1, 4, base.settings.frames, *base.latent_size, generator=generator),
+        _random_text(base, 1, generator),
+    )
+    return Trainer(base, settings, data, seed=0)
+
+
+def peak_gb() -> float:
+    """The most memory that this process has held so far, in 10^9 bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+def _random_text(base: Base, count: int, generator: torch.Generator) -> Tensor:
+    return torch.randn(count, 77, base.unet.config.cross_attention_dim, generator=generator)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started

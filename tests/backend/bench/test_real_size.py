@@ -1,0 +1,31 @@
+"""The check of the real size takes the steps that a job takes; here on a small network, and marked slow on the real."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from motionbooth.bench.midsize import midsize_unet
+from motionbooth.bench.real_size import bench_real_size, fill, lora_trainer, peak_gb, random_base, random_step
+from motionbooth.bench.sampling import busy_plan, our_steps
+
+
+def test_both_steps_are_taken_and_stay_finite() -> None:
+    torch.set_num_threads(1)
+    base = random_base(fill(midsize_unet()), (8, 12), frames=2)
+    latents = our_steps(base, random_step(base), [busy_plan((8, 12), 2)])
+    assert latents.shape == (1, 4, 2, 8, 12)
+    assert latents.isfinite().all()
+    trainer = lora_trainer(base)
+    before = {name: value.clone() for name, value in base.unet.named_parameters() if "lora_B" in name}
+    losses = trainer.take_step()
+    assert losses.total > 0
+    assert losses.attention is not None
+    assert losses.preservation is not None
+    assert any(not torch.equal(value, before[name]) for name, value in base.unet.named_parameters() if name in before)
+    assert 0.1 < peak_gb() < 100
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(4 * 3600)
+def test_zeroscopes_true_size_fits_into_24_gigabytes() -> None:
+    assert bench_real_size(24).value("peak_gb") < 24
