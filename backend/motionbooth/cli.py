@@ -7,6 +7,7 @@ from typer.core import TyperGroup
 from .commands.batch import batch
 from .commands.bench import bench
 from .commands.demo import demo
+from .commands.doctor import doctor
 from .commands.filming import evaluate, generate
 from .commands.keys import keys
 from .commands.models import convert_lavie
@@ -40,7 +41,7 @@ def _motionbooth() -> None:
     """Film your own character in Blender: boxes and a camera path steer a text-to-video model."""
 
 
-for command in (demo, batch, serve, status, jobs, train, generate, evaluate, convert_lavie):
+for command in (demo, batch, serve, doctor, status, jobs, train, generate, evaluate, convert_lavie):
     app.command()(command)
 app.add_typer(keys, name="keys")
 app.add_typer(bench, name="bench")

@@ -1,0 +1,130 @@
+"""A folder is spoilt in each way that happens; the doctor finds it, says what to do, and mends what is safe."""
+
+from __future__ import annotations
+
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+from motionbooth.cli import app
+from motionbooth.doctor.finding import Finding
+from motionbooth.doctor.folder import examine_folder
+from motionbooth.doctor.machine import examine_machine
+from motionbooth.server.blobs import Blobs
+from motionbooth.server.keys import AuthorizedKeys, server_keys
+from motionbooth.server.store import Store
+from motionbooth_protocol.jobs import Blob
+from running_backend import RunningBackend, small_job
+from typer.testing import CliRunner
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A backend's folder with a finished job, its clip, and a waiting job."""
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    server_keys(home)
+    AuthorizedKeys(home / "authorized").add("local", server_keys(home).public)
+    (home / "clip").write_bytes(b"a clip")
+    clip = Blob("clip", *Blobs(home).adopt(home / "clip"))
+    store = Store(home / "jobs.sqlite")
+    store.submit("ann", "job-00001", small_job(seed=1), cached=[clip])
+    store.submit("ann", "job-00002", small_job(seed=2))
+    store.close()
+    return home
+
+
+def found(home: Path, mend: bool = False) -> dict[str, list[Finding]]:
+    """What is not in order, by what it is about."""
+    wrong: dict[str, list[Finding]] = {}
+    for finding in examine_folder(home, mend):
+        if finding.state != "ok":
+            wrong.setdefault(finding.about, []).append(finding)
+    return wrong
+
+
+def clip_of(home: Path) -> Path:
+    (path,) = (path for path in (home / "blobs").rglob("*") if path.is_file())
+    return path
+
+
+def test_a_sound_folder_is_told_to_be_sound_and_is_left_as_it_is(home: Path) -> None:
+    before = sorted(home.rglob("*"))
+    assert found(home) == found(home, mend=True) == {}
+    assert sorted(home.rglob("*")) == before
+
+
+def test_secrets_that_others_can_read_are_closed(home: Path) -> None:
+    (home / "keys" / "server.secret").chmod(0o644)
+    home.chmod(0o755)
+    assert found(home)["secrets"][0].state == "fault"
+    assert found(home, mend=True)["secrets"][0].state == "mended"
+    assert stat.S_IMODE((home / "keys" / "server.secret").stat().st_mode) == 0o600
+    assert found(home) == {}
+
+
+def test_a_damaged_file_is_put_aside_and_never_served(home: Path) -> None:
+    clip = clip_of(home)
+    clip.write_bytes(b"A clip")
+    assert found(home)["files"][0].state == "fault"
+    assert clip.exists()
+    mended = found(home, mend=True)
+    assert mended["files"][0].state == "mended"
+    assert "results are missing" in mended["jobs"][0].seen
+    assert not clip.exists()
+    assert (home / "damaged" / clip.name).read_bytes() == b"A clip"
+
+
+def test_files_that_nobody_knows_of_are_removed_and_no_other(home: Path) -> None:
+    clip = clip_of(home)
+    (home / "orphan").write_bytes(b"nobody's")
+    sha256, _ = Blobs(home).adopt(home / "orphan")
+    assert found(home)["files"][0].state == "warning"
+    assert found(home, mend=True)["files"][0].state == "mended"
+    assert not Blobs(home).has(sha256)
+    assert clip_of(home) == clip
+
+
+def test_scratch_of_ended_jobs_is_removed_and_that_of_waiting_ones_kept(home: Path) -> None:
+    for number in (1, 2, 77):
+        (home / "scratch" / str(number)).mkdir(parents=True)
+        (home / "scratch" / str(number) / "checkpoint").write_bytes(b"...")
+    assert "2 ended jobs" in found(home, mend=True)["scratch"][0].seen
+    assert [path.name for path in (home / "scratch").iterdir()] == ["2"]
+
+
+def test_a_spoilt_store_and_a_spoilt_key_are_told_and_left_alone(home: Path) -> None:
+    (home / "authorized" / "bob.pub").write_text("no key")
+    (home / "jobs.sqlite").write_bytes(b"no database" * 1000)
+    wrong = found(home, mend=True)
+    assert "bob" in wrong["keys"][0].seen
+    assert "Restore it from a copy" in wrong["store"][0].seen
+    assert (home / "jobs.sqlite").read_bytes() == b"no database" * 1000
+
+
+def test_a_running_backend_is_not_disturbed(backend: RunningBackend) -> None:
+    backend.start()
+    stores = [finding for finding in examine_folder(backend.home, mend=True) if finding.about == "store"]
+    assert [finding.state for finding in stores] == ["ok"]
+    assert "a backend runs" in stores[0].seen
+    with backend.client() as client:
+        client.ping()
+
+
+def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"tcp://127.0.0.1:{other.getsockname()[1]}"
+        (port,) = (finding for finding in examine_machine(tmp_path, address) if finding.about == "port")
+    assert port.state == "fault"
+    assert "--address" in port.advice
+
+
+def test_the_command_prints_a_table_and_its_exit_status_tells_of_faults(home: Path) -> None:
+    arguments = ["doctor", "--home", str(home), "--address", "tcp://127.0.0.1:*"]
+    sound = CliRunner().invoke(app, arguments)
+    assert sound.exit_code == 0, sound.output
+    assert "toybox" in sound.output
+    clip_of(home).write_bytes(b"A clip")
+    assert CliRunner().invoke(app, arguments).exit_code == 1
+    assert CliRunner().invoke(app, [*arguments, "--mend"]).exit_code == 0
