@@ -15,6 +15,13 @@ class Where(StrEnum):
     ray = "ray"
 
 
+class LogFormat(StrEnum):
+    """Of --log-format."""
+
+    text = "text"
+    json = "json"
+
+
 def serve(
     home: Home = DEFAULT_HOME,
     address: Annotated[str, typer.Option(help="Where to listen; tcp://127.0.0.1:* takes any free port.")] = (
@@ -25,6 +32,9 @@ def serve(
     executor: Annotated[Where, typer.Option(help="Where jobs run: here, or on a cluster.")] = Where.local,
     ray_address: Annotated[str, typer.Option(help="Of the cluster, as for `ray.init`.")] = "auto",
     gpus_each: Annotated[float | None, typer.Option(min=0, help="GPUs of the cluster for each worker.")] = None,
+    log_format: Annotated[LogFormat, typer.Option(help="Of the files in logs/.")] = LogFormat.text,
+    metrics_port: Annotated[int | None, typer.Option(help="Prometheus metrics on this machine's loopback.")] = None,
+    web_port: Annotated[int | None, typer.Option(help="A page to watch it, on loopback; 0: any free port.")] = None,
     quota_gb: Annotated[float, typer.Option(min=0, help="Space for each key's files; 0 is without bound.")] = 0,
 ) -> None:
     """Run the backend: takes jobs from Blender, trains subjects, films shots. Stop it with Ctrl+C."""

@@ -15,6 +15,7 @@ from motionbooth_protocol.jobs import Job
 from motionbooth_protocol.limits import MAX_WORKERS, PROTOCOL_MAJOR, PROTOCOL_MINOR
 from msgspec.structs import replace
 
+from . import pipes
 from .blobs import Blobs
 from .cleaning import Cleaner
 from .keys import AuthorizedKeys, Key
@@ -28,7 +29,8 @@ DEFAULT_LIMITS = messages.Limits(waiting_jobs=10_000, requests_per_second=1000) 
 class Answers:
     """`home` is the backend's folder, `server` the name by which it greets, `limits` what one key may use.
 
-    `progress`: of each running job, by its number in the store, the latest; whoever hears it writes it there.
+    `progress`, `pictures`: of each running job, by its number in the store, the latest; whoever hears it writes it
+    there.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Answers:
     ) -> None:
         self.limits = limits
         self.progress: dict[int, messages.Progress] = {}
+        self.pictures: dict[int, pipes.Pictured] = {}
         self._home = home
         self._server = server
         self._models = models

@@ -8,7 +8,7 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -27,9 +27,13 @@ from .entrance import check_keys, open_socket
 from .executor import Executor
 from .executors import MakeExecutor, here
 from .keys import AuthorizedKeys, KeyPair, server_keys
+from .logs import formatter
+from .metrics import serve_metrics
 from .scheduler import Scheduler
 from .sessions import Sessions
 from .store import Maker, Store
+from .watch import UNWATCHED, Watch, Watching
+from .web import serve_page
 from .worker import remove_scratch
 
 DEFAULT_ADDRESS = "tcp://127.0.0.1:5599"
@@ -54,21 +58,23 @@ def serve(
     keep_days: float = 0,
     stamp: Callable[[str], str] = lambda model: "",
     make_executor: MakeExecutor | None = None,
+    watching: Watching = UNWATCHED,
 ) -> None:
     """Run a backend in the folder `home` until SIGTERM or SIGINT; no process is left behind.
 
     `home/connection.json`, by which the local client enters, is there while the server listens. `address` is ZeroMQ's
     ("tcp://127.0.0.1:*" for any free port). `limits`: of each key; `keep_days`: of ended jobs, 0 is for ever;
     `stamp(model)`: another one for another state of that model's files. Raises MotionBoothError where it cannot start,
-    and says what to do. `make_executor` says where jobs run, by default on this machine.
+    and says what to do. `make_executor` says where jobs run, by default on this machine; `watching`: how it can be
+    watched.
     """
-    command = worker_command or [sys.executable, "-m", "motionbooth.server.worker", str(home)]
+    command = worker_command or [sys.executable, "-m", "motionbooth.server.worker", str(home), watching.log_format]
     with ExitStack() as stack:
         stop = stack.enter_context(_stop_signals())
         _make_folders(home)
         store = Store(home / "jobs.sqlite", _maker(stamp))
         stack.callback(store.close)
-        stack.enter_context(_log_to(home / "logs" / "server.log"))
+        stack.enter_context(_log_to(home / "logs" / "server.log", watching.log_format))
 
         own_keys, client_keys, authorized = _keys(home)
         context = stack.enter_context(zmq.Context())
@@ -92,7 +98,12 @@ def serve(
         Connection(local(endpoint), own_keys.public, client_keys.public, client_keys.secret).write(connection_file)
         stack.callback(connection_file.unlink, missing_ok=True)
         _introduce(say, endpoint, connection_file, authorized, models or [], executor)
-        _loop(stop, socket, executor, scheduler, sessions, cleaner)
+        tasks: list[Callable[[], None]] = [sessions.receive, scheduler.tick, sessions.tick, cleaner.tick]
+        if watching.needs_views:
+            watch = Watch(answers, sessions, store)
+            tasks.append(watch.tick)
+            _open_windows(stack, say, home, watching, watch, blobs)
+        _loop(stop, socket, executor, tasks)
 
 
 def _maker(stamp: Callable[[str], str]) -> Maker:
@@ -124,23 +135,27 @@ def local(endpoint: str) -> str:
     return f"tcp://127.0.0.1:{port}" if host in _WILDCARD_HOSTS else endpoint
 
 
-def _loop(
-    stop: list[int],
-    socket: zmq.Socket[bytes],
-    executor: Executor,
-    scheduler: Scheduler,
-    sessions: Sessions,
-    cleaner: Cleaner,
+def _open_windows(
+    stack: ExitStack, say: Callable[[str], None], home: Path, watching: Watching, watch: Watch, blobs: Blobs
 ) -> None:
+    """The metrics and the web page, where they are wanted."""
+    if watching.metrics_port is not None:
+        stack.callback(serve_metrics(watching.metrics_port, watch))
+        say(f"  metrics          http://127.0.0.1:{watching.metrics_port}/metrics")
+    if watching.web_port is not None:
+        address, stop = serve_page(watching.web_port, home, watch, blobs)
+        stack.callback(stop)
+        say(f"  web page         {address}")
+
+
+def _loop(stop: list[int], socket: zmq.Socket[bytes], executor: Executor, tasks: Sequence[Callable[[], None]]) -> None:
     poller = zmq.Poller()
     poller.register(socket, zmq.POLLIN)
     poller.register(executor.wake, zmq.POLLIN)
     while not stop:
         poller.poll(_POLL_MILLISECONDS)
-        sessions.receive()
-        scheduler.tick()
-        sessions.tick()
-        cleaner.tick()
+        for task in tasks:
+            task()
     log.info("stopping on signal %d", stop[0])
 
 
@@ -195,9 +210,9 @@ def _stop_signals() -> Iterator[list[int]]:
 
 
 @contextmanager
-def _log_to(path: Path) -> Iterator[None]:
+def _log_to(path: Path, log_format: str) -> Iterator[None]:
     handler = logging.handlers.RotatingFileHandler(path, maxBytes=5 << 20, backupCount=3)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    handler.setFormatter(formatter(log_format))
     root = logging.getLogger("motionbooth")
     root.addHandler(handler)
     root.setLevel(logging.INFO)

@@ -83,6 +83,10 @@ class Sessions:
         self._allowances: dict[str, Allowance] = {}
         self._swept_at = float("-inf")
 
+    def __len__(self) -> int:
+        """How many are connected."""
+        return len(self._sessions)
+
     def receive(self) -> None:
         """Answer what waits on the socket, but not so much that the rest of the server waits."""
         for _ in range(_MESSAGES_AT_ONCE):
@@ -126,6 +130,7 @@ class Sessions:
 
     def _tell_change(self, number: int) -> None:
         self._answers.progress.pop(number, None)
+        self._answers.pictures.pop(number, None)
         for identity in list(self._followers.get(number, ())):
             self._send_events(identity, number)
 
@@ -144,9 +149,14 @@ class Sessions:
             self._send(identity, frames)
 
     def _tell_preview(self, report: pipes.Pictured) -> None:
-        followers = [one for one in self._followers.get(report.number, ()) if self._sessions[one].minor >= 1]
-        if not followers:
-            return
+        self._answers.pictures[report.number] = report
+        followers = list(self._followers.get(report.number, ()))
+        if followers:
+            frames = self._preview(report)
+            for identity in followers:
+                self._send_preview(identity, frames)
+
+    def _preview(self, report: pipes.Pictured) -> Sequence[bytes]:
         preview = messages.Preview(
             job=self._store.job(report.number).id,
             stage=report.stage,
@@ -155,8 +165,11 @@ class Sessions:
             width=report.width,
             height=report.height,
         )
-        frames = encode(preview, report.picture)
-        for identity in followers:
+        return encode(preview, report.picture)
+
+    def _send_preview(self, identity: bytes, frames: Sequence[bytes]) -> None:
+        session = self._sessions.get(identity)
+        if session is not None and session.minor >= 1:
             self._send(identity, frames)
 
     def _send_events(self, identity: bytes, number: int) -> None:
@@ -245,6 +258,8 @@ class Sessions:
             self._send_events(identity, number)
             if number in self._answers.progress:
                 self._send(identity, encode(self._answers.progress[number]))
+            if number in self._answers.pictures:
+                self._send_preview(identity, self._preview(self._answers.pictures[number]))
 
     def _check_rate(self, key: Key) -> None:
         rate = self._answers.limits.requests_per_second

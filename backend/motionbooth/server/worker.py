@@ -22,6 +22,7 @@ from motionbooth_protocol.jobs import Blob, JobSpec
 
 from . import pipes
 from .blobs import Blobs
+from .logs import formatter
 
 if TYPE_CHECKING:  # the work itself loads torch: only when the first job is there
     from motionbooth.warm import WarmBase
@@ -168,7 +169,7 @@ def _is_out_of_memory(error: Exception) -> bool:
     )
 
 
-def main(run: Runner, home: Path) -> None:
+def main(run: Runner, home: Path, log_format: str = "text") -> None:
     """Be the worker of the server that started this process."""
     commands = os.fdopen(os.dup(0), "rb")
     reports = os.fdopen(os.dup(1), "wb")
@@ -177,7 +178,9 @@ def main(run: Runner, home: Path) -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter(log_format))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     try:
         Worker(run, home, commands, reports).serve()
     except (BrokenPipeError, KeyboardInterrupt):
@@ -207,4 +210,4 @@ class Work:
 
 
 if __name__ == "__main__":
-    main(Work(), Path(sys.argv[1]))
+    main(Work(), Path(sys.argv[1]), *sys.argv[2:])

@@ -7,6 +7,7 @@ It can be made to fail, by its environment:
 - FILE_LIMIT=BYTES stands for a full disk: no file can grow beyond it
 - IDLE_SECONDS=N forgets idle sessions sooner; KEEP_DAYS, QUOTA_BYTES, WAITING_JOBS, REQUESTS_PER_SECOND: limits
 - MODEL_FILE=PATH: a file that stands for those of the model
+- WEB_PORT, METRICS_PORT, LOG_FORMAT: how it is watched
 - WORKERS=N on this machine's CPU; RAY_ADDRESS=ADDRESS: on that cluster
 
 and by signals: SIGUSR1 ends its key check (the ZAP handler), SIGUSR2 puts its clock a day ahead.
@@ -26,7 +27,7 @@ from typing import Any
 from motionbooth_protocol.errors import MotionBoothError
 from motionbooth_protocol.messages import Limits, ModelInfo
 
-from motionbooth.server import database, entrance, executors, scheduler, serve, sessions, store
+from motionbooth.server import database, entrance, executors, scheduler, serve, sessions, store, watch
 
 SMALL_WORKER = "motionbooth.bench.rig.small_worker"
 SMALL_MODEL = ModelInfo(name="small", frames=8, width=96, height=64, fps=8.0)
@@ -93,6 +94,11 @@ def limits(environment: dict[str, str]) -> Limits:
     return Limits(**{name: int(environment.get(name.upper(), 0)) for name in names})
 
 
+def watching(environment: dict[str, str]) -> watch.Watching:
+    ports = [int(environment[name]) if name in environment else None for name in ("METRICS_PORT", "WEB_PORT")]
+    return watch.Watching(environment.get("LOG_FORMAT", "text"), *ports)
+
+
 def state_of(file: str) -> str:
     return str(Path(file).stat().st_mtime_ns) if file else ""
 
@@ -120,6 +126,7 @@ def main(home: Path, address: str) -> None:
             make_executor=executors.on_ray(environment["RAY_ADDRESS"], workers)
             if "RAY_ADDRESS" in environment
             else executors.here(workers),
+            watching=watching(environment),
             stamp=lambda model: state_of(environment.get("MODEL_FILE", "")),
         )
     except MotionBoothError as error:
