@@ -32,16 +32,16 @@ def prompt_tokens(
     """Find each subject's phrase, and the background's, among the prompt's tokens.
 
     A phrase that the prompt says more than once is found at every place, except inside a longer phrase of another
-    subject ("dog" is not the dog of "sks dog" where there is a second dog). Raises InvalidInput where a phrase is
-    missing from the prompt or lies beyond the tokenizer's last token.
+    subject ("dog" is not the dog of "sks dog" where there is a second dog). Where as many subjects have one phrase as
+    the prompt says it ("a dog and a dog"), each has its own mention, in order; else they share all of them.
+
+    Raises InvalidInput where a phrase is missing from the prompt or lies beyond the tokenizer's last token.
     """
     offsets = _token_offsets(tokenizer, prompt)
     room = tokenizer.model_max_length - 2  # BOS and EOS
-    spans = [_word_spans(prompt, phrase) for phrase in phrases]
-    positions = [
-        _positions(offsets, prompt, phrase, _outside_longer(own, spans), room)
-        for phrase, own in zip(phrases, spans, strict=True)
-    ]
+    everywhere = [_word_spans(prompt, phrase) for phrase in phrases]
+    spans = _own_mentions([_outside_longer(own, everywhere) for own in everywhere])
+    positions = [_positions(offsets, prompt, phrase, own, room) for phrase, own in zip(phrases, spans, strict=True)]
     background: tuple[int, ...] = ()
     if background_phrase:
         background = _positions(offsets, prompt, background_phrase, _word_spans(prompt, background_phrase), room)
@@ -88,3 +88,11 @@ def _outside_longer(own: list[Span], all_spans: list[list[Span]]) -> list[Span]:
     others = [other for spans in all_spans for other in spans]
     outside = [span for span in own if not any(o[0] <= span[0] and span[1] <= o[1] and o != span for o in others)]
     return outside or own
+
+
+def _own_mentions(all_spans: list[list[Span]]) -> list[list[Span]]:
+    """Each of n subjects at the same n places has one of them; any other number of places is shared."""
+    return [
+        [spans[all_spans[:number].count(spans)]] if all_spans.count(spans) == len(spans) else spans
+        for number, spans in enumerate(all_spans)
+    ]

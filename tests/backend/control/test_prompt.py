@@ -61,6 +61,14 @@ def test_a_plain_dog_is_not_the_dog_of_another_subjects_phrase(tokenizer: CLIPTo
     assert prompt_tokens(tokenizer, "a sks dog", ["sks dog", "dog"]).subjects == ((2, 3, 4), (4,))
 
 
+def test_subjects_of_one_name_have_a_mention_each_in_order_or_share_what_there_is(tokenizer: CLIPTokenizer) -> None:
+    prompt = "a dog and a dog in the park"
+    assert prompt_tokens(tokenizer, prompt, ["dog", "dog"]).subjects == ((2,), (5,))
+    assert prompt_tokens(tokenizer, prompt, ["Dog", "park", "dog"]).subjects[::2] == ((2,), (5,))
+    assert prompt_tokens(tokenizer, prompt, ["dog", "dog", "dog"]).subjects == ((2, 5),) * 3
+    assert prompt_tokens(tokenizer, "a dog", ["dog", "dog"]).subjects == ((2,), (2,))
+
+
 def test_the_background_phrase_is_found_too(tokenizer: CLIPTokenizer) -> None:
     tokens = prompt_tokens(tokenizer, "a sks dog running on the grass", ["sks dog"], "the grass")
     assert tokens.background == (8, 9)
