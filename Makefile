@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint format extension bench-control clean
+.PHONY: demo test test-slow test-gui lint format extension bench-control clean
 
 demo: $(READY)
 	$(VENV)/bin/motionbooth demo --out demo_out
@@ -13,6 +13,10 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(VENV)/bin/python -m pytest -m slow
+
+# In a window of a desktop Blender: BLENDER=/path/to/blender make test-gui
+test-gui: $(READY)
+	$(VENV)/bin/python -m pytest -m desktop -rs tests/gui
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .
