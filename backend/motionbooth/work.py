@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import Protocol
 
 import msgspec
-import torch
 from motionbooth_protocol.errors import Canceled
 from motionbooth_protocol.jobs import GenerateSpec, JobSpec, TrainSpec
 from motionbooth_protocol.motion import Shot
 
 from .evaluation.obedience import Appearance
 from .evaluation.report import shot_report
-from .models.registry import Base, load_base
-from .models.sources import source_named
 from .previews import Previewer, Show
 from .sampling import film
 from .subject.course import Material, learn_subject
@@ -93,10 +90,3 @@ def known_looks(shot: Shot, blob_path: BlobPath) -> dict[str, Appearance]:
     """How the shot's trained subjects look, by the name of their track, as far as their files say."""
     cards = {track.name: read_card(blob_path(track.weights)) for track in shot.subjects if track.weights is not None}
     return {name: Appearance.from_text(card.looks) for name, card in cards.items() if card.looks}
-
-
-def _load(model: str, reporter: Reporter, dtype: torch.dtype) -> Base:
-    reporter.progress("loading the model", 0, 1)
-    base = load_base(source_named(model), dtype=dtype)
-    reporter.progress("loading the model", 1, 1)
-    return base

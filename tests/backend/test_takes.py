@@ -11,16 +11,19 @@ import msgspec
 import numpy as np
 import pytest
 from motionbooth.cli import app
+from motionbooth.evaluation.filmed import FilmedShot, pictures_of_shot
 from motionbooth.evaluation.obedience import Appearance
 from motionbooth.evaluation.report import MotionReport, SubjectReport, obedience_order
 from motionbooth.models.registry import load_base
 from motionbooth.models.sources import Source
-from motionbooth.subject.weights import SubjectCard, add_lora, save_subject
+from motionbooth.subject.weights import SubjectCard, add_lora, read_card, save_subject
 from motionbooth.takes import film_best_of
-from motionbooth.video import read_clip
+from motionbooth.video import read_clip, write_clip
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import GenerateSpec
 from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
+from PIL import Image
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 pytestmark = pytest.mark.usefixtures("tiny_model")
@@ -117,6 +120,59 @@ def test_a_clip_is_evaluated_with_the_subjects_file_alone(tmp_path: Path, subjec
     assert len(measured.subjects[0].frames) == 4
     assert (tmp_path / "sheet.png").stat().st_size > 1000
     assert read_clip(take.clip)[0].shape[0] == 9
+
+
+@pytest.mark.parametrize("inside", ["", "Red"])
+def test_a_clip_is_evaluated_with_pictures_and_their_masks(tmp_path: Path, inside: str) -> None:
+    write_clip(tmp_path / "clip.mp4", red_box_moving_right(), 24)
+    shot = tmp_path / "shot.json"
+    shot.write_bytes(msgspec.json.encode({"generate": spec()}))
+    folder = tmp_path / "pictures" / inside
+    folder.mkdir(parents=True)
+    Image.fromarray(red_box_moving_right()[0]).save(folder / "red.png")
+    Image.fromarray((red_box_moving_right()[0, ..., 0] > 128).astype(np.uint8) * 255).save(folder / "red_mask.png")
+    found = pictures_of_shot(shot, tmp_path / "pictures")
+    assert {name: [path.name for path in paths] for name, paths in found.items()} == {"Red": ["red.png"]}
+    report = FilmedShot.load(tmp_path / "clip.mp4", shot, found).report()
+    assert report.subjects[0].found_share == 1
+    place = report.subjects[0].frames[0].found
+    assert place is not None
+    assert place.as_tuple() == pytest.approx((0.2, 0.2, 0.4, 0.6), abs=0.03)
+
+
+def red_box_moving_right() -> np.ndarray:
+    frames = np.full((9, 128, 192, 3), (40, 90, 60), np.uint8)
+    for number, frame in enumerate(frames):
+        frame[26:77, 38 + 8 * number : 77 + 8 * number] = (220, 30, 30)
+    return frames
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--pictures", "empty"], "No pictures in"),
+        (["--subject", "cat.safetensors"], 'is a "sks cat", and the shot has none'),
+        (["--subject", "old.safetensors"], "does not tell how it looks"),
+    ],
+)
+def test_what_cannot_serve_to_evaluate_is_refused(
+    tmp_path: Path, subject: Path, options: list[str], complaint: str
+) -> None:
+    card = read_card(subject)
+    weights = load_file(subject)
+    for name, other in (("cat", msgspec.structs.replace(card, class_word="cat")), ("old", without_looks(card))):
+        metadata = {"motionbooth": msgspec.json.encode(other).decode()}
+        save_file(weights, tmp_path / f"{name}.safetensors", metadata)
+    write_clip(tmp_path / "clip.mp4", red_box_moving_right(), 24)
+    (tmp_path / "shot.json").write_bytes(msgspec.json.encode({"generate": spec()}))
+    command = ["evaluate", str(tmp_path / "clip.mp4"), "--shot", str(tmp_path / "shot.json")]
+    result = CliRunner().invoke(app, [*command, options[0], str(tmp_path / options[1])])
+    assert result.exit_code == 2
+    assert complaint in result.output.replace("\n", " ")
+
+
+def without_looks(card: SubjectCard) -> SubjectCard:
+    return msgspec.structs.replace(card, looks="")
 
 
 def as_text(values: np.ndarray) -> str:
