@@ -117,3 +117,19 @@ def ablation(
 
     chosen = [name for name in recipe or RECIPES if recipe_named(name)]
     publish(bench_ablation(subjects, steps, chosen), json_file)
+
+
+@bench.command()
+def fuzz(
+    json_file: JsonFile = None,
+    messages: Annotated[
+        int, typer.Option(min=1000, help="For the decoder, and as many for a live session.")
+    ] = 1_000_000,
+    seconds: Annotated[float, typer.Option(min=1, help="At most, for each of the two.")] = 600.0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed sends the same messages.")] = 0,
+) -> None:
+    """Foreign messages for the decoder and for a live session: nothing but a refusal may come of them."""
+    from motionbooth.bench.fuzz import bench_fuzz
+    from motionbooth.bench.measures import publish
+
+    publish(bench_fuzz(messages, seconds, seed), json_file)

@@ -14,13 +14,14 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from motionbooth_protocol.errors import Damaged, InvalidInput, NoSession, NotFound, OutOfSpace, is_disk_full
+from motionbooth_protocol.errors import Damaged, InvalidInput, NoSession, NotFound, OutOfSpace, OverLimit, is_disk_full
 from motionbooth_protocol.limits import MAX_BLOB_BYTES
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _READ_BYTES = 1 << 20
 _OPEN_UPLOADS = 64
 _OPEN_READINGS = 64
+_HALF_FILES = 256  # of one owner
 
 
 @dataclass
@@ -158,6 +159,11 @@ class Blobs:
     def _open(self, owner: str, sha256: str, size: int) -> _Upload:
         folder = self._incoming(owner)
         path = folder / f"{sha256}.{size}"
+        if not path.exists() and folder.is_dir() and len(os.listdir(folder)) >= _HALF_FILES:
+            raise OverLimit(
+                f"You have {_HALF_FILES} uploads that are not complete. Complete some; what does not go on is removed "
+                "after a day."
+            )
         with _space_checked():
             folder.mkdir(parents=True, exist_ok=True)
             path.touch(mode=0o600)
