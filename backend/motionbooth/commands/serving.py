@@ -44,8 +44,13 @@ def serve(
     from motionbooth.server.answers import DEFAULT_LIMITS
     from motionbooth.server.executors import here, on_ray
     from motionbooth.server.serve import serve as run_server
+    from motionbooth.server.watch import Watching
 
     limits = replace(DEFAULT_LIMITS, quota_bytes=int(quota_gb * 1e9))
     models = [source.info for source in sources().values()]
     make = here(workers) if executor is Where.local else on_ray(ray_address, workers, gpus_each)
-    run_server(home.absolute(), address, models, limits=limits, keep_days=keep_days, stamp=stamp, make_executor=make)
+    watching = Watching(log_format.value, metrics_port, web_port)
+    run_server(
+        home.absolute(), address, models, limits=limits, keep_days=keep_days, stamp=stamp, make_executor=make,
+        watching=watching,
+    )  # fmt: skip

@@ -26,11 +26,7 @@ from .watch import View, Watch
 
 log = logging.getLogger("motionbooth.web")
 _PAGE = Path(__file__).parent / "page"
-_FILES = {
-    "": ("page.html", "text/html"),
-    "page.js": ("page.js", "text/javascript"),
-    "page.css": ("page.css", "text/css"),
-}
+_FILES = {"": "text/html", "page.js": "text/javascript", "page.css": "text/css"}
 _PIECE = 1 << 20
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "

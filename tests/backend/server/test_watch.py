@@ -109,6 +109,7 @@ def test_files_that_are_no_results_are_out_of_reach(watched: Watched, path: str)
 def test_the_page_may_load_nothing_from_elsewhere(watched: Watched) -> None:
     _, headers, page = watched.get(watched.root)
     assert headers["content-security-policy"].startswith("default-src 'none'")
+    assert headers["content-type"] == "text/html; charset=utf-8"
     assert b"http" not in page
     assert headers["referrer-policy"] == "no-referrer"
 
