@@ -94,7 +94,7 @@ def real_size(
     json_file: JsonFile = None,
     frames: Annotated[int, typer.Option(min=2, help="Of the clip; Zeroscope's own number is 24.")] = 24,
 ) -> None:
-    """Whether Zeroscope's true size fits into this machine: a step of sampling and one of learning, on the CPU."""
+    """Whether Zeroscope's true size fits into this machine: a step of sampling, one of learning (Linux, macOS)."""
     from motionbooth.bench.measures import publish
     from motionbooth.bench.real_size import bench_real_size
 

@@ -13,6 +13,7 @@ from motionbooth.control.boxes import AttentionControl, BoxControl
 from motionbooth.control.prompt import PromptTokens
 from motionbooth.models.lavie.blocks import position_bucket
 from motionbooth.models.lavie.unet import LaVieUNet
+from motionbooth.subject.losses import subject_attention
 from motionbooth.subject.recomputing import recompute_layers
 from motionbooth_protocol.motion import Box
 from safetensors.torch import load_file
@@ -85,6 +86,19 @@ def test_boxes_edit_its_text_attention_as_the_authors_do(recorded: dict[str, np.
     torch.testing.assert_close(
         answer(unet, recorded, how["input"]), torch.from_numpy(recorded["edit/out_f64"]), rtol=0, atol=1e-6
     )
+
+
+def test_a_subjects_attention_is_seen_as_the_authors_see_it(recorded: dict[str, np.ndarray]) -> None:
+    how: dict[str, Any] = json.loads((TINY / "io.json").read_text())["store"]
+    unet = tiny_lavie()
+    unet.load_state_dict(load_file(TINY / "diffusion_pytorch_model.safetensors"))
+    control = AttentionControl.install(unet.double().eval())
+    control.watch(how["phrase_indices"], (8, 8))
+    answer(unet, recorded, how["input"])
+    layers = control.unwatch()
+    assert len(layers) == how["n_maps"]
+    seen = subject_attention(layers, "mean").reshape(recorded["store/aggregate"].shape)
+    torch.testing.assert_close(seen.numpy(), recorded["store/aggregate"], rtol=0, atol=1e-9)
 
 
 def test_near_offsets_have_buckets_of_their_own_and_directions_differ() -> None:
