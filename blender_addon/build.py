@@ -1,4 +1,4 @@
-"""Builds the extension: `python blender_addon/build.py [--platform linux-x64] [--out dist]` writes and checks its zip.
+"""Builds the extension, a zip for each platform: `python blender_addon/build.py [--platform linux-x64] [--out dist]`.
 
 Needs the bpy module, which brings Blender's own packager, and pip. The wheels are kept in OUT/wheels and fetched once.
 """
@@ -28,14 +28,16 @@ PIP_PLATFORMS = {
     "macos-x64": ("macosx_10_15_x86_64", "macosx_10_15_universal2"),
     "macos-arm64": ("macosx_11_0_arm64", "macosx_10_15_universal2"),
 }
+USUAL_PLATFORMS = ("linux-x64", "macos-arm64", "windows-x64")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Build the MotionBooth extension for Blender.")
-    parser.add_argument("--platform", choices=PIP_PLATFORMS, default=this_platform())
+    parser.add_argument("--platform", choices=PIP_PLATFORMS, nargs="+", default=USUAL_PLATFORMS)
     parser.add_argument("--out", type=Path, default=Path("dist"))
     wanted = parser.parse_args()
-    print(build(wanted.platform, wanted.out))
+    for blender_platform in wanted.platform:
+        print(build(blender_platform, wanted.out))
 
 
 def build(blender_platform: str, out: Path) -> Path:

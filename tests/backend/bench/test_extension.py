@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
-from motionbooth.bench.extension import _in_own_process, bench_extension  # noqa: E402
+from motionbooth.bench.extension import _in_own_process, bench_extension
 
 
 def test_boxes_and_camera_path_are_those_of_a_pinhole_camera() -> None:

@@ -1,0 +1,76 @@
+"""`python install_and_film.py ZIP CONNECTION OUT CHECKOUT`, in a Blender module that knows nothing but the zip.
+
+Installs and enables the extension, draws a subject's box with its operators, learns the subject from a 3-D object,
+films, and leaves Blender as it was. Writes OUT/passed at the end. Run by test_build.py with several releases.
+"""
+
+import sys
+from pathlib import Path
+
+archive, connection, out, checkout = map(Path, sys.argv[1:])
+sys.path = [entry for entry in sys.path if not entry.startswith(str(checkout)) or "site-packages" in entry]
+
+import bpy  # noqa: E402
+
+# isort: split
+# This exists once bpy is loaded, and not before.
+import bmesh  # noqa: E402
+
+NAME = "bl_ext.user_default.motionbooth"
+bpy.ops.extensions.package_install_files(filepath=str(archive), repo="user_default", enable_on_install=True)
+assert NAME in bpy.context.preferences.addons, "not enabled"
+
+import bl_ext.user_default.motionbooth as extension  # noqa: E402
+from bl_ext.user_default.motionbooth import commands, compat, concerns, readings  # noqa: E402
+
+library = Path(bpy.utils.user_resource("EXTENSIONS"), ".local", "lib")
+wheels = [*library.glob("python3.*/site-packages/*/__init__.py"), *library.glob("site-packages/*/__init__.py")]
+assert {wheel.parent.name for wheel in wheels} >= {"zmq", "msgspec"}, "the wheels are not installed"
+
+# A shot: a box that crosses the frame, a camera that pans.
+scene = bpy.context.scene
+scene.frame_start, scene.frame_end = 1, 48
+scene.render.resolution_x, scene.render.resolution_y, scene.render.fps = 960, 640, 24
+camera = scene.camera
+for frame, turn in ((1, 0.1), (48, -0.1)):
+    camera.rotation_euler = (1.5, 0, turn)
+    camera.keyframe_insert("rotation_euler", frame=frame)
+bpy.ops.motionbooth.add_subject_box()
+subject = scene.motionbooth.subjects[0]
+box = subject.object
+for frame, x in ((1, -0.8), (48, 0.8)):
+    box.location.x = x
+    box.keyframe_insert("location", frame=frame)
+assert compat.keyed_frames(box) == {1, 48}
+body = bpy.data.meshes.new("Imp")
+shape = bmesh.new()
+bmesh.ops.create_icosphere(shape, subdivisions=2, radius=1)
+shape.to_mesh(body)
+shape.free()
+subject.name, subject.token, subject.class_word = "Imp", "sks", "toy"
+subject.model_object = bpy.data.objects.new("Imp", body)
+scene.collection.objects.link(subject.model_object)
+scene.motionbooth.prompt = "a sks toy on the grass"
+said = readings.read_now(scene).concerns
+assert not said, said
+assert isinstance(concerns.SMALLEST_WIDTH, float)
+
+blend = out / "scene.blend"
+bpy.ops.wm.save_as_mainfile(filepath=str(blend))
+options = ["--connection", str(connection), "--out", str(out)]
+assert commands.execute(["film", str(blend), *options]) == 0, "not filmed"
+assert (out / "clip.mp4").stat().st_size > 1000
+
+# The copy, as Blender opens it again.
+bpy.ops.wm.open_mainfile(filepath=str(out / "shot.blend"))
+(strip,) = compat.strips(bpy.context.scene.sequence_editor)
+assert compat.strip_range(strip) == (1, 48), "the clip does not fill the shot"
+(take,) = bpy.context.scene.motionbooth.takes
+assert Path(bpy.path.abspath(take.clip_path)) == out / "clip.mp4"
+assert bpy.context.scene.motionbooth.subjects[0].weights, "the subject is not trained"
+
+bpy.ops.preferences.addon_disable(module=extension.__name__)
+assert not hasattr(bpy.types.Scene, "motionbooth"), "something stays registered"
+assert "motionbooth_addon" not in sys.modules
+assert "motionbooth_protocol" not in sys.modules
+(out / "passed").write_text(f"{bpy.app.version_string} {extension.__file__}")
