@@ -1,5 +1,6 @@
 """A desktop Blender in a window, on the screen that there is or on a virtual one. Skipped, saying why, where that is
-not to be had. BLENDER names the program; else `blender` on the PATH. GUI_PICTURES names a folder for the pictures.
+not to be had. BLENDER names the program; else `blender` on the PATH. GUI_PICTURES names a folder for the pictures,
+GUI_CONNECTION the connection file of a backend to take them with, instead of the one that only draws.
 """
 
 from __future__ import annotations
@@ -114,7 +115,8 @@ def act(
     """Have a scenario of this folder acted out in a window; what was seen."""
 
     def act(scenario: str) -> dict[str, Any]:
-        (tmp_path / "task.json").write_text(json.dumps({"zip": str(extension_zip), "connection": str(connection_file)}))
+        connection = os.environ.get("GUI_CONNECTION", connection_file)
+        (tmp_path / "task.json").write_text(json.dumps({"zip": str(extension_zip), "connection": str(connection)}))
         command = [blender, "--factory-startup", "--enable-event-simulate", "--python-use-system-env"]
         window = ["--window-geometry", "0", "0", *SIZE]
         script = ["--python", str(HERE / scenario), "--", str(tmp_path)]
@@ -125,6 +127,7 @@ def act(
         assert (tmp_path / "seen.json").exists(), done.stdout + done.stderr
         seen = json.loads((tmp_path / "seen.json").read_text())
         assert "error" not in seen, seen["error"] + done.stdout + done.stderr
+        assert "Traceback" not in done.stdout + done.stderr, "a panel or handler failed: " + done.stdout + done.stderr
         return seen
 
     return act

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Generator
@@ -122,6 +124,10 @@ def open_tab(kind: str) -> Steps:
 
 def picture(name: str) -> None:
     """Of the whole window."""
+    path = str(FOLDER / f"{name}.png")
     with bpy.context.temp_override(window=window()):
-        bpy.ops.wm.redraw_timer(type="DRAW_WIN_SWAP", iterations=1)
-        bpy.ops.screen.screenshot(filepath=str(FOLDER / f"{name}.png"))
+        bpy.ops.wm.redraw_timer(type="DRAW_WIN_SWAP", iterations=2)
+        if shutil.which("import"):  # of ImageMagick: a virtual screen gives Blender's own screenshot nothing but black
+            subprocess.run(["import", "-window", "root", path], check=True)
+        else:
+            bpy.ops.screen.screenshot(filepath=path)

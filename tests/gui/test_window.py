@@ -18,3 +18,12 @@ def test_a_first_clip_is_made_with_keys_and_mouse(act: Callable[[str], dict[str,
     assert seen["strips"] == ["Scene take 1"]
     assert seen["strips after undo"] == [], "one Ctrl+Z takes a clip away again"
     assert seen["strips after redo"] == ["Scene take 1"]
+
+
+def test_takes_are_filmed_and_swapped_in_the_sequencer(act: Callable[[str], dict[str, Any]]) -> None:
+    seen = act("takes.py")
+    assert seen["states while filming"]
+    assert seen["mutes"] == [True, True, False]
+    assert seen["mutes after swap"] == [False, True, True]
+    assert seen["channels"] == [1, 2, 3]
+    assert seen["stars"] == [False, True, False]

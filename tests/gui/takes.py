@@ -1,0 +1,77 @@
+"""The demo's shot, filmed three times and looked at in the sequencer."""
+
+from __future__ import annotations
+
+import importlib
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import bpy
+
+sys.path.insert(0, str(Path(__file__).parent))  # of this Blender alone
+
+import hands
+
+MAKE_DEMO = Path(__file__).parents[2] / "blender_addon" / "demo" / "make_demo_scene.py"
+
+
+def takes() -> hands.Steps:
+    yield from hands.install()
+    shot = make_scene()
+    view = hands.area("VIEW_3D")
+    view.spaces.active.region_3d.view_perspective = "CAMERA"
+    yield from hands.open_tab("VIEW_3D")
+    yield 2
+    hands.picture("panel")
+
+    use_trained_subject(shot)
+    shot.take_count = 3
+    view.ui_type = "SEQUENCE_EDITOR"
+    view.spaces.active.view_type = "SEQUENCER_PREVIEW"
+    yield from hands.open_tab("SEQUENCE_EDITOR")
+    hands.point_at("SEQUENCE_EDITOR")
+    hands.press("F", shift=True, alt=True)
+    yield from hands.wait(lambda: any(row.stage for row in hands.state().jobs))
+    yield 1
+    hands.seen["states while filming"] = [row.state for row in hands.state().jobs]
+    hands.picture("jobs")
+
+    yield from hands.wait(lambda: len(bpy.context.scene.motionbooth.takes) == 3)
+    bpy.context.scene.frame_set(20)
+    hands.seen["mutes"] = [strip.mute for strip in strips()]
+    hands.seen["channels"] = [strip.channel for strip in strips()]
+    bpy.ops.motionbooth.star_take(index=1)
+    yield 1
+    hands.picture("sequencer")
+    hands.seen["stars"] = [take.starred for take in bpy.context.scene.motionbooth.takes]
+    bpy.ops.motionbooth.activate_take(index=0)
+    hands.seen["mutes after swap"] = [strip.mute for strip in strips()]
+
+
+def make_scene() -> Any:
+    """The demo's scene, by the script that makes its .blend, which is from a later Blender than this may be."""
+    for name in ("", ".compat"):
+        sys.modules[f"motionbooth_addon{name}"] = importlib.import_module(hands.MODULE + name)
+    bpy.data.batch_remove(list(bpy.data.objects))
+    runpy.run_path(str(MAKE_DEMO), run_name="demo")["make_scene"](bpy.context.scene)
+    bpy.ops.wm.save_as_mainfile(filepath=str(hands.FOLDER / "shot.blend"))
+    return bpy.context.scene.motionbooth
+
+
+def use_trained_subject(shot: Any) -> None:
+    """If the backend has learned it before; else what the model knows by itself."""
+    trained = next((row for row in hands.state().trained if row.name == "Imp"), None)
+    if trained is not None:
+        bpy.ops.motionbooth.use_trained(weights=trained.weights)
+    else:
+        shot.subjects[0].token, shot.prompt = "", "a toy on the grass"
+
+
+def strips() -> list[Any]:
+    editor = bpy.context.scene.sequence_editor
+    return list(editor.strips if hasattr(editor, "strips") else editor.sequences)
+
+
+hands.perform(takes)
