@@ -12,6 +12,7 @@ from .commands.filming import evaluate, generate
 from .commands.keys import keys
 from .commands.models import convert_lavie
 from .commands.serving import serve
+from .commands.soak import soak
 from .commands.training import train
 from .commands.watching import jobs, status
 
@@ -41,7 +42,7 @@ def _motionbooth() -> None:
     """Film your own character in Blender: boxes and a camera path steer a text-to-video model."""
 
 
-for command in (demo, batch, serve, doctor, status, jobs, train, generate, evaluate, convert_lavie):
+for command in (demo, batch, serve, doctor, status, jobs, train, generate, evaluate, convert_lavie, soak):
     app.command()(command)
 app.add_typer(keys, name="keys")
 app.add_typer(bench, name="bench")

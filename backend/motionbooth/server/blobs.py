@@ -101,7 +101,10 @@ class Blobs:
         reading = self._readings.get(sha256) or self._open_for_reading(sha256)
         self._readings.move_to_end(sha256)
         reading.file.seek(offset)
-        return reading.file.read(length), offset + length >= reading.size
+        data, eof = reading.file.read(length), offset + length >= reading.size
+        if eof:  # most likely nobody comes back
+            self._readings.pop(sha256).file.close()
+        return data, eof
 
     def begin(self, owner: str, sha256: str, size: int) -> int:
         """Announce an upload: how many bytes are here already; `size` itself where the file is complete."""
