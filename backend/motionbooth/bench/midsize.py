@@ -18,7 +18,7 @@ from motionbooth.models.sources import MODELS, TOYBOX, Source
 
 FRAMES = 16
 CELL_PX = 8
-TEXT_WIDTH = 256
+TEXT_WIDTH, TEXT_TOKENS = 256, 77
 CHANNELS = (64, 128, 256)
 
 
@@ -47,7 +47,7 @@ def midsize_base(latent_size: Grid) -> Base:
         height=latent_size[0] * CELL_PX,
         width=latent_size[1] * CELL_PX,
     )
-    tokenizer = CLIPTokenizer.from_pretrained(TOYBOX / "tokenizer")
+    tokenizer = CLIPTokenizer.from_pretrained(TOYBOX / "tokenizer", model_max_length=TEXT_TOKENS)
     unet, vae, text_encoder = midsize_unet(), _vae(), _text_encoder(tokenizer)
     for part in (unet, vae, text_encoder):
         part.eval().requires_grad_(False)

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from motionbooth.bench.measures import BenchResult, Measure
 from motionbooth.bench.memory import peak_bytes
-from motionbooth.bench.midsize import CELL_PX, FRAMES, TEXT_WIDTH, midsize_base, midsize_unet
+from motionbooth.bench.midsize import CELL_PX, FRAMES, TEXT_TOKENS, TEXT_WIDTH, midsize_base, midsize_unet
 from motionbooth.control.boxes import Grid
 from motionbooth.models.registry import Base, lay_channels_last
 from motionbooth.models.settings import TrainSettings
@@ -193,6 +193,6 @@ def random_batches(latent_size: Grid) -> Batches:
     return Batches(
         [torch.randn(shape, generator=generator) for shape in shapes],
         [torch.randint(1000, shape[:1], generator=generator) for shape in shapes],
-        [torch.randn(shape[0], 77, TEXT_WIDTH, generator=generator) for shape in shapes],
+        [torch.randn(shape[0], TEXT_TOKENS, TEXT_WIDTH, generator=generator) for shape in shapes],
         [torch.randn(shape, generator=generator) for shape in shapes],
     )
