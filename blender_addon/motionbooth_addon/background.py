@@ -33,6 +33,7 @@ from .news import (
     Follow,
     Forget,
     Linked,
+    Look,
     Lost,
     News,
     Pictured,
@@ -124,11 +125,14 @@ class Background:
 
     def _greet(self, client: Client) -> None:
         """In a new session: what the backend has, and all that is followed once more."""
-        welcome = client.connect()
-        self._news.append(Linked(welcome.server, welcome.models, client.subjects()))
+        self._look(client)
         for job, last_seq in list(self._followed.items()):
             self._attach(client, job, last_seq)
         self._linked.set()
+
+    def _look(self, client: Client) -> None:
+        welcome = client.connect()
+        self._news.append(Linked(welcome.server, welcome.models, client.subjects()))
 
     def _obey(self, client: Client) -> None:
         """All orders that wait. One that the network broke stays the first, and the error is raised."""
@@ -155,6 +159,8 @@ class Background:
                 self._dropped.add(job)
             case Cancel(job):
                 client.cancel(job)
+            case Look():
+                self._look(client)
             case Forget(job):
                 self._followed.pop(job, None)
                 client.forget(job)

@@ -7,6 +7,7 @@ from pathlib import Path
 import bpy
 
 from ._protocol.connection import write_private
+from .ledger import Record
 
 
 def user_folder() -> Path:
@@ -22,6 +23,11 @@ def clip_folder(setting: str) -> Path:
     if setting.startswith("//") and not bpy.data.filepath:
         return user_folder() / "clips"
     return Path(bpy.path.abspath(setting)).resolve()
+
+
+def samples_of(folder: Path, record: Record) -> Path:
+    """The picture of what a training has learned, once it was fetched."""
+    return folder / "training" / record.id / "samples.png"
 
 
 def own_keys(folder: Path) -> tuple[str, str]:

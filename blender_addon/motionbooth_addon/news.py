@@ -56,7 +56,14 @@ class Fetch:
     path: Path
 
 
-AnyOrder = Film | Train | Follow | Cancel | Forget | Fetch
+@dataclass(frozen=True)
+class Look:
+    """Tell once more what the backend has: it has learned a subject."""
+
+    job: str = ""
+
+
+AnyOrder = Film | Train | Follow | Cancel | Forget | Fetch | Look
 
 
 # What is heard

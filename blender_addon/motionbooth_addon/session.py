@@ -19,7 +19,7 @@ from bpy.app.handlers import persistent
 from . import takes, window
 from ._protocol.connection import Connection
 from ._protocol.errors import MotionBoothError
-from .files import clip_folder, user_folder
+from .files import clip_folder, samples_of, user_folder
 from .ledger import SENDING, Ledger, Order, Record, TrainOrder
 from .local_backend import LocalBackend
 from .news import (
@@ -32,6 +32,7 @@ from .news import (
     Follow,
     Forget,
     Linked,
+    Look,
     Lost,
     News,
     Pictured,
@@ -39,6 +40,7 @@ from .news import (
     Train,
 )
 from .preferences import preferences
+from .take_motion import report_beside
 
 if TYPE_CHECKING:
     from .background import Background
@@ -58,7 +60,7 @@ class Session:
         self.ledger = Ledger(folder / "jobs")
         self.local = LocalBackend(folder / "backend")
         self.background: Background | None = None
-        self.screen = window.Screen(self.ledger)
+        self.screen = window.Screen(self.ledger, folder)
         self._source: tuple[Any, ...] | None = None
         self._watched_at = float("-inf")
         self._due: deque[str] = deque()  # jobs whose result has still to be given to their shot
@@ -240,7 +242,8 @@ class Session:
         self.place(record.id)
         samples = record.result("samples")
         if samples is not None and self.background is not None:
-            self.background.order(Fetch(record.id, samples, self.folder / "training" / record.id / "samples.png"))
+            self.background.order(Fetch(record.id, samples, samples_of(self.folder, record)))
+            self.background.order(Look())
 
     def _has_result(self, record: Record) -> bool:
         """Whether it is on this machine, or can be fetched now."""
@@ -261,7 +264,11 @@ class Session:
             return
         self._awaited.add(record.id)
         name = f"{bpy.path.clean_name(record.title)}_{record.id[:8]}.mp4"
-        self.background.order(Fetch(record.id, clip, clip_folder(preferences().clip_folder) / name))
+        path = clip_folder(preferences().clip_folder) / name
+        report = record.result("report")
+        if report is not None:  # first: with the clip there, the take is placed
+            self.background.order(Fetch(record.id, report, report_beside(path)))
+        self.background.order(Fetch(record.id, clip, path))
 
     def _fetched(self, record: Record, role: str, path: Path) -> None:
         if role == "clip":
@@ -269,7 +276,7 @@ class Session:
             record.clip = str(path)
             self.ledger.put(record)
             self._due.append(record.id)
-        else:
+        elif role == "samples":
             self.screen.show_picture(record.id, path)
         self.screen.show_job(record)
 

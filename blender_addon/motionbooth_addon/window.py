@@ -8,6 +8,7 @@ from pathlib import Path
 import bpy
 
 from . import takes
+from .files import samples_of
 from .ledger import Ledger, Record
 from .news import Advanced, Linked
 from .window_state import MotionBoothJob, state
@@ -39,8 +40,9 @@ def push_undo(message: str) -> None:
 class Screen:
     """Keeps `window_state` as the ledger and the backend have it, and the panels drawn."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, folder: Path) -> None:
         self._ledger = ledger
+        self._folder = folder
         self._rows: dict[str, int] = {}
         self._link = ("NONE", "")
         self._backend: Linked | None = None
@@ -74,11 +76,21 @@ class Screen:
             row.name, row.title, row.frames = model.name, model.title or model.name, model.frames
             row.width, row.height, row.fps = model.width, model.height, model.fps
         trained.clear()
+        pictures = self._pictures_of_trained()
         for subject in backend.subjects:
             row = trained.add()
             row.name, row.token, row.class_word = subject.name, subject.token, subject.class_word
             row.model, row.weights = subject.model, subject.weights
+            row.picture = pictures.get(subject.weights, "")
         self._changed = True
+
+    def _pictures_of_trained(self) -> dict[str, str]:
+        """By the sha256 of their weights, of subjects that were trained from here."""
+        return {
+            weights.sha256: str(samples_of(self._folder, record))
+            for record in self._ledger.records.values()
+            if (weights := record.result("subject")) is not None
+        }
 
     def show_notice(self, sentence: str, is_error: bool) -> None:
         shown = state()
