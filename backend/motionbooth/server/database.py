@@ -62,8 +62,8 @@ ALTER TABLE jobs ADD COLUMN ended REAL;  -- see Database.served, NULL until then
 ALTER TABLE subjects ADD COLUMN picture TEXT;
 CREATE INDEX jobs_waiting_by_owner ON jobs (priority, owner, number) WHERE state = 'queued';
 CREATE INDEX jobs_waiting_by_demand ON jobs (priority, demand, number) WHERE state = 'queued';
-CREATE TABLE clock (served REAL NOT NULL);
-INSERT INTO clock VALUES (0);
+CREATE TABLE clock (served REAL NOT NULL, numbers INTEGER NOT NULL);  -- numbers: given to jobs so far
+INSERT INTO clock SELECT 0, coalesce(max(number), 0) FROM jobs;
 CREATE INDEX results_by_file ON results (sha256);
 CREATE TABLE needs (job INTEGER NOT NULL, sha256 TEXT NOT NULL, PRIMARY KEY (job, sha256)) WITHOUT ROWID;
 CREATE INDEX needs_by_file ON needs (sha256);

@@ -186,7 +186,10 @@ class Scheduler:
         if isinstance(report, pipes.Exited):
             changed = self._store.worker_died(number, attempt, report.reason)
         elif isinstance(report, pipes.Finished):
-            changed = self._store.finish(number, attempt, report.results)
+            if all(self._blobs.has(blob.sha256) for blob in report.results):
+                changed = self._store.finish(number, attempt, report.results)
+            else:  # the same file was an earlier job's, and went with it right now
+                changed = self._store.requeue(number, attempt, "The results were removed as they were made.")
         elif report.code == OutOfSpace.code:
             changed = self._store.requeue(number, attempt, report.message)
             changes.lack = report.message

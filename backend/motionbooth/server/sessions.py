@@ -10,12 +10,21 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import zmq
 from motionbooth_protocol import messages
 from motionbooth_protocol.codec import decode_request, encode
-from motionbooth_protocol.errors import Busy, Malformed, MotionBoothError, NoSession, NotAuthorized, VersionMismatch
+from motionbooth_protocol.errors import (
+    Busy,
+    Malformed,
+    MotionBoothError,
+    NoSession,
+    NotAuthorized,
+    NotFound,
+    VersionMismatch,
+)
 from motionbooth_protocol.jobs import TERMINAL_STATES
 from motionbooth_protocol.limits import PROTOCOL_MAJOR
 from msgspec.structs import replace
@@ -99,12 +108,8 @@ class Sessions:
     def tick(self) -> None:
         """Send the scheduler's news and what had no room; forget who is gone or not welcome any more."""
         for item in latest(self._scheduler.news()):
-            if isinstance(item, int):
-                self._tell_change(item)
-            elif isinstance(item, pipes.Advanced):
-                self._tell_progress(item)
-            else:
-                self._tell_preview(item)
+            with suppress(NotFound):  # its owner has removed it meanwhile
+                self._tell(item)
         unsent, self._unsent = self._unsent, set()
         for identity in unsent & self._sessions.keys():
             for number in list(self._sessions[identity].follows):
@@ -119,6 +124,10 @@ class Sessions:
 
     def _sweep(self) -> None:
         now = self._swept_at = time.monotonic()
+        running = set(self._store.running())
+        for known in (self._answers.progress, self._answers.pictures):
+            for number in known.keys() - running:  # reported as it ended
+                del known[number]
         for identity, session in list(self._sessions.items()):
             if self._authorized.find(session.owner) is None:
                 self._refuse(identity)
@@ -127,6 +136,14 @@ class Sessions:
                 self._forget(identity)
 
     # Of the server's own accord
+
+    def _tell(self, item: News) -> None:
+        if isinstance(item, int):
+            self._tell_change(item)
+        elif isinstance(item, pipes.Advanced):
+            self._tell_progress(item)
+        else:
+            self._tell_preview(item)
 
     def _tell_change(self, number: int) -> None:
         self._answers.progress.pop(number, None)
@@ -176,7 +193,12 @@ class Sessions:
         session = self._sessions.get(identity)
         if session is None:  # gone since it was found to follow
             return
-        for event in self._store.events(number, session.follows[number]):
+        try:
+            events = self._store.events(number, session.follows[number])
+        except NotFound:  # its owner has removed it
+            self._unfollow(identity, session, number)
+            return
+        for event in events:
             if not self._send(identity, encode(event)):
                 self._unsent.add(identity)
                 return

@@ -101,8 +101,10 @@ class Store:
         return self.database.row("SELECT 1 FROM jobs WHERE owner = ? AND id = ?", owner, job_id) is not None
 
     def job(self, number: int) -> Job:
-        """`owner` is the sender's public key here."""
-        (row,) = self.database.rows(_JOB + "WHERE number = ?", number)
+        """`owner` is the sender's public key here. Raises NotFound where it was forgotten."""
+        row = self.database.row(_JOB + "WHERE number = ?", number)
+        if row is None:
+            raise NotFound("The job was removed.")
         return self._as_job(row)
 
     def jobs(self, owner: str | None, limit: int) -> list[Job]:
@@ -282,18 +284,20 @@ class Store:
     def _insert(self, owner: str, job_id: str, spec: JobSpec, digest: str, priority: int) -> int:
         kind = "train" if isinstance(spec, TrainSpec) else "generate"
         now = time.time()
-        cursor = self.database.do(
-            "INSERT INTO jobs (owner, id, kind, name, model, demand, spec, digest, maker, priority, state, created, "
-            "updated) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?)",
-            owner, job_id, kind, name_of(spec), spec.model, demand_of(spec), msgspec.msgpack.encode(spec), digest,
-            self._maker(spec.model), priority, now, now,
+        # Our own count, since SQLite gives the number of a removed job to the next one, and late reports name numbers.
+        self.database.do("UPDATE clock SET numbers = numbers + 1")
+        ((number,),) = self.database.rows("SELECT numbers FROM clock")
+        self.database.do(
+            "INSERT INTO jobs (number, owner, id, kind, name, model, demand, spec, digest, maker, priority, state, "
+            "created, updated) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?)",
+            number, owner, job_id, kind, name_of(spec), spec.model, demand_of(spec), msgspec.msgpack.encode(spec),
+            digest, self._maker(spec.model), priority, now, now,
         )  # fmt: skip
-        number = int(cursor.lastrowid or 0)
         for sha256 in files_of(spec):
             self.database.do("INSERT INTO needs VALUES (?, ?)", number, sha256)
             self.holdings.want(owner, sha256)
         self._change(number, "queued")
-        return number
+        return int(number)
 
     def _change(self, number: int, state: str, error: str = "") -> None:
         """The one place where a state changes, and where a durable event is made."""

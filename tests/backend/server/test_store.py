@@ -4,13 +4,16 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+from motionbooth.server.database import _SCHEMA_1
 from motionbooth.server.store import MAX_SERVER_CRASHES, MAX_WORKER_DEATHS, Store, Work
 from motionbooth.server.turns import Turns
 from motionbooth_protocol.errors import Conflict, InvalidInput, NotFound
@@ -121,6 +124,46 @@ def test_two_owners_may_use_the_same_id_without_seeing_each_other(store: Store) 
     assert [job.id for job in store.jobs("ann", 10)] == ["job-00001"]
     with pytest.raises(NotFound):
         store.number("eve", "job-00001")
+
+
+def test_the_number_of_a_forgotten_job_is_never_used_again(store: Store) -> None:
+    first = store.start(submitted(store))
+    store.end(first.number, first.attempt, "failed", "")
+    store.forget(first.number)
+    assert submitted(store, "job-00002") > first.number
+    assert not store.finish(first.number, first.attempt, [CLIP])
+
+
+def test_a_store_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    with closing(sqlite3.connect(path)) as old:
+        old.executescript(_SCHEMA_1)
+        old.execute("PRAGMA user_version = 1")
+        row = (
+            "ann",
+            "job-00001",
+            "generate",
+            msgspec.msgpack.encode(small_job()),
+            "digest",
+            "0.1",
+            0,
+            "done",
+            1.0,
+            1.0,
+        )
+        old.execute(
+            "INSERT INTO jobs (owner, id, kind, spec, digest, maker, priority, state, created, updated) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row,
+        )  # fmt: skip
+        old.execute("INSERT INTO results VALUES (1, 'clip', ?, 1000)", (CLIP.sha256,))
+        old.commit()
+    store = Store(path)
+    (job,) = store.jobs("ann", 10)
+    assert (job.name, job.model, job.results) == ("shot", "small", [CLIP])
+    assert store.holdings.used_by("ann") == 1000
+    assert submitted(store, "job-00002", seed=1) == 2
+    assert store.forget(1) == [CLIP.sha256]
+    store.close()
 
 
 def test_a_second_store_on_the_same_file_is_refused_and_the_first_goes_on(store: Store, tmp_path: Path) -> None:
