@@ -23,18 +23,18 @@ def takes() -> hands.Steps:
     view = hands.area("VIEW_3D")
     view.spaces.active.region_3d.view_perspective = "CAMERA"
     yield from hands.open_tab("VIEW_3D")
+    use_trained_subject(shot)
+    shot.take_count = 3
     yield 2
     hands.picture("panel")
 
-    use_trained_subject(shot)
-    shot.take_count = 3
     view.ui_type = "SEQUENCE_EDITOR"
     view.spaces.active.view_type = "SEQUENCER_PREVIEW"
     yield from hands.open_tab("SEQUENCE_EDITOR")
     hands.point_at("SEQUENCE_EDITOR")
     hands.press("F", shift=True, alt=True)
-    yield from hands.wait(lambda: any(row.stage for row in hands.state().jobs))
-    yield 1
+    yield from hands.wait(lambda: any(row.stage == "sampling" and row.factor >= 0.5 for row in hands.state().jobs))
+    yield 0.2
     hands.seen["states while filming"] = [row.state for row in hands.state().jobs]
     hands.picture("jobs")
 

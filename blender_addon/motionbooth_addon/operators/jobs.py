@@ -74,8 +74,9 @@ class MOTIONBOOTH_OT_film(SentenceForErrors, bpy.types.Operator):
 
     def act(self, context: bpy.types.Context) -> None:
         orders = film_orders(context.scene)
-        for order in orders:
-            session().submit(context.scene, order, order.shot.name)
+        for number, order in enumerate(orders, 1):
+            name = order.shot.name if len(orders) == 1 else f"{order.shot.name} {number} of {len(orders)}"
+            session().submit(context.scene, order, name)
         takes = "1 take" if len(orders) == 1 else f"{len(orders)} takes"
         self.report({"INFO"}, f'{takes} of "{orders[0].shot.name}" sent; see Jobs.')
 
