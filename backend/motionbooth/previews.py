@@ -15,7 +15,7 @@ from torch import Tensor
 from .models.registry import Base
 from .sampling import decode
 
-COST_SHARE = 0.015  # of the sampling time, at most
+COST_SHARE = 0.01  # of the sampling time, at most, but for the first one
 _FRAME_WIDTH = 256  # pixels
 _QUALITIES = (85, 60, 30, 10)  # of JPEG, tried in turn until the picture is small enough
 

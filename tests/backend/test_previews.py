@@ -68,7 +68,7 @@ def test_the_next_preview_waits_until_the_last_one_was_cheap(
     for _ in range(1000):
         clock[0] += 0.1
         preview(estimate)
-    assert 0.01 < 0.3 * len(shown.pictures) / clock[0] < 0.02
+    assert 0.005 < 0.3 * len(shown.pictures) / clock[0] < 0.015
 
 
 def test_a_large_noisy_picture_still_fits() -> None:

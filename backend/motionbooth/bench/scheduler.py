@@ -51,16 +51,19 @@ class Arrival:
 
 
 class SimulatedWorkers:
-    """An Executor whose jobs end by a simulated clock: `now` in seconds, moved by the simulation."""
+    """An Executor whose jobs end by a simulated clock: `now` in seconds, moved by the simulation. All give `clip`."""
 
     lasting = False
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], workers: int, seconds: dict[int, float]) -> None:
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], workers: int, seconds: dict[int, float], clip: Blob
+    ) -> None:
         self.wake = context.socket(zmq.PULL)
         self.now = 0.0
         self.started_at: dict[int, float] = {}
         self.busy_seconds = 0.0
         self.loads = 0
+        self._clip = clip
         self._seconds = seconds  # of each job, by its number
         self._places = {f"worker-{number}": Place(f"worker-{number}", "simulated") for number in range(workers)}
         self._idle = dict.fromkeys(self._places)  # a set that keeps its order
@@ -100,7 +103,7 @@ class SimulatedWorkers:
         while self.next_end() <= self.now:
             _, number, attempt, place = heapq.heappop(self._ends)
             self._idle[place] = None
-            found.append(pipes.Finished(number=number, attempt=attempt, results=[Blob("clip", f"{number:064x}", 1)]))
+            found.append(pipes.Finished(number=number, attempt=attempt, results=[self._clip]))
         return found
 
     def tick(self) -> None:
@@ -158,6 +161,14 @@ def training(seed: int, picture: str) -> TrainSpec:
     return TrainSpec(SubjectSpec("Rex", "sks", "dog", [Picture(picture)] * 5), model="zeroscope", seed=seed)
 
 
+def with_clip(folder: Path) -> tuple[Blobs, Blob]:
+    """The files of a backend in `folder`, and one of them, the result of every simulated job."""
+    folder.mkdir(exist_ok=True)
+    (folder / "clip.mp4").write_bytes(b"clip")
+    blobs = Blobs(folder)
+    return blobs, Blob("clip", *blobs.adopt(folder / "clip.mp4"))
+
+
 @dataclass(frozen=True)
 class Outcome:
     """Of one simulation. `waits`: seconds from a job's arrival to its start."""
@@ -173,9 +184,10 @@ def simulate(folder: Path, workers: int, coming: Sequence[Arrival]) -> Outcome:
     seconds: dict[int, float] = {}
     arrived: dict[int, float] = {}
     with zmq.Context() as context:
-        executor = SimulatedWorkers(context, workers, seconds)
+        blobs, clip = with_clip(folder)
+        executor = SimulatedWorkers(context, workers, seconds, clip)
         store = Store(folder / "jobs.sqlite")
-        scheduler = Scheduler(store, Blobs(folder), executor, clean=lambda number: None)
+        scheduler = Scheduler(store, blobs, executor, clean=lambda number: None)
         upcoming = iter(coming)
         arrival = next(upcoming, None)
         while arrival is not None or executor.next_end() < float("inf"):
@@ -207,8 +219,9 @@ def dispatch_rates(folder: Path, queued: int, jobs: int = 1000) -> tuple[float, 
             with store.database.committed():
                 for number, arrival in enumerate(arrivals(queued, 512)):
                     store.submit(arrival.owner, f"job-{number:08}", arrival.spec)
-            executor = SimulatedWorkers(context, ended_at_once, seconds)
-            scheduler = Scheduler(store, Blobs(folder), executor, clean=lambda number: None)
+            blobs, clip = with_clip(folder)
+            executor = SimulatedWorkers(context, ended_at_once, seconds, clip)
+            scheduler = Scheduler(store, blobs, executor, clean=lambda number: None)
             scheduler.tick()
             began, rounds = time.perf_counter(), -(-jobs // ended_at_once)
             for _ in range(rounds):

@@ -100,6 +100,11 @@ class Answers:
     # Jobs
 
     def _on_submit(self, key: Key, request: messages.Submit) -> messages.AnyReply:
+        if request.priority > 0 and not key.is_admin:
+            raise NotAuthorized(
+                "Priorities above 0 go before everybody's jobs and are for admins: send the job with 0 or less, or ask "
+                "the backend's owner for that role."
+            )
         if not self._store.knows(key.public, request.job):
             self._check_limits(key)
         job, cached = self._scheduler.submit(key.public, request.job, request.spec, request.priority)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from motionbooth_protocol.client import Client, new_job_id
-from motionbooth_protocol.errors import Canceled, JobFailed, NotFound
+from motionbooth_protocol.errors import Canceled, JobFailed, NotAuthorized, NotFound
 from motionbooth_protocol.jobs import GenerateSpec, Picture, SubjectSpec, TrainSpec
 from motionbooth_protocol.messages import Event, Progress
 from motionbooth_protocol.motion import Box, SubjectTrack
@@ -149,6 +149,14 @@ def test_a_job_belongs_to_the_key_that_sent_it(client: Client, shared_backend: R
             with pytest.raises(NotFound):
                 look(job)
         assert stranger.submit(job, small_job(seed=15)).cached is False
+
+
+def test_only_an_admin_can_go_before_everybody(client: Client, shared_backend: RunningBackend) -> None:
+    client.submit(new_job_id(), small_job(seed=17), priority=1)
+    with shared_backend.client(connection=shared_backend.new_key("hurried")) as other:
+        with pytest.raises(NotAuthorized, match="0 or less"):
+            other.submit(new_job_id(), small_job(seed=18), priority=1)
+        other.submit(new_job_id(), small_job(seed=18), priority=-1)
 
 
 def test_nothing_of_a_finished_job_is_left_in_scratch(client: Client, shared_backend: RunningBackend) -> None:
