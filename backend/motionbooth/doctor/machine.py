@@ -34,7 +34,7 @@ def examine_machine(home: Path, address: str) -> Iterator[Finding]:
 def _gpus() -> Iterator[Finding]:
     gpus = nvidia_gpus()
     if not gpus:
-        yield Finding("GPU", "warning", "none: toybox runs on the CPU, film models would take hours", "")
+        yield Finding("GPU", "warning", "none that we know of: the CPU computes, slowly for film models")
         return
     import torch
 
