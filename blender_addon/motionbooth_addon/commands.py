@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import bpy
 
-from . import batch, film_file
-from .session import session
-
 USAGE = """usage: blender --command motionbooth batch FILE.blend ... [options]
 
 Films every shot of every file. Options: blender --command motionbooth batch --help"""
@@ -23,6 +20,9 @@ def unregister() -> None:
 
 def execute(arguments: list[str]) -> int:
     """The command's exit status."""
+    from . import batch, film_file  # sockets are loaded with a command, not with Blender
+    from .session import session
+
     if arguments[:1] == ["film"]:  # one file, for `batch`
         return film_file.main(arguments[1:])
     if arguments[:1] != ["batch"]:

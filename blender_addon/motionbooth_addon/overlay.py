@@ -78,17 +78,30 @@ def register() -> None:
     bpy.types.WindowManager.motionbooth_overlay_take = bpy.props.BoolProperty(
         name="Show Take",
         description="Over the 3-D view, draw the active take instead of the shot as it is now: what was asked of it "
-        "(dashed) and what was found in it",
+        "(white) and what was found in it (green)",
         update=lambda _, __: readings.redraw(),
     )
+    bpy.types.VIEW3D_PT_overlay.append(_draw_switches)
     switch(True)
 
 
 def unregister() -> None:
     switch(False)
     readings.stop()
+    bpy.types.VIEW3D_PT_overlay.remove(_draw_switches)
     del bpy.types.WindowManager.motionbooth_overlay_take
     del bpy.types.WindowManager.motionbooth_overlay
+
+
+def _draw_switches(panel: bpy.types.Panel, context: bpy.types.Context) -> None:
+    """In the view's own overlay menu."""
+    manager = context.window_manager
+    panel.layout.label(text="MotionBooth")
+    row = panel.layout.row()
+    row.prop(manager, "motionbooth_overlay")
+    part = row.row()
+    part.enabled = manager.motionbooth_overlay
+    part.prop(manager, "motionbooth_overlay_take")
 
 
 # Regions
