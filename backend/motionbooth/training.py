@@ -57,7 +57,7 @@ def train_here(
 
 def _begin(spec: TrainSpec, material: Material, folder: Path) -> bool:
     """Make the folder ready; True where it is of the same order. Of another, nothing is left to be gone on with."""
-    order = f"{spec_digest(spec)} {material.clips or ''} {type(material.finder).__name__}"
+    order = f"{spec_digest(spec)} {material.clips or ''} {material.sam.path if material.sam else ''}"
     note = folder / ORDER
     if note.is_file() and note.read_text(encoding="utf-8") == order:
         return True

@@ -101,6 +101,16 @@ def test_a_run_that_was_broken_off_goes_on_to_the_same_weights(pictures: Path, t
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
 
 
+def test_samples_on_the_way_change_nothing_that_is_learned(pictures: Path, tmp_path: Path) -> None:
+    spec, files = order(pictures)
+    watched = train_here(spec, files, Material(), tmp_path / "watched.safetensors", Log())
+    settings_file = tmp_path / "models" / "tiny" / "motionbooth.json"
+    settings_file.write_bytes(settings_file.read_bytes().replace(b'"validate_every":2', b'"validate_every":0'))
+    alone = train_here(spec, files, Material(), tmp_path / "alone.safetensors", Log())
+    assert not (alone.folder / "samples.png").exists()
+    assert watched.subject.read_bytes() == alone.subject.read_bytes()
+
+
 def test_what_is_learned_already_is_left_and_another_order_begins_anew(pictures: Path, tmp_path: Path) -> None:
     spec, files = order(pictures)
     out = tmp_path / "red.safetensors"

@@ -9,9 +9,7 @@ import typer
 def train(
     pictures: Annotated[Path, typer.Argument(help="A folder of 1 to 20 pictures; masks of the same names in masks/.")],
     class_word: Annotated[str, typer.Option("--class", help="The ordinary word for the subject: dog, toy, robot.")],
-    out: Annotated[
-        Path, typer.Option(help="The subject's file to write, .safetensors; its folder is beside it.")
-    ],
+    out: Annotated[Path, typer.Option(help="The subject's file to write, .safetensors; its folder is beside it.")],
     token: Annotated[str, typer.Option(help="The rare word that will mean this subject.")] = "sks",
     model: Annotated[str, typer.Option(help="A base model of this machine.")] = "toybox",
     recipe: Annotated[str, typer.Option(help="How: motionbooth, one of its ablations, dreambooth, customvideo.")] = (
@@ -22,12 +20,8 @@ def train(
     learning_rate: Annotated[float | None, typer.Option(help="Instead of the model's own.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     masks: Annotated[Path | None, typer.Option(help="A folder of masks, each named as its picture.")] = None,
-    clips: Annotated[
-        Path | None, typer.Option(help="Ordinary clips with captions; else the base films some.")
-    ] = None,
-    sam: Annotated[
-        Path | None, typer.Option(help="A checkpoint of Segment Anything, to find subjects.")
-    ] = None,
+    clips: Annotated[Path | None, typer.Option(help="Ordinary clips with captions; else the base films some.")] = None,
+    sam: Annotated[Path | None, typer.Option(help="A checkpoint of Segment Anything, to find subjects.")] = None,
     sam_sha256: Annotated[str | None, typer.Option(help="Its sha256, where it is none of the published files.")] = None,
     tensorboard: Annotated[bool, typer.Option(help="Write events for TensorBoard, too.")] = False,
 ) -> None:
@@ -41,7 +35,7 @@ def train(
     from motionbooth.subject.course import Material
     from motionbooth.subject.folder import read_folder
     from motionbooth.subject.recipes import recipe_named
-    from motionbooth.subject.sam import sam_finder
+    from motionbooth.subject.sam import Checkpoint, check_checkpoint, chosen_checkpoint
     from motionbooth.training import train_here
 
     recipe_named(recipe)
@@ -53,9 +47,10 @@ def train(
         )
     except msgspec.ValidationError as error:
         raise InvalidInput(f"This cannot be learned: {error}.") from error
-    material = Material.of_this_machine() if sam is None else Material(sam_finder(sam, sam_sha256))
-    material = Material(material.finder, clips)
+    checkpoint = chosen_checkpoint() if sam is None else Checkpoint(sam, sam_sha256)
+    if checkpoint is not None:
+        check_checkpoint(checkpoint)
     with Progress(transient=True) as bars:
-        learned = train_here(spec, files, material, out, BarReporter(bars), tensorboard)
+        learned = train_here(spec, files, Material(checkpoint, clips), out, BarReporter(bars), tensorboard)
     made = "is there already, learned from the same pictures in the same way" if learned.was_there else "is learned"
     typer.echo(f"{learned.subject} {made}. Look at {learned.folder} for its masks, losses and samples.")

@@ -26,11 +26,10 @@ from .clips import folder_clips
 from .dataset import SubjectData, gather_data, read_pictures
 from .drawings import draw_losses, draw_masks, draw_samples
 from .images import Rgb, TrainingPicture
-from .masks import Finder
 from .ordinary import ordinary_clips
 from .recipes import with_recipe
 from .recomputing import recompute_layers
-from .sam import chosen_checkpoint, sam_finder
+from .sam import Checkpoint, WhenNeeded, chosen_checkpoint
 from .trainer import StepLosses, Trainer, arithmetic, learn
 from .weights import SubjectCard, add_lora, save_subject
 
@@ -52,16 +51,15 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True)
 class Material:
-    """What there is for learning besides the job: `finder` of masks (None: GrabCut), `clips`: a folder of them."""
+    """What there is for learning besides the job: `sam` to find masks with (None: GrabCut), `clips`: a folder of them."""
 
-    finder: Finder | None = None
+    sam: Checkpoint | None = None
     clips: Path | None = None
 
     @classmethod
     def of_this_machine(cls) -> Material:
-        """As the machine's owner has set it up. Raises InvalidInput where what was named is not there."""
-        checkpoint = chosen_checkpoint()
-        return cls(finder=None if checkpoint is None else sam_finder(checkpoint))
+        """As the machine's owner has set it up."""
+        return cls(sam=chosen_checkpoint())
 
 
 def learn_subject(
@@ -124,7 +122,7 @@ def _pictures(
         settings,
         spec.seed,
         lambda done: reporter.progress("finding masks", done, count),
-        material.finder,
+        None if material.sam is None else WhenNeeded(material.sam),
     )
 
 

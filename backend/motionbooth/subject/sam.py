@@ -6,6 +6,7 @@ import hashlib
 import os
 import pickle
 import re
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,11 +69,39 @@ def _prompt(hint: Hint, picture: Rgb) -> dict[str, np.ndarray]:
     return prompt
 
 
-def sam_finder(checkpoint: Path, sha256: str | None = None) -> SamFinder:
-    """From one of the published files, or from another of the same layout whose `sha256` is given.
+@dataclass(frozen=True)
+class Checkpoint:
+    """One of the published files, or another of the same layout whose `sha256` is given."""
 
-    Raises InvalidInput where the library or the file is missing, or the file is not what it should be.
-    """
+    path: Path
+    sha256: str | None = None
+
+
+class WhenNeeded:
+    """A Finder that is made for the first picture without a mask: it is large, and takes a while."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        self._made: SamFinder | None = None
+
+    def __call__(self, rgb: Rgb, hint: Hint) -> Mask:
+        if self._made is None:
+            self._made = sam_finder(self._checkpoint)
+        return self._made(rgb, hint)
+
+
+def sam_finder(checkpoint: Checkpoint) -> SamFinder:
+    """Raises InvalidInput as `check_checkpoint` does, and where the file is something else."""
+    check_checkpoint(checkpoint)
+    try:
+        sam = build_sam(torch.load(checkpoint.path, map_location="cpu", weights_only=True))
+    except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise InvalidInput(f"{checkpoint.path} is not a checkpoint of Segment Anything. Fetch it again.") from error
+    return SamFinder(sam.to("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def check_checkpoint(checkpoint: Checkpoint) -> None:
+    """Raises InvalidInput where the library or the file is missing, or the file's sha256 is another."""
     try:
         import segment_anything  # noqa: F401
     except ImportError as error:
@@ -80,18 +109,13 @@ def sam_finder(checkpoint: Path, sha256: str | None = None) -> SamFinder:
             "Finding subjects with Segment Anything needs its library: pip install 'motionbooth[sam]'. Or give masks, "
             "or pictures with alpha, or leave the checkpoint out: then GrabCut finds the subject."
         ) from error
-    _check_file(checkpoint, sha256)
-    try:
-        sam = build_sam(torch.load(checkpoint, map_location="cpu", weights_only=True))
-    except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise InvalidInput(f"{checkpoint} is not a checkpoint of Segment Anything. Fetch it again.") from error
-    return SamFinder(sam.to("cuda" if torch.cuda.is_available() else "cpu"))
+    _check_file(checkpoint.path, checkpoint.sha256)
 
 
-def chosen_checkpoint() -> Path | None:
+def chosen_checkpoint() -> Checkpoint | None:
     """The file that this machine's owner has named in MOTIONBOOTH_SAM, if any."""
     named = os.environ.get(ENVIRONMENT)
-    return Path(named) if named else None
+    return Checkpoint(Path(named)) if named else None
 
 
 def _check_file(checkpoint: Path, sha256: str | None) -> None:

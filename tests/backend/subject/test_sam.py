@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from motionbooth.subject.masks import Hint, picture_with_mask
-from motionbooth.subject.sam import PUBLISHED, SamFinder, build_sam, sam_finder
+from motionbooth.subject.sam import PUBLISHED, Checkpoint, SamFinder, WhenNeeded, build_sam, sam_finder
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.motion import Box
 from PIL import Image
@@ -75,7 +75,7 @@ def test_the_mask_is_the_best_of_the_predictors_own(checkpoint: Path, size: tupl
 
     rgb = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
     if max(size) > 256:
-        mask = sam_finder(checkpoint, sha256_of(checkpoint))(rgb, hint)
+        mask = sam_finder(Checkpoint(checkpoint, sha256_of(checkpoint)))(rgb, hint)
         assert mask.shape == (size[1], size[0])
         assert set(np.unique(mask)) <= {0, 1}
         return
@@ -88,7 +88,7 @@ def test_the_mask_is_the_best_of_the_predictors_own(checkpoint: Path, size: tupl
     else:
         corners = [[100, 70], [4, 2.8], [4, 137.2], [196, 2.8], [196, 137.2]]
         masks, scores, _ = predictor.predict(np.array(corners), np.array([1, 0, 0, 0, 0]))
-    found = sam_finder(checkpoint, sha256_of(checkpoint))(rgb, hint)
+    found = sam_finder(Checkpoint(checkpoint, sha256_of(checkpoint)))(rgb, hint)
     assert np.array_equal(found, masks[np.argmax(scores)])
 
 
@@ -110,25 +110,34 @@ def test_a_picture_without_mask_or_alpha_is_given_to_it(checkpoint: Path, tmp_pa
 
 def test_a_file_that_is_neither_published_nor_vouched_for_is_refused(checkpoint: Path) -> None:
     with pytest.raises(InvalidInput, match=r"which is not that of sam_vit_b_01ec64\.pth"):
-        sam_finder(checkpoint)
+        sam_finder(Checkpoint(checkpoint))
     with pytest.raises(InvalidInput, match="which is not the sha256 that was given"):
-        sam_finder(checkpoint, PUBLISHED["sam_vit_b_01ec64.pth"])
-    assert isinstance(sam_finder(checkpoint, sha256_of(checkpoint).upper()), SamFinder)
+        sam_finder(Checkpoint(checkpoint, PUBLISHED["sam_vit_b_01ec64.pth"]))
+    assert isinstance(sam_finder(Checkpoint(checkpoint, sha256_of(checkpoint).upper())), SamFinder)
 
 
 def test_a_missing_file_is_said_with_the_command_to_fetch_it(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"curl -LO https://.*/sam_vit_b_01ec64\.pth"):
-        sam_finder(tmp_path / "sam.pth")
+        sam_finder(Checkpoint(tmp_path / "sam.pth"))
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\x03\x04nonsense"])
 def test_a_file_of_something_else_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "sam.pth").write_bytes(content)
     with pytest.raises(InvalidInput, match="not a checkpoint of Segment Anything"):
-        sam_finder(tmp_path / "sam.pth", hashlib.sha256(content).hexdigest())
+        sam_finder(Checkpoint(tmp_path / "sam.pth", hashlib.sha256(content).hexdigest()))
 
 
 def test_other_weights_are_refused(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(3)}, tmp_path / "sam.pth")
     with pytest.raises(InvalidInput, match="not a checkpoint of Segment Anything"):
-        sam_finder(tmp_path / "sam.pth", sha256_of(tmp_path / "sam.pth"))
+        sam_finder(Checkpoint(tmp_path / "sam.pth", sha256_of(tmp_path / "sam.pth")))
+
+
+def test_nothing_is_loaded_before_a_picture_needs_it(checkpoint: Path, tmp_path: Path) -> None:
+    finder = WhenNeeded(Checkpoint(tmp_path / "sam.pth", sha256_of(checkpoint)))
+    (tmp_path / "sam.pth").write_bytes(checkpoint.read_bytes())
+    rgb = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
+    mask = finder(rgb, Hint())
+    (tmp_path / "sam.pth").unlink()
+    assert np.array_equal(finder(rgb, Hint()), mask)
