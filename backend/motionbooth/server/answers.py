@@ -94,8 +94,12 @@ class Answers:
 
     def snapshot(self, request_id: int, number: int) -> messages.Snapshot:
         """The job as it is now."""
-        job = self._told(self._store.job(number))
+        job = self.told(self._store.job(number))
         return messages.Snapshot(re=request_id, job=job, last_seq=self._store.last_seq(number))
+
+    def told(self, job: Job) -> Job:
+        """With the name of its owner's key instead of the key."""
+        return replace(job, owner=self._authorized.name(job.owner))
 
     # Jobs
 
@@ -122,7 +126,7 @@ class Answers:
         if request.all and not key.is_admin:
             raise NotAuthorized("Everybody's jobs are for admins; ask the backend's owner for that role.")
         jobs = self._store.jobs(None if request.all else key.public, request.limit)
-        return messages.Jobs(re=request.id, jobs=[self._told(job) for job in jobs])
+        return messages.Jobs(re=request.id, jobs=[self.told(job) for job in jobs])
 
     def _on_list_subjects(self, key: Key, request: messages.ListSubjects) -> messages.AnyReply:
         return messages.Subjects(re=request.id, subjects=self._store.subjects(key.public))
@@ -222,7 +226,3 @@ class Answers:
                 f"and this needs {size / 1e9:.2f} GB more. Remove old jobs (forget them), or ask the backend's owner "
                 "for more."
             )
-
-    def _told(self, job: Job) -> Job:
-        """With the name of its owner's key instead of the key."""
-        return replace(job, owner=self._authorized.name(job.owner))

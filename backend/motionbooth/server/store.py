@@ -116,6 +116,21 @@ class Store:
             rows = self.database.rows(_JOB + "WHERE owner = ? " + order, owner, limit)
         return [self._as_job(row) for row in rows]
 
+    def newest_of_all_states(self, limit: int) -> list[Job]:
+        """What runs, then what waits (the highest priority first), then what ended (the newest first): so many of each.
+
+        `owner` is the sender's public key here.
+        """
+        found: list[tuple[Any, ...]] = []
+        for condition in (
+            "WHERE state = 'running' ORDER BY number",
+            "WHERE state = 'queued' ORDER BY priority DESC, number",
+            # The plus keeps SQLite from sorting all that ever ended: it walks back from the newest.
+            "WHERE +state NOT IN ('running', 'queued') ORDER BY number DESC",
+        ):
+            found += self.database.rows(f"{_JOB}{condition} LIMIT ?", limit)
+        return [self._as_job(row) for row in found]
+
     def subjects(self, owner: str) -> list[SubjectInfo]:
         """The owner's trained subjects, newest first."""
         rows = self.database.rows(

@@ -15,7 +15,7 @@ from .sessions import Sessions
 from .store import Store
 
 _SECONDS_BETWEEN_VIEWS = 1.0
-_JOBS_SHOWN = 60
+_JOBS_SHOWN = 40  # of each: running, waiting, ended
 _OWNER = Key(public="", name="the owner of the backend", role="admin")
 
 
@@ -37,7 +37,9 @@ UNWATCHED = Watching()
 
 @dataclass(frozen=True)
 class View:
-    """The backend at one moment. `jobs`: everybody's newest; `pictures`: previews of running jobs, by the job's id."""
+    """The backend at one moment. `jobs`: everybody's, as Store.newest_of_all_states gives them; `pictures`: previews of
+    running jobs, by the job's id.
+    """
 
     status: messages.Status
     jobs: list[Job] = field(default_factory=list)
@@ -61,8 +63,7 @@ class Watch:
 
     def _look(self) -> View:
         status, _ = self._answers.answer(_OWNER, messages.GetStatus(id=0), None)
-        jobs, _ = self._answers.answer(_OWNER, messages.ListJobs(id=0, limit=_JOBS_SHOWN, all=True), None)
         assert isinstance(status, messages.Status)
-        assert isinstance(jobs, messages.Jobs)
+        jobs = [self._answers.told(job) for job in self._store.newest_of_all_states(_JOBS_SHOWN)]
         pictures = {self._store.job(number).id: shown.picture for number, shown in self._answers.pictures.items()}
-        return View(replace(status, sessions=len(self._sessions)), jobs.jobs, pictures)
+        return View(replace(status, sessions=len(self._sessions)), jobs, pictures)

@@ -41,6 +41,17 @@ def next_turn(store: Store) -> int | None:
     return None if turn is None else turn.number
 
 
+def test_a_long_queue_hides_neither_what_runs_nor_what_ended(store: Store) -> None:
+    for name in ("job-done", "job-runs"):
+        work = store.start(submitted(store, name))
+        if name == "job-done":
+            store.finish(work.number, work.attempt, [CLIP])
+    for number in range(20):
+        submitted(store, f"job-{number:05}", seed=number, priority=number % 2)
+    shown = store.newest_of_all_states(3)
+    assert [job.id for job in shown] == ["job-runs", "job-00001", "job-00003", "job-00005", "job-done"]
+
+
 def test_the_attempt_is_on_disk_before_anything_runs(store: Store, tmp_path: Path) -> None:
     work = store.start(submitted(store))
     store.close()

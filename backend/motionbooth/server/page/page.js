@@ -106,7 +106,7 @@ function show(view) {
   const running = view.jobs.filter((job) => job.state === "running");
   running.forEach((job) => { job.worker = workers.get(job.id); job.picture = view.pictures[job.id]; });
   fill("running", running, (job) => job.id, runningCard, updateRunning, "Nothing runs.");
-  const waiting = view.jobs.filter((job) => job.state === "queued").reverse();
+  const waiting = view.jobs.filter((job) => job.state === "queued");
   fill("waiting", waiting, (job) => job.id,
     (job) => element("li", `${job.name || job.id} (${job.owner}, ${job.kind})`), null, "Nothing waits.");
   const finished = view.jobs.filter((job) => ["done", "failed", "canceled"].includes(job.state));
