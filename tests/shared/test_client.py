@@ -20,6 +20,7 @@ from motionbooth_protocol.errors import (
     NotFound,
     OutOfSpace,
     Unreachable,
+    VersionMismatch,
     by_code,
 )
 from motionbooth_protocol.jobs import Blob
@@ -209,6 +210,26 @@ def test_a_full_disk_here_is_told_and_the_fetch_goes_on_when_there_is_space(
         client.fetch(blob, tmp_path / "clip.mp4", lambda have, of: seen.append(have))
     assert seen[0] > 500_000
     assert (tmp_path / "clip.mp4").read_bytes() == data
+
+
+def test_a_backend_that_is_too_old_for_a_request_is_told_of_and_what_it_knows_still_works(
+    shared_backend: RunningBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with shared_backend.client() as client:
+        monkeypatch.setattr(client, "_welcome", replace(client.connect(), minor=0))
+        for ask in (client.status, lambda: client.forget("job-00001"), lambda: client.spec("job-00001")):
+            with pytest.raises(VersionMismatch, match=r"1\.0.*update the backend"):
+                ask()
+        assert client.ping() < 5
+
+
+def test_a_busy_backend_is_asked_again_until_it_answers(backend: RunningBackend) -> None:
+    backend.start(REQUESTS_PER_SECOND="5")
+    with backend.client() as client:
+        began = time.monotonic()
+        for _ in range(20):
+            client.ping()
+        assert time.monotonic() - began > 1
 
 
 def test_codes_from_the_wire_name_their_classes() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import msgspec
 import pytest
@@ -96,7 +97,10 @@ json_values = st.recursive(
 )
 
 
-@given(st.sampled_from(["Hello", "Submit", "Attach", "Put", "PutChunk", "Fetch", "Cancel"]), st.data())
+KINDS = sorted(kind.__name__ for kind in get_args(messages.AnyRequest))
+
+
+@given(st.sampled_from(KINDS), st.data())
 def test_a_message_with_foreign_fields_is_malformed_or_within_bounds(kind: str, data: st.DataObject) -> None:
     names = st.sampled_from(["id", "job", "spec", "sha256", "size", "offset", "length", "major", "minor", "after_seq"])
     fields = data.draw(st.dictionaries(names, json_values, max_size=6))
@@ -162,3 +166,15 @@ def test_hints_for_a_mask_cross_the_wire_and_lie_in_the_picture() -> None:
     outside = msgspec.structs.replace(picture, point=(0.3, 1.4))
     with pytest.raises(msgspec.ValidationError):
         msgspec.msgpack.decode(msgspec.msgpack.encode(outside), type=Picture)
+
+
+def test_messages_of_version_1_0_are_read_with_the_defaults_of_what_came_later() -> None:
+    subject = {"name": "Toy", "token": "sks", "class_word": "toy", "model": "toybox", "weights": SHA, "created": 1.0}
+    for fields, later in (
+        ({"type": "Welcome", "server": "old", "major": 1, "minor": 0, "models": []}, {"role": "user", "name": ""}),
+        ({"type": "Subjects", "subjects": [subject]}, {}),
+    ):
+        reply, _ = decode_reply([msgspec.msgpack.encode(fields)])
+        assert all(getattr(reply, name) == value for name, value in later.items())
+    request, _ = decode_request([msgspec.msgpack.encode({"type": "ListJobs", "id": 1})])
+    assert request == messages.ListJobs(id=1, limit=100, all=False)

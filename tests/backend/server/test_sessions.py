@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from motionbooth_protocol import messages
 from motionbooth_protocol.client import Client, new_job_id
-from motionbooth_protocol.codec import encode
+from motionbooth_protocol.codec import decode_reply, encode
+from msgspec.structs import replace
 from raw_socket import HELLO, PING, answer, error, raw
 from running_backend import RunningBackend, small_job
 
@@ -56,3 +57,19 @@ def test_a_client_may_be_used_right_after_its_construction(shared_backend: Runni
     client = Client(shared_backend.connection)
     assert client.ping() < 5
     client.close()
+
+
+def test_a_client_of_version_1_0_is_never_sent_a_preview(shared_backend: RunningBackend) -> None:
+    job = new_job_id()
+    with raw(shared_backend.connection) as old, shared_backend.client() as client:
+        answer(old, *encode(replace(HELLO, minor=0)))
+        client.submit(job, small_job("steps=4 pause=0.05 preview=1000", seed=71))
+        old.send_multipart(encode(messages.Attach(id=3, job=job)))
+        shown: list[messages.Preview] = []
+        client.follow(job, on_preview=lambda preview, _: shown.append(preview))
+        assert shown
+        kinds = set()
+        while old.poll(500):
+            kinds.add(type(decode_reply(old.recv_multipart())[0]))
+        assert messages.Event in kinds
+        assert messages.Preview not in kinds
