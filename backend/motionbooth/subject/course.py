@@ -51,7 +51,7 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True)
 class Material:
-    """What there is for learning besides the job: `sam` to find masks with (None: GrabCut), `clips`: a folder of them."""
+    """What there is for learning besides the job: `sam` finds masks (None: GrabCut), `clips`: a folder of them."""
 
     sam: Checkpoint | None = None
     clips: Path | None = None
