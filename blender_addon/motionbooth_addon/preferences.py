@@ -3,9 +3,11 @@
 # mypy: disable-error-code="valid-type"
 
 import bpy
-from bpy.props import BoolProperty, StringProperty
+from bpy.props import BoolProperty, EnumProperty, StringProperty
 
 from . import compat
+from ._protocol.limits import MAX_NAME
+from .properties import QUALITIES
 
 
 class MotionBoothPreferences(bpy.types.AddonPreferences):
@@ -29,6 +31,15 @@ class MotionBoothPreferences(bpy.types.AddonPreferences):
         subtype="DIR_PATH",
         options=compat.RELATIVE_PATH,
     )
+    default_model: StringProperty(
+        name="Model of New Shots",
+        default="toybox",
+        maxlen=MAX_NAME,
+        description="Base model that a new shot begins with",
+    )
+    default_quality: EnumProperty(
+        name="Quality of New Shots", items=QUALITIES, description="How much time is spent on the clips of a new shot"
+    )
     connect_at_start: BoolProperty(
         name="Connect When Blender Starts",
         description="Look for the backend when Blender starts, so that jobs of earlier sessions go on",
@@ -41,6 +52,8 @@ class MotionBoothPreferences(bpy.types.AddonPreferences):
         layout.prop(self, "connection_file")
         layout.prop(self, "backend_command")
         layout.prop(self, "clip_folder")
+        layout.prop(self, "default_model")
+        layout.prop(self, "default_quality")
         layout.prop(self, "connect_at_start")
         row = layout.row()
         row.operator("motionbooth.start_local_backend")
@@ -48,6 +61,7 @@ class MotionBoothPreferences(bpy.types.AddonPreferences):
         row = layout.row()
         row.operator("motionbooth.export_key")
         row.operator("motionbooth.connect_to_box")
+        row.operator("motionbooth.connect_by_address")
 
 
 def preferences() -> MotionBoothPreferences:

@@ -18,6 +18,12 @@ from bpy.props import (
 from . import compat
 from ._protocol.limits import MAX_NAME, MAX_TEXT
 
+QUALITIES = [
+    ("MODEL", "As the Model Has It", "The number of steps that the model is made for"),
+    ("DRAFT", "Draft", "10 steps: quick, for timing and framing"),
+    ("FINE", "Fine", "50 steps: slow"),
+]
+
 
 class MotionBoothSubject(bpy.types.PropertyGroup):
     """One subject of the shot: `name` (Blender's own property), its words, and where it is."""
@@ -96,12 +102,7 @@ class MotionBoothShot(bpy.types.PropertyGroup):
     take_count: IntProperty(name="Takes", min=1, max=16, default=1, description="How many takes Film sends at once")
     quality: EnumProperty(
         name="Quality",
-        items=[
-            ("MODEL", "As the Model Has It", "The number of steps that the model is made for"),
-            ("DRAFT", "Draft", "10 steps: quick, for timing and framing"),
-            ("FINE", "Fine", "50 steps: slow"),
-            ("CUSTOM", "Custom", "A number of steps of your own"),
-        ],
+        items=[*QUALITIES, ("CUSTOM", "Custom", "A number of steps of your own")],
         description="How much time is spent on a clip",
     )
     steps: IntProperty(name="Steps", min=1, max=1000, default=25, description="Denoising steps of a clip")

@@ -12,12 +12,14 @@ from PIL import Image
 
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
+from motionbooth.server import keys  # noqa: E402
 from motionbooth_addon import compat, session, takes  # noqa: E402
 from motionbooth_addon.news import Changed  # noqa: E402
 from motionbooth_addon.preferences import preferences  # noqa: E402
 from motionbooth_addon.window_state import state  # noqa: E402
 from motionbooth_protocol.client import Client  # noqa: E402
 from motionbooth_protocol.connection import Connection  # noqa: E402
+from running_backend import RunningBackend  # noqa: E402
 
 Pump = Callable[..., None]
 
@@ -260,6 +262,28 @@ def test_connecting_takes_an_invitation_and_adds_ones_own_keys(at_work: Any, tmp
     assert (connection.address, connection.client_public) == ("tcp://localhost:9", public)
     bpy.ops.motionbooth.use_local_backend()
     assert preferences().connection_file == ""
+
+
+def test_connecting_by_address_uses_ones_own_keys(at_work: Any, tmp_path: Path) -> None:
+    bpy.ops.motionbooth.export_key(filepath=str(tmp_path / "me.pub"))
+    bpy.ops.motionbooth.connect_by_address(address="tcp://127.0.0.1:9", server_public=" " + "x" * 40)
+    connection = Connection.read(Path(preferences().connection_file))
+    assert (connection.address, connection.server_public) == ("tcp://127.0.0.1:9", "x" * 40)
+    assert connection.client_public == (tmp_path / "me.pub").read_text().strip()
+    with pytest.raises(RuntimeError, match="has 40 characters, this one 3"):
+        bpy.ops.motionbooth.connect_by_address(address="tcp://127.0.0.1:9", server_public="abc")
+
+
+def test_a_key_saved_in_blender_is_let_in_by_the_backends_owner(
+    at_work: Any, backend: RunningBackend, pump: Pump, tmp_path: Path
+) -> None:
+    backend.start()
+    bpy.ops.motionbooth.export_key(filepath=str(tmp_path / "ann.pub"))
+    shown = backend.connection
+    bpy.ops.motionbooth.connect_by_address(address=shown.address, server_public=shown.server_public)
+    pump(lambda: "refuses this key" in state().link_text)
+    keys.authorize(backend.home, "ann", (tmp_path / "ann.pub").read_text().strip())
+    pump(lambda: state().link == "LINKED")
 
 
 @pytest.mark.parametrize(("file", "address"), [("{}", ""), ("not json", ""), (None, ""), ("good", "render-box")])

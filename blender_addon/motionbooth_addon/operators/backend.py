@@ -18,6 +18,8 @@ from ..preferences import preferences
 from ..session import session, start
 from .base import SentenceForErrors
 
+KEY_CHARACTERS = 40  # of 32 bytes in Z85
+
 
 class MOTIONBOOTH_OT_start_local_backend(SentenceForErrors, bpy.types.Operator):
     """Run a backend on this machine, with keys of its own. It goes on when Blender is closed, until it is stopped"""
@@ -91,12 +93,45 @@ class MOTIONBOOTH_OT_connect_to_box(SentenceForErrors, ImportHelper, bpy.types.O
 
     def act(self, context: bpy.types.Context) -> None:
         connection = read_invitation(Path(self.filepath), self.address.strip(), session().folder)
-        kept = session().folder / "connections" / Path(self.filepath).name
-        connection.write(kept)
-        preferences().connection_file = str(kept)
-        context.preferences.is_dirty = True
-        session().watch()
-        start()
+        use_connection(context, connection, Path(self.filepath).name)
+
+
+class MOTIONBOOTH_OT_connect_by_address(SentenceForErrors, bpy.types.Operator):
+    """Use a backend on another machine whose owner has let your public key in and told you address and public key"""
+
+    bl_idname = "motionbooth.connect_by_address"
+    bl_label = "Connect by Address"
+
+    address: StringProperty(name="Address", default="tcp://render-box:5599", description="tcp://HOST:PORT")
+    server_public: StringProperty(name="Its Public Key", description="40 characters, from `motionbooth keys list`")
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        return context.window_manager.invoke_props_dialog(self, width=480)
+
+    def act(self, context: bpy.types.Context) -> None:
+        key = self.server_public.strip()
+        if len(key) != KEY_CHARACTERS:
+            raise InvalidInput(f"A public key has {KEY_CHARACTERS} characters, this one {len(key)}; copy it once more.")
+        connection = Connection(checked_address(self.address.strip()), key, *own_keys(session().folder))
+        name = bpy.path.clean_name(connection.address.removeprefix("tcp://"))
+        use_connection(context, connection, f"{name}.json")
+
+
+def use_connection(context: bpy.types.Context, connection: Connection, name: str) -> None:
+    """Keep it among the user's own files, and connect."""
+    kept = session().folder / "connections" / name
+    connection.write(kept)
+    preferences().connection_file = str(kept)
+    context.preferences.is_dirty = True
+    session().watch()
+    start()
+
+
+def checked_address(address: str) -> str:
+    """Raises InvalidInput."""
+    if not address.startswith("tcp://"):
+        raise InvalidInput(f"An address looks like tcp://render-box:5599, not {address!r}.")
+    return address
 
 
 class Invitation(msgspec.Struct, frozen=True):
@@ -114,9 +149,7 @@ def read_invitation(path: Path, address: str, folder: Path) -> Connection:
         told = msgspec.json.decode(path.read_bytes(), type=Invitation)
     except (OSError, msgspec.MsgspecError) as error:
         raise InvalidInput(f"{path} is no connection file ({error}); ask the machine's owner for a new one.") from error
-    address = address or told.address
-    if not address.startswith("tcp://"):
-        raise InvalidInput(f"An address looks like tcp://render-box:5599, not {address!r}.")
+    address = checked_address(address or told.address)
     keys = (told.client_public, told.client_secret) if told.client_secret else own_keys(folder)
     return Connection(address, told.server_public, *keys)
 
@@ -138,5 +171,6 @@ CLASSES = (
     MOTIONBOOTH_OT_stop_local_backend,
     MOTIONBOOTH_OT_export_key,
     MOTIONBOOTH_OT_connect_to_box,
+    MOTIONBOOTH_OT_connect_by_address,
     MOTIONBOOTH_OT_use_local_backend,
 )

@@ -11,6 +11,7 @@ from mathutils import Vector
 from .._protocol.errors import InvalidInput
 from .._protocol.limits import MAX_SUBJECTS
 from ..capture import UNSEEN_TYPES
+from ..preferences import preferences
 from ..takes import identify
 from ..window_state import state
 from .base import SentenceForErrors
@@ -27,6 +28,8 @@ def add_subject(scene: bpy.types.Scene, thing: bpy.types.Object, name: str) -> b
     if len(shot.subjects) >= MAX_SUBJECTS:
         raise InvalidInput(f"A shot has at most {MAX_SUBJECTS} subjects; remove one.")
     names, tokens = {subject.name for subject in shot.subjects}, {subject.token for subject in shot.subjects}
+    if not shot.subjects and not shot.uid:  # a new shot
+        shot.model, shot.quality = preferences().default_model, preferences().default_quality
     identify(scene)
     subject = shot.subjects.add()
     number = len(shot.subjects)

@@ -21,6 +21,7 @@ class MOTIONBOOTH_MT_shot(bpy.types.Menu):
         layout.operator("motionbooth.start_local_backend")
         layout.operator("motionbooth.stop_local_backend")
         layout.operator("motionbooth.connect_to_box")
+        layout.operator("motionbooth.connect_by_address")
         layout.operator("motionbooth.export_key")
 
 

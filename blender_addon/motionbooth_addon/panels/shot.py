@@ -54,6 +54,7 @@ class MOTIONBOOTH_PT_backend(InView, bpy.types.Panel):
         if shown.link != "LINKED":
             row = layout.row(align=True)
             row.operator("motionbooth.connect_to_box", icon="NETWORK_DRIVE")
+            row.operator("motionbooth.connect_by_address", text="", icon="URL")
             row.operator("motionbooth.export_key", text="", icon="KEYINGSET")
         if shown.link == "LOST" and "online access" in shown.link_text:
             layout.operator("extensions.userpref_allow_online", text="Allow Online Access", icon="INTERNET")

@@ -8,6 +8,7 @@ import pytest
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
 from motionbooth_addon import capture  # noqa: E402
+from motionbooth_addon.preferences import preferences  # noqa: E402
 
 
 @pytest.fixture
@@ -137,3 +138,12 @@ def test_every_operator_says_what_it_does(registered: Any) -> None:
         words = getattr(getattr(bpy.ops, group), name).get_rna_type().description
         assert len(words) > 15, cls.bl_idname
         assert not words.endswith("."), "Blender adds the stop"
+
+
+def test_a_new_shot_begins_with_the_defaults_of_the_preferences(at_work: Any, scene: Any) -> None:
+    preferences().default_model, preferences().default_quality = "zeroscope", "DRAFT"
+    bpy.ops.motionbooth.add_subject_box()
+    assert (scene.motionbooth.model, scene.motionbooth.quality) == ("zeroscope", "DRAFT")
+    scene.motionbooth.model = "toybox"
+    bpy.ops.motionbooth.add_subject_box()
+    assert scene.motionbooth.model == "toybox", "an old shot is left as it is"
