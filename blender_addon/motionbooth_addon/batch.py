@@ -49,7 +49,8 @@ def main(arguments: list[str], film_file: Sequence[str], connection: Path | None
     """`film_file`: the command that films one file. `connection`: used where none is given."""
     wanted = parser(connection).parse_args(arguments)
     batch = Batch(wanted, film_file)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for ending in (signal.SIGINT, signal.SIGTERM):  # Blender has handlers of its own, which would end it at once
+        signal.signal(ending, signal.default_int_handler)
     try:
         outcomes = batch.run()
     except KeyboardInterrupt:
@@ -273,9 +274,8 @@ def table(outcomes: Sequence[Outcome]) -> str:
     lines = [
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[5]]) for row in rows
     ]
-    failed = sum(1 for outcome in outcomes if outcome.error)
-    shots = sum(len(outcome.shots) for outcome in outcomes)
-    return "\n".join([*lines, f"{shots} shots of {len(outcomes) - failed} files; {failed} files failed"])
+    shots, failed = sum(len(outcome.shots) for outcome in outcomes), sum(bool(outcome.error) for outcome in outcomes)
+    return "\n".join([*lines, f"shots: {shots}; files: {len(outcomes)}, of which failed: {failed}"])
 
 
 if __name__ == "__main__":

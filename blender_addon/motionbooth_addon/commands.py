@@ -28,7 +28,8 @@ def execute(arguments: list[str]) -> int:
     if arguments[:1] != ["batch"]:
         print(USAGE)
         return 0 if arguments[:1] in ([], ["--help"], ["-h"]) else 2
-    one_file = [bpy.app.binary_path, "--command", "motionbooth", "film"]
+    as_here = [] if bpy.app.python_args else ["--python-use-system-env"]
+    one_file = [bpy.app.binary_path, *as_here, "--command", "motionbooth", "film"]
     try:
         return batch.main(arguments[1:], one_file, session().connection_file)
     except SystemExit as end:  # argparse, after it has said what is wrong or how it is used

@@ -93,7 +93,7 @@ def test_every_shot_of_every_file_is_filmed_and_a_broken_file_stops_nothing(
     status, printed = run(*given, *options)
     assert status == 1
     assert re.search(r"broken.blend .* failed .* cannot open", printed)
-    assert "3 shots of 2 files; 1 files failed" in printed
+    assert "shots: 3; files: 3, of which failed: 1" in printed
     assert [file.read_bytes() for file in given] == before, "copies are made"
     assert strips_of(tmp_path / "one" / "shot.blend") == {"Hop": [(1, 48)]}
     assert strips_of(tmp_path / "two" / "shot.blend") == {"Hop": [(1, 48)], "Again": [(10, 33)]}
@@ -163,3 +163,11 @@ def test_two_files_of_one_name_have_a_folder_each(tmp_path: Path) -> None:
 
     folders = batch._folders([Path("a/shot.blend"), Path("b/shot.blend"), Path("c/other.blend")], tmp_path)
     assert folders == [tmp_path / "shot", tmp_path / "shot_2", tmp_path / "other"]
+
+
+def test_blenders_own_command_says_how_it_is_used(registered: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    from motionbooth_addon import commands
+
+    assert commands.execute([]) == 0
+    assert commands.execute(["nonsense"]) == 2
+    assert "batch FILE.blend" in capsys.readouterr().out
