@@ -7,7 +7,9 @@ from pathlib import Path
 import bpy
 
 from ._protocol.connection import write_private
-from .ledger import Record
+
+# Of what it has learned, and of the masks that it has used: roles of a train job's results.
+TRAINING_PICTURES = ("samples", "masks")
 
 
 def user_folder() -> Path:
@@ -25,9 +27,9 @@ def clip_folder(setting: str) -> Path:
     return Path(bpy.path.abspath(setting)).resolve()
 
 
-def samples_of(folder: Path, record: Record) -> Path:
-    """The picture of what a training has learned, once it was fetched."""
-    return folder / "training" / record.id / "samples.png"
+def training_picture(folder: Path, job: str, role: str) -> Path:
+    """Where a picture that a training made is kept, once it was fetched."""
+    return folder / "training" / job / f"{role}.png"
 
 
 def own_keys(folder: Path) -> tuple[str, str]:

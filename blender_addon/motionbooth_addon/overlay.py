@@ -116,7 +116,7 @@ def _draw_view() -> None:
         _draw_background_plane(context)
     elif not space.use_local_camera or space.camera == scene.camera:
         rect = _camera_rect(context)
-        take = _active_take(scene) if context.window_manager.motionbooth_overlay_take else None
+        take = active_take(scene) if context.window_manager.motionbooth_overlay_take else None
         if take is not None:
             _draw_take(scene, take, rect)
         else:
@@ -129,7 +129,7 @@ def _draw_preview() -> None:
     scene = compat.sequencer_scene(context)
     if scene is None or not context.space_data.show_overlays or not capture.has_shot(scene):
         return
-    take = _active_take(scene)
+    take = active_take(scene)
     if take is not None:
         width, height = capture.render_size(scene)
         left, top = context.region.view2d.view_to_region(-width / 2, height / 2, clip=False)
@@ -264,7 +264,7 @@ def _draw_travel(travel: Batches, offsets: Array, position: float, rect: FrameRe
 # A finished take
 
 
-def _active_take(scene: bpy.types.Scene) -> take_motion.TakeMotion | None:
+def active_take(scene: bpy.types.Scene) -> take_motion.TakeMotion | None:
     shot = scene.motionbooth
     if not 0 <= shot.active_take < len(shot.takes):
         return None

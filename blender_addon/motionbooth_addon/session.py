@@ -19,7 +19,7 @@ from bpy.app.handlers import persistent
 from . import takes, window
 from ._protocol.connection import Connection
 from ._protocol.errors import MotionBoothError
-from .files import clip_folder, samples_of, user_folder
+from .files import TRAINING_PICTURES, clip_folder, training_picture, user_folder
 from .ledger import SENDING, Ledger, Order, Record, TrainOrder
 from .local_backend import LocalBackend
 from .news import (
@@ -240,9 +240,10 @@ class Session:
         if record.placed or takes.scene_of(record) is None or not self._has_result(record):
             return
         self.place(record.id)
-        samples = record.result("samples")
-        if samples is not None and self.background is not None:
-            self.background.order(Fetch(record.id, samples, samples_of(self.folder, record)))
+        if record.kind == "train" and self.background is not None:
+            for role in TRAINING_PICTURES:
+                if (blob := record.result(role)) is not None:
+                    self.background.order(Fetch(record.id, blob, training_picture(self.folder, record.id, role)))
             self.background.order(Look())
 
     def _has_result(self, record: Record) -> bool:
@@ -276,8 +277,6 @@ class Session:
             record.clip = str(path)
             self.ledger.put(record)
             self._due.append(record.id)
-        elif role == "samples":
-            self.screen.show_picture(record.id, path)
         self.screen.show_job(record)
 
     def _refused(self, news: Refused) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import bpy
 
 from . import takes
-from .files import samples_of
+from .files import TRAINING_PICTURES, training_picture
 from .ledger import Ledger, Record
 from .news import Advanced, Linked
 from .window_state import MotionBoothJob, state
@@ -87,7 +87,7 @@ class Screen:
     def _pictures_of_trained(self) -> dict[str, str]:
         """By the sha256 of their weights, of subjects that were trained from here."""
         return {
-            weights.sha256: str(samples_of(self._folder, record))
+            weights.sha256: str(training_picture(self._folder, record.id, "samples"))
             for record in self._ledger.records.values()
             if (weights := record.result("subject")) is not None
         }
@@ -122,6 +122,8 @@ class Screen:
         if row is None:
             return
         row.state, row.error, row.placed = record.state, record.error, record.placed
+        if record.kind == "train" and record.state == "done":
+            row.picture, row.masks = (str(training_picture(self._folder, record.id, r)) for r in TRAINING_PICTURES)
         row.scene, row.blend = record.scene, os.path.basename(record.blend)
         if record.state != "running":
             row.stage, row.factor, row.seconds_left, row.counted = "", 0, -1, False

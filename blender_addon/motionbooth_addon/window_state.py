@@ -49,6 +49,7 @@ class MotionBoothJob(bpy.types.PropertyGroup):
     here: BoolProperty(description="Whether it belongs to a shot of the open .blend")
     placed: BoolProperty()
     picture: StringProperty(description="The latest preview's file, or nothing")
+    masks: StringProperty(description="A file that shows the masks a training used, or nothing")
 
 
 class MotionBoothState(bpy.types.PropertyGroup):

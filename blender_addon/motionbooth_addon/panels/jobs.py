@@ -66,6 +66,9 @@ def _draw_job(layout: bpy.types.UILayout, job: MotionBoothJob, region: bpy.types
         sentence(box, job.error, region, "ERROR")
     if number := thumbnail(job.picture):
         box.template_icon(icon_value=number, scale=8)
+    if number := thumbnail(job.masks):
+        box.label(text="Learned from, with masks")
+        box.template_icon(icon_value=number, scale=8)
     row = box.row(align=True)
     if job.state in {"sending", "queued", "running"}:
         row.operator("motionbooth.cancel_job", text="Cancel", icon="X").job = job.job

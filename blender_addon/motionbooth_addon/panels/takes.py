@@ -6,7 +6,9 @@ from typing import Any
 
 import bpy
 
+from ..overlay import active_take
 from .base import InSequencer, InView
+from .shot import sentence
 
 
 class MOTIONBOOTH_UL_takes(bpy.types.UIList):
@@ -32,8 +34,14 @@ class MOTIONBOOTH_UL_takes(bpy.types.UIList):
         row.operator("motionbooth.compare_takes", text="", icon="IMAGE_ALPHA", emboss=False).index = index
 
 
-def draw_takes(layout: bpy.types.UILayout, shot: bpy.types.PropertyGroup) -> None:
+def draw_takes(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
+    shot = context.scene.motionbooth
     layout.template_list("MOTIONBOOTH_UL_takes", "", shot, "takes", shot, "active_take", rows=3)
+    take = active_take(context.scene)
+    if take is not None and take.verdicts:
+        box = layout.box()
+        for verdict in (*take.verdicts.values(), take.camera_verdict):
+            sentence(box, verdict, context.region)
     column = layout.column(align=True)
     column.operator("motionbooth.activate_take", icon="HIDE_OFF")
     column.operator("motionbooth.use_take_settings", icon="LOOP_BACK")
@@ -47,7 +55,7 @@ class MOTIONBOOTH_PT_takes(InView, bpy.types.Panel):
     bl_idname = "MOTIONBOOTH_PT_takes"
 
     def draw(self, context: bpy.types.Context) -> None:
-        draw_takes(self.layout, context.scene.motionbooth)
+        draw_takes(self.layout, context)
 
 
 class MOTIONBOOTH_PT_sequencer_takes(InSequencer, bpy.types.Panel):
@@ -55,7 +63,7 @@ class MOTIONBOOTH_PT_sequencer_takes(InSequencer, bpy.types.Panel):
     bl_idname = "MOTIONBOOTH_PT_sequencer_takes"
 
     def draw(self, context: bpy.types.Context) -> None:
-        draw_takes(self.layout, context.scene.motionbooth)
+        draw_takes(self.layout, context)
 
 
 CLASSES = (MOTIONBOOTH_UL_takes, MOTIONBOOTH_PT_takes, MOTIONBOOTH_PT_sequencer_takes)
