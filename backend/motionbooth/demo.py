@@ -24,7 +24,7 @@ from motionbooth_protocol.connection import Connection
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from .evaluation.filmed import FilmedShot, report_table
+from .evaluation.filmed import FilmedShot, asked_in, report_table
 from .evaluation.report import MotionReport
 
 START_SECONDS = 60.0  # patience with a backend that is starting
@@ -61,7 +61,7 @@ def run_demo(scene: Path, out: Path, options: list[str], console: Console) -> De
     (shot,) = made["shots"]
     filmed = FilmedShot.load(
         Path(shot["clip"]),
-        Path(shot["shot"]),
+        asked_in(Path(shot["shot"]), "toybox"),
         {name: list(map(Path, files)) for name, files in shot["pictures"].items()},
     )
     motion = filmed.report()

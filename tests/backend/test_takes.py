@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 from motionbooth.cli import app
-from motionbooth.evaluation.filmed import FilmedShot, pictures_of_shot
+from motionbooth.evaluation.filmed import FilmedShot, asked_in, pictures_for
 from motionbooth.evaluation.obedience import Appearance
 from motionbooth.evaluation.report import MotionReport, SubjectReport, obedience_order
 from motionbooth.models.registry import load_base
@@ -104,7 +104,10 @@ def test_the_command_films_takes_and_shows_the_table(tmp_path: Path, subject: Pa
     result = CliRunner().invoke(app, [*command, "--subject", str(subject)])
     assert result.exit_code == 0, result.output
     assert "takes, the best first" in result.output
-    assert len(list(tmp_path.glob("c_?_seed?.mp4"))) == 2
+    (best,) = tmp_path.glob("c_1_seed?.mp4")
+    assert len(list(tmp_path.glob("c_2_seed?.mp4"))) == 1
+    evaluate = ["evaluate", str(best), "--shot", str(script), "--model", "tiny", "--subject", str(subject)]
+    assert "sks dog: IoU" in CliRunner().invoke(app, evaluate).output
 
 
 def test_a_clip_is_evaluated_with_the_subjects_file_alone(tmp_path: Path, subject: Path) -> None:
@@ -131,9 +134,9 @@ def test_a_clip_is_evaluated_with_pictures_and_their_masks(tmp_path: Path, insid
     folder.mkdir(parents=True)
     Image.fromarray(red_box_moving_right()[0]).save(folder / "red.png")
     Image.fromarray((red_box_moving_right()[0, ..., 0] > 128).astype(np.uint8) * 255).save(folder / "red_mask.png")
-    found = pictures_of_shot(shot, tmp_path / "pictures")
+    found = pictures_for(asked_in(shot, "tiny"), tmp_path / "pictures")
     assert {name: [path.name for path in paths] for name, paths in found.items()} == {"Red": ["red.png"]}
-    report = FilmedShot.load(tmp_path / "clip.mp4", shot, found).report()
+    report = FilmedShot.load(tmp_path / "clip.mp4", spec(), found).report()
     assert report.subjects[0].found_share == 1
     place = report.subjects[0].frames[0].found
     assert place is not None

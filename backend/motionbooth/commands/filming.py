@@ -42,21 +42,23 @@ def generate(
 
 def evaluate(
     clip: Annotated[Path, typer.Argument(help="Any clip that was filmed from the shot.")],
-    shot: Annotated[Path, typer.Option(help="What was asked: the shot.json beside a clip from Blender.")],
+    shot: Annotated[Path, typer.Option(help="What was asked: the shot.json beside a clip from Blender, or a script.")],
     subject: Annotated[list[Path] | None, typer.Option(help="A trained subject (safetensors); once for each.")] = None,
     pictures: Annotated[
         Path | None, typer.Option(help="Pictures of the subject with masks, or a folder of them for each subject.")
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the report, frame by frame.")] = None,
+    model: Annotated[str, typer.Option(help="The base model that a script was filmed with.")] = "toybox",
     sheet: Annotated[Path | None, typer.Option(help="Draw asked and found boxes over the frames, PNG.")] = None,
 ) -> None:
     """Measure on a clip's pixels how well subjects kept to their boxes and the camera to its path."""
     from rich.console import Console
 
-    from motionbooth.evaluation.filmed import FilmedShot, pictures_of_shot, report_table
+    from motionbooth.evaluation.filmed import FilmedShot, asked_in, pictures_for, report_table
     from motionbooth.evaluation.report import write_report
 
-    filmed = FilmedShot.load(clip, shot, {} if pictures is None else pictures_of_shot(shot, pictures))
+    asked = asked_in(shot, model)
+    filmed = FilmedShot.load(clip, asked, {} if pictures is None else pictures_for(asked, pictures))
     for path in subject or []:
         filmed = filmed.knowing(path)
     report = filmed.report()

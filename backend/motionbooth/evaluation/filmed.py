@@ -14,8 +14,8 @@ from motionbooth_protocol.motion import SubjectTrack
 from numpy.typing import NDArray
 from rich.table import Table
 
+from ..models.sources import source_named
 from ..subject.masks import picture_with_mask
-from ..subject.weights import read_card
 from ..video import read_clip, spread_evenly
 from .contact_sheet import Row, Sheet, write_contact_sheet
 from .obedience import Appearance
@@ -26,9 +26,9 @@ MASK_SUFFIX = "_mask.png"  # dog_mask.png beside dog.png, as the extension write
 
 
 class _Sent(msgspec.Struct):
-    """What is needed of the extension's shot.json."""
+    """What is needed of the extension's shot.json; a script has no such field."""
 
-    generate: GenerateSpec
+    generate: GenerateSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class FilmedShot:
 
     def knowing(self, subject: Path) -> FilmedShot:
         """The same, with the looks that a trained subject's file tells. Raises InvalidInput where it is not in it."""
+        from ..subject.weights import read_card  # loads torch, which a clip from Blender does not need
+
         card = read_card(subject)
         phrase = f"{card.token} {card.class_word}"
         names = [track.name for track in self.asked.shot.subjects if track.phrase == phrase]
@@ -55,9 +57,8 @@ class FilmedShot:
         return replace(self, looks={**self.looks, **dict.fromkeys(names, Appearance.from_text(card.looks))})
 
     @classmethod
-    def load(cls, clip: Path, shot: Path, pictures: Mapping[str, Sequence[Path]]) -> FilmedShot:
-        """`shot`: a shot.json; `pictures`: the training pictures of each subject, by its name. Raises InvalidInput."""
-        asked = _asked(shot)
+    def load(cls, clip: Path, asked: GenerateSpec, pictures: Mapping[str, Sequence[Path]]) -> FilmedShot:
+        """`pictures`: the training pictures of each subject, by its name. Raises InvalidInput."""
         frames, _ = read_clip(clip)
         seen = {name: [_picture(path) for path in paths] for name, paths in pictures.items()}
         return cls(asked, spread_evenly(frames, asked.shot.frames), seen)
@@ -81,12 +82,28 @@ class FilmedShot:
         write_contact_sheet(path, Sheet([row], shown))
 
 
-def pictures_of_shot(shot: Path, folder: Path) -> dict[str, list[Path]]:
+def asked_in(shot: Path, model: str) -> GenerateSpec:
+    """What was asked: a shot.json as the extension writes it, or a script of the paper's authors for a `model`.
+
+    Raises InvalidInput for a file that is neither, NotFound for an unknown model.
+    """
+    try:
+        sent = msgspec.json.decode(shot.read_bytes(), type=_Sent)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise InvalidInput(f"{shot} cannot be read as what was asked of a shot ({error}).") from error
+    if sent.generate is not None:
+        return sent.generate
+    from ..script import read_script  # loads torch, as above
+
+    return read_script(shot, source_named(model).info)
+
+
+def pictures_for(asked: GenerateSpec, folder: Path) -> dict[str, list[Path]]:
     """The pictures in `folder`, of the shot's only subject, or in a folder for each subject, named after it.
 
     Masks lie beside them (dog_mask.png beside dog.png). Raises InvalidInput where there are none.
     """
-    names = [track.name for track in _asked(shot).shot.subjects]
+    names = [track.name for track in asked.shot.subjects]
     own = {name: _pictures_in(folder / name) for name in names}
     if len(names) == 1 and not own[names[0]]:
         own = {names[0]: _pictures_in(folder)}
@@ -102,13 +119,6 @@ def pictures_of_shot(shot: Path, folder: Path) -> dict[str, list[Path]]:
 def _pictures_in(folder: Path) -> list[Path]:
     files = sorted(folder.iterdir()) if folder.is_dir() else []
     return [path for path in files if path.suffix.lower() in PICTURES and not path.name.endswith(MASK_SUFFIX)]
-
-
-def _asked(shot: Path) -> GenerateSpec:
-    try:
-        return msgspec.json.decode(shot.read_bytes(), type=_Sent).generate
-    except (OSError, msgspec.MsgspecError) as error:
-        raise InvalidInput(f"{shot} cannot be read as what was asked of a shot ({error}).") from error
 
 
 def _picture(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
