@@ -146,7 +146,7 @@ class Answers:
 
     def _on_put(self, key: Key, request: messages.Put) -> messages.AnyReply:
         if not self._blobs.has(request.sha256):
-            self._check_space(key, request.size)
+            self._check_space(key, request.size, request.sha256)
         offset = self._blobs.begin(key.public, request.sha256, request.size)
         return self._have(key, request, offset)
 
@@ -211,15 +211,15 @@ class Answers:
             )
         self._check_space(key, 0)
 
-    def _check_space(self, key: Key, size: int) -> None:
-        """Whether the key may have so many bytes more."""
+    def _check_space(self, key: Key, size: int, sha256: str = "") -> None:
+        """Whether the key may have so many bytes more, for the file `sha256` where it is one."""
         quota = self.limits.quota_bytes
         if not quota:
             return
-        used = self._store.holdings.used_by(key.public) + self._blobs.incoming(key.public)
+        used = self._store.holdings.used_by(key.public) + self._blobs.incoming(key.public, but=sha256)
         if used + size > quota:
             self._cleaner.make_room(key.public, used + size - quota)
-            used = self._store.holdings.used_by(key.public) + self._blobs.incoming(key.public)
+            used = self._store.holdings.used_by(key.public) + self._blobs.incoming(key.public, but=sha256)
         if used + size > quota:
             raise OverLimit(
                 f"Your files on the backend take {used / 1e9:.2f} GB of the {quota / 1e9:.2f} GB that each key has, "

@@ -70,10 +70,11 @@ class Blobs:
         """Bytes of a finished file. Raises NotFound."""
         return self.path(sha256).stat().st_size
 
-    def incoming(self, owner: str) -> int:
-        """Bytes of the owner's uploads that are not complete."""
+    def incoming(self, owner: str, but: str = "") -> int:
+        """Bytes of the owner's uploads that are not complete, except of the file `but`."""
         folder = self._incoming(owner)
-        return sum(path.stat().st_size for path in folder.iterdir()) if folder.is_dir() else 0
+        halves = folder.iterdir() if folder.is_dir() else ()
+        return sum(path.stat().st_size for path in halves if path.stem != but)
 
     def remove(self, sha256: str) -> None:
         """Take a file away, if it is there."""

@@ -23,6 +23,7 @@ from motionbooth_protocol.errors import (
     NoSession,
     NotAuthorized,
     NotFound,
+    OverLimit,
     VersionMismatch,
 )
 from motionbooth_protocol.jobs import TERMINAL_STATES
@@ -37,6 +38,7 @@ from .store import Store
 
 log = logging.getLogger("motionbooth.sessions")
 _MESSAGES_AT_ONCE = 64
+_SESSIONS_OF_ONE_KEY = 1000
 _IDLE_SECONDS = 120.0
 _SWEEP_SECONDS = 0.5
 
@@ -260,6 +262,8 @@ class Sessions:
                 f"update the {older}."
             )
         self._forget(identity)
+        if sum(session.owner == key.public for session in self._sessions.values()) >= _SESSIONS_OF_ONE_KEY:
+            raise OverLimit(f"This key has {_SESSIONS_OF_ONE_KEY} sessions open, as many as the backend allows it.")
         self._sessions[identity] = Session(key.public, request.minor)
         return self._answers.welcome(key, request)
 

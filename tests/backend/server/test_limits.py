@@ -138,6 +138,19 @@ def test_a_full_quota_takes_fetched_takes_first_and_then_refuses_in_words(
         assert unfetched.result("clip").sha256 in files(backend)
 
 
+def test_an_upload_that_broke_off_is_not_counted_twice(backend: RunningBackend, tmp_path: Path) -> None:
+    backend.start(QUOTA_BYTES="1000000")
+    (tmp_path / "file").write_bytes(os.urandom(900_000))
+
+    def leave(have: int, of: int) -> None:
+        raise KeyboardInterrupt
+
+    with backend.client() as client:
+        with pytest.raises(KeyboardInterrupt):
+            client.upload(tmp_path / "file", leave)
+        client.upload(tmp_path / "file")
+
+
 def test_only_so_many_jobs_may_wait(backend: RunningBackend) -> None:
     backend.start(WAITING_JOBS="3")
     with backend.client() as client:
