@@ -55,6 +55,7 @@ class Batches:
     def draw(self, width: float) -> None:
         if self.lines is not None:
             shader = _shader("POLYLINE_FLAT_COLOR")
+            shader.bind()
             shader.uniform_float("viewportSize", gpu.state.viewport_get()[2:])
             shader.uniform_float("lineWidth", width * bpy.context.preferences.system.ui_scale)
             self.lines.draw(shader)
