@@ -167,8 +167,10 @@ def _run(trainer: Trainer, subject: SubjectSpec, folder: Path, reporter: Reporte
             watcher.step(step, losses)
         reporter.progress("learning", step, steps, f"loss {losses.total:.3f}")
 
-    reporter.progress("learning", 0, settings.steps, "; ".join(warnings(settings, trainer.data)))
-    learn(trainer, folder / "training.pt", on_step)
+    checkpoint = folder / "training.pt"
+    if not checkpoint.exists():
+        reporter.progress("learning", 0, settings.steps, "; ".join(warnings(settings, trainer.data)))
+    learn(trainer, checkpoint, on_step)
     if samples.is_dir():
         taken = sorted(samples.glob("*.png"))
         draw_samples(folder / "samples.png", [(int(path.stem), np.asarray(Image.open(path))) for path in taken])
