@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -68,13 +69,14 @@ class Link:
         """The next message's frames; None after `timeout` seconds. Raises Unreachable where the connection broke."""
         deadline = time.monotonic() + timeout
         while True:
+            if not self._stop.is_set():  # what is there already, as in a transfer, needs no waiting
+                with suppress(zmq.Again):
+                    return self._socket.recv_multipart(zmq.DONTWAIT)
             ready = self._wait(deadline)
-            if self._socket in ready:
-                return self._socket.recv_multipart()
-            if self._monitor in ready:
+            if self._socket not in ready and self._monitor in ready:
                 if recv_monitor_message(self._monitor)["event"] == zmq.Event.DISCONNECTED:
                     raise self._lost()
-            elif time.monotonic() >= deadline:
+            elif self._socket not in ready and time.monotonic() >= deadline:
                 return None
 
     def _configure(self, connection: Connection) -> None:
