@@ -366,7 +366,8 @@ def register() -> None:
     bpy.app.handlers.load_post.append(_on_load)
     bpy.app.handlers.save_post.append(_on_save)
     # In the background a script holds the main thread: it waits for a backend by itself (filming.py).
-    if not bpy.app.background and preferences().connect_at_start:
+    enabled = bpy.context.preferences.addons.get(__package__)  # None where a script registers without enabling
+    if not bpy.app.background and enabled is not None and enabled.preferences.connect_at_start:
         start()
 
 

@@ -101,7 +101,7 @@ def show_only(scene: bpy.types.Scene, index: int) -> None:
     for number, take in enumerate(shot.takes):
         strip = strip_of(scene, take.job_id)
         if strip is not None:
-            strip.mute = number != index
+            strip.mute, strip.select = number != index, number == index
             strip.crop.max_x = 0
 
 
