@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-gui lint format extension bench-control clean
+.PHONY: demo test test-slow test-gui lint format extension benches clean
 
 demo: $(READY)
 	$(VENV)/bin/motionbooth demo --out demo_out
@@ -30,8 +30,13 @@ format: $(READY)
 extension: $(READY)
 	$(VENV)/bin/python blender_addon/build.py --out dist
 
-bench-control: $(READY)
+# Every figure of the README, on a machine that does nothing else: about half an hour.
+benches: $(READY)
 	$(VENV)/bin/motionbooth bench control --json docs/bench_control.json --pictures docs
+	$(VENV)/bin/motionbooth bench sampling --json docs/bench_sampling.json
+	$(VENV)/bin/motionbooth bench training --json docs/bench_training.json
+	$(VENV)/bin/motionbooth bench server --json docs/bench_server.json
+	$(VENV)/bin/motionbooth bench extension --json docs/bench_extension.json
 
 clean:
 	rm -rf $(VENV) dist demo_out

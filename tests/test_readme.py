@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -21,3 +22,14 @@ def test_every_picture_and_file_that_the_readme_links_to_is_there() -> None:
 def test_every_command_is_in_the_readme() -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]
     assert [name for name in commands if f"motionbooth {name}" not in README] == []
+
+
+def test_every_figure_in_the_readmes_tables_is_what_a_bench_wrote_down() -> None:
+    measured = {
+        measure["name"]: f"{measure['value']:.3g}"
+        for path in (ROOT / "docs").glob("bench_*.json")
+        for measure in json.loads(path.read_text())["measures"]
+    }
+    told = dict(re.findall(r"^\| `([a-z0-9_]+)` \| ([-+.e0-9]+) \|", README, re.MULTILINE))
+    assert told
+    assert {name: measured.get(name) for name in told} == told
