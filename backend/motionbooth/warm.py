@@ -10,7 +10,7 @@ from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import GenerateSpec
 
 from .models.registry import Base, load_base
-from .models.sources import source_named
+from .models.sources import source_named, stamp
 from .subject.weights import load_subject, read_card
 
 
@@ -24,18 +24,21 @@ class WarmBase:
     def __init__(self) -> None:
         self._base: Base | None = None
         self._knows: tuple[str, ...] = ()
+        self._files = ""
 
     def knowing(self, spec: GenerateSpec, blob_path: Callable[[str], Path]) -> Base:
         """The spec's base and its subjects, bit for bit as if loaded for this job. Raises NotFound, InvalidInput."""
         source, wanted = source_named(spec.model), in_loading_order(wanted_weights(spec), blob_path)
-        known = self._knows if self._base is not None and self._base.source == source else None
+        files = stamp(spec.model)  # a model may be exchanged under its name while this process lives
+        is_same = self._base is not None and self._base.source == source and self._files == files
+        known = self._knows if is_same else None
         base, self._base = self._base, None  # what breaks on the way must not stay
         if base is None or known is None or known != wanted[: len(known)]:
             del base  # its memory is needed for the next one
             base, known = load_base(source), ()
         for sha256 in wanted[len(known) :]:
             load_subject(base, blob_path(sha256))
-        self._base, self._knows = base, wanted
+        self._base, self._knows, self._files = base, wanted, files
         return base
 
     def drop(self) -> None:

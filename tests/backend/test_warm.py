@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,3 +111,15 @@ def test_two_subjects_of_full_weights_are_refused(blob_path: Callable[[str], Pat
     other.write_bytes(blob_path(FULL).read_bytes())
     with pytest.raises(InvalidInput, match=r'both learned with full weights.*method "lora"'):
         WarmBase().knowing(spec(FULL, "other"), blob_path)
+
+
+def test_a_model_whose_files_changed_is_loaded_anew(
+    tiny_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_source.folder, tmp_path / "tiny")
+    monkeypatch.setenv("MOTIONBOOTH_MODELS", str(tmp_path))
+    warm = WarmBase()
+    first = warm.knowing(spec(), tmp_path.joinpath)
+    assert warm.knowing(spec(), tmp_path.joinpath) is first
+    os.utime(tmp_path / "tiny" / "model_index.json", (1, 1))
+    assert warm.knowing(spec(), tmp_path.joinpath) is not first
