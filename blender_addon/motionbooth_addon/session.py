@@ -127,27 +127,28 @@ class Session:
 
     # What operators ask for
 
-    def submit(self, scene: bpy.types.Scene, order: Order, title: str) -> Record:
+    def submit(self, scene: bpy.types.Scene, order: Order, title: str) -> None:
         """Send a new job of this scene's shot; never waits."""
+        self._begin(order, title, takes.identify(scene), scene.name, bpy.data.filepath)
+
+    def again(self, record: Record) -> None:
+        """The same once more, as a new job of the same shot, which need not be open."""
+        self._begin(record.order, record.title, record.shot, record.scene, record.blend)
+
+    def _begin(self, order: Order, title: str, shot: str, scene: str, blend: str) -> None:
         record = Record(
             id=uuid.uuid4().hex,
             order=order,
             title=title,
             created=time.time(),
             backend=self.backend,
-            shot=takes.identify(scene),
-            scene=scene.name,
-            blend=bpy.data.filepath,
+            shot=shot,
+            scene=scene,
+            blend=blend,
         )
         self.ledger.put(record)
         self._send(record)
         self.screen.show_jobs()
-        return record
-
-    def again(self, record: Record) -> Record:
-        """The same once more, as a new job of the same shot."""
-        scene = takes.scene_of(record)
-        return self.submit(scene or bpy.context.scene, record.order, record.title)
 
     def cancel(self, job: str) -> None:
         if self.background is not None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from drawing_backend import drawing_backend
 
-DRAWING_SERVER = Path(__file__).with_name("drawing_server.py")
 NO_BPY = "needs the bpy module, which exists for Python 3.11 and 3.13"
 
 
@@ -108,23 +105,8 @@ def pump(at_work: Any) -> Callable[..., None]:
 def drawing_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Of a running backend whose model only draws."""
     home = tmp_path_factory.mktemp("drawing") / "home"
-    with running(DRAWING_SERVER, home):
+    with drawing_backend(home):
         yield home
-
-
-@contextmanager
-def running(server: Path, home: Path) -> Iterator[None]:
-    process = subprocess.Popen([sys.executable, str(server), str(home)], stdout=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 30
-        while not (home / "connection.json").exists():
-            assert process.poll() is None, "the server ended"
-            assert time.monotonic() < deadline, "the server does not come up"
-            time.sleep(0.05)
-        yield
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from drawing_backend import drawing_backend
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
-DRAWING_SERVER = ROOT / "tests" / "blender_addon" / "drawing_server.py"
 SIZE = ("1600", "900")
 
 
@@ -96,16 +96,8 @@ def extension_zip() -> Path:
 @pytest.fixture(scope="session")
 def connection_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Of a backend whose model only draws."""
-    home = tmp_path_factory.mktemp("drawing") / "home"
-    process = subprocess.Popen([sys.executable, str(DRAWING_SERVER), str(home)], stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 30
-    while not (home / "connection.json").exists():
-        assert process.poll() is None, "the server ended"
-        assert time.monotonic() < deadline, "the server does not come up"
-        time.sleep(0.05)
-    yield home / "connection.json"
-    process.terminate()
-    process.wait(20)
+    with drawing_backend(tmp_path_factory.mktemp("drawing") / "home") as file:
+        yield file
 
 
 @pytest.fixture

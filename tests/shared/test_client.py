@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import zmq
+from motionbooth_protocol import messages
 from motionbooth_protocol.client import Client, new_job_id
 from motionbooth_protocol.connection import Connection
 from motionbooth_protocol.errors import (
@@ -230,6 +231,29 @@ def test_a_busy_backend_is_asked_again_until_it_answers(backend: RunningBackend)
         for _ in range(20):
             client.ping()
         assert time.monotonic() - began > 1
+
+
+def test_what_the_server_sends_of_its_own_accord_is_heard_for_all_attached_jobs_whatever_is_asked_meanwhile(
+    shared_backend: RunningBackend,
+) -> None:
+    heard: list[messages.AnyReply] = []
+    pushing = Client(shared_backend.connection, on_push=lambda message, payload: heard.append(message))
+    with pushing as client:
+        assert client.sessions == 1
+        jobs = [new_job_id() for _ in range(3)]
+        for number, job in enumerate(jobs):
+            client.submit(job, small_job("steps=2", seed=500 + number))
+            client.attach(job)
+        ended: set[str] = set()
+        deadline = time.monotonic() + 30
+        while len(ended) < 3 and time.monotonic() < deadline:
+            client.ping()
+            client.listen(0.05)
+            ended = {m.job for m in heard if isinstance(m, messages.Event) and m.state == "done"}
+        assert ended == set(jobs)
+    for job in jobs:
+        seqs = [m.seq for m in heard if isinstance(m, messages.Event) and m.job == job]
+        assert seqs == list(range(1, len(seqs) + 1)), "every event once and in order"
 
 
 def test_codes_from_the_wire_name_their_classes() -> None:
