@@ -10,14 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ._protocol.motion import Box, CameraPath, Offset
 
-Array = npt.NDArray[np.float64]
-Edges = npt.NDArray[np.integer]
+# As numpy.typing.NDArray has them; importing that would take longer than all of the extension.
+Array = np.ndarray[Any, np.dtype[np.float64]]
+Edges = np.ndarray[Any, np.dtype[np.integer[Any]]]
 
 MIN_EXTENT = 1e-4  # share of the frame: what is seen edge-on, or is a single point, still needs a box with an area
 FAR_OUTSIDE = 100.0  # shares of the frame: the contract's bound on a coordinate

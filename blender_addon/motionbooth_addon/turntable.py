@@ -15,16 +15,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import bpy
 import numpy as np
-import numpy.typing as npt
 from mathutils import Euler, Matrix, Vector
 
 from . import compat
 from ._protocol.errors import InvalidInput
+from .projection import Array
 
-Pixels = npt.NDArray[np.uint8]
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 LENS_ANGLE = math.radians(30)
 UNSEEN_TYPES = {"CAMERA", "LIGHT", "LIGHT_PROBE", "SPEAKER", "EMPTY", "ARMATURE", "LATTICE"}
@@ -109,7 +110,7 @@ def varied_background(random: np.random.Generator, size: int) -> Pixels:
     return np.clip(np.rint(scene), 0, 255).astype(np.uint8)
 
 
-def _enlarged(coarse: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float64]:
+def _enlarged(coarse: Array, size: int) -> Array:
     """(n, n, 3) to (size, size, 3), bilinear."""
     at = np.linspace(0, len(coarse) - 1, size)
     low = np.minimum(at.astype(int), len(coarse) - 2)
