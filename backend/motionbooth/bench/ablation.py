@@ -7,9 +7,11 @@ For each recipe, means over subjects that it learned (the first of those of `ben
 - `iou_`, `found_`: box obedience, as `bench control` measures it
 - `likeness_`: correlation of what is in the asked box with the training pictures, pixel for pixel (-1..1): the one
   figure that sees shape and face
-- `leak_`: how often the subject's look is found when its class is filmed without its token; less is better
-- `drift_`: how far two of the base's own kinds change colour (CIE Lab); less is better
+- `leak_`: likeness of what comes when the class is filmed without the token; less is better
+- `drift_`: how far one of the base's own kinds changes colour (CIE Lab); less is better
 - `flow_error_`: the camera's path (px a frame); less is better
+
+`_untrained` are the same figures of the base, which has never seen the subject.
 """
 
 import multiprocessing
@@ -27,7 +29,6 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from motionbooth.bench.control import (
-    DRIFT_CLIPS,
     PROCESSES,
     Tally,
     colour_shift,
@@ -35,7 +36,6 @@ from motionbooth.bench.control import (
     film_ordinary_clips,
     learn_set,
     measured,
-    sha256_of,
 )
 from motionbooth.bench.measures import BenchResult, Measure
 from motionbooth.bench.pairs import Filming, base_filmings, subject_filmings
@@ -47,7 +47,8 @@ from motionbooth.models.sources import source_named
 from motionbooth.subject.recipes import RECIPES
 from motionbooth.subject.weights import load_subject
 
-LEAK_CLIPS = 2
+UNTRAINED = "untrained"
+LEAK_CLIPS, DRIFT_CLIPS = 1, 1
 THUMB_PX = 24
 """Side of the squares that are correlated: about the size at which toybox films a subject."""
 
@@ -64,6 +65,7 @@ class Learned:
 
 def bench_ablation(subjects: int, steps: int | None, recipes: Sequence[str] = tuple(RECIPES)) -> BenchResult:
     """About 10 minutes for two subjects, in two processes of one thread each. `steps`: None is the base's own."""
+    recipes = [UNTRAINED, *recipes]
     with (
         Progress(transient=True) as progress,
         tempfile.TemporaryDirectory(prefix="motionbooth-bench-") as folder,
@@ -91,7 +93,7 @@ def summed_up(recipe: str, learned: Sequence[Learned]) -> list[Measure]:
         "iou": (tally.value("iou"), "0..1"),
         "found": (tally.value("found_share"), "0..1"),
         "likeness": (float(np.mean([subject.likeness for subject in learned])), "-1..1"),
-        "leak": (float(np.mean([subject.leak for subject in learned])), "0..1"),
+        "leak": (float(np.mean([subject.leak for subject in learned])), "-1..1"),
         "drift": (float(np.mean([subject.drift for subject in learned])), "CIE Lab"),
         "flow_error": (tally.value("flow_error"), "px a frame"),
     }
@@ -99,24 +101,23 @@ def summed_up(recipe: str, learned: Sequence[Learned]) -> list[Measure]:
 
 
 def learn_with(recipe: str, number: int, steps: int | None, folder: Path) -> Learned:
-    """Learn one subject by one recipe, and film it as `bench control` does."""
+    """Learn one subject by one recipe (or not at all: UNTRAINED), and film it as `bench control` does."""
     subject = unseen_subjects()[number]
-    weights = learn_set(subject, folder / f"{recipe}-{subject.name}", recipe, steps)
     tuned = load_base(source_named("toybox"))
-    load_subject(tuned, weights)
+    if recipe != UNTRAINED:
+        load_subject(tuned, learn_set(subject, folder / f"{recipe}-{subject.name}", recipe, steps))
     looks = Appearance.learn(subject.pictures, subject.masks)
-    filmings = list(subject_filmings(subject, sha256_of(weights)))
+    filmings = list(subject_filmings(subject, weights="0" * 64))
     clips = [film_frames(tuned, filming.spec) for filming in filmings]
-    without = [
-        measured(film_frames(tuned, filming.spec), filming, looks)
-        for filming in map(without_token, filmings[:LEAK_CLIPS])
-    ]
+    others = [film_frames(tuned, without_token(filming).spec) for filming in filmings[:LEAK_CLIPS]]
+
+    def likeness_of(films: Sequence[NDArray[np.uint8]]) -> float:
+        return float(np.mean([likeness(film, of.boxes, subject) for film, of in zip(films, filmings, strict=False)]))
+
     return Learned(
         reports=[measured(clip, filming, looks) for clip, filming in zip(clips, filmings, strict=True)],
-        likeness=float(
-            np.mean([likeness(clip, filming.boxes, subject) for clip, filming in zip(clips, filmings, strict=True)])
-        ),
-        leak=BenchResult("", Tally(without).measures("", "")).value("found_share"),
+        likeness=likeness_of(clips),
+        leak=likeness_of(others),
         drift=float(np.mean([colour_shift(tuned, filming) for filming in list(base_filmings())[:DRIFT_CLIPS]])),
     )
 
