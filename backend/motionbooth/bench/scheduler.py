@@ -212,14 +212,14 @@ def dispatch_rates(folder: Path, queued: int, jobs: int = 1000) -> tuple[float, 
     where they end one by one, and where all of 512 workers have something to report at once.
     """
     rates = []
+    blobs, clip = with_clip(folder)
     seconds = dict.fromkeys(range(1, queued + 1), 1.0)
+    store = Store(folder / "limit.sqlite")
+    with store.database.committed():
+        for number, arrival in enumerate(arrivals(queued, 512)):
+            store.submit(arrival.owner, f"job-{number:08}", arrival.spec)
     with zmq.Context() as context:
         for ended_at_once in (1, 512):
-            store = Store(folder / f"limit-{ended_at_once}.sqlite")
-            with store.database.committed():
-                for number, arrival in enumerate(arrivals(queued, 512)):
-                    store.submit(arrival.owner, f"job-{number:08}", arrival.spec)
-            blobs, clip = with_clip(folder)
             executor = SimulatedWorkers(context, ended_at_once, seconds, clip)
             scheduler = Scheduler(store, blobs, executor, clean=lambda number: None)
             scheduler.tick()
@@ -230,7 +230,7 @@ def dispatch_rates(folder: Path, queued: int, jobs: int = 1000) -> tuple[float, 
                 scheduler.news()
             rates.append(rounds * ended_at_once / (time.perf_counter() - began))
             scheduler.close()
-            store.close()
+    store.close()
     return rates[0], rates[1]
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import queue
+import re
 import signal
+import socket
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ from .store import Work
 log = logging.getLogger("motionbooth.ray")
 _SECONDS_FOR_REPORTS = 2.0
 _SECONDS_TO_ADOPT = 10.0
+_SECONDS_TO_KNOCK = 5.0
 _SECONDS_BEFORE_ANOTHER = 2.0  # try for a place whose actor was lost
 _READY, _LOST, _REPORT = b"ready", b"lost", b"report"
 _WAITING = "on the cluster, waiting for room"
@@ -234,8 +237,9 @@ def _joined(cluster: Cluster) -> Any:
         raise InvalidInput('The Ray executor needs Ray: pip install "motionbooth[ray]", on every box.') from None
     before = signal.getsignal(signal.SIGTERM)
     try:
+        _knock(cluster.address)
         ray.init(address=cluster.address, namespace=cluster.namespace, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise Unreachable(
             f"No Ray cluster answers at {cluster.address} ({str(error).splitlines()[0]}). Start one with `ray start "
             "--head`, or give the address of one that runs with --ray-address."
@@ -243,6 +247,13 @@ def _joined(cluster: Cluster) -> Any:
     finally:
         signal.signal(signal.SIGTERM, before)  # Ray puts its own there; to stop in good order is our own affair
     return ray
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nobody listens at HOST:PORT, which Ray itself would take minutes to find out."""
+    place = re.fullmatch(r"(?:ray://)?([^:/]+):(\d+)", address)
+    if place is not None:
+        socket.create_connection((place[1], int(place[2])), _SECONDS_TO_KNOCK).close()
 
 
 def _division(cluster: Cluster, resources: dict[str, float]) -> tuple[int, float]:

@@ -34,12 +34,12 @@ class Running:
 
     def start(self, number: int, prompt: str, attempt: int = 1) -> str:
         """Start a job at the first idle place, which is returned."""
-        wait_until(self.idle)
+        wait_until(self.idle, 60)
         place = self.executor.idle()[0]
         self.executor.start(place, Work(number, attempt, small_job(prompt)))
         return place
 
-    def wait(self, kind: type[Kind], number: int, seconds: float = 30) -> Kind:
+    def wait(self, kind: type[Kind], number: int, seconds: float = 60) -> Kind:
         """The first report of this kind."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -95,7 +95,9 @@ def test_an_attempt_tells_how_far_it_is_shows_pictures_and_gives_its_results(run
     running.start(1, "steps=3 preview=1000")
     finished = running.wait(pipes.Finished, 1)
     assert [blob.role for blob in finished.results] == ["clip"]
-    assert [report.step for report in running.reports if isinstance(report, pipes.Pictured)] == [0, 1, 2]
+    steps = [report.step for report in running.reports if isinstance(report, pipes.Pictured)]
+    assert steps == sorted(steps)
+    assert steps[-1] == 2, "of pictures only the latest counts"
     pictured = running.wait(pipes.Pictured, 1)
     assert (pictured.width, pictured.height, len(pictured.picture), pictured.steps) == (64, 48, 1000, 3)
 
@@ -126,7 +128,7 @@ def test_a_canceled_attempt_stops_at_its_next_step_and_the_other_goes_on(running
     running.start(2, "steps=20 pause=0.05")
     running.wait(pipes.Advanced, 1)
     running.executor.cancel(1, 1, grace=20)
-    assert running.wait(pipes.Failed, 1, seconds=10).code == "canceled"
+    assert running.wait(pipes.Failed, 1, seconds=20).code == "canceled"
     running.wait(pipes.Finished, 2)
 
 
@@ -135,14 +137,14 @@ def test_an_attempt_that_does_not_heed_its_cancel_is_killed_after_the_grace(runn
     running.wait(pipes.Pictured, 1)
     worker = running.worker_of(1)
     running.executor.cancel(1, 1, grace=0.2)
-    assert "SIGKILL" in running.wait(pipes.Exited, 1, seconds=10).reason
+    assert "SIGKILL" in running.wait(pipes.Exited, 1, seconds=20).reason
     assert not is_running(worker)
 
 
 def test_a_worker_that_dies_is_told_and_another_takes_its_place(running: Running) -> None:
     place = running.start(1, "steps=9 die")
     assert "SIGKILL" in running.wait(pipes.Exited, 1).reason
-    wait_until(lambda: place in running.idle())
+    wait_until(lambda: place in running.idle(), 60)
     running.executor.start(place, Work(1, 2, small_job("steps=2")))
     running.wait(pipes.Finished, 1)
 
@@ -178,7 +180,7 @@ def test_a_ray_worker_goes_on_without_its_server_and_is_adopted_by_the_next(ray_
         assert second.executor.adopt() == {place: (1, 1)}
         assert second.wait(pipes.Finished, 1).attempt == 1
         assert second.worker_of(1) == worker
-        wait_until(lambda: len(second.idle()) == 2)
+        wait_until(lambda: len(second.idle()) == 2, 60)
         second.executor.close()
 
 
@@ -209,11 +211,11 @@ def test_an_actor_that_is_lost_is_told_and_another_takes_its_place(ray_address: 
         ray.kill(ray.get_actor(place, namespace=home.name))
         assert "lost the worker" in running.wait(pipes.Exited, 1).reason
         wait_until(lambda: not is_running(worker))
-        wait_until(lambda: place in running.idle())
+        wait_until(lambda: place in running.idle(), 60)
         running.executor.close()
 
 
 def test_no_cluster_at_the_address_is_one_sentence(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     with zmq.Context() as context, pytest.raises(Unreachable, match=r"No Ray cluster.*ray start"):
-        on_ray(context, "auto", tmp_path)
+        on_ray(context, "127.0.0.1:1", tmp_path)
