@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 import queue
 import signal
@@ -15,11 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
 import zmq
 
 from . import pipes
 from .store import Work
 
+log = logging.getLogger("motionbooth.executor")
 _SECONDS_TO_END = 2.0
 
 
@@ -161,7 +164,13 @@ class LocalExecutor:
     def _reports_in(self, seat: _Seat, data: bytes) -> list[Report]:
         if not data:
             return self._worker_ended(seat)
-        report = pipes.reports.decode(data)
+        try:
+            report = pipes.reports.decode(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            log.exception("the worker at %s said what is no report, and is ended", seat.place.name)
+            assert seat.process is not None
+            seat.process.kill()
+            return []
         if not seat.has((report.number, report.attempt)):
             return []
         if isinstance(report, pipes.Finished | pipes.Failed):

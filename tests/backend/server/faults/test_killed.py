@@ -175,6 +175,17 @@ def test_fault_05_a_job_that_kills_every_worker_fails_with_the_reason_and_the_ne
     assert Following(shared_backend, "steps=1 after it").done().state == "done"
 
 
+def test_fault_05_a_worker_that_says_what_is_no_report_is_ended_and_the_server_lives(
+    shared_backend: RunningBackend,
+) -> None:
+    with shared_backend.client() as client:
+        job = new_job_id()
+        client.submit(job, small_job("steps=2 pause=0.5 preview=70000"))  # larger than any picture may be
+        with pytest.raises(JobFailed, match="3 times"):
+            client.follow(job)
+    assert Following(shared_backend, "steps=1 after nonsense").done().state == "done"
+
+
 def test_fault_19_a_second_server_in_the_same_folder_exits_saying_so(backend: RunningBackend) -> None:
     backend.start()
     command = [sys.executable, "-m", "motionbooth.cli", "serve", "--home", str(backend.home)]
