@@ -123,6 +123,26 @@ def test_a_place_whose_worker_died_has_nothing_in_memory(queue: Queue) -> None:
     assert (queue.turns.running, queue.turns.model_at("one")) == ({}, "")
 
 
+def test_a_long_queue_costs_no_more_than_a_short_one(queue: Queue) -> None:
+    queue.add("a", 2, subject=TOM)
+    queue.add("b", 2)
+    asked: list[str] = []
+    connection = queue.store.database._connection
+    connection.set_trace_callback(asked.append)
+    queue.turns.next(["one"])
+    queue.step("one")
+    queue.turns.next(["one"])
+    connection.set_trace_callback(None)
+    questions = {statement for statement in asked if "'queued'" in statement and "SELECT" in statement}
+    assert len(questions) >= 3
+    for question in questions:
+        plan = [row[3] for row in queue.store.database.rows(f"EXPLAIN QUERY PLAN {question}")]
+        steps = [step for step in plan if "jobs" in step]
+        assert steps
+        assert all(step.startswith("SEARCH jobs USING") and "INDEX jobs_" in step for step in steps), plan
+        assert not any("TEMP B-TREE" in step for step in plan), plan
+
+
 def test_a_training_leaves_nothing_in_memory_that_another_job_could_use() -> None:
     subject = SubjectSpec("Tom", "sks", "dog", [Picture(TOM)])
     assert demand_of(TrainSpec(subject)) == ""
