@@ -115,6 +115,7 @@ class Background:
                     self._linked.clear()
                     self._news.append(Lost(str(error)))
                     session = 0
+                    self._withdraw()
                     self._stop.wait(pause)
                     pause = min(2 * pause, _LONGEST_PAUSE)
         finally:
@@ -147,6 +148,16 @@ class Background:
                     raise
                 self._news.append(Refused(order, str(error)))
             self._short.popleft()
+
+    def _withdraw(self) -> None:
+        """Take back films that were canceled before they could be sent."""
+        waiting = list(self._short)
+        for cancel in waiting:
+            film = next((order for order in waiting if isinstance(order, Film) and order.job == cancel.job), None)
+            if isinstance(cancel, Cancel) and film is not None:
+                self._short.remove(film)
+                self._short.remove(cancel)
+                self._news.append(Changed(film.job, "canceled", 0, "", []))
 
     def _carry_out(self, client: Client, order: AnyOrder) -> None:
         match order:

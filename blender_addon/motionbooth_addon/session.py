@@ -151,8 +151,13 @@ class Session:
         self.screen.show_jobs()
 
     def cancel(self, job: str) -> None:
-        if self.background is not None:
+        record = self.ledger.records[job]
+        if self.background is not None and record.backend == self.backend:
             self.background.order(Cancel(job))
+        elif record.state == SENDING:  # nobody has heard of it yet
+            self._change(record, Changed(job, "canceled", 0, "", []))
+        else:
+            self.tell(f'"{record.title}" is on a backend that is not connected; connect to it first.', is_error=True)
 
     def forget(self, job: str) -> None:
         """Take an ended job off the list, and its files off the backend."""

@@ -29,11 +29,17 @@ from motionbooth_protocol.connection import Connection
 from running_backend import Proxy, RunningBackend, small_job
 
 Wait = Callable[..., News]
+NOBODY = Connection(
+    "tcp://127.0.0.1:9",
+    "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7",
+    "Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID",
+    "D:)Q[IlAW!ahhC2ac:9*A}h:p?([4%wOTJ%JR%cs",
+)
 
 
 @pytest.fixture
 def begin(tmp_path: Path) -> Iterator[Callable[[Connection], tuple[Background, Wait]]]:
-    """Start the threads; gives them, and a wait for a piece of news of a kind."""
+    """Start the threads; gives them, and a wait for a piece of news of a kind, each once."""
     begun: list[Background] = []
 
     def begin(connection: Connection) -> tuple[Background, Wait]:
@@ -45,9 +51,9 @@ def begin(tmp_path: Path) -> Iterator[Callable[[Connection], tuple[Background, W
             deadline = time.monotonic() + 30
             while time.monotonic() < deadline:
                 heard.extend(background.news())
-                while heard:
-                    news = heard.pop(0)
+                for news in heard:
                     if isinstance(news, kind) and all(getattr(news, name) == value for name, value in values.items()):
+                        heard.remove(news)
                         return news
                 time.sleep(0.01)
             raise TimeoutError(kind)
@@ -140,16 +146,17 @@ def test_a_broken_network_and_a_restarted_backend_lose_nothing(backend: RunningB
         proxy.close()
 
 
+def test_what_was_not_sent_yet_is_canceled_without_a_backend(begin: Callable) -> None:
+    background, wait = begin(NOBODY)
+    wait(Lost)
+    background.order(Film("film-0004", small_job()))
+    background.order(Cancel("film-0004"))
+    wait(Changed, job="film-0004", state="canceled")
+    assert not background._short
+
+
 def test_nobody_there_is_told_at_once_and_stopping_is_quick(begin: Callable) -> None:
-    key = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
-    background, wait = begin(
-        Connection(
-            "tcp://127.0.0.1:9",
-            key,
-            "Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID",
-            "D:)Q[IlAW!ahhC2ac:9*A}h:p?([4%wOTJ%JR%cs",
-        )
-    )
+    background, wait = begin(NOBODY)
     assert "No backend listens" in wait(Lost).reason
     began = time.monotonic()
     background.stop()

@@ -226,8 +226,12 @@ def test_jobs_wait_for_a_backend_that_is_restarted(
     assert "No backend listens" in state().link_text
     bpy.ops.motionbooth.film()
     assert states() == ["sending"]
+    bpy.ops.motionbooth.film()
+    bpy.ops.motionbooth.cancel_job(job=state().jobs[0].job)
+    pump(lambda: states() == ["canceled", "sending"])
     preferences().connection_file = good
     pump(lambda: len(bpy.context.scene.motionbooth.takes) == 1)
+    assert states() == ["canceled", "done"]
 
 
 def test_a_failed_job_says_why(shot: Any, linked: Any, pump: Pump) -> None:
