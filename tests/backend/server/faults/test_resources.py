@@ -69,7 +69,7 @@ def test_fault_16_a_job_whose_checkpoint_finds_no_space_waits_and_goes_on_from_t
     backend: RunningBackend,
 ) -> None:
     backend.start(FILE_LIMIT=str(1 << 20))
-    following = Following(backend, f"steps=6 checkpoint={256 << 10}")
+    following = Following(backend, f"steps=16 pause=0.25 checkpoint={256 << 10}")
     wait_until(lambda: any("disk is full" in event.error for event in following.events))
     backend.stop()
     backend.start()
