@@ -185,10 +185,7 @@ def _draw_shot(context: bpy.types.Context, rect: FrameRect) -> None:
     if position is not None:
         _draw_travel(picture.travel, picture.offsets, position, rect)
     _draw_labels(picture.labels, rect)
-    far = bpy.utils.units.to_string(
-        scene.unit_settings.system, "LENGTH", scene.motionbooth.background_distance, precision=3
-    )
-    text(rect.left + 10, rect.top - rect.height + 10, f"Background {far.strip()} away", BACKGROUND_COLOR)
+    text(rect.left + 10, rect.top - rect.height + 10, _background_words(scene), BACKGROUND_COLOR)
 
 
 def _shot_shapes(scene: bpy.types.Scene, motion: capture.Motion, colors: list[Color], aspect: float) -> Shapes:
@@ -346,7 +343,13 @@ def _draw_background_plane(context: bpy.types.Context) -> None:
     sketch.path(np.array([tuple(point) for point in [*seen, seen[0]]]), BACKGROUND_COLOR, 0.7)
     with in_shares(FrameRect(0, 0, 1, -1)):
         Batches.of(sketch.finish()).draw(PATH_WIDTH)
-    text(seen[1].x + 8, seen[1].y + 8, "MotionBooth: background", BACKGROUND_COLOR)
+    text(seen[1].x + 8, seen[1].y + 8, _background_words(scene), BACKGROUND_COLOR)
+
+
+def _background_words(scene: bpy.types.Scene) -> str:
+    """In the scene's own units."""
+    distance = scene.motionbooth.background_distance
+    return f"Background {bpy.utils.units.to_string(scene.unit_settings.system, 'LENGTH', distance).strip()} away"
 
 
 def _now_batches(labels: list[tuple[str, Color, Box]], aspect: float) -> Batches:

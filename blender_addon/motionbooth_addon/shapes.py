@@ -16,6 +16,7 @@ GHOSTS = 7  # along a path
 GHOST_OPACITY, PATH_OPACITY = 0.22, 0.9
 DOT_RADIUS = 0.011  # of the frame's height
 ARROW = 0.025  # of the frame's height
+STRAIGHT = 5e-4  # shares of the frame by which a path may be off, for fewer lines to draw: less than a pixel
 CAMERA_COLOR: Color = (1.0, 1.0, 1.0)
 
 
@@ -39,15 +40,17 @@ class Sketch:
 
     def path(self, points: Array, color: Color, opacity: float = PATH_OPACITY) -> None:
         """A line through `points` (N, 2), broken where one of them is not a number."""
-        ends = np.stack([points[:-1], points[1:]], axis=1)
-        whole = ends[np.isfinite(ends).all(axis=(1, 2))]
-        self._lines.append((whole.reshape(-1, 2), color, opacity))
+        whole = np.isfinite(points).all(axis=1)
+        breaks = np.flatnonzero(np.diff(whole)) + 1
+        for run in np.split(points, breaks)[0 if whole[:1].all() else 1 :: 2]:
+            kept = run[_corners(run)]
+            self._lines.append((np.stack([kept[:-1], kept[1:]], axis=1).reshape(-1, 2), color, opacity))
 
     def box(self, box: Box, color: Color, opacity: float) -> None:
         x1, y1, x2, y2 = box.as_tuple()
         self.path(np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)]), color, opacity)
 
-    def dashed(self, box: Box, color: Color, opacity: float, dashes: int = 24) -> None:
+    def dashed(self, box: Box, color: Color, opacity: float, dashes: int = 16) -> None:
         """A box of which every other piece is left out."""
         x1, y1, x2, y2 = box.as_tuple()
         for start, end in (((x1, y1), (x2, y1)), ((x2, y1), (x2, y2)), ((x2, y2), (x1, y2)), ((x1, y2), (x1, y1))):
@@ -114,6 +117,24 @@ def box_at(boxes: Sequence[Box | None], position: float) -> Box | None:
         return boxes[round(position)]
     share = position - number
     return Box(*(a + (b - a) * share for a, b in zip(before.as_tuple(), after.as_tuple(), strict=True)))
+
+
+def _corners(points: Array) -> list[int]:
+    """The entries of `points` (N, 2) between which it is straight (Douglas and Peucker 1973)."""
+    kept = {0, len(points) - 1}
+    pieces = [(0, len(points) - 1)]
+    while pieces:
+        first, last = pieces.pop()
+        if last - first < 2:
+            continue
+        along, inner = points[last] - points[first], points[first + 1 : last] - points[first]
+        share = np.clip(inner @ along / max(float(along @ along), 1e-12), 0, 1)
+        off = np.hypot(*(inner - share[:, None] * along).T)
+        if off.max() > STRAIGHT:
+            middle = first + 1 + int(off.argmax())
+            kept.add(middle)
+            pieces += [(first, middle), (middle, last)]
+    return sorted(kept)
 
 
 def _joined(parts: list[tuple[Array, Color, float]]) -> tuple[Array, Array]:

@@ -10,11 +10,11 @@ WALK = [Box(0.1 * n, 0.2, 0.1 * n + 0.2, 0.6) for n in range(8)]
 
 
 def test_the_path_runs_through_the_centers_of_the_boxes() -> None:
+    hop = [box.moved(0, -0.02 * number * (7 - number)) for number, box in enumerate(WALK)]
     sketch = Sketch(1.5)
-    subject_shapes(sketch, WALK, [], ORANGE)
+    subject_shapes(sketch, hop, [], ORANGE)
     drawn = sketch.finish()
-    centers = {box.center for box in WALK}
-    assert centers <= {tuple(point) for point in drawn.lines.tolist()}
+    assert {box.center for box in hop} <= {tuple(point) for point in drawn.lines.tolist()}
     assert drawn.line_colors.shape == (len(drawn.lines), 4)
     assert len(drawn.triangles) == 0
 
@@ -25,6 +25,17 @@ def test_a_dot_is_round_on_screen_and_lies_on_its_keyframe() -> None:
     first = sketch.finish().triangles[:6]
     assert first.mean(axis=0) == pytest.approx(WALK[0].center)
     assert np.ptp(first, axis=0) * (1.5, 1) == pytest.approx([2 * DOT_RADIUS] * 2)
+
+
+def test_a_long_path_is_drawn_with_few_lines_and_nowhere_off() -> None:
+    share = np.linspace(0, 1, 250)
+    curve = np.stack([share, 0.3 * np.sin(4 * share)], axis=1)
+    sketch = Sketch(1.5)
+    sketch.path(curve, ORANGE)
+    lines = sketch.finish().lines
+    assert len(lines) < 100
+    corners = np.concatenate([lines[::2], lines[-1:]])
+    assert np.interp(share, corners[:, 0], corners[:, 1]) == pytest.approx(curve[:, 1], abs=2e-3)
 
 
 def test_where_the_subject_is_not_seen_the_path_is_broken() -> None:
