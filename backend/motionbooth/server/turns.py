@@ -9,6 +9,7 @@ that nobody waits for ever.
 from __future__ import annotations
 
 import itertools
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,15 @@ WITH RECURSIVE waiting (owner) AS (
     FROM waiting WHERE waiting.owner IS NOT NULL
 )
 SELECT owner FROM waiting WHERE owner IS NOT NULL
+"""
+
+
+# Of the demands in a JSON list, the first that a job waits for, and the oldest such job.
+_FIRST_DEMAND = """
+SELECT value, (
+    SELECT number FROM jobs WHERE state = 'queued' AND priority = ?1 AND demand = value ORDER BY number LIMIT 1
+) AS oldest
+FROM json_each(?2) WHERE oldest IS NOT NULL LIMIT 1
 """
 
 
@@ -77,17 +87,17 @@ class Turns:
         if highest is None or not idle:
             return None
         (priority,) = highest
-        for place in idle:
-            memory = self._memory(place)
-            if memory.demand and memory.run < LONGEST_RUN:
-                turn = self._oldest("demand", memory.demand, priority, place)
-                if turn is not None:
-                    return turn
+        turn = self._goes_on(priority, idle)
+        if turn is not None:
+            return turn
         owners = [owner for (owner,) in self._database.rows(_OWNERS, priority)]
         owner = min(owners, key=lambda one: (self._busy[one], self._served_at.get(one, 0)))
-        turn = self._oldest("owner", owner, priority, "")
-        assert turn is not None
-        return Turn(turn.number, turn.owner, turn.demand, self._best_place(turn.demand, idle))
+        number, demand = self._database.rows(
+            "SELECT number, demand FROM jobs WHERE state = 'queued' AND priority = ? AND owner = ? "
+            "ORDER BY number LIMIT 1",
+            priority, owner,
+        )[0]  # fmt: skip
+        return Turn(number, owner, demand, self._best_place(demand, idle))
 
     def took(self, turn: Turn) -> None:
         """The job runs there now."""
@@ -109,14 +119,19 @@ class Turns:
         if memory_lost:
             self._memories.pop(turn.place, None)
 
-    def _oldest(self, column: str, value: str, priority: int, place: str) -> Turn | None:
-        """Of the waiting jobs with this owner or demand."""
-        row = self._database.row(
-            f"SELECT number, owner, demand FROM jobs WHERE state = 'queued' AND priority = ? AND {column} = ? "
-            "ORDER BY number LIMIT 1",
-            priority, value,
-        )  # fmt: skip
-        return None if row is None else Turn(row[0], row[1], row[2], place)
+    def _goes_on(self, priority: int, idle: Sequence[str]) -> Turn | None:
+        """A job for which an idle place has the right things in memory, where that place has not had its run yet."""
+        places: dict[str, str] = {}
+        for place in idle:
+            memory = self._memory(place)
+            if memory.demand and memory.run < LONGEST_RUN:
+                places.setdefault(memory.demand, place)
+        row = self._database.row(_FIRST_DEMAND, priority, json.dumps(list(places))) if places else None
+        if row is None:
+            return None
+        demand, number = row
+        ((owner,),) = self._database.rows("SELECT owner FROM jobs WHERE number = ?", number)
+        return Turn(number, owner, demand, places[demand])
 
     def _best_place(self, demand: str, idle: Sequence[str]) -> str:
         """Where the right things are in memory, else the right model, else nothing that another job may want."""
