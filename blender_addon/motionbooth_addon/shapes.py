@@ -48,7 +48,8 @@ class Sketch:
 
     def box(self, box: Box, color: Color, opacity: float) -> None:
         x1, y1, x2, y2 = box.as_tuple()
-        self.path(np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)]), color, opacity)
+        a, b, c, d = (x1, y1), (x2, y1), (x2, y2), (x1, y2)
+        self._lines.append((np.array([a, b, b, c, c, d, d, a]), color, opacity))
 
     def dashed(self, box: Box, color: Color, opacity: float, dashes: int = 16) -> None:
         """A box of which every other piece is left out."""
@@ -140,5 +141,6 @@ def _corners(points: Array) -> list[int]:
 def _joined(parts: list[tuple[Array, Color, float]]) -> tuple[Array, Array]:
     if not parts:
         return np.zeros((0, 2)), np.zeros((0, 4))
-    colors = [np.tile((*color, opacity), (len(points), 1)) for points, color, opacity in parts]
-    return np.concatenate([points for points, _, _ in parts]), np.concatenate(colors)
+    counts = [len(points) for points, _, _ in parts]
+    colors = np.array([(*color, opacity) for _, color, opacity in parts])
+    return np.concatenate([points for points, _, _ in parts]), np.repeat(colors, counts, axis=0)
