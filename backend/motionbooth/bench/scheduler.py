@@ -63,7 +63,7 @@ class SimulatedWorkers:
         self.started_at: dict[int, float] = {}
         self.busy_seconds = 0.0
         self.loads = 0
-        self._clip = clip
+        self.clip = clip
         self._seconds = seconds  # of each job, by its number
         self._places = {f"worker-{number}": Place(f"worker-{number}", "simulated") for number in range(workers)}
         self._idle = dict.fromkeys(self._places)  # a set that keeps its order
@@ -103,7 +103,7 @@ class SimulatedWorkers:
         while self.next_end() <= self.now:
             _, number, attempt, place = heapq.heappop(self._ends)
             self._idle[place] = None
-            found.append(pipes.Finished(number=number, attempt=attempt, results=[self._clip]))
+            found.append(pipes.Finished(number=number, attempt=attempt, results=[self.clip]))
         return found
 
     def tick(self) -> None:
