@@ -31,7 +31,7 @@ class TrainSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     What changes only time and memory: `accumulate` batches of pictures and of clips make one step; `precision` of the
     arithmetic on a GPU (a CPU computes in float32; what is learned is float32 everywhere); `recompute_layers`: gradient
-    checkpointing, a third slower, for a fraction of the memory. `validate_every` n steps the subject is filmed in
+    checkpointing, some 40 % slower, for a fraction of the memory. `validate_every` n steps the subject is filmed in
     `validation_steps` steps, so that one can see it come (0: never).
     """
 
