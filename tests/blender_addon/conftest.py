@@ -101,6 +101,13 @@ def pump(at_work: Any) -> Callable[..., None]:
     return pump
 
 
+@pytest.fixture(scope="module")
+def connection_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Of a backend of the module's own, whose model only draws."""
+    with drawing_backend(tmp_path_factory.mktemp("drawing") / "home") as file:
+        yield file
+
+
 @pytest.fixture(scope="session")
 def drawing_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Of a running backend whose model only draws."""

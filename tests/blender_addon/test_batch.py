@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +21,7 @@ from motionbooth_protocol.client import Client  # noqa: E402
 from motionbooth_protocol.connection import Connection  # noqa: E402
 
 DEMO = Path(__file__).parents[2] / "blender_addon" / "demo" / "demo.blend"
-SERVER = Path(__file__).with_name("drawing_server.py")
 CRASH = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"  # as a .blend can make Blender do
-
-
-@pytest.fixture(scope="module")
-def connection_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Of a running backend."""
-    home = tmp_path_factory.mktemp("home")
-    server = subprocess.Popen([sys.executable, str(SERVER), str(home)], stdout=subprocess.DEVNULL)
-    file = home / "connection.json"
-    try:
-        deadline = time.monotonic() + 30
-        while not file.exists():
-            assert server.poll() is None, "the server ended"
-            assert time.monotonic() < deadline, "the server does not come up"
-            time.sleep(0.05)
-        yield file
-    finally:
-        server.terminate()
-        server.wait(20)
 
 
 @pytest.fixture(scope="module")

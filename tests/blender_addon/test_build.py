@@ -7,10 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import tomllib
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -21,7 +19,6 @@ pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python
 ROOT = Path(__file__).parents[2]
 
 SCRIPT = Path(__file__).with_name("install_and_film.py")
-SERVER = Path(__file__).with_name("drawing_server.py")
 # Releases of Blender and the Python that each is made for. Kept between runs, 1 GB each.
 RELEASES = [("4.2.23", "3.11"), ("4.5.15", "3.11"), ("5.2.3", "3.13")]
 RELEASES_FOLDER = Path(os.environ.get("MOTIONBOOTH_BLENDERS", Path.home() / ".cache" / "motionbooth-blenders"))
@@ -63,24 +60,6 @@ def test_each_platform_gets_its_own_wheels(platform: str, build_module: ModuleTy
     assert all(tag in wheel for wheel in wheels)
     assert manifest["platforms"] == [platform]
     assert sorted(manifest["wheels"]) == sorted(f"./{wheel}" for wheel in wheels)
-
-
-@pytest.fixture(scope="module")
-def connection_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Of a running backend with a model that draws."""
-    home = tmp_path_factory.mktemp("home")
-    server = subprocess.Popen([sys.executable, str(SERVER), str(home)], stdout=subprocess.DEVNULL)
-    file = home / "connection.json"
-    try:
-        deadline = time.monotonic() + 60
-        while not file.exists():
-            assert server.poll() is None, "the server ended"
-            assert time.monotonic() < deadline, "the server does not come up"
-            time.sleep(0.05)
-        yield file
-    finally:
-        server.terminate()
-        server.wait(20)
 
 
 def install_and_film(python: Path, archive: Path, connection_file: Path, tmp_path: Path) -> tuple[str, Path]:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +27,7 @@ from motionbooth_protocol.connection import Connection  # noqa: E402
 from motionbooth_protocol.jobs import GenerateSpec  # noqa: E402
 
 DEMO = Path(__file__).parents[2] / "blender_addon" / "demo" / "demo.blend"
-SERVER = Path(__file__).with_name("drawing_server.py")
 SUBJECT_COLOR, GREY = (200, 60, 20), (90, 90, 90)
-
-
-@pytest.fixture(scope="module")
-def connection_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Of a running backend."""
-    home = tmp_path_factory.mktemp("home")
-    server = subprocess.Popen([sys.executable, str(SERVER), str(home)], stdout=subprocess.DEVNULL)
-    file = home / "connection.json"
-    try:
-        deadline = time.monotonic() + 30
-        while not file.exists():
-            assert server.poll() is None, "the server ended"
-            assert time.monotonic() < deadline, "the server does not come up"
-            time.sleep(0.05)
-        yield file
-    finally:
-        server.terminate()
-        server.wait(20)
 
 
 def batch_command(*arguments: object) -> list[str]:
