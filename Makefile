@@ -30,7 +30,7 @@ format: $(READY)
 extension: $(READY)
 	$(VENV)/bin/python blender_addon/build.py --out dist
 
-# Every figure of the README, on a machine that does nothing else: about half an hour.
+# The README's figures, on a machine that does nothing else: about 40 minutes. overlay_ms needs a window: make test-gui.
 benches: $(READY)
 	$(VENV)/bin/motionbooth bench control --json docs/bench_control.json --pictures docs
 	$(VENV)/bin/motionbooth bench sampling --json docs/bench_sampling.json

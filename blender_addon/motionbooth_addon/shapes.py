@@ -39,7 +39,9 @@ class Sketch:
         self._triangles: list[tuple[Array, Color, float]] = []
 
     def path(self, points: Array, color: Color, opacity: float = PATH_OPACITY) -> None:
-        """A line through `points` (N, 2), broken where one of them is not a number."""
+        """A line through `points` (N, 2), broken where one of them is not a number; nothing where there are none."""
+        if not len(points):
+            return
         whole = np.isfinite(points).all(axis=1)
         breaks = np.flatnonzero(np.diff(whole)) + 1
         for run in np.split(points, breaks)[0 if whole[:1].all() else 1 :: 2]:

@@ -47,6 +47,12 @@ def test_where_the_subject_is_not_seen_the_path_is_broken() -> None:
     assert len(drawn.lines) == 3 * 8 + 2, "three ghosts and the one step that is whole"
 
 
+def test_a_path_without_points_draws_nothing() -> None:
+    sketch = Sketch(1.5)
+    sketch.path(np.empty((0, 2)), (1.0, 1.0, 1.0))
+    assert len(sketch.finish().lines) == 0
+
+
 def test_the_camera_s_way_starts_in_the_middle_and_its_arrow_points_along_it() -> None:
     offsets = np.linspace([0, 0], [0.4, 0], 10)
     drawn = travel_shapes(np.concatenate([offsets, offsets[-1:], offsets[-1:]]), 1.5)
