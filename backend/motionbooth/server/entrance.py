@@ -10,6 +10,7 @@ from zmq.auth.thread import ThreadAuthenticator
 from .keys import AuthorizedKeys, KeyPair
 
 _ZAP_DOMAIN = "motionbooth"
+_LINGER_MILLISECONDS = 500  # for what is to be said at the end
 _SEND_QUEUE = 64  # messages that one client may be behind; 16 MiB at most, when all are chunks
 
 
@@ -24,6 +25,8 @@ def open_socket(context: zmq.Context[zmq.Socket[bytes]], keys: KeyPair, address:
     # A full queue must be seen, not drop messages in silence.
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     socket.setsockopt(zmq.SNDHWM, _SEND_QUEUE)
+    # From the beginning, not only at the close: what a gone client leaves unsent would otherwise be waited for.
+    socket.setsockopt(zmq.LINGER, _LINGER_MILLISECONDS)
     socket.setsockopt(zmq.MAXMSGSIZE, max(MAX_HEADER_BYTES, CHUNK_BYTES))
     socket.setsockopt(zmq.HANDSHAKE_IVL, 10_000)
     socket.setsockopt(zmq.HEARTBEAT_IVL, 5_000)

@@ -80,7 +80,7 @@ def serve(
         context = stack.enter_context(zmq.Context())
         stack.callback(check_keys(context, authorized).stop)
         socket = open_socket(context, own_keys, address)
-        stack.callback(socket.close, linger=500)
+        stack.callback(socket.close)
 
         blobs = Blobs(home)
         stack.callback(blobs.close)
