@@ -1,4 +1,4 @@
-"""Makes demo.blend: a toy, a rectangle that shows where it is to be seen, and a camera that pans across a meadow.
+"""Makes demo.blend: a toy, a rectangle that shows where it is to be seen, and a camera that pans along a road.
 
     python blender_addon/demo/make_demo_scene.py [OUT.blend]
 
@@ -54,7 +54,7 @@ def make_scene(scene: bpy.types.Scene) -> None:
     toy = make_toy(scene)
     camera = make_camera(scene)
     rectangle = make_rectangle(scene, camera)
-    make_meadow(scene)
+    make_road(scene)
     describe_shot(scene, toy, rectangle)
     scene.frame_set(1)
 
@@ -62,7 +62,7 @@ def make_scene(scene: bpy.types.Scene) -> None:
 def describe_shot(scene: bpy.types.Scene, toy: bpy.types.Object, rectangle: bpy.types.Object) -> None:
     shot = scene.motionbooth
     shot.name = "hop"
-    shot.prompt = "a sks toy on the grass"
+    shot.prompt = "a sks toy on the road"
     shot.model = "toybox"
     shot.seed = 7
     shot.background_distance = 12.0
@@ -138,6 +138,13 @@ def ball(center: tuple[float, float, float], radii: tuple[float, float, float]) 
     return shape
 
 
+def slab(center: tuple[float, float, float], half: tuple[float, float, float]) -> bmesh.types.BMesh:
+    shape = bmesh.new()
+    bmesh.ops.create_cube(shape, size=2)
+    shape.transform(Matrix.Translation(center) @ Matrix.Diagonal((*half, 1)))
+    return shape
+
+
 def cone(center: tuple[float, float, float], radius: float, height: float, tilt: float) -> bmesh.types.BMesh:
     shape = bmesh.new()
     bmesh.ops.create_cone(shape, cap_ends=True, segments=8, radius1=radius, radius2=0, depth=height)
@@ -176,11 +183,13 @@ def paint(name: str, color: tuple[float, float, float]) -> bpy.types.Material:
     return material
 
 
-def make_meadow(scene: bpy.types.Scene) -> None:
-    """Enough of a set to see the pan by: a green plain, a row of firs, a sky."""
-    grass = bmesh.new()
-    bmesh.ops.create_grid(grass, x_segments=1, y_segments=1, size=60)
-    add_part(scene, "Grass", (0.08, 0.35, 0.04), grass)
+def make_road(scene: bpy.types.Scene) -> None:
+    """Enough of a set to see the pan by: a grey plain with white dashes, a row of firs, a sky."""
+    asphalt = bmesh.new()
+    bmesh.ops.create_grid(asphalt, x_segments=1, y_segments=1, size=60)
+    add_part(scene, "Asphalt", (0.1, 0.1, 0.12), asphalt)
+    dashes = [slab((x, -4, 0.005), (0.8, 0.1, 0.005)) for x in range(-12, 13, 3)]
+    add_part(scene, "Dashes", WHITE, *dashes)
     firs = [cone((x, 0, 1.3), 0.8, 2.6, tilt=0) for x in range(-12, 13, 3)]
     add_part(scene, "Firs", (0.02, 0.16, 0.07), *firs)
     sun = bpy.data.objects.new("Sun", bpy.data.lights.new("Sun", "SUN"))

@@ -122,7 +122,7 @@ def read_png(path: Path) -> np.ndarray:
 
 def test_what_was_sent_is_written_down_and_can_be_read_back(filmed: tuple[Path, list[dict[str, Any]]]) -> None:
     sent = msgspec.json.decode((filmed[0] / "shot.json").read_bytes(), type=filming.Sent)
-    assert sent.generate.prompt == "a sks toy on the grass"
+    assert sent.generate.prompt == "a sks toy on the road"
     assert sent.generate.shot.frames == 8
     assert len(sent.train[0].subject.pictures) == 8
     assert sent.generate.shot.camera.offsets[-1].dx == pytest.approx(0.3, abs=1e-3)
