@@ -32,6 +32,11 @@ def training_picture(folder: Path, job: str, role: str) -> Path:
     return folder / "training" / job / f"{role}.png"
 
 
+def trained_picture(folder: Path, sha256: str) -> Path:
+    """Where the picture of a trained subject is kept, once it was fetched."""
+    return folder / "trained" / f"{sha256}.png"
+
+
 def own_keys(folder: Path) -> tuple[str, str]:
     """This person's public and secret key in Z85, for backends whose owner lets the public one in; made once."""
     import zmq  # loaded with the first use of the network, not with Blender

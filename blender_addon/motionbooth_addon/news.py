@@ -49,7 +49,7 @@ class Forget:
 
 @dataclass(frozen=True)
 class Fetch:
-    """Get a result of a job into a file."""
+    """Get a result of a job into a file; `job` is "" for a picture of a subject, trained by whatever machine."""
 
     job: str
     blob: Blob

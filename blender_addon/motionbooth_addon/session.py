@@ -19,7 +19,9 @@ from bpy.app.handlers import persistent
 from . import takes, window
 from ._protocol.connection import Connection
 from ._protocol.errors import MotionBoothError
-from .files import TRAINING_PICTURES, clip_folder, training_picture, user_folder
+from ._protocol.jobs import Blob
+from ._protocol.messages import SubjectInfo
+from .files import TRAINING_PICTURES, clip_folder, trained_picture, training_picture, user_folder
 from .ledger import SENDING, Ledger, Order, Record, TrainOrder
 from .local_backend import LocalBackend
 from .news import (
@@ -64,7 +66,7 @@ class Session:
         self._source: tuple[Any, ...] | None = None
         self._watched_at = float("-inf")
         self._due: deque[str] = deque()  # jobs whose result has still to be given to their shot
-        self._awaited: set[str] = set()  # jobs whose clip is being fetched
+        self._awaited: set[str] = set()  # jobs whose clip is being fetched, subjects' pictures by their sha256
         self._notice_until = 0.0
 
     # The connection
@@ -215,6 +217,7 @@ class Session:
             case Linked():
                 self.screen.show_backend(news)
                 self._collect()
+                self._fetch_pictures(news.subjects)
             case Lost(reason):
                 self.screen.show_link("LOST", reason)
             case Changed(job) if (record := self.ledger.records.get(job)) is not None:
@@ -225,6 +228,8 @@ class Session:
                 self.screen.show_picture(job, path)
             case Fetched(job, role, path) if (record := self.ledger.records.get(job)) is not None:
                 self._fetched(record, role, path)
+            case Fetched():
+                self.screen.show_fetched()
             case Refused():
                 self._refused(news)
 
@@ -277,6 +282,18 @@ class Session:
             self.background.order(Fetch(record.id, report, report_beside(path)))
         self.background.order(Fetch(record.id, clip, path))
 
+    def _fetch_pictures(self, subjects: list[SubjectInfo]) -> None:
+        """Of trained subjects, as far as they are not here yet."""
+        assert self.background is not None
+        for subject in subjects:
+            if not subject.picture or not subject.picture_size or subject.picture in self._awaited:
+                continue
+            path = trained_picture(self.folder, subject.picture)
+            if not path.is_file():
+                self._awaited.add(subject.picture)
+                picture = Blob("samples", subject.picture, subject.picture_size)
+                self.background.order(Fetch("", picture, path))
+
     def _fetched(self, record: Record, role: str, path: Path) -> None:
         if role == "clip":
             self._awaited.discard(record.id)
@@ -286,6 +303,8 @@ class Session:
         self.screen.show_job(record)
 
     def _refused(self, news: Refused) -> None:
+        if isinstance(news.order, Fetch) and not news.order.job:
+            return  # a picture in a list: it is tried again with the next connection
         self._awaited.discard(news.order.job)
         record = self.ledger.records.get(news.order.job)
         if record is not None and isinstance(news.order, Film | Train):

@@ -8,7 +8,7 @@ from pathlib import Path
 import bpy
 
 from . import takes
-from .files import TRAINING_PICTURES, training_picture
+from .files import TRAINING_PICTURES, trained_picture, training_picture
 from .ledger import Ledger, Record
 from .news import Advanced, Linked
 from .window_state import MotionBoothJob, state
@@ -76,21 +76,16 @@ class Screen:
             row.name, row.title, row.frames = model.name, model.title or model.name, model.frames
             row.width, row.height, row.fps = model.width, model.height, model.fps
         trained.clear()
-        pictures = self._pictures_of_trained()
         for subject in backend.subjects:
             row = trained.add()
             row.name, row.token, row.class_word = subject.name, subject.token, subject.class_word
             row.model, row.weights = subject.model, subject.weights
-            row.picture = pictures.get(subject.weights, "")
+            row.picture = str(trained_picture(self._folder, subject.picture)) if subject.picture else ""
         self._changed = True
 
-    def _pictures_of_trained(self) -> dict[str, str]:
-        """By the sha256 of their weights, of subjects that were trained from here."""
-        return {
-            weights.sha256: str(training_picture(self._folder, record.id, "samples"))
-            for record in self._ledger.records.values()
-            if (weights := record.result("subject")) is not None
-        }
+    def show_fetched(self) -> None:
+        """A picture's file is there now, where a row has its path."""
+        self._changed = True
 
     def show_notice(self, sentence: str, is_error: bool) -> None:
         shown = state()

@@ -159,7 +159,10 @@ class ModelInfo(Struct, frozen=True):
 
 
 class SubjectInfo(Struct, frozen=True):
-    """A trained subject: `weights` goes into SubjectTrack.weights. `picture` (since 1.1): a png that shows it."""
+    """A trained subject: `weights` goes into SubjectTrack.weights.
+
+    `picture` (since 1.1): a png that shows it, of `picture_size` bytes, to be fetched like any blob.
+    """
 
     name: Short
     token: Short
@@ -168,6 +171,7 @@ class SubjectInfo(Struct, frozen=True):
     weights: Sha256
     created: float
     picture: Sha256 | None = None
+    picture_size: Size = 0
 
 
 class Limits(Struct, frozen=True):

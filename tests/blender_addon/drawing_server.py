@@ -28,12 +28,15 @@ STEP_SECONDS = 0.05
 
 
 def run(spec: JobSpec, blob_path: Callable[[str], Path], scratch: Path, reporter: Reporter) -> dict[str, Path]:
-    """Learning keeps the pictures' bytes; a seed of 999 films for a minute."""
+    """Learning keeps the pictures' bytes and shows the first of them; a seed of 999 films for a minute."""
     if isinstance(spec, TrainSpec):
         reporter.progress("learning", 1, 2)
         subject = scratch / "subject.safetensors"
-        subject.write_bytes(b"".join(blob_path(picture.image).read_bytes() for picture in spec.subject.pictures))
-        return {"subject": subject}
+        pictures = [blob_path(picture.image).read_bytes() for picture in spec.subject.pictures]
+        subject.write_bytes(b"".join(pictures))
+        samples = scratch / "samples.png"
+        samples.write_bytes(pictures[0])
+        return {"subject": subject, "samples": samples}
     for step in range(1200 if spec.seed == 999 else 4):
         reporter.progress("sampling", step, 4)
         time.sleep(STEP_SECONDS)

@@ -147,6 +147,28 @@ def test_a_subject_is_trained_from_pictures_and_then_filmed(shot: Any, linked: A
     assert takes.settings_of(shot.motionbooth.takes[0]).shot.subjects[0].weights == subject.weights
 
 
+def test_subjects_trained_on_another_machine_are_listed_with_their_pictures(
+    shot: Any, linked: Any, pump: Pump, tmp_path: Path
+) -> None:
+    subject = shot.motionbooth.subjects[0]
+    subject.name, subject.token, subject.class_word = "Rex", "sks", "toy"
+    subject.pictures = str(make_pictures(tmp_path / "toys"))
+    bpy.ops.motionbooth.train_subject()
+    pump(lambda: bpy.context.scene.motionbooth.subjects[0].weights)
+    # The same person in front of another machine: nothing is there but the connection.
+    linked.close()
+    session._session = elsewhere = session.Session(tmp_path / "elsewhere")
+
+    def shown() -> bool:
+        elsewhere.tick()
+        return any(row.name == "Rex" and row.picture and Path(row.picture).is_file() for row in state().trained)
+
+    pump(shown)
+    (row,) = [row for row in state().trained if row.name == "Rex"]
+    assert Path(row.picture).is_relative_to(tmp_path / "elsewhere")
+    assert Path(row.picture).read_bytes() == (tmp_path / "toys" / "toy0.png").read_bytes()
+
+
 def test_a_3d_object_is_rendered_elsewhere_while_this_blender_stays_free(
     shot: Any, linked: Any, pump: Pump, add_cube: Callable[..., Any]
 ) -> None:

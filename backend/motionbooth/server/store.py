@@ -134,8 +134,9 @@ class Store:
     def subjects(self, owner: str) -> list[SubjectInfo]:
         """The owner's trained subjects, newest first."""
         rows = self.database.rows(
-            "SELECT name, token, class_word, model, weights, created, picture FROM subjects WHERE owner = ? "
-            "ORDER BY created DESC",
+            "SELECT name, token, class_word, model, weights, created, picture, coalesce(size, 0) FROM subjects "
+            "LEFT JOIN holdings ON holdings.owner = subjects.owner AND sha256 = picture "
+            "WHERE subjects.owner = ? ORDER BY created DESC",
             owner,
         )
         return [SubjectInfo(*row) for row in rows]
