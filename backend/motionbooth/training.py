@@ -11,6 +11,7 @@ from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import TrainSpec, spec_digest
 
 from .subject.board import Board
+from .subject.clips import folder_digest
 from .subject.course import Material, learn_subject
 from .subject.weights import read_card
 from .work import Reporter
@@ -57,7 +58,8 @@ def train_here(
 
 def _begin(spec: TrainSpec, material: Material, folder: Path) -> bool:
     """Make the folder ready; True where it is of the same order. Of another, nothing is left to be gone on with."""
-    order = f"{spec_digest(spec)} {material.clips or ''} {material.sam.path if material.sam else ''}"
+    clips = folder_digest(material.clips) if material.clips else ""
+    order = f"{spec_digest(spec)} {clips} {material.sam.path if material.sam else ''}"
     note = folder / ORDER
     if note.is_file() and note.read_text(encoding="utf-8") == order:
         return True

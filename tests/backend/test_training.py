@@ -126,6 +126,19 @@ def test_what_is_learned_already_is_left_and_another_order_begins_anew(pictures:
     assert read_card(out).recipe == "no-preservation"
 
 
+def test_other_clips_in_the_same_folder_are_another_order(pictures: Path, tmp_path: Path) -> None:
+    for number in range(4):
+        (tmp_path / "clips" / "walk").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (192, 128), (60 * number,) * 3).save(tmp_path / "clips" / "walk" / f"{number}.png")
+    (tmp_path / "clips" / "walk.txt").write_text("a grey wall")
+    spec, files = order(pictures, steps=1)
+    material, out = Material(clips=tmp_path / "clips"), tmp_path / "red.safetensors"
+    assert not train_here(spec, files, material, out, Log()).was_there
+    assert train_here(spec, files, material, out, Log()).was_there
+    (tmp_path / "clips" / "walk.txt").write_text("a grey road")
+    assert not train_here(spec, files, material, out, Log()).was_there
+
+
 def test_the_file_has_its_suffix(pictures: Path, tmp_path: Path) -> None:
     spec, files = order(pictures)
     with pytest.raises(InvalidInput, match=r"ends in \.safetensors"):

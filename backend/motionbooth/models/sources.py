@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -65,22 +65,35 @@ class Source:
     @property
     def present(self) -> bool:
         """Its weights may be missing where a download was broken off."""
-        return (self.folder / "model_index.json").is_file() and self.settings_file.is_file() and bool(self._weights)
+        return (
+            (self.folder / "model_index.json").is_file()
+            and self.settings_file.is_file()
+            and bool(self._weights("unet"))
+        )
 
-    @property
-    def _weights(self) -> list[Path]:
-        """Of the UNet, as published: safetensors, or else what torch.save wrote."""
-        unet = self.folder / "unet"
-        return sorted(unet.glob("*.safetensors")) or sorted(unet.glob("*.bin"))
+    def _weights(self, part: str) -> list[Path]:
+        """Of the part, as published: safetensors, or else what torch.save wrote."""
+        folder = self.folder / part
+        return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
 
     @property
     def fingerprint(self) -> str:
         """sha256 of the UNet's weights: a subject belongs to the base that it was learned on."""
-        digest = hashlib.sha256()
-        for path in self._weights:
-            state = path.stat()
-            digest.update(_file_digest(path, state.st_size, state.st_mtime_ns))
-        return digest.hexdigest()
+        return files_digest(self._weights("unet"))
+
+    @property
+    def encoder_fingerprint(self) -> str:
+        """sha256 of the VAE's weights: encoded pictures belong to it."""
+        return files_digest(self._weights("vae"))
+
+
+def files_digest(paths: Sequence[Path]) -> str:
+    """sha256 of the contents of these files, in this order."""
+    digest = hashlib.sha256()
+    for path in paths:
+        state = path.stat()
+        digest.update(_file_digest(path, state.st_size, state.st_mtime_ns))
+    return digest.hexdigest()
 
 
 @cache

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,14 +19,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..models.registry import Base
+from ..models.sources import files_digest
 from ..sampling import OnStep
 from ..video import Frames
 from .dataset import encode_frames
-from .images import read_picture
+from .images import is_hidden, read_picture
+from .keeping import kept
 
 VIDEOS = {".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".gif"}
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"}
 SHEETS = ("captions.json", "captions.csv")
+_NUMBER = re.compile(r"(\d+)")
 
 
 def folder_clips(base: Base, folder: Path, on_clip: OnStep) -> tuple[Tensor, list[str]]:
@@ -33,16 +38,37 @@ def folder_clips(base: Base, folder: Path, on_clip: OnStep) -> tuple[Tensor, lis
     A clip is a video, or a sub-folder of numbered pictures, taken as they follow each other at the base's own rate. Its
     caption is in captions.json ({"name": "caption"}), in captions.csv (name, caption), or in name.txt; the name with or
     without its suffix. From each the first frames of the base's number and rate are taken, cut to the base's shape
-    around the middle. Raises InvalidInput naming what cannot be used.
+    around the middle. What is encoded once is kept in the user's cache. Raises InvalidInput naming what cannot be used.
     """
     sources = clip_sources(folder)
     captions = [caption for _, caption in sources]
     latents = []
     for number, (source, _) in enumerate(sources, start=1):
-        mean, _ = encode_frames(base, read_frames(source, base))
-        latents.append(rearrange(mean, "f c h w -> c f h w"))
+        latents.append(_encoded(base, source))
         on_clip(number, len(sources))
     return torch.stack(latents), captions
+
+
+def _encoded(base: Base, source: Path) -> Tensor:
+    """A clip's latents (C, F, h, w), from the cache where they are."""
+    settings = base.settings
+    how = (settings.width, settings.height, settings.frames, settings.fps, base.vae.config.scaling_factor)
+
+    def encode() -> Tensor:
+        mean, _ = encode_frames(base, read_frames(source, base))
+        return rearrange(mean, "f c h w -> c f h w")
+
+    return kept(["clip", base.source.encoder_fingerprint, how, source.is_file(), _content(source)], encode)
+
+
+def folder_digest(folder: Path) -> str:
+    """Another one whenever a clip of the folder, or a caption, is another. Raises InvalidInput as `clip_sources`."""
+    told = [(path.name, caption, _content(path)) for path, caption in clip_sources(folder)]
+    return hashlib.sha256(msgspec.json.encode(told)).hexdigest()
+
+
+def _content(source: Path) -> str:
+    return files_digest([source] if source.is_file() else _pictures(source))
 
 
 def clip_sources(folder: Path) -> list[tuple[Path, str]]:
@@ -60,11 +86,17 @@ def clip_sources(folder: Path) -> list[tuple[Path, str]]:
 
 
 def _is_clip(path: Path) -> bool:
+    if is_hidden(path):
+        return False
     return path.suffix.lower() in VIDEOS if path.is_file() else any(_pictures(path))
 
 
-def _pictures(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.iterdir()) if path.suffix.lower() in PICTURES)
+def _pictures(folder: Path) -> list[Path]:
+    """In the order of their numbers: 2.png comes before 10.png."""
+    found = (path for path in folder.iterdir() if path.suffix.lower() in PICTURES and not is_hidden(path))
+    return sorted(
+        found, key=lambda path: [int(part) if part.isdecimal() else part for part in _NUMBER.split(path.name)]
+    )
 
 
 def _captions(folder: Path) -> dict[str, str]:

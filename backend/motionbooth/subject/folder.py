@@ -10,6 +10,8 @@ from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import Picture
 from motionbooth_protocol.limits import MAX_PICTURES
 
+from .images import is_hidden
+
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif", ".avif"}
 MASKS = "masks"  # the sub-folder that is taken where no other is named
 HINTS = "hints.json"
@@ -59,7 +61,8 @@ def read_folder(folder: Path, masks: Path | None) -> tuple[list[Picture], dict[s
 def _images(folder: Path, kind: str) -> list[Path]:
     if not folder.is_dir():
         raise InvalidInput(f"There is no folder of {kind} at {folder}.")
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES and path.is_file())
+    found = (path for path in folder.iterdir() if path.suffix.lower() in PICTURES and not is_hidden(path))
+    return sorted(path for path in found if path.is_file())
 
 
 def _paired(images: list[Path], folder: Path | None) -> dict[str, Path]:

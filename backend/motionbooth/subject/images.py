@@ -45,6 +45,11 @@ def read_picture(path: Path, label: str) -> Image.Image:
         ) from error
 
 
+def is_hidden(path: Path) -> bool:
+    """Some systems leave files like "._dog.jpg" beside a picture, which are none."""
+    return path.name.startswith(".")
+
+
 def _learn_to_read(path: Path, label: str) -> None:
     """Pillow reads the pictures of telephones (HEIC) with the help of another library only."""
     with path.open("rb") as file:

@@ -6,21 +6,16 @@ kept in the user's cache: what is to be preserved is what the base can do.
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
-import msgspec
-import platformdirs
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..control.camera import random_pick
 from ..control.plan import StepPlan
 from ..models.registry import Base
 from ..sampling import OnStep, denoise, initial_noise
+from .keeping import kept
 
 TOGETHER = 4  # clips filmed in one batch
 
@@ -36,10 +31,10 @@ def ordinary_clips(
     captions = [prompts[i % len(prompts)] for i in range(count)]
     if not count:
         return torch.zeros(0), captions
-    cached = _cache_file(base, captions)
-    if not cached.exists():
-        _keep(cached, _film_all(base, captions, on_step))
-    return load_file(cached)["clips"], captions
+    settings = base.settings
+    how = (settings.width, settings.height, settings.frames, settings.steps, settings.guidance, settings.shared_noise)
+    depends_on = [base.source.fingerprint, how, captions]
+    return kept(depends_on, lambda: _film_all(base, captions, on_step)), captions
 
 
 def _film_all(base: Base, captions: list[str], on_step: OnStep) -> Tensor:
@@ -61,20 +56,3 @@ def _film_all(base: Base, captions: list[str], on_step: OnStep) -> Tensor:
         )
 
     return torch.cat([film_batch(number, batch) for number, batch in enumerate(batches)])
-
-
-def _cache_file(base: Base, captions: list[str]) -> Path:
-    """Named after all that the clips depend on."""
-    settings = base.settings
-    how = (settings.width, settings.height, settings.frames, settings.steps, settings.guidance, settings.shared_noise)
-    recipe = msgspec.json.encode([base.source.fingerprint, how, captions])
-    name = hashlib.sha256(recipe).hexdigest()[:32]
-    return platformdirs.user_cache_path("motionbooth") / "ordinary_clips" / f"{name}.safetensors"
-
-
-def _keep(path: Path, clips: Tensor) -> None:
-    """Write at once or not at all: two workers may be at it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file({"clips": clips.to("cpu", torch.float16).contiguous()}, scratch)
-    scratch.replace(path)

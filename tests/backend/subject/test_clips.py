@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import platformdirs
 import pytest
 import torch
 from motionbooth.models.registry import Base
@@ -14,6 +15,12 @@ from motionbooth.subject.dataset import encode_frames
 from motionbooth.video import write_clip
 from motionbooth_protocol.errors import InvalidInput
 from PIL import Image
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / "cache" / name)
+    return tmp_path / "cache" / "motionbooth" / "ordinary_clips"
 
 
 def grey_ramp(count: int, height: int = 64, width: int = 96) -> np.ndarray:
@@ -40,9 +47,15 @@ def test_a_video_is_taken_at_the_bases_rate(tiny_single: Base, tmp_path: Path, f
     assert greys(frames) == expected
 
 
-def test_a_folder_of_frames_is_taken_one_by_one(tiny_single: Base, tmp_path: Path) -> None:
-    frames = read_frames(frame_folder(tmp_path / "walk", 6), tiny_single)
-    assert greys(frames) == [0, 1, 2, 3]
+def test_a_folder_of_frames_is_taken_one_by_one_in_the_order_of_their_numbers(
+    tiny_single: Base, tmp_path: Path
+) -> None:
+    folder = frame_folder(tmp_path / "walk", 12)
+    assert greys(read_frames(folder, tiny_single)) == [0, 1, 2, 3]
+    for path in folder.iterdir():
+        path.rename(folder / f"frame_{int(path.stem)}.png")
+    (folder / "._frame_0.png").write_bytes(b"left behind by a system")
+    assert greys(read_frames(folder, tiny_single)) == [0, 1, 2, 3]
 
 
 def test_the_middle_is_cut_out_and_never_squashed(tiny_single: Base, tmp_path: Path) -> None:
@@ -58,17 +71,52 @@ def test_the_middle_is_cut_out_and_never_squashed(tiny_single: Base, tmp_path: P
     assert (frame[0] < 60).all()
 
 
-def test_clips_become_latents_with_their_captions(tiny_single: Base, tmp_path: Path) -> None:
-    frame_folder(tmp_path / "a", 4)
-    write_clip(tmp_path / "b.mp4", grey_ramp(4, 128, 192), 8)
-    (tmp_path / "captions.json").write_text('{"a": "a grey wall", "b.mp4": "a grey road"}')
+@pytest.fixture
+def two_clips(tmp_path: Path) -> Path:
+    frame_folder(tmp_path / "clips" / "a", 4)
+    write_clip(tmp_path / "clips" / "b.mp4", grey_ramp(4, 128, 192), 8)
+    (tmp_path / "clips" / "captions.json").write_text('{"a": "a grey wall", "b.mp4": "a grey road"}')
+    return tmp_path / "clips"
+
+
+def ignore(done: int, count: int) -> None:
+    pass
+
+
+def test_clips_become_latents_with_their_captions(tiny_single: Base, two_clips: Path) -> None:
     seen: list[int] = []
-    latents, captions = folder_clips(tiny_single, tmp_path, lambda done, count: seen.append(done))
+    latents, captions = folder_clips(tiny_single, two_clips, lambda done, count: seen.append(done))
     assert captions == ["a grey wall", "a grey road"]
     assert seen == [1, 2]
     assert latents.shape == (2, 4, 4, 16, 24)
-    mean, _ = encode_frames(tiny_single, read_frames(tmp_path / "a", tiny_single))
-    assert torch.equal(latents[0], mean.transpose(0, 1))
+    mean, _ = encode_frames(tiny_single, read_frames(two_clips / "a", tiny_single))
+    torch.testing.assert_close(latents[0].float(), mean.transpose(0, 1), rtol=1e-3, atol=1e-3)
+
+
+def test_clips_are_encoded_once(tiny_single: Base, two_clips: Path) -> None:
+    first, _ = folder_clips(tiny_single, two_clips, ignore)
+    encode = tiny_single.vae.encode
+    encoded: list[int] = []
+    tiny_single.vae.encode = lambda pixels: encoded.append(len(pixels)) or encode(pixels)
+    (two_clips / "captions.json").write_text('{"a": "another caption", "b": "a grey road"}')
+    again, captions = folder_clips(tiny_single, two_clips, ignore)
+    assert torch.equal(again, first)
+    assert captions == ["another caption", "a grey road"]
+    assert encoded == []
+    Image.new("RGB", (192, 128), "white").save(two_clips / "a" / "001.png")
+    changed, _ = folder_clips(tiny_single, two_clips, ignore)
+    assert len(encoded) == 4
+    assert not torch.equal(changed[0], first[0])
+    assert torch.equal(changed[1], first[1])
+    tiny_single.settings = msgspec.structs.replace(tiny_single.settings, frames=3)
+    assert folder_clips(tiny_single, two_clips, ignore)[0].shape[2] == 3
+
+
+def test_a_damaged_file_of_the_cache_is_made_anew(tiny_single: Base, two_clips: Path, own_cache: Path) -> None:
+    first, _ = folder_clips(tiny_single, two_clips, ignore)
+    for file in own_cache.iterdir():
+        file.write_bytes(file.read_bytes()[:50])
+    assert torch.equal(folder_clips(tiny_single, two_clips, ignore)[0], first)
 
 
 def test_captions_are_read_from_csv_and_from_text_beside(tmp_path: Path) -> None:
