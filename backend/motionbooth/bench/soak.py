@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from motionbooth_protocol.client import Client, new_job_id
-from motionbooth_protocol.errors import JobFailed, MotionBoothError, Unreachable
+from motionbooth_protocol.connection import Connection
+from motionbooth_protocol.errors import Canceled, JobFailed, MotionBoothError, Unreachable
 from motionbooth_protocol.jobs import Job
+from motionbooth_protocol.link import WrongServer
 from msgspec.structs import replace
 from rich.console import Console
 
@@ -28,7 +30,7 @@ from .rig.proxy import Proxy
 _CLIENTS = 4
 _SAMPLE_SECONDS = 2.0
 _WARM_SECONDS = 10.0  # of a server's life, before its memory counts
-_PATIENCE = 120.0
+_TIMEOUT, _PATIENCE = 15.0, 120.0
 _ORDERS = (
     "steps=2", "steps=8 pause=0.05", "steps=3 size=2000000", "steps=3 die_once", "die_once_in=loading",
     "die_once_in=encoding", "fault", "memory", "invalid",
@@ -57,18 +59,20 @@ class Sample:
     threads: int
 
 
-def soak(minutes: float, seed: int, console: Console) -> BenchResult:
+def soak(minutes: float, seed: int, jobs_per_minute: float, console: Console) -> BenchResult:
     """Clients send jobs, follow, fetch and check them, while faults are injected; then all must have ended rightly.
 
-    Raises MotionBoothError, naming what went wrong, where anything was lost or wrong.
+    All clients together send about `jobs_per_minute`, 0: as many as they can. Raises MotionBoothError, naming what went
+    wrong, where anything was lost or wrong.
     """
     tally, samples, stop = Tally(), list[Sample](), threading.Event()
+    pause = 60 * _CLIENTS / jobs_per_minute if jobs_per_minute else 0.0
     with tempfile.TemporaryDirectory(prefix="motionbooth-soak-") as folder:
         backend = RunningBackend(Path(folder) / "home").start()
         proxy = Proxy(backend.connection.address)
         watch = threading.Thread(target=_watch, args=(backend, samples, stop, console, tally))
         clients = [
-            threading.Thread(target=_work, args=(backend, proxy, Path(folder), number, seed, stop, tally))
+            threading.Thread(target=_work, args=(backend, proxy, Path(folder), number, seed, pause, stop, tally))
             for number in range(_CLIENTS)
         ]
         try:
@@ -86,29 +90,53 @@ def soak(minutes: float, seed: int, console: Console) -> BenchResult:
             watch.join()
             proxy.close()
             backend.end()
+    for wrong in tally.wrong:
+        console.print(f"Wrong: {wrong}", markup=False)
     if tally.wrong:
         raise MotionBoothError(f"The soak found {len(tally.wrong)} wrongs, the first: {tally.wrong[0]}.")
     return BenchResult("soak", _measures(minutes, tally, samples))
 
 
 def _work(
-    backend: RunningBackend, proxy: Proxy, folder: Path, number: int, seed: int, stop: threading.Event, tally: Tally
+    backend: RunningBackend,
+    proxy: Proxy,
+    folder: Path,
+    number: int,
+    seed: int,
+    pause: float,
+    stop: threading.Event,
+    tally: Tally,
 ) -> None:
+    """One job after the other, `pause` seconds from one to the next or more, each by a new connection."""
     chance = random.Random(seed * 100 + number)
     connection = replace(backend.connection, address=proxy.address)
-    serial = 0
-    while not stop.is_set():
+    serial, due = 0, time.monotonic()
+    while not stop.wait(max(0.0, due - time.monotonic())):
+        due = time.monotonic() + pause
         serial += 1
         orders, of_job = chance.choice(_ORDERS), number * 1_000_000 + serial
         try:
-            with Client(connection, timeout=5.0, patience=_PATIENCE) as client:
+            client = _connected(connection, stop)
+            if client is None:
+                return
+            with client:
                 _one_job(client, orders, of_job, folder / f"clip {number}", chance.random() < 0.1, tally)
-        except Unreachable:  # right at the first connection: there is none to go on with yet
-            time.sleep(0.2)
         except MotionBoothError as error:
             tally.wrong.append(f"{type(error).__name__} for {orders!r}: {error}")
         except Exception as error:
             tally.wrong.append(f"{error!r} for {orders!r}")
+
+
+def _connected(connection: Connection, stop: threading.Event) -> Client | None:
+    """A client goes on by itself once it was connected; the first time is tried again here. None: the soak is over."""
+    while not stop.wait(0.2):
+        client = Client(connection, timeout=_TIMEOUT, patience=_PATIENCE)
+        try:
+            client.connect()
+            return client
+        except (Unreachable, WrongServer):  # the latter is what a handshake with a flipped bit looks like
+            client.close()
+    return None
 
 
 def _one_job(client: Client, orders: str, number: int, clip: Path, cancel: bool, tally: Tally) -> None:
@@ -124,10 +152,10 @@ def _one_job(client: Client, orders: str, number: int, clip: Path, cancel: bool,
         ended = None
         if not cancel and not any(word in orders for word in _FAIL) and "die" not in orders:
             tally.wrong.append(f"a sound job failed: {client.get(job).error}")
-    except MotionBoothError as error:
-        if error.code != "canceled":
-            raise
+    except Canceled:
         ended = None
+        if not cancel:
+            tally.wrong.append(f"nobody canceled {orders!r}, and it was canceled")
     tally.ended[client.get(job).state] += 1
     if ended is None:
         return

@@ -8,6 +8,9 @@ import typer
 
 def soak(
     minutes: Annotated[float, typer.Option(min=0.1, help="How long faults are injected.")] = 60.0,
+    jobs_per_minute: Annotated[
+        float, typer.Option(min=0, help="Of all clients together; 0: as many as they can.")
+    ] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Another seed, other faults at other moments.")] = 0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file too.")] = None,
 ) -> None:
@@ -17,4 +20,4 @@ def soak(
     from motionbooth.bench.measures import publish
     from motionbooth.bench.soak import soak as run_soak
 
-    publish(run_soak(minutes, seed, Console()), json_file)
+    publish(run_soak(minutes, seed, jobs_per_minute, Console()), json_file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from motionbooth_protocol.connection import Connection
 from motionbooth_protocol.jobs import GenerateSpec
 from motionbooth_protocol.motion import CameraPath, Shot
 
+_SECONDS_TO_END = 20.0
 SHOT = Shot(
     name="shot", frame_start=1, frame_end=24, fps=24, width=960, height=640, camera=CameraPath.still(8), subjects=[]
 )
@@ -92,10 +94,16 @@ class RunningBackend:
         return self
 
     def stop(self) -> int:
-        """In good order; the exit status."""
+        """In good order; the exit status. Raises TimeoutError where it takes long, with what each thread was at."""
         assert self.process is not None
         self.process.terminate()
-        return self.process.wait(20)
+        try:
+            return self.process.wait(_SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)
+            self.process.wait(_SECONDS_TO_END)
+            told = (self.home / "printed.log").read_text()
+            raise TimeoutError(f"The server still ran {_SECONDS_TO_END:.0f} s after SIGTERM:\n{told}") from None
 
     def kill(self) -> None:
         """As by a power cut."""

@@ -28,15 +28,15 @@ class Proxy:
         self.bytes_up = 0  # from clients to the server
         self.connections = 0
         self._is_closed = False
-        self._sockets: list[socket.socket] = []
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
+        self._sockets: set[socket.socket] = set()  # of what is connected now
+        self._threads = {threading.Thread(target=self._accept)}
+        for thread in self._threads:
+            thread.start()
 
     def cut(self) -> None:
         """Break what is connected."""
-        for end in self._sockets:
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+        for end in list(self._sockets):
+            _hang_up(end)
 
     def close(self) -> None:
         self._is_closed, self.is_open = True, False
@@ -44,10 +44,8 @@ class Proxy:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.cut()
-        for thread in self._threads:
+        for thread in list(self._threads):
             thread.join()
-        for end in self._sockets:
-            end.close()
 
     def _accept(self) -> None:
         while True:
@@ -55,21 +53,26 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            self._sockets.append(client)
-            try:
-                if not self.is_open:
-                    raise ConnectionRefusedError
-                server = socket.create_connection(self._target)
-            except OSError:
-                with suppress(OSError):
-                    client.shutdown(socket.SHUT_RDWR)
-                continue
-            self._sockets.append(server)
-            self.connections += 1
-            for source, target in ((client, server), (server, client)):
-                thread = threading.Thread(target=self._pump, args=(source, target, source is client))
-                self._threads.append(thread)
-                thread.start()
+            thread = threading.Thread(target=self._connect, args=(client,))
+            self._threads.add(thread)
+            thread.start()
+
+    def _connect(self, client: socket.socket) -> None:
+        """Carry bytes both ways until one side hangs up; nothing of the connection is left then."""
+        self._sockets.add(client)
+        with client, suppress(OSError):
+            if not self.is_open:
+                raise ConnectionRefusedError
+            with socket.create_connection(self._target) as server:
+                self._sockets.add(server)
+                self.connections += 1
+                down = threading.Thread(target=self._pump, args=(server, client, False))
+                down.start()
+                self._pump(client, server, True)
+                down.join()
+                self._sockets.remove(server)
+        self._sockets.remove(client)
+        self._threads.remove(threading.current_thread())
 
     def _pump(self, source: socket.socket, target: socket.socket, up: bool) -> None:
         with suppress(OSError):
@@ -85,5 +88,9 @@ class Proxy:
                 if self.bytes_per_second:
                     time.sleep(len(data) / self.bytes_per_second)
         for end in (source, target):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+            _hang_up(end)
+
+
+def _hang_up(end: socket.socket) -> None:
+    with suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)

@@ -10,11 +10,13 @@ It can be made to fail, by its environment:
 - WEB_PORT, METRICS_PORT, LOG_FORMAT: how it is watched
 - WORKERS=N on this machine's CPU; RAY_ADDRESS=ADDRESS: on that cluster
 
-and by signals: SIGUSR1 ends its key check (the ZAP handler), SIGUSR2 puts its clock a day ahead.
+and by signals: SIGUSR1 ends its key check (the ZAP handler), SIGUSR2 puts its clock a day ahead, SIGABRT makes it end
+with what each thread was at.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import resource
 import signal
@@ -105,6 +107,7 @@ def state_of(file: str) -> str:
 
 def main(home: Path, address: str) -> None:
     environment = dict(os.environ)
+    faulthandler.enable()
     fail_on_signals()
     if "CRASH" in environment:
         crash(*environment["CRASH"].split())
