@@ -14,7 +14,8 @@ import torch
 from diffusers import DDPMScheduler
 from motionbooth.models.registry import Base, load_base
 from motionbooth.models.sources import Source
-from motionbooth.subject.dataset import SubjectData
+from motionbooth.subject.dataset import SubjectData, encode_frames
+from motionbooth.subject.losses import subject_attention
 from motionbooth.subject.trainer import Noisy, StepLosses, Trainer, add_noise, arithmetic, clip_loss, image_loss, learn
 from motionbooth.subject.weights import add_lora
 from torch import nn
@@ -67,6 +68,25 @@ def test_losses_gradients_and_update_of_one_step_are_the_authors(tiny: Base, gol
         change = torch.from_numpy(arrays[f"delta/{name}"])
         # AdamW's first step is close to the gradient's sign: where that is near zero, rounding decides.
         assert (parameters[name] - before[name] - change).abs().mean() < 1e-3 * change.abs().mean()
+
+
+def test_what_a_step_begins_with_and_sees_is_the_authors(tiny: Base, golden: Read) -> None:
+    arrays, _ = golden("train_step")
+    for kind, rgb in (("img", arrays["img_u8"]), ("vid", arrays["vid_u8"])):
+        mean, std = encode_frames(tiny, np.moveaxis(rgb, 1, -1))
+        for name, found in (("mean", mean), ("std", std)):
+            expected = torch.from_numpy(arrays[f"{kind}/posterior_{name}"]).reshape(found.shape)
+            torch.testing.assert_close(found / tiny.vae.config.scaling_factor, expected, rtol=0, atol=1e-12)
+    text = torch.from_numpy(arrays["img/text"])
+    torch.testing.assert_close(tiny.embed(["a sks dog"]), text[:1], rtol=0, atol=1e-12)
+    noisy, _ = recorded(arrays, tiny, "img")
+    tiny.control.watch(POSITIONS, (4, 6))
+    with torch.no_grad():
+        predicted = tiny.unet(noisy.sample, noisy.timesteps, text).sample
+    torch.testing.assert_close(predicted, torch.from_numpy(arrays["img/model_pred"]), rtol=0, atol=1e-5)
+    seen = subject_attention(tiny.control.unwatch())
+    expected = torch.from_numpy(arrays["img/cross_attn"]).reshape(seen.shape)
+    torch.testing.assert_close(seen, expected, rtol=0, atol=1e-7)
 
 
 def random_data(base: Base) -> SubjectData:
