@@ -36,7 +36,7 @@ class Cleaner:
     def clean(self) -> tuple[int, int]:
         """How many jobs and files were taken away, for their age."""
         holdings, now = self._store.holdings, self._store.database.served()
-        old = self._store.ended(now - self._keep_days * _DAY)[:_JOBS_AT_ONCE] if self._keep_days else []
+        old = self._old(now - self._keep_days * _DAY) if self._keep_days else []
         with self._store.database.committed():
             files = [file for number in old for file in self._store.forget(number)]
             for owner in holdings.owners():
@@ -49,18 +49,26 @@ class Cleaner:
 
     def make_room(self, owner: str, size: int) -> None:
         """Take away the owner's oldest takes, of so many bytes together, as far as it has fetched them."""
-        takes, files = [], list[str]()
-        for number in self._store.ended(float("inf"), owner, fetched_only=True):
-            if size <= 0:
-                break
-            takes.append(number)
-            size -= sum(blob.size for blob in self._store.job(number).results)
-        with self._store.database.committed():
-            for number in takes:
-                files += self._store.forget(number)
-        self._remove(files)
-        if takes:
-            log.info("removed %d fetched takes to make room", len(takes))
+        count = 0
+        while size > 0 and (takes := self._store.ended(owner, float("inf"), _JOBS_AT_ONCE, fetched_only=True)):
+            files = list[str]()
+            with self._store.database.committed():
+                for number in takes:
+                    if size <= 0:
+                        break
+                    size -= sum(blob.size for blob in self._store.results(number))
+                    files += self._store.forget(number)
+                    count += 1
+            self._remove(files)
+        if count:
+            log.info("removed %d fetched takes to make room", count)
+
+    def _old(self, before: float) -> list[int]:
+        """Some of the jobs that ended before that time."""
+        found = list[int]()
+        for owner in self._store.owners():
+            found += self._store.ended(owner, before, _JOBS_AT_ONCE - len(found))
+        return found
 
     def _remove(self, files: list[str]) -> None:
         """After the commit: a file without a record can be removed once more, a record without its file misleads."""

@@ -17,7 +17,7 @@ import msgspec
 from motionbooth_protocol.errors import Conflict, InvalidInput, MotionBoothError, OutOfSpace
 from motionbooth_protocol.jobs import GenerateSpec, JobSpec, TrainSpec
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _SCHEMA_1 = """
 CREATE TABLE jobs (
@@ -74,6 +74,21 @@ CREATE TABLE holdings (
     PRIMARY KEY (owner, sha256)
 ) WITHOUT ROWID;
 CREATE INDEX holdings_by_file ON holdings (sha256);
+"""
+# Version 3: a job that waits for the results of a running one, its leader, has no turn meanwhile; a large store answers
+# as soon as a small one.
+_SCHEMA_3 = """
+ALTER TABLE jobs ADD COLUMN leader INTEGER;
+DROP INDEX jobs_waiting_by_owner;
+DROP INDEX jobs_waiting_by_demand;
+CREATE INDEX jobs_in_turn_by_owner ON jobs (priority, owner, number) WHERE state = 'queued' AND leader IS NULL;
+CREATE INDEX jobs_in_turn_by_demand ON jobs (priority, demand, number) WHERE state = 'queued' AND leader IS NULL;
+CREATE INDEX jobs_by_leader ON jobs (leader) WHERE leader IS NOT NULL;
+CREATE INDEX jobs_by_owner ON jobs (owner, number);
+CREATE INDEX jobs_by_end ON jobs (owner, ended, number);
+CREATE INDEX jobs_by_id ON jobs (id);
+DROP INDEX holdings_by_file;
+CREATE INDEX holdings_by_file ON holdings (sha256, size);
 """
 
 spec_decoder: msgspec.msgpack.Decoder[JobSpec] = msgspec.msgpack.Decoder(JobSpec)
@@ -176,7 +191,7 @@ class Database:
             ) from error
 
     def _bring_up_to_date(self, found: int) -> None:
-        for version, schema in ((1, _SCHEMA_1), (2, _SCHEMA_2)):
+        for version, schema in ((1, _SCHEMA_1), (2, _SCHEMA_2), (3, _SCHEMA_3)):
             if found < version:
                 for statement in schema.split(";"):
                     self.do(statement)

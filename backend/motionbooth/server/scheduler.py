@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from motionbooth_protocol.errors import Canceled, NotFound, OutOfSpace
-from motionbooth_protocol.jobs import Blob, Job, JobSpec
+from motionbooth_protocol.jobs import Blob, Job, JobSpec, spec_digest
 
 from . import pipes
 from .blobs import Blobs
 from .database import demand_of, files_of
 from .executor import Executor, Place, Report
-from .store import Store, Work
+from .store import Store, Wish, Work
 from .turns import Turn, Turns
 
 log = logging.getLogger("motionbooth.scheduler")
@@ -88,7 +88,8 @@ class Scheduler:
                 raise NotFound(
                     f"The job names the file {sha256[:12]}..., which the backend does not have; upload it first."
                 )
-        job = self._store.submit(owner, job_id, spec, priority, cached=self._twin(owner, spec))
+        wish = Wish(owner, spec_digest(spec), spec.model)
+        job = self._store.submit(owner, job_id, spec, priority, cached=self._results_for(wish))
         return job, job.state == "done" and job.attempt == 0
 
     def cancel(self, number: int) -> str:
@@ -148,16 +149,40 @@ class Scheduler:
     def _take_turns(self, changes: _Changes) -> None:
         idle = self._executor.idle()
         while idle and (turn := self._turns.next(idle)) is not None:
+            if self._is_left_to_twin(turn.number, changes):
+                continue
             work = self._store.start(turn.number)
             changes.news.append(turn.number)
-            twin = self._twin(turn.owner, work.spec)
-            if twin is not None:
-                self._store.finish(turn.number, work.attempt, twin)
-                changes.ended.append(turn.number)
-                continue
             self._turns.took(turn)
             idle.remove(turn.place)
             changes.started.append((turn, work))
+
+    def _is_left_to_twin(self, number: int, changes: _Changes) -> bool:
+        """Whether another job has made what this one asks for, or is making it: nothing is made twice."""
+        wish = self._store.wish(number)
+        results = self._results_for(wish)
+        if results is not None:
+            self._answer(number, results, changes)
+            return True
+        leader = self._store.twin(wish, "running")
+        if leader is None:
+            return False
+        log.info("job %d waits for the results of job %d, which asks for the same", number, leader)
+        self._store.follow(number, leader)
+        return True
+
+    def _answer_twins(self, number: int, changes: _Changes) -> None:
+        """Whoever waits for the same as the job that is done has it now, too."""
+        wish = self._store.wish(number)
+        results = self._results_for(wish)  # none where the model was changed meanwhile
+        if results is not None:
+            for twin in self._store.waiting_twins(wish):
+                self._answer(twin, results, changes)
+
+    def _answer(self, number: int, results: list[Blob], changes: _Changes) -> None:
+        self._store.answer(number, results)
+        changes.news.append(number)
+        changes.ended.append(number)
 
     def _act_on(self, changes: _Changes) -> None:
         self._news += changes.news
@@ -173,10 +198,13 @@ class Scheduler:
         if changes.lack:
             self._wait(changes.lack)
 
-    def _twin(self, owner: str, spec: JobSpec) -> list[Blob] | None:
+    def _results_for(self, wish: Wish) -> list[Blob] | None:
         """The results of a finished job that asked for the same, if they are all still here."""
-        twin = self._store.finished_twin(owner, spec)
-        return twin if twin is not None and all(self._blobs.has(blob.sha256) for blob in twin) else None
+        twin = self._store.twin(wish, "done")
+        if twin is None:
+            return None
+        results = self._store.results(twin)
+        return results if all(self._blobs.has(blob.sha256) for blob in results) else None
 
     def _record(self, report: Report, changes: _Changes) -> None:
         number, attempt = report.number, report.attempt
@@ -200,8 +228,10 @@ class Scheduler:
             log.warning("a report of job %d, attempt %d, came too late: %r", number, attempt, report)
             return
         changes.news.append(number)
-        if self._store.job(number).state != "queued":
+        if (state := self._store.state(number)) != "queued":
             changes.ended.append(number)
+        if state == "done":
+            self._answer_twins(number, changes)
 
     def _wait(self, reason: str) -> None:
         log.warning("%s Waiting %.0f seconds.", reason, _SECONDS_BETWEEN_TRIES)

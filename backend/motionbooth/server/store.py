@@ -10,7 +10,7 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from motionbooth_protocol.errors import Conflict, NotFound
@@ -39,6 +39,14 @@ class Work:
     number: int
     attempt: int
     spec: JobSpec
+
+
+class Wish(NamedTuple):
+    """What decides whether the results of one job answer another, besides the program and the model's state."""
+
+    owner: str
+    digest: str
+    model: str
 
 
 _VERSION = version("motionbooth")
@@ -147,9 +155,7 @@ class Store:
 
     def waiting(self, owner: str) -> int:
         """How many of the owner's jobs have not ended."""
-        ((count,),) = self.database.rows(
-            "SELECT count(*) FROM jobs WHERE owner = ? AND state IN ('queued', 'running')", owner
-        )
+        ((count,),) = self.database.rows("SELECT count(*) FROM jobs WHERE owner = ? AND ended IS NULL", owner)
         return int(count)
 
     def last_seq(self, number: int) -> int:
@@ -167,15 +173,6 @@ class Store:
                   results=job.results if state == "done" else [])
             for seq, state, attempt, error in rows
         ]  # fmt: skip
-
-    def finished_twin(self, owner: str, spec: JobSpec) -> list[Blob] | None:
-        """The results of a job of this owner that asked for the same and is done, if there is one."""
-        row = self.database.row(
-            "SELECT number FROM jobs WHERE owner = ? AND digest = ? AND state = 'done' AND maker = ? "
-            "ORDER BY number DESC LIMIT 1",
-            owner, spec_digest(spec), self._maker(spec.model),
-        )  # fmt: skip
-        return None if row is None else self._results(row[0])
 
     def forget(self, number: int) -> list[str]:
         """Remove an ended job, and a subject that it gave: the files that nobody holds any more, to be removed.
@@ -197,20 +194,61 @@ class Store:
                 self.database.do(f"DELETE FROM {table} WHERE {column} = ?", number)
             return self.holdings.let_go(job.owner, [sha256 for (sha256,) in files])
 
-    def ended(self, before: float, owner: str | None = None, fetched_only: bool = False) -> list[int]:
-        """Jobs that ended before that time (see Database.served), oldest first, but none that gave a subject.
+    def owners(self) -> list[str]:
+        """Whoever has a job here."""
+        return [owner for (owner,) in self.database.rows("SELECT DISTINCT owner FROM jobs")]
 
-        `fetched_only`: those whose results their owner has.
+    def ended(self, owner: str, before: float, limit: int, fetched_only: bool = False) -> list[int]:
+        """The owner's first `limit` jobs that ended before that time (see Database.served), but none that gave a
+        subject. `fetched_only`: those whose results the owner has.
         """
+        # A CROSS JOIN is done in its order: from the one job to its few results, not through all that the owner holds.
         rows = self.database.rows(
-            "SELECT number FROM jobs WHERE ended < ? AND (? IS NULL OR owner = ?) AND (kind != 'train' OR "
-            "state != 'done') AND NOT (? AND EXISTS (SELECT 1 FROM results JOIN holdings USING (sha256) WHERE "
-            "job = number AND holdings.owner = jobs.owner AND NOT fetched)) ORDER BY ended, number",
-            before, owner, owner, fetched_only,
+            "SELECT number FROM jobs WHERE owner = ? AND ended < ? AND (kind != 'train' OR state != 'done') AND NOT "
+            "(? AND EXISTS (SELECT 1 FROM results CROSS JOIN holdings USING (sha256) WHERE job = number AND "
+            "holdings.owner = jobs.owner AND NOT fetched)) ORDER BY ended, number LIMIT ?",
+            owner, before, fetched_only, limit,
         )  # fmt: skip
         return [number for (number,) in rows]
 
     # What the scheduler does
+
+    def state(self, number: int) -> str:
+        ((state,),) = self.database.rows("SELECT state FROM jobs WHERE number = ?", number)
+        return str(state)
+
+    def results(self, number: int) -> list[Blob]:
+        rows = self.database.rows("SELECT role, sha256, size FROM results WHERE job = ? ORDER BY role", number)
+        return [Blob(*row) for row in rows]
+
+    def wish(self, number: int) -> Wish:
+        """What the job asks for."""
+        return Wish(*self.database.rows("SELECT owner, digest, model FROM jobs WHERE number = ?", number)[0])
+
+    def twin(self, wish: Wish, state: str) -> int | None:
+        """The latest job in this state ("done" or "running") whose results are or will be what is wished."""
+        row = self.database.row(
+            "SELECT number FROM jobs WHERE owner = ? AND digest = ? AND state = ? AND maker = ? "
+            "ORDER BY number DESC LIMIT 1",
+            wish.owner, wish.digest, state, self._maker(wish.model),
+        )  # fmt: skip
+        return None if row is None else int(row[0])
+
+    def waiting_twins(self, wish: Wish) -> list[int]:
+        """The jobs that wait for the same, whether they follow another one or not."""
+        query = "SELECT number FROM jobs WHERE owner = ? AND digest = ? AND state = 'queued' ORDER BY number"
+        return [number for (number,) in self.database.rows(query, wish.owner, wish.digest)]
+
+    def follow(self, number: int, leader: int) -> None:
+        """The waiting job has no turn until the state of its leader, which runs, changes."""
+        with self.database.committed():
+            self.database.do("UPDATE jobs SET leader = ? WHERE number = ?", leader, number)
+
+    def answer(self, number: int, results: Sequence[Blob]) -> None:
+        """Another job's results end this one, which waits."""
+        with self.database.committed():
+            self._keep_results(number, results)
+            self._change(number, "done")
 
     def spec(self, number: int) -> tuple[str, JobSpec]:
         """The job's owner and spec."""
@@ -230,7 +268,8 @@ class Store:
                 "UPDATE jobs SET attempt = attempt + 1, maker = ? WHERE number = ?", self._maker(spec.model), number
             )
             self._change(number, "running")
-        return Work(number, self.job(number).attempt, spec)
+            ((attempt,),) = self.database.rows("SELECT attempt FROM jobs WHERE number = ?", number)
+        return Work(number, attempt, spec)
 
     def finish(self, number: int, attempt: int, results: Sequence[Blob]) -> bool:
         """The attempt's results are in. False where the attempt is not the running one: nothing is changed then."""
@@ -319,12 +358,13 @@ class Store:
         """The one place where a state changes, and where a durable event is made."""
         ended = self.database.served() if state in TERMINAL_STATES else None
         self.database.do(
-            "UPDATE jobs SET state = ?, error = ?, updated = ?, ended = ? WHERE number = ?",
+            "UPDATE jobs SET state = ?, error = ?, updated = ?, ended = ?, leader = NULL WHERE number = ?",
             state, error, time.time(), ended, number,
         )  # fmt: skip
+        self.database.do("UPDATE jobs SET leader = NULL WHERE leader = ?", number)
         self.database.do(
-            "INSERT INTO events SELECT number, ?, state, attempt, error, updated FROM jobs WHERE number = ?",
-            self.last_seq(number) + 1, number,
+            "INSERT INTO events SELECT number, (SELECT coalesce(max(seq), 0) + 1 FROM events WHERE job = number), "
+            "state, attempt, error, updated FROM jobs WHERE number = ?", number,
         )  # fmt: skip
 
     def _end_attempt(self, number: int, reason: str) -> None:
@@ -348,20 +388,16 @@ class Store:
         number, owner, id, kind, state, created, updated, attempt, error, name, model, priority = row
         return Job(
             id=id, kind=kind, state=state, created=created, updated=updated, attempt=attempt, error=error,
-            results=self._results(number), name=name, model=model, priority=priority, owner=owner,
+            results=self.results(number), name=name, model=model, priority=priority, owner=owner,
         )  # fmt: skip
 
-    def _results(self, number: int) -> list[Blob]:
-        rows = self.database.rows("SELECT role, sha256, size FROM results WHERE job = ? ORDER BY role", number)
-        return [Blob(*row) for row in rows]
-
     def _keep_results(self, number: int, results: Sequence[Blob]) -> None:
-        owner, spec = self.spec(number)
+        owner = self.wish(number).owner
         for blob in results:
             self.database.do("INSERT INTO results VALUES (?, ?, ?, ?)", number, blob.role, blob.sha256, blob.size)
             self.holdings.hold(owner, blob.sha256, blob.size)
         files = {blob.role: blob.sha256 for blob in results}
-        if isinstance(spec, TrainSpec) and "subject" in files:
+        if "subject" in files and isinstance(spec := self.spec(number)[1], TrainSpec):
             subject = spec.subject
             self.database.do(
                 "INSERT OR REPLACE INTO subjects (owner, weights, name, token, class_word, model, created, picture) "

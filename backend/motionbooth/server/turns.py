@@ -1,16 +1,16 @@
 """Whose turn it is, and at which worker.
 
 The highest priority first. Within it the owners take turns: whoever has the fewest jobs running, then whoever was
-served longest ago; of an owner's jobs the oldest. But a worker that has a base model and a subject in its memory first
-goes on with what needs just these, whosever it is, for at most LONGEST_RUN jobs in a row: then the turn passes on, so
-that nobody waits for ever.
+served longest ago; of an owner's jobs the oldest. A job that waits for the results of a running one (its leader) has
+no turn meanwhile. But a worker that has a base model and a subject in its memory first goes on with what needs just
+these, whosever it is, for at most LONGEST_RUN jobs in a row: then the turn passes on, so that nobody waits for ever.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,9 +21,12 @@ LONGEST_RUN = 4
 # Walks from owner to owner along the index, so that a long queue costs no more than a short one.
 _OWNERS = """
 WITH RECURSIVE waiting (owner) AS (
-    SELECT min(owner) FROM jobs WHERE state = 'queued' AND priority = ?1
+    SELECT min(owner) FROM jobs WHERE state = 'queued' AND leader IS NULL AND priority = ?1
     UNION ALL
-    SELECT (SELECT min(jobs.owner) FROM jobs WHERE state = 'queued' AND priority = ?1 AND jobs.owner > waiting.owner)
+    SELECT (
+        SELECT min(jobs.owner) FROM jobs
+        WHERE state = 'queued' AND leader IS NULL AND priority = ?1 AND jobs.owner > waiting.owner
+    )
     FROM waiting WHERE waiting.owner IS NOT NULL
 )
 SELECT owner FROM waiting WHERE owner IS NOT NULL
@@ -33,7 +36,8 @@ SELECT owner FROM waiting WHERE owner IS NOT NULL
 # Of the demands in a JSON list, the first that a job waits for, and the oldest such job.
 _FIRST_DEMAND = """
 SELECT value, (
-    SELECT number FROM jobs WHERE state = 'queued' AND priority = ?1 AND demand = value ORDER BY number LIMIT 1
+    SELECT number FROM jobs WHERE state = 'queued' AND leader IS NULL AND priority = ?1 AND demand = value
+    ORDER BY number LIMIT 1
 ) AS oldest
 FROM json_each(?2) WHERE oldest IS NOT NULL LIMIT 1
 """
@@ -66,7 +70,7 @@ class Turns:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._memories: dict[str, _Memory] = {}
+        self._memories: defaultdict[str, _Memory] = defaultdict(_Memory)
         self._running: dict[int, Turn] = {}
         self._busy: Counter[str] = Counter()  # jobs that run, by owner
         self._served_at: dict[str, int] = {}  # owner -> count of turns at the last one
@@ -79,21 +83,20 @@ class Turns:
 
     def model_at(self, place: str) -> str:
         """The base model that is in memory there, "" for none."""
-        return self._memory(place).model
+        return self._memories[place].model
 
     def next(self, idle: Sequence[str]) -> Turn | None:
         """Whose turn it is at one of the idle places."""
-        highest = self._database.row("SELECT priority FROM jobs WHERE state = 'queued' ORDER BY priority DESC LIMIT 1")
-        if highest is None or not idle:
+        ((priority,),) = self._database.rows("SELECT max(priority) FROM jobs WHERE state = 'queued' AND leader IS NULL")
+        if priority is None or not idle:
             return None
-        (priority,) = highest
         turn = self._goes_on(priority, idle)
         if turn is not None:
             return turn
         owners = [owner for (owner,) in self._database.rows(_OWNERS, priority)]
         owner = min(owners, key=lambda one: (self._busy[one], self._served_at.get(one, 0)))
         number, demand = self._database.rows(
-            "SELECT number, demand FROM jobs WHERE state = 'queued' AND priority = ? AND owner = ? "
+            "SELECT number, demand FROM jobs WHERE state = 'queued' AND leader IS NULL AND priority = ? AND owner = ? "
             "ORDER BY number LIMIT 1",
             priority, owner,
         )[0]  # fmt: skip
@@ -101,7 +104,7 @@ class Turns:
 
     def took(self, turn: Turn) -> None:
         """The job runs there now."""
-        memory = self._memory(turn.place)
+        memory = self._memories[turn.place]
         same = memory.demand == turn.demand
         memory.demand, memory.run = turn.demand, memory.run + 1 if same and memory.run < LONGEST_RUN else 1
         self._running[turn.number] = turn
@@ -123,7 +126,7 @@ class Turns:
         """A job for which an idle place has the right things in memory, where that place has not had its run yet."""
         places: dict[str, str] = {}
         for place in idle:
-            memory = self._memory(place)
+            memory = self._memories[place]
             if memory.demand and memory.run < LONGEST_RUN:
                 places.setdefault(memory.demand, place)
         row = self._database.row(_FIRST_DEMAND, priority, json.dumps(list(places))) if places else None
@@ -136,18 +139,17 @@ class Turns:
     def _best_place(self, demand: str, idle: Sequence[str]) -> str:
         """Where the right things are in memory, else the right model, else nothing that another job may want."""
 
+        model = model_of(demand)
+
         def loss(place: str) -> int:
-            memory = self._memory(place)
+            memory = self._memories[place]
             if demand and memory.demand == demand:
                 return 0
             if not memory.demand:
                 return 2
-            return 1 if memory.model == model_of(demand) else 3
+            return 1 if memory.model == model else 3
 
         return min(idle, key=loss)
-
-    def _memory(self, place: str) -> _Memory:
-        return self._memories.setdefault(place, _Memory())
 
 
 def model_of(demand: str) -> str:

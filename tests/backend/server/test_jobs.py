@@ -75,6 +75,22 @@ def test_a_job_that_was_done_before_is_answered_at_once(client: Client) -> None:
     assert client.follow(again.job).results == client.get(first).results
 
 
+def test_two_equal_trainings_in_flight_train_once(backend: RunningBackend, tmp_path: Path) -> None:
+    """As of two .blend files of one batch that want the same subject."""
+    (tmp_path / "picture.png").write_bytes(b"pixels")
+    backend.start(WORKERS="2")
+    with backend.client() as client:
+        picture = Picture(client.upload(tmp_path / "picture.png"))
+        spec = TrainSpec(SubjectSpec("steps=5 pause=0.2", "sks", "toy", [picture]), model="small")
+        first, second = new_job_id(), new_job_id()
+        for job in (first, second):
+            client.submit(job, spec)
+        ended = [client.follow(job) for job in (second, first)]
+        assert ended[0].results == ended[1].results
+        assert sorted(job.attempt for job in ended) == [0, 1]
+        assert len(client.subjects()) == 1
+
+
 def test_a_queued_job_is_canceled_at_once_and_a_running_one_at_its_next_step(client: Client) -> None:
     running, queued = new_job_id(), new_job_id()
     client.submit(running, small_job("steps=1000 pause=0.05", seed=4))

@@ -178,7 +178,10 @@ class LifeCycle(RuleBasedStateMachine):
     @invariant()
     def each_job_is_as_the_model_says(self) -> None:
         self.scheduler._not_before = float("-inf")  # the disk has space again
-        assert {job.id for job in self.store.jobs("ann", 100)} == self.seeds.keys()
+        jobs = self.store.jobs("ann", 100)
+        assert {job.id for job in jobs} == self.seeds.keys()
+        making = [self.seeds[job.id] for job in jobs if job.state == "running"]
+        assert len(making) == len(set(making)), "the same is made twice"
         for name, seed in self.seeds.items():
             job = self.job(name)
             states = [event.state for event in self.store.events(self.store.number("ann", name), 0)]

@@ -118,15 +118,31 @@ def test_stops_in_good_order_are_not_counted_against_a_job(store: Store) -> None
 
 def test_finished_results_answer_the_same_wish_of_the_same_owner_and_version(store: Store, tmp_path: Path) -> None:
     work = store.start(submitted(store))
-    assert store.finished_twin("ann", small_job()) is None
+    wish = store.wish(work.number)
+    assert (store.twin(wish, "done"), store.twin(wish, "running")) == (None, work.number)
     store.finish(work.number, work.attempt, [CLIP])
-    assert store.finished_twin("ann", small_job()) == [CLIP]
-    assert store.finished_twin("ann", small_job(seed=1)) is None
-    assert store.finished_twin("bob", small_job()) is None
+    assert (store.twin(wish, "done"), store.twin(wish, "running")) == (work.number, None)
+    assert store.results(work.number) == [CLIP]
+    assert store.twin(wish._replace(digest="another"), "done") is None
+    assert store.twin(wish._replace(owner="bob"), "done") is None
     store.close()
     newer = Store(tmp_path / "jobs.sqlite", maker=lambda model: "99.0")
-    assert newer.finished_twin("ann", small_job()) is None
+    assert newer.twin(wish, "done") is None
     newer.close()
+
+
+def test_a_job_that_follows_another_has_a_turn_again_as_soon_as_that_one_stops(store: Store) -> None:
+    leader = store.start(submitted(store))
+    follower = submitted(store, "job-00002")
+    store.follow(follower, leader.number)
+    assert next_turn(store) is None
+    store.requeue(leader.number, leader.attempt)
+    assert next_turn(store) == leader.number
+    store.start(leader.number)
+    assert next_turn(store) == follower
+    store.follow(follower, leader.number)
+    store.requeue_running(crashed=True)
+    assert next_turn(store) == leader.number
 
 
 def test_two_owners_may_use_the_same_id_without_seeing_each_other(store: Store) -> None:
@@ -173,8 +189,28 @@ def test_a_store_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> N
     assert (job.name, job.model, job.results) == ("shot", "small", [CLIP])
     assert store.holdings.used_by("ann") == 1000
     assert submitted(store, "job-00002", seed=1) == 2
+    assert store.ended("ann", before=1.0, limit=10) == [1]
     assert store.forget(1) == [CLIP.sha256]
+    assert next_turn(store) == 2
     store.close()
+
+
+def test_a_large_store_answers_as_soon_as_a_small_one(store: Store) -> None:
+    """Of one owner, as where an animator films for months; none of these may hold up the server's one loop."""
+    with store.database.committed():
+        for number in range(5000):
+            clip = Blob("clip", f"{number:064}", 1000)
+            store.submit("ann", f"job-{number:05}", small_job(seed=number), cached=[clip])
+    for question in (
+        lambda: store.waiting("ann"),
+        lambda: store.jobs("ann", 100),
+        lambda: store.ended("ann", float("inf"), limit=200, fetched_only=True),
+        lambda: store.number("admin", "job-00001", everybodys=True),
+        lambda: store.holdings.used(),
+    ):
+        began = time.process_time()
+        question()
+        assert time.process_time() - began < 0.1
 
 
 def test_a_second_store_on_the_same_file_is_refused_and_the_first_goes_on(store: Store, tmp_path: Path) -> None:
