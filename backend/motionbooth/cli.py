@@ -1,7 +1,9 @@
 """The command line: `motionbooth COMMAND`. Each command is in the folder commands/."""
 
+import errno
+
 import typer
-from motionbooth_protocol.errors import InvalidInput, MotionBoothError
+from motionbooth_protocol.errors import InvalidInput, MotionBoothError, OutOfSpace, is_disk_full
 from typer.core import TyperGroup
 
 from .commands.batch import batch
@@ -24,8 +26,23 @@ class _SentenceForErrors(TyperGroup):
         try:
             return super().invoke(context)  # type: ignore[arg-type]
         except MotionBoothError as error:
-            typer.secho(str(error), fg=typer.colors.RED, err=True)
-            raise typer.Exit(2 if isinstance(error, InvalidInput) else 1) from None
+            told = error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # whoever read our output has gone: typer ends in silence
+                raise
+            told = _of_the_system(error)
+        typer.secho(str(told), fg=typer.colors.RED, err=True)
+        raise typer.Exit(2 if isinstance(told, InvalidInput) else 1)
+
+
+def _of_the_system(error: OSError) -> MotionBoothError:
+    """A file or folder that cannot be had, wherever that came out, in words."""
+    what, why = error.filename2 or error.filename, error.strerror or str(error)
+    if is_disk_full(error):
+        return OutOfSpace(f"The disk is full{f' at {what}' if what else ''} ({why}): free some space and run it again.")
+    if what is None:
+        return MotionBoothError(f"The system refused: {why}.")
+    return InvalidInput(f"{what} cannot be used ({why}). Check the path, and that you may read and write there.")
 
 
 app = typer.Typer(

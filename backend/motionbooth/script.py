@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 from motionbooth_protocol.errors import InvalidInput
-from motionbooth_protocol.jobs import GenerateSpec
+from motionbooth_protocol.jobs import GenerateSpec, as_received
 from motionbooth_protocol.messages import ModelInfo
 from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
 
@@ -38,9 +38,10 @@ def read_script(path: Path, model: ModelInfo) -> GenerateSpec:
     try:
         script = msgspec.json.decode(path.read_bytes(), type=Script)
         shot = _shot(script, path.stem, model)
+        spec = GenerateSpec(shot, script.prompt, model=model.name, background_phrase=script.bg_phrase or "")
+        return as_received(spec)
     except (OSError, ValueError) as error:  # msgspec's and the contract's own errors are ValueErrors
         raise InvalidInput(f"The script {path} cannot be used: {error}.") from error
-    return GenerateSpec(shot, script.prompt, model=model.name, background_phrase=script.bg_phrase or "")
 
 
 def script_with_subjects(script: Path, model: str, seed: int, subjects: Sequence[Path]) -> GenerateSpec:

@@ -37,19 +37,26 @@ def film_best_of(
 
     The model is loaded once. `together` takes are filmed in one batch; 1 gives each the very bits of a job of its own.
     One take is `out` itself; several are named after it, their rank and their seed, each with its report as JSON
-    beside it. Raises MotionBoothError as `work.run` does.
+    beside it. Ctrl+C leaves the takes out that are not filmed yet. Raises InvalidInput for an `out` that is no mp4, and
+    MotionBoothError as `work.run` does.
     """
+    if out.suffix.lower() != ".mp4":
+        raise InvalidInput(f"A clip's file ends in .mp4, got {out}.")
     reporter.progress("loading the model", 0, 1)
     base = WarmBase().knowing(spec, blob_path)
     reporter.progress("loading the model", 1, 1)
     looks = known_looks(spec.shot, blob_path)
     _make_folder(out.parent)
-    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-        filmed = []
-        for seed, frames in _film(base, spec, range(spec.seed, spec.seed + count), together, reporter):
-            path = Path(scratch) / f"{seed}.mp4"
-            write_clip(path, spread_evenly(frames, spec.shot.scene_frames), spec.shot.fps)
-            filmed.append(Take(seed, path, shot_report(frames, spec.shot, looks)))
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}-") as scratch:
+        filmed: list[Take] = []
+        try:
+            for seed, frames in _film(base, spec, range(spec.seed, spec.seed + count), together, reporter):
+                path = Path(scratch) / f"{seed}.mp4"
+                write_clip(path, spread_evenly(frames, spec.shot.scene_frames), spec.shot.fps)
+                filmed.append(Take(seed, path, shot_report(frames, spec.shot, looks)))
+        except KeyboardInterrupt:
+            if not filmed:
+                raise
         filmed.sort(key=lambda take: obedience_order(take.report))
         names = (
             [out] if count == 1 else [out.with_stem(f"{out.stem}_{i}_seed{t.seed}") for i, t in enumerate(filmed, 1)]

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
-from .limits import MAX_BLOB_BYTES, MAX_NAME, MAX_PICTURES, MAX_TEXT
+from .limits import (
+    MAX_BLOB_BYTES,
+    MAX_NAME,
+    MAX_PICTURES,
+    MAX_SAMPLING_STEPS,
+    MAX_SEED,
+    MAX_TEXT,
+    MAX_TRAINING_STEPS,
+)
 from .motion import Box, Name, Sha256, Shot
 
 JobId = Annotated[str, Meta(pattern=r"\A[0-9a-zA-Z_-]{8,64}\Z")]
 Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 Within = Annotated[float, Meta(ge=0, le=1)]
+Seed = Annotated[int, Meta(ge=0, le=MAX_SEED)]
 State = Annotated[str, Meta(pattern=r"\A(queued|running|done|failed|canceled)\Z")]
 
 TERMINAL_STATES = frozenset({"done", "failed", "canceled"})
@@ -55,8 +64,8 @@ class TrainSpec(Struct, frozen=True, tag="train"):
 
     subject: SubjectSpec
     model: Name = "toybox"
-    seed: Annotated[int, Meta(ge=0, lt=2**53)] = 0
-    steps: Annotated[int, Meta(ge=1, le=100_000)] | None = None
+    seed: Seed = 0
+    steps: Annotated[int, Meta(ge=1, le=MAX_TRAINING_STEPS)] | None = None
     learning_rate: Annotated[float, Meta(gt=0, le=1)] | None = None
     method: Annotated[str, Meta(pattern=r"\A(lora|full)\Z")] | None = None
     recipe: Name = "motionbooth"
@@ -72,17 +81,17 @@ class GenerateSpec(Struct, frozen=True, tag="generate"):
     shot: Shot
     prompt: Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
     model: Name = "toybox"
-    seed: Annotated[int, Meta(ge=0, lt=2**53)] = 0
+    seed: Seed = 0
     negative_prompt: Text = ""
     background_phrase: Text = ""
-    steps: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    steps: Annotated[int, Meta(ge=1, le=MAX_SAMPLING_STEPS)] | None = None
     guidance: Annotated[float, Meta(ge=0, le=100)] | None = None
     box_control: bool = True
     camera_control: bool = True
 
 
 JobSpec = TrainSpec | GenerateSpec
-_specs: msgspec.msgpack.Decoder[JobSpec] = msgspec.msgpack.Decoder(JobSpec)
+SomeSpec = TypeVar("SomeSpec", bound=TrainSpec | GenerateSpec)
 
 
 class Blob(Struct, frozen=True):
@@ -127,6 +136,13 @@ class Job(Struct, frozen=True):
 
 def spec_digest(spec: JobSpec) -> str:
     """sha256 of the canonical encoding: two specs with the same digest ask for the same thing."""
-    # Decoded once, so that a whole number in a field of type float counts as the float that the server sees.
-    as_received = _specs.decode(msgspec.msgpack.encode(spec))
-    return hashlib.sha256(msgspec.msgpack.encode(as_received, order="deterministic")).hexdigest()
+    return hashlib.sha256(msgspec.msgpack.encode(as_received(spec), order="deterministic")).hexdigest()
+
+
+def as_received(spec: SomeSpec) -> SomeSpec:
+    """The spec as the other side decodes it: a whole number in a field of type float is a float then.
+
+    Raises msgspec.ValidationError, a ValueError, where a value is out of its bounds: structs check them when they are
+    decoded, not when they are made.
+    """
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(spec), type=type(spec))

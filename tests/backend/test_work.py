@@ -149,7 +149,7 @@ def test_a_subject_of_another_base_is_refused(tmp_path: Path, blobs: Path, tiny_
 
 
 def test_weights_that_are_not_a_subject_are_refused(tmp_path: Path, blobs: Path) -> None:
-    with pytest.raises(InvalidInput, match="not a file that this program wrote"):
+    with pytest.raises(InvalidInput, match="not a subject that this program has learned"):
         run(generate_spec(keep(blobs, b"nonsense")), blobs.joinpath, tmp_path, Log())
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from motionbooth_protocol.limits import MAX_SAMPLING_STEPS, MAX_SEED, MAX_TRAINING_STEPS
 
 from .home import DEFAULT_HOME
 
@@ -20,9 +21,13 @@ def batch(
     jobs: Annotated[int, typer.Option(min=1, help="Files under way at a time.")] = 2,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and check everything; send nothing.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Film files again that are done.")] = False,
-    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the scenes'.")] = None,
-    training_steps: Annotated[int | None, typer.Option(min=1, help="Instead of the model's own number.")] = None,
-    sampling_steps: Annotated[int | None, typer.Option(min=1, help="Instead of the model's own number.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=MAX_SEED, help="Instead of the scenes'.")] = None,
+    training_steps: Annotated[
+        int | None, typer.Option(min=1, max=MAX_TRAINING_STEPS, help="Instead of the model's own number.")
+    ] = None,
+    sampling_steps: Annotated[
+        int | None, typer.Option(min=1, max=MAX_SAMPLING_STEPS, help="Instead of the model's own number.")
+    ] = None,
 ) -> None:
     """Film every shot of every file with a running backend, as `blender --command motionbooth batch` does."""
     numbers = {"--seed": seed, "--training-steps": training_steps, "--sampling-steps": sampling_steps}

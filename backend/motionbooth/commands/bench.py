@@ -6,13 +6,15 @@ from typing import Annotated
 import typer
 
 bench = typer.Typer(no_args_is_help=True, help="Measure the product; each prints a table and writes JSON.")
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file too.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", dir_okay=False, help="Write the figures to this file too.")]
 
 
 @bench.command()
 def control(
     json_file: JsonFile = None,
-    pictures: Annotated[Path | None, typer.Option(help="A folder for contact sheets of what was filmed.")] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(file_okay=False, help="A folder for contact sheets of what was filmed.")
+    ] = None,
     all_words: Annotated[
         bool | None,
         typer.Option(
@@ -80,7 +82,9 @@ def server(json_file: JsonFile = None) -> None:
 def scheduler(
     json_file: JsonFile = None,
     jobs: Annotated[int, typer.Option(min=1000, help="In each simulation, and in the last part's queue.")] = 100_000,
-    folder: Annotated[Path | None, typer.Option(help="On the disk where a store would lie.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="On the disk where a store would lie.")
+    ] = None,
 ) -> None:
     """How long jobs wait with 1, 8, 64 and 512 simulated workers, and how many workers one server can keep busy."""
     from motionbooth.bench.measures import publish

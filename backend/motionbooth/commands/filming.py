@@ -6,16 +6,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from motionbooth_protocol.limits import MAX_SEED
 
 
 def generate(
-    out: Annotated[Path, typer.Option(help="The clip to write, mp4; the names of several takes begin like it.")],
+    out: Annotated[
+        Path, typer.Option(dir_okay=False, help="The clip to write, .mp4; the names of several takes begin like it.")
+    ],
     script: Annotated[
         Path | None, typer.Argument(help="JSON: prompt, phrases, bbox, bbox_proportions, camera_speed.")
     ] = None,
     script_file: Annotated[Path | None, typer.Option("--script", help="The same, as an option.")] = None,
     model: Annotated[str, typer.Option(help="A base model of this machine.")] = "toybox",
-    seed: Annotated[int, typer.Option(min=0, help="Of the first take; the others count up.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the first take; the others count up.")] = 0,
     subject: Annotated[list[Path] | None, typer.Option(help="A trained subject (safetensors); once for each.")] = None,
     takes: Annotated[int, typer.Option(min=1, help="How many to film, the best first.")] = 1,
     together: Annotated[
@@ -47,9 +50,13 @@ def evaluate(
     pictures: Annotated[
         Path | None, typer.Option(help="Pictures of the subject with masks, or a folder of them for each subject.")
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the report, frame by frame.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", dir_okay=False, help="Write the report, frame by frame.")
+    ] = None,
     model: Annotated[str, typer.Option(help="The base model that a script was filmed with.")] = "toybox",
-    sheet: Annotated[Path | None, typer.Option(help="Draw asked and found boxes over the frames, PNG.")] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Draw asked and found boxes over the frames, PNG.")
+    ] = None,
 ) -> None:
     """Measure on a clip's pixels how well subjects kept to their boxes and the camera to its path."""
     from rich.console import Console

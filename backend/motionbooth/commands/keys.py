@@ -18,16 +18,21 @@ def keys_new(
     name: Name,
     address: Address,
     server: Annotated[str, typer.Option(help="The backend's public key, as its owner sees it with `keys list`.")],
-    out: Annotated[Path, typer.Option(help="The connection file to write, for your eyes only.")],
+    out: Annotated[Path, typer.Option(dir_okay=False, help="The connection file to write, for your eyes only.")],
 ) -> None:
     """On your own machine: make a key whose secret never leaves it. NAME.pub beside the file is for the owner."""
     from motionbooth_protocol.connection import write_private
+    from motionbooth_protocol.errors import Conflict
 
-    from motionbooth.server.keys import new_key
+    from motionbooth.server.keys import check_name, new_key
 
+    check_name(name)
     connection = new_key(address, server)
+    public_file = out.parent / f"{name}.pub"
+    for file in (out, public_file):
+        if file.exists():
+            raise Conflict(f"{file} is there already, and may be in use. Name another file, or remove that one first.")
     connection.write(out)
-    public_file = out.with_name(f"{name}.pub")
     write_private(public_file, f"{connection.client_public}\n".encode())
     typer.echo(f"Wrote {out}, for you alone, and {public_file}, for the backend's owner, who lets it in with")
     typer.echo(f"  motionbooth keys authorize {public_file.name}")
@@ -58,14 +63,21 @@ def keys_authorize(
 def keys_add(
     name: Name,
     address: Address,
-    out: Annotated[Path, typer.Option(help="The connection file to write, for that person's eyes only.")],
+    out: Annotated[
+        Path, typer.Option(dir_okay=False, help="The connection file to write, for that person's eyes only.")
+    ],
     role: Role = "user",
     home: Home = DEFAULT_HOME,
 ) -> None:
     """On the backend, new and authorize in one: writes the connection file that another person's Blender needs."""
-    from motionbooth.server.keys import let_in
+    from motionbooth.server.keys import let_in, revoke
 
-    let_in(home.absolute(), name, address, role).write(out)
+    connection = let_in(home.absolute(), name, address, role)
+    try:
+        connection.write(out)
+    except OSError:
+        revoke(home.absolute(), name)  # nobody has its secret
+        raise
     typer.echo(f"{name} may enter with {out}; give it to nobody else.")
 
 

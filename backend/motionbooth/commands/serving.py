@@ -33,9 +33,15 @@ def serve(
     ray_address: Annotated[str, typer.Option(help="Of the cluster, as for `ray.init`.")] = "auto",
     gpus_each: Annotated[float | None, typer.Option(min=0, help="GPUs of the cluster for each worker.")] = None,
     log_format: Annotated[LogFormat, typer.Option(help="Of the files in logs/.")] = LogFormat.text,
-    metrics_port: Annotated[int | None, typer.Option(help="Prometheus metrics on this machine's loopback.")] = None,
-    web_port: Annotated[int | None, typer.Option(help="A page to watch it, on loopback; 0: any free port.")] = None,
-    quota_gb: Annotated[float, typer.Option(min=0, help="Space for each key's files; 0 is without bound.")] = 0,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Prometheus metrics on this machine's loopback.")
+    ] = None,
+    web_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="A page to watch it, on loopback; 0: any free port.")
+    ] = None,
+    quota_gb: Annotated[
+        float, typer.Option(min=0, max=1e6, help="Space for each key's files; 0 is without bound.")
+    ] = 0,
 ) -> None:
     """Run the backend: takes jobs from Blender, trains subjects, films shots. Stop it with Ctrl+C."""
     from msgspec.structs import replace

@@ -12,7 +12,9 @@ def soak(
         float, typer.Option(min=0, help="Of all clients together; 0: as many as they can.")
     ] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Another seed, other faults at other moments.")] = 0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file too.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", dir_okay=False, help="Write the figures to this file too.")
+    ] = None,
 ) -> None:
     """Harm a real server at random for a while: servers and workers killed, networks broken; nothing may be lost."""
     from rich.console import Console

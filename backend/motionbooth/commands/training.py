@@ -1,24 +1,37 @@
 """For whoever learns a subject without Blender and without a backend: `motionbooth train`."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from motionbooth_protocol.limits import MAX_SEED, MAX_TRAINING_STEPS
+
+
+class Method(StrEnum):
+    """Of --method."""
+
+    lora = "lora"
+    full = "full"
 
 
 def train(
     pictures: Annotated[Path, typer.Argument(help="A folder of 1 to 20 pictures; masks of the same names in masks/.")],
     class_word: Annotated[str, typer.Option("--class", help="The ordinary word for the subject: dog, toy, robot.")],
-    out: Annotated[Path, typer.Option(help="The subject's file to write, .safetensors; its folder is beside it.")],
+    out: Annotated[
+        Path, typer.Option(dir_okay=False, help="The subject's file to write, .safetensors; its folder is beside it.")
+    ],
     token: Annotated[str, typer.Option(help="The rare word that will mean this subject.")] = "sks",
     model: Annotated[str, typer.Option(help="A base model of this machine.")] = "toybox",
     recipe: Annotated[str, typer.Option(help="How: motionbooth, one of its ablations, dreambooth, customvideo.")] = (
         "motionbooth"
     ),
-    method: Annotated[str | None, typer.Option(help="lora or full; the model's own choice by default.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Instead of the model's own number.")] = None,
+    method: Annotated[Method | None, typer.Option(help="The model's own choice by default.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=MAX_TRAINING_STEPS, help="Instead of the model's own number.")
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Instead of the model's own.")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="The same seed learns the same.")] = 0,
     masks: Annotated[Path | None, typer.Option(help="A folder of masks, each named as its picture.")] = None,
     clips: Annotated[Path | None, typer.Option(help="Ordinary clips with captions; else the base films some.")] = None,
     sam: Annotated[Path | None, typer.Option(help="A checkpoint of Segment Anything, to find subjects.")] = None,
@@ -28,7 +41,7 @@ def train(
     """Learn a subject from pictures, here and now. Run again after Ctrl+C, it goes on where it was."""
     import msgspec
     from motionbooth_protocol.errors import InvalidInput
-    from motionbooth_protocol.jobs import SubjectSpec, TrainSpec
+    from motionbooth_protocol.jobs import SubjectSpec, TrainSpec, as_received
     from rich.progress import Progress
 
     from motionbooth.commands.bars import BarReporter
@@ -42,9 +55,7 @@ def train(
     found, files = read_folder(pictures, masks)
     subject = SubjectSpec(out.stem, token, class_word, found)
     try:
-        spec = msgspec.convert(
-            msgspec.to_builtins(TrainSpec(subject, model, seed, steps, learning_rate, method, recipe)), TrainSpec
-        )
+        spec = as_received(TrainSpec(subject, model, seed, steps, learning_rate, method, recipe))
     except msgspec.ValidationError as error:
         raise InvalidInput(f"This cannot be learned: {error}.") from error
     checkpoint = chosen_checkpoint() if sam is None else Checkpoint(sam, sam_sha256)

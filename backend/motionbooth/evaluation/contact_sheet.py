@@ -52,7 +52,7 @@ def write_contact_sheet(path: Path, sheet: Sheet) -> None:
         page.paste(strip, (MARGIN_PX, top))
         top += strip.height + MARGIN_PX
     path.parent.mkdir(parents=True, exist_ok=True)
-    page.save(path)
+    page.save(path, "PNG")
 
 
 def _row_strip(row: Row) -> Image.Image:

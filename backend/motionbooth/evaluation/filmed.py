@@ -123,7 +123,7 @@ def _pictures_in(folder: Path) -> list[Path]:
 
 def _picture(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     mask = path.with_name(path.stem + MASK_SUFFIX)
-    return picture_with_mask(path, mask if mask.exists() else None, path.name)
+    return picture_with_mask(path, mask if mask.exists() else None, f"the picture {path}")
 
 
 def _looks(pictures: Sequence[tuple[NDArray[np.uint8], NDArray[np.float32]]]) -> Appearance:

@@ -99,6 +99,7 @@ def shot_report(frames: NDArray[np.uint8], shot: Shot, looks: Mapping[str, Appea
 def write_report(path: Path, report: MotionReport) -> None:
     """As JSON, to be read by people too. Raises InvalidInput where the file cannot be written."""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
     except OSError as error:
         raise InvalidInput(f"The report cannot be written to {path} ({error.strerror}). Name another file.") from error

@@ -85,7 +85,10 @@ def read_card(path: Path) -> SubjectCard:
         with safe_open(path, framework="pt") as file:
             return msgspec.json.decode((file.metadata() or {})[HEADER], type=SubjectCard)
     except (SafetensorError, OSError, KeyError, msgspec.MsgspecError) as error:
-        raise InvalidInput("The subject's weights are not a file that this program wrote. Learn it again.") from error
+        raise InvalidInput(
+            f"{path.name} is not a subject that this program has learned: it is missing, damaged or another file. "
+            "Name the right file, or learn the subject again."
+        ) from error
 
 
 def load_subject(base: Base, path: Path) -> SubjectCard:
