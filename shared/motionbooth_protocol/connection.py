@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from .errors import InvalidInput, NotFound
+
+CurveKey = Annotated[str, Meta(min_length=40, max_length=40)]
+_ADDRESS = re.compile(r"tcp://([^\s/]+):(\d{1,5}|\*)")
 
 
 class Connection(msgspec.Struct, frozen=True):
     """`address` as ZeroMQ writes it ("tcp://127.0.0.1:5599"); keys in Z85 as CURVE writes them (40 characters)."""
 
     address: str
-    server_public: str
-    client_public: str
-    client_secret: str
+    server_public: CurveKey
+    client_public: CurveKey
+    client_secret: CurveKey
 
     def write(self, path: Path) -> None:
         """Write as JSON, readable by the owner alone."""
@@ -26,7 +32,7 @@ class Connection(msgspec.Struct, frozen=True):
     def read(cls, path: Path) -> Connection:
         """Raises NotFound or InvalidInput, each saying what to do."""
         try:
-            return msgspec.json.decode(path.read_bytes(), type=cls)
+            connection = msgspec.json.decode(path.read_bytes(), type=cls)
         except FileNotFoundError:
             raise NotFound(
                 f"There is no connection file at {path}. Start a backend with `motionbooth serve`, which writes one, "
@@ -36,6 +42,16 @@ class Connection(msgspec.Struct, frozen=True):
             raise InvalidInput(
                 f"The connection file {path} cannot be read ({error}). Ask the backend's owner for a new one."
             ) from error
+        host_and_port(connection.address)
+        return connection
+
+
+def host_and_port(address: str) -> tuple[str, str]:
+    """Of "tcp://HOST:PORT"; the port is a number, or "*" for any free one. Raises InvalidInput."""
+    match = _ADDRESS.fullmatch(address)
+    if match is None or (match[2] != "*" and int(match[2]) > 65535):
+        raise InvalidInput(f"An address looks like tcp://render-box:5599, with a port up to 65535; got {address!r}.")
+    return match[1], match[2]
 
 
 def write_private(path: Path, data: bytes) -> None:

@@ -27,6 +27,9 @@ def examine_folder(home: Path, mend: bool) -> Iterator[Finding]:
         return
     yield from _secrets(home, mend)
     yield from _authorized(home)
+    if not (home / "jobs.sqlite").exists():
+        yield Finding("store", "ok", "no jobs yet")
+        return
     try:
         store = Store(home / "jobs.sqlite")
     except Conflict:

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from motionbooth_protocol.connection import host_and_port
 from motionbooth_protocol.errors import MotionBoothError
 
 from motionbooth.models.sources import models_folder, sources
@@ -85,8 +86,8 @@ def _port(home: Path, address: str) -> Iterator[Finding]:
     if (home / "connection.json").exists():
         yield Finding("port", "ok", "a backend of this folder listens, or was killed")
         return
-    host, _, port = address.removeprefix("tcp://").rpartition(":")
-    if not port.isdigit():
+    host, port = host_and_port(address)
+    if port == "*":
         return
     try:
         with socket.create_server((host.strip("[]") if host != "*" else "", int(port))):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zmq
+from motionbooth_protocol.connection import host_and_port
 from motionbooth_protocol.errors import MotionBoothError
 from motionbooth_protocol.limits import CHUNK_BYTES, MAX_HEADER_BYTES
 from zmq.auth.thread import ThreadAuthenticator
@@ -15,7 +16,11 @@ _SEND_QUEUE = 64  # messages that one client may be behind; 16 MiB at most, when
 
 
 def open_socket(context: zmq.Context[zmq.Socket[bytes]], keys: KeyPair, address: str) -> zmq.Socket[bytes]:
-    """The bound ROUTER. Whoever has no key in `authorized/` gets nowhere: encryption is never off."""
+    """The bound ROUTER. Whoever has no key in `authorized/` gets nowhere: encryption is never off.
+
+    Raises InvalidInput for an address that is none, MotionBoothError where it cannot be had.
+    """
+    host_and_port(address)  # libzmq takes port 70000 for 4464
     socket = context.socket(zmq.ROUTER)
     socket.setsockopt(zmq.CURVE_SERVER, 1)
     socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret.encode())

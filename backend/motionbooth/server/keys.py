@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import zmq
-from motionbooth_protocol.connection import Connection, write_private
+from motionbooth_protocol.connection import Connection, host_and_port, write_private
 from motionbooth_protocol.errors import Conflict, InvalidInput, NotFound
 from zmq.utils import z85
 
@@ -53,13 +53,26 @@ def is_key(text: str) -> bool:
         return False
 
 
+def check_name(name: str) -> None:
+    """Raises InvalidInput for a name that no key can have: it is a file's name, too."""
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(
+            f"A name begins with a letter or digit and has letters, digits, dots, dashes and underscores of ASCII, at "
+            f"most 64; got {name!r}."
+        )
+
+
 def server_keys(home: Path) -> KeyPair:
     """The server's own key pair, made at the first call."""
     return KeyPair.kept_in(home / "keys" / "server.secret")
 
 
 def new_key(address: str, server_public: str) -> Connection:
-    """A key pair made on the client's own machine, whose secret never leaves it; not let in anywhere yet."""
+    """A key pair made on the client's own machine, whose secret never leaves it; not let in anywhere yet.
+
+    Raises InvalidInput for an address or a public key that is none.
+    """
+    host_and_port(address)
     if not is_key(server_public):
         raise InvalidInput(
             f"{server_public!r} is not the public key of a backend (40 characters). Its owner sees it with "
@@ -70,7 +83,8 @@ def new_key(address: str, server_public: str) -> Connection:
 
 
 def let_in(home: Path, name: str, address: str, role: str = "user") -> Connection:
-    """Make a key for another person and let it in: what that person needs. Raises Conflict where the name is taken."""
+    """Make a key for another person and let it in: what that person needs. Raises as `authorize` does."""
+    host_and_port(address)
     public, secret = (key.decode() for key in zmq.curve_keypair())
     authorize(home, name, public, role)
     return Connection(address, server_keys(home).public, public, secret)
@@ -78,8 +92,7 @@ def let_in(home: Path, name: str, address: str, role: str = "user") -> Connectio
 
 def authorize(home: Path, name: str, public: str, role: str = "user") -> None:
     """Let a public key in. Raises Conflict where the name or the key is known, InvalidInput where it is no key."""
-    if not _NAME.fullmatch(name):
-        raise InvalidInput(f"A name has letters, digits, dots and dashes only, at most 64; got {name!r}.")
+    check_name(name)
     if role not in ROLES:
         raise InvalidInput(f"A key's role is one of {', '.join(ROLES)}; got {role!r}.")
     if not is_key(public):

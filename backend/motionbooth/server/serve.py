@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 import zmq
-from motionbooth_protocol.connection import Connection
+from motionbooth_protocol.connection import Connection, host_and_port
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.messages import Limits, ModelInfo
 
@@ -131,7 +131,7 @@ def _make_folders(home: Path) -> None:
 
 def local(endpoint: str) -> str:
     """The address by which a client on this machine reaches a server that listens on `endpoint`."""
-    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    host, port = host_and_port(endpoint)
     return f"tcp://127.0.0.1:{port}" if host in _WILDCARD_HOSTS else endpoint
 
 

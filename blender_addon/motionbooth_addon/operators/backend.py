@@ -10,7 +10,7 @@ import msgspec
 from bpy.props import StringProperty
 from bpy_extras.io_utils import ExportHelper, ImportHelper
 
-from .._protocol.connection import Connection
+from .._protocol.connection import Connection, host_and_port
 from .._protocol.errors import InvalidInput
 from ..files import own_keys
 from ..local_backend import find_command
@@ -112,7 +112,9 @@ class MOTIONBOOTH_OT_connect_by_address(SentenceForErrors, bpy.types.Operator):
         key = self.server_public.strip()
         if len(key) != KEY_CHARACTERS:
             raise InvalidInput(f"A public key has {KEY_CHARACTERS} characters, this one {len(key)}; copy it once more.")
-        connection = Connection(checked_address(self.address.strip()), key, *own_keys(session().folder))
+        address = self.address.strip()
+        host_and_port(address)
+        connection = Connection(address, key, *own_keys(session().folder))
         name = bpy.path.clean_name(connection.address.removeprefix("tcp://"))
         use_connection(context, connection, f"{name}.json")
 
@@ -125,13 +127,6 @@ def use_connection(context: bpy.types.Context, connection: Connection, name: str
     context.preferences.is_dirty = True
     session().watch()
     start()
-
-
-def checked_address(address: str) -> str:
-    """Raises InvalidInput."""
-    if not address.startswith("tcp://"):
-        raise InvalidInput(f"An address looks like tcp://render-box:5599, not {address!r}.")
-    return address
 
 
 class Invitation(msgspec.Struct, frozen=True):
@@ -149,7 +144,8 @@ def read_invitation(path: Path, address: str, folder: Path) -> Connection:
         told = msgspec.json.decode(path.read_bytes(), type=Invitation)
     except (OSError, msgspec.MsgspecError) as error:
         raise InvalidInput(f"{path} is no connection file ({error}); ask the machine's owner for a new one.") from error
-    address = checked_address(address or told.address)
+    address = address or told.address
+    host_and_port(address)
     keys = (told.client_public, told.client_secret) if told.client_secret else own_keys(folder)
     return Connection(address, told.server_public, *keys)
 

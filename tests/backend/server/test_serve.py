@@ -47,7 +47,7 @@ def test_keys_stay_the_same_from_start_to_start(backend: RunningBackend) -> None
     assert backend.connection.read(backend.connection_file) == first
 
 
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:{taken}", "nonsense"])
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:{taken}", "tcp://203.0.113.1:5599"])
 def test_an_address_that_cannot_be_had_is_one_sentence(tmp_path: Path, address: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = address.format(taken=other.getsockname()[1])

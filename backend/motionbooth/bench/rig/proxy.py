@@ -7,6 +7,8 @@ import threading
 import time
 from contextlib import suppress
 
+from motionbooth_protocol.connection import host_and_port
+
 
 class Proxy:
     """A TCP proxy before a server.
@@ -17,7 +19,7 @@ class Proxy:
     """
 
     def __init__(self, address: str) -> None:
-        host, port = address.removeprefix("tcp://").split(":")
+        host, port = host_and_port(address)
         self._target = (host, int(port))
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
