@@ -15,6 +15,8 @@ Rgb = NDArray[np.uint8]  # (H, W, 3)
 Mask = NDArray[np.float32]  # (H, W), 0 outside the subject, 1 inside
 
 MAX_PIXELS = 100_000_000
+# Pillow reads fifty formats, some by old code and EPS by running Ghostscript; pictures come from strangers, too.
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF")
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 GREY = 127  # padding: the middle of the value range
 
@@ -31,18 +33,32 @@ def read_picture(path: Path, label: str) -> Image.Image:
     """A picture upright, in RGB or RGBA. `label` names it in errors ("picture 2"). Raises InvalidInput."""
     try:
         _learn_to_read(path, label)
-        with Image.open(path) as opened:
+        Image.init()  # or it knows its first five formats only
+        with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise InvalidInput(
                     f"{_start(label)} has {opened.width} x {opened.height} pixels; "
                     "send one of at most 100 million, 2000 x 2000 is plenty."
                 )
-            upright = ImageOps.exif_transpose(opened)
+            upright = _with_eight_bits(ImageOps.exif_transpose(opened))
             return upright.convert("RGBA" if upright.has_transparency_data else "RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InvalidInput(
             f"{_start(label)} cannot be read as a picture ({error}). Send it again as PNG or JPEG."
         ) from error
+
+
+def _with_eight_bits(picture: Image.Image) -> Image.Image:
+    """Grey pictures of more bits (16 bits, whole numbers, floats), which Pillow would cut off at 255, on 0..255.
+
+    What their white is, the file does not say: the least of 1 (floats), 255 and 65535 that no pixel is above.
+    """
+    if picture.mode != "F" and not picture.mode.startswith("I"):
+        return picture
+    values = np.nan_to_num(np.asarray(picture, dtype=np.float64)).clip(min=0)
+    whites = (1, 255, 65535) if picture.mode == "F" else (255, 65535)
+    white = next((white for white in whites if values.max() <= white), values.max())
+    return Image.fromarray((values * (255 / white)).round().astype(np.uint8))
 
 
 def is_hidden(path: Path) -> bool:

@@ -30,6 +30,16 @@ def test_every_usual_format_is_read(tmp_path: Path, suffix: str) -> None:
     assert np.abs(np.asarray(picture, dtype=int) - (200, 30, 40)).max() < 6
 
 
+@pytest.mark.parametrize(
+    ("kind", "white"), [(np.uint16, 65535), (np.uint16, 255), (np.int32, 65535), (np.float32, 1), (np.float32, 255)]
+)
+def test_grey_of_more_than_eight_bits_keeps_its_greys(tmp_path: Path, kind: type, white: int) -> None:
+    ramp = np.tile(np.linspace(0, white, 64), (48, 1)).astype(kind)
+    Image.fromarray(ramp).save(tmp_path / "p.tif")
+    found = np.asarray(read_picture(tmp_path / "p.tif", "picture 1 of 1"), dtype=int)[5, :, 0]
+    assert np.abs(found - np.linspace(0, 255, 64)).max() <= 1
+
+
 def test_a_telephones_heic_is_read_upright(tmp_path: Path) -> None:
     pillow_heif = pytest.importorskip("pillow_heif", reason="needs pip install 'motionbooth[heic]'")
     picture = Image.new("RGB", (64, 32), (200, 30, 40))
@@ -62,6 +72,14 @@ def test_a_corrupt_picture_is_named_with_what_to_do(tmp_path: Path, content: byt
     (tmp_path / "p.png").write_bytes(content)
     with pytest.raises(InvalidInput, match=r"^Picture 3 of 5 cannot be read as a picture .* PNG or JPEG\.$"):
         read_picture(tmp_path / "p.png", "picture 3 of 5")
+
+
+def test_what_only_looks_like_a_picture_is_not_given_to_an_interpreter(tmp_path: Path) -> None:
+    (tmp_path / "p.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    with Image.open(tmp_path / "p.png") as opened:
+        assert opened.format == "EPS"  # which Pillow draws by running Ghostscript
+    with pytest.raises(InvalidInput, match="Picture 1 of 1 cannot be read"):
+        read_picture(tmp_path / "p.png", "picture 1 of 1")
 
 
 def test_a_picture_cut_short_is_named(tmp_path: Path) -> None:
