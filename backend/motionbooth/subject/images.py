@@ -55,7 +55,7 @@ def _with_eight_bits(picture: Image.Image) -> Image.Image:
     """
     if picture.mode != "F" and not picture.mode.startswith("I"):
         return picture
-    values = np.nan_to_num(np.asarray(picture, dtype=np.float64)).clip(min=0)
+    values = np.nan_to_num(np.asarray(picture, dtype=np.float32)).clip(min=0)
     whites = (1, 255, 65535) if picture.mode == "F" else (255, 65535)
     white = next((white for white in whites if values.max() <= white), values.max())
     return Image.fromarray((values * (255 / white)).round().astype(np.uint8))

@@ -63,14 +63,16 @@ def picture_with_mask(
 
 
 def _given_mask(path: Path, size: tuple[int, int], label: str) -> Mask:
-    """White (or opaque, where the mask has only alpha) is the subject."""
+    """Bright in any colour (or opaque, where the mask has only alpha) is the subject; of labels 0 and 1, the latter."""
     picture = read_picture(path, f"the mask of {label}")
     if abs(picture.width / picture.height - size[0] / size[1]) > 0.02 * size[0] / size[1]:
         raise InvalidInput(
             f"The mask of {label} is {picture.width} x {picture.height} pixels and the picture {size[0]} x {size[1]}. "
             "Send a mask of the picture's own shape."
         )
-    grey = np.asarray(picture.convert("L").resize(size, Image.Resampling.BILINEAR))
+    brightest = np.asarray(picture.convert("RGB")).max(axis=2)
+    brightest = brightest * np.uint8(255) if brightest.max() == 1 else brightest
+    grey = np.asarray(Image.fromarray(brightest).resize(size, Image.Resampling.BILINEAR))
     if picture.mode == "RGBA":
         alpha = np.asarray(picture.getchannel("A").resize(size, Image.Resampling.BILINEAR))
         grey = alpha if grey.min() == grey.max() else np.minimum(grey, alpha)

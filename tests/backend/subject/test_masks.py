@@ -36,6 +36,28 @@ def test_a_given_mask_is_taken_as_it_is(tmp_path: Path) -> None:
     assert overlap(mask) == 1
 
 
+def labels(colour: tuple[int, int, int]) -> Image.Image:
+    """A palette picture of 0 and 1."""
+    palette = disc("P", 1, 0)
+    palette.putpalette([0, 0, 0, *colour])
+    return palette
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        *(disc("1", 1, 0), disc("L", 1, 0), disc("RGB", (255, 0, 0), 0), labels((128, 0, 0)), labels((255, 255, 255))),
+        *(disc("RGBA", (255, 255, 255, 255), (0, 0, 0, 0)), disc("RGBA", (0, 0, 0, 255), (0, 0, 0, 0))),
+        *(disc("LA", (255, 255), (0, 255)), Image.fromarray(np.asarray(disc("L", 255, 0)).astype(np.uint16) * 257)),
+    ],
+    ids=["bit", "0 and 1", "red", "red label", "white label", "white on clear", "clear", "grey and alpha", "16 bits"],
+)
+def test_masks_as_other_programs_write_them_are_understood(tmp_path: Path, mask: Image.Image) -> None:
+    Image.new("RGB", (240, 200), "green").save(tmp_path / "p.png")
+    mask.save(tmp_path / "m.png")
+    assert overlap(picture_with_mask(tmp_path / "p.png", tmp_path / "m.png", "picture 1 of 1")[1]) == 1
+
+
 def test_a_given_mask_of_another_size_is_fitted_and_of_another_shape_refused(tmp_path: Path) -> None:
     Image.new("RGB", (240, 200), "green").save(tmp_path / "p.png")
     disc("L", 255, 0).resize((480, 400)).save(tmp_path / "m.png")
