@@ -26,9 +26,9 @@ class Script(msgspec.Struct):
     """
 
     prompt: str
-    phrases: list[str] = []
+    phrases: list[str] | None = None
     bbox: list[list[KeyBox]] | None = None
-    bbox_proportions: list[float] = []
+    bbox_proportions: list[float] | None = None
     bg_phrase: str | None = None
     camera_speed: tuple[float, float] | None = None
 
@@ -36,7 +36,7 @@ class Script(msgspec.Struct):
 def read_script(path: Path, model: ModelInfo) -> GenerateSpec:
     """What to film, for the model's number of frames. Raises InvalidInput for a file that is not such a script."""
     try:
-        script = msgspec.json.decode(path.read_bytes(), type=Script)
+        script = msgspec.json.decode(path.read_text("utf-8-sig"), type=Script)  # some editors write a mark before it
         shot = _shot(script, path.stem, model)
         spec = GenerateSpec(shot, script.prompt, model=model.name, background_phrase=script.bg_phrase or "")
         return as_received(spec)
@@ -74,13 +74,13 @@ def _with_subject(shot: Shot, subject: Path) -> Shot:
 
 def _shot(script: Script, name: str, model: ModelInfo) -> Shot:
     camera = CameraPath.straight(*(script.camera_speed or (0.0, 0.0)), model.frames)
-    keys = script.bbox or []
-    if keys and {len(boxes) for boxes in keys} != {len(script.phrases)}:
-        raise ValueError(f"each key needs one box for each of the {len(script.phrases)} phrases")
+    keys, phrases, proportions = script.bbox or [], script.phrases or [], script.bbox_proportions or []
+    if keys and {len(boxes) for boxes in keys} != {len(phrases)}:
+        raise ValueError(f"each key needs one box for each of the {len(phrases)} phrases")
     times = np.linspace(0, 1, model.frames).tolist()
     tracks = [
-        _track(phrase, interpolate_boxes([boxes[k] for boxes in keys], script.bbox_proportions, times), camera)
-        for k, phrase in enumerate(script.phrases if keys else [])
+        _track(phrase, interpolate_boxes([boxes[k] for boxes in keys], proportions, times), camera)
+        for k, phrase in enumerate(phrases if keys else [])
     ]
     return Shot(name, 1, model.frames, model.fps, model.width, model.height, camera, tracks)
 
@@ -88,8 +88,8 @@ def _shot(script: Script, name: str, model: ModelInfo) -> Shot:
 def _track(phrase: str, world_boxes: Sequence[Box], camera: CameraPath) -> SubjectTrack:
     """The authors' boxes move with the uncovered world; what the frame shows is the camera's travel behind."""
     boxes = [box.moved(-d.dx, -d.dy) for box, d in zip(world_boxes, camera.offsets, strict=True)]
-    token, _, class_word = phrase.rpartition(" ")
-    return SubjectTrack(phrase, class_word, [box if box.visible else None for box in boxes], token)
+    *token, class_word = phrase.split(maxsplit=1) or [""]  # "sks toy dog": a toy dog
+    return SubjectTrack(phrase, class_word, [box if box.visible else None for box in boxes], "".join(token))
 
 
 def interpolate_boxes(keys: Sequence[KeyBox], proportions: Sequence[float], times: Sequence[float]) -> list[Box]:

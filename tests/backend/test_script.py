@@ -74,6 +74,24 @@ def test_a_script_of_a_prompt_alone_has_no_controls(tmp_path: Path) -> None:
     assert {offset.dx for offset in spec.shot.camera.offsets} == {0.0}
 
 
+def test_null_and_a_byte_order_mark_are_legal(tmp_path: Path) -> None:
+    path = written(tmp_path, phrases=None, bbox=None, bbox_proportions=None, bg_phrase=None, camera_speed=None)
+    plain = read_script(path, MODEL)
+    path.write_text("\ufeff" + path.read_text(), encoding="utf-8")
+    assert read_script(path, MODEL) == plain
+    keys = [[[0, 0, 0.5, 0.5]], [[0.5, 0.5, 1, 1]]]
+    assert read_script(written(tmp_path, phrases=["sks dog"], bbox=keys, bbox_proportions=None), MODEL).shot.subjects
+
+
+@pytest.mark.parametrize(
+    ("phrase", "token", "class_word"),
+    [("dog", "", "dog"), ("sks dog", "sks", "dog"), ("sks toy dog", "sks", "toy dog")],
+)
+def test_the_first_word_of_a_phrase_is_the_rare_one(tmp_path: Path, phrase: str, token: str, class_word: str) -> None:
+    (track,) = read_script(written(tmp_path, phrases=[phrase], bbox=[[[0, 0, 1, 1]]]), MODEL).shot.subjects
+    assert (track.token, track.class_word) == (token, class_word)
+
+
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [
