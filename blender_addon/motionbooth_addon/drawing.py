@@ -1,4 +1,4 @@
-"""Drawing with the gpu module over any region: batches of shapes in shares of a frame, and text."""
+"""Drawing with the gpu module over any region: shapes in shares of a frame, and text."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import numpy as np
 from gpu_extras.batch import batch_for_shader
 from mathutils import Color as BlenderColor
 
+from ._protocol.motion import Box
 from .projection import Array
-from .shapes import Color, Shapes
+from .shapes import BAND_TRIANGLES, Color, Shapes, band
 
 TEXT_SIZE = 13
 
@@ -29,6 +30,10 @@ class FrameRect:
     width: float
     height: float
 
+    @property
+    def aspect(self) -> float:
+        return self.width / self.height
+
     def at(self, share: Sequence[float]) -> tuple[float, float]:
         return self.left + share[0] * self.width, self.top - share[1] * self.height
 
@@ -38,29 +43,46 @@ def _shader(name: str) -> Any:
     return gpu.shader.from_builtin(name)
 
 
-@dataclass
-class Batches:
+class Still:
     """Shapes on the graphics card."""
 
-    lines: Any = None
-    triangles: Any = None
-
-    @classmethod
-    def of(cls, drawn: Shapes) -> Batches:
-        return cls(
-            _batch("POLYLINE_FLAT_COLOR", "LINES", drawn.lines, drawn.line_colors),
-            _batch("FLAT_COLOR", "TRIS", drawn.triangles, drawn.triangle_colors),
-        )
+    def __init__(self, drawn: Shapes | None = None) -> None:
+        self._lines: Any = None
+        self._triangles: Any = None
+        if drawn is not None:
+            self._lines = _batch("POLYLINE_FLAT_COLOR", "LINES", drawn.lines, drawn.line_colors)
+            self._triangles = _batch("FLAT_COLOR", "TRIS", drawn.triangles, drawn.triangle_colors)
 
     def draw(self, width: float) -> None:
-        if self.lines is not None:
+        """`width`: of lines, pixels at a scale of the interface of 1."""
+        if self._lines is not None:
             shader = _shader("POLYLINE_FLAT_COLOR")
             shader.bind()
             shader.uniform_float("viewportSize", gpu.state.viewport_get()[2:])
             shader.uniform_float("lineWidth", width * bpy.context.preferences.system.ui_scale)
-            self.lines.draw(shader)
-        if self.triangles is not None:
-            self.triangles.draw(_shader("FLAT_COLOR"))
+            self._lines.draw(shader)
+        if self._triangles is not None:
+            self._triangles.draw(_shader("FLAT_COLOR"))
+
+
+class Outlines:
+    """Boxes on the graphics card, with thick outlines `across` and `up` (shares of the frame) to each side."""
+
+    def __init__(self, boxes: Sequence[tuple[Box, Color]] = (), across: float = 0.0, up: float = 0.0) -> None:
+        self._batch: Any = None
+        if boxes:
+            corners = [corner for box, _ in boxes for corner in band(box, across, up)]
+            colors = [(*color, 1.0) for _, color in boxes for _ in range(8)]
+            triangles = [
+                (a + first, b + first, c + first) for first in range(0, len(corners), 8) for a, b, c in BAND_TRIANGLES
+            ]
+            self._batch = batch_for_shader(
+                _shader("FLAT_COLOR"), "TRIS", {"pos": corners, "color": colors}, indices=triangles
+            )
+
+    def draw(self) -> None:
+        if self._batch is not None:
+            self._batch.draw(_shader("FLAT_COLOR"))
 
 
 class in_shares:
@@ -84,17 +106,24 @@ def _batch(shader: str, kind: str, points: Array, colors: Array) -> Any:
     """None where there is nothing to draw."""
     if not len(points):
         return None
-    deep = np.concatenate([points, np.zeros((len(points), 1))], axis=1).astype(np.float32)
+    deep = np.zeros((len(points), 3), np.float32)
+    deep[:, :2] = points
     return batch_for_shader(_shader(shader), kind, {"pos": deep, "color": colors.astype(np.float32)})
 
 
 def text(x: float, y: float, words: str, color: Color) -> None:
+    texts([(x, y, words, color)])
+
+
+def texts(lines: Sequence[tuple[float, float, str, Color]]) -> None:
+    """Words at their places in the region, pixels from its lower left corner."""
     blf.size(0, TEXT_SIZE * bpy.context.preferences.system.ui_scale)
     blf.enable(0, blf.SHADOW)
     blf.shadow(0, 3, 0.0, 0.0, 0.0, 0.8)
-    blf.color(0, *color, 1.0)
-    blf.position(0, x, y, 0)
-    blf.draw(0, words)
+    for x, y, words, color in lines:
+        blf.color(0, *color, 1.0)
+        blf.position(0, x, y, 0)
+        blf.draw(0, words)
     blf.disable(0, blf.SHADOW)
 
 

@@ -7,23 +7,27 @@ and turned into shapes once for each reading; a redraw draws a few batches and t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import bpy
+import gpu
 import numpy as np
 from bpy_extras.view3d_utils import location_3d_to_region_2d
 from mathutils import Vector
 
 from . import capture, compat, projection, readings, shapes, take_motion
 from ._protocol.motion import Box
-from .drawing import Batches, FrameRect, in_shares, srgb, text
-from .projection import Array
+from .drawing import FrameRect, Outlines, Still, in_shares, srgb, text, texts
 from .shapes import Color, Shapes, Sketch
 
-PATH_WIDTH, BOX_WIDTH = 1.5, 3.0  # pixels, at a scale of the interface of 1
+PATH_WIDTH, BOX_WIDTH = 1.5, 3.5  # pixels, at a scale of the interface of 1
 FOUND_COLOR: Color = (0.3, 1.0, 0.45)
 BACKGROUND_COLOR: Color = (0.55, 0.8, 1.0)
+
+
+Label = tuple[str, Color, Box, bool]  # a name, and the box over (or under) which it is written
 
 
 @dataclass
@@ -31,12 +35,14 @@ class _Picture:
     """What is kept of one scene between redraws; `key` says what it was made of."""
 
     key: tuple[Any, ...] = ()
-    still: Batches = field(default_factory=Batches)  # ghosts, paths, dots
-    travel: Batches = field(default_factory=Batches)
-    offsets: Array = field(default_factory=lambda: np.zeros((1, 2)))
+    still: Still = field(default_factory=Still)  # ghosts, paths, dots
+    travel: Still = field(default_factory=Still)
+    tracks: list[list[Box | None]] = field(default_factory=list)  # each subject's boxes
+    offsets: list[tuple[float, float]] = field(default_factory=list)
     now_key: tuple[Any, ...] = ()
-    now: Batches = field(default_factory=Batches)  # boxes at the current frame
-    labels: list[tuple[str, Color, Box]] = field(default_factory=list)
+    now: Outlines = field(default_factory=Outlines)  # boxes at the current frame
+    traveled: tuple[float, float] | None = None  # how far the camera has come, where the frame is in the shot
+    labels: list[Label] = field(default_factory=list)
 
 
 _handles: list[tuple[Any, Any]] = []  # of a space type
@@ -140,10 +146,11 @@ def _draw_preview() -> None:
 def _camera_rect(context: bpy.types.Context) -> FrameRect:
     """The camera's frame in the region."""
     camera = context.scene.camera
-    corners = [camera.matrix_world.normalized() @ corner for corner in camera.data.view_frame(scene=context.scene)]
-    seen = [location_3d_to_region_2d(context.region, context.region_data, corner) for corner in corners]
-    xs, ys = [point.x for point in seen], [point.y for point in seen]
-    return FrameRect(min(xs), max(ys), max(xs) - min(xs), max(ys) - min(ys))
+    world, region, view = camera.matrix_world.normalized(), context.region, context.region_data
+    right_top, _, left_low, _ = camera.data.view_frame(scene=context.scene)
+    right, top = location_3d_to_region_2d(region, view, world @ right_top)
+    left, low = location_3d_to_region_2d(region, view, world @ left_low)
+    return FrameRect(left, top, right - left, top - low)
 
 
 # The shot as it is now
@@ -157,42 +164,56 @@ def _draw_shot(context: bpy.types.Context, rect: FrameRect) -> None:
     if motion is None:
         text(rect.left + 10, rect.top - 24, latest.trouble, (1.0, 0.6, 0.3))
         return
-    aspect = rect.width / rect.height
     colors = [srgb(subject.color) for subject in scene.motionbooth.subjects]
     if len(colors) != len(motion.sights):
         return  # a subject was added or removed; the next reading is on its way
-    key = (latest.version, round(aspect, 3), tuple(colors))
+    key = (latest.version, round(rect.aspect, 3), tuple(colors))
     if key != picture.key:
         picture.key, picture.now_key = key, ()
-        picture.still = Batches.of(_shot_shapes(scene, motion, colors, aspect))
-        picture.offsets = np.array([(offset.dx, offset.dy) for offset in motion.camera.offsets])
-        picture.travel = Batches.of(shapes.travel_shapes(picture.offsets, aspect))
+        picture.tracks = [[seen.box for seen in sights] for sights in motion.sights]
+        picture.still = Still(_shot_shapes(scene, motion, picture.tracks, colors, rect.aspect))
+        picture.offsets = [(offset.dx, offset.dy) for offset in motion.camera.offsets]
+        picture.travel = Still(shapes.travel_shapes(np.array(picture.offsets), rect.aspect))
     moved = latest.moves if latest.moved_frame == scene.frame_current else None
-    now_key = (latest.version, scene.frame_current, scene.frame_subframe, moved, latest.changed)
+    band = _band(rect)
+    now_key = (latest.version, scene.frame_current, scene.frame_subframe, moved, latest.changed, band)
     if now_key != picture.now_key:
         picture.now_key = now_key
-        boxes = _boxes_now(context, latest, motion, moved is not None)
+        position = _position(motion.moments, scene)
+        boxes = _boxes_now(context, latest, picture.tracks, position, moved is not None)
         picture.labels = [
-            (subject.name, color, box)
+            (subject.name, color, box, False)
             for subject, color, box in zip(scene.motionbooth.subjects, colors, boxes, strict=True)
             if box is not None
         ]
-        picture.now = _now_batches(picture.labels, aspect)
+        picture.traveled = None if position is None else _traveled(picture.offsets, position)
+        picture.now = _outlines(picture.labels, rect.aspect, band)
     with in_shares(rect):
         picture.still.draw(PATH_WIDTH)
-        picture.now.draw(BOX_WIDTH)
-    position = _position(motion.moments, scene)
-    if position is not None:
-        _draw_travel(picture.travel, picture.offsets, position, rect)
-    _draw_labels(picture.labels, rect)
-    text(rect.left + 10, rect.top - rect.height + 10, _background_words(scene), BACKGROUND_COLOR)
+        picture.now.draw()
+        if picture.traveled is not None:  # so that the current frame is where the camera is now
+            dx, dy = picture.traveled
+            gpu.matrix.translate((-dx, -dy))
+            picture.travel.draw(PATH_WIDTH)
+    _write_labels(picture.labels, rect, [(_background_words(scene), BACKGROUND_COLOR)])
 
 
-def _shot_shapes(scene: bpy.types.Scene, motion: capture.Motion, colors: list[Color], aspect: float) -> Shapes:
+def _outlines(labels: list[Label], aspect: float, band: float) -> Outlines:
+    return Outlines([(box, color) for _, color, box, _ in labels], band / aspect / 2, band / 2)
+
+
+def _band(rect: FrameRect) -> float:
+    """How thick the line around a box is, in heights of the frame."""
+    return round(BOX_WIDTH * bpy.context.preferences.system.ui_scale / rect.height, 5)
+
+
+def _shot_shapes(
+    scene: bpy.types.Scene, motion: capture.Motion, tracks: list[list[Box | None]], colors: list[Color], aspect: float
+) -> Shapes:
     sketch = Sketch(aspect)
-    for subject, sights, color in zip(scene.motionbooth.subjects, motion.sights, colors, strict=True):
+    for subject, boxes, color in zip(scene.motionbooth.subjects, tracks, colors, strict=True):
         keyed = _keyed_entries(subject.object, motion.moments) if subject.object else []
-        shapes.subject_shapes(sketch, [seen.box for seen in sights], keyed, color)
+        shapes.subject_shapes(sketch, boxes, keyed, color)
     return sketch.finish()
 
 
@@ -203,14 +224,15 @@ def _keyed_entries(thing: bpy.types.Object, moments: list[float]) -> list[int]:
 
 
 def _boxes_now(
-    context: bpy.types.Context, latest: readings.Latest, motion: capture.Motion, moved: bool
+    context: bpy.types.Context,
+    latest: readings.Latest,
+    tracks: list[list[Box | None]],
+    position: float | None,
+    moved: bool,
 ) -> list[Box | None]:
     """Each subject's box at the current frame: as it was read, or as the view has it where it was moved by hand."""
     scene = context.scene
-    position = _position(motion.moments, scene)
-    boxes = [
-        None if position is None else shapes.box_at([seen.box for seen in sights], position) for sights in motion.sights
-    ]
+    boxes = [None if position is None else shapes.box_at(boxes, position) for boxes in tracks]
     if not moved:
         return boxes
     depsgraph = context.view_layer.depsgraph
@@ -249,13 +271,12 @@ def _position(moments: list[float], scene: bpy.types.Scene) -> float | None:
     return (now - moments[0]) / (moments[-1] - moments[0]) * (len(moments) - 1)
 
 
-def _draw_travel(travel: Batches, offsets: Array, position: float, rect: FrameRect) -> None:
-    """The camera's way, so that the current frame is where the camera is now."""
-    numbers = np.arange(len(offsets))
-    dx, dy = (float(np.interp(position, numbers, offsets[:, axis])) for axis in (0, 1))
-    left, top = rect.at((-dx, -dy))
-    with in_shares(FrameRect(left, top, rect.width, rect.height)):
-        travel.draw(PATH_WIDTH)
+def _traveled(offsets: list[tuple[float, float]], position: float) -> tuple[float, float]:
+    """How far the camera has come at entry `position`, shares of the frame."""
+    before = min(int(position), len(offsets) - 2)
+    share = position - before
+    (x, y), (next_x, next_y) = offsets[before], offsets[before + 1]
+    return x + (next_x - x) * share, y + (next_y - y) * share
 
 
 # A finished take
@@ -277,25 +298,23 @@ def active_take(scene: bpy.types.Scene) -> take_motion.TakeMotion | None:
 def _draw_take(scene: bpy.types.Scene, take: take_motion.TakeMotion, rect: FrameRect) -> None:
     shot = take.spec.shot
     picture = _pictures.setdefault((scene.name, True), _Picture())
-    aspect = rect.width / rect.height
     colors = {subject.name: srgb(subject.color) for subject in scene.motionbooth.subjects}
-    key = (id(take), round(aspect, 3), tuple(colors.items()))
+    key = (id(take), round(rect.aspect, 3), tuple(colors.items()))
     if key != picture.key:
         picture.key, picture.now_key = key, ()
-        picture.still = Batches.of(_take_shapes(take, colors, aspect))
+        picture.still = Still(_take_shapes(take, colors, rect.aspect))
     moments = [shot.scene_time(frame) for frame in range(shot.frames)]
     position = _position(moments, scene)
-    if (now_key := (scene.frame_current, scene.frame_subframe)) != picture.now_key:
+    band = _band(rect)
+    if (now_key := (scene.frame_current, scene.frame_subframe, band)) != picture.now_key:
         picture.now_key = now_key
         picture.labels = [] if position is None else _take_labels(take, position)
-        picture.now = _now_batches(picture.labels, aspect)
+        picture.now = _outlines(picture.labels, rect.aspect, band)
     with in_shares(rect):
         picture.still.draw(PATH_WIDTH)
-        picture.now.draw(BOX_WIDTH)
-    _draw_labels(picture.labels, rect)
-    lines = [*take.verdicts.values(), *filter(None, [take.camera_verdict])] or ["No report on this take"]
-    for number, line in enumerate(reversed(lines)):
-        text(rect.left + 10, rect.top - rect.height + 10 + 18 * number, line, FOUND_COLOR)
+        picture.now.draw()
+    found = [(line, FOUND_COLOR) for line in (*take.verdicts.values(), take.camera_verdict) if line]
+    _write_labels(picture.labels, rect, found or [("The backend has not measured this take", shapes.CAMERA_COLOR)])
 
 
 def _take_shapes(take: take_motion.TakeMotion, colors: dict[str, Color], aspect: float) -> Shapes:
@@ -310,16 +329,17 @@ def _take_shapes(take: take_motion.TakeMotion, colors: dict[str, Color], aspect:
     return sketch.finish()
 
 
-def _take_labels(take: take_motion.TakeMotion, position: float) -> list[tuple[str, Color, Box]]:
+def _take_labels(take: take_motion.TakeMotion, position: float) -> list[Label]:
     labels = []
     for track in take.spec.shot.subjects:
-        for word, boxes, color in (
-            ("asked", track.boxes, shapes.CAMERA_COLOR),
-            ("found", take.found.get(track.name, []), FOUND_COLOR),
+        asked, found = track.boxes, take.found.get(track.name, [])
+        for words, boxes, color, under in (
+            (f"{track.name}, asked", asked, shapes.CAMERA_COLOR, False),
+            (f"{track.name}, found", found, FOUND_COLOR, True),
         ):
             box = shapes.box_at(boxes, position) if len(boxes) > 1 else None
             if box is not None:
-                labels.append((f"{track.name}, {word}", color, box))
+                labels.append((words, color, box, under))
     return labels
 
 
@@ -342,24 +362,27 @@ def _draw_background_plane(context: bpy.types.Context) -> None:
     sketch = Sketch(1.0)
     sketch.path(np.array([tuple(point) for point in [*seen, seen[0]]]), BACKGROUND_COLOR, 0.7)
     with in_shares(FrameRect(0, 0, 1, -1)):
-        Batches.of(sketch.finish()).draw(PATH_WIDTH)
+        Still(sketch.finish()).draw(PATH_WIDTH)
     text(seen[1].x + 8, seen[1].y + 8, _background_words(scene), BACKGROUND_COLOR)
 
 
 def _background_words(scene: bpy.types.Scene) -> str:
     """In the scene's own units."""
-    distance = scene.motionbooth.background_distance
-    return f"Background {bpy.utils.units.to_string(scene.unit_settings.system, 'LENGTH', distance).strip()} away"
+    return _away(scene.unit_settings.system, scene.motionbooth.background_distance)
 
 
-def _now_batches(labels: list[tuple[str, Color, Box]], aspect: float) -> Batches:
-    sketch = Sketch(aspect)
-    for _, color, box in labels:
-        sketch.box(box, color, 1.0)
-    return Batches.of(sketch.finish())
+@lru_cache(maxsize=8)
+def _away(units: str, distance: float) -> str:
+    return f"Background {bpy.utils.units.to_string(units, 'LENGTH', distance).strip()} away"
 
 
-def _draw_labels(labels: list[tuple[str, Color, Box]], rect: FrameRect) -> None:
-    for name, color, box in labels:
-        x, y = rect.at((box.x1, box.y1))
-        text(x, y + 6, name, color)
+def _write_labels(labels: list[Label], rect: FrameRect, lines: list[tuple[str, Color]]) -> None:
+    """Names at their boxes; `lines` in the frame's lower left corner."""
+    scale = bpy.context.preferences.system.ui_scale
+    words = []
+    for name, color, box, under in labels:
+        x, y = rect.at((box.x1, box.y2 if under else box.y1))
+        words.append((x, y - 16 * scale if under else y + 6 * scale, name, color))
+    low = rect.top - rect.height + 10 * scale
+    words += [(rect.left + 10 * scale, low + 18 * scale * n, *line) for n, line in enumerate(reversed(lines))]
+    texts(words)

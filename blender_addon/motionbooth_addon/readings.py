@@ -58,12 +58,11 @@ def latest(scene: bpy.types.Scene) -> Latest:
     """What is known of the scene's shot; never evaluates anything. Areas are redrawn when it was read again."""
     if not _known:
         _start()
-    known = _known.setdefault(scene.name, Latest())
-    known.asked_at = time.monotonic()
-    settings = _settings(scene)
-    if settings != known.settings:
-        known.settings = settings
+    known = _known.get(scene.name)
+    if known is None:
+        known = _known[scene.name] = Latest(settings=_settings(scene))
         _note_change(known)
+    known.asked_at = time.monotonic()
     return known
 
 
@@ -149,6 +148,11 @@ def _tick() -> float | None:
     if not _known:
         stop()
         return None
+    for name, known in _known.items():
+        scene = bpy.data.scenes.get(name)
+        if scene is not None and (settings := _settings(scene)) != known.settings:
+            known.settings = settings
+            _note_change(known)
     if now - _changed_at > SETTLE_SECONDS and not _is_busy():
         for name, known in list(_known.items()):
             scene = bpy.data.scenes.get(name)

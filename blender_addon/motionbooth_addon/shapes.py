@@ -30,6 +30,9 @@ class Shapes:
     triangle_colors: Array
 
 
+NOTHING = Shapes(np.zeros((0, 2)), np.zeros((0, 4)), np.zeros((0, 2)), np.zeros((0, 4)))
+
+
 class Sketch:
     """Collects shapes. `aspect`: the frame's width / height, so that dots are round."""
 
@@ -108,6 +111,25 @@ def travel_shapes(offsets: Array, aspect: float) -> Shapes:
             dx, dy = offsets[end]
             sketch.dashed(Box(0.0, 0.0, 1.0, 1.0).moved(float(dx), float(dy)), CAMERA_COLOR, opacity)
     return sketch.finish()
+
+
+def band(box: Box, across: float, up: float) -> list[tuple[float, float, float]]:
+    """The 8 corners of a band along a box's outline, `across` and `up` to each side of it; see BAND_TRIANGLES.
+
+    For the boxes of the current frame, anew at each: plain numbers, as NumPy is slower for so few.
+    """
+    x1, y1, x2, y2 = box.as_tuple()
+    return [
+        (x1 - across, y1 - up, 0.0), (x2 + across, y1 - up, 0.0),
+        (x2 + across, y2 + up, 0.0), (x1 - across, y2 + up, 0.0),
+        (x1 + across, y1 + up, 0.0), (x2 - across, y1 + up, 0.0),
+        (x2 - across, y2 - up, 0.0), (x1 + across, y2 - up, 0.0),
+    ]  # fmt: skip
+
+
+BAND_TRIANGLES = [
+    triangle for n in range(4) for triangle in ((n, (n + 1) % 4, n + 4), ((n + 1) % 4, (n + 1) % 4 + 4, n + 4))
+]
 
 
 def box_at(boxes: Sequence[Box | None], position: float) -> Box | None:

@@ -28,6 +28,7 @@ def shot(scene: Any, add_cube: Callable[..., Any], add_subject: Callable[..., An
 
 def settle() -> None:
     bpy.context.view_layer.update()
+    readings._tick()
     time.sleep(readings.SETTLE_SECONDS + 0.05)
     readings._tick()
 
