@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from unicodedata import normalize
 
 from motionbooth_protocol.errors import InvalidInput
 from transformers import CLIPTokenizer
@@ -77,8 +78,9 @@ def _positions(offsets: list[Span], prompt: str, phrase: str, spans: list[Span],
 
 
 def _word_spans(prompt: str, phrase: str) -> list[Span]:
-    """Character spans at which the phrase stands as whole words, letter case and amount of space aside."""
-    words = r"\s+".join(re.escape(word) for word in phrase.split())
+    """Character spans at which the phrase stands as whole words; letter case, space and composed accents aside."""
+    forms = [(normalize("NFC", word), normalize("NFD", word)) for word in phrase.split()]
+    words = r"\s+".join(f"(?:{re.escape(composed)}|{re.escape(apart)})" for composed, apart in forms)
     pattern = rf"(?<!\w){words}(?!\w)"
     return [match.span() for match in re.finditer(pattern, prompt, re.IGNORECASE)] if words else []
 

@@ -47,6 +47,16 @@ def test_repeats_letter_case_and_spaces_do_not_matter(
     assert prompt_tokens(tokenizer, prompt, [phrase]).subjects == (positions,)
 
 
+@pytest.mark.parametrize(
+    ("prompt", "phrase"), [("a cafe\u0301 racer", "caf\u00e9"), ("a caf\u00e9 racer", "cafe\u0301")]
+)
+def test_an_accent_may_be_written_in_one_character_or_in_two(
+    tokenizer: CLIPTokenizer, prompt: str, phrase: str
+) -> None:
+    plain = prompt_tokens(tokenizer, "a caf\u00e9 racer", ["caf\u00e9"]).subjects
+    assert prompt_tokens(tokenizer, prompt, [phrase]).subjects == plain
+
+
 def test_a_word_inside_another_word_is_not_it(tokenizer: CLIPTokenizer) -> None:
     found = prompt_tokens(tokenizer, "a bobcat and a cat in the park", ["cat"]).subjects[0]
     ids = tokenizer("a bobcat and a cat in the park").input_ids
