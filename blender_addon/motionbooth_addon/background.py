@@ -7,6 +7,7 @@ belong to their thread alone.
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 import time
@@ -62,6 +63,7 @@ class Background:
         self._followed: dict[str, int] = {}  # job -> number of its last event that was heard
         self._news: deque[News] = deque()
         self._latest: dict[tuple[type[News], str], News] = {}
+        self._previews = itertools.count()
         self._threads = [
             threading.Thread(target=self._run_short, name="MotionBooth session", daemon=True),
             threading.Thread(target=self._run_long, name="MotionBooth transfers", daemon=True),
@@ -206,7 +208,8 @@ class Background:
 
     def _keep_preview(self, preview: messages.Preview, payload: bytes) -> None:
         suffix = ".png" if payload.startswith(b"\x89PNG") else ".jpg"
-        path = self._scratch / f"{preview.job}_{preview.stage}_{preview.step}{suffix}"
+        # A number of our own: what a backend calls its stages is no part of a path.
+        path = self._scratch / f"{preview.job}_{next(self._previews)}{suffix}"
         try:
             self._scratch.mkdir(parents=True, exist_ok=True)
             path.write_bytes(payload)

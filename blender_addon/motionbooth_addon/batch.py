@@ -28,6 +28,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .folders import folder_for_each
+
 PASSED_ON = ("seed", "training_steps", "sampling_steps")  # options with a number, to film_file
 DEFAULT_OUT = Path("motionbooth_batch")
 STOP_SECONDS = 15.0  # patience with a Blender that was asked to end
@@ -90,7 +92,7 @@ class Batch:
 
     def run(self) -> list[Outcome]:
         """Film them all; in the order in which they were given. Ctrl+C ends what runs, in order, and is raised."""
-        folders = _folders(self._wanted.blends, self._wanted.out.absolute())
+        folders = folder_for_each([blend.stem for blend in self._wanted.blends], self._wanted.out.absolute())
         pool = ThreadPoolExecutor(max_workers=max(1, self._wanted.jobs))
         try:
             futures = [pool.submit(self._film, *pair) for pair in zip(self._wanted.blends, folders, strict=True)]
@@ -244,19 +246,9 @@ def _end(process: subprocess.Popen[str]) -> None:
         process.wait()
 
 
-def _folders(blends: Sequence[Path], out: Path) -> list[Path]:
-    """A folder for each file, named like it; numbered where two have one name."""
-    folders: list[Path] = []
-    for blend in blends:
-        folder, number = out / blend.stem, 2
-        while folder in folders:
-            folder, number = out / f"{blend.stem}_{number}", number + 1
-        folders.append(folder)
-    return folders
-
-
 def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def table(outcomes: Sequence[Outcome]) -> str:

@@ -19,6 +19,7 @@ from ._protocol.errors import InvalidInput, MotionBoothError, NotFound, OutOfSpa
 from ._protocol.jobs import GenerateSpec, Job, JobSpec, Picture, SubjectSpec, TrainSpec, spec_digest
 from ._protocol.messages import Progress
 from ._protocol.motion import Shot
+from .folders import folder_for_each
 from .orders import SMALLEST_PICTURE, check_words, generate_spec
 from .pictures import check_source, needs_training, training_pictures
 from .take_motion import report_beside
@@ -138,7 +139,8 @@ def film(blend: Path, connection_file: Path | None, out: Path, options: Options,
     tell(_progress("reading the scene"))
     scenes = open_shots(blend)
     out = out.resolve()
-    folders = [out if len(scenes) == 1 else out / bpy.path.clean_name(scene.name) for scene in scenes]
+    names = [bpy.path.clean_name(scene.name) for scene in scenes]  # "a b" and "a:b" become one
+    folders = [out] if len(scenes) == 1 else folder_for_each(names, out)
     if options.dry_run:
         shots = [_read(scene, folder, DRY_RUN_FRAMES) for scene, folder in zip(scenes, folders, strict=True)]
         for filmed in shots:
@@ -162,6 +164,8 @@ def film(blend: Path, connection_file: Path | None, out: Path, options: Options,
 
 def open_shots(blend: Path) -> list[bpy.types.Scene]:
     """Open a .blend; its scenes with subjects, each checked. Raises InvalidInput."""
+    if blend.is_dir():
+        raise InvalidInput(f"{blend} is a folder; give the path of a saved .blend.")
     if not blend.is_file():
         raise InvalidInput(f"There is no file {blend}; give the path of a saved .blend.")
     try:

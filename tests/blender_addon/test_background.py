@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from motionbooth_addon._protocol import messages
 from motionbooth_addon.background import Background
 from motionbooth_addon.ledger import TrainOrder
 from motionbooth_addon.news import (
@@ -162,3 +163,15 @@ def test_nobody_there_is_told_at_once_and_stopping_is_quick(begin: Callable) -> 
     background.stop()
     assert time.monotonic() - began < 2
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("MotionBooth")]
+
+
+def test_what_a_backend_calls_its_stages_leads_to_no_other_folder(tmp_path: Path) -> None:
+    background = Background(NOBODY, tmp_path / "previews", renderer=[])
+    (tmp_path / "previews" / "job-0001_").mkdir(parents=True)
+    for step in range(2):
+        stage = messages.Preview(job="job-0001", stage="/../../evil", step=step, steps=2, width=1, height=1)
+        background._heard(stage, b"a picture")
+    (shown,) = background.news()
+    assert shown.path.parent == tmp_path / "previews"
+    assert shown.path.read_bytes() == b"a picture"
+    assert list(tmp_path.iterdir()) == [tmp_path / "previews"]

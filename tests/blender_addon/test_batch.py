@@ -138,11 +138,25 @@ def test_interrupted_it_cancels_its_jobs_and_goes_on_when_called_again(
     assert json.loads((tmp_path / "one" / "jobs.json").read_text())
 
 
-def test_two_files_of_one_name_have_a_folder_each(tmp_path: Path) -> None:
-    from motionbooth_addon import batch
-
-    folders = batch._folders([Path("a/shot.blend"), Path("b/shot.blend"), Path("c/other.blend")], tmp_path)
-    assert folders == [tmp_path / "shot", tmp_path / "shot_2", tmp_path / "other"]
+def test_two_files_of_one_name_and_two_scenes_of_one_spelling_have_a_folder_each(
+    registered: Any, tmp_path: Path
+) -> None:
+    bpy.ops.wm.open_mainfile(filepath=str(DEMO))
+    bpy.context.scene.name = "Hop A"
+    second = bpy.context.scene.copy()
+    second.name, second.use_fake_user = "Hop:A", True
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / folder / "shot.blend"), copy=True)
+    blends = [tmp_path / "a" / "shot.blend", tmp_path / "b" / "shot.blend"]
+    assert run(*blends, "--out", tmp_path / "out", "--dry-run")[0] == 0
+    sent = sorted((tmp_path / "out").rglob("shot.json"))
+    assert [str(path.parent.relative_to(tmp_path / "out")) for path in sent] == [
+        "shot/Hop_A",
+        "shot/Hop_A_2",
+        "shot_2/Hop_A",
+        "shot_2/Hop_A_2",
+    ]
 
 
 def test_blenders_own_command_says_how_it_is_used(registered: Any, capsys: pytest.CaptureFixture[str]) -> None:
