@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import msgspec
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, UNet3DConditionModel
 from motionbooth_protocol.errors import InvalidInput
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from ..control.boxes import AttentionControl, Grid
 from .lavie.unet import LaVieUNet
@@ -69,12 +71,17 @@ class Base:
 
 
 def load_base(source: Source, device: str | None = None, dtype: torch.dtype | None = None) -> Base:
-    """Load all parts. By default on the GPU in float16 where there is one, else on the CPU in float32."""
+    """Load all parts. By default on the GPU in float16 where there is one, else on the CPU in float32.
+
+    Raises InvalidInput where the folder is not a base model's, or a file of it is missing or damaged.
+    """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cpu" and source.settings.cpu_threads:
         torch.set_num_threads(source.settings.cpu_threads)
     dtype = dtype or (torch.float16 if device.startswith("cuda") else torch.float32)
-    parts = {name: _load_part(kind, source.folder / name, dtype) for name, kind in part_classes(source.folder).items()}
+    disable_progress_bar()  # the commands have bars of their own, and logs want none
+    kinds = part_classes(source.folder)
+    parts = {name: _load_part(kind, source.folder / name, dtype) for name, kind in kinds.items()}
     for part in parts.values():
         if isinstance(part, nn.Module):
             part.to(device).eval().requires_grad_(False)
@@ -92,11 +99,19 @@ def load_base(source: Source, device: str | None = None, dtype: torch.dtype | No
 
 
 def _load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
-    if kind is CLIPTokenizer:
-        return kind.from_pretrained(folder)
-    if kind is CLIPTextModel:
-        return kind.from_pretrained(folder).to(dtype)  # the argument's name differs between releases
-    return kind.from_pretrained(folder, torch_dtype=dtype)
+    try:
+        folder.stat()  # or its absence would be searched for on the hub
+        if kind is CLIPTokenizer:
+            return kind.from_pretrained(folder)
+        if kind is CLIPTextModel:
+            return kind.from_pretrained(folder).to(dtype)  # the argument's name differs between releases
+        has_safetensors = any(folder.glob("*.safetensors"))
+        return kind.from_pretrained(folder, torch_dtype=dtype, use_safetensors=has_safetensors)
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise InvalidInput(
+            f"The base model's {folder.name} in {folder} cannot be loaded: a file is missing or damaged "
+            f"({' '.join(str(error).split())[:200]}). Fetch the model again."
+        ) from error
 
 
 def lay_channels_last(module: nn.Module) -> None:
@@ -108,19 +123,19 @@ def lay_channels_last(module: nn.Module) -> None:
 
 def load_sampler(folder: Path) -> Any:
     """The folder's own sampler. Raises InvalidInput for one that remembers past steps."""
-    config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
+    config = _read_json(folder / "scheduler" / "scheduler_config.json")
     kind = config.get("_class_name", "none")
     if kind not in SAMPLERS:
         raise InvalidInput(
-            f"The base model in {folder} samples with {kind}, which remembers past steps and cannot follow a moving "
-            f"camera. Name one of {', '.join(SAMPLERS)} in its scheduler/scheduler_config.json."
+            f"The base model in {folder} samples with {kind}, and a moving camera needs a sampler that is known to "
+            f"remember nothing of past steps. Name one of {', '.join(SAMPLERS)} in its scheduler/scheduler_config.json."
         )
     return SAMPLERS[kind].from_config(config)
 
 
 def part_classes(folder: Path) -> dict[str, type]:
     """The class of each part, as model_index.json names it. Raises InvalidInput for one that is none of PARTS."""
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    index = _read_json(folder / "model_index.json")
     chosen = {}
     for name, kinds in PARTS.items():
         named = index.get(name, [None, "nothing"])[1]
@@ -132,3 +147,10 @@ def part_classes(folder: Path) -> dict[str, type]:
             )
         chosen[name] = known[named]
     return chosen
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"The base model's file {path} cannot be read ({error}). Fetch the model again.") from error
