@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import time
+
 import zmq
 from motionbooth_protocol.connection import host_and_port
 from motionbooth_protocol.errors import MotionBoothError
@@ -10,7 +13,9 @@ from zmq.auth.thread import ThreadAuthenticator
 
 from .keys import AuthorizedKeys, KeyPair
 
+log = logging.getLogger("motionbooth.entrance")
 _ZAP_DOMAIN = "motionbooth"
+_SECONDS_BETWEEN_TRIES = 5.0  # where the check of keys cannot be started
 _LINGER_MILLISECONDS = 500  # for what is to be said at the end
 _SEND_QUEUE = 64  # messages that one client may be behind; 16 MiB at most, when all are chunks
 
@@ -47,9 +52,41 @@ def open_socket(context: zmq.Context[zmq.Socket[bytes]], keys: KeyPair, address:
     return socket
 
 
-def check_keys(context: zmq.Context[zmq.Socket[bytes]], authorized: AuthorizedKeys) -> ThreadAuthenticator:
-    """Start the authenticator, to be stopped by the caller. Should its thread die, no new connection gets in."""
-    authenticator = ThreadAuthenticator(context)
-    authenticator.start()
-    authenticator.configure_curve_callback(_ZAP_DOMAIN, authorized)
-    return authenticator
+class KeyCheck:
+    """Checks every key at its handshake, in a thread of its own, from its construction until `close`.
+
+    Should that thread die, whoever is in stays in and nobody new gets in, until `tick` starts another one.
+    """
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], authorized: AuthorizedKeys) -> None:
+        self._context = context
+        self._authorized = authorized
+        self._not_before = float("-inf")
+        self.authenticator = self._start()
+
+    def tick(self) -> None:
+        """See that the thread is alive."""
+        if self.authenticator.is_alive() or time.monotonic() < self._not_before:
+            return
+        log.error("the check of keys has died: nobody new can enter until it runs again")
+        self.close()
+        try:
+            self.authenticator = self._start()
+        except (OSError, RuntimeError, zmq.ZMQError):
+            self._not_before = time.monotonic() + _SECONDS_BETWEEN_TRIES
+            log.exception("the check of keys does not start; trying again in %.0f s", _SECONDS_BETWEEN_TRIES)
+        else:
+            log.info("the check of keys runs again")
+
+    def close(self) -> None:
+        """End the thread. Nobody new gets in after that."""
+        if not self.authenticator.is_alive() and self.authenticator.pipe is not None:
+            self.authenticator.pipe.close()  # else it would be told to end, and nobody is there to hear it
+            self.authenticator.pipe = None  # type: ignore[assignment]  # as pyzmq's own stop() does
+        self.authenticator.stop()
+
+    def _start(self) -> ThreadAuthenticator:
+        authenticator = ThreadAuthenticator(self._context)
+        authenticator.configure_curve_callback(_ZAP_DOMAIN, self._authorized)
+        authenticator.start()
+        return authenticator

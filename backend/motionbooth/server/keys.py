@@ -5,6 +5,8 @@ Key files are written here and not by `zmq.auth.create_certificates`, which leav
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 import string
 import time
@@ -16,6 +18,7 @@ from motionbooth_protocol.connection import Connection, host_and_port, write_pri
 from motionbooth_protocol.errors import Conflict, InvalidInput, NotFound
 from zmq.utils import z85
 
+log = logging.getLogger("motionbooth.keys")
 _KEY_CHARACTERS = frozenset(string.digits + string.ascii_letters + ".-:+=^!/*?&<>()[]{}@%$#")
 _RESCAN_SECONDS = 1.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -175,12 +178,20 @@ class AuthorizedKeys:
             self._read()
 
     def _read(self) -> None:
+        try:
+            self._keys = self._in_folder()
+        except OSError as error:  # too many open files, a disk that fails: no reason to shut everybody out
+            log.warning("the keys cannot be read (%s); those of before count", error)
+        self._read_at = time.monotonic()
+
+    def _in_folder(self) -> dict[str, Key]:
         keys: dict[str, Key] = {}
-        for path in sorted(self._folder.glob("*.pub")):
+        names = sorted(os.listdir(self._folder)) if self._folder.is_dir() else []
+        for path in [self._folder / name for name in names if name.endswith(".pub")]:
             try:
                 words = path.read_text("ascii", errors="replace").split()
-            except OSError:  # deleted between the listing and now: shut out
+            except (FileNotFoundError, PermissionError, IsADirectoryError):  # withdrawn, or not for us
                 continue
             if words and is_key(words[0]):
                 keys[words[0]] = Key(words[0], path.stem, "admin" if words[1:2] == ["admin"] else "user")
-        self._keys, self._read_at = keys, time.monotonic()
+        return keys

@@ -7,6 +7,7 @@ import logging.handlers
 import platform
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,7 +24,7 @@ from motionbooth_protocol.messages import Limits, ModelInfo
 from .answers import DEFAULT_LIMITS, Answers
 from .blobs import Blobs
 from .cleaning import Cleaner
-from .entrance import check_keys, open_socket
+from .entrance import KeyCheck, open_socket
 from .executor import Executor
 from .executors import MakeExecutor, here
 from .keys import AuthorizedKeys, KeyPair, server_keys
@@ -78,7 +79,8 @@ def serve(
 
         own_keys, client_keys, authorized = _keys(home)
         context = stack.enter_context(zmq.Context())
-        stack.callback(check_keys(context, authorized).stop)
+        key_check = KeyCheck(context, authorized)
+        stack.callback(key_check.close)
         socket = open_socket(context, own_keys, address)
         stack.callback(socket.close)
 
@@ -98,7 +100,13 @@ def serve(
         Connection(local(endpoint), own_keys.public, client_keys.public, client_keys.secret).write(connection_file)
         stack.callback(connection_file.unlink, missing_ok=True)
         _introduce(say, endpoint, connection_file, authorized, models or [], executor)
-        tasks: list[Callable[[], None]] = [sessions.receive, scheduler.tick, sessions.tick, cleaner.tick]
+        tasks: list[Callable[[], None]] = [
+            sessions.receive,
+            scheduler.tick,
+            sessions.tick,
+            cleaner.tick,
+            key_check.tick,
+        ]
         if watching.needs_views:
             watch = Watch(answers, sessions, store)
             tasks.append(watch.tick)
@@ -216,8 +224,16 @@ def _log_to(path: Path, log_format: str) -> Iterator[None]:
     root = logging.getLogger("motionbooth")
     root.addHandler(handler)
     root.setLevel(logging.INFO)
+    before, threading.excepthook = threading.excepthook, _log_death
     try:
         yield
     finally:
+        threading.excepthook = before
         root.removeHandler(handler)
         handler.close()
+
+
+def _log_death(death: threading.ExceptHookArgs) -> None:
+    """A thread died of what nobody expected."""
+    name = death.thread.name if death.thread is not None else "unknown"
+    log.error("the thread %s died", name, exc_info=death.exc_value)

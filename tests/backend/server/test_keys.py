@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import resource
 import stat
 from pathlib import Path
 
@@ -51,6 +53,23 @@ def test_deleting_a_key_shuts_it_out_within_seconds(tmp_path: Path, monkeypatch:
     (tmp_path / "ann.pub").unlink()
     assert not keys.callback("motionbooth", public.encode())
     assert keys.find(public) is None
+
+
+def test_a_machine_that_is_out_of_open_files_shuts_nobody_out(tmp_path: Path) -> None:
+    keys = AuthorizedKeys(tmp_path)
+    keys.add("ann", "a" * 40)
+    assert keys.find("a" * 40)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    next_free = os.open(os.devnull, os.O_RDONLY)
+    os.close(next_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (next_free, before[1]))
+    try:
+        assert keys.callback("", b"a" * 40)
+        assert not keys.callback("", b"b" * 40)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    (tmp_path / "ann.pub").unlink()
+    assert not keys.callback("", b"a" * 40)
 
 
 def test_a_person_is_let_in_and_shut_out_while_the_server_runs(shared_backend: RunningBackend, tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ It can be made to fail, by its environment:
 - WEB_PORT, METRICS_PORT, LOG_FORMAT: how it is watched
 - WORKERS=N on this machine's CPU; RAY_ADDRESS=ADDRESS: on that cluster
 
-and by signals: SIGUSR1 ends its key check (the ZAP handler), SIGUSR2 puts its clock a day ahead, SIGABRT makes it end
+and by signals: SIGUSR1 kills its key check (the ZAP handler), SIGUSR2 puts its clock a day ahead, SIGABRT makes it end
 with what each thread was at.
 """
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import os
 import resource
@@ -28,6 +29,7 @@ from typing import Any
 
 from motionbooth_protocol.errors import MotionBoothError
 from motionbooth_protocol.messages import Limits, ModelInfo
+from zmq.auth.thread import ThreadAuthenticator
 
 from motionbooth.server import database, entrance, executors, scheduler, serve, sessions, store, watch
 
@@ -72,23 +74,31 @@ def before(deed: Callable[..., Any], first: Callable[..., None]) -> Callable[...
 
 
 def fail_on_signals() -> None:
-    checks: list[Any] = []
-    check_keys = entrance.check_keys
+    checks: list[entrance.KeyCheck] = []
 
-    def remembered(*arguments: Any) -> Any:
-        checks.append(check_keys(*arguments))
-        return checks[-1]
+    class KilledKeyCheck(entrance.KeyCheck):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            checks.append(self)
 
-    def end_key_check(*_: object) -> None:
-        checks[-1].stop()
+    def kill_key_check(*_: object) -> None:
+        kill_thread(checks[-1].authenticator)
 
     def jump(*_: object) -> None:
         clock = time.time
         time.time = lambda: clock() + _DAY
 
-    serve.check_keys = remembered  # type: ignore[assignment, attr-defined]
-    signal.signal(signal.SIGUSR1, end_key_check)
+    serve.KeyCheck = KilledKeyCheck  # type: ignore[assignment, attr-defined]
+    signal.signal(signal.SIGUSR1, kill_key_check)
     signal.signal(signal.SIGUSR2, jump)
+
+
+def kill_thread(authenticator: ThreadAuthenticator) -> None:
+    """Let its thread die of an exception, as by a fault of its program, and wait until it has."""
+    thread = authenticator.thread
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(ZeroDivisionError))
+    authenticator.pipe.send(b"wake up")
+    thread.join()
 
 
 def limits(environment: dict[str, str]) -> Limits:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import pytest
 import zmq
+from motionbooth.bench.rig.server_process import kill_thread
+from motionbooth.server.entrance import KeyCheck, open_socket
+from motionbooth.server.keys import AuthorizedKeys, KeyPair, server_keys
 from motionbooth_protocol import messages
 from motionbooth_protocol.client import new_job_id
 from motionbooth_protocol.codec import encode
-from motionbooth_protocol.errors import NotAuthorized, Unreachable
+from motionbooth_protocol.connection import Connection
+from motionbooth_protocol.errors import NotAuthorized
 from motionbooth_protocol.limits import PROTOCOL_MAJOR
 from msgspec.structs import replace
 from raw_socket import HELLO, PING, answer, error, raw
-from running_backend import Proxy, RunningBackend, small_job
+from running_backend import Proxy, RunningBackend, small_job, wait_until
 
 
 def test_fault_11_a_flipped_bit_is_no_message_and_costs_no_job(backend: RunningBackend, proxy: Proxy) -> None:
@@ -86,16 +91,47 @@ def test_fault_14_withdrawing_a_key_ends_its_live_session_and_no_other(shared_ba
         owner.ping()
 
 
-def test_fault_15_when_the_key_check_dies_live_sessions_go_on_and_nobody_new_gets_in(backend: RunningBackend) -> None:
+def test_fault_15_the_key_check_that_dies_is_started_again_and_lets_nobody_in_without_a_key(
+    backend: RunningBackend,
+) -> None:
     backend.start()
+    log = backend.home / "logs" / "server.log"
+    public, secret = (key.decode() for key in zmq.curve_keypair())
+    stranger = replace(backend.connection, client_public=public, client_secret=secret)
     with backend.client() as inside:
-        assert backend.process is not None
-        backend.process.send_signal(signal.SIGUSR1)
-        inside.ping()
-        with pytest.raises((NotAuthorized, Unreachable)):
-            backend.client(timeout=2.0).__enter__()
-        inside.ping()
-    backend.kill()
-    backend.start()
-    with backend.client() as client:
-        client.ping()
+        for deaths in (1, 2):
+            assert backend.process is not None
+            backend.process.send_signal(signal.SIGUSR1)
+            inside.ping()
+            wait_until(lambda count=deaths: log.read_text().count("check of keys runs again") == count)
+            with backend.client() as newcomer:
+                newcomer.ping()
+            with pytest.raises(NotAuthorized, match="refuses this key"):
+                backend.client(connection=stranger).__enter__()
+    assert "ZeroDivisionError" in log.read_text(), "the log says what it died of"
+    assert backend.stop() == 0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_fault_15_while_the_key_check_is_dead_nobody_gets_in(tmp_path: Path) -> None:
+    keys, authorized = server_keys(tmp_path), AuthorizedKeys(tmp_path / "authorized")
+    mine = KeyPair.kept_in(tmp_path / "mine.secret")
+    authorized.add("me", mine.public)
+    with zmq.Context() as context, open_socket(context, keys, "tcp://127.0.0.1:*") as socket:
+        address = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        connection = Connection(address, keys.public, mine.public, mine.secret)
+        check = KeyCheck(context, authorized)
+        with raw(connection) as inside:
+            inside.send(b"before")
+            assert socket.recv_multipart()[1] == b"before"
+            kill_thread(check.authenticator)
+            with raw(connection) as outside:
+                outside.send(b"no check")
+                assert not socket.poll(1000)
+                inside.send(b"still in")
+                assert socket.recv_multipart()[1] == b"still in"
+                check.tick()
+            with raw(connection) as newcomer:
+                newcomer.send(b"checked")
+                assert socket.recv_multipart()[1] == b"checked"
+        check.close()
