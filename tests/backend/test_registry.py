@@ -19,6 +19,7 @@ from motionbooth.models.registry import Base, load_base, load_sampler
 from motionbooth.models.settings import BaseSettings
 from motionbooth.models.sources import MODELS, Source, source_named, sources
 from motionbooth_protocol.errors import InvalidInput, NotFound
+from safetensors.torch import load_file
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +62,7 @@ def test_a_sampler_that_remembers_past_steps_is_refused(models: Path) -> None:
     path = models / "tiny" / "scheduler" / "scheduler_config.json"
     config = json.loads(path.read_text())
     path.write_text(json.dumps({**config, "_class_name": "UniPCMultistepScheduler"}))
-    with pytest.raises(InvalidInput, match="UniPCMultistepScheduler, which remembers past steps"):
+    with pytest.raises(InvalidInput, match=r"samples with UniPCMultistepScheduler, .* remember nothing of past steps"):
         load_sampler(models / "tiny")
 
 
@@ -71,6 +72,48 @@ def test_a_model_of_another_kind_is_refused(models: Path) -> None:
     path.write_text(json.dumps({**index, "unet": ["diffusers", "UNetMotionModel"]}))
     with pytest.raises(InvalidInput, match="has UNetMotionModel as its unet, expected UNet3DConditionModel or"):
         load_base(source_named("tiny"), device="cpu")
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        *("model_index.json", "scheduler/scheduler_config.json", "tokenizer/vocab.json", "vae/config.json"),
+        *("unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"),
+    ],
+)
+@pytest.mark.parametrize("fate", ["damaged", "gone"])
+def test_a_file_that_is_missing_or_damaged_is_told_with_what_to_do(models: Path, file: str, fate: str) -> None:
+    source, path = source_named("tiny"), models / "tiny" / file
+    if fate == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:30])
+    with pytest.raises(InvalidInput, match=rf"{re.escape(file.partition('/')[0])}.*[Ff]etch the model again"):
+        load_base(source, device="cpu")
+
+
+def test_a_part_that_is_missing_is_not_looked_for_on_the_hub(models: Path) -> None:
+    shutil.rmtree(models / "tiny" / "vae")
+    with pytest.raises(InvalidInput, match=r"base model's vae in .* cannot be loaded .*No such file"):
+        load_base(source_named("tiny"), device="cpu")
+
+
+def test_weights_as_torch_saves_them_are_loaded_and_nothing_in_them_is_executed(models: Path) -> None:
+    (weights,) = (models / "tiny" / "unet").glob("*.safetensors")
+    state, touched = load_file(weights), models / "touched"
+    weights.unlink()
+    torch.save(state, weights.with_suffix(".bin"))
+    base = load_base(source_named("tiny"), device="cpu")
+    assert all(torch.equal(tensor, state[name]) for name, tensor in base.unet.state_dict().items())
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[Path]]:
+            return (Path.touch, (touched,))
+
+    torch.save({"conv_in.weight": Evil()}, weights.with_suffix(".bin"))
+    with pytest.raises(InvalidInput, match=r"base model's unet in .* cannot be loaded"):
+        load_base(source_named("tiny"), device="cpu")
+    assert not touched.exists()
 
 
 def test_settings_that_do_not_fit_are_refused_by_the_files_name(models: Path) -> None:

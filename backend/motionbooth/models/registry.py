@@ -11,7 +11,6 @@ import msgspec
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, UNet3DConditionModel
 from motionbooth_protocol.errors import InvalidInput
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils.logging import disable_progress_bar
@@ -107,10 +106,11 @@ def _load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
             return kind.from_pretrained(folder).to(dtype)  # the argument's name differs between releases
         has_safetensors = any(folder.glob("*.safetensors"))
         return kind.from_pretrained(folder, torch_dtype=dtype, use_safetensors=has_safetensors)
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+    except Exception as error:  # the tokenizers' library raises nothing narrower
+        reason = " ".join(str(error).split())[:200]
         raise InvalidInput(
-            f"The base model's {folder.name} in {folder} cannot be loaded: a file is missing or damaged "
-            f"({' '.join(str(error).split())[:200]}). Fetch the model again."
+            f"The base model's {folder.name} in {folder} cannot be loaded ({reason}). Where a file of it is missing or "
+            "damaged, fetch the model again."
         ) from error
 
 

@@ -8,11 +8,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
+from zipfile import is_zipfile
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler
 from motionbooth_protocol.errors import InvalidInput
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -53,15 +54,17 @@ def convert_lavie(
 def read_ema(checkpoint: Path) -> dict[str, Tensor]:
     """The state dict under the checkpoint's one key. Nothing in the file is executed. Raises InvalidInput."""
     try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, UnpicklingError) as error:
+        # A file of before torch 1.6 is no zip, and cannot be mapped.
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=is_zipfile(checkpoint))
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, UnpicklingError) as error:
+        reason = (str(error) or "it is empty").splitlines()[0]
         raise InvalidInput(
-            f"{checkpoint} cannot be read as a checkpoint of plain weights ({str(error).splitlines()[0]}). "
-            "Download lavie_base.pt again."
+            f"{checkpoint} cannot be read as a checkpoint of plain weights ({reason}). Download lavie_base.pt again."
         ) from error
-    if not isinstance(content, dict) or "ema" not in content:
+    ema = content.get("ema") if isinstance(content, dict) else None
+    if not isinstance(ema, dict) or not all(isinstance(tensor, Tensor) for tensor in ema.values()):
         raise InvalidInput(f'{checkpoint} has no weights under "ema": it is not lavie_base.pt.')
-    return content["ema"]
+    return ema
 
 
 def lavie_unet(weights: dict[str, Tensor], make_unet: Callable[[], LaVieUNet] = LaVieUNet) -> LaVieUNet:
@@ -116,7 +119,7 @@ def _stable_diffusion_parts(folder: Path) -> dict[str, AutoencoderKL | CLIPTextM
         )
     try:
         return {name: kind.from_pretrained(folder / name) for name, kind in kinds.items()}
-    except (OSError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise InvalidInput(f"The parts of {folder} cannot be read ({error}). Download it again.") from error
 
 

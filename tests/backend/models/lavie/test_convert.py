@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import torch
 from motionbooth.cli import app
-from motionbooth.models.lavie.convert import convert_lavie, lavie_unet
+from motionbooth.models.lavie.convert import convert_lavie, lavie_unet, read_ema
 from motionbooth.models.lavie.unet import LaVieUNet
 from motionbooth.models.registry import load_base
 from motionbooth.models.settings import BaseSettings
@@ -68,6 +68,34 @@ def test_a_converted_checkpoint_is_loaded_and_computes_what_the_weights_say(
     plain.load_state_dict(weights)
     with torch.no_grad():
         torch.testing.assert_close(base.unet(sample, 500, text).sample, plain(sample, 500, text).sample)
+
+
+def test_a_checkpoint_of_the_older_kind_is_read_too(tmp_path: Path, weights: dict[str, Tensor]) -> None:
+    torch.save({"ema": weights}, tmp_path / "lavie_base.pt", _use_new_zipfile_serialization=False)
+    found = read_ema(tmp_path / "lavie_base.pt")
+    assert all(torch.equal(found[name], tensor) for name, tensor in weights.items())
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\x03\x04 broken off", [1], {"ema": [1]}, {"ema": {"conv_in.bias": "text"}}, {"state_dict": {}}]
+)
+def test_other_files_are_refused_by_name(tmp_path: Path, content: object) -> None:
+    path = tmp_path / "other.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(InvalidInput, match=r"other\.pt (cannot be read|has no weights under)"):
+        read_ema(path)
+
+
+def test_a_damaged_part_of_stable_diffusion_is_told(
+    tmp_path: Path, weights: dict[str, Tensor], stable_diffusion: Path
+) -> None:
+    part = stable_diffusion / "text_encoder" / "model.safetensors"
+    part.write_bytes(part.read_bytes()[:1000])
+    with pytest.raises(InvalidInput, match=r"cannot be read .*Download it again"):
+        convert_lavie(saved(tmp_path, {"ema": weights}), stable_diffusion, tmp_path / "out", small_lavie)
 
 
 def test_a_subject_is_put_into_it_and_filmed_with_boxes_and_camera(
@@ -138,7 +166,7 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path, stable_diffusion: P
         def __reduce__(self) -> tuple[object, tuple[Path]]:
             return (Path.touch, (touched,))
 
-    (tmp_path / "evil.pt").write_bytes(pickle.dumps({"ema": Evil()}))
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps({"ema": Evil()}, protocol=2))
     torch.save({"ema": Evil()}, tmp_path / "evil_zip.pt")
     for name in ("evil.pt", "evil_zip.pt"):
         with pytest.raises(InvalidInput, match="cannot be read as a checkpoint of plain weights"):
