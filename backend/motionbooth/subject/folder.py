@@ -14,6 +14,7 @@ from .images import is_hidden
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif", ".avif"}
 MASKS = "masks"  # the sub-folder that is taken where no other is named
+BESIDE = "_mask"  # dog_mask.png beside dog.jpg, as the extension writes them
 HINTS = "hints.json"
 
 
@@ -27,16 +28,18 @@ class PictureHint(msgspec.Struct, forbid_unknown_fields=True):
 def read_folder(folder: Path, masks: Path | None) -> tuple[list[Picture], dict[str, Path]]:
     """The pictures of a folder in the order of their names, and the files of all their sha256.
 
-    A mask has its picture's name, whatever its suffix, in the folder `masks`. Raises InvalidInput where there are no
-    pictures or too many, a mask belongs to none, or two have one name.
+    A mask has its picture's name, whatever its suffix, in the folder `masks`, or lies beside it as dog_mask.png. Raises
+    InvalidInput where there are no pictures or too many, a mask belongs to none, or two have one name.
     """
     images = _images(folder, "pictures")
+    beside = _masks_beside(images)
+    images = [image for image in images if image not in beside.values()]
     if not 1 <= len(images) <= MAX_PICTURES:
         raise InvalidInput(
             f"The folder {folder} has {len(images)} pictures ({', '.join(sorted(PICTURES))}); "
             f"a subject is learned from 1 to {MAX_PICTURES}, 3 to 5 are plenty."
         )
-    by_name = _paired(images, masks or (folder / MASKS if (folder / MASKS).is_dir() else None))
+    by_name = beside | _paired(images, masks or (folder / MASKS if (folder / MASKS).is_dir() else None))
     hints = _hints(folder, {image.name for image in images})
     files: dict[str, Path] = {}
 
@@ -63,6 +66,13 @@ def _images(folder: Path, kind: str) -> list[Path]:
         raise InvalidInput(f"There is no folder of {kind} at {folder}.")
     found = (path for path in folder.iterdir() if path.suffix.lower() in PICTURES and not is_hidden(path))
     return sorted(path for path in found if path.is_file())
+
+
+def _masks_beside(images: list[Path]) -> dict[str, Path]:
+    """By their pictures' names without suffixes; a "gas_mask.png" that has no "gas.png" beside it is a picture."""
+    names = {image.stem for image in images}
+    ends = {image.stem.removesuffix(BESIDE): image for image in images if image.stem.endswith(BESIDE)}
+    return {name: image for name, image in ends.items() if name in names}
 
 
 def _paired(images: list[Path], folder: Path | None) -> dict[str, Path]:

@@ -29,6 +29,17 @@ def test_masks_belong_to_pictures_by_name_and_never_by_order(tmp_path: Path) -> 
     assert [files[picture.image].name for picture in pictures] == ["a.jpg", "b.png", "c.webp"]
 
 
+def test_masks_may_lie_beside_their_pictures(tmp_path: Path) -> None:
+    for number, name in enumerate(["a.jpg", "a_mask.png", "b.png", "gas_mask.png", "._b.png"]):
+        draw(tmp_path / name, number)
+    pictures, files = read_folder(tmp_path, None)
+    masks = {picture.name: picture.mask and files[picture.mask].name for picture in pictures}
+    assert masks == {"a.jpg": "a_mask.png", "b.png": None, "gas_mask.png": None}
+    draw(tmp_path / "masks" / "a.png", 7)
+    pictures, files = read_folder(tmp_path, None)
+    assert files[pictures[0].mask or ""].parent.name == "masks"
+
+
 def test_another_folder_of_masks_can_be_named(tmp_path: Path) -> None:
     draw(tmp_path / "in" / "a.png", 0)
     draw(tmp_path / "cut" / "a.tif", 9)
