@@ -17,7 +17,7 @@ from motionbooth_protocol.errors import InvalidInput, Unreachable
 
 from . import pipes
 from .executor import Attempt, Place, Report
-from .ray_worker import RayWorker
+from .ray_worker import RayWorker, mark
 from .store import Work
 
 log = logging.getLogger("motionbooth.ray")
@@ -25,7 +25,8 @@ _SECONDS_FOR_REPORTS = 2.0
 _SECONDS_TO_ADOPT = 10.0
 _SECONDS_TO_KNOCK = 5.0
 _SECONDS_BEFORE_ANOTHER = 2.0  # try for a place whose actor was lost
-_READY, _LOST, _REPORT = b"ready", b"lost", b"report"
+_SECONDS_TO_MEND = 30.0  # a box that cannot work
+_READY, _UNFIT, _LOST, _REPORT = b"ready", b"unfit", b"lost", b"report"
 _WAITING = "on the cluster, waiting for room"
 
 
@@ -54,16 +55,21 @@ class RayExecutor:
         self, context: zmq.Context[zmq.Socket[bytes]], command: list[str], log_file: Path, cluster: Cluster
     ) -> None:
         self._ray = _joined(cluster)
-        workers, gpus_each = _division(cluster, self._ray.cluster_resources())
+        boxes = sum(node["Alive"] for node in self._ray.nodes())
+        workers, gpus_each = _division(cluster, self._ray.cluster_resources(), boxes)
         actor_type = self._ray.remote(
             namespace=cluster.namespace,
             lifetime="detached",
             num_cpus=0 if gpus_each else 1,
             num_gpus=gpus_each,
+            # Where it takes the cores of its box, not two workers on one and none on the other.
+            scheduling_strategy="DEFAULT" if gpus_each else "SPREAD",
             max_concurrency=4,  # waiting for reports must not keep orders out
             max_restarts=0,  # we start the next one, and know then that the attempt is lost
         )(RayWorker)
-        arguments = (command[1:], str(log_file))  # each box has its own Python
+        mark(log_file).write_text(cluster.namespace)
+        share = 1 if gpus_each else -(-workers // boxes)
+        arguments = (command[1:], str(log_file), cluster.namespace, share)  # each box has its own Python
         self._seats = {
             name: _Seat(self._ray, actor_type.options(name=name, get_if_exists=True), arguments, name)
             for name in (f"ray-{number}" for number in range(1, workers + 1))
@@ -124,7 +130,7 @@ class RayExecutor:
 class _Seat:
     """A place on the cluster: its actor, made anew when it is lost, and the thread that waits for its reports."""
 
-    def __init__(self, ray: Any, actor_type: Any, arguments: tuple[list[str], str], name: str) -> None:
+    def __init__(self, ray: Any, actor_type: Any, arguments: tuple[list[str], str, str, int], name: str) -> None:
         self.name = name
         self.device = _WAITING
         self.attempt: Attempt | None = None
@@ -141,7 +147,7 @@ class _Seat:
         """Take up the actor of an earlier server, if it is there and answers."""
         try:
             actor = self._ray.get_actor(self.name)
-            box, self.attempt = self._ray.get(actor.attempt.remote(), timeout=_SECONDS_TO_ADOPT)
+            box, self.attempt, _ = self._ray.get(actor.attempt.remote(), timeout=_SECONDS_TO_ADOPT)
         except (ValueError, self._ray.exceptions.RayError):  # no such actor, or it is lost or deaf: a new one is made
             return
         self.actor, self.device = actor, f"on {box}"
@@ -161,6 +167,9 @@ class _Seat:
         """What the thread sent."""
         if kind == _READY:
             self.actor, self.device = self._ready.get(), f"on {data.decode()}"
+            return []
+        if kind == _UNFIT:
+            self.device = data.decode()
             return []
         if kind == _LOST:
             return self._lost()
@@ -194,32 +203,43 @@ class _Seat:
         with context.socket(zmq.PUSH) as push:
             push.setsockopt(zmq.SNDHWM, 0)
             push.connect(endpoint)
-            name = self.name.encode()
             while not self._leaving.is_set():
                 try:
                     if actor is None:
-                        actor, box = self._make()
-                        self._ready.put(actor)
-                        push.send_multipart([name, _READY, box.encode()])
-                    self._pass_on(actor, push)
+                        actor = self._settled(push)
+                    else:
+                        self._pass_on(actor, push)
                 except self._ray.exceptions.RayError as error:
                     actor = None
                     if not self._leaving.is_set():
                         log.warning("%s is lost: %s", self.name, str(error).splitlines()[0])
-                        push.send_multipart([name, _LOST, b""])
+                        push.send_multipart([self.name.encode(), _LOST, b""])
                         self._leaving.wait(_SECONDS_BEFORE_ANOTHER)
 
-    def _make(self) -> tuple[Any, str]:
-        """A new actor and the name of its box, as soon as the cluster has room for it."""
+    def _settled(self, push: zmq.Socket[bytes]) -> Any:
+        """A new actor, on a box that can work; None after a while where it cannot."""
+        actor, box, lack = self._make()
+        if not lack:
+            self._ready.put(actor)
+            push.send_multipart([self.name.encode(), _READY, box.encode()])
+            return actor
+        log.warning("%s cannot work: %s", self.name, lack)
+        push.send_multipart([self.name.encode(), _UNFIT, lack.encode()])
+        self._ray.kill(actor)
+        self._leaving.wait(_SECONDS_TO_MEND)
+        return None
+
+    def _make(self) -> tuple[Any, str, str]:
+        """A new actor, the name of its box, and what that lacks; as soon as the cluster has room for it."""
         self._making = self._actor_type.remote(*self._arguments)
         if self._leaving.is_set():  # just now: leave() may have missed it
             self._ray.kill(self._making)
-        box, attempt = self._ray.get(self._making.attempt.remote())
+        box, attempt, lack = self._ray.get(self._making.attempt.remote())
         if attempt is not None:  # it was there and did not answer in time: what it does is done elsewhere by now
             self._ray.kill(self._making)
             return self._make()
         actor, self._making = self._making, None
-        return actor, box
+        return actor, box, lack
 
     def _pass_on(self, actor: Any, push: zmq.Socket[bytes]) -> None:
         last = 0
@@ -256,7 +276,7 @@ def _knock(address: str) -> None:
         socket.create_connection((place[1], int(place[2])), _SECONDS_TO_KNOCK).close()
 
 
-def _division(cluster: Cluster, resources: dict[str, float]) -> tuple[int, float]:
+def _division(cluster: Cluster, resources: dict[str, float], boxes: int) -> tuple[int, float]:
     """How many workers, and how many GPUs for each."""
     gpus = resources.get("GPU", 0.0)
     each = cluster.gpus_each if cluster.gpus_each is not None else float(gpus > 0)
@@ -265,6 +285,4 @@ def _division(cluster: Cluster, resources: dict[str, float]) -> tuple[int, float
             f"Each worker was to have {each:g} GPUs, and the cluster at {cluster.address} has {gpus:g} in all. Use "
             "--gpus-each 0 to work on CPUs, or add boxes with GPUs."
         )
-    # Ray counts every box as a resource, and the head a second time.
-    boxes = sum(name.startswith("node:") and "internal" not in name for name in resources)
     return cluster.workers or (int(gpus / each) if each else boxes), each

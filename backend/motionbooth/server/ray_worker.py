@@ -5,6 +5,7 @@ It outlives the server that made it. Only bytes of our own messages (pipes.py) g
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 import threading
@@ -19,25 +20,34 @@ from .store import Work
 _HERE = "here"
 
 
+def mark(log: Path) -> Path:
+    """The file beside the workers' log by which a box knows the backend's folder."""
+    return log.with_name("cluster.txt")
+
+
 class RayWorker:
-    """One place of a LocalExecutor. `arguments` make this box's Python a worker; `log` is in the backend's folder.
+    """One place of a LocalExecutor. `arguments` make this box's Python a worker; `log` is in the backend's folder,
+    beside a file that says `namespace`; `share` workers have this box's cores to themselves.
 
     Of each kind of report the latest of the latest attempt is kept, under a number that counts up.
     """
 
-    def __init__(self, arguments: list[str], log: str) -> None:
+    def __init__(self, arguments: list[str], log: str, namespace: str, share: int) -> None:
         self._log = Path(log)
+        self._namespace = namespace
         command = [sys.executable, *arguments]
-        self._executor = LocalExecutor(zmq.Context.instance(), command, self._log, [Place(_HERE, "")])
+        # Ray would leave it one core.
+        threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // share))}
+        self._executor = LocalExecutor(zmq.Context.instance(), command, self._log, [Place(_HERE, "", threads)])
         self._changed = threading.Condition()
         self._attempt: Attempt | None = None
         self._latest: dict[type[pipes.Report | pipes.Exited], tuple[int, bytes]] = {}
         self._count = 0
         threading.Thread(target=self._pump, name="reports", daemon=True).start()
 
-    def attempt(self) -> tuple[str, Attempt | None]:
-        """The name of this box, and the latest attempt."""
-        return platform.node(), self._attempt
+    def attempt(self) -> tuple[str, Attempt | None, str]:
+        """The name of this box, the latest attempt, and why none can run here, "" where one can."""
+        return platform.node(), self._attempt, self._lack()
 
     def order(self, data: bytes, grace: float = 0.0) -> None:
         """Run, or Stop with the seconds after which the worker is killed."""
@@ -59,13 +69,23 @@ class RayWorker:
             self._changed.wait_for(lambda: self._count > after, seconds)
             return self._count, [data for count, data in sorted(self._latest.values()) if count > after]
 
+    def _lack(self) -> str:
+        """A folder at the same path may be another one, of this box alone."""
+        try:
+            if mark(self._log).read_text() == self._namespace:
+                return ""
+        except OSError:
+            pass
+        return (
+            f"The backend's folder {self._log.parents[1]} is not there on {platform.node()}, or is another one: it "
+            "must lie on a disk that all boxes of the cluster share, at the same path."
+        )
+
     def _start(self, work: Work) -> str:
         """Why it could not be started, "" where it was."""
-        if not self._log.parent.is_dir():
-            return (
-                f"The backend's folder {self._log.parents[1]} is not there on {platform.node()}: it must lie on a disk "
-                "that all boxes of the cluster share, at the same path."
-            )
+        lack = self._lack()
+        if lack:
+            return lack
         try:
             self._executor.start(_HERE, work)
         except OSError as error:

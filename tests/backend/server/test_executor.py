@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import zmq
 from motionbooth.bench.rig.server_process import SMALL_WORKER
 from motionbooth.server import pipes
 from motionbooth.server.executor import Executor, LocalExecutor, Place, Report
+from motionbooth.server.ray_worker import RayWorker, mark
 from motionbooth.server.store import Work
 from motionbooth_protocol.errors import Unreachable
 from running_backend import is_running, small_job, wait_until
@@ -84,10 +86,10 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def on_ray(context: zmq.Context[zmq.Socket[bytes]], address: str, home: Path) -> Executor:
+def on_ray(context: zmq.Context[zmq.Socket[bytes]], address: str, home: Path, workers: int | None = 2) -> Executor:
     from motionbooth.server.ray_executor import Cluster, RayExecutor
 
-    cluster = Cluster(address, home.name, workers=2)
+    cluster = Cluster(address, home.name, workers)
     return RayExecutor(context, [*COMMAND, str(home)], home / "logs" / "worker.log", cluster)
 
 
@@ -213,6 +215,71 @@ def test_an_actor_that_is_lost_is_told_and_another_takes_its_place(ray_address: 
         wait_until(lambda: not is_running(worker))
         wait_until(lambda: place in running.idle(), 60)
         running.executor.close()
+
+
+@pytest.mark.slow
+def test_two_boxes_of_a_cluster_share_the_work_and_one_that_goes_down_costs_its_job_an_attempt(home: Path) -> None:
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    box = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 80_000_000}
+    cluster = Cluster(initialize_head=True, head_node_args=box)
+    second = cluster.add_node(num_cpus=2, object_store_memory=80_000_000)
+    try:
+        with zmq.Context() as context:
+            running = Running(on_ray(context, cluster.address, home, workers=None), home)
+            running.executor.adopt()
+            assert len(running.executor.places()) == 2, "one for each box"
+            for number in (1, 2):
+                running.start(number, "steps=1000 pause=0.05")
+                running.wait(pipes.Advanced, number)
+            raylets = [parents(running.worker_of(number))[1] for number in (1, 2)]
+            assert raylets[0] != raylets[1]
+            threads = environment(running.worker_of(1))["OMP_NUM_THREADS"]
+            assert threads == str(os.cpu_count()), "and not the one that Ray gives"
+
+            cluster.remove_node(second)
+            lost = 1 if not is_running(raylets[0]) else 2
+            assert "lost the worker" in running.wait(pipes.Exited, lost).reason
+            running.start(3, "steps=2", attempt=1)
+            running.wait(pipes.Finished, 3)
+            running.executor.cancel(3 - lost, 1, 0.0)
+            running.executor.close()
+    finally:
+        cluster.shutdown()
+
+
+def parents(pid: int) -> list[int]:
+    """The process that started this one, and the one that started that."""
+    found = []
+    for _ in range(2):
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        found.append(pid)
+    return found
+
+
+def environment(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    return dict(line.split("=", 1) for line in lines if line)
+
+
+def test_a_box_that_does_not_share_the_backends_folder_says_so_and_runs_nothing(home: Path) -> None:
+    """It may have a folder of its own at the same path: what is made there would never arrive."""
+    worker = RayWorker([*COMMAND[1:], str(home)], str(home / "logs" / "worker.log"), "this backend", 1)
+    run = pipes.encode(pipes.Run(number=1, attempt=1, spec=small_job("steps=1")))
+    for found in (None, "another backend", "this backend"):
+        if found is not None:
+            mark(home / "logs" / "worker.log").write_text(found)
+        box, _, lack = worker.attempt()
+        if found == "this backend":
+            assert lack == ""
+        else:
+            assert box in lack
+            assert "all boxes of the cluster share" in lack
+            worker.order(run)
+            (report,) = worker.reports(0, 1.0)[1]
+            assert pipes.all_reports.decode(report).reason == lack
+    assert not (home / "scratch").exists()
 
 
 def test_no_cluster_at_the_address_is_one_sentence(tmp_path: Path) -> None:
