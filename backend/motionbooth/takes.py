@@ -15,10 +15,11 @@ from rich.table import Table
 
 from .evaluation.report import MotionReport, obedience_order, shot_report, write_report
 from .models.registry import Base
+from .reporting import Reporter
 from .sampling import film_takes
 from .video import spread_evenly, write_clip
 from .warm import WarmBase
-from .work import Reporter, known_looks
+from .work import known_looks
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from pathlib import Path
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import TrainSpec, spec_digest
 
+from .reporting import Reporter
 from .subject.board import Board
 from .subject.clips import folder_digest
 from .subject.course import Material, learn_subject
 from .subject.weights import read_card
-from .work import Reporter
 
 ORDER = "order.txt"
 CHECKPOINT = "training.pt"

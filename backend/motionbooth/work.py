@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 from motionbooth_protocol.errors import Canceled
@@ -14,6 +13,7 @@ from motionbooth_protocol.motion import Shot
 from .evaluation.obedience import Appearance
 from .evaluation.report import shot_report
 from .previews import Previewer, Show
+from .reporting import Reporter
 from .sampling import film
 from .subject.course import Material, learn_subject
 from .subject.weights import read_card
@@ -21,17 +21,6 @@ from .video import spread_evenly, write_clip
 from .warm import WarmBase
 
 BlobPath = Callable[[str], Path]
-
-
-class Reporter(Protocol):
-    """Where a job tells how far it is, and learns that nobody wants it any more."""
-
-    def progress(self, stage: str, step: int, steps: int, note: str = "") -> None:
-        """`step` of `steps` within `stage` are done. Raises `motionbooth_protocol.errors.Canceled` to stop the job.
-
-        Stages, in plain words: "loading the model", "finding masks", "filming ordinary clips", "learning", "sampling",
-        "encoding". Called at least once a training or sampling step.
-        """
 
 
 def run(

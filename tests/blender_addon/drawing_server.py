@@ -19,7 +19,7 @@ from motionbooth_protocol.jobs import JobSpec, TrainSpec
 from motionbooth_protocol.messages import ModelInfo
 
 if TYPE_CHECKING:
-    from motionbooth.work import Reporter
+    from motionbooth.reporting import Reporter
 
 WIDTH, HEIGHT, FRAMES = 96, 64, 8
 GREY = (90, 90, 90)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -21,6 +21,7 @@ from ..evaluation.obedience import Appearance
 from ..models.registry import Base, load_base
 from ..models.settings import BaseSettings, TrainSettings
 from ..models.sources import source_named
+from ..reporting import Reporter
 from ..sampling import decode, denoise, initial_noise
 from .clips import folder_clips
 from .dataset import SubjectData, gather_data, read_pictures
@@ -32,9 +33,6 @@ from .recomputing import recompute_layers
 from .sam import Checkpoint, WhenNeeded, chosen_checkpoint
 from .trainer import StepLosses, Trainer, arithmetic, learn
 from .weights import SubjectCard, add_lora, save_subject
-
-if TYPE_CHECKING:
-    from ..work import Reporter
 
 NOTHING_PRESERVED = (
     "no ordinary clips: the base will forget how other things move and look, and films of the subject may stand still"
