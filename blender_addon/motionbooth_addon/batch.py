@@ -22,15 +22,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ._protocol.limits import MAX_SAMPLING_STEPS, MAX_SEED, MAX_TRAINING_STEPS
 from .folders import folder_for_each
 
-PASSED_ON = ("seed", "training_steps", "sampling_steps")  # options with a number, to film_file
+# Options with a number, to film_file: the least, and the most.
+PASSED_ON = {
+    "seed": (0, MAX_SEED),
+    "training_steps": (1, MAX_TRAINING_STEPS),
+    "sampling_steps": (1, MAX_SAMPLING_STEPS),
+}
 DEFAULT_OUT = Path("motionbooth_batch")
 STOP_SECONDS = 15.0  # patience with a Blender that was asked to end
 
@@ -70,14 +76,30 @@ def parser(connection: Path | None) -> argparse.ArgumentParser:
     made.add_argument(
         "--in-place", action="store_true", help="put the strips into the files themselves, not into copies"
     )
-    made.add_argument("--jobs", type=int, default=2, metavar="N", help="files under way at a time (2)")
+    made.add_argument("--jobs", type=_within(1, 1000), default=2, metavar="N", help="files under way at a time (2)")
     made.add_argument("--dry-run", action="store_true", help="read and check everything; send nothing")
     made.add_argument("--again", action="store_true", help="film files again that are done")
-    for name in PASSED_ON:
-        made.add_argument(
-            f"--{name.replace('_', '-')}", type=int, metavar="N", help="instead of the scene's or model's"
-        )
+    add_numbers(made)
     return made
+
+
+def add_numbers(parser: argparse.ArgumentParser) -> None:
+    """The options that film_file has, too."""
+    for name, bounds in PASSED_ON.items():
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=_within(*bounds), metavar="N", help="instead of the scene's or model's"
+        )
+
+
+def _within(least: int, most: int) -> Callable[[str], int]:
+    """What argparse takes for a whole number between these."""
+
+    def whole_number(text: str) -> int:
+        if not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"from {least} to {most}, not {text}")
+        return int(text)
+
+    return whole_number
 
 
 class Batch:
@@ -93,7 +115,7 @@ class Batch:
     def run(self) -> list[Outcome]:
         """Film them all; in the order in which they were given. Ctrl+C ends what runs, in order, and is raised."""
         folders = folder_for_each([blend.stem for blend in self._wanted.blends], self._wanted.out.absolute())
-        pool = ThreadPoolExecutor(max_workers=max(1, self._wanted.jobs))
+        pool = ThreadPoolExecutor(max_workers=self._wanted.jobs)
         try:
             futures = [pool.submit(self._film, *pair) for pair in zip(self._wanted.blends, folders, strict=True)]
             return [future.result() for future in futures]

@@ -36,7 +36,6 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -44,6 +43,7 @@ import bpy
 
 from . import register
 from ._protocol.errors import InvalidInput, MotionBoothError, OutOfSpace, is_disk_full
+from .batch import add_numbers
 from .filming import Options, film
 
 
@@ -86,23 +86,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("scene", type=Path, metavar="SCENE.blend")
     parser.add_argument("--connection", type=Path, help="connection file of the backend; not needed for --dry-run")
     parser.add_argument("--out", type=Path, required=True, help="folder for what is made")
-    parser.add_argument("--seed", type=_at_least(0), help="instead of the scene's")
-    parser.add_argument("--training-steps", type=_at_least(1), help="instead of the model's own number")
-    parser.add_argument("--sampling-steps", type=_at_least(1), help="instead of the model's own number")
+    add_numbers(parser)
     parser.add_argument("--dry-run", action="store_true", help="read, check and write shot.json; send nothing")
     parser.add_argument("--in-place", action="store_true", help="put the strips into SCENE.blend itself")
     return parser
-
-
-def _at_least(lowest: int) -> Callable[[str], int]:
-    """What argparse takes for a whole number from `lowest` on."""
-
-    def whole_number(text: str) -> int:
-        if int(text) < lowest:
-            raise argparse.ArgumentTypeError(f"at least {lowest}, not {text}")
-        return int(text)
-
-    return whole_number
 
 
 def _take_standard_output() -> TextIO:

@@ -11,13 +11,13 @@ import bpy
 from . import capture
 from ._protocol.errors import InvalidInput
 from ._protocol.jobs import GenerateSpec
+from ._protocol.limits import MAX_SEED
 from ._protocol.motion import Shot
 from .ledger import Render, TrainOrder
 from .pictures import check_source, folder_pictures, needs_training
 from .window_state import MotionBoothModel, state
 
 SMALLEST_PICTURE = 128  # pixels; larger where the model's frames are higher
-MAX_NEW_SEED = 2**31 - 1
 
 
 def model_of(scene: bpy.types.Scene) -> MotionBoothModel:
@@ -67,8 +67,8 @@ def check_words(scene: bpy.types.Scene) -> None:
 def seeds(settings: bpy.types.PropertyGroup) -> list[int]:
     """One for each take: new ones, or the shot's seed and those after it."""
     if settings.new_seed:
-        return [random.randrange(MAX_NEW_SEED) for _ in range(settings.take_count)]
-    return [settings.seed + number for number in range(settings.take_count)]
+        return [random.randrange(MAX_SEED + 1) for _ in range(settings.take_count)]
+    return [(settings.seed + number) % (MAX_SEED + 1) for number in range(settings.take_count)]
 
 
 def generate_spec(settings: bpy.types.PropertyGroup, shot: Shot, seed: int) -> GenerateSpec:

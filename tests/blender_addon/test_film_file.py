@@ -20,7 +20,7 @@ import zmq
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
 from motionbooth.video import read_clip  # noqa: E402
-from motionbooth_addon import compat, filming  # noqa: E402
+from motionbooth_addon import compat, film_file, filming  # noqa: E402
 from motionbooth_addon._protocol.errors import InvalidInput  # noqa: E402
 from motionbooth_protocol.client import Client  # noqa: E402
 from motionbooth_protocol.connection import Connection  # noqa: E402
@@ -289,6 +289,13 @@ def test_what_is_no_blend_is_refused(content: bytes | None, sentence: str, regis
         path.write_bytes(content)
     with pytest.raises(InvalidInput, match=sentence):
         filming.film(path, None, tmp_path, filming.Options(dry_run=True), lambda message: None)
+
+
+@pytest.mark.parametrize("words", [["--seed", str(2**31)], ["--seed", "-1"], ["--training-steps", "0"]])
+def test_numbers_that_blender_or_the_backend_cannot_keep_are_refused_at_once(tmp_path: Path, words: list[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        film_file.main([str(DEMO), "--out", str(tmp_path), "--dry-run", *words])
+    assert not list(tmp_path.iterdir())
 
 
 def test_bad_input_ends_the_process_with_status_2_and_its_sentence(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
 from motionbooth.server import keys  # noqa: E402
-from motionbooth_addon import compat, session, takes  # noqa: E402
+from motionbooth_addon import compat, orders, session, takes  # noqa: E402
 from motionbooth_addon.news import Changed  # noqa: E402
 from motionbooth_addon.preferences import preferences  # noqa: E402
 from motionbooth_addon.window_state import state  # noqa: E402
@@ -80,6 +80,12 @@ def test_a_new_take_goes_above_and_mutes_the_old_ones(shot: Any, pump: Pump) -> 
 def test_a_fixed_seed_counts_up_over_the_takes(shot: Any, pump: Pump) -> None:
     film(shot, pump, take_count=3, new_seed=False, seed=7)
     assert sorted(take.seed for take in shot.motionbooth.takes) == [7, 8, 9]
+
+
+def test_the_largest_seed_that_blender_keeps_is_followed_by_zero(shot: Any) -> None:
+    settings = shot.motionbooth
+    settings.new_seed, settings.seed, settings.take_count = False, 2**31 - 2, 3
+    assert orders.seeds(settings) == [2**31 - 2, 2**31 - 1, 0]
 
 
 def test_takes_are_swapped_compared_starred_and_removed(shot: Any, pump: Pump) -> None:
