@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Protocol
 
 import torch
@@ -195,9 +196,12 @@ class Trainer:
         torch.save(state, scratch)
         scratch.replace(path)
 
-    def load(self, path: Path) -> None:
-        """Go on from what `save` wrote."""
-        state: dict[str, Any] = torch.load(path, map_location=self.base.device, weights_only=True)
+    def load(self, path: Path) -> bool:
+        """Go on from what `save` wrote; False, and nothing is changed, where the file was damaged."""
+        try:
+            state: dict[str, Any] = torch.load(path, map_location=self.base.device, weights_only=True)
+        except (OSError, RuntimeError, EOFError, UnpicklingError):
+            return False
         with torch.no_grad():
             for name, value in state["learned"].items():
                 self._learned[name].copy_(value)
@@ -206,13 +210,14 @@ class Trainer:
         self._generator.set_state(state["generator"].cpu())
         self.history = [StepLosses(*losses) for losses in state["history"]]
         self.step = state["step"]
+        return True
 
 
 def learn(trainer: Trainer, checkpoint: Path, on_step: OnStep) -> None:
-    """Train to the end, from `checkpoint` where there is one, and leave it behind while on the way."""
+    """Train to the end, from `checkpoint` where there is a sound one, and leave it behind while on the way."""
     settings = trainer.settings
-    if checkpoint.exists():
-        trainer.load(checkpoint)
+    if checkpoint.exists() and not trainer.load(checkpoint):
+        checkpoint.unlink()
     while trainer.step < settings.steps:
         losses = trainer.take_step()
         if trainer.step % settings.checkpoint_every == 0 and trainer.step < settings.steps:
