@@ -15,11 +15,11 @@ from bpy.props import (
     StringProperty,
 )
 
-from . import compat
+from . import compat, takes
 from ._protocol.limits import MAX_NAME, MAX_TEXT
 
 QUALITIES = [
-    ("MODEL", "As the Model Has It", "The number of steps that the model is made for"),
+    ("MODEL", "Standard", "The number of steps that the model is made for"),
     ("DRAFT", "Draft", "10 steps: quick, for timing and framing"),
     ("FINE", "Fine", "50 steps: slow"),
 ]
@@ -135,4 +135,4 @@ class MotionBoothShot(bpy.types.PropertyGroup):
     subjects: CollectionProperty(type=MotionBoothSubject)
     active_subject: IntProperty(min=0)
     takes: CollectionProperty(type=MotionBoothTake)
-    active_take: IntProperty(min=0)
+    active_take: IntProperty(min=0, update=lambda shot, _: takes.show_active(shot.id_data))

@@ -95,13 +95,17 @@ def activate(scene: bpy.types.Scene, index: int) -> None:
 
 
 def show_only(scene: bpy.types.Scene, index: int) -> None:
-    """Mute all takes of the shot but this one, and make it the active one."""
+    """Make this take the active one, and mute the shot's others."""
+    scene.motionbooth.active_take = index  # which shows it, as a click in the list does
+
+
+def show_active(scene: bpy.types.Scene) -> None:
+    """Mute all takes of the shot but the active one."""
     shot = scene.motionbooth
-    shot.active_take = index
     for number, take in enumerate(shot.takes):
         strip = strip_of(scene, take.job_id)
         if strip is not None:
-            strip.mute, strip.select = number != index, number == index
+            strip.mute, strip.select = number != shot.active_take, number == shot.active_take
             strip.crop.max_x = 0
 
 

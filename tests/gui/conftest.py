@@ -55,7 +55,13 @@ def display() -> Iterator[str]:
 def environment(blender: str, display: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """With a user's folder of the tests' own, and NumPy for a distribution's Blender that comes without."""
     folder = tmp_path_factory.mktemp("user")
-    environment = {**os.environ, "DISPLAY": display, "BLENDER_USER_RESOURCES": str(folder / "resources")}
+    environment = {
+        **os.environ,
+        "DISPLAY": display,
+        "BLENDER_USER_RESOURCES": str(folder / "resources"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # where `motionbooth` is found
+        "BLENDER_BINDS": os.environ.get("BLENDER_BINDS", sys.base_prefix),  # what a Blender in a container has to see
+    }
     asked = subprocess.run(
         [blender, "--background", "--factory-startup", "--python-expr", ASK], capture_output=True, text=True, cwd=ROOT,
         env=environment, timeout=120, check=True,

@@ -18,7 +18,7 @@ def first_clip() -> hands.Steps:
     scene = bpy.context.scene
     scene.frame_end = 24
     yield from hands.open_tab("VIEW_3D")
-    hands.picture("tab")
+    yield from hands.picture("tab")
 
     hands.point_at("VIEW_3D")
     hands.press("B", shift=True, alt=True)
@@ -40,10 +40,10 @@ def first_clip() -> hands.Steps:
     hands.press("F", shift=True, alt=True)
     yield 0.2
     hands.seen["jobs"] = len(hands.state().jobs)
-    hands.picture("filming")
+    yield from hands.picture("filming")
     yield from hands.wait(lambda: len(bpy.context.scene.motionbooth.takes) == 1)
     yield 0.5
-    hands.picture("filmed")
+    yield from hands.picture("filmed")
     hands.seen["strips"] = strips()
     hands.press("Z", ctrl=True)
     yield 0.5

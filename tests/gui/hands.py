@@ -42,16 +42,19 @@ def perform(scenario: Callable[[], Steps]) -> None:
             pass
         except BaseException:
             seen["error"] = traceback.format_exc()
-            picture("error")
+            _take_picture("error")
         (FOLDER / "seen.json").write_text(json.dumps(seen))
         os._exit(0)
 
     bpy.app.timers.register(step, first_interval=2, persistent=True)
 
 
-def install() -> Steps:
+def install(connect: bool = True) -> Steps:
     """As from Preferences > Get Extensions > Install from Disk, with the backend's connection file chosen."""
     bpy.ops.extensions.package_install_files(filepath=TASK["zip"], repo="user_default", enable_on_install=True)
+    yield 0.5
+    if not connect:
+        return
     preferences = bpy.context.preferences.addons[MODULE].preferences
     preferences.connection_file = TASK["connection"]
     yield 0.5
@@ -109,6 +112,20 @@ def _event(kind: str, value: str, **held: bool) -> None:
     window().event_simulate(type=kind, value=value, x=_mouse[0], y=_mouse[1], **held)
 
 
+def press_button(kind: str, label: str) -> Steps:
+    """By F3, Blender's own search, which finds what is in a menu."""
+    point_at(kind)
+    press("F3")
+    yield 0.5
+    for letter in label:
+        key = "SPACE" if letter == " " else letter.upper()
+        window().event_simulate(type=key, value="PRESS", unicode=letter, x=_mouse[0], y=_mouse[1])
+        window().event_simulate(type=key, value="RELEASE", x=_mouse[0], y=_mouse[1])
+    yield 0.5
+    press("RET")
+    yield 0.5
+
+
 def open_tab(kind: str) -> Steps:
     """Show the sidebar and click down its tabs until ours is open."""
     area(kind).spaces.active.show_region_ui = True
@@ -122,12 +139,18 @@ def open_tab(kind: str) -> Steps:
     raise LookupError("the sidebar has no tab MotionBooth")
 
 
-def picture(name: str) -> None:
-    """Of the whole window."""
+def picture(name: str) -> Steps:
+    """Of the whole window, as the user has it before their eyes: panels that grow have come to rest."""
+    for shown in window().screen.areas:
+        shown.tag_redraw()
+    yield 0.6
+    _take_picture(name)
+
+
+def _take_picture(name: str) -> None:
     path = str(FOLDER / f"{name}.png")
-    with bpy.context.temp_override(window=window()):
-        bpy.ops.wm.redraw_timer(type="DRAW_WIN_SWAP", iterations=2)
-        if shutil.which("import"):  # of ImageMagick: a virtual screen gives Blender's own screenshot nothing but black
-            subprocess.run(["import", "-window", "root", path], check=True)
-        else:
+    if shutil.which("import"):  # of ImageMagick: a virtual screen gives Blender's own screenshot nothing but black
+        subprocess.run(["import", "-window", "root", path], check=True)
+    else:
+        with bpy.context.temp_override(window=window()):
             bpy.ops.screen.screenshot(filepath=path)

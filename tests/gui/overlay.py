@@ -32,7 +32,7 @@ def look_at_it() -> hands.Steps:
     scene.frame_set(20)
     yield from hands.wait(lambda: readings.latest(bpy.context.scene).motion is not None)
     yield 1
-    hands.picture("overlay")
+    yield from hands.picture("overlay")
 
     yield from drag_the_cage(overlay, capture, readings)
     bpy.context.scene.frame_set(20)
@@ -97,7 +97,7 @@ def drag_the_cage(overlay: Any, capture: Any, readings: Any) -> hands.Steps:
         yield from hands.wait(lambda: not readings.latest(bpy.context.scene).changed)
         yield 2
         if name == "scaled":
-            hands.picture("cage")
+            yield from hands.picture("cage")
         hands._event("LEFTMOUSE", "PRESS")
         for step in (10, 30, 60):
             yield 1
@@ -137,7 +137,7 @@ def show_a_take() -> hands.Steps:
     take.name, take.clip_path, take.settings = "Hop take 1", str(clip), msgspec.json.encode(spec).decode()
     bpy.context.window_manager.motionbooth_overlay_take = True
     yield 2
-    hands.picture("take")
+    yield from hands.picture("take")
     bpy.context.window_manager.motionbooth_overlay_take = False
     scene.motionbooth.takes.clear()
 

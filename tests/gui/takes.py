@@ -26,7 +26,7 @@ def takes() -> hands.Steps:
     use_trained_subject(shot)
     shot.take_count = 3
     yield 2
-    hands.picture("panel")
+    yield from hands.picture("panel")
 
     view.ui_type = "SEQUENCE_EDITOR"
     view.spaces.active.view_type = "SEQUENCER_PREVIEW"
@@ -36,18 +36,44 @@ def takes() -> hands.Steps:
     yield from hands.wait(lambda: any(row.stage == "sampling" and row.factor >= 0.5 for row in hands.state().jobs))
     yield 0.2
     hands.seen["states while filming"] = [row.state for row in hands.state().jobs]
-    hands.picture("jobs")
+    yield from hands.picture("jobs")
 
     yield from hands.wait(lambda: len(bpy.context.scene.motionbooth.takes) == 3)
     bpy.context.scene.frame_set(20)
     hands.seen["mutes"] = [strip.mute for strip in strips()]
     hands.seen["channels"] = [strip.channel for strip in strips()]
-    bpy.ops.motionbooth.star_take(index=1)
     yield 1
-    hands.picture("sequencer")
-    hands.seen["stars"] = [take.starred for take in bpy.context.scene.motionbooth.takes]
-    bpy.ops.motionbooth.activate_take(index=0)
-    hands.seen["mutes after swap"] = [strip.mute for strip in strips()]
+    for name, column, row in (("star", STAR, 1), ("swap", SHOW, 0), ("compare", COMPARE, 2)):
+        yield from click_take(column, row)
+        yield 1
+        hands.seen[name] = told()
+        yield from hands.picture({"star": "sequencer"}.get(name, name))
+    hands.point_at("SEQUENCE_EDITOR")
+    for name in ("compare undone", "swap undone", "star undone"):
+        hands.press("Z", ctrl=True)
+        yield 1
+        hands.seen[name] = told()
+
+
+# Where things are in the list of takes: pixels from the sidebar's right edge, and from its upper edge to the first row.
+STAR, SHOW, COMPARE = 340, 150, 58
+FIRST_ROW, ROW_HEIGHT = 300, 21
+
+
+def click_take(column: int, row: int) -> hands.Steps:
+    side = hands.region("SEQUENCE_EDITOR", "UI")
+    hands.move(side.x + side.width - column, side.y + side.height - FIRST_ROW - row * ROW_HEIGHT)
+    yield 0.3
+    hands.press("LEFTMOUSE")
+
+
+def told() -> dict[str, Any]:
+    shot = bpy.context.scene.motionbooth
+    return {
+        "starred": [take.starred for take in shot.takes],
+        "muted": [strip.mute for strip in strips()],
+        "cropped": [strip.crop.max_x for strip in strips()],
+    }
 
 
 def make_scene() -> Any:

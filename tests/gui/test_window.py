@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,10 +21,38 @@ def test_a_first_clip_is_made_with_keys_and_mouse(act: Callable[[str], dict[str,
     assert seen["strips after redo"] == ["Scene take 1"]
 
 
-def test_takes_are_filmed_and_swapped_in_the_sequencer(act: Callable[[str], dict[str, Any]]) -> None:
+def test_a_new_user_starts_the_local_backend_and_films(act: Callable[[str], dict[str, Any]]) -> None:
+    """With nothing but the zip, Blender's search, keys, and the model that comes with the backend."""
+    seen = act("start.py")
+    assert (seen["link before"], seen["link at once"]) == ("NONE", "STARTING")
+    assert seen["keyed"]
+    assert seen["takes"] == ["Scene take 1"]
+
+
+def test_a_subject_is_trained_on_pictures_from_the_file_browser_and_on_a_3d_object(
+    act: Callable[[str], dict[str, Any]],
+) -> None:
+    seen = act("subjects.py")
+    assert not seen["may train before"], "there is nothing to learn it from yet"
+    assert seen["display"] == "THUMBNAIL"
+    assert Path(seen["pictures"]).name == "toys"
+    assert seen["pictures after undo"] == ""
+    assert seen["jobs"] == [["Rex", "done"]]
+    assert seen["trained"] == [["Rex", True]], "listed with its picture"
+    assert seen["states"] == ["done", "done"]
+
+
+def test_takes_are_starred_swapped_and_compared_by_clicks_and_each_is_undone(
+    act: Callable[[str], dict[str, Any]],
+) -> None:
     seen = act("takes.py")
     assert seen["states while filming"]
     assert seen["mutes"] == [True, True, False]
-    assert seen["mutes after swap"] == [False, True, True]
     assert seen["channels"] == [1, 2, 3]
-    assert seen["stars"] == [False, True, False]
+    filmed = {"starred": [False] * 3, "muted": [True, True, False], "cropped": [0] * 3}
+    starred = {**filmed, "starred": [False, True, False]}
+    swapped = {**starred, "muted": [False, True, True]}
+    assert seen["star"] == starred
+    assert seen["swap"] == swapped
+    assert seen["compare"] == {**swapped, "muted": [False, True, False], "cropped": [0, 0, 48]}
+    assert (seen["compare undone"], seen["swap undone"], seen["star undone"]) == (swapped, starred, filmed)

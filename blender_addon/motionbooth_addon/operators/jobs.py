@@ -32,16 +32,31 @@ def is_linked(cls: type[bpy.types.Operator]) -> bool:
     return False
 
 
+def can_learn(cls: type[bpy.types.Operator], context: bpy.types.Context) -> bool:
+    """Whether the active subject has words, and something to learn it from."""
+    shot = context.scene.motionbooth
+    subject = shot.subjects[shot.active_subject]
+    if not subject.class_word:
+        cls.poll_message_set("Give the subject a class first, the ordinary word for it: dog, toy, car.")
+    elif not subject.token:
+        cls.poll_message_set("Give the subject a token to train it; without one it is what the model knows by itself.")
+    elif subject.model_object is None and not subject.pictures:
+        cls.poll_message_set("Choose a 3-D object or a folder of pictures to learn the subject from.")
+    else:
+        return True
+    return False
+
+
 class MOTIONBOOTH_OT_train_subject(SentenceForErrors, bpy.types.Operator):
     """Teach the backend this subject, from renders of its 3-D object or from your pictures. Blender stays free"""
 
     bl_idname = "motionbooth.train_subject"
-    bl_label = "Train"
+    bl_label = "Train Subject"
     bl_options = {"REGISTER"}
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        return has_subject(cls, context) and is_linked(cls)
+        return has_subject(cls, context) and can_learn(cls, context) and is_linked(cls)
 
     def act(self, context: bpy.types.Context) -> None:
         scene = context.scene

@@ -3,14 +3,16 @@
 # mypy: disable-error-code="valid-type"
 
 import colorsys
+from pathlib import Path
 
 import bpy
-from bpy.props import IntProperty, StringProperty
+from bpy.props import BoolProperty, EnumProperty, IntProperty, StringProperty
 from mathutils import Vector
 
 from .._protocol.errors import InvalidInput
 from .._protocol.limits import MAX_SUBJECTS
 from ..capture import UNSEEN_TYPES
+from ..pictures import pairs_in
 from ..preferences import preferences
 from ..takes import identify
 from ..window_state import state
@@ -131,16 +133,46 @@ class MOTIONBOOTH_OT_use_selected_object(SentenceForErrors, bpy.types.Operator):
             subject.model_object = thing
 
 
-class MOTIONBOOTH_OT_remove_subject(SentenceForErrors, bpy.types.Operator):
+class _OfSubject(SentenceForErrors):
+    """An operator on the active subject of the list."""
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return has_subject(cls, context)
+
+
+class MOTIONBOOTH_OT_choose_pictures(_OfSubject, bpy.types.Operator):
+    """Look through folders for pictures of the subject, and learn it from those in one of them"""
+
+    bl_idname = "motionbooth.choose_pictures"
+    bl_label = "Use This Folder"
+    bl_options = {"REGISTER", "UNDO"}
+
+    directory: StringProperty(name="Folder", subtype="DIR_PATH")
+    filter_folder: BoolProperty(default=True, options={"HIDDEN"})
+    filter_image: BoolProperty(default=True, options={"HIDDEN"})
+    display_type: EnumProperty(items=[("THUMBNAIL", "Thumbnails", "", 3)], options={"HIDDEN"})  # Blender's own number
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        shot = context.scene.motionbooth
+        self.directory = bpy.path.abspath(shot.subjects[shot.active_subject].pictures or "//")
+        context.window_manager.fileselect_add(self)
+        return {"RUNNING_MODAL"}
+
+    def act(self, context: bpy.types.Context) -> None:
+        folder = Path(bpy.path.abspath(self.directory))
+        if not pairs_in(folder):
+            raise InvalidInput(f"There is no picture in {folder}; choose a folder with png, jpg or webp files.")
+        shot = context.scene.motionbooth
+        shot.subjects[shot.active_subject].pictures = str(folder)
+
+
+class MOTIONBOOTH_OT_remove_subject(_OfSubject, bpy.types.Operator):
     """Take the subject off the list, and its box out of the scene; an object of yours stays"""
 
     bl_idname = "motionbooth.remove_subject"
     bl_label = "Remove Subject"
     bl_options = {"REGISTER", "UNDO"}
-
-    @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        return has_subject(cls, context)
 
     def act(self, context: bpy.types.Context) -> None:
         shot = context.scene.motionbooth
@@ -152,16 +184,12 @@ class MOTIONBOOTH_OT_remove_subject(SentenceForErrors, bpy.types.Operator):
             bpy.data.objects.remove(thing)
 
 
-class MOTIONBOOTH_OT_add_to_prompt(SentenceForErrors, bpy.types.Operator):
+class MOTIONBOOTH_OT_add_to_prompt(_OfSubject, bpy.types.Operator):
     """Write the subject's words into the prompt: the model films it only where the prompt names it"""
 
     bl_idname = "motionbooth.add_to_prompt"
     bl_label = "Add to Prompt"
     bl_options = {"REGISTER", "UNDO"}
-
-    @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        return has_subject(cls, context)
 
     def act(self, context: bpy.types.Context) -> None:
         shot = context.scene.motionbooth
@@ -172,7 +200,7 @@ class MOTIONBOOTH_OT_add_to_prompt(SentenceForErrors, bpy.types.Operator):
         shot.prompt = f"{shot.prompt.rstrip()} and {phrase}" if shot.prompt.strip() else phrase
 
 
-class MOTIONBOOTH_OT_use_trained(SentenceForErrors, bpy.types.Operator):
+class MOTIONBOOTH_OT_use_trained(_OfSubject, bpy.types.Operator):
     """Let the active subject be one that the backend has learned before"""
 
     bl_idname = "motionbooth.use_trained"
@@ -180,10 +208,6 @@ class MOTIONBOOTH_OT_use_trained(SentenceForErrors, bpy.types.Operator):
     bl_options = {"REGISTER", "UNDO"}
 
     weights: StringProperty(name="Weights", options={"HIDDEN"})
-
-    @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        return has_subject(cls, context)
 
     def act(self, context: bpy.types.Context) -> None:
         trained = next((row for row in state().trained if row.weights == self.weights), None)
@@ -212,6 +236,7 @@ class MOTIONBOOTH_OT_go_to_frame(bpy.types.Operator):
 CLASSES = (
     MOTIONBOOTH_OT_add_subject_box,
     MOTIONBOOTH_OT_use_selected_object,
+    MOTIONBOOTH_OT_choose_pictures,
     MOTIONBOOTH_OT_remove_subject,
     MOTIONBOOTH_OT_add_to_prompt,
     MOTIONBOOTH_OT_use_trained,

@@ -116,14 +116,18 @@ class MOTIONBOOTH_PT_subjects(InView, bpy.types.Panel):
             source = column.column(align=True)
             source.prop(subject, "model_object", text="Learn from")
             if subject.model_object is None:
-                source.prop(subject, "pictures", text="or Pictures")
+                row = source.row(align=True)
+                row.prop(subject, "pictures", text="or Pictures")
+                row.operator("motionbooth.choose_pictures", text="", icon="FILE_IMAGE")
         if subject.token and subject.model_object is None and subject.pictures:
             draw_pictures(self.layout, bpy.path.abspath(subject.pictures))
         if subject.token:
-            again = "Train Again" if subject.weights else "Train"
+            on = "Train on This 3-D Object" if subject.model_object else "Train on These Pictures"
             row = self.layout.row()
             row.scale_y = 1.3
-            row.operator("motionbooth.train_subject", text=again, icon="MOD_ARMATURE")
+            row.operator(
+                "motionbooth.train_subject", text="Train Again" if subject.weights else on, icon="MOD_ARMATURE"
+            )
 
 
 def draw_pictures(layout: bpy.types.UILayout, folder: str) -> None:
@@ -184,9 +188,11 @@ class MOTIONBOOTH_PT_film(InView, bpy.types.Panel):
         column = layout.column()
         column.use_property_split = True
         column.use_property_decorate = False
-        column.prop_search(shot, "model", state(), "models")
-        if shot.model in state().models:
-            model = state().models[shot.model]
+        if not state().models:  # not connected yet: a search would call every name wrong
+            column.prop(shot, "model")
+        else:
+            column.prop_search(shot, "model", state(), "models")
+        if (model := state().models.get(shot.model)) is not None:
             column.label(text=f"{model.frames} frames, {model.width} x {model.height}", translate=False)
         column.prop(shot, "quality")
         if shot.quality == "CUSTOM":
@@ -227,7 +233,7 @@ class MOTIONBOOTH_PT_camera(InView, bpy.types.Panel):
         column.use_property_split = True
         column.prop(shot, "camera_mode", expand=True)
         if shot.camera_mode == "MEASURED":
-            column.prop(shot, "background_distance")
+            column.prop(shot, "background_distance", text="Background")
         else:
             column.prop(shot, "pan")
 

@@ -30,7 +30,6 @@ class MOTIONBOOTH_UL_takes(bpy.types.UIList):
         star.index = index
         row.prop(item, "name", text="", emboss=False)
         row.label(text=f"seed {item.seed}", translate=False)
-        row.operator("motionbooth.activate_take", text="", icon="HIDE_OFF", emboss=False).index = index
         row.operator("motionbooth.compare_takes", text="", icon="IMAGE_ALPHA", emboss=False).index = index
 
 
