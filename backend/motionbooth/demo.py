@@ -146,12 +146,12 @@ def _stage_bars(console: Console) -> Iterator[_StageBars]:
 def local_backend(home: Path) -> Iterator[Path]:
     """Run `motionbooth serve` on a free loopback port while the block lasts; yields its connection file."""
     connection_file = home / "connection.json"
-    connection_file.unlink(missing_ok=True)
     home.mkdir(parents=True, exist_ok=True)
+    left_behind = _written_at(connection_file)  # by a backend that was killed; or by one that runs, whose it stays
     log = home / "serve.log"
     command = [sys.executable, "-m", "motionbooth.cli", "serve", "--home", str(home), "--address", "tcp://127.0.0.1:*"]
     with log.open("ab") as output, _owned_process(command, stdout=output, stderr=output) as server:
-        _wait_until_ready(server, connection_file, log)
+        _wait_until_ready(server, connection_file, left_behind, log)
         yield connection_file
 
 
@@ -174,13 +174,20 @@ def _owned_process(command: list[str], **popen: Any) -> Iterator[subprocess.Pope
                 process.wait()
 
 
-def _wait_until_ready(server: subprocess.Popen[bytes], connection_file: Path, log: Path) -> None:
+def _written_at(path: Path) -> int | None:
+    """In nanoseconds; None where there is no such file."""
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
+def _wait_until_ready(
+    server: subprocess.Popen[bytes], connection_file: Path, left_behind: int | None, log: Path
+) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:
             last_words = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
             raise errors.Unreachable(f"The backend did not start: {last_words[0]} (its log is {log})")
-        if connection_file.exists():
+        if _written_at(connection_file) not in (None, left_behind):
             with Client(Connection.read(connection_file)) as client:
                 client.ping()
             return
