@@ -16,7 +16,7 @@ def write(scene: bpy.types.Scene, index: int) -> Generator[tuple[int, int], None
     """Write the pictures of a take beside its clip, one for each step of the iterator: (done, of how many).
 
     Then they are placed above the take, which is muted. Closed before that, it leaves the timeline as it was.
-    Raises NotFound where the clip is gone.
+    Raises NotFound where the clip is gone, InvalidInput where it is broken.
     """
     take = scene.motionbooth.takes[index]
     clip = Path(bpy.path.abspath(take.clip_path))
@@ -26,8 +26,9 @@ def write(scene: bpy.types.Scene, index: int) -> Generator[tuple[int, int], None
     folder = clip.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     pictures = [folder / f"{clip.stem}_{frame:04d}.png" for frame in range(shot.frame_start, shot.frame_end + 1)]
-    projector = _projector(scene, clip, shot.frame_start, shot.frame_end)
+    projector = bpy.data.scenes.new(".motionbooth_projector")
     try:
+        _load(projector, scene, clip, shot.frame_start, shot.frame_end)
         for number, picture in enumerate(pictures):
             projector.frame_set(shot.frame_start + number)
             projector.render.filepath = str(picture)
@@ -38,9 +39,8 @@ def write(scene: bpy.types.Scene, index: int) -> Generator[tuple[int, int], None
     _place(scene, index, pictures, shot.frame_start)
 
 
-def _projector(scene: bpy.types.Scene, clip: Path, frame_start: int, frame_end: int) -> bpy.types.Scene:
-    """A scene with nothing but the clip on its timeline, that renders the clip's own pixels."""
-    projector = bpy.data.scenes.new(".motionbooth_projector")
+def _load(projector: bpy.types.Scene, scene: bpy.types.Scene, clip: Path, frame_start: int, frame_end: int) -> None:
+    """Make it a scene with nothing but the clip on its timeline, that renders the clip's own pixels."""
     strip = strips.place_clip(projector, clip, clip.stem, frame_start, frame_end)
     strips.show_true_colors(projector)
     projector.frame_start, projector.frame_end = frame_start, frame_end
@@ -48,7 +48,6 @@ def _projector(scene: bpy.types.Scene, clip: Path, frame_start: int, frame_end: 
     projector.render.resolution_x = strip.elements[0].orig_width
     projector.render.resolution_y = strip.elements[0].orig_height
     projector.render.image_settings.file_format = "PNG"
-    return projector
 
 
 def _place(scene: bpy.types.Scene, index: int, pictures: list[Path], frame_start: int) -> Any:

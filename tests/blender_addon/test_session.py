@@ -139,6 +139,10 @@ def test_a_take_becomes_an_image_sequence_above_it(shot: Any, pump: Pump) -> Non
         with Image.open(folder / element.filename) as written:
             assert written.size == (96, 64)
     assert [scene.name for scene in bpy.data.scenes] == ["Scene"]
+    Path(bpy.path.abspath(shot.motionbooth.takes[0].clip_path)).write_bytes(b"no clip any more")
+    with pytest.raises(RuntimeError, match="fetch the take again"):
+        bpy.ops.motionbooth.take_as_images()
+    assert [scene.name for scene in bpy.data.scenes] == ["Scene"]
 
 
 def test_a_subject_is_trained_from_pictures_and_then_filmed(shot: Any, linked: Any, pump: Pump, tmp_path: Path) -> None:

@@ -151,6 +151,24 @@ def test_a_training_broken_off_and_resumed_ends_with_the_same_weights(
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
+def test_a_step_is_clipped_and_decays_as_the_settings_say(tiny_source: Source) -> None:
+    def change(**settings: float) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        base = load_base(tiny_source, device="cpu")
+        chosen = msgspec.structs.replace(base.settings.lora, learning_rate=0.1, **{"weight_decay": 0.0, **settings})
+        add_lora(base.unet, chosen.rank, chosen.layers, seed=0)
+        trainer = Trainer(base, chosen, random_data(base), seed=0)
+        before = [weight.clone() for weight in lora_weights(base).values()]
+        trainer.take_step()
+        return list(zip(before, lora_weights(base).values(), strict=True))
+
+    # AdamW divides by the gradient's own size: only one that is clipped far below its eps stands almost still.
+    free, clipped, decayed = change(), change(gradient_clip=1e-14), change(gradient_clip=1e-14, weight_decay=0.5)
+    assert max(float((after - before).abs().max()) for before, after in free) > 0.05
+    assert max(float((after - before).abs().max()) for before, after in clipped) < 1e-5
+    for before, after in decayed:
+        torch.testing.assert_close(after, before * (1 - 0.1 * 0.5), rtol=0, atol=1e-5)
+
+
 def test_learning_lowers_the_loss_on_the_subject(tiny_single: Base) -> None:
     tiny = tiny_single
     settings = msgspec.structs.replace(tiny.settings.lora, learning_rate=1e-2, rank=8)
