@@ -17,6 +17,7 @@ from dataclasses import replace
 import msgspec
 import torch
 from diffusers import UNet3DConditionModel
+from rich.progress import Progress
 from torch import Tensor
 
 from motionbooth.bench.measures import BenchResult, Measure
@@ -34,13 +35,17 @@ PICTURES = 5
 
 
 def bench_real_size(frames: int) -> BenchResult:
-    """`frames` of a clip; Zeroscope's own number is 24."""
-    base = random_base(zeroscope_unet(), LATENTS, frames)
-    loaded = peak_gb()
-    sampling = _seconds(lambda: our_steps(base, random_step(base), [busy_plan(LATENTS, frames)]))
-    sampled = peak_gb()
-    trainer = lora_trainer(base)
-    training = _seconds(trainer.take_step)
+    """`frames` of a clip; Zeroscope's own number is 24. Threads as torch chooses: what counts here is memory."""
+    with Progress(transient=True) as progress:
+        stage = progress.add_task("making random weights", total=3)
+        base = random_base(zeroscope_unet(), LATENTS, frames)
+        loaded = peak_gb()
+        progress.update(stage, advance=1, description="a denoising step")
+        sampling = _seconds(lambda: our_steps(base, random_step(base), [busy_plan(LATENTS, frames)]))
+        sampled = peak_gb()
+        progress.update(stage, advance=1, description="a step of learning")
+        trainer = lora_trainer(base)
+        training = _seconds(trainer.take_step)
     return BenchResult(
         "real-size",
         [

@@ -59,7 +59,7 @@ def sampling(
     json_file: JsonFile = None,
     rounds: Annotated[int, typer.Option(min=1, help="Steps of each kind; the figures are medians.")] = 5,
     large: Annotated[
-        bool, typer.Option(help="Latents of 40 x 72 cells instead of 20 x 36: seven times as long.")
+        bool, typer.Option(help="Latents of 40 x 72 cells instead of 20 x 36: about half an hour.")
     ] = False,
 ) -> None:
     """What control costs in a denoising step: time and memory, against diffusers' own loop."""
@@ -98,7 +98,10 @@ def real_size(
     json_file: JsonFile = None,
     frames: Annotated[int, typer.Option(min=2, help="Of the clip; Zeroscope's own number is 24.")] = 24,
 ) -> None:
-    """Whether Zeroscope's true size fits into this machine: a step of sampling, one of learning (Linux, macOS)."""
+    """Whether Zeroscope's true size fits into this machine: a step of sampling, one of learning (Linux, macOS).
+
+    Half an hour or more on a few cores, most of it in the second step.
+    """
     from motionbooth.bench.measures import publish
     from motionbooth.bench.real_size import bench_real_size
 
