@@ -17,13 +17,13 @@ def doctor(
     """Look at the backend's folder and at this machine, and say what to do; exit status 1 where there is a fault."""
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from motionbooth.doctor.folder import examine_folder
     from motionbooth.doctor.machine import examine_machine
 
     findings = [*examine_machine(home.absolute(), address), *examine_folder(home.absolute(), mend)]
-    table = Table("", "", "found", "what to do")
+    table = Table("", "", Column("found", overflow="fold"), Column("what to do", overflow="fold"))
     for finding in findings:
         colour = _COLOURS[finding.state]
         state = f"[{colour}]{finding.state}[/]"

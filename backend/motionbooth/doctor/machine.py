@@ -75,9 +75,10 @@ def _open_files() -> Iterator[Finding]:
         import resource
     except ImportError:  # Windows has no such limit
         return
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)  # the server raises its own to this one
     if limit != resource.RLIM_INFINITY and limit < _FILES_WANTED:
-        yield Finding("open files", "warning", f"at most {limit}", f"ulimit -n {_FILES_WANTED}, for many clients")
+        advice = f"ulimit -Hn {_FILES_WANTED}, or LimitNOFILE={_FILES_WANTED} in its unit, for many clients"
+        yield Finding("open files", "warning", f"at most {limit}", advice)
     else:
         yield Finding("open files", "ok", "enough")
 

@@ -50,6 +50,7 @@ class Answers:
         self.pictures: dict[int, pipes.Pictured] = {}
         self._home = home
         self._server = server
+        self._version = version("motionbooth")
         self._models = models
         self._authorized = authorized
         self._store = store
@@ -176,7 +177,7 @@ class Answers:
         counts = self._store.counts()
         states = {state: counts.get(state, 0) for state in ("queued", "running", "done", "failed", "canceled")}
         return messages.Status(
-            re=request.id, server=self._server, version=version("motionbooth"),
+            re=request.id, server=self._server, version=self._version,
             uptime=time.monotonic() - self._began, **states, sessions=0,
             disk_free=shutil.disk_usage(self._home).free, store_bytes=self._store.holdings.used(),
             workers=[self._worker(key, worker) for worker in self._scheduler.workers()[:MAX_WORKERS]],

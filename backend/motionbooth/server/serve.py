@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -39,6 +39,7 @@ from .worker import remove_scratch
 
 DEFAULT_ADDRESS = "tcp://127.0.0.1:5599"
 _POLL_MILLISECONDS = 200
+_OPEN_FILES = 65_536  # where the system has no bound
 _WILDCARD_HOSTS = ("0.0.0.0", "*", "[::]")
 
 log = logging.getLogger("motionbooth.server")
@@ -72,6 +73,7 @@ def serve(
     command = worker_command or [sys.executable, "-m", "motionbooth.server.worker", str(home), watching.log_format]
     with ExitStack() as stack:
         stop = stack.enter_context(_stop_signals())
+        _allow_open_files()
         _make_folders(home)
         store = Store(home / "jobs.sqlite", _maker(stamp))
         stack.callback(store.close)
@@ -135,6 +137,18 @@ def _make_folders(home: Path) -> None:
         raise InvalidInput(
             f"The backend cannot keep its files in {home} ({error.strerror}). Choose a folder of yours with --home."
         ) from error
+
+
+def _allow_open_files() -> None:
+    """As many as the system lets us have: each client is one, and whoever reaches the port can open connections."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if most == resource.RLIM_INFINITY else most
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def local(endpoint: str) -> str:

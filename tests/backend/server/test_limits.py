@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import resource
+import socket
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from motionbooth_protocol.client import Client, new_job_id
 from motionbooth_protocol.codec import decode_reply, encode
+from motionbooth_protocol.connection import host_and_port
 from motionbooth_protocol.errors import Canceled, Conflict, NotAuthorized, NotFound, OverLimit
 from motionbooth_protocol.jobs import Job, Picture, SubjectSpec, TrainSpec
 from motionbooth_protocol.messages import Error, Ping, Pong
@@ -210,3 +214,20 @@ def test_old_jobs_go_and_what_is_needed_stays(backend: RunningBackend, tmp_path:
         assert {job.id for job in client.jobs()} == {train, waiting}
         assert [subject.name for subject in client.subjects()] == ["Toy"]
         assert client.subjects()[0].weights in files(backend)
+
+
+def test_strangers_who_open_connections_keep_nobody_from_working(backend: RunningBackend, tmp_path: Path) -> None:
+    """A shell's limit of open files, as of most, is soon reached: the server takes what the system lets it have."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (120, before[1]))
+    try:
+        backend.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    _, port = host_and_port(backend.connection.address)
+    with backend.client() as client, ExitStack() as strangers:
+        for _ in range(150):
+            strangers.enter_context(socket.create_connection(("127.0.0.1", int(port)), 5))
+        job = new_job_id()
+        client.submit(job, small_job("steps=2", seed=77))
+        client.fetch(client.follow(job).result("clip"), tmp_path / "clip.mp4")
