@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 from pathlib import Path
 
 import bpy
@@ -13,6 +12,7 @@ from ._protocol.errors import InvalidInput
 from ._protocol.jobs import GenerateSpec
 from ._protocol.limits import MAX_SEED
 from ._protocol.motion import Shot
+from ._protocol.phrases import phrase_spans
 from .ledger import Render, TrainOrder
 from .pictures import check_source, folder_pictures, needs_training
 from .window_state import MotionBoothModel, state
@@ -51,13 +51,13 @@ def check_words(scene: bpy.types.Scene) -> None:
     prompt = scene.motionbooth.prompt
     for subject in scene.motionbooth.subjects:
         phrase = f"{subject.token} {subject.class_word}".strip()
-        if not re.search(rf"\b{re.escape(phrase)}\b", prompt, re.IGNORECASE):
+        if not phrase_spans(prompt, phrase):
             raise InvalidInput(
                 f'The prompt "{prompt}" of scene "{scene.name}" does not name subject "{subject.name}"; write '
                 f'"{phrase}" in it, for example "a {phrase} on the grass".'
             )
     background = scene.motionbooth.background_phrase
-    if background.lower() not in prompt.lower():
+    if background and not phrase_spans(prompt, background):
         raise InvalidInput(
             f'The background words "{background}" of scene "{scene.name}" are not in its prompt "{prompt}"; write them '
             "there as they are, or clear them."

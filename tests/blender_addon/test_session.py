@@ -14,6 +14,7 @@ bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for 
 
 from motionbooth.server import keys  # noqa: E402
 from motionbooth_addon import compat, orders, session, takes  # noqa: E402
+from motionbooth_addon._protocol.errors import MotionBoothError  # noqa: E402
 from motionbooth_addon.news import Changed  # noqa: E402
 from motionbooth_addon.preferences import preferences  # noqa: E402
 from motionbooth_addon.window_state import state  # noqa: E402
@@ -80,6 +81,16 @@ def test_a_new_take_goes_above_and_mutes_the_old_ones(shot: Any, pump: Pump) -> 
 def test_a_fixed_seed_counts_up_over_the_takes(shot: Any, pump: Pump) -> None:
     film(shot, pump, take_count=3, new_seed=False, seed=7)
     assert sorted(take.seed for take in shot.motionbooth.takes) == [7, 8, 9]
+
+
+def test_words_are_asked_for_as_the_backend_will_look_for_them(shot: Any) -> None:
+    settings = shot.motionbooth
+    settings.subjects[0].token = "<new>"  # no letter at its ends
+    settings.prompt, settings.background_phrase = "a <new>  dog in a parking lot", "parking lot"
+    orders.check_words(shot)
+    settings.background_phrase = "park"
+    with pytest.raises(MotionBoothError, match='background words "park"'):
+        orders.check_words(shot)
 
 
 def test_the_largest_seed_that_blender_keeps_is_followed_by_zero(shot: Any) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from unicodedata import normalize
 
 from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.phrases import Span, phrase_spans
 from transformers import CLIPTokenizer
-
-Span = tuple[int, int]  # start and end character
 
 
 @dataclass(frozen=True)
@@ -40,12 +37,12 @@ def prompt_tokens(
     """
     offsets = _token_offsets(tokenizer, prompt)
     room = tokenizer.model_max_length - 2  # BOS and EOS
-    everywhere = [_word_spans(prompt, phrase) for phrase in phrases]
+    everywhere = [phrase_spans(prompt, phrase) for phrase in phrases]
     spans = _own_mentions([_outside_longer(own, everywhere) for own in everywhere])
     positions = [_positions(offsets, prompt, phrase, own, room) for phrase, own in zip(phrases, spans, strict=True)]
     background: tuple[int, ...] = ()
     if background_phrase:
-        background = _positions(offsets, prompt, background_phrase, _word_spans(prompt, background_phrase), room)
+        background = _positions(offsets, prompt, background_phrase, phrase_spans(prompt, background_phrase), room)
     return PromptTokens(
         length=tokenizer.model_max_length,
         content=range(1, 1 + min(len(offsets), room)),
@@ -75,14 +72,6 @@ def _positions(offsets: list[Span], prompt: str, phrase: str, spans: list[Span],
             "Move it to the front or shorten the prompt."
         )
     return tuple(sorted({1 + i for place in kept for i in place}))  # 1: BOS comes first
-
-
-def _word_spans(prompt: str, phrase: str) -> list[Span]:
-    """Character spans at which the phrase stands as whole words; letter case, space and composed accents aside."""
-    forms = [(normalize("NFC", word), normalize("NFD", word)) for word in phrase.split()]
-    words = r"\s+".join(f"(?:{re.escape(composed)}|{re.escape(apart)})" for composed, apart in forms)
-    pattern = rf"(?<!\w){words}(?!\w)"
-    return [match.span() for match in re.finditer(pattern, prompt, re.IGNORECASE)] if words else []
 
 
 def _outside_longer(own: list[Span], all_spans: list[list[Span]]) -> list[Span]:
