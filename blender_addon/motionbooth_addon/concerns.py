@@ -71,13 +71,16 @@ def _depth(travel: Travel, frames: Array) -> Concern | None:
     growth = math.exp(_farthest(moved))
     if abs(math.log(growth)) <= math.log1p(ZOOM_LIMIT):
         return None
-    towards = "towards the background" if growth > 1 else "away from the background"
-    return _over(
-        moved,
-        frames,
-        f"The camera moves {towards} {{frames}}: it {_change(growth, one=True)} of its size, and the film's will stay "
-        "as it is; boxes follow the move.",
+    change = _change(growth, one=True)
+    towards = (
+        f"The camera moves towards the background {{frames}}: it {change} of its size, and the film's will stay as it "
+        "is; boxes follow the move."
     )
+    away = (
+        f"The camera moves away from the background {{frames}}: it {change} of its size, and the film's will stay as "
+        "it is; boxes follow the move."
+    )
+    return _over(moved, frames, towards if growth > 1 else away)
 
 
 def _parallax(travel: Travel, frames: Array) -> Concern | None:
@@ -171,8 +174,9 @@ def _concern(first: int, last: int, sentence: str) -> Concern:
 
 
 def _change(factor: float, one: bool = False) -> str:
-    verb = "grow" if factor > 1 else "shrink"
-    return f"{verb}{'s' if one else ''} to {factor:.0%}"
+    if one:
+        return f"grows to {factor:.0%}" if factor > 1 else f"shrinks to {factor:.0%}"
+    return f"grow to {factor:.0%}" if factor > 1 else f"shrink to {factor:.0%}"
 
 
 def _farthest(values: Array) -> float:

@@ -21,9 +21,11 @@ from . import capture, compat, projection, readings, shapes, take_motion
 from ._protocol.motion import Box
 from .drawing import FrameRect, Outlines, Still, in_shares, srgb, text, texts
 from .shapes import Color, Shapes, Sketch
+from .translation import told
 
 PATH_WIDTH, BOX_WIDTH = 1.5, 3.5  # pixels, at a scale of the interface of 1
 FOUND_COLOR: Color = (0.3, 1.0, 0.45)
+UNMEASURED = "The backend has not measured this take"
 BACKGROUND_COLOR: Color = (0.55, 0.8, 1.0)
 
 
@@ -162,7 +164,7 @@ def _draw_shot(context: bpy.types.Context, rect: FrameRect) -> None:
     picture = _pictures.setdefault((scene.name, False), _Picture())
     motion = latest.motion
     if motion is None:
-        text(rect.left + 10, rect.top - 24, latest.trouble, (1.0, 0.6, 0.3))
+        text(rect.left + 10, rect.top - 24, told(latest.trouble), (1.0, 0.6, 0.3))
         return
     colors = [srgb(subject.color) for subject in scene.motionbooth.subjects]
     if len(colors) != len(motion.sights):
@@ -313,8 +315,8 @@ def _draw_take(scene: bpy.types.Scene, take: take_motion.TakeMotion, rect: Frame
     with in_shares(rect):
         picture.still.draw(PATH_WIDTH)
         picture.now.draw()
-    found = [(line, FOUND_COLOR) for line in (*take.verdicts.values(), take.camera_verdict) if line]
-    _write_labels(picture.labels, rect, found or [("The backend has not measured this take", shapes.CAMERA_COLOR)])
+    found = [(told(line), FOUND_COLOR) for line in (*take.verdicts.values(), take.camera_verdict) if line]
+    _write_labels(picture.labels, rect, found or [(told(UNMEASURED), shapes.CAMERA_COLOR)])
 
 
 def _take_shapes(take: take_motion.TakeMotion, colors: dict[str, Color], aspect: float) -> Shapes:
@@ -334,8 +336,8 @@ def _take_labels(take: take_motion.TakeMotion, position: float) -> list[Label]:
     for track in take.spec.shot.subjects:
         asked, found = track.boxes, take.found.get(track.name, [])
         for words, boxes, color, under in (
-            (f"{track.name}, asked", asked, shapes.CAMERA_COLOR, False),
-            (f"{track.name}, found", found, FOUND_COLOR, True),
+            (told(f"{track.name}, asked"), asked, shapes.CAMERA_COLOR, False),
+            (told(f"{track.name}, found"), found, FOUND_COLOR, True),
         ):
             box = shapes.box_at(boxes, position) if len(boxes) > 1 else None
             if box is not None:
@@ -368,7 +370,7 @@ def _draw_background_plane(context: bpy.types.Context) -> None:
 
 def _background_words(scene: bpy.types.Scene) -> str:
     """In the scene's own units."""
-    return _away(scene.unit_settings.system, scene.motionbooth.background_distance)
+    return told(_away(scene.unit_settings.system, scene.motionbooth.background_distance))
 
 
 @lru_cache(maxsize=8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bpy
 
-from . import commands, gizmo, overlay, preferences, properties, session, window_state
+from . import commands, gizmo, overlay, preferences, properties, session, translation, window_state
 from .operators import backend, subjects
 from .operators import jobs as job_operators
 from .operators import takes as take_operators
@@ -34,6 +34,7 @@ CLASSES = (
 
 
 def register() -> None:
+    translation.register()
     for cls in CLASSES:
         bpy.utils.register_class(cls)
     bpy.types.Scene.motionbooth = bpy.props.PointerProperty(type=properties.MotionBoothShot)
@@ -57,3 +58,4 @@ def unregister() -> None:
     del bpy.types.Scene.motionbooth
     for cls in reversed(CLASSES):
         bpy.utils.unregister_class(cls)
+    translation.unregister()

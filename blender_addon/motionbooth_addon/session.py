@@ -43,6 +43,7 @@ from .news import (
 )
 from .preferences import preferences
 from .take_motion import report_beside
+from .translation import told
 
 if TYPE_CHECKING:
     from .background import Background
@@ -179,7 +180,7 @@ class Session:
 
     def tell(self, sentence: str, is_error: bool = False) -> None:
         """In the status bar, for a while."""
-        self.screen.show_notice(sentence, is_error)
+        self.screen.show_notice(told(sentence), is_error)
         self._notice_until = time.monotonic() + _NOTICE_SECONDS
 
     def _send(self, record: Record) -> None:
@@ -241,7 +242,8 @@ class Session:
         self.ledger.put(record)
         self.screen.show_job(record)
         if record.state == "done":
-            self.tell(f'"{record.title}" is {"trained" if record.kind == "train" else "filmed"}.')
+            title = record.title
+            self.tell(f'"{title}" is trained.' if record.kind == "train" else f'"{title}" is filmed.')
             self._finish(record)
         elif record.state == "failed":
             self.tell(f'"{record.title}" failed: {record.error}', is_error=True)

@@ -73,11 +73,9 @@ def load_take_motion(settings: str, clip: Path) -> TakeMotion | None:
 
 
 def _verdict(subject: _Subject) -> str:
-    if not subject.found_share:
+    if not subject.found_share or subject.iou is None or subject.center_error is None:
         return f"{subject.name}: not found in the take"
-    parts = [f"{subject.name}: found in {subject.found_share:.0%} of the frames"]
-    if subject.iou is not None:
-        parts.append(f"overlap {subject.iou:.0%}")
-    if subject.center_error is not None:
-        parts.append(f"centre off by {subject.center_error:.1%} of the width")
-    return ", ".join(parts)
+    return (
+        f"{subject.name}: found in {subject.found_share:.0%} of the frames, overlap {subject.iou:.0%}, centre off by "
+        f"{subject.center_error:.1%} of the width"
+    )

@@ -56,3 +56,12 @@ def test_takes_are_starred_swapped_and_compared_by_clicks_and_each_is_undone(
     assert seen["swap"] == swapped
     assert seen["compare"] == {**swapped, "muted": [False, True, False], "cropped": [0, 0, 48]}
     assert (seen["compare undone"], seen["swap undone"], seen["star undone"]) == (swapped, starred, filmed)
+
+
+def test_the_extension_speaks_german_as_blender_does(act: Callable[[str], dict[str, Any]]) -> None:
+    """Every text of the dictionary, what is filled in, errors; and nothing is left when it is disabled."""
+    seen = act("in_german.py")
+    assert seen["wrong"] == []
+    assert seen["warning"] == "„Rex“ ist von Bild 1 bis 9 hinter der Kamera; dort ist es nicht zu sehen."
+    assert "erst eine Klasse geben" in seen["refusal"]
+    assert seen["left"] == []

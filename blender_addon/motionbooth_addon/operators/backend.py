@@ -16,7 +16,8 @@ from ..files import own_keys
 from ..local_backend import find_command
 from ..preferences import preferences
 from ..session import session, start
-from .base import SentenceForErrors
+from ..translation import told
+from .base import SentenceForErrors, refuse
 
 KEY_CHARACTERS = 40  # of 32 bytes in Z85
 
@@ -30,8 +31,7 @@ class MOTIONBOOTH_OT_start_local_backend(SentenceForErrors, bpy.types.Operator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if session().local.starting or session().local.running:
-            cls.poll_message_set("The local backend runs already.")
-            return False
+            return refuse(cls, "The local backend runs already.")
         return True
 
     def act(self, context: bpy.types.Context) -> None:
@@ -51,8 +51,7 @@ class MOTIONBOOTH_OT_stop_local_backend(SentenceForErrors, bpy.types.Operator):
     def poll(cls, context: bpy.types.Context) -> bool:
         if session().local.starting or session().local.running:
             return True
-        cls.poll_message_set("The local backend does not run.")
-        return False
+        return refuse(cls, "The local backend does not run.")
 
     def act(self, context: bpy.types.Context) -> None:
         session().local.stop()
@@ -77,7 +76,7 @@ class MOTIONBOOTH_OT_export_key(SentenceForErrors, ExportHelper, bpy.types.Opera
             Path(self.filepath).write_text(f"{public}\n", encoding="ascii")
         except OSError as error:
             raise InvalidInput(f"{self.filepath} cannot be written ({error.strerror}); choose another.") from error
-        self.report({"INFO"}, f"Saved {self.filepath}: send it to the owner of the machine.")
+        self.report({"INFO"}, told(f"Saved {self.filepath}: send it to the owner of the machine."))
 
 
 class MOTIONBOOTH_OT_connect_to_box(SentenceForErrors, ImportHelper, bpy.types.Operator):

@@ -5,6 +5,13 @@ from __future__ import annotations
 import bpy
 
 from .._protocol.errors import MotionBoothError
+from ..translation import told
+
+
+def refuse(cls: type[bpy.types.Operator], why: str) -> bool:
+    """What a `poll` answers where the button is to be grey: `why` is in its tooltip."""
+    cls.poll_message_set(told(why))
+    return False
 
 
 class SentenceForErrors:
@@ -14,7 +21,7 @@ class SentenceForErrors:
         try:
             self.act(context)
         except MotionBoothError as error:
-            self.report({"ERROR"}, str(error))  # type: ignore[attr-defined]
+            self.report({"ERROR"}, told(str(error)))  # type: ignore[attr-defined]
             return {"CANCELLED"}
         return {"FINISHED"}
 

@@ -14,8 +14,9 @@ from ..orders import film_orders, train_order
 from ..pictures import needs_training
 from ..session import session
 from ..takes import use_again
+from ..translation import told
 from ..window_state import state
-from .base import SentenceForErrors
+from .base import SentenceForErrors, refuse
 from .subjects import has_camera, has_subject
 
 
@@ -23,13 +24,12 @@ def is_linked(cls: type[bpy.types.Operator]) -> bool:
     """A backend has been reached; where it is lost for a while, jobs wait for it."""
     if len(state().models):
         return True
-    told = {
+    reasons = {
         "STARTING": "The local backend is starting; wait a moment.",
         "CONNECTING": "Connecting to the backend; wait a moment.",
         "LOST": state().link_text,
     }
-    cls.poll_message_set(told.get(state().link, "Start the local backend, or connect to another machine."))
-    return False
+    return refuse(cls, reasons.get(state().link, "Start the local backend, or connect to another machine."))
 
 
 def can_learn(cls: type[bpy.types.Operator], context: bpy.types.Context) -> bool:
@@ -37,14 +37,12 @@ def can_learn(cls: type[bpy.types.Operator], context: bpy.types.Context) -> bool
     shot = context.scene.motionbooth
     subject = shot.subjects[shot.active_subject]
     if not subject.class_word:
-        cls.poll_message_set("Give the subject a class first, the ordinary word for it: dog, toy, car.")
-    elif not subject.token:
-        cls.poll_message_set("Give the subject a token to train it; without one it is what the model knows by itself.")
-    elif subject.model_object is None and not subject.pictures:
-        cls.poll_message_set("Choose a 3-D object or a folder of pictures to learn the subject from.")
-    else:
-        return True
-    return False
+        return refuse(cls, "Give the subject a class first, the ordinary word for it: dog, toy, car.")
+    if not subject.token:
+        return refuse(cls, "Give the subject a token to train it; without one it is what the model knows by itself.")
+    if subject.model_object is None and not subject.pictures:
+        return refuse(cls, "Choose a 3-D object or a folder of pictures to learn the subject from.")
+    return True
 
 
 class MOTIONBOOTH_OT_train_subject(SentenceForErrors, bpy.types.Operator):
@@ -63,7 +61,7 @@ class MOTIONBOOTH_OT_train_subject(SentenceForErrors, bpy.types.Operator):
         subject = scene.motionbooth.subjects[scene.motionbooth.active_subject]
         order = train_order(scene, subject, session().folder / "training" / uuid.uuid4().hex)
         session().submit(scene, order, subject.name)
-        self.report({"INFO"}, f'"{subject.name}" is being trained; see Jobs.')
+        self.report({"INFO"}, told(f'"{subject.name}" is being trained; see Jobs.'))
 
 
 class MOTIONBOOTH_OT_film(SentenceForErrors, bpy.types.Operator):
@@ -77,14 +75,12 @@ class MOTIONBOOTH_OT_film(SentenceForErrors, bpy.types.Operator):
     def poll(cls, context: bpy.types.Context) -> bool:
         shot = context.scene.motionbooth
         if not shot.subjects:
-            cls.poll_message_set("Add a subject first.")
-            return False
+            return refuse(cls, "Add a subject first.")
         if not is_linked(cls) or not has_camera(cls, context):
             return False
         untrained = next((subject.name for subject in shot.subjects if needs_training(subject)), None)
         if untrained is not None:
-            cls.poll_message_set(f'Train subject "{untrained}" first, or clear its token to use what the model knows.')
-            return False
+            return refuse(cls, f'Train subject "{untrained}" first, or clear its token to use what the model knows.')
         return True
 
     def act(self, context: bpy.types.Context) -> None:
@@ -92,8 +88,9 @@ class MOTIONBOOTH_OT_film(SentenceForErrors, bpy.types.Operator):
         for number, order in enumerate(orders, 1):
             name = order.shot.name if len(orders) == 1 else f"{order.shot.name} {number} of {len(orders)}"
             session().submit(context.scene, order, name)
-        takes = "1 take" if len(orders) == 1 else f"{len(orders)} takes"
-        self.report({"INFO"}, f'{takes} of "{orders[0].shot.name}" sent; see Jobs.')
+        name = orders[0].shot.name
+        one, more = f'1 take of "{name}" sent; see Jobs.', f'{len(orders)} takes of "{name}" sent; see Jobs.'
+        self.report({"INFO"}, told(one if len(orders) == 1 else more))
 
 
 class _OfJob(SentenceForErrors):
@@ -105,8 +102,7 @@ class _OfJob(SentenceForErrors):
     def poll(cls, context: bpy.types.Context) -> bool:
         if state().active_job < len(state().jobs):
             return True
-        cls.poll_message_set("There is no job yet: train a subject or film a shot.")  # type: ignore[attr-defined]
-        return False
+        return refuse(cls, "There is no job yet: train a subject or film a shot.")
 
     def act(self, context: bpy.types.Context) -> None:
         job = self.job or state().jobs[state().active_job].job

@@ -16,7 +16,7 @@ from ..pictures import pairs_in
 from ..preferences import preferences
 from ..takes import identify
 from ..window_state import state
-from .base import SentenceForErrors
+from .base import SentenceForErrors, refuse
 
 # Rare words, one for each new subject: two subjects of a shot must not share one.
 TOKENS = ("sks", "ohwx", "zwx", "vrtk", "qxj", "bnha", "pltz", "mrzw")
@@ -46,15 +46,13 @@ def add_subject(scene: bpy.types.Scene, thing: bpy.types.Object, name: str) -> b
 def has_camera(cls: type[bpy.types.Operator], context: bpy.types.Context) -> bool:
     if context.scene.camera is not None and context.scene.camera.type == "CAMERA":
         return True
-    cls.poll_message_set("The scene has no active camera; add one, or make one active with Ctrl+Numpad 0.")
-    return False
+    return refuse(cls, "The scene has no active camera; add one, or make one active with Ctrl+Numpad 0.")
 
 
 def has_subject(cls: type[bpy.types.Operator], context: bpy.types.Context) -> bool:
     if context.scene.motionbooth.active_subject < len(context.scene.motionbooth.subjects):
         return True
-    cls.poll_message_set("Choose a subject in the list first.")
-    return False
+    return refuse(cls, "Choose a subject in the list first.")
 
 
 class MOTIONBOOTH_OT_add_subject_box(SentenceForErrors, bpy.types.Operator):
@@ -67,8 +65,7 @@ class MOTIONBOOTH_OT_add_subject_box(SentenceForErrors, bpy.types.Operator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if context.mode != "OBJECT":
-            cls.poll_message_set("Go to Object Mode first.")
-            return False
+            return refuse(cls, "Go to Object Mode first.")
         return has_camera(cls, context)
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
@@ -119,11 +116,9 @@ class MOTIONBOOTH_OT_use_selected_object(SentenceForErrors, bpy.types.Operator):
     def poll(cls, context: bpy.types.Context) -> bool:
         thing = context.active_object
         if thing is None or thing.type in UNSEEN_TYPES:
-            cls.poll_message_set("Select an object that has a shape: a mesh, a rigged character, an empty.")
-            return False
+            return refuse(cls, "Select an object that has a shape: a mesh, a rigged character, an empty.")
         if any(subject.object == thing for subject in context.scene.motionbooth.subjects):
-            cls.poll_message_set("The selected object is a subject already.")
-            return False
+            return refuse(cls, "The selected object is a subject already.")
         return True
 
     def act(self, context: bpy.types.Context) -> None:

@@ -7,7 +7,8 @@ from bpy.props import IntProperty
 
 from .. import image_sequence, takes
 from .._protocol.errors import InvalidInput, MotionBoothError
-from .base import SentenceForErrors
+from ..translation import told
+from .base import SentenceForErrors, refuse
 
 
 class _OfTake(SentenceForErrors):
@@ -22,8 +23,7 @@ class _OfTake(SentenceForErrors):
         shot = context.scene.motionbooth
         if shot.active_take < len(shot.takes):
             return True
-        cls.poll_message_set("There is no take yet: film the shot.")  # type: ignore[attr-defined]
-        return False
+        return refuse(cls, "There is no take yet: film the shot.")
 
     def act(self, context: bpy.types.Context) -> None:
         shot = context.scene.motionbooth
@@ -99,8 +99,7 @@ class MOTIONBOOTH_OT_take_as_background(_OfTake, bpy.types.Operator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if context.scene.camera is None:
-            cls.poll_message_set("The scene has no active camera.")
-            return False
+            return refuse(cls, "The scene has no active camera.")
         return super().poll(context)
 
     def act_on(self, context: bpy.types.Context, index: int) -> None:
@@ -132,7 +131,7 @@ class MOTIONBOOTH_OT_take_as_images(_OfTake, bpy.types.Operator):
         except StopIteration:
             return self._end(context, {"FINISHED"})
         except MotionBoothError as error:
-            self.report({"ERROR"}, str(error))
+            self.report({"ERROR"}, told(str(error)))
             return self._end(context, {"CANCELLED"})
         context.window_manager.progress_update(done / of)
         return {"RUNNING_MODAL"}

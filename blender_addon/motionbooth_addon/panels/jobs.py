@@ -6,6 +6,7 @@ from typing import Any
 
 import bpy
 
+from ..translation import told
 from ..window_state import MotionBoothJob, state
 from .base import InSequencer, InView, time_left
 from .shot import sentence
@@ -57,11 +58,12 @@ def draw_jobs(layout: bpy.types.UILayout, region: bpy.types.Region) -> None:
 def _draw_job(layout: bpy.types.UILayout, job: MotionBoothJob, region: bpy.types.Region) -> None:
     box = layout.box()
     if not job.here:
-        box.label(text=f"{job.blend or 'An unsaved file'}: {job.scene}", icon="FILE_BLEND", translate=False)
+        file = job.blend or told("An unsaved file")
+        box.label(text=f"{file}: {job.scene}", icon="FILE_BLEND", translate=False)
     if job.stage:
         box.progress(factor=job.factor, text=job.stage)
         if left := time_left(job.seconds_left):
-            box.label(text=left, icon="TIME")
+            box.label(text=told(left), icon="TIME", translate=False)
     if job.error:
         sentence(box, job.error, region, "ERROR")
     if number := thumbnail(job.picture):
@@ -78,8 +80,13 @@ def _draw_job(layout: bpy.types.UILayout, job: MotionBoothJob, region: bpy.types
     if job.kind == "generate":
         box.operator("motionbooth.use_job_settings", icon="LOOP_BACK").job = job.job
     if job.state == "done" and job.here:
-        label = "Place on Timeline" if job.kind == "generate" else "Use for the Subject"
-        box.operator("motionbooth.place_job", text=label, icon="NLA_PUSHDOWN").job = job.job
+        filmed = job.kind == "generate"
+        place = box.operator(
+            "motionbooth.place_job",
+            text="Place on Timeline" if filmed else "Use for the Subject",
+            icon="NLA_PUSHDOWN",
+        )
+        place.job = job.job
 
 
 class MOTIONBOOTH_PT_jobs(InView, bpy.types.Panel):
@@ -109,7 +116,7 @@ def draw_status(self: bpy.types.Header, context: bpy.types.Context) -> None:
     if running is not None:
         row = self.layout.row()
         row.ui_units_x = 12
-        row.progress(factor=running.factor, text=f"{running.name}: {running.stage} {running.factor:.0%}")
+        row.progress(factor=running.factor, text=f"{running.name}: {told(running.stage)} {running.factor:.0%}")
 
 
 CLASSES = (MOTIONBOOTH_UL_jobs, MOTIONBOOTH_PT_jobs, MOTIONBOOTH_PT_sequencer_jobs)

@@ -10,6 +10,7 @@ import bpy
 
 from .. import pictures, readings
 from ..preferences import preferences
+from ..translation import told
 from ..window_state import state
 from .base import InView
 from .thumbnails import icon
@@ -28,7 +29,7 @@ def sentence(layout: bpy.types.UILayout, text: str, region: bpy.types.Region, sy
     width = max(20, int(region.width / (7 * bpy.context.preferences.system.ui_scale)) - 4)
     column = layout.column(align=True)
     column.scale_y = 0.8
-    for number, line in enumerate(textwrap.wrap(text, width)):
+    for number, line in enumerate(textwrap.wrap(told(text), width)):
         column.label(
             text=line, icon=symbol if number == 0 else "BLANK1" if symbol != "NONE" else "NONE", translate=False
         )
@@ -122,12 +123,14 @@ class MOTIONBOOTH_PT_subjects(InView, bpy.types.Panel):
         if subject.token and subject.model_object is None and subject.pictures:
             draw_pictures(self.layout, bpy.path.abspath(subject.pictures))
         if subject.token:
-            on = "Train on This 3-D Object" if subject.model_object else "Train on These Pictures"
             row = self.layout.row()
             row.scale_y = 1.3
-            row.operator(
-                "motionbooth.train_subject", text="Train Again" if subject.weights else on, icon="MOD_ARMATURE"
-            )
+            if subject.weights:
+                row.operator("motionbooth.train_subject", text="Train Again", icon="MOD_ARMATURE")
+            elif subject.model_object is not None:
+                row.operator("motionbooth.train_subject", text="Train on This 3-D Object", icon="MOD_ARMATURE")
+            else:
+                row.operator("motionbooth.train_subject", text="Train on These Pictures", icon="MOD_ARMATURE")
 
 
 def draw_pictures(layout: bpy.types.UILayout, folder: str) -> None:
@@ -172,7 +175,8 @@ class MOTIONBOOTH_PT_warnings(InView, bpy.types.Panel):
         for concern in known.concerns:
             box = self.layout.box()
             sentence(box, concern.sentence, context.region, "ERROR")
-            box.operator("motionbooth.go_to_frame", text=f"Frame {concern.first}").frame = concern.first
+            go = box.operator("motionbooth.go_to_frame", text=told(f"Frame {concern.first}"), translate=False)
+            go.frame = concern.first
 
 
 class MOTIONBOOTH_PT_film(InView, bpy.types.Panel):
@@ -193,7 +197,8 @@ class MOTIONBOOTH_PT_film(InView, bpy.types.Panel):
         else:
             column.prop_search(shot, "model", state(), "models")
         if (model := state().models.get(shot.model)) is not None:
-            column.label(text=f"{model.frames} frames, {model.width} x {model.height}", translate=False)
+            size = told(f"{model.frames} frames, {model.width} x {model.height}")
+            column.label(text=size, translate=False)
         column.prop(shot, "quality")
         if shot.quality == "CUSTOM":
             column.prop(shot, "steps")

@@ -7,6 +7,7 @@ from typing import Any
 import bpy
 
 from ..overlay import active_take
+from ..translation import told
 from .base import InSequencer, InView
 from .shot import sentence
 
@@ -29,7 +30,7 @@ class MOTIONBOOTH_UL_takes(bpy.types.UIList):
         )
         star.index = index
         row.prop(item, "name", text="", emboss=False)
-        row.label(text=f"seed {item.seed}", translate=False)
+        row.label(text=told(f"seed {item.seed}"), translate=False)
         row.operator("motionbooth.compare_takes", text="", icon="IMAGE_ALPHA", emboss=False).index = index
 
 
