@@ -30,12 +30,15 @@ format: $(READY)
 extension: $(READY)
 	$(VENV)/bin/python blender_addon/build.py --out dist
 
-# The README's figures, on a machine that does nothing else: about 40 minutes. overlay_ms needs a window: make test-gui.
+# The README's figures, on a machine that does nothing else: about an hour. overlay_ms needs a window: make test-gui.
+# The soak takes an hour of its own: motionbooth soak --json docs/bench_soak.json
 benches: $(READY)
 	$(VENV)/bin/motionbooth bench control --json docs/bench_control.json --pictures docs
 	$(VENV)/bin/motionbooth bench sampling --json docs/bench_sampling.json
 	$(VENV)/bin/motionbooth bench training --json docs/bench_training.json
 	$(VENV)/bin/motionbooth bench server --json docs/bench_server.json
+	$(VENV)/bin/motionbooth bench scheduler --json docs/bench_scheduler.json
+	$(VENV)/bin/motionbooth bench fuzz --json docs/bench_fuzz.json
 	$(VENV)/bin/motionbooth bench extension --json docs/bench_extension.json
 
 clean:
