@@ -103,7 +103,7 @@ TEXTS = {
     "Clip": "Clip",
     "Color": "Farbe",
     "Draft": "Entwurf",
-    "Drawn Pan": "Gezeichneter Schwenk",
+    "Drawn Pan": "Gezeichnet",
     "Follow Boxes": "Rahmen folgen",
     "Follow Camera": "Kamera folgen",
     "Jobs of All Files": "Aufträge aller Dateien",

@@ -1,4 +1,4 @@
-"""Shots read from scenes, checked against Blender's own world_to_camera_view on a full evaluation of the scene."""
+"""Boxes read from scenes, checked against Blender's own world_to_camera_view on a full evaluation of the scene."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
+from animating import animate, new_object, rectangle_on_camera  # noqa: E402
 from bpy_extras.object_utils import world_to_camera_view  # noqa: E402
 from mathutils import Vector  # noqa: E402
 from motionbooth_addon import capture  # noqa: E402
-from motionbooth_addon._protocol.errors import InvalidInput  # noqa: E402
 from motionbooth_addon._protocol.motion import scene_times  # noqa: E402
 
 FRAMES = 8
@@ -55,19 +55,6 @@ def check(scene: Any, thing: Any) -> None:
     expected = slow_boxes(scene, thing)
     assert np.ptp(np.array(expected), axis=0).max() > 0.01, "nothing moves in this test"
     assert np.array(read_boxes(scene)) == pytest.approx(np.array(expected), abs=1e-5)
-
-
-def animate(thing: Any, path: str, first: Any, last: Any, frames: tuple[int, int] = (1, 24)) -> None:
-    for frame, value in zip(frames, (first, last), strict=True):
-        setattr(thing, path, value)
-        thing.keyframe_insert(path, frame=frame)
-
-
-def new_object(scene: Any, name: str, data: Any, location: tuple[float, float, float] = (0, 10, 0)) -> Any:
-    thing = bpy.data.objects.new(name, data)
-    thing.location = location
-    scene.collection.objects.link(thing)
-    return thing
 
 
 def modified_mesh(scene: Any, add_cube: Callable[..., Any]) -> Any:
@@ -161,17 +148,6 @@ def vertex_instances(scene: Any, add_cube: Callable[..., Any]) -> Any:
     child.parent = thing
     thing.instance_type = "VERTS"
     animate(thing, "location", (0, 10, 0), (1, 14, 1))
-    return thing
-
-
-def rectangle_on_camera(scene: Any, add_cube: Callable[..., Any]) -> Any:
-    mesh = bpy.data.meshes.new("Rectangle")
-    mesh.from_pydata([(-1, -1, 0), (1, -1, 0), (1, 1, 0), (-1, 1, 0)], [], [(0, 1, 2, 3)])
-    thing = new_object(scene, "Rectangle", mesh)
-    thing.parent = scene.camera
-    thing.hide_render = True
-    animate(thing, "location", (-1.5, 0, -8), (1.5, 1, -8))
-    animate(scene.camera, "location", (0, 0, 0), (9, 3, 1))
     return thing
 
 
@@ -283,197 +259,3 @@ def test_a_subject_behind_the_camera_is_out_of_frame_and_said_so(
     assert boxes[0] is not None
     assert boxes[-1] is None
     assert '"Imp" is behind the camera' in reading.warnings[0]
-
-
-def path_of(scene: Any, frames: int = FRAMES) -> np.ndarray:
-    return np.array([(o.dx, o.dy) for o in capture.read_shot(scene, frames).shot.camera.offsets])
-
-
-@pytest.fixture
-def watched(scene: Any, add_cube: Callable[..., Any], add_subject: Callable[..., Any]) -> Any:
-    """A scene whose subject is a rectangle on the camera, so that the camera may go anywhere."""
-    thing = rectangle_on_camera(scene, add_cube)
-    scene.camera.animation_data_clear()
-    scene.camera.location = (0, 0, 0)
-    add_subject(scene, thing)
-    return scene
-
-
-def test_a_turning_camera_travels_as_far_as_its_picture_slides(watched: Any) -> None:
-    turn = math.radians(30)
-    animate(watched.camera, "rotation_euler", (math.pi / 2, 0, turn / 2), (math.pi / 2, 0, -turn / 2))
-    path = path_of(watched)
-    assert path[0] == pytest.approx((0, 0))
-    assert path[-1] == pytest.approx((turn * 35 / 36, 0), abs=1e-3)
-    steps = np.diff(path[:, 0])
-    assert (steps > 0).all()
-    assert steps == pytest.approx(steps[::-1], abs=1e-4), "the default easing is symmetric"
-
-
-def test_the_path_does_not_depend_on_how_many_frames_the_model_makes(watched: Any) -> None:
-    animate(watched.camera, "rotation_euler", (math.pi / 2, 0, 1.0), (math.pi / 2, 0, -1.0))
-    assert path_of(watched, 3)[-1] == pytest.approx(path_of(watched, 47)[-1], abs=0.01)
-
-
-def test_a_camera_that_tracks_beside_the_background_slides_by_similar_triangles(watched: Any) -> None:
-    animate(watched.camera, "location", (0, 0, 0), (3, 0, -1))
-    watched.motionbooth.background_distance = 12
-    path = path_of(watched)
-    assert path[-1] == pytest.approx((3 / 12 * 35 / 36, 1 / 12 * 35 / 36 * 1.5), abs=1e-5)
-
-
-def test_a_lens_shift_is_a_pan(watched: Any) -> None:
-    lens = watched.camera.data
-    for frame, (x, y) in ((1, (0, 0)), (24, (0.25, 0.1))):
-        lens.shift_x, lens.shift_y = x, y
-        lens.keyframe_insert("shift_x", frame=frame)
-        lens.keyframe_insert("shift_y", frame=frame)
-    assert path_of(watched)[-1] == pytest.approx((0.25, -0.15), abs=1e-5)
-
-
-def test_a_camera_that_tracks_a_target_follows_it(watched: Any) -> None:
-    """The target is in no way part of the shot; the constraint still sees it move."""
-    target = new_object(watched, "Target", None, (0, 10, 0))
-    aim = watched.camera.constraints.new("TRACK_TO")
-    aim.target, aim.track_axis, aim.up_axis = target, "TRACK_NEGATIVE_Z", "UP_Y"
-    animate(target, "location", (0, 10, 0), (5, 10, 0))
-    assert path_of(watched)[-1] == pytest.approx((math.atan2(5, 10) * 35 / 36, 0), abs=2e-3)
-
-
-def test_a_drawn_pan_is_taken_from_its_keyframes_and_counted_from_the_first_frame(watched: Any) -> None:
-    watched.motionbooth.camera_mode = "DRAWN"
-    animate(watched.camera, "rotation_euler", (math.pi / 2, 0, 0), (math.pi / 2, 0, 1))
-    for frame, pan in ((1, (0.1, 0.2)), (24, (0.5, -0.1))):
-        watched.motionbooth.pan = pan
-        watched.keyframe_insert("motionbooth.pan", frame=frame)
-    watched.motionbooth.pan = (9, 9)
-    path = path_of(watched)
-    assert path[0] == pytest.approx((0, 0))
-    assert path[-1] == pytest.approx((0.4, -0.3), abs=1e-6)
-    assert len(np.unique(path[:, 0])) == FRAMES
-
-
-def test_markers_choose_the_camera_and_a_cut_is_said(watched: Any) -> None:
-    other = new_object(watched, "Other", bpy.data.cameras.new("Other"), (0, 0, 0))
-    other.rotation_euler = (math.pi / 2, 0, math.pi)
-    for frame, camera in ((1, watched.camera), (12, other)):
-        watched.timeline_markers.new("cut", frame=frame).camera = camera
-    reading = capture.read_shot(watched, FRAMES)
-    assert "jumps at frame 12" in reading.warnings[0]
-    assert reading.shot.subjects[0].boxes[-1] is None
-
-
-def snapshot(scene: Any) -> Any:
-    return (
-        scene.frame_current,
-        scene.frame_subframe,
-        bpy.context.scene.name,
-        sorted(bpy.data.scenes.keys()),
-        sorted(bpy.data.objects.keys()),
-        [thing.name for thing in bpy.context.selected_objects],
-        bpy.context.view_layer.objects.active,
-        [(thing.name, tuple(map(tuple, thing.matrix_world)), thing.users) for thing in scene.objects],
-        [collection.name for collection in bpy.data.collections],
-    )
-
-
-def test_the_users_scene_is_left_as_it_was_even_when_reading_fails(
-    scene: Any, add_cube: Callable[..., Any], add_subject: Callable[..., Any]
-) -> None:
-    cube = add_cube(scene)
-    animate(cube, "location", (-2, 10, 0), (2, 10, 0))
-    add_subject(scene, cube)
-    scene.frame_set(7, subframe=0.25)
-    cube.select_set(True)
-    before = snapshot(scene)
-    capture.read_shot(scene, FRAMES)
-    assert snapshot(scene) == before
-    cube.hide_viewport = True
-    with pytest.raises(InvalidInput, match="disabled in viewports"):
-        capture.read_shot(scene, FRAMES)
-    cube.hide_viewport = False
-    animate(cube, "location", (0, -10, 0), (0, -10, 0))
-    with pytest.raises(InvalidInput, match="in every frame"):
-        capture.read_shot(scene, FRAMES)
-    assert sorted(bpy.data.scenes.keys()) == ["Scene"]
-
-
-def no_camera(scene: Any, subject: Any) -> None:
-    scene.camera = None
-
-
-def no_object(scene: Any, subject: Any) -> None:
-    subject.object = None
-
-
-def no_subject(scene: Any, subject: Any) -> None:
-    scene.motionbooth.subjects.clear()
-
-
-def no_class(scene: Any, subject: Any) -> None:
-    subject.class_word = ""
-
-
-def one_frame(scene: Any, subject: Any) -> None:
-    scene.frame_start = scene.frame_end = 5
-
-
-def panorama(scene: Any, subject: Any) -> None:
-    scene.camera.data.type = "PANO"
-
-
-def lamp(scene: Any, subject: Any) -> None:
-    subject.object = new_object(scene, "Lamp", bpy.data.lights.new("Lamp", "POINT"))
-
-
-def never_seen(scene: Any, subject: Any) -> None:
-    subject.object.location = (500, 10, 0)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "sentence"),
-    [
-        (no_camera, "has no camera; add one"),
-        (no_object, "has no object; choose"),
-        (no_subject, "has no subject; add one"),
-        (no_class, "needs a name and a class"),
-        (one_frame, "range of one frame"),
-        (panorama, "make it perspective or orthographic"),
-        (lamp, "has no shape; choose"),
-        (never_seen, "outside the camera's view in every frame"),
-    ],
-)
-def test_a_scene_that_cannot_be_filmed_says_what_to_do(
-    spoil: Callable[..., None], sentence: str, scene: Any, add_cube: Callable[..., Any], add_subject: Callable[..., Any]
-) -> None:
-    spoil(scene, add_subject(scene, add_cube(scene)))
-    with pytest.raises(InvalidInput, match=sentence):
-        capture.read_shot(scene, FRAMES)
-
-
-def test_the_shot_carries_range_rate_and_size(
-    scene: Any, add_cube: Callable[..., Any], add_subject: Callable[..., Any]
-) -> None:
-    add_subject(scene, add_cube(scene))
-    scene.frame_start, scene.frame_end = 3, 26
-    scene.render.fps, scene.render.fps_base = 30, 1.001
-    scene.render.resolution_percentage = 50
-    shot = capture.read_shot(scene, FRAMES).shot
-    assert (shot.frame_start, shot.frame_end, shot.scene_frames) == (3, 26, 24)
-    assert shot.fps == pytest.approx(30000 / 1001)
-    assert (shot.width, shot.height, shot.frames) == (480, 320, FRAMES)
-    assert shot.name == "Scene"
-
-
-def test_reading_costs_nothing_for_a_heavy_scene_around_the_shot(
-    scene: Any, add_cube: Callable[..., Any], add_subject: Callable[..., Any]
-) -> None:
-    """What is not a subject is not even evaluated: its driver is never asked."""
-    asked = []
-    bpy.app.driver_namespace["heavy"] = lambda: asked.append(1) or 0.0
-    bystander = add_cube(scene, name="Bystander")
-    bystander.driver_add("location", 0).driver.expression = "heavy() + frame * 0"
-    add_subject(scene, add_cube(scene))
-    asked.clear()
-    capture.read_shot(scene, FRAMES)
-    assert asked == []

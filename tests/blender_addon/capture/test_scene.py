@@ -1,0 +1,132 @@
+"""What a scene must have to be read, what a reading leaves behind, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
+
+from animating import animate, new_object  # noqa: E402
+from motionbooth_addon import capture  # noqa: E402
+from motionbooth_addon._protocol.errors import InvalidInput  # noqa: E402
+
+FRAMES = 8
+
+
+def snapshot(scene: Any) -> Any:
+    return (
+        scene.frame_current,
+        scene.frame_subframe,
+        bpy.context.scene.name,
+        sorted(bpy.data.scenes.keys()),
+        sorted(bpy.data.objects.keys()),
+        [thing.name for thing in bpy.context.selected_objects],
+        bpy.context.view_layer.objects.active,
+        [(thing.name, tuple(map(tuple, thing.matrix_world)), thing.users) for thing in scene.objects],
+        [collection.name for collection in bpy.data.collections],
+    )
+
+
+def test_the_users_scene_is_left_as_it_was_even_when_reading_fails(
+    scene: Any, add_cube: Callable[..., Any], add_subject: Callable[..., Any]
+) -> None:
+    cube = add_cube(scene)
+    animate(cube, "location", (-2, 10, 0), (2, 10, 0))
+    add_subject(scene, cube)
+    scene.frame_set(7, subframe=0.25)
+    cube.select_set(True)
+    before = snapshot(scene)
+    capture.read_shot(scene, FRAMES)
+    assert snapshot(scene) == before
+    cube.hide_viewport = True
+    with pytest.raises(InvalidInput, match="disabled in viewports"):
+        capture.read_shot(scene, FRAMES)
+    cube.hide_viewport = False
+    animate(cube, "location", (0, -10, 0), (0, -10, 0))
+    with pytest.raises(InvalidInput, match="in every frame"):
+        capture.read_shot(scene, FRAMES)
+    assert sorted(bpy.data.scenes.keys()) == ["Scene"]
+
+
+def no_camera(scene: Any, subject: Any) -> None:
+    scene.camera = None
+
+
+def no_object(scene: Any, subject: Any) -> None:
+    subject.object = None
+
+
+def no_subject(scene: Any, subject: Any) -> None:
+    scene.motionbooth.subjects.clear()
+
+
+def no_class(scene: Any, subject: Any) -> None:
+    subject.class_word = ""
+
+
+def one_frame(scene: Any, subject: Any) -> None:
+    scene.frame_start = scene.frame_end = 5
+
+
+def panorama(scene: Any, subject: Any) -> None:
+    scene.camera.data.type = "PANO"
+
+
+def lamp(scene: Any, subject: Any) -> None:
+    subject.object = new_object(scene, "Lamp", bpy.data.lights.new("Lamp", "POINT"))
+
+
+def never_seen(scene: Any, subject: Any) -> None:
+    subject.object.location = (500, 10, 0)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (no_camera, "has no camera; add one"),
+        (no_object, "has no object; choose"),
+        (no_subject, "has no subject; add one"),
+        (no_class, "needs a name and a class"),
+        (one_frame, "range of one frame"),
+        (panorama, "make it perspective or orthographic"),
+        (lamp, "has no shape; choose"),
+        (never_seen, "outside the camera's view in every frame"),
+    ],
+)
+def test_a_scene_that_cannot_be_filmed_says_what_to_do(
+    spoil: Callable[..., None], sentence: str, scene: Any, add_cube: Callable[..., Any], add_subject: Callable[..., Any]
+) -> None:
+    spoil(scene, add_subject(scene, add_cube(scene)))
+    with pytest.raises(InvalidInput, match=sentence):
+        capture.read_shot(scene, FRAMES)
+
+
+def test_the_shot_carries_range_rate_and_size(
+    scene: Any, add_cube: Callable[..., Any], add_subject: Callable[..., Any]
+) -> None:
+    add_subject(scene, add_cube(scene))
+    scene.frame_start, scene.frame_end = 3, 26
+    scene.render.fps, scene.render.fps_base = 30, 1.001
+    scene.render.resolution_percentage = 50
+    shot = capture.read_shot(scene, FRAMES).shot
+    assert (shot.frame_start, shot.frame_end, shot.scene_frames) == (3, 26, 24)
+    assert shot.fps == pytest.approx(30000 / 1001)
+    assert (shot.width, shot.height, shot.frames) == (480, 320, FRAMES)
+    assert shot.name == "Scene"
+
+
+def test_reading_costs_nothing_for_a_heavy_scene_around_the_shot(
+    scene: Any, add_cube: Callable[..., Any], add_subject: Callable[..., Any]
+) -> None:
+    """What is not a subject is not even evaluated: its driver is never asked."""
+    asked = []
+    bpy.app.driver_namespace["heavy"] = lambda: asked.append(1) or 0.0
+    bystander = add_cube(scene, name="Bystander")
+    bystander.driver_add("location", 0).driver.expression = "heavy() + frame * 0"
+    add_subject(scene, add_cube(scene))
+    asked.clear()
+    capture.read_shot(scene, FRAMES)
+    assert asked == []
