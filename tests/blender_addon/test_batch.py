@@ -165,3 +165,25 @@ def test_blenders_own_command_says_how_it_is_used(registered: Any, capsys: pytes
     assert commands.execute([]) == 0
     assert commands.execute(["nonsense"]) == 2
     assert "batch FILE.blend" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_files_that_share_an_untrained_subject_have_it_learned_once(
+    registered: Any, connection_file: Path, tmp_path: Path
+) -> None:
+    """Two Blenders render the same pictures of it to the last bit, so that they ask for the same."""
+    bpy.ops.wm.open_mainfile(filepath=str(DEMO))
+    bpy.context.scene.motionbooth.seed = 1
+    for name in ("first", "second"):
+        bpy.context.scene.motionbooth.seed += 1
+        bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / f"{name}.blend"), copy=True)
+    before = {job.id for job in jobs(connection_file)}
+    options = ["--connection", connection_file, "--out", tmp_path / "out", "--jobs", 2]
+    status, printed = run(tmp_path / "first.blend", tmp_path / "second.blend", *options)
+    assert status == 0, printed
+    first, second = (json.loads((tmp_path / "out" / name / "shot.json").read_text()) for name in ("first", "second"))
+    assert first["train"] == second["train"]
+    weights = [sent["generate"]["shot"]["subjects"][0]["weights"] for sent in (first, second)]
+    assert weights[0] == weights[1]
+    trained = [job for job in jobs(connection_file) if job.kind == "train" and job.id not in before]
+    assert sorted(job.attempt for job in trained) == [0, 1], "of two jobs one ran, and the other was answered from it"
