@@ -56,8 +56,10 @@ class Cleaner:
                 for number in takes:
                     if size <= 0:
                         break
-                    size -= sum(blob.size for blob in self._store.results(number))
+                    results = self._store.results(number)
                     files += self._store.forget(number)
+                    # What another take has, too, is kept for that one.
+                    size -= sum(blob.size for blob in results if not self._store.holdings.has(owner, blob.sha256))
                     count += 1
             self._remove(files)
         if count:

@@ -48,6 +48,11 @@ class Holdings:
     def owners(self) -> list[str]:
         return [owner for (owner,) in self._database.rows("SELECT DISTINCT owner FROM holdings")]
 
+    def has(self, owner: str, sha256: str) -> bool:
+        """Whether the owner holds this file."""
+        query = "SELECT 1 FROM holdings WHERE owner = ? AND sha256 = ?"
+        return self._database.row(query, owner, sha256) is not None
+
     def holds(self, sha256: str) -> bool:
         """Whether anybody holds this file."""
         return self._database.row("SELECT 1 FROM holdings WHERE sha256 = ? LIMIT 1", sha256) is not None

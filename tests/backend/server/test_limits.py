@@ -10,11 +10,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from motionbooth.server.blobs import Blobs
+from motionbooth.server.cleaning import Cleaner
+from motionbooth.server.store import Store
 from motionbooth_protocol.client import Client, new_job_id
 from motionbooth_protocol.codec import decode_reply, encode
 from motionbooth_protocol.connection import host_and_port
 from motionbooth_protocol.errors import Canceled, Conflict, NotAuthorized, NotFound, OverLimit
-from motionbooth_protocol.jobs import Job, Picture, SubjectSpec, TrainSpec
+from motionbooth_protocol.jobs import Blob, Job, Picture, SubjectSpec, TrainSpec
 from motionbooth_protocol.messages import Error, Ping, Pong
 from motionbooth_protocol.motion import Box, SubjectTrack
 from msgspec.structs import replace
@@ -140,6 +143,22 @@ def test_a_full_quota_takes_fetched_takes_first_and_then_refuses_in_words(
         with pytest.raises(OverLimit, match=r"0\.00 GB that each key has"):
             client.upload(tmp_path / "file")
         assert unfetched.result("clip").sha256 in files(backend)
+
+
+def test_room_is_made_by_what_really_goes_and_not_by_takes_whose_file_another_take_has(tmp_path: Path) -> None:
+    store, blobs = Store(tmp_path / "jobs.sqlite"), Blobs(tmp_path)
+    clips = []
+    for number in range(3):
+        (tmp_path / "clip").write_bytes(bytes([number]) * 1000)
+        clips.append(Blob("clip", *blobs.adopt(tmp_path / "clip")))
+    for number, clip in enumerate([clips[0], clips[0], clips[1], clips[2]]):
+        store.submit("ann", f"job-{number:05}", small_job(seed=number), cached=[clip])
+        store.holdings.note_fetched("ann", clip.sha256)
+    Cleaner(store, blobs).make_room("ann", 1500)
+    assert [job.id for job in store.jobs("ann", 9)] == ["job-00003"]
+    assert store.holdings.used_by("ann") == 1000
+    assert [blobs.has(clip.sha256) for clip in clips] == [False, False, True]
+    store.close()
 
 
 def test_an_upload_that_broke_off_is_not_counted_twice(backend: RunningBackend, tmp_path: Path) -> None:
