@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import GenerateSpec
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from .evaluation.report import MotionReport, obedience_order, shot_report, write
 from .models.registry import Base
 from .reporting import Reporter
 from .sampling import film_takes
-from .video import spread_evenly, write_clip
+from .video import write_clip
 from .warm import WarmBase
 from .work import known_looks
 
@@ -36,10 +37,10 @@ def film_best_of(
 ) -> list[Take]:
     """Film `count` takes from successive seeds, `spec.seed` the first, and rank them: the best first.
 
-    The model is loaded once. `together` takes are filmed in one batch; 1 gives each the very bits of a job of its own.
-    One take is `out` itself; several are named after it, their rank and their seed, each with its report as JSON
-    beside it. Ctrl+C leaves the takes out that are not filmed yet. Raises InvalidInput for an `out` that is no mp4, and
-    MotionBoothError as `work.run` does.
+    The model is loaded once. `together` takes are filmed in one batch, or fewer where a GPU's memory holds no more; 1
+    gives each the very bits of a job of its own. One take is `out` itself; several are named after it, their rank and
+    their seed, each with its report as JSON beside it. Ctrl+C leaves the takes out that are not filmed yet. Raises
+    InvalidInput for an `out` that is no mp4, and MotionBoothError as `work.run` does.
     """
     if out.suffix.lower() != ".mp4":
         raise InvalidInput(f"A clip's file ends in .mp4, got {out}.")
@@ -53,7 +54,7 @@ def film_best_of(
         try:
             for seed, frames in _film(base, spec, range(spec.seed, spec.seed + count), together, reporter):
                 path = Path(scratch) / f"{seed}.mp4"
-                write_clip(path, spread_evenly(frames, spec.shot.scene_frames), spec.shot.fps)
+                write_clip(path, frames, spec.shot.fps, spec.shot.scene_frames)
                 filmed.append(Take(seed, path, shot_report(frames, spec.shot, looks)))
         except KeyboardInterrupt:
             if not filmed:
@@ -75,14 +76,23 @@ def _make_folder(folder: Path) -> None:
 def _film(
     base: Base, spec: GenerateSpec, seeds: Sequence[int], together: int, reporter: Reporter
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Each seed with the model's frames of its take."""
-    for first in range(0, len(seeds), together):
+    """Each seed with the model's frames of its take. Where memory does not hold `together` of them, fewer at a time."""
+    first = 0
+    while first < len(seeds):
         batch = seeds[first : first + together]
 
         def on_step(done: int, steps: int, first: int = first, size: int = len(batch)) -> None:
             reporter.progress("sampling", first * steps + done * size, len(seeds) * steps)
 
-        yield from zip(batch, film_takes(base, spec, batch, on_step).numpy(), strict=True)
+        try:
+            clips = film_takes(base, spec, batch, on_step).numpy()
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+            together = len(batch) // 2
+            continue
+        yield from zip(batch, clips, strict=True)
+        first += len(batch)
 
 
 def _placed(take: Take, clip: Path) -> Take:

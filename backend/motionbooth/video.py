@@ -23,11 +23,19 @@ def spread_evenly(frames: Frames, count: int) -> Frames:
 
     Each is the nearest model frame, held: blending two would show a moving subject twice.
     """
-    return frames[np.linspace(0, len(frames) - 1, count).round().astype(int)]
+    return frames[_spread(len(frames), count)]
 
 
-def write_clip(path: Path, frames: Frames, fps: float) -> None:
-    """Write frames of even width and height at `fps` (taken as the nearest fraction over at most 1001)."""
+def _spread(frames: int, count: int) -> NDArray[np.int64]:
+    """Which of so many frames is shown at each of `count`."""
+    return np.linspace(0, frames - 1, count).round().astype(np.int64)
+
+
+def write_clip(path: Path, frames: Frames, fps: float, count: int | None = None) -> None:
+    """Write frames of even width and height at `fps` (taken as the nearest fraction over at most 1001).
+
+    They are spread over `count` frames as `spread_evenly` does it, but for a shot of any length in the memory of one.
+    """
     height, width = frames.shape[1:3]
     if width % 2 or height % 2:
         raise ValueError(f"H.264 in 4:2:0 needs even sizes, got {width} x {height}")
@@ -39,8 +47,8 @@ def write_clip(path: Path, frames: Frames, fps: float) -> None:
         stream.codec_context.color_range = ColorRange.MPEG
         stream.codec_context.color_primaries = ColorPrimaries.BT709
         stream.codec_context.color_trc = ColorTrc.BT709
-        for frame in frames:
-            container.mux(stream.encode(_to_yuv(frame)))
+        for index in _spread(len(frames), len(frames) if count is None else count):
+            container.mux(stream.encode(_to_yuv(frames[index])))
         container.mux(stream.encode(None))
 
 

@@ -17,7 +17,7 @@ from .reporting import Reporter
 from .sampling import film
 from .subject.course import Material, learn_subject
 from .subject.weights import read_card
-from .video import spread_evenly, write_clip
+from .video import write_clip
 from .warm import WarmBase
 
 BlobPath = Callable[[str], Path]
@@ -68,7 +68,7 @@ def _generate(
     )
     reporter.progress("encoding", 0, 1)
     results = {"clip": scratch / "clip.mp4", "report": scratch / "report.json"}
-    write_clip(results["clip"], spread_evenly(frames.numpy(), spec.shot.scene_frames), spec.shot.fps)
+    write_clip(results["clip"], frames.numpy(), spec.shot.fps, spec.shot.scene_frames)
     report = shot_report(frames.numpy(), spec.shot, known_looks(spec.shot, blob_path))
     results["report"].write_bytes(msgspec.json.encode(report))
     reporter.progress("encoding", 1, 1)

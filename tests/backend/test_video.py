@@ -72,6 +72,13 @@ def test_a_clip_fills_the_range_exactly_from_first_to_last(frames: int, count: i
         assert spread[-1] == frames - 1
 
 
+@pytest.mark.parametrize("count", [3, 7, 20])
+def test_a_clip_is_written_at_any_length_without_being_copied(tmp_path: Path, count: int) -> None:
+    write_clip(tmp_path / "a.mp4", spread_evenly(flat_clip(), count), 24)
+    write_clip(tmp_path / "b.mp4", flat_clip(), 24, count)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
 def test_what_is_not_a_clip_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "c.mp4").write_bytes(b"no film")
     with pytest.raises(InvalidInput, match=r"c\.mp4 is not a film clip"):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from motionbooth.server import worker
 from motionbooth.server.serve import serve
-from motionbooth.video import spread_evenly, write_clip
+from motionbooth.video import write_clip
 from motionbooth_protocol.jobs import JobSpec, TrainSpec
 from motionbooth_protocol.messages import ModelInfo
 
@@ -47,7 +47,7 @@ def run(spec: JobSpec, blob_path: Callable[[str], Path], scratch: Path, reporter
                 x1, y1, x2, y2 = box.clipped().as_tuple()
                 frame[round(y1 * HEIGHT) : round(y2 * HEIGHT), round(x1 * WIDTH) : round(x2 * WIDTH)] = color
     clip = scratch / "clip.mp4"
-    write_clip(clip, spread_evenly(frames, spec.shot.scene_frames), spec.shot.fps)
+    write_clip(clip, frames, spec.shot.fps, spec.shot.scene_frames)
     return {"clip": clip}
 
 
