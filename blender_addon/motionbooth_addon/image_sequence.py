@@ -47,6 +47,7 @@ def _load(projector: bpy.types.Scene, scene: bpy.types.Scene, clip: Path, frame_
     projector.render.fps, projector.render.fps_base = scene.render.fps, scene.render.fps_base
     projector.render.resolution_x = strip.elements[0].orig_width
     projector.render.resolution_y = strip.elements[0].orig_height
+    strip.transform.scale_x = strip.transform.scale_y = 1.0  # it was fitted to a new scene's size
     projector.render.image_settings.file_format = "PNG"
 
 

@@ -61,7 +61,10 @@ def make_pictures(folder: Path) -> Path:
 
 
 def test_a_filmed_shot_lands_on_the_timeline_with_its_settings(shot: Any, pump: Pump, tmp_path: Path) -> None:
+    assert shot.view_settings.view_transform == "AgX"
     film(shot, pump, new_seed=False, seed=5)
+    assert shot.view_settings.view_transform == "Standard"
+    assert "color management" in state().notice, "nothing of the scene is changed in silence"
     (strip,) = strips(shot)
     assert compat.strip_range(strip) == (shot.frame_start, shot.frame_end)
     assert (strip.name, strip.mute) == ("Scene take 1", False)
@@ -149,6 +152,9 @@ def test_a_take_becomes_an_image_sequence_above_it(shot: Any, pump: Pump) -> Non
     for element in pictures.elements:
         with Image.open(folder / element.filename) as written:
             assert written.size == (96, 64)
+            reds, greys = (written.convert("RGB").getpixel(place) for place in ((48, 32), (2, 2)))
+            assert reds[0] - reds[2] > 100, "the box is in the middle"
+            assert max(greys) - min(greys) < 10, "and only there"
     assert [scene.name for scene in bpy.data.scenes] == ["Scene"]
     Path(bpy.path.abspath(shot.motionbooth.takes[0].clip_path)).write_bytes(b"no clip any more")
     with pytest.raises(RuntimeError, match="fetch the take again"):

@@ -53,6 +53,22 @@ def takes() -> hands.Steps:
         hands.press("Z", ctrl=True)
         yield 1
         hands.seen[name] = told()
+    yield from use_elsewhere(view)
+
+
+def use_elsewhere(view: Any) -> hands.Steps:
+    """The active take as single pictures above it, and behind the scene in the camera's view."""
+    yield from hands.press_button("SEQUENCE_EDITOR", "To Image Sequence")
+    yield from hands.wait(lambda: len(strips()) == 4)
+    yield 1
+    hands.seen["pictures"] = [(strip.type, strip.mute, strip.frame_final_duration) for strip in strips()[2:]]
+    yield from hands.picture("image_sequence")
+    view.ui_type = "VIEW_3D"
+    yield 1
+    bpy.ops.motionbooth.take_as_background()
+    yield from hands.picture("camera_background")
+    camera = bpy.context.scene.camera.data
+    hands.seen["camera"] = [camera.show_background_images, len(camera.background_images)]
 
 
 # Where things are in the list of takes: pixels from the sidebar's right edge, and from its upper edge to the first row.

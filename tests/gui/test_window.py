@@ -56,6 +56,8 @@ def test_takes_are_starred_swapped_and_compared_by_clicks_and_each_is_undone(
     assert seen["swap"] == swapped
     assert seen["compare"] == {**swapped, "muted": [False, True, False], "cropped": [0, 0, 48]}
     assert (seen["compare undone"], seen["swap undone"], seen["star undone"]) == (swapped, starred, filmed)
+    assert seen["pictures"] == [["MOVIE", True, 48], ["IMAGE", False, 48]]
+    assert seen["camera"] == [True, 1]
 
 
 def test_the_extension_speaks_german_as_blender_does(act: Callable[[str], dict[str, Any]]) -> None:
