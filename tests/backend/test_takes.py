@@ -10,6 +10,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import torch
+from diffusers import UNet3DConditionModel
 from motionbooth.cli import app
 from motionbooth.evaluation.filmed import FilmedShot, asked_in, pictures_for
 from motionbooth.evaluation.obedience import Appearance
@@ -82,6 +84,23 @@ def test_takes_in_a_batch_are_all_filmed(tmp_path: Path) -> None:
     log = Log()
     assert len(film_best_of(spec(), 3, 2, tmp_path / "shot.mp4", Path, log)) == 3
     assert [done for stage, done, _ in log.seen if stage == "sampling"] == [2, 3]
+
+
+def test_takes_that_memory_does_not_hold_together_are_filmed_in_smaller_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, rows = UNet3DConditionModel.forward, []
+
+    def for_two_takes(unet: UNet3DConditionModel, sample: torch.Tensor, *args: object, **more: object) -> object:
+        rows.append(len(sample))
+        if len(sample) > 4:  # each with its unconditional half
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(unet, sample, *args, **more)
+
+    monkeypatch.setattr(UNet3DConditionModel, "forward", for_two_takes)
+    takes = film_best_of(spec(), 5, 5, tmp_path / "shot.mp4", Path, Log())
+    assert sorted(take.seed for take in takes) == [7, 8, 9, 10, 11]
+    assert rows == [10, 4, 4, 2]
 
 
 def report(iou: float | None, flow: float) -> MotionReport:
