@@ -28,9 +28,11 @@ from .rig.backend import RunningBackend, small_job
 from .rig.proxy import Proxy
 
 _CLIENTS = 4
+_ENVIRONMENT = {"WORKERS": "2"}
 _SAMPLE_SECONDS = 2.0
 _WARM_SECONDS = 10.0  # of a server's life, before its memory counts
 _TIMEOUT, _PATIENCE = 15.0, 120.0
+_SHARED, _SECONDS_SHARED = 0.3, 20.0
 _ORDERS = (
     "steps=2", "steps=8 pause=0.05", "steps=3 size=2000000", "steps=3 die_once", "die_once_in=loading",
     "die_once_in=encoding", "fault", "memory", "invalid",
@@ -68,7 +70,7 @@ def soak(minutes: float, seed: int, jobs_per_minute: float, console: Console) ->
     tally, samples, stop = Tally(), list[Sample](), threading.Event()
     pause = 60 * _CLIENTS / jobs_per_minute if jobs_per_minute else 0.0
     with tempfile.TemporaryDirectory(prefix="motionbooth-soak-") as folder:
-        backend = RunningBackend(Path(folder) / "home").start()
+        backend = RunningBackend(Path(folder) / "home").start(**_ENVIRONMENT)
         proxy = Proxy(backend.connection.address)
         watch = threading.Thread(target=_watch, args=(backend, samples, stop, console, tally))
         clients = [
@@ -114,7 +116,10 @@ def _work(
     while not stop.wait(max(0.0, due - time.monotonic())):
         due = time.monotonic() + pause
         serial += 1
-        orders, of_job = chance.choice(_ORDERS), number * 1_000_000 + serial
+        # Some ask for what others ask for in the same moment, or did before.
+        shared = chance.random() < _SHARED
+        of_job = int(time.monotonic() / _SECONDS_SHARED) if shared else number * 1_000_000 + serial
+        orders = chance.choice(_ORDERS)
         try:
             client = _connected(connection, stop)
             if client is None:
@@ -173,11 +178,11 @@ def _harm(backend: RunningBackend, proxy: Proxy, seconds: float, chance: random.
 
     def kill_server() -> None:
         backend.kill()
-        backend.start()
+        backend.start(**_ENVIRONMENT)
 
     def stop_server() -> None:
         backend.stop()
-        backend.start()
+        backend.start(**_ENVIRONMENT)
 
     def hang_server() -> None:
         assert backend.process is not None
@@ -189,6 +194,10 @@ def _harm(backend: RunningBackend, proxy: Proxy, seconds: float, chance: random.
         for file in (backend.home / "scratch").glob("*/worker.pid"):
             with suppress(OSError, ValueError):
                 os.kill(int(file.read_text()), signal.SIGKILL)
+
+    def kill_key_check() -> None:
+        assert backend.process is not None
+        backend.process.send_signal(signal.SIGUSR1)
 
     def flip_bit() -> None:
         proxy.flip_next = True
@@ -203,7 +212,9 @@ def _harm(backend: RunningBackend, proxy: Proxy, seconds: float, chance: random.
         time.sleep(1.0)
         proxy.bytes_per_second = 0
 
-    gentle: list[Callable[[], None]] = [proxy.cut, flip_bit, pause, throttle, hang_server, kill_worker]
+    gentle: list[Callable[[], None]] = [
+        proxy.cut, flip_bit, pause, throttle, hang_server, kill_worker, kill_key_check,
+    ]  # fmt: skip
     hard = [*gentle, kill_server, stop_server]
     while (passed := time.monotonic() - began) < seconds:
         time.sleep(chance.uniform(0.5, 2.0))
