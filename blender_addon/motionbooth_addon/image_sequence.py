@@ -32,7 +32,8 @@ def write(scene: bpy.types.Scene, index: int) -> Generator[tuple[int, int], None
         for number, picture in enumerate(pictures):
             projector.frame_set(shot.frame_start + number)
             projector.render.filepath = str(picture)
-            bpy.ops.render.render(write_still=True, scene=projector.name)
+            with bpy.context.temp_override(scene=projector):  # given by its name, it would take the window's frame
+                bpy.ops.render.render(write_still=True)
             yield number + 1, len(pictures)
     finally:
         bpy.data.scenes.remove(projector)
