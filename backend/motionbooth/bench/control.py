@@ -136,7 +136,7 @@ def bench_control(pictures: Path | None = None, suppress: Suppress | None = None
     if pictures is not None:
         write_pictures(pictures, filmed_kinds, filmed_subjects)
     measures = [*kind_measures(filmed_kinds), *subject_measures(filmed_subjects), bundle_size()]
-    return BenchResult("control", measures)
+    return BenchResult("control" if suppress is None else f"control-suppress-{suppress}", measures)
 
 
 def kind_measures(kinds: Sequence[FilmedKind]) -> list[Measure]:
