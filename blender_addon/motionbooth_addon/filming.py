@@ -12,7 +12,7 @@ from typing import Any
 import bpy
 import msgspec
 
-from . import capture, strips
+from . import capture, takes
 from ._protocol.client import Client, new_job_id
 from ._protocol.connection import Connection
 from ._protocol.errors import InvalidInput, MotionBoothError, NotFound, OutOfSpace
@@ -311,14 +311,11 @@ def save_with_clips(path: Path, shots: list[Filmed], tell: Tell) -> Path:
 def _place(filmed: Filmed, tell: Tell) -> None:
     """The clip onto its scene's timeline, and among its takes."""
     assert filmed.clip is not None
-    shot, scene = filmed.shot, filmed.scene
-    strips.place_clip(scene, filmed.clip, shot.name, shot.frame_start, shot.frame_end)
-    if changed := strips.show_true_colors(scene):
+    assert filmed.job is not None
+    assert filmed.generate is not None
+    if changed := takes.place(filmed.scene, filmed.job, filmed.generate, filmed.clip):
         filmed.warnings.append(changed)
         tell(_progress("placing the clip", note=changed))
-    take = scene.motionbooth.takes.add()
-    take.name, take.job_id, take.clip_path = shot.name, filmed.job, strips.path_for(filmed.clip)
-    take.settings = msgspec.json.encode(filmed.generate).decode()
 
 
 def _save(path: Path) -> None:

@@ -43,8 +43,9 @@ def receive(scene: bpy.types.Scene, record: Record) -> str:
     """Give the shot what the job made; says what was done. Raises InvalidInput or NotFound."""
     if isinstance(record.order, TrainOrder):
         return _receive_subject(scene, record, record.order)
-    place(scene, record.id, record.order, Path(record.clip))
-    return f'Placed "{record.title}" on the timeline'
+    changed = place(scene, record.id, record.order, Path(record.clip))
+    placed = f'Placed "{record.title}" on the timeline'
+    return f"{placed}. {changed}" if changed else placed
 
 
 def _receive_subject(scene: bpy.types.Scene, record: Record, order: TrainOrder) -> str:
@@ -56,19 +57,22 @@ def _receive_subject(scene: bpy.types.Scene, record: Record, order: TrainOrder) 
     raise NotFound(f'The scene has no subject "{order.name}" any more; choose it from the trained subjects.')
 
 
-def place(scene: bpy.types.Scene, job: str, spec: GenerateSpec, clip: Path) -> Any:
-    """A take at the shot's range, above what is there and instead of the shot's other takes; returns its strip."""
+def place(scene: bpy.types.Scene, job: str, spec: GenerateSpec, clip: Path) -> str | None:
+    """A take at the shot's range, above what is there and instead of the shot's other takes.
+
+    Returns what was changed of the scene's color management, as a sentence, or None.
+    """
     shot = spec.shot
     name = f"{shot.name} take {len(scene.motionbooth.takes) + 1}"
     settings = msgspec.json.encode(spec).decode()
     strip = _place_strip(scene, job, spec, settings, clip, name)
-    strips.show_true_colors(scene)
+    changed = strips.show_true_colors(scene)
     take = scene.motionbooth.takes.add()
     take.name, take.job_id, take.clip_path = strip.name, job, strips.path_for(clip)
     take.settings, take.seed = settings, spec.seed
     show_only(scene, len(scene.motionbooth.takes) - 1)
     compat.show_in_sequencer(scene)
-    return strip
+    return changed
 
 
 def _place_strip(scene: bpy.types.Scene, job: str, spec: GenerateSpec, settings: str, clip: Path, name: str) -> Any:

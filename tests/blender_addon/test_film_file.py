@@ -20,7 +20,7 @@ import zmq
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
 from motionbooth.video import read_clip  # noqa: E402
-from motionbooth_addon import compat, film_file, filming  # noqa: E402
+from motionbooth_addon import compat, film_file, filming, takes  # noqa: E402
 from motionbooth_addon._protocol.errors import InvalidInput  # noqa: E402
 from motionbooth_protocol.client import Client  # noqa: E402
 from motionbooth_protocol.connection import Connection  # noqa: E402
@@ -84,11 +84,13 @@ def test_the_clip_fills_exactly_the_shots_range_on_the_copys_timeline(
     scene = bpy.context.scene
     (strip,) = compat.strips(scene.sequence_editor)
     assert compat.strip_range(strip) == (scene.frame_start, scene.frame_end) == (1, 48)
-    assert strip.name == "hop"
+    assert strip.name == "hop take 1"
     assert strip.filepath == "//clip.mp4"
     take = scene.motionbooth.takes[0]
     assert (take.job_id, take.clip_path) == (filmed[1][-1]["done"]["shots"][0]["job"], "//clip.mp4")
+    assert takes.strip_of(scene, take.job_id) == strip, "so that it can be shown, compared and removed"
     sent = msgspec.json.decode(take.settings, type=GenerateSpec)
+    assert take.seed == sent.seed
     assert scene.motionbooth.subjects[0].weights == sent.shot.subjects[0].weights
 
 
@@ -200,6 +202,7 @@ def test_two_scenes_are_two_shots_and_a_second_take_lies_above_the_first(
     assert strips_of("Hop") == [(1, (1, 48)), (2, (1, 48))]
     assert strips_of("Hop Again") == [(1, (1, 48)), (2, (10, 33))]
     assert [len(bpy.data.scenes[name].motionbooth.takes) for name in ("Hop", "Hop Again")] == [2, 2]
+    assert [strip.mute for strip in compat.strips(bpy.data.scenes["Hop"].sequence_editor)] == [True, False]
 
 
 def strips_of(scene: str) -> list[tuple[int, tuple[int, int]]]:

@@ -69,7 +69,8 @@ def test_takes_are_stacked_on_free_channels_and_never_move_what_is_there(scene: 
     first = strips.place_clip(scene, clip, "first", 1, 10)
     overlapping = strips.place_clip(scene, clip, "second", 5, 14)
     elsewhere = strips.place_clip(scene, clip, "third", 30, 39)
-    assert [strip.channel for strip in (first, overlapping, elsewhere)] == [1, 2, 1]
+    touching = strips.place_clip(scene, clip, "fourth", 39, 48)
+    assert [strip.channel for strip in (first, overlapping, elsewhere, touching)] == [1, 2, 1, 2]
     assert [compat.strip_range(strip) for strip in (first, overlapping, elsewhere)] == [(1, 10), (5, 14), (30, 39)]
 
 
