@@ -237,7 +237,8 @@ def _render(studio: bpy.types.Scene) -> Pixels:
     """(size, size, 4), straight alpha, top row first."""
     with tempfile.TemporaryDirectory(prefix="motionbooth_") as folder:
         studio.render.filepath = str(Path(folder) / "view.png")
-        bpy.ops.render.render(write_still=True, scene=studio.name)
+        with bpy.context.temp_override(scene=studio):  # given by its name, it would take the window's frame
+            bpy.ops.render.render(write_still=True)
         image = bpy.data.images.load(studio.render.filepath)
         try:
             image.alpha_mode = "STRAIGHT"

@@ -92,6 +92,17 @@ def test_another_look_gives_other_bytes(scene: Any, toy: Any, tmp_path: Path) ->
     assert digest(render_turntable(scene, toy, tmp_path / "b", SMALL)) != first
 
 
+def test_the_object_is_shown_as_it_is_at_the_first_frame_of_the_shot(scene: Any, toy: Any, tmp_path: Path) -> None:
+    """Whatever frame the user is looking at."""
+    for frame, height in ((1, 1.0), (12, 2.0)):
+        toy.scale = (1, 1, height)
+        toy.keyframe_insert("scale", frame=frame)
+    scene.frame_start = 12
+    scene.frame_set(1)
+    rows, columns = np.nonzero(pixels(render_turntable(scene, toy, tmp_path, SMALL)[2].mask) > 127)
+    assert np.ptp(rows) > 1.7 * np.ptp(columns), "twice as high as it is wide"
+
+
 def counts() -> dict[str, int]:
     kinds = ("objects", "scenes", "meshes", "worlds", "cameras", "lights", "materials", "collections", "actions")
     return {kind: len(getattr(bpy.data, kind)) for kind in kinds}
