@@ -15,6 +15,7 @@ from .keys import AuthorizedKeys, KeyPair
 
 log = logging.getLogger("motionbooth.entrance")
 _ZAP_DOMAIN = "motionbooth"
+_ZAP_ADDRESS = "inproc://zeromq.zap.01"  # where libzmq asks
 _SECONDS_BETWEEN_TRIES = 5.0  # where the check of keys cannot be started
 _LINGER_MILLISECONDS = 500  # for what is to be said at the end
 _SEND_QUEUE = 64  # messages that one client may be behind; 16 MiB at most, when all are chunks
@@ -83,6 +84,8 @@ class KeyCheck:
         if not self.authenticator.is_alive() and self.authenticator.pipe is not None:
             self.authenticator.pipe.close()  # else it would be told to end, and nobody is there to hear it
             self.authenticator.pipe = None  # type: ignore[assignment]  # as pyzmq's own stop() does
+            # At once, while closing alone may leave the address taken for a moment.
+            self.authenticator.zap_socket.unbind(_ZAP_ADDRESS)
         self.authenticator.stop()
 
     def _start(self) -> ThreadAuthenticator:

@@ -95,12 +95,13 @@ def fail_on_signals() -> None:
 
 def kill_thread(authenticator: ThreadAuthenticator) -> None:
     """Let its thread die of an exception, as by a fault of its program, and wait until it has."""
-    thread = authenticator.thread
     fault = ctypes.py_object(ZeroDivisionError)
-    while thread.is_alive():  # asyncio outlives an exception that comes between two steps of the thread's own program
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), fault)
+    while (
+        authenticator.is_alive()
+    ):  # asyncio outlives an exception that comes between two steps of the thread's own program
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(authenticator.thread.ident or 0), fault)
         authenticator.pipe.send(b"wake up")
-        thread.join(0.05)
+        authenticator.thread.join(0.05)
 
 
 def limits(environment: dict[str, str]) -> Limits:
