@@ -31,13 +31,14 @@ def test_any_number_of_steps_moves_the_whole_way(steps: int) -> None:
     assert totals == [[round(0.5 * f / 8 * 72), round(-f / 8 * 40)] for f in range(8)]
 
 
-def test_boxes_lead_the_pan_before_the_shift_and_are_screen_boxes_after_it() -> None:
-    camera = CameraPath.straight(0.5, 0, 4)
+@pytest.mark.parametrize("travel", [0.5, 0.51])  # in whole cells, and not
+def test_boxes_lead_the_pan_before_the_shift_and_are_screen_boxes_after_it(travel: float) -> None:
+    camera = CameraPath.straight(travel, 0, 4)
     plans = plan_steps(ZEROSCOPE, 50, LATENTS, camera, [[BOX] * 4], TOKENS)
     first, last = plans[0].boxes, plans[-1].boxes
     assert first is not None
     assert last is not None
-    assert [box.x1 for box in first.boxes[0] if box] == pytest.approx([0.25, 0.375, 0.5, 0.625])
+    assert [box.x1 for box in first.boxes[0] if box] == pytest.approx([0.25 + travel * f / 4 for f in range(4)])
     assert list(last.boxes[0]) == [BOX] * 4
     assert plans[19].boxes == last
 
