@@ -249,6 +249,26 @@ def test_two_boxes_of_a_cluster_share_the_work_and_one_that_goes_down_costs_its_
         cluster.shutdown()
 
 
+@pytest.mark.slow
+def test_a_worker_on_a_box_without_the_backends_folder_gets_no_job_until_it_is_there(
+    ray_address: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from motionbooth.server import ray_executor
+
+    monkeypatch.setattr(ray_executor, "_SECONDS_TO_MEND", 1.0)
+    with zmq.Context() as context:
+        running = Running(on_ray(context, ray_address, home, workers=1), home)
+        mark(home / "logs" / "worker.log").write_text("another backend")
+        running.executor.adopt()
+        (place,) = running.executor.places()
+        wait_until(lambda: running.idle() or "all boxes" in running.executor.places()[0].device, 60)
+        assert running.executor.idle() == []
+        mark(home / "logs" / "worker.log").write_text(home.name)
+        assert running.start(1, "steps=2") == place.name
+        running.wait(pipes.Finished, 1)
+        running.executor.close()
+
+
 def parents(pid: int) -> list[int]:
     """The process that started this one, and the one that started that."""
     found = []
