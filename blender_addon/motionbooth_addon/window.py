@@ -131,7 +131,7 @@ class Screen:
         row.stage, row.counted = at.stage, at.steps > 0
         row.factor = min(1.0, at.step / at.steps) if at.steps else 0.0
         row.seconds_left = -1 if at.seconds_left is None else at.seconds_left
-        self._changed = True
+        self._changed = self._told = True
 
     def show_picture(self, job: str, path: Path) -> None:
         row = self._row(job)

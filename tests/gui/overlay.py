@@ -17,7 +17,7 @@ sys.path.insert(0, str(HERE.parents[1] / "blender_addon" / "demo"))
 
 import hands  # noqa: E402
 
-LONG_SHOT, REDRAWS = 250, 60
+LONG_SHOT, REDRAWS = 250, 40
 
 
 def look_at_it() -> hands.Steps:
@@ -175,7 +175,7 @@ def time_redraws(overlay: Any) -> float:
     overlay.switch(True)
     for number in range(REDRAWS):
         if number % 2:
-            bpy.context.scene.frame_set(1 + number * 4)
+            bpy.context.scene.frame_set(1 + number * 6)
         with in_view():
             bpy.ops.wm.redraw_timer(type="DRAW", iterations=1)
     overlay.switch(False)

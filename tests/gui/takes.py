@@ -74,11 +74,14 @@ def use_elsewhere(view: Any) -> hands.Steps:
 # Where things are in the list of takes: pixels from the sidebar's right edge, and from its upper edge to the first row.
 STAR, SHOW, COMPARE = 340, 150, 58
 FIRST_ROW, ROW_HEIGHT = 300, 21
+PREVIEW = 176  # further down, where the chosen job has a picture
 
 
 def click_take(column: int, row: int) -> hands.Steps:
     side = hands.region("SEQUENCE_EDITOR", "UI")
-    hands.move(side.x + side.width - column, side.y + side.height - FIRST_ROW - row * ROW_HEIGHT)
+    jobs = hands.state().jobs
+    down = FIRST_ROW + row * ROW_HEIGHT + (PREVIEW if jobs[hands.state().active_job].picture else 0)
+    hands.move(side.x + side.width - column, side.y + side.height - down)
     yield 0.3
     hands.press("LEFTMOUSE")
 
