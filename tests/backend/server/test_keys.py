@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import zmq
 from motionbooth.cli import app
-from motionbooth.server.keys import AuthorizedKeys, KeyPair, is_key
+from motionbooth.server.keys import AuthorizedKeys, KeyPair, is_key, let_in, revoke
+from motionbooth_protocol.client import Client
 from motionbooth_protocol.connection import Connection
 from motionbooth_protocol.errors import InvalidInput, NotAuthorized
 from running_backend import RunningBackend
@@ -70,6 +71,16 @@ def test_a_machine_that_is_out_of_open_files_shuts_nobody_out(tmp_path: Path) ->
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     (tmp_path / "ann.pub").unlink()
     assert not keys.callback("", b"a" * 40)
+
+
+def test_who_only_listens_is_shut_out_as_well(shared_backend: RunningBackend) -> None:
+    home = shared_backend.home
+    connection = let_in(home, "eve", shared_backend.connection.address)
+    with Client(connection, name="eve") as client:
+        client.listen(0.2)
+        revoke(home, "eve")
+        with pytest.raises(NotAuthorized, match="withdrawn this key"):
+            client.listen(3.0)  # less than it takes until the client asks for anything of its own accord
 
 
 def test_a_person_is_let_in_and_shut_out_while_the_server_runs(shared_backend: RunningBackend, tmp_path: Path) -> None:
