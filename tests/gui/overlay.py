@@ -95,7 +95,11 @@ def drag_the_cage(overlay: Any, capture: Any, readings: Any) -> hands.Steps:
         start = on_screen(overlay, (x1 + (x2 - x1) * corner[0], y1 + (y2 - y1) * corner[1]))
         hands.move(*start)
         yield from hands.wait(lambda: not readings.latest(bpy.context.scene).changed)
-        yield 2
+        yield 1
+        hands.move(start[0] + 1, start[1])  # once more, for a slow machine: the cage must have seen the mouse
+        yield 1
+        hands.move(*start)
+        yield 0.5
         if name == "scaled":
             yield from hands.picture("cage")
         hands._event("LEFTMOUSE", "PRESS")
