@@ -8,6 +8,7 @@ encoder, which work before and after and are small beside it, are left out.
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import sys
 import time
@@ -32,10 +33,12 @@ from motionbooth.subject.weights import add_lora
 
 LATENTS: Grid = (40, 72)
 PICTURES = 5
+M_MMAP_THRESHOLD, LARGE_BLOCK = -3, 1 << 20  # of mallopt(3); bytes
 
 
 def bench_real_size(frames: int) -> BenchResult:
     """`frames` of a clip; Zeroscope's own number is 24. Threads as torch chooses: what counts here is memory."""
+    free_large_blocks()
     with Progress(transient=True) as progress:
         stage = progress.add_task("making random weights", total=3)
         base = random_base(zeroscope_unet(), LATENTS, frames)
@@ -111,6 +114,13 @@ def lora_trainer(base: Base) -> Trainer:
         _random_text(base, 1, generator),
     )
     return Trainer(base, settings, data, seed=0)
+
+
+def free_large_blocks() -> None:
+    """Let glibc give what is freed back to the system: kept in its heap, the holes grow to the size of the tensors."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
 
 
 def peak_gb() -> float:
