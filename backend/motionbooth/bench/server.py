@@ -26,7 +26,7 @@ from .rig.backend import RunningBackend, small_job, wait_until
 
 _MB = 1e6
 _CLIP_BYTES = 256_000_000
-_ROUNDS = 3
+_ROUNDS = 7
 _SUBMITS = 200
 _CLIENTS = 200
 _SECONDS = 15.0
