@@ -100,9 +100,19 @@ class LocalBackend:
         self._asked_to_stop = True
         pid = self._pid()
         (self.home / "backend.pid").unlink(missing_ok=True)
-        if pid is not None:
+        if pid is not None and self._is_ours(pid):
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGTERM)
+
+    def _is_ours(self, pid: int) -> bool:
+        """Whether that process serves this home: after a crash its number may have become another program's."""
+        if self._process is not None or sys.platform == "win32":
+            return True
+        try:
+            asked = subprocess.run(["ps", "-ww", "-p", str(pid), "-o", "args="], capture_output=True, text=True)
+        except FileNotFoundError:  # a system without ps
+            return True
+        return str(self.home) in asked.stdout
 
     @property
     def _log(self) -> Path:
