@@ -1,4 +1,4 @@
-"""From a scene's settings to what is sent: the spec of a film, the order to learn a subject."""
+"""From a scene's settings to what is sent, and back: the spec of a film, the order to learn a subject."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from .pictures import check_source, folder_pictures, needs_training
 from .window_state import MotionBoothModel, state
 
 SMALLEST_PICTURE = 128  # pixels; larger where the model's frames are higher
+_STEPS = {"MODEL": None, "DRAFT": 10, "FINE": 50}  # denoising steps of each quality
 
 
 def model_of(scene: bpy.types.Scene) -> MotionBoothModel:
@@ -32,7 +33,7 @@ def model_of(scene: bpy.types.Scene) -> MotionBoothModel:
 
 def steps_of(settings: bpy.types.PropertyGroup) -> int | None:
     """Denoising steps by the shot's quality; None for the model's own number."""
-    return {"MODEL": None, "DRAFT": 10, "FINE": 50, "CUSTOM": settings.steps}[settings.quality]
+    return settings.steps if settings.quality == "CUSTOM" else _STEPS[settings.quality]
 
 
 def film_orders(scene: bpy.types.Scene) -> list[GenerateSpec]:
@@ -83,6 +84,24 @@ def generate_spec(settings: bpy.types.PropertyGroup, shot: Shot, seed: int) -> G
         box_control=settings.box_control,
         camera_control=settings.camera_control,
     )
+
+
+def use_again(scene: bpy.types.Scene, spec: GenerateSpec) -> None:
+    """The scene's settings as they were for this clip: words, model, seed, steps and switches. Not the animation."""
+    shot = scene.motionbooth
+    shot.prompt, shot.negative_prompt, shot.background_phrase = (
+        spec.prompt,
+        spec.negative_prompt,
+        spec.background_phrase,
+    )
+    shot.model, shot.seed, shot.new_seed = spec.model, spec.seed, False
+    shot.box_control, shot.camera_control = spec.box_control, spec.camera_control
+    shot.quality = next((name for name, steps in _STEPS.items() if steps == spec.steps), "CUSTOM")
+    if spec.steps is not None:
+        shot.steps = spec.steps
+    trained = {track.name: track.weights for track in spec.shot.subjects}
+    for subject in shot.subjects:
+        subject.weights = trained.get(subject.name) or subject.weights
 
 
 def train_order(scene: bpy.types.Scene, subject: bpy.types.PropertyGroup, folder: Path) -> TrainOrder:

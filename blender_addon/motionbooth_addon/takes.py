@@ -150,24 +150,6 @@ def settings_of(take: bpy.types.PropertyGroup) -> GenerateSpec:
         raise InvalidInput(f'The settings of take "{take.name}" cannot be read; another version made it.') from None
 
 
-def use_again(scene: bpy.types.Scene, spec: GenerateSpec) -> None:
-    """The scene's settings as they were for this clip: words, model, seed, steps and switches. Not the animation."""
-    shot = scene.motionbooth
-    shot.prompt, shot.negative_prompt, shot.background_phrase = (
-        spec.prompt,
-        spec.negative_prompt,
-        spec.background_phrase,
-    )
-    shot.model, shot.seed, shot.new_seed = spec.model, spec.seed, False
-    shot.box_control, shot.camera_control = spec.box_control, spec.camera_control
-    shot.quality = {None: "MODEL", 10: "DRAFT", 50: "FINE"}.get(spec.steps, "CUSTOM")
-    if spec.steps is not None:
-        shot.steps = spec.steps
-    trained = {track.name: track.weights for track in spec.shot.subjects}
-    for subject in shot.subjects:
-        subject.weights = trained.get(subject.name) or subject.weights
-
-
 def as_camera_background(scene: bpy.types.Scene, take: bpy.types.PropertyGroup) -> None:
     """The clip behind the scene, as the active camera sees it, in step with the timeline."""
     clip = Path(bpy.path.abspath(take.clip_path))

@@ -10,10 +10,9 @@ from bpy.props import StringProperty
 from .._protocol.errors import InvalidInput
 from .._protocol.jobs import GenerateSpec
 from ..ledger import Record
-from ..orders import film_orders, train_order
+from ..orders import film_orders, train_order, use_again
 from ..pictures import needs_training
 from ..session import session
-from ..takes import use_again
 from ..translation import told
 from ..window_state import state
 from .base import SentenceForErrors, refuse

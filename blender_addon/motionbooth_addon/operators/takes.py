@@ -5,7 +5,7 @@
 import bpy
 from bpy.props import IntProperty
 
-from .. import image_sequence, takes
+from .. import image_sequence, orders, takes
 from .._protocol.errors import InvalidInput, MotionBoothError
 from ..translation import told
 from .base import SentenceForErrors, refuse
@@ -87,7 +87,7 @@ class MOTIONBOOTH_OT_use_take_settings(_OfTake, bpy.types.Operator):
     bl_label = "Use These Settings Again"
 
     def act_on(self, context: bpy.types.Context, index: int) -> None:
-        takes.use_again(context.scene, takes.settings_of(context.scene.motionbooth.takes[index]))
+        orders.use_again(context.scene, takes.settings_of(context.scene.motionbooth.takes[index]))
 
 
 class MOTIONBOOTH_OT_take_as_background(_OfTake, bpy.types.Operator):
