@@ -33,6 +33,10 @@ RECIPES = {
     "no-region": Recipe("without the subject region loss: whole pictures are learned", {"region": "picture"}),
     "no-preservation": Recipe("without ordinary clips: pictures alone, motion is forgotten", {"preserve": "nothing"}),
     "no-attention": Recipe("without the subject-token cross-attention loss", {"stca_weight": 0.0}),
+    "attention-sum": Recipe(
+        "the attention loss on the sum over a phrase's tokens, which can reach 1, in place of their mean, which cannot",
+        {"stca_reduce": "sum"},
+    ),
     "class-clips": Recipe("ordinary clips of the subject's own class", {"preserve": "class-clips"}),
     "dreambooth": Recipe("DreamBooth: whole pictures, and pictures of the class by the base", _PICTURES_ALONE),
     "customvideo": Recipe(

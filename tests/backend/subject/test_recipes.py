@@ -31,7 +31,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_method_itself_changes_nothing_and_an_ablation_one_thing(tiny_single: Base) -> None:
     full = tiny_single.settings.full
     assert with_recipe(full, "motionbooth") == full
-    for name in ("no-region", "no-preservation", "no-attention", "class-clips"):
+    for name in ("no-region", "no-preservation", "no-attention", "attention-sum", "class-clips"):
         fields = msgspec.structs.asdict(with_recipe(full, name))
         assert len([k for k, v in msgspec.structs.asdict(full).items() if fields[k] != v]) == 1
 
