@@ -145,8 +145,13 @@ def check_scene(scene: bpy.types.Scene) -> None:
         raise InvalidInput(
             f"{where} has more than {MAX_SUBJECTS} subjects, the most that a shot may have; remove some."
         )
+    names = set[str]()
     for subject in scene.motionbooth.subjects:
         _check_subject(subject, where)
+        spelt = bpy.path.clean_name(subject.name).casefold()  # as its folder and its line in a report are found by it
+        if spelt in names:
+            raise InvalidInput(f'{where} has two subjects called "{subject.name}"; give each a name of its own.')
+        names.add(spelt)
 
 
 def check_frame(scene: bpy.types.Scene) -> None:

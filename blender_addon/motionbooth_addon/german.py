@@ -270,6 +270,7 @@ TEXTS = {
     'A render of the 3-D object "{}" shows nothing; choose an object with a visible surface.': "Gerendert zeigt das 3D-Objekt „{}“ nichts; ein Objekt mit sichtbarer Oberfläche wählen.",
     "{} has a frame range of one frame ({}); set its end frame after its start frame.": "{} ist nur ein Bild lang ({}); das letzte Bild hinter das erste setzen.",
     "{} has more than {} subjects, the most that a shot may have; remove some.": "{} hat mehr als {} Motive, mehr als erlaubt; einige entfernen.",
+    '{} has two subjects called "{}"; give each a name of its own.': "{} hat zwei Motive namens „{}“; jedem einen eigenen Namen geben.",
     "{} has no camera; add one and make it the active camera (Ctrl+Numpad 0).": "{} hat keine Kamera; eine hinzufügen und zur aktiven machen (Strg+Numpad 0).",
     "{} has no subject; add one to its MotionBooth subjects and choose its object.": "{} hat kein Motiv; eines zu den Motiven hinzufügen und sein Objekt wählen.",
     # What a film cannot follow

@@ -67,6 +67,11 @@ def no_class(scene: Any, subject: Any) -> None:
     subject.class_word = ""
 
 
+def twins(scene: Any, subject: Any) -> None:
+    twin = scene.motionbooth.subjects.add()
+    twin.name, twin.class_word, twin.object = subject.name.upper(), "dog", subject.object
+
+
 def one_frame(scene: Any, subject: Any) -> None:
     scene.frame_start = scene.frame_end = 5
 
@@ -90,6 +95,7 @@ def never_seen(scene: Any, subject: Any) -> None:
         (no_object, "has no object; choose"),
         (no_subject, "has no subject; add one"),
         (no_class, "needs a name and a class"),
+        (twins, 'two subjects called "IMP"; give each'),
         (one_frame, "range of one frame"),
         (panorama, "make it perspective or orthographic"),
         (lamp, "has no shape; choose"),
