@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from running_backend import RunningBackend
+
+# Programs that the tests start must hear Ctrl+C, also where the suite runs in the background and does not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
