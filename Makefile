@@ -31,7 +31,8 @@ extension: $(READY)
 	$(VENV)/bin/python blender_addon/build.py --out dist
 
 # The README's figures, on a machine that does nothing else: about an hour. overlay_ms needs a window: make test-gui.
-# The soak takes an hour of its own: motionbooth soak --json docs/bench_soak.json
+# Longer ones, each on its own: motionbooth soak --minutes 60 --json docs/bench_soak.json; motionbooth bench real-size, bench
+# ablation and bench control --suppress-subjects-words.
 benches: $(READY)
 	$(VENV)/bin/motionbooth bench control --json docs/bench_control.json --pictures docs
 	$(VENV)/bin/motionbooth bench sampling --json docs/bench_sampling.json
