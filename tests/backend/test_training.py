@@ -101,8 +101,8 @@ def test_a_run_that_was_broken_off_goes_on_to_the_same_weights(pictures: Path, t
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
 
 
-@pytest.mark.parametrize("damage", [b"", None], ids=["empty", "cut short"])
-def test_a_damaged_checkpoint_is_begun_anew(pictures: Path, tmp_path: Path, damage: bytes | None) -> None:
+@pytest.mark.parametrize("damage", [b"", b"\xff" * 999, None], ids=["empty", "foreign", "cut short"])
+def test_a_damaged_checkpoint_is_put_aside_and_begun_anew(pictures: Path, tmp_path: Path, damage: bytes | None) -> None:
     spec, files = order(pictures)
     with pytest.raises(PowerCut):
         train_here(spec, files, Material(), tmp_path / "red.safetensors", Log(cut_at=2))
@@ -111,6 +111,7 @@ def test_a_damaged_checkpoint_is_begun_anew(pictures: Path, tmp_path: Path, dama
     log = Log()
     train_here(spec, files, Material(), tmp_path / "red.safetensors", log)
     assert log.learned == [1, 2, 3]
+    assert checkpoint.with_suffix(".damaged").exists()
 
 
 def test_samples_on_the_way_change_nothing_that_is_learned(pictures: Path, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Protocol
 
 import torch
@@ -198,10 +197,13 @@ class Trainer:
 
     def load(self, path: Path) -> bool:
         """Go on from what `save` wrote; False, and nothing is changed, where the file was damaged."""
-        try:
-            state: dict[str, Any] = torch.load(path, map_location=self.base.device, weights_only=True)
-        except (OSError, RuntimeError, EOFError, UnpicklingError):
-            return False
+        with path.open("rb") as file:
+            try:
+                state: dict[str, Any] = torch.load(file, map_location=self.base.device, weights_only=True)
+            except (MemoryError, torch.OutOfMemoryError):
+                raise
+            except Exception:  # torn bytes make torch raise almost anything: OSError, KeyError, UnicodeDecodeError
+                return False
         with torch.no_grad():
             for name, value in state["learned"].items():
                 self._learned[name].copy_(value)
@@ -217,7 +219,7 @@ def learn(trainer: Trainer, checkpoint: Path, on_step: OnStep) -> None:
     """Train to the end, from `checkpoint` where there is a sound one, and leave it behind while on the way."""
     settings = trainer.settings
     if checkpoint.exists() and not trainer.load(checkpoint):
-        checkpoint.unlink()
+        checkpoint.replace(checkpoint.with_suffix(".damaged"))  # it may be hours of work: nothing is thrown away
     while trainer.step < settings.steps:
         losses = trainer.take_step()
         if trainer.step % settings.checkpoint_every == 0 and trainer.step < settings.steps:
