@@ -144,7 +144,8 @@ class AuthorizedKeys:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        for place in (folder.parent, folder):  # the backend's home may be first made here; it is nobody else's
+            place.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._keys: dict[str, Key] = {}
         self._read_at = float("-inf")
 

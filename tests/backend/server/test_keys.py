@@ -143,3 +143,8 @@ def test_what_is_no_public_key_or_no_role_is_told_in_words(tmp_path: Path) -> No
         result = CliRunner().invoke(app, ["keys", "authorize", *arguments, "--home", str(tmp_path / "home")])
         assert result.exit_code == 2, result.output
         assert "Traceback" not in result.output
+
+
+def test_a_home_that_is_first_made_for_its_keys_is_closed_to_others(tmp_path: Path) -> None:
+    AuthorizedKeys(tmp_path / "home" / "authorized")
+    assert stat.S_IMODE((tmp_path / "home").stat().st_mode) == 0o700
