@@ -30,7 +30,7 @@ NEW_KEY = ["keys", "new", "ann", "--address", "tcp://box:5599", "--server", PUBL
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["keys", "list", "--home", "file"], "file/authorized cannot be used"),
+        (["keys", "list", "--home", "file"], "file cannot be used"),
         ([*NEW_KEY, "file/c.json"], "file cannot be used"),
         ([*NEW_KEY, "folder"], "is a directory"),
         (["keys", "new", "../ann", *NEW_KEY[3:], "c.json"], "A name begins with a letter or digit"),
