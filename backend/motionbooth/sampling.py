@@ -92,16 +92,27 @@ def initial_noise(base: Base, generator: torch.Generator, batch: int = 1) -> Ten
     return shared_noise(shape, base.settings.shared_noise, generator).to(base.device, base.dtype)
 
 
-def film(base: Base, spec: GenerateSpec, on_step: OnStep, on_estimate: OnEstimate | None = None) -> Tensor:
+def film(
+    base: Base,
+    spec: GenerateSpec,
+    on_step: OnStep,
+    on_estimate: OnEstimate | None = None,
+    on_frame: OnStep | None = None,
+) -> Tensor:
     """The clip of a shot: uint8 (F, H, W, 3), RGB, at the model's own size and number of frames.
 
-    Raises InvalidInput for a shot or prompt that does not fit.
+    `on_frame`: told of each decoded frame. Raises InvalidInput for a shot or prompt that does not fit.
     """
-    return film_takes(base, spec, [spec.seed], on_step, on_estimate)[0]
+    return film_takes(base, spec, [spec.seed], on_step, on_estimate, on_frame)[0]
 
 
 def film_takes(
-    base: Base, spec: GenerateSpec, seeds: Sequence[int], on_step: OnStep, on_estimate: OnEstimate | None = None
+    base: Base,
+    spec: GenerateSpec,
+    seeds: Sequence[int],
+    on_step: OnStep,
+    on_estimate: OnEstimate | None = None,
+    on_frame: OnStep | None = None,
 ) -> Tensor:
     """A take of the shot for each of the seeds, in one batch: uint8 (N, F, H, W, 3).
 
@@ -119,9 +130,8 @@ def film_takes(
     conditional, unconditional = base.embed([spec.prompt] * len(seeds)), base.embed([spec.negative_prompt] * len(seeds))
     guidance = settings.guidance if spec.guidance is None else spec.guidance
     plans, pick = plan_shot(base, spec), random_pick(*chance)
-    return decode(
-        base, denoise(base, latents, conditional, unconditional, guidance, plans, pick, on_step, on_estimate, chance)
-    )
+    latents = denoise(base, latents, conditional, unconditional, guidance, plans, pick, on_step, on_estimate, chance)
+    return decode(base, latents, on_frame)
 
 
 def plan_shot(base: Base, spec: GenerateSpec) -> list[StepPlan]:
@@ -141,9 +151,16 @@ def plan_shot(base: Base, spec: GenerateSpec) -> list[StepPlan]:
 
 
 @torch.no_grad()
-def decode(base: Base, latents: Tensor) -> Tensor:
+def decode(base: Base, latents: Tensor, on_frame: OnStep | None = None) -> Tensor:
     """Latents (B, C, F, h, w) to pictures: uint8 (B, F, H, W, 3), RGB, on the CPU; one frame at a time."""
     frames = rearrange(latents / base.vae.config.scaling_factor, "b c f h w -> (b f) c h w")
-    pixels = torch.cat([base.vae.decode(frame[None]).sample.float().cpu() for frame in frames])
+    decoded = []
+    for number, frame in enumerate(frames):
+        if on_frame is not None:
+            on_frame(number, len(frames))
+        decoded.append(base.vae.decode(frame[None]).sample.float().cpu())
+    if on_frame is not None:
+        on_frame(len(frames), len(frames))
+    pixels = torch.cat(decoded)
     pixels = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
     return rearrange(pixels, "(b f) c h w -> b f h w c", b=latents.shape[0])

@@ -16,8 +16,10 @@ from rich.table import Table
 
 from .evaluation.report import MotionReport, obedience_order, shot_report, write_report
 from .models.registry import Base
+from .models.sources import source_named
 from .reporting import Reporter
 from .sampling import film_takes
+from .stages import generate_stages
 from .video import write_clip
 from .warm import WarmBase
 from .work import known_looks
@@ -44,6 +46,7 @@ def film_best_of(
     """
     if out.suffix.lower() != ".mp4":
         raise InvalidInput(f"A clip's file ends in .mp4, got {out}.")
+    reporter.plan(generate_stages(source_named(spec.model).settings, spec, count))
     reporter.progress("loading the model", 0, 1)
     base = WarmBase().knowing(spec, blob_path)
     reporter.progress("loading the model", 1, 1)
@@ -54,8 +57,12 @@ def film_best_of(
         try:
             for seed, frames in _film(base, spec, range(spec.seed, spec.seed + count), together, reporter):
                 path = Path(scratch) / f"{seed}.mp4"
+                reporter.progress("encoding", len(filmed), count)
                 write_clip(path, frames, spec.shot.fps, spec.shot.scene_frames)
+                reporter.progress("encoding", len(filmed) + 1, count)
+                reporter.progress("measuring", len(filmed), count)
                 filmed.append(Take(seed, path, shot_report(frames, spec.shot, looks)))
+                reporter.progress("measuring", len(filmed), count)
         except KeyboardInterrupt:
             if not filmed:
                 raise
@@ -84,8 +91,12 @@ def _film(
         def on_step(done: int, steps: int, first: int = first, size: int = len(batch)) -> None:
             reporter.progress("sampling", first * steps + done * size, len(seeds) * steps)
 
+        def on_frame(done: int, count: int, first: int = first, size: int = len(batch)) -> None:
+            frames = count // size
+            reporter.progress("decoding", first * frames + done, len(seeds) * frames)
+
         try:
-            clips = film_takes(base, spec, batch, on_step).numpy()
+            clips = film_takes(base, spec, batch, on_step, on_frame=on_frame).numpy()
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise

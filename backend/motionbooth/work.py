@@ -12,9 +12,11 @@ from motionbooth_protocol.motion import Shot
 
 from .evaluation.obedience import Appearance
 from .evaluation.report import shot_report
+from .models.sources import source_named
 from .previews import Previewer, Show
 from .reporting import Reporter
 from .sampling import film
+from .stages import generate_stages
 from .subject.course import Material, learn_subject
 from .subject.weights import read_card
 from .video import write_clip
@@ -57,21 +59,26 @@ def run(
 def _generate(
     spec: GenerateSpec, blob_path: BlobPath, scratch: Path, reporter: Reporter, warm: WarmBase, show: Show | None
 ) -> dict[str, Path]:
+    reporter.plan(generate_stages(source_named(spec.model).settings, spec))
     reporter.progress("loading the model", 0, 1)
     base = warm.knowing(spec, blob_path)
     reporter.progress("loading the model", 1, 1)
+    reporter.progress("sampling", 0, spec.steps or base.settings.steps)
     frames = film(
         base,
         spec,
         lambda done, steps: reporter.progress("sampling", done, steps),
         None if show is None else Previewer(base, show),
+        lambda done, count: reporter.progress("decoding", done, count),
     )
     reporter.progress("encoding", 0, 1)
     results = {"clip": scratch / "clip.mp4", "report": scratch / "report.json"}
     write_clip(results["clip"], frames.numpy(), spec.shot.fps, spec.shot.scene_frames)
+    reporter.progress("encoding", 1, 1)
+    reporter.progress("measuring", 0, 1)
     report = shot_report(frames.numpy(), spec.shot, known_looks(spec.shot, blob_path))
     results["report"].write_bytes(msgspec.json.encode(report))
-    reporter.progress("encoding", 1, 1)
+    reporter.progress("measuring", 1, 1)
     return results
 
 

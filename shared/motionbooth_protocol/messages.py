@@ -227,7 +227,9 @@ class Event(Reply, frozen=True, tag=True):
 
 
 class Progress(Reply, frozen=True, tag=True):
-    """How far a running job is; latest value only, dropped rather than queued. `step` of `steps` within `stage`."""
+    """How far a running job is; latest value only, dropped rather than queued. `step` of `steps` within `stage`;
+    `seconds_left` of the whole job, as far as the worker can tell.
+    """
 
     job: JobId
     stage: Short
@@ -291,7 +293,7 @@ class WorkerInfo(Struct, frozen=True):
     stage: Short = ""
     step: Count = 0
     steps: Count = 0
-    seconds_left: float | None = None  # of the stage
+    seconds_left: float | None = None  # of the whole job
 
 
 class Status(Reply, frozen=True, tag=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,6 +21,7 @@ from motionbooth.models.registry import load_base
 from motionbooth.models.sources import Source
 from motionbooth.subject.weights import SubjectCard, add_lora, read_card, save_subject
 from motionbooth.takes import film_best_of
+from motionbooth.time_left import Stage
 from motionbooth.video import read_clip, write_clip
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import GenerateSpec
@@ -34,6 +36,9 @@ pytestmark = pytest.mark.usefixtures("tiny_model")
 class Log:
     def __init__(self) -> None:
         self.seen: list[tuple[str, int, int]] = []
+
+    def plan(self, stages: Sequence[Stage]) -> None:
+        pass
 
     def progress(self, stage: str, step: int, steps: int, note: str = "") -> None:
         self.seen.append((stage, step, steps))
@@ -68,7 +73,8 @@ def test_takes_have_successive_seeds_reports_and_are_ranked(tmp_path: Path, subj
     report = msgspec.json.decode(takes[0].clip.with_suffix(".report.json").read_bytes(), type=MotionReport)
     assert [one.name for one in report.subjects] == ["Red"]
     assert [stage for stage, _, _ in log.seen].count("loading the model") == 2  # once begun, once done
-    assert log.seen[-1] == ("sampling", 3, 3)
+    assert log.seen[-1] == ("measuring", 3, 3)
+    assert [one for one in log.seen if one[0] == "sampling"][-1] == ("sampling", 3, 3)
     assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".json"] * 3 + [".mp4"] * 3
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,6 +14,7 @@ from motionbooth.models.sources import Source
 from motionbooth.subject.course import Material
 from motionbooth.subject.folder import read_folder
 from motionbooth.subject.weights import read_card
+from motionbooth.time_left import Stage
 from motionbooth.training import train_here
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import SubjectSpec, TrainSpec
@@ -29,6 +31,9 @@ class Log:
     def __init__(self, cut_at: int | None = None) -> None:
         self.notes: list[tuple[str, int, str]] = []
         self._cut_at = cut_at
+
+    def plan(self, stages: Sequence[Stage]) -> None:
+        pass
 
     def progress(self, stage: str, step: int, steps: int, note: str = "") -> None:
         self.notes.append((stage, step, note))
@@ -163,7 +168,7 @@ def test_the_command_learns_and_says_where_to_look(pictures: Path, tmp_path: Pat
     words = ["train", str(pictures), "--class", "dog", "--out", str(out), "--model", "tiny", "--steps", "1"]
     result = CliRunner().invoke(app, [*words, "--recipe", "no-preservation"])
     assert result.exit_code == 0
-    assert "Note: no ordinary clips" in result.output.replace("\n", " ")
+    assert "no ordinary clips: the base will forget" in result.output
     assert f"{out} is learned" in result.output.replace("\n", "")
     assert read_card(out).token == "sks"
 

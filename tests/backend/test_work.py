@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,7 @@ import pytest
 from motionbooth.evaluation.report import MotionReport
 from motionbooth.models.sources import Source
 from motionbooth.subject.weights import read_card
+from motionbooth.time_left import Stage
 from motionbooth.video import read_clip
 from motionbooth.work import run
 from motionbooth_protocol.errors import Canceled, InvalidInput
@@ -26,6 +28,9 @@ class Log:
     def __init__(self, cancel_at: tuple[str, int] | None = None) -> None:
         self.seen: list[tuple[str, int, int]] = []
         self._cancel_at = cancel_at
+
+    def plan(self, stages: Sequence[Stage]) -> None:
+        pass
 
     def progress(self, stage: str, step: int, steps: int, note: str = "") -> None:
         self.seen.append((stage, step, steps))
@@ -94,7 +99,7 @@ def test_a_subject_is_learned_and_filmed(tmp_path: Path, blobs: Path, method: st
     report = msgspec.json.decode(results["report"].read_bytes(), type=MotionReport)
     assert [subject.name for subject in report.subjects] == ["Red"]  # found by the looks in its own file
     assert len(report.camera) == 3
-    assert log.stages == ["loading the model", "sampling", "encoding"]
+    assert log.stages == ["loading the model", "sampling", "decoding", "encoding", "measuring"]
     frames, fps = read_clip(clip)
     assert frames.shape == (9, 128, 192, 3)
     assert fps == 24

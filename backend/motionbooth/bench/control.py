@@ -41,6 +41,7 @@ from motionbooth.models.toybox.draw import HEIGHT_PX, WIDTH_PX, draw_clip, has_c
 from motionbooth.sampling import decode, film
 from motionbooth.subject.ordinary import ordinary_clips
 from motionbooth.subject.weights import load_subject
+from motionbooth.time_left import Stage
 from motionbooth.work import run
 
 PROCESSES = 2
@@ -269,6 +270,9 @@ def colour_shift(tuned: Base, filming: Filming) -> float:
 
 class _Silent:
     """A Reporter that tells nobody."""
+
+    def plan(self, stages: Sequence[Stage]) -> None:
+        return
 
     def progress(self, stage: str, step: int, steps: int, note: str = "") -> None:
         return

@@ -28,18 +28,17 @@ def generate(
     """Film a script of the MotionBooth paper's authors here and now, without a backend."""
     from motionbooth_protocol.errors import InvalidInput
     from rich.console import Console
-    from rich.progress import Progress
 
-    from motionbooth.commands.bars import BarReporter
+    from motionbooth.commands.bars import reporter
     from motionbooth.script import script_with_subjects
     from motionbooth.takes import film_best_of, takes_table
 
     chosen = script or script_file
     if chosen is None or (script and script_file):
         raise InvalidInput("Name one script: motionbooth generate SCRIPT.json --out CLIP.mp4")
-    with Progress(transient=True) as bars:
-        spec = script_with_subjects(chosen, model, seed, subject or [])
-        filmed = film_best_of(spec, takes, together, out, Path, BarReporter(bars))
+    spec = script_with_subjects(chosen, model, seed, subject or [])
+    with reporter() as shown:
+        filmed = film_best_of(spec, takes, together, out, Path, shown)
     Console().print(takes_table(filmed))
 
 

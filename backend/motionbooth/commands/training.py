@@ -42,9 +42,8 @@ def train(
     import msgspec
     from motionbooth_protocol.errors import InvalidInput
     from motionbooth_protocol.jobs import SubjectSpec, TrainSpec, as_received
-    from rich.progress import Progress
 
-    from motionbooth.commands.bars import BarReporter
+    from motionbooth.commands.bars import reporter
     from motionbooth.subject.course import Material
     from motionbooth.subject.folder import read_folder
     from motionbooth.subject.recipes import recipe_named
@@ -61,7 +60,7 @@ def train(
     checkpoint = chosen_checkpoint() if sam is None else Checkpoint(sam, sam_sha256)
     if checkpoint is not None:
         check_checkpoint(checkpoint)
-    with Progress(transient=True) as bars:
-        learned = train_here(spec, files, Material(checkpoint, clips), out, BarReporter(bars), tensorboard)
+    with reporter() as shown:
+        learned = train_here(spec, files, Material(checkpoint, clips), out, shown, tensorboard)
     made = "is there already, learned from the same pictures in the same way" if learned.was_there else "is learned"
     typer.echo(f"{learned.subject} {made}. Look at {learned.folder} for its masks, losses and samples.")

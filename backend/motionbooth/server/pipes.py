@@ -32,7 +32,7 @@ class Stop(About, frozen=True, tag=True):
 
 
 class Advanced(About, frozen=True, tag=True):
-    """`step` of `steps` of `stage` are done; `seconds_left` of this stage, None while unknown."""
+    """`step` of `steps` of `stage` are done; `seconds_left` of the whole job, None while unknown."""
 
     stage: str
     step: Number

@@ -13,12 +13,14 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from motionbooth_protocol.errors import Canceled, MotionBoothError, OutOfSpace, is_disk_full
-from motionbooth_protocol.jobs import Blob, JobSpec
+from motionbooth_protocol.jobs import Blob, JobSpec, TrainSpec
+
+from motionbooth.time_left import Paces, Stage, TimeLeft
 
 from . import pipes
 from .blobs import Blobs
@@ -45,6 +47,7 @@ class Worker:
         self._reports = reports
         self._queue: queue.SimpleQueue[pipes.Run] = queue.SimpleQueue()
         self._stopped: set[tuple[int, int]] = set()
+        self._paces: Paces = {}
 
     def serve(self) -> None:
         """Work until the process is ended."""
@@ -76,32 +79,47 @@ class Worker:
     def _results_of(self, command: pipes.Run) -> list[Blob]:
         scratch = scratch_folder(self._home, command.number)
         scratch.mkdir(parents=True, exist_ok=True)
-        reporter = PipeReporter(self._reports, command, lambda: (command.number, command.attempt) in self._stopped)
+        time_left = TimeLeft(kind_of(command.spec), self._paces)
+        stopped = (command.number, command.attempt)
+        reporter = PipeReporter(self._reports, command, lambda: stopped in self._stopped, time_left)
         files = self._run(command.spec, self._blobs.path, scratch, reporter)
         return [Blob(role, *self._blobs.adopt(file)) for role, file in sorted(files.items())]
 
 
-class PipeReporter:
-    """Sends progress to the server, ten times a second at most, with the time left of the stage."""
+def kind_of(spec: JobSpec) -> str:
+    """Jobs of one kind have stages of about the same pace."""
+    if isinstance(spec, TrainSpec):
+        return f"train {spec.model} {spec.method} {spec.recipe}"
+    return f"generate {spec.model}"
 
-    def __init__(self, pipe: IO[bytes], command: pipes.Run, stopped: Callable[[], bool]) -> None:
+
+class PipeReporter:
+    """Sends progress to the server, ten times a second at most, with the time left of the whole job."""
+
+    def __init__(
+        self, pipe: IO[bytes], command: pipes.Run, stopped: Callable[[], bool], time_left: TimeLeft | None = None
+    ) -> None:
         self._pipe = pipe
         self._command = command
         self._stopped = stopped
+        self._time_left = time_left or TimeLeft()
         self._stage: tuple[str, int] | None = None
-        self._step = self._first_step = 0
-        self._stage_began = 0.0
+        self._step = 0
         self._sent_at = float("-inf")
+
+    def plan(self, stages: Sequence[Stage]) -> None:
+        """What the job consists of."""
+        self._time_left.plan(stages)
 
     def progress(self, stage: str, step: int, steps: int, note: str = "") -> None:
         """`step` of `steps` are done. Raises Canceled where the job was canceled."""
         if self._stopped():
             raise Canceled("The job was canceled.")
         self._step = step
+        seconds_left = self._time_left.step(stage, step, steps)
         now = time.monotonic()
-        new_stage = (stage, steps) != self._stage
-        if new_stage:
-            self._stage, self._first_step, self._stage_began = (stage, steps), step, now
+        if (stage, steps) != self._stage:
+            self._stage = (stage, steps)
         elif step < steps and now - self._sent_at < _SECONDS_BETWEEN_REPORTS:
             return
         self._sent_at = now
@@ -110,7 +128,7 @@ class PipeReporter:
             self._pipe,
             pipes.Advanced(
                 number=about.number, attempt=about.attempt, stage=stage, step=step, steps=steps,
-                seconds_left=self._seconds_left(step, steps, now), note=note,
+                seconds_left=seconds_left, note=note,
             ),
         )  # fmt: skip
 
@@ -125,11 +143,6 @@ class PipeReporter:
                 width=width, height=height, picture=picture,
             ),
         )  # fmt: skip
-
-    def _seconds_left(self, step: int, steps: int, now: float) -> float | None:
-        """From the mean pace since the stage's first report."""
-        done = step - self._first_step
-        return (now - self._stage_began) / done * (steps - step) if done > 0 else None
 
 
 def scratch_folder(home: Path, number: int) -> Path:

@@ -23,6 +23,7 @@ from ..models.settings import BaseSettings, TrainSettings
 from ..models.sources import source_named
 from ..reporting import Reporter
 from ..sampling import decode, denoise, initial_noise
+from ..stages import train_stages
 from .clips import folder_clips
 from .dataset import SubjectData, gather_data, read_pictures
 from .drawings import draw_losses, draw_masks, draw_samples
@@ -74,9 +75,11 @@ def learn_subject(
     often, "samples". Raises InvalidInput and NotFound as `work.run` does.
     """
     # Learning needs float32 weights everywhere; half precision loses steps of this size.
+    source = source_named(spec.model)
+    settings = train_settings(source.settings, spec)
+    reporter.plan(train_stages(source.settings, settings, spec))
     reporter.progress("loading the model", 0, 1)
-    base = load_base(source_named(spec.model), dtype=torch.float32)
-    settings = train_settings(base.settings, spec)
+    base = load_base(source, dtype=torch.float32)
     reporter.progress("loading the model", 1, 1)
     pictures = _pictures(spec, blob_path, base, settings, reporter, material)
     draw_masks(folder / "masks.png", pictures[:: settings.placements])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,7 @@ from motionbooth.models.registry import Base
 from motionbooth.subject.course import NOTHING_PRESERVED, make_learnable, preserved_clips, train_settings, warnings
 from motionbooth.subject.dataset import SubjectData
 from motionbooth.subject.recipes import RECIPES, recipe_named, with_recipe
+from motionbooth.time_left import Stage
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import Picture, SubjectSpec, TrainSpec
 
@@ -19,6 +21,9 @@ SUBJECT = SubjectSpec("Rex", "sks", "dog", [Picture("0" * 64)])
 
 
 class Silent:
+    def plan(self, stages: Sequence[Stage]) -> None:
+        pass
+
     def progress(self, stage: str, step: int, steps: int, note: str = "") -> None:
         pass
 
