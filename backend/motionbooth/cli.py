@@ -3,7 +3,7 @@
 import errno
 
 import typer
-from motionbooth_protocol.errors import InvalidInput, MotionBoothError, OutOfSpace, is_disk_full
+from motionbooth_protocol.errors import InvalidInput, MotionBoothError, NotFound, OutOfSpace, is_disk_full
 from typer.core import TyperGroup
 
 from .commands.batch import batch
@@ -20,7 +20,9 @@ from .commands.watching import jobs, status
 
 
 class _SentenceForErrors(TyperGroup):
-    """One red sentence for every error that is meant for a person; exit status 2 where the input is wrong, else 1."""
+    """One red sentence for every error that is meant for a person; exit status 2 where the input is wrong, or names what
+    is not there, else 1.
+    """
 
     def invoke(self, context: object) -> object:
         try:
@@ -32,7 +34,7 @@ class _SentenceForErrors(TyperGroup):
                 raise
             told = _of_the_system(error)
         typer.secho(str(told), fg=typer.colors.RED, err=True)
-        raise typer.Exit(2 if isinstance(told, InvalidInput) else 1)
+        raise typer.Exit(2 if isinstance(told, InvalidInput | NotFound) else 1)
 
 
 def _of_the_system(error: OSError) -> MotionBoothError:

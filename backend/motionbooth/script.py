@@ -12,6 +12,7 @@ from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import GenerateSpec, as_received
 from motionbooth_protocol.messages import ModelInfo
 from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
+from motionbooth_protocol.wording import in_words
 
 from .models.sources import source_named
 from .subject.weights import read_card
@@ -41,7 +42,7 @@ def read_script(path: Path, model: ModelInfo) -> GenerateSpec:
         spec = GenerateSpec(shot, script.prompt, model=model.name, background_phrase=script.bg_phrase or "")
         return as_received(spec)
     except (OSError, ValueError) as error:  # msgspec's and the contract's own errors are ValueErrors
-        raise InvalidInput(f"The script {path} cannot be used: {error}.") from error
+        raise InvalidInput(f"The script {path} cannot be used: {in_words(error)}.") from error
 
 
 def script_with_subjects(script: Path, model: str, seed: int, subjects: Sequence[Path]) -> GenerateSpec:

@@ -9,6 +9,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.wording import in_words
 from numpy.typing import NDArray
 
 Frames = NDArray[np.uint8]  # (F, H, W, 3), RGB
@@ -71,7 +72,7 @@ def read_clip(path: Path) -> tuple[Frames, float]:
             frames = [_to_rgb(frame) for frame in container.decode(stream)]
             rate = stream.average_rate
     except (av.FFmpegError, IndexError) as error:
-        raise InvalidInput(f"{path} is not a film clip that can be read ({error}).") from error
+        raise InvalidInput(f"{path} is not a film clip that can be read ({in_words(error)}).") from error
     if not frames or rate is None:
         raise InvalidInput(f"The film clip {path} has no frames.")
     return np.stack(frames), float(rate)

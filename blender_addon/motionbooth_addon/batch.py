@@ -7,7 +7,8 @@ What a file gets lies in OUT/NAME, see film_file.py, and two files besides: resu
 that it is done and keeps it, and blender.log. A file that is broken, or ends its Blender, does not stop the others.
 
 On standard output: a line as each file goes from stage to stage, and a table at the end. Exit status: 0 if every shot
-of every file is done, 1 if not, 130 after Ctrl+C, which cancels the jobs under way.
+of every file is done, 1 if not, 2 where an option or a file's name is wrong, 130 after
+Ctrl+C, which cancels the jobs under way.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def main(arguments: list[str], film_file: Sequence[str], connection: Path | None
 
 def parser(connection: Path | None) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="motionbooth batch", description="Film every shot of every .blend file.")
-    made.add_argument("blends", type=Path, nargs="+", metavar="FILE.blend")
+    made.add_argument("blends", type=_file, nargs="+", metavar="FILE.blend")
     made.add_argument("--connection", type=Path, default=connection, help="the backend's connection file")
     made.add_argument("--out", type=Path, default=DEFAULT_OUT, help=f"folder for what is made ({DEFAULT_OUT})")
     made.add_argument(
@@ -89,6 +90,13 @@ def add_numbers(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{name.replace('_', '-')}", type=_within(*bounds), metavar="N", help="instead of the scene's or model's"
         )
+
+
+def _file(text: str) -> Path:
+    """What argparse takes for a file that is there: a slip of the pen is told before the night, not after it."""
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {text}; nothing was begun")
+    return Path(text)
 
 
 def _within(least: int, most: int) -> Callable[[str], int]:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from . import messages
 from .dialogue import Dialogue
 from .errors import Canceled, Damaged, InvalidInput, JobFailed, NotFound, OutOfSpace, is_disk_full
-from .jobs import TERMINAL_STATES, Blob, Job, JobSpec
+from .jobs import TERMINAL_STATES, Blob, Job, JobSpec, check_spec
 from .limits import CHUNK_BYTES, CHUNKS_IN_FLIGHT, MAX_BLOB_BYTES
 
 OnBytes = Callable[[int, int], None]  # bytes that are over, of how many
@@ -69,8 +69,10 @@ class Client(Dialogue):
     def submit(self, job: str, spec: JobSpec, priority: int = 0) -> messages.Accepted:
         """Send a job under an id of your own (`new_job_id`); sent twice, it is one job. Afterwards it is on disk.
 
-        Raises Conflict where the id was used for another spec, NotFound where a file it names was not uploaded.
+        Raises InvalidInput where a value of the spec is out of its bounds, Conflict where the id was used for another
+        spec, NotFound where a file it names was not uploaded.
         """
+        check_spec(spec)
         request = messages.Submit(id=0, job=job, spec=spec, priority=priority)
         return self._persist(lambda: self._ask(request, messages.Accepted), self._patience)
 

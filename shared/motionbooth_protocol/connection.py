@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from .errors import InvalidInput, NotFound
+from .wording import in_words
 
 CurveKey = Annotated[str, Meta(min_length=40, max_length=40)]
 _ADDRESS = re.compile(r"tcp://([^\s/]+):(\d{1,5}|\*)")
@@ -40,7 +41,7 @@ class Connection(msgspec.Struct, frozen=True):
             ) from None
         except (msgspec.MsgspecError, OSError) as error:
             raise InvalidInput(
-                f"The connection file {path} cannot be read ({error}). Ask the backend's owner for a new one."
+                f"The connection file {path} cannot be read ({in_words(error)}). Ask the backend's owner for a new one."
             ) from error
         host_and_port(connection.address)
         return connection

@@ -8,6 +8,7 @@ from typing import Annotated, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from .errors import InvalidInput
 from .limits import (
     MAX_BLOB_BYTES,
     MAX_NAME,
@@ -18,12 +19,20 @@ from .limits import (
     MAX_TRAINING_STEPS,
 )
 from .motion import Box, Name, Sha256, Shot
+from .wording import in_words
 
 JobId = Annotated[str, Meta(pattern=r"\A[0-9a-zA-Z_-]{8,64}\Z")]
 Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 Within = Annotated[float, Meta(ge=0, le=1)]
 Seed = Annotated[int, Meta(ge=0, le=MAX_SEED)]
 State = Annotated[str, Meta(pattern=r"\A(queued|running|done|failed|canceled)\Z")]
+
+# What people call the fields of a spec.
+_CALLED = {
+    "class_word": "the class", "token": "the token", "name": "the name", "prompt": "the prompt", "model": "the model",
+    "negative_prompt": "the negative prompt", "background_phrase": "the background's words", "steps": "the steps",
+    "subjects": "the list of subjects", "pictures": "the list of pictures", "seed": "the seed",
+}  # fmt: skip
 
 TERMINAL_STATES = frozenset({"done", "failed", "canceled"})
 
@@ -146,3 +155,11 @@ def as_received(spec: SomeSpec) -> SomeSpec:
     decoded, not when they are made.
     """
     return msgspec.msgpack.decode(msgspec.msgpack.encode(spec), type=type(spec))
+
+
+def check_spec(spec: JobSpec) -> None:
+    """Raises InvalidInput where a value is out of its bounds, in words for whoever filled it in."""
+    try:
+        as_received(spec)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"This cannot be sent: {in_words(error, _CALLED)}. Change it and try again.") from error

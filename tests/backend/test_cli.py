@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from motionbooth.cli import app
+from PIL import Image
 from typer.testing import CliRunner
 
 PUBLIC = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
@@ -20,6 +21,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "far.json").write_text('{"prompt": "a dog", "camera_speed": [1e308, 0]}')
     (tmp_path / "nameless.json").write_text('{"prompt": "a dog", "phrases": [""], "bbox": [[[0, 0, 1, 1]]]}')
     (tmp_path / "s.json").write_text('{"prompt": "a dog"}')
+    (tmp_path / "short.json").write_text('{"prompt": "a dog", "phrases": ["a dog"], "bbox": [[[0, 0, 1]]]}')
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGBA", (64, 64), (200, 0, 0, 255)).save(tmp_path / "pictures" / "a.png")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -30,7 +34,12 @@ NEW_KEY = ["keys", "new", "ann", "--address", "tcp://box:5599", "--server", PUBL
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["keys", "list", "--home", "file"], "file cannot be used"),
+        (["keys", "list", "--home", "file"], "'file' is a file"),
+        (["doctor", "--home", "file"], "'file' is a file"),
+        (["keys", "list", "--home", "typo"], "There is no backend in typo"),
+        (["keys", "revoke", "ann", "--home", "typo"], "There is no backend in typo"),
+        (["status", "--connection", "typo.json"], "no connection file at typo.json"),
+        (["batch", "typo.blend", "--out", "o"], "'typo.blend' does not exist"),
         ([*NEW_KEY, "file/c.json"], "file cannot be used"),
         ([*NEW_KEY, "folder"], "is a directory"),
         (["keys", "new", "../ann", *NEW_KEY[3:], "c.json"], "A name begins with a letter or digit"),
@@ -41,7 +50,7 @@ NEW_KEY = ["keys", "new", "ann", "--address", "tcp://box:5599", "--server", PUBL
         (["serve", "--home", "h", "--address", "tcp://127.0.0.1:99999"], "up to 65535"),
         (["serve", "--home", "h", "--web-port", "99999"], "65535"),
         (["serve", "--home", "h", "--quota-gb", "inf"], "1000000"),
-        (["serve", "--home", "file"], "cannot keep its files in"),
+        (["serve", "--home", "file"], "'file' is a file"),
         (["doctor", "--home", "h", "--address", "tcp://127.0.0.1:99999"], "up to 65535"),
         (["generate", "far.json", "--out", "c.mp4"], "far.json cannot be used"),
         (["generate", "nameless.json", "--out", "c.mp4"], "nameless.json cannot be used"),
@@ -51,6 +60,17 @@ NEW_KEY = ["keys", "new", "ann", "--address", "tcp://box:5599", "--server", PUBL
         (["train", "folder", "--class", "dog", "--out", "folder"], "is a directory"),
         (["train", "folder", "--class", "dog", "--out", "x.safetensors", "--method", "half"], "'lora', 'full'"),
         (["train", "folder", "--class", "dog", "--out", "x.safetensors", "--steps", "9" * 30], "100000"),
+        (["train", "folder", "--class", " ", "--out", "x.safetensors"], "'--class'"),
+        (["train", "folder", "--class", "42", "--out", "x.safetensors"], 'toy car, and not "42".'),
+        (["train", "folder", "--class", "dog; cat", "--out", "x.safetensors"], "'--class'"),
+        (["train", "folder", "--class", "dog", "--token", "a b", "--out", "x.safetensors"], "'--token'"),
+        (["train", "folder", "--class", "dog", "--token", "", "--out", "x.safetensors"], "'--token'"),
+        (["train", "folder", "--class", "dog", "--learning-rate", "0", "--out", "x.safetensors"], "'--learning-rate'"),
+        (["train", "pictures", "--class", "dog", "--model", "", "--out", "x.safetensors"], "--model is empty"),
+        (["train", "pictures", "--class", "dog", "--model", "typo", "--out", "x.safetensors"], 'no base model "typo"'),
+        (["generate", "s.json", "--out", "c.mp4", "--model", "typo"], 'no base model "typo"'),
+        (["generate", "short.json", "--out", "c.mp4"], "bbox[0][0] has to have 4 entries"),
+        (["generate", "typo.json", "--out", "c.mp4"], "typo.json cannot be used: No such file"),
         (["demo", "--out", "file"], "cannot be made"),
         (["bench", "scheduler", "--folder", "nowhere"], "does not exist"),
         (["bench", "control", "--json", "folder"], "is a directory"),
@@ -60,7 +80,8 @@ def test_bad_input_is_answered_by_a_sentence(folder: Path, words: list[str], tol
     result = CliRunner().invoke(app, words, env={"COLUMNS": "300"})
     assert result.exit_code == 2, result.output
     assert told in result.output
-    assert "Traceback" not in result.output
+    assert not any(sign in result.output for sign in ("Traceback", "$.", "`str`", "Errno"))
+    assert not [path for path in folder.iterdir() if path.name.startswith("typo")], "nothing is made by looking"
     assert isinstance(result.exception, SystemExit)
 
 
@@ -89,3 +110,11 @@ def test_nobody_is_let_in_whose_connection_file_could_not_be_written(folder: Pat
     assert CliRunner().invoke(app, [*add, "file/bob.json"]).exit_code == 2
     assert "bob" not in CliRunner().invoke(app, ["keys", "list", "--home", "h"]).output
     assert CliRunner().invoke(app, [*add, "bob.json"]).exit_code == 0
+
+
+def test_a_backend_that_does_not_run_is_no_fault_of_the_input(folder: Path) -> None:
+    for command in ("status", "jobs"):
+        result = CliRunner().invoke(app, [command, "--home", "folder"])
+        assert result.exit_code == 1
+        assert "motionbooth serve" in result.output
+    assert list((folder / "folder").iterdir()) == []

@@ -178,7 +178,7 @@ def test_the_command_learns_and_says_where_to_look(pictures: Path, tmp_path: Pat
     [
         (["--recipe", "magic"], "Choose one of: motionbooth"),
         (["--sam", "nowhere.pth"], "no checkpoint of Segment Anything at nowhere.pth"),
-        (["--token", ""], "This cannot be learned"),
+        (["--token", ""], "'--token'"),
         (["--clips", "nowhere"], "no folder of clips at nowhere"),
     ],
 )

@@ -105,6 +105,23 @@ def test_a_dry_run_checks_every_file_without_a_backend(files: Path, tmp_path: Pa
     assert not list(tmp_path.rglob("*.mp4"))
 
 
+def test_a_name_that_is_no_file_is_refused_before_anything_is_begun(files: Path, tmp_path: Path) -> None:
+    """As Blender's own command does it, too."""
+    begin = [
+        sys.executable,
+        "-m",
+        "motionbooth_addon.batch",
+        files / "one.blend",
+        "typo.blend",
+        "--out",
+        tmp_path / "o",
+    ]
+    told = subprocess.run([*map(str, begin)], capture_output=True, text=True, timeout=100)
+    assert told.returncode == 2
+    assert "there is no file typo.blend; nothing was begun" in told.stderr
+    assert not (tmp_path / "o").exists()
+
+
 def test_a_blender_that_crashes_is_said_with_its_log(tmp_path: Path) -> None:
     from motionbooth_addon import batch
 

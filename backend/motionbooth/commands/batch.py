@@ -12,7 +12,10 @@ from .instead import SamplingSteps, Seed, TrainingSteps, given
 
 
 def batch(
-    blends: Annotated[list[Path], typer.Argument(help="Saved .blend files; every scene with subjects is a shot.")],
+    blends: Annotated[
+        list[Path],
+        typer.Argument(exists=True, dir_okay=False, help="Saved .blend files; every scene with subjects is a shot."),
+    ],
     connection: Annotated[Path, typer.Option(help="The backend's connection file.")] = DEFAULT_HOME / "connection.json",
     out: Annotated[Path, typer.Option(help="A folder for what is made, with one in it for each file.")] = Path(
         "motionbooth_batch"

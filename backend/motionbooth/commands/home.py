@@ -5,6 +5,16 @@ from typing import Annotated
 
 import platformdirs
 import typer
+from motionbooth_protocol.errors import NotFound
 
 DEFAULT_HOME = platformdirs.user_data_path("motionbooth")
-Home = Annotated[Path, typer.Option(help="The backend's folder for keys, jobs and results.")]
+Home = Annotated[Path, typer.Option(file_okay=False, help="The backend's folder for keys, jobs and results.")]
+
+
+def existing(home: Path) -> Path:
+    """Of a backend that is there, absolute: what only looks must not make one. Raises NotFound."""
+    if not (home / "keys").is_dir() and not (home / "authorized").is_dir():
+        raise NotFound(
+            f"There is no backend in {home}. Check --home; `motionbooth serve` makes one there at its first start."
+        )
+    return home.absolute()

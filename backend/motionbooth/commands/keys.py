@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .home import DEFAULT_HOME, Home
+from .home import DEFAULT_HOME, Home, existing
 
 keys = typer.Typer(no_args_is_help=True, help="Who may use the backend besides this machine's own Blender.")
 Name = Annotated[str, typer.Argument(help="Whose key it is.")]
@@ -90,11 +90,12 @@ def keys_list(home: Home = DEFAULT_HOME) -> None:
 
     from motionbooth.server.keys import AuthorizedKeys, server_keys
 
+    home = existing(home)
     table = Table("name", "role", Column("public key", no_wrap=True))
-    for key in AuthorizedKeys(home.absolute() / "authorized").everyone():
+    for key in AuthorizedKeys(home / "authorized").everyone():
         table.add_row(key.name, key.role, Text(key.public))
     Console(soft_wrap=True).print(table)
-    typer.echo(f"This backend's public key: {server_keys(home.absolute()).public}")
+    typer.echo(f"This backend's public key: {server_keys(home).public}")
 
 
 @keys.command("revoke")
@@ -102,5 +103,5 @@ def keys_revoke(name: Name, home: Home = DEFAULT_HOME) -> None:
     """On the backend: withdraw a key; what is open with it ends within seconds, its jobs stay."""
     from motionbooth.server.keys import revoke
 
-    revoke(home.absolute(), name)
+    revoke(existing(home), name)
     typer.echo(f"{name} may not enter any more.")

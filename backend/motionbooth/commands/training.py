@@ -6,6 +6,28 @@ from typing import Annotated
 
 import typer
 from motionbooth_protocol.limits import MAX_SEED, MAX_TRAINING_STEPS
+from motionbooth_protocol.wording import class_fault, in_words, token_fault
+
+_OPTIONS = {"model": "--model", "name": "the name of --out", "learning_rate": "--learning-rate"}
+
+
+def _token(value: str) -> str:
+    """Raises BadParameter, which typer tells in the option's words."""
+    if fault := token_fault(value):
+        raise typer.BadParameter(f"It {fault}")
+    return value
+
+
+def _class(value: str) -> str:
+    if fault := class_fault(value):
+        raise typer.BadParameter(f"It {fault}")
+    return value.strip()
+
+
+def _learning_rate(value: float | None) -> float | None:
+    if value is not None and not 0 < value <= 1:
+        raise typer.BadParameter(f"It is above 0 and at most 1, for instance 5e-6, and not {value:g}.")
+    return value
 
 
 class Method(StrEnum):
@@ -17,11 +39,13 @@ class Method(StrEnum):
 
 def train(
     pictures: Annotated[Path, typer.Argument(help="A folder of 1 to 20 pictures; masks of the same names in masks/.")],
-    class_word: Annotated[str, typer.Option("--class", help="The ordinary word for the subject: dog, toy, robot.")],
+    class_word: Annotated[
+        str, typer.Option("--class", callback=_class, help="The ordinary word for the subject: dog, toy, robot.")
+    ],
     out: Annotated[
         Path, typer.Option(dir_okay=False, help="The subject's file to write, .safetensors; its folder is beside it.")
     ],
-    token: Annotated[str, typer.Option(help="The rare word that will mean this subject.")] = "sks",
+    token: Annotated[str, typer.Option(callback=_token, help="The rare word that will mean this subject.")] = "sks",
     model: Annotated[str, typer.Option(help="A base model of this machine.")] = "toybox",
     recipe: Annotated[str, typer.Option(help="How: motionbooth, one of its ablations, dreambooth, customvideo.")] = (
         "motionbooth"
@@ -30,7 +54,9 @@ def train(
     steps: Annotated[
         int | None, typer.Option(min=1, max=MAX_TRAINING_STEPS, help="Instead of the model's own number.")
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Instead of the model's own.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(callback=_learning_rate, help="Instead of the model's own.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="The same seed learns the same.")] = 0,
     masks: Annotated[Path | None, typer.Option(help="A folder of masks, each named as its picture.")] = None,
     clips: Annotated[Path | None, typer.Option(help="Ordinary clips with captions; else the base films some.")] = None,
@@ -56,7 +82,7 @@ def train(
     try:
         spec = as_received(TrainSpec(subject, model, seed, steps, learning_rate, method, recipe))
     except msgspec.ValidationError as error:
-        raise InvalidInput(f"This cannot be learned: {error}.") from error
+        raise InvalidInput(f"This cannot be trained: {in_words(error, _OPTIONS)}.") from error
     checkpoint = chosen_checkpoint() if sam is None else Checkpoint(sam, sam_sha256)
     if checkpoint is not None:
         check_checkpoint(checkpoint)

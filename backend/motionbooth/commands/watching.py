@@ -13,6 +13,7 @@ from .home import DEFAULT_HOME, Home
 
 if TYPE_CHECKING:
     from motionbooth_protocol.client import Client
+    from motionbooth_protocol.connection import Connection
     from rich.console import RenderableType
 
 _SECONDS_BETWEEN_LOOKS = 1.0
@@ -42,15 +43,27 @@ def jobs(
     _show(home, connection, watch, lambda client: jobs_table(client.jobs(limit, everybody), time.time(), everybody))
 
 
+def _connection(home: Path, named: Path | None) -> Connection:
+    """Raises NotFound where a file was named that is not there, Unreachable where no backend of this machine runs."""
+    from motionbooth_protocol.connection import Connection
+    from motionbooth_protocol.errors import NotFound, Unreachable
+
+    if named is not None:
+        return Connection.read(named)
+    try:
+        return Connection.read(home.absolute() / "connection.json")
+    except NotFound as error:
+        raise Unreachable(str(error)) from None
+
+
 def _show(home: Path, connection: Path | None, watch: bool, look: Callable[[Client], RenderableType]) -> None:
     """What `look` makes of the backend: once, or for ever."""
     from motionbooth_protocol.client import Client
-    from motionbooth_protocol.connection import Connection
     from rich.console import Console
     from rich.live import Live
 
     console = Console()
-    with Client(Connection.read(connection or home.absolute() / "connection.json"), name="motionbooth") as client:
+    with Client(_connection(home, connection), name="motionbooth") as client:
         if not watch:
             console.print(look(client))
             return

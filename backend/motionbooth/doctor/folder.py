@@ -22,6 +22,9 @@ _MEND = "motionbooth doctor --mend"
 
 def examine_folder(home: Path, mend: bool) -> Iterator[Finding]:
     """Everything under `home`. With `mend`, what can be put right without losing anything is."""
+    if home.exists() and not home.is_dir():
+        yield Finding("folder", "fault", f"{home} is a file", "name the folder of a backend")
+        return
     if not home.is_dir():
         yield Finding("folder", "warning", f"{home} is not there", "motionbooth serve makes it at its first start")
         return

@@ -11,6 +11,7 @@ import numpy as np
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import GenerateSpec
 from motionbooth_protocol.motion import SubjectTrack
+from motionbooth_protocol.wording import in_words
 from numpy.typing import NDArray
 from rich.table import Table
 
@@ -90,7 +91,7 @@ def asked_in(shot: Path, model: str) -> GenerateSpec:
     try:
         sent = msgspec.json.decode(shot.read_bytes(), type=_Sent)
     except (OSError, msgspec.MsgspecError) as error:
-        raise InvalidInput(f"{shot} cannot be read as what was asked of a shot ({error}).") from error
+        raise InvalidInput(f"{shot} cannot be read as what was asked of a shot ({in_words(error)}).") from error
     if sent.generate is not None:
         return sent.generate
     from ..script import read_script  # loads torch, as above

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.wording import in_words
 from msgspec import Meta, Struct, field
 
 from ..control.plan import ControlSettings
@@ -111,4 +112,4 @@ class BaseSettings(Struct, frozen=True, forbid_unknown_fields=True):
         try:
             return msgspec.json.decode(path.read_bytes(), type=cls)
         except (OSError, msgspec.MsgspecError) as error:
-            raise InvalidInput(f"The base model's settings at {path} cannot be read: {error}.") from error
+            raise InvalidInput(f"The base model's settings at {path} cannot be read: {in_words(error)}.") from error

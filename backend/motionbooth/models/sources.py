@@ -15,6 +15,7 @@ import platformdirs
 from huggingface_hub import try_to_load_from_cache
 from motionbooth_protocol.errors import InvalidInput, NotFound
 from motionbooth_protocol.messages import ModelInfo
+from motionbooth_protocol.wording import in_words
 
 if TYPE_CHECKING:
     from .settings import BaseSettings
@@ -55,7 +56,7 @@ class Source:
             told = msgspec.json.decode(self.settings_file.read_bytes(), type=_Format)
         except (OSError, msgspec.MsgspecError) as error:
             raise InvalidInput(
-                f"The base model's settings at {self.settings_file} cannot be read: {error}. "
+                f"The base model's settings at {self.settings_file} cannot be read: {in_words(error)}. "
                 "Correct them, or move the model's folder away."
             ) from error
         return ModelInfo(

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.wording import in_words
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -111,7 +112,7 @@ def _captions(folder: Path) -> dict[str, str]:
             return {row[0].strip(): row[1].strip() for row in csv.reader(file) if row}
     except (OSError, ValueError, IndexError, csv.Error) as error:
         raise InvalidInput(
-            f"The captions in {sheet} cannot be read ({error}). JSON is "
+            f"The captions in {sheet} cannot be read ({in_words(error)}). JSON is "
             '{"clip.mp4": "a dog runs", ...}; CSV has two columns, name and caption.'
         ) from error
 
@@ -159,7 +160,7 @@ def _decoded(path: Path, fps: float) -> Iterator[NDArray[np.uint8]]:
             if shown is not None:
                 yield shown
     except (av.FFmpegError, IndexError) as error:
-        raise InvalidInput(f"{path} is not a video that can be read ({error}).") from error
+        raise InvalidInput(f"{path} is not a video that can be read ({in_words(error)}).") from error
 
 
 def _read_all(folder: Path) -> Iterator[NDArray[np.uint8]]:

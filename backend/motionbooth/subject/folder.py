@@ -9,6 +9,7 @@ import msgspec
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import Picture
 from motionbooth_protocol.limits import MAX_PICTURES
+from motionbooth_protocol.wording import in_words
 
 from .images import is_hidden
 
@@ -57,7 +58,9 @@ def read_folder(folder: Path, masks: Path | None) -> tuple[list[Picture], dict[s
         try:
             pictures.append(msgspec.convert(fields, Picture))
         except msgspec.ValidationError as error:
-            raise InvalidInput(f"The hint for {image.name} in {folder / HINTS} cannot be used: {error}.") from error
+            raise InvalidInput(
+                f"The hint for {image.name} in {folder / HINTS} cannot be used: {in_words(error)}."
+            ) from error
     return pictures, files
 
 
@@ -99,7 +102,8 @@ def _hints(folder: Path, names: set[str]) -> dict[str, PictureHint]:
         hints = msgspec.json.decode(path.read_bytes(), type=dict[str, PictureHint])
     except (OSError, msgspec.MsgspecError) as error:
         raise InvalidInput(
-            f'The hints in {path} cannot be read ({error}). They are {{"picture.jpg": {{"point": [0.5, 0.4]}}, ...}}.'
+            f"The hints in {path} cannot be read ({in_words(error)}). "
+            'They are {"picture.jpg": {"point": [0.5, 0.4]}, ...}.'
         ) from error
     if unknown := sorted(set(hints) - names):
         raise InvalidInput(f"The hints in {path} name {unknown[0]}, and there is no such picture beside them.")

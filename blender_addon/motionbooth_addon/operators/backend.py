@@ -12,6 +12,7 @@ from bpy_extras.io_utils import ExportHelper, ImportHelper
 
 from .._protocol.connection import Connection, host_and_port
 from .._protocol.errors import InvalidInput
+from .._protocol.wording import in_words
 from ..files import own_keys
 from ..local_backend import find_command
 from ..preferences import preferences
@@ -142,7 +143,9 @@ def read_invitation(path: Path, address: str, folder: Path) -> Connection:
     try:
         told = msgspec.json.decode(path.read_bytes(), type=Invitation)
     except (OSError, msgspec.MsgspecError) as error:
-        raise InvalidInput(f"{path} is no connection file ({error}); ask the machine's owner for a new one.") from error
+        raise InvalidInput(
+            f"{path} is no connection file ({in_words(error)}); ask the machine's owner for a new one."
+        ) from error
     address = address or told.address
     host_and_port(address)
     keys = (told.client_public, told.client_secret) if told.client_secret else own_keys(folder)
