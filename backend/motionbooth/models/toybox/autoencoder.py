@@ -1,9 +1,12 @@
 """toybox's autoencoder: the encoder's weights are set by arithmetic, only the decoder is trained.
 
-A latent cell covers 4 x 4 pixels. Its four channels are the cell's mean red, green and blue, and how much brighter its
-inner 2 x 2 pixels are than the cell; scaled to about zero mean and a standard deviation of 1 over the drawn clips (1/2
-for the last). Training an encoder from scratch would cost most of the time that a CPU has, and these four numbers serve
-as well.
+A latent cell covers 4 x 4 pixels. Its twelve channels are coefficients of the cell's discrete cosine transform in
+YCbCr: the six lowest of Y in zig-zag order, the three lowest of Cb and of Cr. That is enough for eyes and mouths, where
+mean colors alone lose them. Each channel is scaled by the root of its spread, so that fine detail is small but not lost:
+coarse is then denoised before fine.
+
+The decoder can't start as the exact inverse: AutoencoderKL upsamples by repeating neighbors, and convolutions over
+repeated cells cannot tell the pixels of a cell apart where all cells around it are equal. It is trained from nothing.
 """
 
 from typing import Any
@@ -11,22 +14,30 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 FACTOR = 4
-LATENT_CHANNELS = 4
-CHANNELS = (16, 32, 64)
+CHANNELS = (32, 64, 64)
+GROUPS = 16
 
-LATENT_SCALE = (1.66, 1.92, 1.86, 8.0)
-LATENT_MEAN = (-0.09, -0.14, -0.19, 0.0)
-"""latent = (value - mean) * scale, with pixel values in -1..1; measured over drawn clips."""
+ZIGZAG = ((0, 0), (0, 1), (1, 0), (2, 0), (1, 1), (0, 2))
+"""(row, column) frequencies, lowest first."""
 
-LUMA = (0.299, 0.587, 0.114)
+LUMA_COUNT, CHROMA_COUNT = 6, 3
+LATENT_CHANNELS = LUMA_COUNT + 2 * CHROMA_COUNT
+
+YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+"""ITU-R BT.601, full range."""
+
+SPREAD = (1.86, 0.44, 0.48, 0.22, 0.21, 0.20, 0.62, 0.13, 0.14, 0.60, 0.13, 0.14)
+MEAN = (-0.75, 0, 0, 0, 0, 0, -0.13, 0, 0, 0.06, 0, 0)
+"""Standard deviation and mean of each coefficient, with pixels in -1..1; measured over composed clips."""
 
 _LARGE = 128.0
-"""The constant that outweighs the signal in the last group normalisation, exact in half precision."""
+"""The constant that outweighs the signal in the last group normalization, exact in half precision."""
 
 
 def build_autoencoder() -> AutoencoderKL:
@@ -37,7 +48,7 @@ def build_autoencoder() -> AutoencoderKL:
         up_block_types=("UpDecoderBlock2D",) * 3,
         layers_per_block=1,
         latent_channels=LATENT_CHANNELS,
-        norm_num_groups=8,
+        norm_num_groups=GROUPS,
         sample_size=64,
         scaling_factor=1.0,
         mid_block_add_attention=False,
@@ -50,16 +61,35 @@ def build_autoencoder() -> AutoencoderKL:
     return autoencoder
 
 
+def analysis() -> tuple[Tensor, Tensor]:
+    """Weight (12, 3, 4, 4) and bias (12,) of the convolution of stride 4 that gives the latents of pixels in -1..1."""
+    places = [(0, pair) for pair in ZIGZAG[:LUMA_COUNT]]
+    places += [(color, pair) for color in (1, 2) for pair in ZIGZAG[:CHROMA_COUNT]]
+    weight = torch.stack([_coefficient(color, *pair) for color, pair in places])
+    scale = _scale()
+    return weight * scale[:, None, None, None], -torch.tensor(MEAN) * scale
+
+
+def linear_inverse(latents: Tensor) -> Tensor:
+    """Pixels (B, 3, H, W) of latents (B, 12, h, w) by the transposed transform: what a decoder has to better."""
+    weight, _ = analysis()
+    scale = _scale().to(latents)[:, None, None]
+    coefficients = latents / scale + torch.tensor(MEAN).to(latents)[:, None, None]
+    basis = (weight / _scale()[:, None, None, None]).flatten(1)  # rows not orthogonal across colors: invert
+    inverse = torch.linalg.pinv(basis).T.reshape(weight.shape).to(latents)
+    return F.conv_transpose2d(coefficients, inverse, stride=FACTOR)
+
+
+def latents_of_pixels(pixels: Tensor) -> Tensor:
+    """Latents (B, 12, H/4, W/4) of pixels (B, 3, H, W) in -1..1: what the encoder computes, much faster."""
+    weight, bias = (each.to(pixels) for each in analysis())
+    return F.conv2d(pixels, weight, bias, stride=FACTOR)
+
+
 def latents_of_frames(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Latents (F, 4, h, w) of frames (F, H, W, 3) uint8: what the encoder computes, by its definition, much faster."""
-    pixels = frames.astype(np.float32) / 127.5 - 1
-    count, height, width, _ = pixels.shape
-    cells = pixels.reshape(count, height // FACTOR, FACTOR, width // FACTOR, FACTOR, 3)
-    mean = cells.mean((2, 4))
-    inner = cells[:, :, 1:3, :, 1:3].mean((2, 4))
-    centre = ((inner - mean) @ np.asarray(LUMA, np.float32))[..., None]
-    values = np.concatenate([mean, centre], -1)
-    return ((values - LATENT_MEAN) * LATENT_SCALE).transpose(0, 3, 1, 2).astype(np.float32)
+    """Latents (F, 12, h, w) of frames (F, H, W, 3) uint8."""
+    pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return latents_of_pixels(pixels).numpy()
 
 
 def latent_coverage(masks: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -68,15 +98,28 @@ def latent_coverage(masks: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.stack([cv2.resize(mask, size, interpolation=cv2.INTER_AREA) for mask in masks]).astype(np.float32) / 255
 
 
+def _scale() -> Tensor:
+    """1 / sqrt(own spread x the largest spread): the first channel gets a deviation of 1, the others more than theirs."""
+    spread = torch.tensor(SPREAD)
+    return 1 / (spread * spread[0]).sqrt()
+
+
+def _coefficient(color: int, row: int, column: int) -> Tensor:
+    """(3, 4, 4): one orthonormal DCT-II coefficient of one color channel, as weights of RGB pixels."""
+    ticks = (torch.arange(FACTOR) + 0.5) * torch.pi / FACTOR
+    down, across = ((2 / FACTOR) ** 0.5 * torch.cos(k * ticks) * (0.5**0.5 if k == 0 else 1) for k in (row, column))
+    return torch.tensor(YCBCR[color])[:, None, None] * (down[:, None] * across)
+
+
 def _set_encoder(encoder: Any) -> None:
-    """Make the encoder's network compute `latents_of_frames` (error about 1e-3)."""
+    """Make the encoder's network compute `latents_of_pixels` (error about 1e-3)."""
     for parameter in encoder.parameters():
         parameter.zero_()
     for block in encoder.down_blocks:
         for resnet in block.resnets:
             _pass_through(resnet)
     _tap(encoder.conv_in, 3)
-    _set_first_halving(encoder.down_blocks[0].downsamplers[0].conv)
+    _gather_pixels(encoder.down_blocks[0].downsamplers[0].conv)
     _set_second_halving(encoder.down_blocks[1].downsamplers[0].conv)
     _undo_last_norm(encoder.conv_norm_out, encoder.conv_out)
 
@@ -88,41 +131,37 @@ def _pass_through(resnet: Any) -> None:
 
 
 def _tap(conv: nn.Conv2d, channels: int) -> None:
-    """Copy the first channels: a convolution that only looks at its own centre."""
+    """Copy the first channels: a convolution that only looks at its own center."""
     middle = conv.kernel_size[0] // 2
     for channel in range(channels):
         conv.weight[channel, channel, middle, middle] = 1.0
 
 
-def _set_first_halving(conv: nn.Conv2d) -> None:
-    """RGB means of 2 x 2 pixels in channels 0..2, the luminance of each of the four pixels in 3..6.
+def _gather_pixels(conv: nn.Conv2d) -> None:
+    """The three colors of each of 2 x 2 pixels, as twelve channels (dy, dx, color).
 
     The downsampler pads right and bottom, so that tap (dy, dx) of output (y, x) is the pixel (2y + dy, 2x + dx).
     """
-    for channel in range(3):
-        conv.weight[channel, channel, :2, :2] = 0.25
-        for dy in range(2):
-            for dx in range(2):
-                conv.weight[3 + 2 * dy + dx, channel, dy, dx] = LUMA[channel]
+    for dy in range(2):
+        for dx in range(2):
+            for color in range(3):
+                conv.weight[(2 * dy + dx) * 3 + color, color, dy, dx] = 1.0
 
 
 def _set_second_halving(conv: nn.Conv2d) -> None:
     """For each latent channel k: its value x, -x, a large constant and minus it, as the k-th group's four channels."""
+    weight, bias = analysis()
     values = torch.zeros(LATENT_CHANNELS, *conv.weight.shape[1:])
-    for channel in range(3):
-        values[channel, channel, :2, :2] = 0.25
-    for dy in range(2):
-        for dx in range(2):
-            values[3, 3:7, dy, dx] = -1 / 16
-            values[3, 3 + 2 * (1 - dy) + (1 - dx), dy, dx] += 1 / 4  # the pixel nearest to the cell's middle
-    group, bias = CHANNELS[-1] // 8, conv.bias
-    assert bias is not None
+    for row in range(FACTOR):
+        for column in range(FACTOR):
+            inner = (2 * (row % 2) + column % 2) * 3
+            values[:, inner : inner + 3, row // 2, column // 2] = weight[:, :, row, column]
+    assert conv.bias is not None
     for channel in range(LATENT_CHANNELS):
         for offset, sign in ((0, 1.0), (1, -1.0)):
-            row = channel * group + offset
-            conv.weight[row] = values[channel] * LATENT_SCALE[channel] * sign
-            bias[row] = -LATENT_MEAN[channel] * LATENT_SCALE[channel] * sign
-            bias[channel * group + 2 + offset] = _LARGE * sign
+            conv.weight[4 * channel + offset] = values[channel] * sign
+            conv.bias[4 * channel + offset] = bias[channel] * sign
+            conv.bias[4 * channel + 2 + offset] = _LARGE * sign
 
 
 def _undo_last_norm(norm: nn.GroupNorm, conv: nn.Conv2d) -> None:
@@ -130,10 +169,9 @@ def _undo_last_norm(norm: nn.GroupNorm, conv: nn.Conv2d) -> None:
 
     And silu(x) - silu(-x) = x undoes the activation.
     """
-    group = CHANNELS[-1] // 8
-    norm.weight.fill_(_LARGE * (2 / group) ** 0.5)
+    norm.weight.fill_(_LARGE * 0.5**0.5)
     for channel in range(LATENT_CHANNELS):
-        conv.weight[channel, channel * group, 1, 1] = 1.0
-        conv.weight[channel, channel * group + 1, 1, 1] = -1.0
+        conv.weight[channel, 4 * channel, 1, 1] = 1.0
+        conv.weight[channel, 4 * channel + 1, 1, 1] = -1.0
     assert conv.bias is not None
     conv.bias[LATENT_CHANNELS:] = -30.0  # log variance: the posterior is a point

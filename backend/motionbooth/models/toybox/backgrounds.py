@@ -1,4 +1,4 @@
-"""The eight places of toybox's clips: large textures, drawn once, of which each clip sees a moving window."""
+"""The places of toybox's clips: large textures, drawn once, of which each clip sees a moving window."""
 
 from collections.abc import Callable
 
@@ -12,6 +12,9 @@ CANVAS_PX = 320
 Texture = NDArray[np.uint8]
 """(CANVAS_PX, CANVAS_PX, 3) RGB."""
 
+KIND_PLACES = ("grass", "sand", "sea", "road", "snow", "night", "floor", "wall")
+"""The places in which the eight kinds are seen, and measured; characters are seen in all of PLACES."""
+
 PLACES = {
     "grass": "on the grass",
     "sand": "on the sand",
@@ -21,6 +24,10 @@ PLACES = {
     "night": "in the night sky",
     "floor": "on the wooden floor",
     "wall": "by the brick wall",
+    "forest": "in the forest",
+    "city": "in the city",
+    "kitchen": "in the kitchen",
+    "meadow": "on the meadow",
 }
 """Background -> the words that a caption ends with."""
 
@@ -33,6 +40,10 @@ MEAN_RGB = {
     "night": (14, 14, 40),
     "floor": (112, 76, 44),
     "wall": (126, 66, 56),
+    "forest": (38, 62, 42),
+    "city": (150, 160, 176),
+    "kitchen": (196, 204, 200),
+    "meadow": (128, 176, 72),
 }
 """About the mean colour of each; subjects' colours are checked against it so that none is camouflaged."""
 
@@ -109,6 +120,52 @@ def _wall(base: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.flo
     return canvas + 4 * _noise(rng, 2.0, 2.0)
 
 
+def _forest(base: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    canvas = base + np.asarray([0.7, 1.0, 0.6], np.float32) * (14 * _noise(rng, 5.0, 5.0) + 8 * _noise(rng, 16.0, 16.0))
+    for column in range(int(rng.integers(0, 20)), CANVAS_PX, 40):
+        left, width = column + int(rng.integers(-8, 9)), int(rng.integers(7, 13))
+        trunk = canvas[:, max(left, 0) : max(left + width, 0)]
+        trunk[:] = np.asarray((84, 60, 40)) * rng.uniform(0.8, 1.2) + 5 * _noise(rng, 1.0, 8.0)[:, : trunk.shape[1]]
+    return canvas
+
+
+def _city(base: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    canvas = base + 3 * _noise(rng, 20.0, 20.0)
+    left = -int(rng.integers(0, 30))
+    while left < CANVAS_PX:
+        width, top = int(rng.integers(30, 56)), int(rng.integers(0, 60))
+        shade = np.asarray((110, 106, 112)) * rng.uniform(0.7, 1.25) * rng.uniform(0.94, 1.06, 3)
+        right = min(left + width, CANVAS_PX)
+        canvas[top:, max(left, 0) : right] = shade
+        for row in range(top + 6, CANVAS_PX - 6, 14):
+            for column in range(left + 5, left + width - 8, 12):
+                pane = (246, 222, 140) if rng.random() < 0.3 else (64, 76, 96)
+                canvas[row : row + 7, max(column, 0) : max(column + 6, 0)] = pane
+        left += width + int(rng.integers(0, 8))
+    return canvas
+
+
+def _kitchen(base: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    canvas = base + 3 * _noise(rng, 16.0, 16.0)
+    offset = int(rng.integers(0, 24))
+    tint = np.asarray(rng.choice([(120, 170, 180), (190, 150, 110), (130, 160, 120)]), np.float32)
+    for row in range(24):
+        for column in range(24):
+            if (row + column) % 2:
+                y, x = row * 24 - offset, column * 24 - offset
+                canvas[max(y, 0) : max(y + 24, 0), max(x, 0) : max(x + 24, 0)] = tint
+    return canvas
+
+
+def _meadow(base: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    canvas = base + np.asarray([0.8, 1.0, 0.4], np.float32) * (10 * _noise(rng, 3.0, 6.0) + 10 * _noise(rng, 14.0, 14.0))
+    for _ in range(220):
+        x, y = rng.integers(2, CANVAS_PX - 6, 2)
+        petals = rng.choice([(250, 250, 250), (250, 220, 70), (230, 90, 120), (150, 110, 220)])
+        cv2.circle(canvas, (int(x), int(y)), int(rng.integers(2, 4)), tuple(map(float, petals)), -1, cv2.LINE_AA)
+    return canvas
+
+
 _DRAWERS: dict[str, Callable[[NDArray[np.float32], np.random.Generator], NDArray[np.float32]]] = {
     "grass": _grass,
     "sand": _sand,
@@ -118,4 +175,8 @@ _DRAWERS: dict[str, Callable[[NDArray[np.float32], np.random.Generator], NDArray
     "night": _night,
     "floor": _floor,
     "wall": _wall,
+    "forest": _forest,
+    "city": _city,
+    "kitchen": _kitchen,
+    "meadow": _meadow,
 }

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from motionbooth.models.toybox.backgrounds import CANVAS_PX, MEAN_RGB, PLACES, Texture, draw_texture
+from motionbooth.models.toybox.backgrounds import CANVAS_PX, KIND_PLACES, MEAN_RGB, PLACES, Texture, draw_texture
 from motionbooth.models.toybox.figures import (
     COLOURS,
     KINDS,
@@ -75,7 +75,7 @@ def has_contrast(colour: str, background: str) -> bool:
 
 def held_out_combinations() -> list[tuple[str, str, str]]:
     """All (kind, colour, background) that are kept for measuring, in a fixed order."""
-    every = [(kind, colour, place) for kind in KINDS for colour in COLOURS for place in PLACES]
+    every = [(kind, colour, place) for kind in KINDS for colour in COLOURS for place in KIND_PLACES]
     return [(k, c, p) for k, c, p in every if is_held_out(k, c, p) and has_contrast(c, p)]
 
 
