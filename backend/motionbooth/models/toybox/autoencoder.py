@@ -32,8 +32,8 @@ LATENT_CHANNELS = LUMA_COUNT + 2 * CHROMA_COUNT
 YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 """ITU-R BT.601, full range."""
 
-SPREAD = (1.86, 0.44, 0.48, 0.22, 0.21, 0.20, 0.62, 0.13, 0.14, 0.60, 0.13, 0.14)
-MEAN = (-0.75, 0, 0, 0, 0, 0, -0.13, 0, 0, 0.06, 0, 0)
+SPREAD = (1.92, 0.26, 0.31, 0.16, 0.12, 0.13, 0.64, 0.105, 0.115, 0.61, 0.105, 0.115)
+MEAN = (-0.25, 0, 0, 0, 0, 0, -0.23, 0, 0, 0.04, 0, 0)
 """Standard deviation and mean of each coefficient, with pixels in -1..1; measured over composed clips."""
 
 _LARGE = 128.0
