@@ -13,6 +13,8 @@ from .boxes import BoxControl, Grid, Suppress, box_mask
 from .camera import Cells, boxes_under_way, rest_in_cells, travel_in_cells
 from .prompt import PromptTokens
 
+LEAST_SEEN = 0.5  # of a box's visible part: with less of it in the frame, a subject forms at the edge and is cut off
+
 Tracks = tuple[tuple[Box | None, ...], ...]  # boxes[subject][frame], shares of the frame as it is at that step
 
 
@@ -20,7 +22,8 @@ Tracks = tuple[tuple[Box | None, ...], ...]  # boxes[subject][frame], shares of 
 class ControlSettings:
     """How strongly and when the controls act; windows are shares (0..1) of the sampling steps.
 
-    `alpha`: amplification inside a box, while the step is before `amplify_until`. The camera's shift is spread over
+    `alpha`: amplification inside a box, while the step is before `amplify_until`, or for longer where the camera
+    leads a box out of the frame until then (see `amplified_steps`). The camera's shift is spread over
     the steps from `shift_from` up to `shift_until`; in whole cells, as in the paper, or with `shift_parts` to the part
     of a cell (ours), for a base whose cells are large beside a slow pan.
     """
@@ -58,7 +61,7 @@ def plan_steps(
 ) -> list[StepPlan]:
     """The controls of all `steps`. No `tracks`: no box control. A still camera: no shift."""
     first, last = _window(settings.shift_from, settings.shift_until, steps)
-    amplified = round(settings.amplify_until * steps)
+    amplified = amplified_steps(settings, steps, camera, tracks)
     plans = []
     screen = tuple(tuple(track) for track in tracks)
     moved = travel_in_cells(camera, 0.0, latent_size)
@@ -74,6 +77,36 @@ def plan_steps(
         rests = tuple(rest_in_cells(camera, latent_size)) if settings.shift_parts and step == last - 1 else ()
         plans.append(StepPlan(() if still else moves, free, rests if any(x or y for x, y in rests) else (), boxes))
     return plans
+
+
+def amplified_steps(
+    settings: ControlSettings, steps: int, camera: CameraPath, tracks: Sequence[Sequence[Box | None]]
+) -> int:
+    """How many steps, from the first one on, amplify the boxes.
+
+    The base's own window, as the paper has it. Where it ends while the camera still leads a box so far ahead that less
+    than LEAST_SEEN of it is in the frame, too few cells of that frame were ever amplified to hold the subject: then
+    the amplification goes on until the shift is over and every box is in its place.
+    """
+    first, last = _window(settings.shift_from, settings.shift_until, steps)
+    amplified = round(settings.amplify_until * steps)
+    ahead = 1 - _done(amplified - 1, first, last)  # the share of the shift that is still to come
+    led = [
+        (box, box.moved(ahead * d.dx, ahead * d.dy))
+        for track in tracks
+        for box, d in zip(track, camera.offsets, strict=True)
+        if box is not None
+    ]
+    leaves = any(_seen_area(before) < LEAST_SEEN * _seen_area(box) for box, before in led)
+    return last if leaves and settings.amplify_until else amplified
+
+
+def _seen_area(box: Box) -> float:
+    """Of the part inside the frame; 0 where there is none."""
+    if not box.visible:
+        return 0.0
+    part = box.clipped()
+    return (part.x2 - part.x1) * (part.y2 - part.y1)
 
 
 def free_cells(tracks: Sequence[Sequence[Box | None]], latent_size: Grid, frames: int) -> Tensor:

@@ -26,11 +26,14 @@ class Recipe:
     changes: Mapping[str, Any] = field(default_factory=dict)
 
 
-_PICTURES_ALONE = {"region": "picture", "stca_weight": 0.0, "preserve": "class-pictures"}
+_WHOLE_PICTURES = {"region": "picture", "subject_weight": 1.0}
+"""The weight of 4 makes the authors' region loss of a masked mean; a plain mean has none."""
+
+_PICTURES_ALONE = {**_WHOLE_PICTURES, "stca_weight": 0.0, "preserve": "class-pictures"}
 
 RECIPES = {
     "motionbooth": Recipe("the method: region loss, ordinary clips, attention loss"),
-    "no-region": Recipe("without the subject region loss: whole pictures are learned", {"region": "picture"}),
+    "no-region": Recipe("without the subject region loss: whole pictures are learned", _WHOLE_PICTURES),
     "no-preservation": Recipe("without ordinary clips: pictures alone, motion is forgotten", {"preserve": "nothing"}),
     "no-attention": Recipe("without the subject-token cross-attention loss", {"stca_weight": 0.0}),
     "attention-sum": Recipe(
@@ -42,7 +45,7 @@ RECIPES = {
     "customvideo": Recipe(
         "CustomVideo: only the keys and values of the text, with the attention loss, and pictures of the class",
         {
-            "region": "picture",
+            **_WHOLE_PICTURES,
             "preserve": "class-pictures",
             "layers": TEXT_KEYS_AND_VALUES,
             "learned": TEXT_KEYS_AND_VALUES + r"\.weight",

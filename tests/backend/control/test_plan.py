@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from motionbooth.control.plan import ControlSettings, plan_steps
+from motionbooth.control.plan import ControlSettings, StepPlan, plan_steps
 from motionbooth.control.prompt import PromptTokens
 from motionbooth_protocol.motion import Box, CameraPath
 
@@ -14,11 +14,43 @@ BOX = Box(0.25, 0.25, 0.5, 0.5)
 LATENTS = (40, 72)
 
 
+def amplified(plans: list[StepPlan]) -> list[int]:
+    return [step for step, plan in enumerate(plans) if plan.boxes and plan.boxes.amplify]
+
+
 def test_the_papers_windows_on_fifty_steps() -> None:
-    plans = plan_steps(ZEROSCOPE, 50, LATENTS, CameraPath.straight(1, 1, 24), [[BOX] * 24], TOKENS)
-    assert [step for step, plan in enumerate(plans) if plan.boxes and plan.boxes.amplify] == list(range(5))
+    plans = plan_steps(ZEROSCOPE, 50, LATENTS, CameraPath.straight(0.5, 0.5, 24), [[BOX] * 24], TOKENS)
+    assert amplified(plans) == list(range(5))
     assert [step for step, plan in enumerate(plans) if plan.moves] == list(range(10, 20))
     assert all(plan.boxes is not None for plan in plans)
+
+
+def test_a_box_that_the_camera_leads_out_of_the_frame_is_amplified_until_the_shift_is_over() -> None:
+    camera = CameraPath.straight(1.0, 0, 24)
+    plans = plan_steps(ZEROSCOPE, 50, LATENTS, camera, [[BOX] * 24], TOKENS)
+    assert amplified(plans) == list(range(20))
+    # In the paper's window alone, frames whose box is led wholly out of the frame would never be amplified.
+    assert sum(not box.visible for box in plans[4].boxes.boxes[0]) == 6  # type: ignore[union-attr]
+    seen = {f for step in amplified(plans) for f, box in enumerate(plans[step].boxes.boxes[0]) if box.visible}  # type: ignore[union-attr]
+    assert seen == set(range(24))
+
+
+@pytest.mark.parametrize(
+    ("camera", "box"),
+    [
+        (CameraPath.still(24), BOX),
+        (CameraPath.straight(1.0, 0, 24), Box(-0.95, 0.25, -0.7, 0.5)),  # out of the frame at the end anyway
+        (CameraPath.straight(-0.2, 0, 24), BOX),  # a small part of it is led out
+    ],
+)
+def test_elsewhere_the_papers_window_stays(camera: CameraPath, box: Box) -> None:
+    assert amplified(plan_steps(ZEROSCOPE, 50, LATENTS, camera, [[box] * 24], TOKENS)) == list(range(5))
+
+
+def test_a_window_that_reaches_into_the_shift_stays() -> None:
+    lavie = ControlSettings(alpha=10, amplify_until=0.3, shift_from=0.2, shift_until=0.4)
+    plans = plan_steps(lavie, 50, LATENTS, CameraPath.straight(1.0, 0, 16), [[BOX] * 16], TOKENS)
+    assert amplified(plans) == list(range(15))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 20, 50, 200])

@@ -9,10 +9,12 @@ import msgspec
 import platformdirs
 import pytest
 import torch
+from diffusers import DDPMScheduler
 from motionbooth.models.registry import Base
 from motionbooth.subject.course import NOTHING_PRESERVED, make_learnable, preserved_clips, train_settings, warnings
 from motionbooth.subject.dataset import SubjectData
 from motionbooth.subject.recipes import RECIPES, recipe_named, with_recipe
+from motionbooth.subject.trainer import add_noise, image_loss
 from motionbooth.time_left import Stage
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import Picture, SubjectSpec, TrainSpec
@@ -36,9 +38,23 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_method_itself_changes_nothing_and_an_ablation_one_thing(tiny_single: Base) -> None:
     full = tiny_single.settings.full
     assert with_recipe(full, "motionbooth") == full
-    for name in ("no-region", "no-preservation", "no-attention", "attention-sum", "class-clips"):
+    for name in ("no-preservation", "no-attention", "attention-sum", "class-clips"):
         fields = msgspec.structs.asdict(with_recipe(full, name))
         assert len([k for k, v in msgspec.structs.asdict(full).items() if fields[k] != v]) == 1
+
+
+@pytest.mark.parametrize("recipe", ["no-region", "dreambooth", "customvideo"])
+def test_without_the_region_loss_a_step_minimizes_the_plain_mean_squared_error(tiny_single: Base, recipe: str) -> None:
+    settings = with_recipe(msgspec.structs.replace(tiny_single.settings.full, subject_weight=4.0), recipe)
+    generator = torch.Generator().manual_seed(0)
+    latents, noise = torch.randn(2, 2, 4, 1, 16, 24, generator=generator)
+    schedule = DDPMScheduler.from_config(tiny_single.scheduler.config)
+    noisy = add_noise(schedule, latents, noise, torch.tensor([300, 700]))
+    masks = torch.zeros(2, 1, 128, 192)
+    masks[..., 40:90, 40:90] = 1
+    loss = image_loss(tiny_single, settings, noisy, tiny_single.embed(["a sks dog"]), masks, (2, 3))
+    expected = loss.parts["region"] + settings.stca_weight * loss.parts.get("attention", torch.zeros(()))
+    assert loss.total.item() == pytest.approx(expected.item(), rel=1e-6)  # one multiplication and one sum in float32
 
 
 def test_an_unknown_recipe_is_answered_with_the_known_ones() -> None:
