@@ -8,6 +8,11 @@ from typing import Annotated
 import typer
 from motionbooth_protocol.limits import MAX_SEED
 
+Token = Annotated[str | None, typer.Option(help="For a script's placeholder [rare token]; else the subject's own.")]
+ClassWord = Annotated[
+    str | None, typer.Option("--class", help="For a script's placeholder [class name]; else the subject's own.")
+]
+
 
 def generate(
     out: Annotated[
@@ -24,19 +29,22 @@ def generate(
     together: Annotated[
         int, typer.Option(min=1, help="Takes in one batch: quicker on a GPU, needs its memory, differs in last bits.")
     ] = 1,
+    token: Token = None,
+    class_word: ClassWord = None,
 ) -> None:
     """Film a script of the MotionBooth paper's authors here and now, without a backend."""
     from motionbooth_protocol.errors import InvalidInput
     from rich.console import Console
 
     from motionbooth.commands.bars import reporter
-    from motionbooth.script import script_with_subjects
+    from motionbooth.script import Words, script_with_subjects
     from motionbooth.takes import film_best_of, takes_table
 
     chosen = script or script_file
     if chosen is None or (script and script_file):
         raise InvalidInput("Name one script: motionbooth generate SCRIPT.json --out CLIP.mp4")
-    spec = script_with_subjects(chosen, model, seed, subject or [])
+    subjects = subject or []
+    spec = script_with_subjects(chosen, model, seed, subjects, Words.of(token, class_word, subjects))
     with reporter() as shown:
         filmed = film_best_of(spec, takes, together, out, Path, shown)
     Console().print(takes_table(filmed))
@@ -56,6 +64,8 @@ def evaluate(
     sheet: Annotated[
         Path | None, typer.Option(dir_okay=False, help="Draw asked and found boxes over the frames, PNG.")
     ] = None,
+    token: Token = None,
+    class_word: ClassWord = None,
 ) -> None:
     """Measure on a clip's pixels how well subjects kept to their boxes and the camera to its path."""
     from rich.console import Console
@@ -63,7 +73,7 @@ def evaluate(
     from motionbooth.evaluation.filmed import FilmedShot, asked_in, pictures_for, report_table
     from motionbooth.evaluation.report import write_report
 
-    asked = asked_in(shot, model)
+    asked = asked_in(shot, model, token, class_word, subject or [])
     filmed = FilmedShot.load(clip, asked, {} if pictures is None else pictures_for(asked, pictures))
     for path in subject or []:
         filmed = filmed.knowing(path)

@@ -83,8 +83,12 @@ class FilmedShot:
         write_contact_sheet(path, Sheet([row], shown))
 
 
-def asked_in(shot: Path, model: str) -> GenerateSpec:
+def asked_in(
+    shot: Path, model: str, token: str | None = None, class_word: str | None = None, subjects: Sequence[Path] = ()
+) -> GenerateSpec:
     """What was asked: a shot.json as the extension writes it, or a script of the paper's authors for a `model`.
+
+    `token`, `class_word`, or the only one of `subjects`, fill a script's placeholders.
 
     Raises InvalidInput for a file that is neither, NotFound for an unknown model.
     """
@@ -93,10 +97,12 @@ def asked_in(shot: Path, model: str) -> GenerateSpec:
     except (OSError, msgspec.MsgspecError) as error:
         raise InvalidInput(f"{shot} cannot be read as what was asked of a shot ({in_words(error)}).") from error
     if sent.generate is not None:
+        if token is not None or class_word is not None:
+            raise InvalidInput(f"{shot} is no script and has no placeholders: leave --token and --class out.")
         return sent.generate
-    from ..script import read_script  # loads torch, as above
+    from ..script import Words, read_script  # loads torch, as above
 
-    return read_script(shot, source_named(model).info)
+    return read_script(shot, source_named(model).info, Words.of(token, class_word, subjects))
 
 
 def pictures_for(asked: GenerateSpec, folder: Path) -> dict[str, list[Path]]:
