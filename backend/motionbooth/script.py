@@ -130,8 +130,8 @@ def _word(placeholder: re.Match[str], words: Words) -> str:
     word = words.get(placeholder[1])
     if word is None:
         raise ValueError(
-            f'it has the placeholder "{placeholder[0]}": say what [rare token] and [class name] stand for, with --token '
-            "sks --class dog, or name one trained --subject, which knows; replace any other in the script itself"
+            f'it has the placeholder "{placeholder[0]}": give the words for [rare token] and [class name] with --token '
+            "sks --class dog, or one trained --subject, which has them; replace any other in the script itself"
         )
     return word
 
