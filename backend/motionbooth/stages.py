@@ -9,7 +9,6 @@ from __future__ import annotations
 from motionbooth_protocol.jobs import GenerateSpec, TrainSpec
 
 from .models.settings import BaseSettings, TrainSettings
-from .subject.ordinary import TOGETHER as CLIPS_TOGETHER
 from .time_left import Stage
 
 BACKWARD = 3.0  # forward and backward, in forward passes
@@ -32,17 +31,18 @@ def generate_stages(base: BaseSettings, spec: GenerateSpec, takes: int = 1) -> l
     ]
 
 
-def train_stages(base: BaseSettings, settings: TrainSettings, spec: TrainSpec) -> list[Stage]:
-    """Of a subject. Ordinary clips count as soon as the first step of one is told: most often they are there."""
+def train_stages(
+    base: BaseSettings, settings: TrainSettings, spec: TrainSpec, clips_to_generate: int = 0
+) -> list[Stage]:
+    """Of a subject. `clips_to_generate`: of the ordinary clips, those that are not there yet."""
     images = min(settings.image_batch, len(spec.subject.pictures) * settings.placements)
     clip_frames = {"nothing": 0, "class-pictures": settings.image_batch}.get(settings.preserve, base.frames)
-    together = min(CLIPS_TOGETHER, settings.clips)
     learning_step = BACKWARD * settings.accumulate * (images + clip_frames)
     sample = settings.validation_steps * _sampling_step(base, base.guidance) + DECODED
     return [
         Stage("loading the model", 1),
         Stage("finding masks", len(spec.subject.pictures)),
-        Stage("filming ordinary clips", 0, together * _sampling_step(base, base.guidance)),
+        Stage("filming ordinary clips", clips_to_generate * base.steps, _sampling_step(base, base.guidance)),
         Stage("learning", settings.steps, learning_step, every=settings.validate_every, extra=sample),
     ]
 

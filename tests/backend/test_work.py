@@ -124,7 +124,7 @@ def test_ordinary_clips_are_filmed_once(tmp_path: Path, blobs: Path) -> None:
     assert "filming ordinary clips" not in log.stages
 
 
-@pytest.mark.parametrize("at", [("filming ordinary clips", 1), ("learning", 1)])
+@pytest.mark.parametrize("at", [("filming ordinary clips", 2), ("learning", 1)])
 def test_a_canceled_training_stops_and_can_begin_again(tmp_path: Path, blobs: Path, at: tuple[str, int]) -> None:
     with pytest.raises(Canceled):
         run(train_spec(blobs), blobs.joinpath, tmp_path, Log(cancel_at=at))

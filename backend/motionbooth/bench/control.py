@@ -193,7 +193,7 @@ def _classifier() -> KindClassifier:
 
 def film_ordinary_clips() -> None:
     """What every training needs once."""
-    ordinary_clips(_base(), _base().settings.full.clips, lambda done, steps: None)
+    ordinary_clips(_base(), _base().settings.full, lambda done, steps: None)
 
 
 def film_kind(number: int, suppress: Suppress | None = None) -> FilmedKind:

@@ -20,7 +20,7 @@ from ..control.plan import StepPlan
 from ..evaluation.obedience import Appearance
 from ..models.registry import Base, load_base
 from ..models.settings import BaseSettings, TrainSettings
-from ..models.sources import source_named
+from ..models.sources import Source, source_named
 from ..reporting import Reporter
 from ..sampling import decode, denoise, initial_noise
 from ..stages import train_stages
@@ -28,7 +28,7 @@ from .clips import folder_clips
 from .dataset import SubjectData, gather_data, read_pictures
 from .drawings import draw_losses, draw_masks, draw_samples
 from .images import Rgb, TrainingPicture
-from .ordinary import ordinary_clips
+from .ordinary import missing_clips, ordinary_clips
 from .recipes import with_recipe
 from .recomputing import recompute_layers
 from .sam import Checkpoint, WhenNeeded, chosen_checkpoint
@@ -80,6 +80,7 @@ def learn_subject(
     reporter.plan(train_stages(source.settings, settings, spec))
     reporter.progress("loading the model", 0, 1)
     base = load_base(source, dtype=torch.float32)
+    reporter.plan(train_stages(source.settings, settings, spec, _missing(source, settings, spec, material)))
     reporter.progress("loading the model", 1, 1)
     pictures = _pictures(spec, blob_path, base, settings, reporter, material)
     draw_masks(folder / "masks.png", pictures[:: settings.placements])
@@ -133,16 +134,35 @@ def preserved_clips(
     """What keeps the base what it is: latents (K, C, F, h, w), captions. A folder's clips go before the base's own."""
     if settings.preserve == "nothing":
         return torch.zeros(0), []
-    if folder is not None and settings.preserve != "class-pictures":
+    if folder is not None and not _makes_its_own(settings, folder):
         return folder_clips(base, folder, lambda done, count: reporter.progress("reading clips", done, count))
-    prompts = None if settings.preserve == "clips" else [f"a {subject.class_word}"]
     clips, captions = ordinary_clips(
-        base, settings.clips, lambda done, steps: reporter.progress("filming ordinary clips", done, steps), prompts
+        base,
+        settings,
+        lambda done, steps: reporter.progress("filming ordinary clips", done, steps),
+        _clip_prompts(settings, subject),
     )
     if settings.preserve == "class-pictures" and len(clips):
         middle = clips.shape[2] // 2
         clips = clips[:, :, middle : middle + 1]
     return clips, captions
+
+
+def _missing(source: Source, settings: TrainSettings, spec: TrainSpec, material: Material) -> int:
+    """How many ordinary clips have to be generated before the training."""
+    if not _makes_its_own(settings, material.clips):
+        return 0
+    return missing_clips(source, settings, _clip_prompts(settings, spec.subject))
+
+
+def _makes_its_own(settings: TrainSettings, folder: Path | None) -> bool:
+    """Whether the base generates what is to be preserved."""
+    return settings.preserve == "class-pictures" or (settings.preserve != "nothing" and folder is None)
+
+
+def _clip_prompts(settings: TrainSettings, subject: SubjectSpec) -> list[str] | None:
+    """None: the base's own ordinary ones."""
+    return None if settings.preserve == "clips" else [f"a {subject.class_word}"]
 
 
 def make_learnable(base: Base, settings: TrainSettings, method: str, seed: int) -> None:

@@ -21,13 +21,30 @@ def kept(depends_on: Any, make: Callable[[], Tensor]) -> Tensor:
 
     `depends_on`: anything that JSON can hold. A file of the cache that was damaged is made anew.
     """
+    found = find(depends_on)
+    return keep(depends_on, make()) if found is None else found
+
+
+def find(depends_on: Any) -> Tensor | None:
+    """What `keep` was given for the same; None where there is nothing, or a damaged file."""
+    return _read(_file(depends_on))
+
+
+def is_kept(depends_on: Any) -> bool:
+    """Whether there is something, looked at from outside only."""
+    return _file(depends_on).is_file()
+
+
+def keep(depends_on: Any, latents: Tensor) -> Tensor:
+    """Write them down. Returns them as they will be read again: float16, on the CPU."""
+    rounded = latents.to("cpu", torch.float16).contiguous()
+    _write(_file(depends_on), rounded)
+    return rounded
+
+
+def _file(depends_on: Any) -> Path:
     name = hashlib.sha256(msgspec.json.encode(depends_on)).hexdigest()[:32]
-    file = platformdirs.user_cache_path("motionbooth") / "ordinary_clips" / f"{name}.safetensors"
-    found = _read(file)
-    if found is None:
-        found = make().to("cpu", torch.float16).contiguous()
-        _write(file, found)
-    return found
+    return platformdirs.user_cache_path("motionbooth") / "ordinary_clips" / f"{name}.safetensors"
 
 
 def _read(file: Path) -> Tensor | None:

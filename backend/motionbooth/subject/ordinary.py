@@ -6,7 +6,8 @@ kept in the user's cache: what is to be preserved is what the base can do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,45 +15,100 @@ from torch import Tensor
 from ..control.camera import random_pick
 from ..control.plan import StepPlan
 from ..models.registry import Base
+from ..models.settings import TrainSettings
+from ..models.sources import Source
 from ..sampling import OnStep, denoise, initial_noise
-from .keeping import kept
+from .keeping import find, is_kept, keep
+from .trainer import arithmetic
 
-TOGETHER = 4  # clips filmed in one batch
+TOGETHER = 4  # clips generated in one batch, where memory holds as many
 
 
 def ordinary_clips(
-    base: Base, count: int, on_step: OnStep, prompts: Sequence[str] | None = None
+    base: Base, settings: TrainSettings, on_step: OnStep, prompts: Sequence[str] | None = None
 ) -> tuple[Tensor, list[str]]:
-    """`count` clips as latents (K, C, F, h, w) and their captions: from the cache, or filmed now and kept there.
+    """`settings.clips` clips as latents (K, C, F, h, w) and their captions: from the cache, or generated now.
 
-    `prompts` are filmed in turn; the base's own ordinary ones by default.
+    `prompts` take turns; the base's own ordinary ones by default. Each clip is kept as soon as its batch is done, so
+    that whatever breaks this off costs one batch at most. On a GPU the UNet computes in `settings.precision`, as in
+    training. `on_step` counts the sampling steps of all clips, those that were there already among them; it is not
+    called where all were.
     """
-    prompts = prompts or base.settings.ordinary_prompts
-    captions = [prompts[i % len(prompts)] for i in range(count)]
-    if not count:
-        return torch.zeros(0), captions
-    settings = base.settings
-    how = (settings.width, settings.height, settings.frames, settings.steps, settings.guidance, settings.shared_noise)
-    depends_on = [base.source.fingerprint, how, captions]
-    return kept(depends_on, lambda: _film_all(base, captions, on_step)), captions
-
-
-def _film_all(base: Base, captions: list[str], on_step: OnStep) -> Tensor:
-    batches = [captions[i : i + TOGETHER] for i in range(0, len(captions), TOGETHER)]
+    captions = _captions(base.source, settings, prompts)
+    keys = [_depends_on(base.source, caption, seed) for seed, caption in enumerate(captions)]
+    found = [find(key) for key in keys]
+    missing = [seed for seed, clip in enumerate(found) if clip is None]
     steps = base.settings.steps
+    there = (len(captions) - len(missing)) * steps
 
-    def film_batch(number: int, batch: list[str]) -> Tensor:
-        generator = torch.Generator().manual_seed(number)
+    def on_missing(done: int) -> None:
+        on_step(there + done, len(captions) * steps)
+
+    for seed, clip in _generated(base, settings, captions, missing, on_missing):
+        found[seed] = keep(keys[seed], clip)
+    clips = [clip for clip in found if clip is not None]
+    return torch.stack(clips) if clips else torch.zeros(0), captions
+
+
+def missing_clips(source: Source, settings: TrainSettings, prompts: Sequence[str] | None = None) -> int:
+    """How many clips `ordinary_clips` would have to generate."""
+    captions = _captions(source, settings, prompts)
+    return sum(not is_kept(_depends_on(source, caption, seed)) for seed, caption in enumerate(captions))
+
+
+def _captions(source: Source, settings: TrainSettings, prompts: Sequence[str] | None) -> list[str]:
+    prompts = prompts or source.settings.ordinary_prompts
+    return [prompts[i % len(prompts)] for i in range(settings.clips)]
+
+
+def _depends_on(source: Source, caption: str, seed: int) -> Any:
+    """All that a clip's latents depend on."""
+    base = source.settings
+    how = (base.width, base.height, base.frames, base.steps, base.guidance, base.shared_noise)
+    return ["ordinary clip", source.fingerprint, how, caption, seed]
+
+
+def _generated(
+    base: Base, settings: TrainSettings, captions: Sequence[str], seeds: Sequence[int], on_done: Callable[[int], None]
+) -> Iterator[tuple[int, Tensor]]:
+    """Each of the seeds with its clip (C, F, h, w). Where memory does not hold TOGETHER clips, fewer at a time.
+
+    `on_done`: told how many sampling steps of single clips are done.
+    """
+    together, first, steps = TOGETHER, 0, base.settings.steps
+    if seeds:
+        on_done(0)
+    while first < len(seeds):
+        batch = seeds[first : first + together]
+
+        def on_step(done: int, _: int, first: int = first, size: int = len(batch)) -> None:
+            on_done(first * steps + done * size)
+
+        try:
+            clips = _sampled(base, settings, [captions[seed] for seed in batch], batch, on_step)
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+            together = len(batch) // 2
+            continue
+        yield from zip(batch, clips, strict=True)
+        first += len(batch)
+
+
+def _sampled(
+    base: Base, settings: TrainSettings, captions: Sequence[str], seeds: Sequence[int], on_step: OnStep
+) -> Tensor:
+    """A clip for each of the captions, each with the noise of its own seed, in one batch."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    with arithmetic(base, settings):
         return denoise(
             base,
-            initial_noise(base, generator, len(batch)),
-            base.embed(batch),
-            base.embed([""] * len(batch)),
+            torch.cat([initial_noise(base, generator) for generator in generators]),
+            base.embed(captions),
+            base.embed([""] * len(captions)),
             base.settings.guidance,
-            [StepPlan()] * steps,
-            random_pick(generator),
-            lambda done, _: on_step(number * steps + done, len(batches) * steps),
-            chance=[generator],
+            [StepPlan()] * base.settings.steps,
+            random_pick(*generators),
+            on_step,
+            chance=generators,
         )
-
-    return torch.cat([film_batch(number, batch) for number, batch in enumerate(batches)])
