@@ -20,8 +20,8 @@ from .commands.watching import jobs, status
 
 
 class _SentenceForErrors(TyperGroup):
-    """One red sentence for every error that is meant for a person; exit status 2 where the input is wrong, or names what
-    is not there, else 1.
+    """One red sentence for every error that is meant for a person; exit status 2 where the input is wrong or names
+    what is not there, else 1.
     """
 
     def invoke(self, context: object) -> object:

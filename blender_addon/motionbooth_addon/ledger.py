@@ -18,7 +18,9 @@ from ._protocol.jobs import TERMINAL_STATES, Blob, GenerateSpec, JobId, SubjectS
 
 # Before the backend has it on its disk, a job is "sending": pictures are made and sent, or the network is waited for.
 SENDING = "sending"
-State = Annotated[str, Meta(pattern=r"\A(sending|queued|running|done|failed|canceled)\Z")]
+# A clip whose subjects are still trained is kept here until they are.
+WAITING = "waiting"
+State = Annotated[str, Meta(pattern=r"\A(waiting|sending|queued|running|done|failed|canceled)\Z")]
 
 
 class Render(msgspec.Struct, frozen=True):
@@ -52,7 +54,9 @@ class Record(msgspec.Struct, kw_only=True):
     """One job: what was ordered, for which shot of which .blend on which backend, and how far it is.
 
     `shot` is the id that the scene keeps, `backend` the backend's public key. `clip` is where the clip is on this
-    machine, once it was fetched; `placed` says that the shot has been given its result.
+    machine, once it was fetched; `placed` says that the shot has been given its result. `awaits`: the jobs that train
+    its subjects, by the subjects' names; their weights are filled into the order when they are done.
+    `canceling`: it is to be canceled as soon as the backend can be told.
     """
 
     id: JobId
@@ -69,6 +73,8 @@ class Record(msgspec.Struct, kw_only=True):
     results: list[Blob] = []
     clip: str = ""
     placed: bool = False
+    awaits: dict[str, JobId] = {}
+    canceling: bool = False
 
     @property
     def kind(self) -> str:

@@ -13,8 +13,9 @@ from ._protocol.jobs import GenerateSpec
 from ._protocol.limits import MAX_SEED
 from ._protocol.motion import Shot
 from ._protocol.phrases import phrase_spans
+from ._protocol.wording import class_fault, token_fault
 from .ledger import Render, TrainOrder
-from .pictures import check_source, folder_pictures, needs_training
+from .pictures import check_source, folder_pictures
 from .window_state import MotionBoothModel, state
 
 SMALLEST_PICTURE = 128  # pixels; larger where the model's frames are higher
@@ -40,9 +41,6 @@ def film_orders(scene: bpy.types.Scene) -> list[GenerateSpec]:
     """A spec for each take that the shot asks for. Raises InvalidInput where something in the scene must be changed."""
     settings = scene.motionbooth
     check_words(scene)
-    for subject in settings.subjects:
-        if needs_training(subject):
-            raise InvalidInput(f'Subject "{subject.name}" is not trained yet; train it, or clear its token.')
     shot = capture.read_shot(scene, model_of(scene).frames).shot
     return [generate_spec(settings, shot, seed) for seed in seeds(settings)]
 
@@ -51,7 +49,14 @@ def check_words(scene: bpy.types.Scene) -> None:
     """The prompt must name each subject as it was taught: token and class, side by side. Raises InvalidInput."""
     prompt = scene.motionbooth.prompt
     for subject in scene.motionbooth.subjects:
-        phrase = f"{subject.token} {subject.class_word}".strip()
+        check_terms(subject)
+    if not prompt.strip():
+        raise InvalidInput(
+            f'The prompt of scene "{scene.name}" is empty; say what is to be seen, and name each subject in it, for '
+            f'example "a {phrase_of(scene.motionbooth.subjects[0])} on the grass".'
+        )
+    for subject in scene.motionbooth.subjects:
+        phrase = phrase_of(subject)
         if not phrase_spans(prompt, phrase):
             raise InvalidInput(
                 f'The prompt "{prompt}" of scene "{scene.name}" does not name subject "{subject.name}"; write '
@@ -63,6 +68,19 @@ def check_words(scene: bpy.types.Scene) -> None:
             f'The background words "{background}" of scene "{scene.name}" are not in its prompt "{prompt}"; write them '
             "there as they are, or clear them."
         )
+
+
+def phrase_of(subject: bpy.types.PropertyGroup) -> str:
+    """The words by which a prompt names the subject."""
+    return f"{subject.token} {subject.class_word}".strip()
+
+
+def check_terms(subject: bpy.types.PropertyGroup) -> None:
+    """Token and class must be words that a model can be taught. Raises InvalidInput."""
+    if subject.token and (fault := token_fault(subject.token)):
+        raise InvalidInput(f'The token of subject "{subject.name}" {fault}')
+    if fault := class_fault(subject.class_word):
+        raise InvalidInput(f'The class of subject "{subject.name}" {fault}')
 
 
 def seeds(settings: bpy.types.PropertyGroup) -> list[int]:
@@ -117,6 +135,7 @@ def train_order(scene: bpy.types.Scene, subject: bpy.types.PropertyGroup, folder
         raise InvalidInput(
             f'Subject "{subject.name}" has no token, so it is what the model knows by itself; give it one to train.'
         )
+    check_terms(subject)
     check_source(subject)
     size = max(SMALLEST_PICTURE, model_of(scene).height)
     thing = subject.model_object

@@ -17,12 +17,30 @@ from bpy.props import (
 
 from . import compat, takes
 from ._protocol.limits import MAX_NAME, MAX_TEXT
+from .capture import UNSEEN_TYPES
 
 QUALITIES = [
     ("MODEL", "Standard", "The number of steps that the model is made for"),
     ("DRAFT", "Draft", "10 steps: quick, for timing and framing"),
     ("FINE", "Fine", "50 steps: slow"),
 ]
+
+
+def has_shape(_: bpy.types.PropertyGroup, thing: bpy.types.Object) -> bool:
+    """What the picker for a subject's place offers."""
+    return thing.type not in UNSEEN_TYPES
+
+
+def can_be_pictured(subject: bpy.types.PropertyGroup, thing: bpy.types.Object) -> bool:
+    """What the picker for training pictures offers: what can be rendered, alone or with its parts; no subject's box."""
+    if thing.type in UNSEEN_TYPES or is_subject_box(thing):
+        return False
+    return thing.type not in {"EMPTY", "LATTICE"} or bool(thing.children) or thing.instance_collection is not None
+
+
+def is_subject_box(thing: bpy.types.Object) -> bool:
+    """Whether it is a rectangle that was made to show where a subject is to be seen."""
+    return thing.data is not None and thing.data.name.startswith("Subject Box")
 
 
 class MotionBoothSubject(bpy.types.PropertyGroup):
@@ -49,11 +67,13 @@ class MotionBoothSubject(bpy.types.PropertyGroup):
     object: PointerProperty(
         name="Object",
         type=bpy.types.Object,
+        poll=has_shape,
         description="Where the subject is to be seen: a rectangle parented to the camera, or any object of the scene",
     )
     model_object: PointerProperty(
         name="3-D Object",
         type=bpy.types.Object,
+        poll=can_be_pictured,
         description="The subject itself, with everything parented to it: its training pictures are rendered from it",
     )
     pictures: StringProperty(
@@ -99,7 +119,7 @@ class MotionBoothShot(bpy.types.PropertyGroup):
         description="Film each take with a seed of its own. Off: with the seed below, which makes the same take again; "
         "further takes count up from it",
     )
-    take_count: IntProperty(name="Takes", min=1, max=16, default=1, description="How many takes Film sends at once")
+    take_count: IntProperty(name="Takes", min=1, max=16, default=1, description="How many takes are generated at once")
     quality: EnumProperty(
         name="Quality",
         items=[*QUALITIES, ("CUSTOM", "Custom", "A number of steps of your own")],

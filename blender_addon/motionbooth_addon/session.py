@@ -10,19 +10,21 @@ import contextlib
 import time
 import uuid
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bpy
 from bpy.app.handlers import persistent
+from msgspec.structs import replace
 
 from . import takes, window
 from ._protocol.connection import Connection
-from ._protocol.errors import MotionBoothError
-from ._protocol.jobs import Blob
+from ._protocol.errors import InvalidInput, MotionBoothError
+from ._protocol.jobs import Blob, GenerateSpec
 from ._protocol.messages import SubjectInfo
 from .files import TRAINING_PICTURES, clip_folder, trained_picture, training_picture, user_folder
-from .ledger import SENDING, Ledger, Order, Record, TrainOrder
+from .ledger import SENDING, WAITING, Ledger, Order, Record, TrainOrder
 from .local_backend import LocalBackend
 from .news import (
     Advanced,
@@ -130,15 +132,31 @@ class Session:
 
     # What operators ask for
 
-    def submit(self, scene: bpy.types.Scene, order: Order, title: str) -> None:
-        """Send a new job of this scene's shot; never waits."""
-        self._begin(order, title, takes.identify(scene), scene.name, bpy.data.filepath)
+    def submit(self, scene: bpy.types.Scene, order: Order, title: str, awaits: dict[str, str] | None = None) -> Record:
+        """Send a new job of this scene's shot, at once or when the jobs are done that train its subjects (`awaits`, by
+        the subjects' names); never waits itself. Raises InvalidInput where there is no backend to send it to.
+        """
+        return self._begin(order, title, takes.identify(scene), scene.name, bpy.data.filepath, awaits or {})
 
     def again(self, record: Record) -> None:
         """The same once more, as a new job of the same shot, which need not be open."""
-        self._begin(record.order, record.title, record.shot, record.scene, record.blend)
+        self._begin(record.order, record.title, record.shot, record.scene, record.blend, record.awaits)
 
-    def _begin(self, order: Order, title: str, shot: str, scene: str, blend: str) -> None:
+    def training_of(self, scene: bpy.types.Scene, subject: bpy.types.PropertyGroup) -> Record | None:
+        """The job under way that trains this subject, for the shot's model."""
+        shot = scene.motionbooth
+        wanted = (subject.name, subject.token, subject.class_word, shot.model)
+        for record in self.ledger.records.values():
+            order = record.order
+            if record.ended or record.shot != shot.uid or not isinstance(order, TrainOrder):
+                continue
+            if (order.name, order.token, order.class_word, order.model) == wanted:
+                return record
+        return None
+
+    def _begin(self, order: Order, title: str, shot: str, scene: str, blend: str, awaits: dict[str, str]) -> Record:
+        if self.background is None:
+            raise InvalidInput("There is no backend: start the local one, or connect to another machine.")
         record = Record(
             id=uuid.uuid4().hex,
             order=order,
@@ -148,17 +166,24 @@ class Session:
             shot=shot,
             scene=scene,
             blend=blend,
+            state=WAITING if awaits else SENDING,
+            awaits=awaits,
         )
         self.ledger.put(record)
         self._send(record)
-        self.screen.show_jobs()
+        self.screen.show_jobs(chosen=record.id)
+        self._release()
+        return record
 
     def cancel(self, job: str) -> None:
         record = self.ledger.records[job]
-        if self.background is not None and record.backend == self.backend:
-            self.background.order(Cancel(job))
-        elif record.state == SENDING:  # nobody has heard of it yet
+        is_ours = self.background is not None and record.backend == self.backend
+        if record.state == WAITING or (record.state == SENDING and not is_ours):  # nobody has heard of it yet
             self._change(record, Changed(job, "canceled", 0, "", []))
+        elif self.background is not None and is_ours:
+            record.canceling = True
+            self.ledger.put(record)
+            self.background.order(Cancel(job))
         else:
             self.tell(f'"{record.title}" is on a backend that is not connected; connect to it first.', is_error=True)
 
@@ -169,6 +194,7 @@ class Session:
             self.background.order(Forget(job))
         self.ledger.forget(job)
         self.screen.show_jobs()
+        self._release()
 
     def place(self, job: str) -> None:
         """Give the shot the job's result, once it is here."""
@@ -183,8 +209,27 @@ class Session:
         self.screen.show_notice(told(sentence), is_error)
         self._notice_until = time.monotonic() + _NOTICE_SECONDS
 
+    def _release(self) -> None:
+        """Send the clips whose subjects are trained by now; those whose training ended otherwise are given up."""
+        for record in list(self.ledger.records.values()):
+            if record.state != WAITING:
+                continue
+            assert isinstance(record.order, GenerateSpec)
+            trainings = {name: self.ledger.records.get(job) for name, job in record.awaits.items()}
+            lost = next((name for name, job in trainings.items() if job is None or _is_lost(job)), None)
+            if lost is not None:
+                error = f'Subject "{lost}" was not trained; train it, then generate again.'
+                self._change(record, Changed(record.id, "failed", 0, error, []))
+            elif all(training is not None and training.state == "done" for training in trainings.values()):
+                record.order = _with_weights(record.order, trainings)
+                record.state = SENDING
+                self.ledger.put(record)
+                self.screen.show_job(record)
+                if record.backend == self.backend:
+                    self._send(record)
+
     def _send(self, record: Record) -> None:
-        if self.background is None:
+        if self.background is None or record.state == WAITING:
             return
         if record.state != SENDING:
             self.background.order(Follow(record.id, record.last_seq))
@@ -192,6 +237,8 @@ class Session:
             self.background.order(Train(record.id, record.order, self.folder / "training" / record.id))
         else:
             self.background.order(Film(record.id, record.order))
+        if record.canceling:
+            self.background.order(Cancel(record.id))
 
     # The timer
 
@@ -210,6 +257,8 @@ class Session:
                     break
         if self._due and time.perf_counter() < ends and window.can_edit():
             self._settle(self._due.popleft())
+        if time.perf_counter() < ends and window.can_edit():
+            self.screen.show_large()
         self.screen.redraw()
         return TICK_SECONDS
 
@@ -218,6 +267,7 @@ class Session:
             case Linked():
                 self.screen.show_backend(news)
                 self._collect()
+                self._release()
                 self._fetch_pictures(news.subjects)
             case Lost(reason):
                 self.screen.show_link("LOST", reason)
@@ -247,6 +297,8 @@ class Session:
             self._finish(record)
         elif record.state == "failed":
             self.tell(f'"{record.title}" failed: {record.error}', is_error=True)
+        if record.kind == "train" and record.ended:
+            self._release()
 
     def _finish(self, record: Record) -> None:
         """A job is done: get what it made to the shot, if its .blend is open; else that waits until it is."""
@@ -313,6 +365,7 @@ class Session:
             record.state, record.error = "failed", news.reason
             self.ledger.put(record)
             self.screen.show_job(record)
+            self._release()
         self.tell(news.reason, is_error=True)
 
     def _settle(self, job: str) -> None:
@@ -351,6 +404,22 @@ class Session:
     def close(self) -> None:
         if self.background is not None:
             self.background.stop()
+
+
+def _is_lost(training: Record) -> bool:
+    """Whether it ended without a trained subject."""
+    return training.ended and training.result("subject") is None
+
+
+def _with_weights(spec: GenerateSpec, trainings: Mapping[str, Record | None]) -> GenerateSpec:
+    """The spec with the subjects that these jobs have trained."""
+    weights = {
+        name: blob.sha256
+        for name, training in trainings.items()
+        if training is not None and (blob := training.result("subject")) is not None
+    }
+    tracks = [replace(track, weights=weights.get(track.name, track.weights)) for track in spec.shot.subjects]
+    return replace(spec, shot=replace(spec.shot, subjects=tracks))
 
 
 def _written_at(path: Path) -> int | None:

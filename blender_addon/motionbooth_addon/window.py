@@ -9,8 +9,9 @@ import bpy
 
 from . import takes
 from .files import TRAINING_PICTURES, trained_picture, training_picture
-from .ledger import Ledger, Record
+from .ledger import WAITING, Ledger, Record
 from .news import Advanced, Linked
+from .panels import thumbnails
 from .window_state import MotionBoothJob, state
 
 # While one of these runs, its user is moving things: strips and undo steps wait until it is done.
@@ -61,10 +62,19 @@ class Screen:
 
     def show_link(self, link: str, text: str) -> None:
         self._link = (link, text)
+        if link != "LINKED":
+            self._forget_progress()
         shown = state()
         if (shown.link, shown.link_text) != (link, text):
             shown.link, shown.link_text = link, text
-            self._changed = True
+            self._changed = self._told = True
+
+    def _forget_progress(self) -> None:
+        """What a backend said of its jobs is no news any more once it is out of reach."""
+        for row in state().jobs:
+            if row.state in {"queued", "running"} and row.stage:
+                row.stage, row.factor, row.seconds_left, row.counted = "", 0, -1, False
+                self._changed = self._told = True
 
     def show_backend(self, backend: Linked) -> None:
         self._backend = backend
@@ -93,10 +103,11 @@ class Screen:
             shown.notice, shown.notice_is_error = sentence, is_error
             self._changed = self._told = True
 
-    def show_jobs(self) -> None:
-        """The whole list, newest first: of this file, or of all."""
+    def show_jobs(self, chosen: str = "") -> None:
+        """The whole list, newest first: of this file, or of all. `chosen`: the job to be selected, else the same."""
         shown = state()
-        chosen = shown.jobs[shown.active_job].job if shown.active_job < len(shown.jobs) else ""
+        if not chosen and shown.active_job < len(shown.jobs):
+            chosen = shown.jobs[shown.active_job].job
         before = {row.job: (row.stage, row.factor, row.counted, row.seconds_left, row.picture) for row in shown.jobs}
         shown.jobs.clear()
         self._rows = {}
@@ -106,6 +117,7 @@ class Screen:
                 self._rows[record.id] = len(self._rows)
                 row = shown.jobs.add()
                 row.name, row.job, row.kind, row.here = record.title, record.id, record.kind, here
+                row.model = record.order.model
                 if record.id in before:
                     row.stage, row.factor, row.counted, row.seconds_left, row.picture = before[record.id]
                 self.show_job(record)
@@ -120,18 +132,23 @@ class Screen:
         if record.kind == "train" and record.state == "done":
             row.picture, row.masks = (str(training_picture(self._folder, record.id, r)) for r in TRAINING_PICTURES)
         row.scene, row.blend = record.scene, os.path.basename(record.blend)
+        row.awaits = ", ".join(record.awaits) if record.state == WAITING else ""
         if record.state != "running":
             row.stage, row.factor, row.seconds_left, row.counted = "", 0, -1, False
         self._changed = self._told = True
 
     def show_progress(self, at: Advanced) -> None:
         row = self._row(at.job)
-        if row is None:
+        if row is None or (row.state != "sending" and self._link[0] != "LINKED"):
             return
         row.stage, row.counted = at.stage, at.steps > 0
         row.factor = min(1.0, at.step / at.steps) if at.steps else 0.0
         row.seconds_left = -1 if at.seconds_left is None else at.seconds_left
         self._changed = self._told = True
+
+    def show_large(self) -> None:
+        """Read a picture that a panel shows large."""
+        self._changed |= thumbnails.read_wanted()
 
     def show_picture(self, job: str, path: Path) -> None:
         row = self._row(job)

@@ -37,6 +37,7 @@ class MotionBoothJob(bpy.types.PropertyGroup):
     """A job as the list shows it; the ledger has the rest. `name` is its title."""
 
     job: StringProperty()
+    model: StringProperty()
     kind: StringProperty()
     state: StringProperty()
     stage: StringProperty()
@@ -48,6 +49,7 @@ class MotionBoothJob(bpy.types.PropertyGroup):
     blend: StringProperty()
     here: BoolProperty(description="Whether it belongs to a shot of the open .blend")
     placed: BoolProperty()
+    awaits: StringProperty(description="The subjects that are still trained for it")
     picture: StringProperty(description="The latest preview's file, or nothing")
     masks: StringProperty(description="A file that shows the masks a training used, or nothing")
 

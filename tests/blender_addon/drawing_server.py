@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 from motionbooth.server import worker
 from motionbooth.server.serve import serve
@@ -19,7 +20,7 @@ from motionbooth_protocol.jobs import JobSpec, TrainSpec
 from motionbooth_protocol.messages import ModelInfo
 
 if TYPE_CHECKING:
-    from motionbooth.reporting import Reporter
+    from motionbooth.server.worker import PipeReporter
 
 WIDTH, HEIGHT, FRAMES = 96, 64, 8
 GREY = (90, 90, 90)
@@ -27,10 +28,24 @@ COLORS = ((200, 60, 20), (20, 90, 220))
 STEP_SECONDS = 0.05
 
 
-def run(spec: JobSpec, blob_path: Callable[[str], Path], scratch: Path, reporter: Reporter) -> dict[str, Path]:
-    """Learning keeps the pictures' bytes and shows the first of them; a seed of 999 films for a minute."""
+def preview() -> bytes:
+    """JPEG of three frames side by side."""
+    colors = ((20, 20, 230), (20, 200, 20), (230, 40, 20))  # red, green, blue, as OpenCV writes them
+    frames = [np.full((171, 256, 3), color, np.uint8) for color in colors]
+    return cv2.imencode(".jpg", np.concatenate(frames, axis=1))[1].tobytes()
+
+
+PREVIEW = preview()
+
+
+def run(spec: JobSpec, blob_path: Callable[[str], Path], scratch: Path, reporter: PipeReporter) -> dict[str, Path]:
+    """Learning keeps the pictures' bytes and shows the first of them; a seed of 999 films for a minute, a class "slow ..."
+    is learned for a few seconds. A preview has the first frame in red, the middle one in green, the last one in blue.
+    """
     if isinstance(spec, TrainSpec):
-        reporter.progress("learning", 1, 2)
+        for step in range(60 if spec.subject.class_word.startswith("slow") else 1):
+            reporter.progress("learning", step + 1, 60)
+            time.sleep(STEP_SECONDS)
         subject = scratch / "subject.safetensors"
         pictures = [blob_path(picture.image).read_bytes() for picture in spec.subject.pictures]
         subject.write_bytes(b"".join(pictures))
@@ -38,7 +53,8 @@ def run(spec: JobSpec, blob_path: Callable[[str], Path], scratch: Path, reporter
         samples.write_bytes(pictures[0])
         return {"subject": subject, "samples": samples}
     for step in range(1200 if spec.seed == 999 else 4):
-        reporter.progress("sampling", step, 4)
+        reporter.progress("sampling", step, 1200 if spec.seed == 999 else 4)
+        reporter.preview(PREVIEW, 3 * 256, 171)
         time.sleep(STEP_SECONDS)
     frames = np.full((FRAMES, HEIGHT, WIDTH, 3), GREY, np.uint8)
     for track, color in zip(spec.shot.subjects, COLORS, strict=False):

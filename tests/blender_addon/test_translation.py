@@ -16,7 +16,7 @@ from motionbooth_addon import concerns, german, registration, translation  # noq
 
 KNOWN = {("Operator", text) for text in german.OPERATORS} | {("*", text) for text in german.TEXTS | german.PHRASES}
 BLENDERS = {"Overlay", "Custom", "Fine", "Pan"}  # which have German words in Blender itself
-SAME = {"MotionBooth", "Backend", "Takes", "Token", "Prompt", "Seed", "Film"}  # in every language
+SAME = {"MotionBooth", "Backend", "Takes", "Token", "Prompt", "Seed"}  # in every language
 
 
 def test_everything_that_is_shown_is_translated(registered: Any) -> None:
@@ -30,8 +30,9 @@ def _has_words(text: str) -> bool:
 
 
 def test_every_translated_text_exists(registered: Any) -> None:
-    stages = {"sampling", "learning"}  # which the backend tells
-    states = {state.capitalize() for state in ("sending", "queued", "running", "done", "failed", "canceled")}
+    stages = {"sampling", "learning", "starting the worker", "loading the model", "finding masks", "decoding"}
+    stages |= {"filming ordinary clips", "encoding", "measuring"}  # which the backend tells
+    states = {state.capitalize() for state in ("waiting", "sending", "queued", "running", "done", "failed", "canceled")}
     shown = {text for _, text in ui_texts.of_blender(registration.CLASSES)}
     assert {text for _, text in KNOWN} - shown - ui_texts.all_of_sources() - stages - states == set()
 
@@ -60,5 +61,5 @@ def test_warnings_are_found_with_their_frames() -> None:
 
 def test_an_unknown_sentence_and_another_language_are_left_as_they_are(registered: Any) -> None:
     assert translation.told("Nobody knows this.") == "Nobody knows this."
-    assert translation.told("Nothing runs yet") == "Nothing runs yet"
+    assert translation.told("Not connected") == "Not connected"
     assert translation._told("Nobody knows this.", "de_DE") == "Nobody knows this."

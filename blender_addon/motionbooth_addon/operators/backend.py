@@ -32,7 +32,7 @@ class MOTIONBOOTH_OT_start_local_backend(SentenceForErrors, bpy.types.Operator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if session().local.starting or session().local.running:
-            return refuse(cls, "The local backend runs already.")
+            return refuse(cls, "The local backend is already running.")
         return True
 
     def act(self, context: bpy.types.Context) -> None:
@@ -52,7 +52,16 @@ class MOTIONBOOTH_OT_stop_local_backend(SentenceForErrors, bpy.types.Operator):
     def poll(cls, context: bpy.types.Context) -> bool:
         if session().local.starting or session().local.running:
             return True
-        return refuse(cls, "The local backend does not run.")
+        return refuse(cls, "The local backend isn't running.")
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        return context.window_manager.invoke_confirm(
+            self,
+            event,
+            title=told("Stop the local backend?"),
+            message=told("Its jobs are kept and go on when it is started again."),
+            confirm_text=told("Stop"),
+        )
 
     def act(self, context: bpy.types.Context) -> None:
         session().local.stop()

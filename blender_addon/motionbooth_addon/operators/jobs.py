@@ -3,14 +3,17 @@
 # mypy: disable-error-code="valid-type"
 
 import uuid
+from collections.abc import Sequence
+from pathlib import Path
 
 import bpy
-from bpy.props import StringProperty
+from bpy.props import FloatProperty, StringProperty
 
 from .._protocol.errors import InvalidInput
 from .._protocol.jobs import GenerateSpec
 from ..ledger import Record
 from ..orders import film_orders, train_order, use_again
+from ..panels import thumbnails
 from ..pictures import needs_training
 from ..session import session
 from ..translation import told
@@ -21,7 +24,7 @@ from .subjects import has_camera, has_subject
 
 def is_linked(cls: type[bpy.types.Operator]) -> bool:
     """A backend has been reached; where it is lost for a while, jobs wait for it."""
-    if len(state().models):
+    if len(state().models) and session().background is not None:
         return True
     reasons = {
         "STARTING": "The local backend is starting; wait a moment.",
@@ -31,17 +34,21 @@ def is_linked(cls: type[bpy.types.Operator]) -> bool:
     return refuse(cls, reasons.get(state().link, "Start the local backend, or connect to another machine."))
 
 
-def can_learn(cls: type[bpy.types.Operator], context: bpy.types.Context) -> bool:
-    """Whether the active subject has words, and something to learn it from."""
-    shot = context.scene.motionbooth
-    subject = shot.subjects[shot.active_subject]
+def lack_for_training(subject: bpy.types.PropertyGroup) -> str | None:
+    """What a subject has to be given before it can be trained, a sentence; None where it has all."""
     if not subject.class_word:
-        return refuse(cls, "Give the subject a class first, the ordinary word for it: dog, toy, car.")
+        return "Give the subject a class first, the ordinary word for it: dog, toy, car."
     if not subject.token:
-        return refuse(cls, "Give the subject a token to train it; without one it is what the model knows by itself.")
+        return "Give the subject a token to train it; without one it is what the model knows by itself."
     if subject.model_object is None and not subject.pictures:
-        return refuse(cls, "Choose a 3-D object or a folder of pictures to learn the subject from.")
-    return True
+        return "Choose a 3-D object or a folder of pictures to learn the subject from."
+    return None
+
+
+def untrained(scene: bpy.types.Scene) -> list[bpy.types.PropertyGroup]:
+    """The subjects that have to be trained before the shot can be generated, and are not under way."""
+    subjects = [subject for subject in scene.motionbooth.subjects if needs_training(subject)]
+    return [subject for subject in subjects if session().training_of(scene, subject) is None]
 
 
 class MOTIONBOOTH_OT_train_subject(SentenceForErrors, bpy.types.Operator):
@@ -53,21 +60,40 @@ class MOTIONBOOTH_OT_train_subject(SentenceForErrors, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        return has_subject(cls, context) and can_learn(cls, context) and is_linked(cls)
+        if not has_subject(cls, context):
+            return False
+        shot = context.scene.motionbooth
+        if lack := lack_for_training(shot.subjects[shot.active_subject]):
+            return refuse(cls, lack)
+        return is_linked(cls)
 
     def act(self, context: bpy.types.Context) -> None:
         scene = context.scene
         subject = scene.motionbooth.subjects[scene.motionbooth.active_subject]
-        order = train_order(scene, subject, session().folder / "training" / uuid.uuid4().hex)
-        session().submit(scene, order, subject.name)
-        self.report({"INFO"}, told(f'"{subject.name}" is being trained; see Jobs.'))
+        if session().training_of(scene, subject) is not None:
+            raise InvalidInput(f'"{subject.name}" is being trained already; cancel that job first to train it anew.')
+        session().submit(scene, train_order(scene, subject, _new_folder()), subject.name)
+        if is_reached():
+            self.report({"INFO"}, told(f'"{subject.name}" is being trained; see Jobs.'))
+        else:
+            waits = told(f'Not sent yet: "{subject.name}". The backend is not reached; sent when it is back.')
+            self.report({"WARNING"}, waits)
+
+
+def is_reached() -> bool:
+    return state().link == "LINKED"
+
+
+def _new_folder() -> Path:
+    """For a training's pictures that have still to be rendered."""
+    return session().folder / "training" / uuid.uuid4().hex
 
 
 class MOTIONBOOTH_OT_film(SentenceForErrors, bpy.types.Operator):
-    """Send the shot to the backend: boxes, camera path and prompt. The clip lands in the sequencer when it is done"""
+    """Send the shot to the backend, which trains new subjects first. The clip lands in the sequencer when it is done"""
 
     bl_idname = "motionbooth.film"
-    bl_label = "Film"
+    bl_label = "Generate"
     bl_options = {"REGISTER"}
 
     @classmethod
@@ -77,19 +103,45 @@ class MOTIONBOOTH_OT_film(SentenceForErrors, bpy.types.Operator):
             return refuse(cls, "Add a subject first.")
         if not is_linked(cls) or not has_camera(cls, context):
             return False
-        untrained = next((subject.name for subject in shot.subjects if needs_training(subject)), None)
-        if untrained is not None:
-            return refuse(cls, f'Train subject "{untrained}" first, or clear its token to use what the model knows.')
+        for subject in untrained(context.scene):
+            if lack_for_training(subject):
+                return refuse(
+                    cls,
+                    f'Subject "{subject.name}" is not trained. Give it a class and something to learn from, or clear '
+                    "its token to use what the model knows.",
+                )
         return True
 
     def act(self, context: bpy.types.Context) -> None:
-        orders = film_orders(context.scene)
-        for number, order in enumerate(orders, 1):
-            name = order.shot.name if len(orders) == 1 else f"{order.shot.name} {number} of {len(orders)}"
-            session().submit(context.scene, order, name)
-        name = orders[0].shot.name
-        one, more = f'1 take of "{name}" sent; see Jobs.', f'{len(orders)} takes of "{name}" sent; see Jobs.'
-        self.report({"INFO"}, told(one if len(orders) == 1 else more))
+        scene = context.scene
+        specs = film_orders(scene)
+        trainings = {subject.name: train_order(scene, subject, _new_folder()) for subject in untrained(scene)}
+        for name, training in trainings.items():
+            session().submit(scene, training, name)
+        under_way = {subject.name: session().training_of(scene, subject) for subject in scene.motionbooth.subjects}
+        awaits = {name: record.id for name, record in under_way.items() if record is not None}
+        sent = [session().submit(scene, spec, title, awaits) for spec, title in zip(specs, titles(specs), strict=True)]
+        session().screen.show_jobs(chosen=sent[0].id)  # the first to have a preview
+        self._tell(specs[0].shot.name, len(specs), list(awaits))
+
+    def _tell(self, shot: str, count: int, awaits: list[str]) -> None:
+        takes = f'1 take of "{shot}"' if count == 1 else f'{count} takes of "{shot}"'
+        names = ", ".join(awaits)
+        if not is_reached():
+            self.report({"WARNING"}, told(f"Not sent yet: {takes}. The backend is not reached; sent when it is back."))
+        elif awaits:
+            self.report({"INFO"}, told(f"Not sent yet: {takes}. Waiting for the training of {names}; see Jobs."))
+        else:
+            self.report({"INFO"}, told(f"Sending {takes}; see Jobs."))
+
+
+def titles(specs: Sequence[GenerateSpec]) -> list[str]:
+    """What the jobs of several takes are called."""
+    count = len(specs)
+    return [
+        spec.shot.name if count == 1 else f"{spec.shot.name} {number} of {count}"
+        for number, spec in enumerate(specs, 1)
+    ]
 
 
 class _OfJob(SentenceForErrors):
@@ -101,7 +153,7 @@ class _OfJob(SentenceForErrors):
     def poll(cls, context: bpy.types.Context) -> bool:
         if state().active_job < len(state().jobs):
             return True
-        return refuse(cls, "There is no job yet: train a subject or film a shot.")
+        return refuse(cls, "There is no job yet: train a subject or generate a clip.")
 
     def act(self, context: bpy.types.Context) -> None:
         job = self.job or state().jobs[state().active_job].job
@@ -173,6 +225,35 @@ class MOTIONBOOTH_OT_use_job_settings(_OfJob, bpy.types.Operator):
         use_again(context.scene, record.order)
 
 
+class MOTIONBOOTH_OT_show_picture(bpy.types.Operator):
+    """Show this picture as large as the window has room for"""
+
+    bl_idname = "motionbooth.show_picture"
+    bl_label = "Show Large"
+
+    path: StringProperty(name="Picture", options={"HIDDEN"})
+    shape: FloatProperty(name="Shape", options={"HIDDEN"})
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        self._frames = thumbnails.read_large(self.path, self.shape)
+        if not self._frames:
+            self.report({"ERROR"}, told("The picture is not there any more."))
+            return {"CANCELLED"}
+        # Squares side by side, in nine tenths of the window.
+        side = 0.9 * min(context.window.width / len(self._frames), context.window.height)
+        scale = context.preferences.system.ui_scale
+        self._units = side / (20 * scale)
+        return context.window_manager.invoke_popup(self, width=int(side * len(self._frames) / scale))
+
+    def draw(self, context: bpy.types.Context) -> None:
+        row = self.layout.row(align=True)
+        for frame in self._frames:
+            row.template_icon(icon_value=frame, scale=self._units)
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        return {"FINISHED"}
+
+
 CLASSES = (
     MOTIONBOOTH_OT_train_subject,
     MOTIONBOOTH_OT_film,
@@ -181,4 +262,5 @@ CLASSES = (
     MOTIONBOOTH_OT_forget_job,
     MOTIONBOOTH_OT_place_job,
     MOTIONBOOTH_OT_use_job_settings,
+    MOTIONBOOTH_OT_show_picture,
 )

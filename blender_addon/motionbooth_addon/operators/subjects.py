@@ -14,6 +14,7 @@ from .._protocol.limits import MAX_SUBJECTS
 from ..capture import UNSEEN_TYPES
 from ..pictures import pairs_in
 from ..preferences import preferences
+from ..properties import is_subject_box
 from ..takes import identify
 from ..window_state import state
 from .base import SentenceForErrors, refuse
@@ -174,8 +175,11 @@ class MOTIONBOOTH_OT_remove_subject(_OfSubject, bpy.types.Operator):
         thing = shot.subjects[shot.active_subject].object
         shot.subjects.remove(shot.active_subject)
         shot.active_subject = max(0, min(shot.active_subject, len(shot.subjects) - 1))
-        made_here = thing is not None and thing.data is not None and thing.data.name.startswith("Subject Box")
-        if made_here and not any(subject.object == thing for subject in shot.subjects):
+        if (
+            thing is not None
+            and is_subject_box(thing)
+            and not any(subject.object == thing for subject in shot.subjects)
+        ):
             bpy.data.objects.remove(thing)
 
 

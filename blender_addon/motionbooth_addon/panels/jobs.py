@@ -8,11 +8,11 @@ import bpy
 
 from ..translation import told
 from ..window_state import MotionBoothJob, state
-from .base import InSequencer, InView, time_left
-from .shot import sentence
-from .thumbnails import icon as thumbnail
+from .base import InSequencer, InView, panel_scale, sentence, time_left
+from .thumbnails import icon, large_icons
 
 _SYMBOLS = {
+    "waiting": "SORTTIME",
     "sending": "EXPORT",
     "queued": "TIME",
     "running": "PLAY",
@@ -20,6 +20,10 @@ _SYMBOLS = {
     "failed": "ERROR",
     "canceled": "CANCEL",
 }
+
+
+UNFINISHED = {"waiting", "sending", "queued", "running"}
+UNDER_WAY = 3  # of the shot's unfinished jobs, so many are shown where they are asked for
 
 
 class MOTIONBOOTH_UL_jobs(bpy.types.UIList):
@@ -40,15 +44,43 @@ class MOTIONBOOTH_UL_jobs(bpy.types.UIList):
         if item.stage:
             row.progress(factor=item.factor, text=item.stage if not item.counted else f"{item.factor:.0%}")
         else:
-            row.label(text=item.state.capitalize())
-        if item.state in {"sending", "queued", "running"}:
+            row.label(text=told(state_of(item)), translate=False)
+        if item.state in UNFINISHED:
             row.operator("motionbooth.cancel_job", text="", icon="X", emboss=False).job = item.job
         elif item.state in {"failed", "canceled"}:
             row.operator("motionbooth.retry_job", text="", icon="FILE_REFRESH", emboss=False).job = item.job
 
 
+def state_of(job: MotionBoothJob) -> str:
+    """A word or two. What a backend is doing is not known while it is out of reach."""
+    if job.state in {"sending", "queued", "running"} and state().link != "LINKED":
+        return "Not sent yet" if job.state == "sending" else "Backend not reached"
+    return job.state.capitalize()
+
+
+def draw_under_way(layout: bpy.types.UILayout) -> None:
+    """This shot's jobs that have not ended, the first ones to end first: right where they were asked for."""
+    jobs = [job for job in reversed(state().jobs) if job.here and job.state in UNFINISHED]
+    for job in jobs[:UNDER_WAY]:
+        row = layout.row(align=True)
+        if job.stage:
+            left = told(time_left(job.seconds_left))
+            words = f"{job.name}: {told(job.stage)}" + (f", {left}" if left else "")
+            row.progress(factor=job.factor, text=words)
+        else:
+            row.label(text=f"{job.name}: {told(state_of(job))}", icon=_SYMBOLS[job.state], translate=False)
+        row.operator("motionbooth.cancel_job", text="", icon="X").job = job.job
+    if len(jobs) > UNDER_WAY:
+        layout.label(text=told(f"and {len(jobs) - UNDER_WAY} more"), translate=False)
+
+
 def draw_jobs(layout: bpy.types.UILayout, region: bpy.types.Region) -> None:
     shown = state()
+    if not shown.jobs:
+        text = "No jobs yet. Train a subject or generate a clip: what becomes of it is shown here."
+        sentence(layout, text, region, "INFO")
+        layout.prop(shown, "all_files")
+        return
     layout.template_list("MOTIONBOOTH_UL_jobs", "", shown, "jobs", shown, "active_job", rows=3)
     layout.prop(shown, "all_files")
     if shown.active_job < len(shown.jobs):
@@ -64,15 +96,18 @@ def _draw_job(layout: bpy.types.UILayout, job: MotionBoothJob, region: bpy.types
         box.progress(factor=job.factor, text=job.stage)
         if left := time_left(job.seconds_left):
             box.label(text=told(left), icon="TIME", translate=False)
+    if job.awaits:
+        sentence(box, f"Starts when trained: {job.awaits}", region, "SORTTIME")
+    elif job.state in UNFINISHED and state().link != "LINKED":
+        sentence(box, "The backend is not reached; the job goes on when it is.", region, "ERROR")
     if job.error:
         sentence(box, job.error, region, "ERROR")
-    if number := thumbnail(job.picture):
-        box.template_icon(icon_value=number, scale=8)
-    if number := thumbnail(job.masks):
+    draw_picture(box, job.picture, region, frame_shape(job))
+    if icon(job.masks):
         box.label(text="Learned from, with masks")
-        box.template_icon(icon_value=number, scale=8)
+        draw_picture(box, job.masks, region)
     row = box.row(align=True)
-    if job.state in {"sending", "queued", "running"}:
+    if job.state in UNFINISHED:
         row.operator("motionbooth.cancel_job", text="Cancel", icon="X").job = job.job
     else:
         row.operator("motionbooth.retry_job", text="Again", icon="FILE_REFRESH").job = job.job
@@ -87,6 +122,23 @@ def _draw_job(layout: bpy.types.UILayout, job: MotionBoothJob, region: bpy.types
             icon="NLA_PUSHDOWN",
         )
         place.job = job.job
+
+
+def frame_shape(job: MotionBoothJob) -> float:
+    """Width / height of the frames that a clip's preview has side by side; 0 for a picture that is shown as it is."""
+    model = state().models.get(job.model)
+    return model.width / model.height if job.kind == "generate" and model is not None and model.height else 0.0
+
+
+def draw_picture(layout: bpy.types.UILayout, path: str, region: bpy.types.Region, shape: float = 0.0) -> None:
+    """As wide as the panel, of several frames the middle one; a button shows all, as large as the window allows."""
+    small = icon(path)
+    if not small:
+        return
+    frames = large_icons(path, shape) or [small]
+    layout.template_icon(icon_value=frames[len(frames) // 2], scale=panel_scale(region))
+    show = layout.operator("motionbooth.show_picture", icon="FULLSCREEN_ENTER")
+    show.path, show.shape = path, shape
 
 
 class MOTIONBOOTH_PT_jobs(InView, bpy.types.Panel):
@@ -113,10 +165,17 @@ def draw_status(self: bpy.types.Header, context: bpy.types.Context) -> None:
         row.alert = shown.notice_is_error
         row.label(text=shown.notice, icon="ERROR" if shown.notice_is_error else "INFO", translate=False)
     running = next((job for job in shown.jobs if job.stage), None)
+    cut_off = sum(job.state in {"sending", "queued", "running"} for job in shown.jobs)
     if running is not None:
         row = self.layout.row()
-        row.ui_units_x = 12
-        row.progress(factor=running.factor, text=f"{running.name}: {told(running.stage)} {running.factor:.0%}")
+        row.ui_units_x = 16
+        left = told(time_left(running.seconds_left))
+        words = f"{running.name}: {told(running.stage)} {running.factor:.0%}"
+        row.progress(factor=running.factor, text=f"{words}, {left}" if left else words)
+    elif cut_off and shown.link in {"LOST", "NONE"}:
+        row = self.layout.row()
+        row.alert = True
+        row.label(text=told(f"Backend not reached; jobs that wait for it: {cut_off}"), icon="UNLINKED", translate=False)
 
 
 CLASSES = (MOTIONBOOTH_UL_jobs, MOTIONBOOTH_PT_jobs, MOTIONBOOTH_PT_sequencer_jobs)

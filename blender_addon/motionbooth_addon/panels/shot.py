@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 from typing import Any
 
 import bpy
 
 from .. import pictures, readings
+from .._protocol.phrases import phrase_spans
+from ..operators.jobs import untrained
+from ..orders import phrase_of
 from ..preferences import preferences
 from ..translation import told
 from ..window_state import state
-from .base import InView
+from .base import InView, sentence
+from .jobs import draw_under_way
 from .thumbnails import icon
 
 _LINKS = {
-    "NONE": ("Nothing runs yet", "UNLINKED"),
+    "NONE": ("Not connected", "UNLINKED"),
     "STARTING": ("The local backend is starting", "TIME"),
     "CONNECTING": ("Connecting", "TIME"),
     "LINKED": ("", "LINKED"),
     "LOST": ("", "ERROR"),
 }
-
-
-def sentence(layout: bpy.types.UILayout, text: str, region: bpy.types.Region, symbol: str = "NONE") -> None:
-    """A text of several lines, as wide as the panel."""
-    width = max(20, int(region.width / (7 * bpy.context.preferences.system.ui_scale)) - 4)
-    column = layout.column(align=True)
-    column.scale_y = 0.8
-    for number, line in enumerate(textwrap.wrap(told(text), width)):
-        column.label(
-            text=line, icon=symbol if number == 0 else "BLANK1" if symbol != "NONE" else "NONE", translate=False
-        )
 
 
 class MOTIONBOOTH_PT_backend(InView, bpy.types.Panel):
@@ -43,15 +35,15 @@ class MOTIONBOOTH_PT_backend(InView, bpy.types.Panel):
         layout = self.layout
         shown = state()
         words, symbol = _LINKS[shown.link]
-        sentence(layout, words or shown.link_text, context.region, symbol)
         elsewhere = bool(preferences().connection_file)
-        if shown.link in {"NONE", "LOST"} and not elsewhere:
-            layout.operator("motionbooth.start_local_backend", icon="PLAY")
         row = layout.row()
+        sentence(row.column(), words or shown.link_text, context.region, symbol)
+        if shown.link != "NONE" and not elsewhere:  # never where Start was: a second click must not stop it
+            row.operator("motionbooth.stop_local_backend", text="", icon="CANCEL")
+        if shown.link != "LINKED" and not elsewhere:  # gray while it starts
+            layout.operator("motionbooth.start_local_backend", icon="PLAY")
         if elsewhere:
-            row.operator("motionbooth.use_local_backend", icon="HOME")
-        elif shown.link != "NONE":
-            row.operator("motionbooth.stop_local_backend", icon="CANCEL")
+            layout.operator("motionbooth.use_local_backend", icon="HOME")
         if shown.link != "LINKED":
             row = layout.row(align=True)
             row.operator("motionbooth.connect_to_box", icon="NETWORK_DRIVE")
@@ -102,7 +94,10 @@ class MOTIONBOOTH_PT_subjects(InView, bpy.types.Panel):
         column = layout.column(align=True)
         column.operator("motionbooth.add_subject_box", icon="SELECT_SET")
         column.operator("motionbooth.use_selected_object", icon="OBJECT_DATA")
-        if shot.active_subject < len(shot.subjects):
+        if not shot.subjects:
+            text = "No subject yet. Add a box in the camera's view, or select an object and use that."
+            sentence(layout, text, context.region, "INFO")
+        elif shot.active_subject < len(shot.subjects):
             self._draw_subject(context, shot.subjects[shot.active_subject])
 
     def _draw_subject(self, context: bpy.types.Context, subject: bpy.types.PropertyGroup) -> None:
@@ -133,6 +128,13 @@ class MOTIONBOOTH_PT_subjects(InView, bpy.types.Panel):
                 row.operator("motionbooth.train_subject", text="Train on These Pictures", icon="MOD_ARMATURE")
 
 
+def example(shot: bpy.types.PropertyGroup) -> str:
+    """A prompt for this shot, shown while there is none."""
+    if not shot.subjects:
+        return "a dog runs on the beach"
+    return f"a {phrase_of(shot.subjects[0]) or 'dog'} runs on the beach"
+
+
 def draw_pictures(layout: bpy.types.UILayout, folder: str) -> None:
     """The first pictures of a folder, each with its mask under it if it has one."""
     grid = layout.grid_flow(row_major=True, columns=4, even_columns=True, align=True)
@@ -150,7 +152,7 @@ class MOTIONBOOTH_PT_trained(InView, bpy.types.Panel):
 
     def draw(self, context: bpy.types.Context) -> None:
         if not state().trained:
-            self.layout.label(text="The backend has learned none yet")
+            self.layout.label(text="No trained subjects")
         for row in state().trained:
             line = self.layout.row()
             if number := icon(row.picture):
@@ -180,7 +182,7 @@ class MOTIONBOOTH_PT_warnings(InView, bpy.types.Panel):
 
 
 class MOTIONBOOTH_PT_film(InView, bpy.types.Panel):
-    bl_label = "Film"
+    bl_label = "Generate"
     bl_idname = "MOTIONBOOTH_PT_film"
 
     def draw(self, context: bpy.types.Context) -> None:
@@ -188,7 +190,8 @@ class MOTIONBOOTH_PT_film(InView, bpy.types.Panel):
         shot = context.scene.motionbooth
         column = layout.column(align=True)
         column.label(text="Prompt")
-        column.prop(shot, "prompt", text="")
+        column.prop(shot, "prompt", text="", placeholder=example(shot))
+        self._draw_missing(context, shot)
         column = layout.column()
         column.use_property_split = True
         column.use_property_decorate = False
@@ -205,7 +208,20 @@ class MOTIONBOOTH_PT_film(InView, bpy.types.Panel):
         column.prop(shot, "take_count")
         row = layout.row()
         row.scale_y = 1.6
-        row.operator("motionbooth.film", icon="RENDER_ANIMATION")
+        if untrained(context.scene):
+            row.operator("motionbooth.film", text="Train and Generate", icon="RENDER_ANIMATION")
+        else:
+            row.operator("motionbooth.film", icon="RENDER_ANIMATION")
+        draw_under_way(layout)
+
+    def _draw_missing(self, context: bpy.types.Context, shot: bpy.types.PropertyGroup) -> None:
+        """The first subject that the prompt does not name, and what to write."""
+        for subject in shot.subjects:
+            phrase = phrase_of(subject)
+            if subject.class_word and not phrase_spans(shot.prompt, phrase):
+                name = f'Subject "{subject.name}" is not in the prompt: write "{phrase}" there.'
+                sentence(self.layout, name, context.region, "INFO")
+                return
 
 
 class MOTIONBOOTH_PT_film_more(InView, bpy.types.Panel):

@@ -8,8 +8,7 @@ import bpy
 
 from ..overlay import active_take
 from ..translation import told
-from .base import InSequencer, InView
-from .shot import sentence
+from .base import InSequencer, InView, sentence
 
 
 class MOTIONBOOTH_UL_takes(bpy.types.UIList):
@@ -36,6 +35,10 @@ class MOTIONBOOTH_UL_takes(bpy.types.UIList):
 
 def draw_takes(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
     shot = context.scene.motionbooth
+    if not shot.takes:
+        text = "No takes yet. Each finished clip is listed here, and lies on the timeline."
+        sentence(layout, text, context.region, "INFO")
+        return
     layout.template_list("MOTIONBOOTH_UL_takes", "", shot, "takes", shot, "active_take", rows=3)
     take = active_take(context.scene)
     if take is not None and take.verdicts:

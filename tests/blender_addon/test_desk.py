@@ -1,0 +1,288 @@
+"""What a person at the desk sees and is told, and one wish for training and clip; against a real backend that draws."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from drawing_backend import DRAWING_SERVER
+from motionbooth_protocol.client import Client
+from PIL import Image
+from running_backend import wait_until
+
+bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
+
+from motionbooth_addon import orders, properties, session, takes  # noqa: E402
+from motionbooth_addon._protocol.errors import MotionBoothError  # noqa: E402
+from motionbooth_addon.operators.jobs import is_reached  # noqa: E402
+from motionbooth_addon.panels import jobs as panel  # noqa: E402
+from motionbooth_addon.panels import thumbnails  # noqa: E402
+from motionbooth_addon.preferences import preferences  # noqa: E402
+from motionbooth_addon.window_state import state  # noqa: E402
+
+Pump = Callable[..., None]
+
+
+@pytest.fixture
+def shot(linked: Any, scene: Any, tmp_path: Path) -> Any:
+    """A scene with a subject that has still to be trained, on pictures."""
+    (tmp_path / "toys").mkdir()
+    Image.new("RGB", (64, 64), (200, 40, 40)).save(tmp_path / "toys" / "toy.png")
+    bpy.ops.motionbooth.add_subject_box()
+    subject = scene.motionbooth.subjects[0]
+    subject.name, subject.token, subject.class_word = "Rex", "sks", "toy"
+    subject.pictures = str(tmp_path / "toys")
+    bpy.ops.motionbooth.add_to_prompt()
+    bpy.ops.wm.save_mainfile()
+    return scene
+
+
+def learn_slowly(shot: Any) -> None:
+    """Another class each time: what a backend has learned before is there at once."""
+    subject = shot.motionbooth.subjects[0]
+    subject.class_word = f"slow {uuid.uuid4().hex[:8]}x"
+    shot.motionbooth.prompt = f"a sks {subject.class_word}"
+
+
+def states() -> dict[str, str]:
+    """By kind, of the newest of each."""
+    return {row.kind: row.state for row in reversed(state().jobs)}
+
+
+def weights_of_take() -> str | None:
+    shot = bpy.context.scene.motionbooth
+    return takes.settings_of(shot.takes[0]).shot.subjects[0].weights if shot.takes else None
+
+
+# Train, then generate
+
+
+def test_one_press_trains_and_generates(shot: Any, linked: Any, pump: Pump, capfd: pytest.CaptureFixture[str]) -> None:
+    bpy.ops.motionbooth.film()
+    assert states() == {"train": "sending", "generate": "waiting"}
+    assert "Waiting for the training of Rex" in capfd.readouterr().out
+    chosen = state().jobs[state().active_job]
+    assert (chosen.kind, chosen.awaits) == ("generate", "Rex"), "the new job is the selected one"
+    pump(lambda: weights_of_take())
+    assert states() == {"train": "done", "generate": "done"}
+    assert weights_of_take() == bpy.context.scene.motionbooth.subjects[0].weights
+
+
+def test_a_clip_waits_for_the_training_under_way_and_nothing_is_trained_twice(shot: Any, pump: Pump) -> None:
+    learn_slowly(shot)
+    bpy.ops.motionbooth.train_subject()
+    with pytest.raises(RuntimeError, match="is being trained already"):
+        bpy.ops.motionbooth.train_subject()
+    shot.motionbooth.take_count = 2
+    bpy.ops.motionbooth.film()
+    pump(lambda: states()["train"] == "running")
+    assert [row.state for row in state().jobs] == ["waiting", "waiting", "running"]
+    assert state().jobs[state().active_job].name == "Scene 1 of 2", "the first to be made is selected"
+    pump(lambda: len(bpy.context.scene.motionbooth.takes) == 2)
+    assert [row.state for row in state().jobs] == ["done", "done", "done"]
+
+
+def test_the_wish_survives_closing_blender(shot: Any, linked: Any, pump: Pump, tmp_path: Path) -> None:
+    learn_slowly(shot)
+    bpy.ops.motionbooth.film()
+    pump(lambda: states()["train"] == "running")
+    bpy.ops.wm.save_mainfile()
+    connection = linked.background.connection
+    training = next(record.id for record in linked.ledger.records.values() if record.kind == "train")
+    linked.close()  # Blender ends; the training does not
+    with Client(connection) as client:
+        wait_until(lambda: client.get(training).state == "done")
+        assert not [
+            job for job in client.jobs() if job.kind == "generate" and job.created > client.get(training).created
+        ]
+    session._session = again = session.Session(linked.folder)
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
+
+    def placed() -> str | None:
+        again.tick()
+        return weights_of_take()
+
+    wait_until(placed)
+    assert weights_of_take() == bpy.context.scene.motionbooth.subjects[0].weights
+
+
+def test_a_clip_whose_training_is_canceled_is_given_up_and_says_so(shot: Any, linked: Any, pump: Pump) -> None:
+    learn_slowly(shot)
+    bpy.ops.motionbooth.film()
+    pump(lambda: states()["train"] == "running")
+    training = next(row.job for row in state().jobs if row.kind == "train")
+    bpy.ops.motionbooth.cancel_job(job=training)
+    pump(lambda: states() == {"train": "canceled", "generate": "failed"})
+    (error,) = [row.error for row in state().jobs if row.error]
+    assert error == 'Subject "Rex" was not trained; train it, then generate again.'
+
+
+def test_a_waiting_clip_is_canceled_and_its_training_goes_on(shot: Any, linked: Any, pump: Pump) -> None:
+    bpy.ops.motionbooth.film()
+    bpy.ops.motionbooth.cancel_job()
+    assert states()["generate"] == "canceled"
+    pump(lambda: states()["train"] == "done")
+    pump(lambda: bpy.context.scene.motionbooth.subjects[0].weights)
+    assert states()["generate"] == "canceled"
+
+
+def test_a_subject_with_nothing_to_learn_from_keeps_the_button_grey(shot: Any) -> None:
+    shot.motionbooth.subjects[0].pictures = ""
+    assert not bpy.ops.motionbooth.film.poll()
+    shot.motionbooth.subjects[0].token = ""
+    assert bpy.ops.motionbooth.film.poll(), "as the model knows it"
+
+
+# A backend that is gone
+
+
+class OwnBackend:
+    """One that a test may kill."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.start()
+
+    def start(self) -> None:
+        (self.home / "connection.json").unlink(missing_ok=True)
+        self.process = subprocess.Popen(
+            [sys.executable, str(DRAWING_SERVER), str(self.home)], stdout=subprocess.DEVNULL
+        )
+        wait_until((self.home / "connection.json").exists)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def own(at_work: Any, tmp_path: Path, pump: Pump) -> Iterator[OwnBackend]:
+    own = OwnBackend(tmp_path / "own")
+    preferences().connection_file = str(own.home / "connection.json")
+    pump(lambda: state().link == "LINKED")
+    yield own
+    own.kill()
+
+
+def test_what_a_dead_backend_said_last_is_not_shown_any_more(
+    own: OwnBackend, scene: Any, pump: Pump, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bpy.ops.motionbooth.add_subject_box()
+    subject = scene.motionbooth.subjects[0]
+    subject.class_word, subject.token = "dog", ""
+    bpy.ops.motionbooth.add_to_prompt()
+    scene.motionbooth.new_seed, scene.motionbooth.seed = False, 999
+    bpy.ops.motionbooth.film()
+    assert 'Sending 1 take of "Scene"' in capfd.readouterr().out
+    pump(lambda: state().jobs[0].stage == "sampling" and state().jobs[0].seconds_left > 0)
+    own.kill()
+    began = time.monotonic()
+    pump(lambda: not is_reached())
+    assert time.monotonic() - began < 15
+    for _ in range(20):  # nothing that was on its way comes after it
+        session.session().tick()
+    (row,) = state().jobs
+    assert (row.state, row.stage, row.factor, row.seconds_left) == ("running", "", 0, -1)
+    assert panel.state_of(row) == "Backend not reached"
+    running = row.job
+    scene.motionbooth.seed = 1
+    bpy.ops.motionbooth.film()
+    told = capfd.readouterr().out
+    assert "Not sent yet: 1 take" in told
+    assert "Sending" not in told
+    assert panel.state_of(state().jobs[0]) == "Not sent yet"
+    bpy.ops.motionbooth.cancel_job(job=running)  # heard when it is back
+    own.start()
+    pump(lambda: [row.state for row in state().jobs] == ["done", "canceled"])
+
+
+def test_without_any_backend_nothing_is_taken_for_sent(own: OwnBackend, scene: Any, pump: Pump) -> None:
+    bpy.ops.motionbooth.add_subject_box()
+    scene.motionbooth.subjects[0].class_word, scene.motionbooth.subjects[0].token = "dog", ""
+    bpy.ops.motionbooth.add_to_prompt()
+    assert bpy.ops.motionbooth.film.poll()
+    preferences().connection_file = ""
+    pump(lambda: state().link == "NONE")
+    assert not bpy.ops.motionbooth.film.poll()
+    with pytest.raises(MotionBoothError, match="no backend"):
+        session.session().submit(scene, orders.film_orders(scene)[0], "Scene")
+    assert not state().jobs
+
+
+# Words and pickers
+
+
+def test_an_empty_prompt_says_what_to_write(shot: Any) -> None:
+    shot.motionbooth.prompt = "  "
+    with pytest.raises(RuntimeError, match=r'prompt .* is empty; .* for example "a sks toy on the grass"'):
+        bpy.ops.motionbooth.film()
+    assert not state().jobs
+
+
+@pytest.mark.parametrize(
+    ("token", "class_word", "told"),
+    [("two words", "toy", "The token of subject"), ("sks", "42", "The class of subject"), ("sks", " ", "The class of")],
+)
+def test_words_that_no_model_can_be_taught_are_refused_in_the_panels_words(
+    token: str, class_word: str, told: str, shot: Any
+) -> None:
+    subject = shot.motionbooth.subjects[0]
+    subject.token, subject.class_word, shot.motionbooth.prompt = token, class_word, f"a {token} {class_word}"
+    for button in (bpy.ops.motionbooth.film, bpy.ops.motionbooth.train_subject):
+        with pytest.raises(RuntimeError, match=told):
+            button()
+    assert not state().jobs
+
+
+def test_the_pickers_offer_what_has_a_shape_and_never_the_box_itself(
+    at_work: Any, scene: Any, add_cube: Callable[..., Any]
+) -> None:
+    bpy.ops.motionbooth.add_subject_box()
+    bpy.ops.motionbooth.add_subject_box()
+    cube, light = add_cube(scene), bpy.data.objects.new("Light", bpy.data.lights.new("Light", "SUN"))
+    rig = bpy.data.objects.new("Rig", None)
+    cube.parent = rig
+    lonely, copies = bpy.data.objects.new("Lonely", None), bpy.data.objects.new("Copies", None)
+    copies.instance_collection = bpy.data.collections.new("Toys")
+    for thing in (light, rig, lonely, copies):
+        scene.collection.objects.link(thing)
+    subject = scene.motionbooth.subjects[0]
+
+    def offered(picker: str) -> set[str]:
+        poll = properties.MotionBoothSubject.__annotations__[picker].keywords["poll"]
+        return {thing.name for thing in scene.objects if poll(subject, thing)}
+
+    assert offered("model_object") == {"Cube", "Rig", "Copies"}
+    assert offered("object") == {"Cube", "Rig", "Copies", "Lonely", "Subject Box", "Subject Box.001"}
+
+
+def test_a_preview_is_shown_large_frame_by_frame(shot: Any, linked: Any, pump: Pump) -> None:
+    """From the backend's bytes to the pixels that a panel draws: each frame of the strip with all that it has."""
+    shot.motionbooth.subjects[0].token, shot.motionbooth.prompt = "", "a toy"
+    shot.motionbooth.new_seed, shot.motionbooth.seed = False, 999
+    bpy.ops.motionbooth.film()
+    pump(lambda: state().jobs and state().jobs[0].picture)
+    row = state().jobs[0]
+    path, shape = row.picture, panel.frame_shape(row)
+    assert shape == pytest.approx(96 / 64)
+    assert thumbnails.large_icons(path, shape) == [], "a panel may not make images while it is drawn"
+    images = len(bpy.data.images)
+    pump(lambda: thumbnails.large_icons(path, shape))
+    assert len(bpy.data.images) == images, "nothing is left in the file"
+    assert len(thumbnails.large_icons(path, shape)) == 3
+    colors = []
+    for preview in [
+        preview for name, preview in thumbnails._icons.items() if name.startswith(path) and "@1.5@" in name
+    ]:
+        assert tuple(preview.image_size) == (256, 171)
+        middle = 4 * (256 * 85 + 128)
+        colors.append([round(part) for part in preview.image_pixels_float[middle : middle + 3]])
+    assert colors == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    bpy.ops.motionbooth.cancel_job()
+    pump(lambda: states()["generate"] == "canceled")
