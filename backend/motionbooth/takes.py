@@ -123,7 +123,9 @@ def takes_table(takes: Sequence[Take]) -> Table:
             _mean([value for subject in take.report.subjects if (value := getattr(subject, name)) is not None])
             for name in ("iou", "found_share")
         )
-        table.add_row(take.clip.name, str(take.seed), overlap, found, f"{take.report.flow_error_px:.2f} px a frame")
+        flow_error = take.report.flow_error_px
+        off = "no texture" if flow_error is None else f"{flow_error:.2f} px a frame"
+        table.add_row(take.clip.name, str(take.seed), overlap, found, off)
     return table
 
 

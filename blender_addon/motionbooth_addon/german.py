@@ -112,6 +112,7 @@ TEXTS = {
     "Background {} away": "Hintergrund {} entfernt",
     "The backend has not measured this take": "Das Backend hat diesen Take nicht gemessen",
     "camera off by {} px a frame": "Kamera weicht um {} px je Bild ab",
+    "no texture to see the camera move by": "Keine Struktur, an der sich die Kamerabewegung zeigt",
     "{}, asked": "{}, verlangt",
     "{}, found": "{}, gefunden",
     "{}: not found in the take": "{}: im Take nicht gefunden",

@@ -33,7 +33,7 @@ class _Report(Struct, frozen=True):
     """As much of the backend's motion report as is shown."""
 
     subjects: list[_Subject]
-    flow_error_px: float = 0.0
+    flow_error_px: float | None = None
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,14 @@ def load_take_motion(settings: str, clip: Path) -> TakeMotion | None:
         spec,
         {subject.name: [frame.found for frame in subject.frames] for subject in report.subjects},
         {subject.name: _verdict(subject) for subject in report.subjects},
-        f"camera off by {report.flow_error_px:.1f} px a frame",
+        _camera_verdict(report.flow_error_px),
     )
+
+
+def _camera_verdict(flow_error_px: float | None) -> str:
+    if flow_error_px is None:
+        return "no texture to see the camera move by"
+    return f"camera off by {flow_error_px:.1f} px a frame"
 
 
 def _verdict(subject: _Subject) -> str:

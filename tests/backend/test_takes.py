@@ -168,6 +168,22 @@ def test_a_clip_is_evaluated_with_pictures_and_their_masks(tmp_path: Path, insid
     assert place.as_tuple() == pytest.approx((0.2, 0.2, 0.4, 0.6), abs=0.03)
 
 
+@pytest.mark.parametrize(("frames", "fits"), [(1, False), (3, False), (4, True), (9, True)])
+def test_a_part_of_a_clip_is_not_measured_as_the_whole(tmp_path: Path, subject: Path, frames: int, fits: bool) -> None:
+    write_clip(tmp_path / "clip.mp4", red_box_moving_right()[:frames], 24)
+    (tmp_path / "shot.json").write_bytes(msgspec.json.encode({"generate": spec()}))
+    command = ["evaluate", str(tmp_path / "clip.mp4"), "--shot", str(tmp_path / "shot.json")]
+    result = CliRunner().invoke(app, [*command, "--subject", str(subject)], env={"COLUMNS": "300"})
+    assert result.exit_code == (0 if fits else 2), result.output
+    assert ("the shot 9 (4 of the model)" in result.output.replace("\n", " ")) is not fits
+
+
+def test_a_shot_that_is_shorter_than_the_models_clip_is_measured(tmp_path: Path) -> None:
+    write_clip(tmp_path / "clip.mp4", red_box_moving_right()[:2], 24)
+    short = msgspec.structs.replace(spec(), shot=msgspec.structs.replace(spec().shot, frame_end=2))
+    assert len(FilmedShot.load(tmp_path / "clip.mp4", short, {}).report().camera) == 3
+
+
 def red_box_moving_right() -> np.ndarray:
     frames = np.full((9, 128, 192, 3), (40, 90, 60), np.uint8)
     for number, frame in enumerate(frames):

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from motionbooth.evaluation.report import MotionReport, SubjectFrame, SubjectReport
+from motionbooth.evaluation.report import MotionReport, SubjectFrame, SubjectReport, motion_report
 from motionbooth_addon._protocol.jobs import GenerateSpec
 from motionbooth_addon._protocol.motion import Box, CameraPath, Shot, SubjectTrack
 from motionbooth_addon.take_motion import load_take_motion, report_beside
@@ -34,6 +34,15 @@ def test_the_backends_report_is_understood(tmp_path: Path) -> None:
     assert [box.as_tuple() for box in take.found["Imp"] if box] == [BOX.as_tuple()] * 2
     assert take.verdicts["Imp"] == "Imp: found in 100% of the frames, overlap 50%, centre off by 2.0% of the width"
     assert "0.4 px" in take.camera_verdict
+
+
+def test_scenery_without_texture_is_said_in_place_of_a_figure(tmp_path: Path) -> None:
+    frames = np.full((4, 64, 96, 3), (120, 170, 220), np.uint8)
+    measured = motion_report(frames, [], CameraPath.straight(0.3, 0, 4))
+    report_beside(tmp_path / "clip.mp4").write_bytes(msgspec.json.encode(measured))
+    take = load_take_motion(SETTINGS, tmp_path / "clip.mp4")
+    assert take is not None
+    assert take.camera_verdict == "no texture to see the camera move by"
 
 
 def test_a_subject_that_was_not_found_is_said_so(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from motionbooth.bench.subjects import TrainingSet, unseen_subjects
 from motionbooth.control.boxes import Suppress
 from motionbooth.evaluation.contact_sheet import Row, Sheet, write_contact_sheet
 from motionbooth.evaluation.obedience import Appearance
-from motionbooth.evaluation.report import AskedSubject, MotionReport, motion_report
+from motionbooth.evaluation.report import AskedSubject, MotionReport, mean_of, motion_report
 from motionbooth.models.registry import Base, load_base
 from motionbooth.models.sources import source_named
 from motionbooth.models.toybox.autoencoder import latents_of_frames
@@ -64,12 +64,12 @@ class Tally:
         """Means over the frames of all clips; the centre error is a median."""
         frames = [frame for report in self.reports for frame in report.subjects[0].frames]
         centre_errors = [frame.center_error for frame in frames if frame.center_error is not None]
-        flow_errors = [frame.error_px for report in self.reports for frame in report.camera]
+        flow_error = mean_of([frame.error_px for report in self.reports for frame in report.camera])
         figures = (
             ("iou", float(np.mean([frame.iou or 0.0 for frame in frames])), "0..1"),
             ("center_error", float(np.median(centre_errors)) if centre_errors else 1.0, "frame widths"),
             ("found_share", len(centre_errors) / len(frames), "0..1"),
-            ("flow_error", float(np.mean(flow_errors)), "px a frame"),
+            ("flow_error", float("nan") if flow_error is None else flow_error, "px a frame"),
         )
         return [Measure(f"{prefix}{name}{suffix}", value, unit) for name, value, unit in figures]
 

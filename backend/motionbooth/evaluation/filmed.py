@@ -61,6 +61,12 @@ class FilmedShot:
     def load(cls, clip: Path, asked: GenerateSpec, pictures: Mapping[str, Sequence[Path]]) -> FilmedShot:
         """`pictures`: the training pictures of each subject, by its name. Raises InvalidInput."""
         frames, _ = read_clip(clip)
+        shortest = min(asked.shot.frames, asked.shot.scene_frames)
+        if len(frames) < shortest:
+            raise InvalidInput(
+                f"{clip} has {len(frames)} frames, and the shot {asked.shot.scene_frames} ({asked.shot.frames} of the "
+                "model): it is not a whole clip of this shot. Name the shot that it was generated from."
+            )
         seen = {name: [_picture(path) for path in paths] for name, paths in pictures.items()}
         return cls(asked, spread_evenly(frames, asked.shot.frames), seen)
 
@@ -151,9 +157,14 @@ def report_table(report: MotionReport, tracks: Sequence[SubjectTrack]) -> Table:
     for track in tracks:
         if track.name not in known:
             table.add_row(f"{track.name}: not measured", "", "its looks are not known: give its file or its pictures")
-    width, height = report.width, report.height
-    table.add_row("camera flow error", f"{report.flow_error_px:.2f} px", f"a frame, of {width} x {height} px")
+    frame = f"a frame, of {report.width} x {report.height} px"
+    table.add_row("camera flow error, median", _pixels(report.flow_error_px), frame)
+    table.add_row("camera flow error, mean", _pixels(report.mean_flow_error_px), f"{frame}: over all of the scenery")
     return table
+
+
+def _pixels(value: float | None) -> str:
+    return "no texture" if value is None else f"{value:.2f} px"
 
 
 def _number(value: float | None) -> str:

@@ -6,9 +6,10 @@ colour, in CIE Lab, a subject of the size that most of its colours speak for wou
 region of likely pixels is the subject.
 
 Its limits: it knows colours, not shapes. A subject in the colours of its surroundings (a white rocket on snow) is lost
-in them, or found only in part; a second thing in the subject's colours is taken for it if it is larger; a subject that
-has disappeared behind its like-coloured scenery is reported as not found. Shadows and reflections belong to nobody.
-Frames need not be of one size with the pictures.
+in them, or found only in part; a second thing in the subject's colours is taken for it if it is larger; two subjects in
+one another's colours that touch are one region, in which one of them is found; a subject that has disappeared behind
+its like-coloured scenery is reported as not found. Shadows and reflections belong to nobody. Frames need not be of one
+size with the pictures.
 """
 
 import base64
@@ -21,6 +22,7 @@ import numpy as np
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.motion import Box
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
 BIN_LAB = 8.0
 """Edge of a colour bin, in units of CIE Lab."""
@@ -33,6 +35,9 @@ MIN_AREA_SHARE, MAX_AREA_SHARE = 0.008, 0.6
 """Regions outside these shares of the frame are not a subject."""
 
 MIN_PROBABILITY = 0.2
+ALIKE = 0.1
+"""Regions that differ by less than this share of their size speak for a subject alike; the asked box then decides."""
+
 TYPICAL_QUANTILE = 0.6
 """Of the subject's pixels, this share is taken to have colours that the scenery lacks."""
 
@@ -105,7 +110,7 @@ class Appearance:
 
     def find(self, frames: NDArray[np.uint8]) -> list[FoundSubject | None]:
         """The subject in each of the frames (F, H, W, 3) uint8 RGB of one clip; None where it is not to be seen."""
-        return [_largest_region(probability) for probability in self.probabilities(frames)]
+        return [next(iter(_regions(probability)), None) for probability in self.probabilities(frames)]
 
     def probabilities(self, frames: NDArray[np.uint8]) -> NDArray[np.float64]:
         """For each pixel of a clip (F, H, W), the probability that it belongs to the subject."""
@@ -118,6 +123,54 @@ class Appearance:
         belongs = np.minimum(min(share, MAX_AREA_SHARE) / excess, 1.0)
         smoothing = frames.shape[2] / 96
         return np.stack([cv2.GaussianBlur(belongs.ravel()[frame], (0, 0), smoothing) for frame in bins])
+
+
+def find_all(
+    appearances: Sequence[Appearance], frames: NDArray[np.uint8], asked: Sequence[Sequence[Box | None]]
+) -> list[list[FoundSubject | None]]:
+    """Each of several subjects in each frame, no two in the same place.
+
+    A subject that shares its largest region with no other is found as `Appearance.find` finds it, whatever was asked.
+    Where several would be found in one region, all are assigned at once, so that as much as possible of all their
+    colours is accounted for; which of two that look alike is which, only the boxes `asked` of them can say.
+    """
+    candidates = [[_regions(each) for each in appearance.probabilities(frames)] for appearance in appearances]
+    by_frame = [
+        _assigned([own[frame] for own in candidates], [boxes[frame] for boxes in asked]) for frame in range(len(frames))
+    ]
+    return [[found[subject] for found in by_frame] for subject in range(len(appearances))]
+
+
+def _assigned(candidates: Sequence[Sequence[FoundSubject]], asked: Sequence[Box | None]) -> list[FoundSubject | None]:
+    """One of each subject's candidates (largest first), or None, for the subjects of one frame."""
+    alone = [next(iter(own), None) for own in candidates]
+    largest = [found for found in alone if found is not None]
+    if not any(_same_place(one, other) for i, one in enumerate(largest) for other in largest[:i]):
+        return alone
+    places: list[list[FoundSubject | None]] = []  # places[place][subject]
+    for subject, own in enumerate(candidates):
+        for region in own[: len(candidates)]:  # more are never needed
+            place = next((each for each in places if any(r and _same_place(region, r) for r in each)), None)
+            if place is None:
+                place = [None] * len(candidates)
+                places.append(place)
+            place[subject] = place[subject] or region
+    worth = np.array([[_worth(r, box) for r, box in zip(place, asked, strict=True)] for place in places])
+    chosen = dict(zip(*reversed(linear_sum_assignment(worth, maximize=True)), strict=True))  # subject -> place
+    return [places[chosen[subject]][subject] if subject in chosen else None for subject in range(len(candidates))]
+
+
+def _same_place(one: FoundSubject, other: FoundSubject) -> bool:
+    """Whether most of the smaller lies in the other."""
+    return (one.mask & other.mask).sum() > 0.5 * min(one.mask.sum(), other.mask.sum())
+
+
+def _worth(region: FoundSubject | None, asked: Box | None) -> float:
+    """How much speaks for a subject being in this region: its size, and a little the box that was asked."""
+    if region is None:
+        return 0.0
+    overlap = 0.0 if asked is None or not asked.visible else iou(asked.clipped(), region.box)
+    return float(region.mask.sum()) * (1 + ALIKE * overlap)
 
 
 def obey(asked: Box | None, found: FoundSubject | None, aspect: float) -> FrameObedience:
@@ -178,7 +231,8 @@ def _weighted_quantile(values: Histogram, weights: Histogram, share: float) -> f
     return float(values.ravel()[order][np.searchsorted(below, share * below[-1])])
 
 
-def _largest_region(probability: NDArray[np.float64]) -> FoundSubject | None:
+def _regions(probability: NDArray[np.float64]) -> list[FoundSubject]:
+    """All connected regions (H, W) that can be the subject, the largest first; none where the largest is too large."""
     height, width = probability.shape
     likely = (probability >= MIN_PROBABILITY).astype(np.uint8)
     reach = max(3, round(width / 96 * 5) | 1)
@@ -186,10 +240,13 @@ def _largest_region(probability: NDArray[np.float64]) -> FoundSubject | None:
     thin = max(3, round(width / 96 * 3) | 1)
     likely = cv2.morphologyEx(likely, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (thin, thin)))
     count, labels, stats, _ = cv2.connectedComponentsWithStats(likely, connectivity=8)
-    if count < 2:
-        return None
-    best = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
-    if not MIN_AREA_SHARE <= stats[best, cv2.CC_STAT_AREA] / probability.size <= MAX_AREA_SHARE:
-        return None
-    x, y, w, h = (int(stats[best, column]) for column in range(4))
-    return FoundSubject(Box(x / width, y / height, (x + w) / width, (y + h) / height), labels == best)
+    shares = stats[:, cv2.CC_STAT_AREA] / probability.size
+    if shares[1:].max(initial=0) > MAX_AREA_SHARE:
+        return []
+    regions = []
+    for label in sorted(range(1, count), key=lambda each: -shares[each]):
+        if shares[label] >= MIN_AREA_SHARE:
+            x, y, w, h = (int(stats[label, column]) for column in range(4))
+            box = Box(x / width, y / height, (x + w) / width, (y + h) / height)
+            regions.append(FoundSubject(box, labels == label))
+    return regions

@@ -11,8 +11,8 @@ from motionbooth_protocol.motion import Box, CameraPath, Shot
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from .flow import asked_flow_px, flow_error_px, scenery_flow_px
-from .obedience import Appearance, FoundSubject, obey
+from .flow import Flow, asked_flow_px, flow_error_px, scenery_flows_px
+from .obedience import Appearance, FoundSubject, find_all, obey
 
 
 @dataclass(frozen=True)
@@ -49,21 +49,31 @@ class SubjectReport(Struct, frozen=True):
 
 
 class CameraFrame(Struct, frozen=True):
-    """The scenery's motion from one frame to the next, in pixels (right, down)."""
+    """The scenery's motion from one frame to the next, in pixels (right, down).
+
+    `found_px`: the median over the scenery, and `error_px` how far it is from what was asked. `mean_error_px`: the mean
+    end-point error over all pixels of the scenery that have texture. None where too little of it has any.
+    """
 
     asked_px: tuple[float, float]
-    found_px: tuple[float, float]
-    error_px: float
+    found_px: tuple[float, float] | None
+    error_px: float | None
+    mean_error_px: float | None = None
 
 
 class MotionReport(Struct, frozen=True):
-    """What a clip made of what was asked. `flow_error_px`: mean over the frames, pixels of the model a frame."""
+    """What a clip made of what was asked. `width`, `height`: the frames measured, in pixels.
+
+    `flow_error_px`, `mean_flow_error_px`: means of the frames' `error_px` and `mean_error_px`, pixels a frame; None
+    where the scenery has no texture in any frame.
+    """
 
     width: int
     height: int
     subjects: list[SubjectReport]
-    flow_error_px: float
+    flow_error_px: float | None
     camera: list[CameraFrame]
+    mean_flow_error_px: float | None = None
 
 
 def motion_report(frames: NDArray[np.uint8], subjects: Sequence[AskedSubject], camera: CameraPath) -> MotionReport:
@@ -73,20 +83,36 @@ def motion_report(frames: NDArray[np.uint8], subjects: Sequence[AskedSubject], c
     """
     _check_lengths(len(frames), subjects, camera)
     _, height, width, _ = frames.shape
-    found = [subject.appearance.find(frames) for subject in subjects]
+    found = find_all([subject.appearance for subject in subjects], frames, [subject.boxes for subject in subjects])
     reports = [_subject_report(*pair, aspect=width / height) for pair in zip(subjects, found, strict=True)]
-    asked = asked_flow_px(camera, width, height)
-    seen = scenery_flow_px(frames, _hidden(found, len(frames)))
-    errors = flow_error_px(seen, asked)
+    flows = scenery_flows_px(frames, _hidden(found, len(frames)))
+    seen = [_camera_frame(*pair) for pair in zip(asked_flow_px(camera, width, height), flows, strict=True)]
     return MotionReport(
         width=width,
         height=height,
         subjects=reports,
-        flow_error_px=float(errors.mean()) if len(errors) else 0.0,
-        camera=[
-            CameraFrame((float(a[0]), float(a[1])), (float(s[0]), float(s[1])), float(e))
-            for a, s, e in zip(asked, seen, errors, strict=True)
-        ],
+        flow_error_px=mean_of([frame.error_px for frame in seen]),
+        camera=seen,
+        mean_flow_error_px=mean_of([frame.mean_error_px for frame in seen]),
+    )
+
+
+def mean_of(values: Sequence[float | None]) -> float | None:
+    """Of those that could be measured."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _camera_frame(asked: NDArray[np.float64], flow: Flow) -> CameraFrame:
+    wanted = (float(asked[0]), float(asked[1]))
+    if not len(flow):
+        return CameraFrame(wanted, None, None)
+    median = np.median(flow, axis=0)
+    return CameraFrame(
+        asked_px=wanted,
+        found_px=(float(median[0]), float(median[1])),
+        error_px=float(np.linalg.norm(median - asked)),
+        mean_error_px=float(flow_error_px(flow, asked).mean()),
     )
 
 
@@ -108,7 +134,8 @@ def write_report(path: Path, report: MotionReport) -> None:
 def obedience_order(report: MotionReport) -> tuple[float, float]:
     """What takes of one shot are sorted by, the best first: most overlap with the boxes, then least flow error."""
     overlaps = [subject.iou for subject in report.subjects if subject.iou is not None]
-    return (-float(np.mean(overlaps)) if overlaps else 0.0, report.flow_error_px)
+    flow_error = float("inf") if report.flow_error_px is None else report.flow_error_px
+    return (-float(np.mean(overlaps)) if overlaps else 0.0, flow_error)
 
 
 def _check_lengths(count: int, subjects: Sequence[AskedSubject], camera: CameraPath) -> None:

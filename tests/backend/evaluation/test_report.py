@@ -3,11 +3,14 @@
 import msgspec
 import numpy as np
 import pytest
+from motionbooth.evaluation.filmed import report_table
 from motionbooth.evaluation.obedience import Appearance
-from motionbooth.evaluation.report import AskedSubject, MotionReport, motion_report
+from motionbooth.evaluation.report import AskedSubject, MotionReport, motion_report, obedience_order
+from motionbooth.models.toybox.backgrounds import draw_texture
 from motionbooth.models.toybox.draw import Clip, draw_clip, kind_scene
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.motion import Box, CameraPath, Offset
+from rich.console import Console
 
 
 def drawn() -> Clip:
@@ -32,7 +35,10 @@ def test_a_drawn_clip_obeys_what_it_was_drawn_from() -> None:
     assert subject.center_error is not None
     assert subject.center_error < 0.02
     assert subject.found_share == 1
+    assert report.flow_error_px is not None
     assert report.flow_error_px < 0.4
+    assert report.mean_flow_error_px is not None
+    assert report.mean_flow_error_px < 0.8
     assert (report.width, report.height, len(subject.frames), len(report.camera)) == (96, 64, 8, 7)
 
 
@@ -42,6 +48,7 @@ def test_the_wrong_boxes_and_the_wrong_camera_are_told() -> None:
     wrong = AskedSubject("heart", right.appearance, [Box(0.0, 0.0, 0.1, 0.1)] * 8)
     report = motion_report(clip.frames, [wrong], CameraPath.straight(2.0, 0.0, 8))
     assert report.subjects[0].iou == pytest.approx(0, abs=0.1)
+    assert report.flow_error_px is not None
     assert report.flow_error_px > 5
 
 
@@ -66,3 +73,26 @@ def test_clips_boxes_and_camera_of_different_lengths_are_refused_in_a_sentence()
     short = AskedSubject("heart", asked_of(clip).appearance, [None])
     with pytest.raises(InvalidInput, match='"heart" has 1 boxes'):
         motion_report(clip.frames, [short], CameraPath.still(8))
+
+
+def test_scenery_of_which_half_stands_still_is_told_by_the_mean_alone() -> None:
+    texture = draw_texture("wall", np.random.default_rng(0))
+    frames = np.stack([texture[100:164, 100 + 4 * f : 196 + 4 * f] for f in range(5)])
+    frames[:, :28] = frames[0, :28]  # not quite half of it
+    report = motion_report(frames, [], CameraPath.straight(20 / 96, 0, 5))
+    assert report.flow_error_px is not None
+    assert report.flow_error_px < 0.3
+    assert report.mean_flow_error_px is not None
+    assert report.mean_flow_error_px > 1
+
+
+def test_scenery_without_texture_has_no_figure_and_says_so() -> None:
+    frames = np.full((5, 64, 96, 3), (120, 170, 220), np.uint8)
+    report = motion_report(frames, [], CameraPath.straight(0.3, 0, 5))
+    assert (report.flow_error_px, report.mean_flow_error_px) == (None, None)
+    assert {(frame.found_px, frame.error_px, frame.mean_error_px) for frame in report.camera} == {(None, None, None)}
+    assert obedience_order(report) > obedience_order(msgspec.structs.replace(report, flow_error_px=99.0))
+    console = Console(record=True, width=120)
+    console.print(report_table(report, []))
+    assert console.export_text().count("no texture") == 2
+    assert msgspec.json.decode(msgspec.json.encode(report), type=MotionReport) == report
