@@ -12,9 +12,23 @@ VERSION: tuple[int, int, int] = tuple(bpy.app.version)
 RELATIVE_PATH: set[str] = {"PATH_SUPPORTS_BLEND_RELATIVE"} if VERSION >= (4, 5, 0) else set()
 
 
-def strips(editor: bpy.types.SequenceEditor) -> Any:
-    """The strips of a sequence editor (a collection with new_movie and remove)."""
+def strips(editor: Any) -> Any:
+    """The strips of a sequence editor or a meta strip (a collection with new_movie and remove)."""
     return editor.strips if hasattr(editor, "strips") else editor.sequences
+
+
+def all_strips(editor: bpy.types.SequenceEditor) -> Any:
+    """Those in meta strips, too."""
+    return editor.strips_all if hasattr(editor, "strips_all") else editor.sequences_all
+
+
+def remove_strip(editor: bpy.types.SequenceEditor, strip: Any) -> None:
+    """Take a strip off the timeline, or out of the meta strip that it is in."""
+    metas = [meta for meta in all_strips(editor) if meta.type == "META"]
+    for owner in (editor, *metas):
+        if strip in list(strips(owner)):
+            strips(owner).remove(strip)
+            return
 
 
 def strip_range(strip: Any) -> tuple[int, int]:

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import bpy
 
 from ._protocol.connection import write_private
+from .user_data import data_folder
 
 # Of what it has learned, and of the masks that it has used: roles of a train job's results.
 TRAINING_PICTURES = ("samples", "masks")
 
 
 def user_folder() -> Path:
-    """The extension's own folder; Blender removes it together with the extension."""
+    """The extension's files of this user. They outlive the extension, and are those of all versions of Blender."""
+    return data_folder() / "blender"
+
+
+def former_folder() -> Path:
+    """Where earlier versions kept them; Blender removes it together with the extension."""
     if __package__.startswith("bl_ext."):
-        return Path(bpy.utils.extension_path_user(__package__, create=True))
+        return Path(bpy.utils.extension_path_user(__package__))
     # Run from the source tree, it is no extension for Blender.
-    return Path(bpy.utils.user_resource("DATAFILES", path="motionbooth", create=True))
+    return Path(bpy.utils.user_resource("DATAFILES", path="motionbooth"))
 
 
-def clip_folder(setting: str) -> Path:
-    """Where clips go: the preference, beside the .blend if it is relative and the .blend was saved."""
-    if setting.startswith("//") and not bpy.data.filepath:
-        return user_folder() / "clips"
-    return Path(bpy.path.abspath(setting)).resolve()
+def clip_folder(setting: str, blend: str) -> Path:
+    """Where the clips of the .blend at `blend` go: the preference, beside it if it is relative and `blend` not ""."""
+    if setting.startswith("//") and not blend:
+        return unsaved_clips()
+    return Path(bpy.path.abspath(setting, start=os.path.dirname(blend))).resolve()
+
+
+def unsaved_clips() -> Path:
+    """Where the clips of a .blend are that was never saved."""
+    return user_folder() / "clips"
 
 
 def training_picture(folder: Path, job: str, role: str) -> Path:

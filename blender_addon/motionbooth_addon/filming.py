@@ -313,9 +313,9 @@ def _place(filmed: Filmed, tell: Tell) -> None:
     assert filmed.clip is not None
     assert filmed.job is not None
     assert filmed.generate is not None
-    if changed := takes.place(filmed.scene, filmed.job, filmed.generate, filmed.clip):
-        filmed.warnings.append(changed)
-        tell(_progress("placing the clip", note=changed))
+    if caveat := takes.place(filmed.scene, filmed.job, filmed.generate, filmed.clip):
+        filmed.warnings.append(caveat)
+        tell(_progress("placing the clip", note=caveat))
 
 
 def _save(path: Path) -> None:

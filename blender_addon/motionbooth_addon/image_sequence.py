@@ -8,7 +8,7 @@ from typing import Any
 
 import bpy
 
-from . import compat, strips, takes
+from . import clips, colors, compat, strips, takes
 from ._protocol.errors import NotFound
 
 
@@ -19,7 +19,7 @@ def write(scene: bpy.types.Scene, index: int) -> Generator[tuple[int, int], None
     Raises NotFound where the clip is gone, InvalidInput where it is broken.
     """
     take = scene.motionbooth.takes[index]
-    clip = Path(bpy.path.abspath(take.clip_path))
+    clip = clips.clip_of(take)
     if not clip.is_file():
         raise NotFound(f'The clip of take "{take.name}" is not at {clip}; place it again from the job list.')
     shot = takes.settings_of(take).shot
@@ -42,8 +42,8 @@ def write(scene: bpy.types.Scene, index: int) -> Generator[tuple[int, int], None
 
 def _load(projector: bpy.types.Scene, scene: bpy.types.Scene, clip: Path, frame_start: int, frame_end: int) -> None:
     """Make it a scene with nothing but the clip on its timeline, that renders the clip's own pixels."""
+    colors.show_exactly(projector)
     strip = strips.place_clip(projector, clip, clip.stem, frame_start, frame_end)
-    strips.show_true_colors(projector)
     projector.frame_start, projector.frame_end = frame_start, frame_end
     projector.render.fps, projector.render.fps_base = scene.render.fps, scene.render.fps_base
     projector.render.resolution_x = strip.elements[0].orig_width
@@ -58,11 +58,12 @@ def _place(scene: bpy.types.Scene, index: int, pictures: list[Path], frame_start
     channel = strips.free_channel(all_strips, frame_start, frame_start + len(pictures) - 1)
     first, *others = pictures
     strip = all_strips.new_image(
-        f"{take.name} pictures", strips.path_for(first), channel, frame_start, fit_method="FIT"
+        f"{take.name} pictures", clips.path_for(first), channel, frame_start, fit_method="FIT"
     )
     for picture in others:
         strip.elements.append(picture.name)
-    movie = takes.strip_of(scene, take.job_id)
+    colors.match(scene, strip)
+    movie = clips.strip_of(scene, take.job_id)
     if movie is not None:
         movie.mute = True
     return strip

@@ -8,6 +8,8 @@ from bpy.props import BoolProperty, EnumProperty, StringProperty
 from . import compat
 from ._protocol.limits import MAX_NAME
 from .properties import QUALITIES
+from .translation import told
+from .user_data import data_folder
 
 
 class MotionBoothPreferences(bpy.types.AddonPreferences):
@@ -55,6 +57,9 @@ class MotionBoothPreferences(bpy.types.AddonPreferences):
         layout.prop(self, "default_model")
         layout.prop(self, "default_quality")
         layout.prop(self, "connect_at_start")
+        row = layout.row()
+        row.label(text=told(f"Your files: {data_folder()}"), translate=False)
+        row.operator("wm.path_open", text="Open", icon="FILE_FOLDER").filepath = str(data_folder())
         row = layout.row()
         row.operator("motionbooth.start_local_backend")
         row.operator("motionbooth.stop_local_backend")

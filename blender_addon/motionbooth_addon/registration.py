@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bpy
 
-from . import commands, gizmo, overlay, preferences, properties, session, translation, window_state
+from . import blend_files, commands, gizmo, overlay, preferences, properties, session, translation, window_state
 from .operators import backend, subjects
 from .operators import jobs as job_operators
 from .operators import takes as take_operators
@@ -44,11 +44,13 @@ def register() -> None:
     overlay.register()
     bpy.types.STATUSBAR_HT_header.append(job_panels.draw_status)
     session.register()
+    blend_files.register()
     commands.register()
 
 
 def unregister() -> None:
     commands.unregister()
+    blend_files.unregister()
     session.unregister()
     bpy.types.STATUSBAR_HT_header.remove(job_panels.draw_status)
     overlay.unregister()

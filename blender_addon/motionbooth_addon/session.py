@@ -7,6 +7,7 @@ reference to Blender's data from one tick to the next: undo and file loading mak
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 import uuid
 from collections import deque
@@ -15,15 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bpy
-from bpy.app.handlers import persistent
 from msgspec.structs import replace
 
-from . import takes, window
+from . import clips, colors, takes, window
 from ._protocol.connection import Connection
 from ._protocol.errors import InvalidInput, MotionBoothError
 from ._protocol.jobs import Blob, GenerateSpec
 from ._protocol.messages import SubjectInfo
-from .files import TRAINING_PICTURES, clip_folder, trained_picture, training_picture, user_folder
+from .files import TRAINING_PICTURES, clip_folder, former_folder, trained_picture, training_picture, unsaved_clips
 from .ledger import SENDING, WAITING, Ledger, Order, Record, TrainOrder
 from .local_backend import LocalBackend
 from .news import (
@@ -45,7 +45,9 @@ from .news import (
 )
 from .preferences import preferences
 from .take_motion import report_beside
+from .takeover import home_of, in_use, take_over
 from .translation import told
+from .user_data import data_folder
 
 if TYPE_CHECKING:
     from .background import Background
@@ -54,23 +56,29 @@ TICK_SECONDS = 0.1
 BUDGET_SECONDS = 0.002  # of the main thread, for news in one tick
 _WATCH_SECONDS = 1.0  # how often files and processes are looked at
 _NOTICE_SECONDS = 12.0
+_RELEASE = "{}.{}".format(*bpy.app.version)
 _LOOPBACK = ("tcp://127.", "tcp://localhost:", "tcp://[::1]:")
 
 
 class Session:
-    """All that lives as long as the extension is enabled. `folder`: see files.py."""
+    """All that lives as long as the extension is enabled. `data`: the user's data folder, see user_data.py; `home`: the
+    local backend's, None for the usual one.
+    """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, data: Path, home: Path | None = None) -> None:
+        self.data = data
+        self.folder = folder = data / "blender"
         self.ledger = Ledger(folder / "jobs")
-        self.local = LocalBackend(folder / "backend")
+        self.local = LocalBackend(home or home_of(data, _RELEASE))
         self.background: Background | None = None
         self.screen = window.Screen(self.ledger, folder)
         self._source: tuple[Any, ...] | None = None
         self._watched_at = float("-inf")
         self._due: deque[str] = deque()  # jobs whose result has still to be given to their shot
+        self._received: set[str] = set()  # jobs whose result the open .blend has, which may not be saved yet
         self._awaited: set[str] = set()  # jobs whose clip is being fetched, subjects' pictures by their sha256
         self._notice_until = 0.0
+        self._sweep()
 
     # The connection
 
@@ -204,6 +212,13 @@ class Session:
         elif job not in self._due:
             self._due.append(job)
 
+    def adopt(self, record: Record, scene: bpy.types.Scene) -> None:
+        """Have a job of another file belong to this scene's shot."""
+        record.shot, record.scene, record.blend = takes.identify(scene), scene.name, bpy.data.filepath
+        record.placed = False
+        self.ledger.put(record)
+        self.screen.show_jobs()
+
     def tell(self, sentence: str, is_error: bool = False) -> None:
         """In the status bar, for a while."""
         self.screen.show_notice(told(sentence), is_error)
@@ -248,6 +263,9 @@ class Session:
         if time.monotonic() - self._watched_at > _WATCH_SECONDS:
             self._watched_at = time.monotonic()
             self.watch()
+            if window.can_edit():
+                for scene in bpy.data.scenes:
+                    colors.follow(scene)
             if time.monotonic() > self._notice_until:
                 self.screen.show_notice("", False)
         if self.background is not None:
@@ -302,7 +320,11 @@ class Session:
 
     def _finish(self, record: Record) -> None:
         """A job is done: get what it made to the shot, if its .blend is open; else that waits until it is."""
-        if record.placed or takes.scene_of(record) is None or not self._has_result(record):
+        scene = takes.scene_of(record)
+        if record.placed or record.id in self._received or scene is None or not self._has_result(record):
+            return
+        if takes.index_of(scene, record.id) is not None:  # placed, and saved by a Blender that then crashed
+            self._received.add(record.id)
             return
         self.place(record.id)
         if record.kind == "train" and self.background is not None:
@@ -317,6 +339,7 @@ class Session:
 
     def _collect(self) -> None:
         """Finish what was done while its .blend was not open, or its backend not there."""
+        self._mend()
         for record in self.ledger.records.values():
             if record.state == "done":
                 self._finish(record)
@@ -330,7 +353,7 @@ class Session:
             return
         self._awaited.add(record.id)
         name = f"{bpy.path.clean_name(record.title)}_{record.id[:8]}.mp4"
-        path = clip_folder(preferences().clip_folder) / name
+        path = clip_folder(preferences().clip_folder, bpy.data.filepath) / name
         report = record.result("report")
         if report is not None:  # first: with the clip there, the take is placed
             self.background.order(Fetch(record.id, report, report_beside(path)))
@@ -374,32 +397,71 @@ class Session:
         scene = takes.scene_of(record) if record is not None else None
         if record is None or scene is None:
             return
+        clip, folder = Path(record.clip), clip_folder(preferences().clip_folder, bpy.data.filepath)
+        if record.clip and clip.parent == unsaved_clips() != folder and clip.is_file():
+            with contextlib.suppress(OSError):  # it stays where it is
+                record.clip = str(clips.carry(clip, folder))
         try:
             done = takes.receive(scene, record)
         except MotionBoothError as error:
             self.tell(str(error), is_error=True)
             return
-        record.placed = True
-        self.ledger.put(record)
-        self.screen.show_job(record)
+        self._received.add(job)
         self.tell(done)
         window.push_undo(done)
 
-    # Files that are opened and saved
+    # Files that are opened and saved, see blend_files.py
 
     def opened(self) -> None:
-        """Another .blend: its jobs are shown, and what ended meanwhile is given to it."""
+        """Another .blend: its jobs are shown, and what ended meanwhile, or was not saved, is given to it."""
         self._due.clear()
+        self._received.clear()
         self.screen.show_all()
         self._collect()
 
     def saved(self) -> None:
-        """A job remembers where its shot lies now."""
+        """A job remembers where its shot and its clip lie now, and that the shot has what it made: it was kept, or its
+        user has taken it away again.
+        """
+        where = {take.job_id: clips.clip_of(take) for _, take in clips.all_takes()}
         for record in self.ledger.records.values():
             scene = takes.scene_of(record)
-            if scene is not None and (record.blend, record.scene) != (bpy.data.filepath, scene.name):
-                record.blend, record.scene = bpy.data.filepath, scene.name
+            if scene is None:
+                continue
+            before = (record.blend, record.scene, record.clip, record.placed)
+            record.blend, record.scene = bpy.data.filepath, scene.name
+            record.placed = record.placed or record.id in self._received
+            if (clip := where.get(record.id)) is not None and clip.is_file():
+                record.clip = str(clip)
+            if before != (record.blend, record.scene, record.clip, record.placed):
                 self.ledger.put(record)
+                self.screen.show_job(record)
+
+    def _mend(self) -> None:
+        """Find clips that are not where they should be; fetch those that are nowhere any more."""
+        for job in clips.mend(self._places_of):
+            record = self.ledger.records.get(job)
+            if record is not None and record.backend == self.backend and record.result("clip") is not None:
+                record.clip = ""
+                self._fetch_clip(record)
+
+    def _places_of(self, take: bpy.types.PropertyGroup) -> list[Path]:
+        """Where a take's clip may be, if not where it should be."""
+        name = clips.clip_of(take).name
+        record = self.ledger.records.get(take.job_id)
+        places = [clip_folder(preferences().clip_folder, bpy.data.filepath) / name, unsaved_clips() / name]
+        return [Path(record.clip), *places] if record is not None and record.clip else places
+
+    def _sweep(self) -> None:
+        """Take away the clips of once unsaved files that are with their .blend now. Not before Blender has ended: its
+        undo steps show the old ones.
+        """
+        for record in self.ledger.records.values():
+            clip, old = Path(record.clip), unsaved_clips() / Path(record.clip).name
+            if record.clip and clip != old and clip.is_file() and old.is_file():
+                report_beside(old).unlink(missing_ok=True)
+                shutil.rmtree(old.with_suffix(""), ignore_errors=True)
+                old.unlink()
 
     def close(self) -> None:
         if self.background is not None:
@@ -437,30 +499,38 @@ def session() -> Session:
     """The one of this Blender; begun at its first use."""
     global _session
     if _session is None:
-        _session = Session(user_folder())
-        _session.screen.show_all()
+        _session = _begin()
     return _session
+
+
+def is_begun() -> bool:
+    return _session is not None
+
+
+def _begin() -> Session:
+    """With what earlier versions kept in the extension's own folder."""
+    data, former = data_folder(), former_folder()
+    try:
+        done = take_over(former, data, _RELEASE)
+    except OSError as error:
+        done = f"Your MotionBooth files are still in {former}: {error}. Start Blender again to have them moved to {data}."
+    begun = Session(data, former / "backend" if in_use(former / "backend") else None)
+    begun.screen.show_all()
+    chosen = Path(preferences().connection_file)
+    if chosen.is_relative_to(former) and not chosen.exists():
+        preferences().connection_file = str(data / "blender" / chosen.relative_to(former))
+        bpy.context.preferences.is_dirty = True
+    if done:
+        print(f"MotionBooth: {done}")
+        begun.tell(done)
+    return begun
 
 
 def _tick() -> float:
     return session().tick()
 
 
-@persistent
-def _on_load(_: object) -> None:
-    if _session is not None:
-        _session.opened()
-
-
-@persistent
-def _on_save(_: object) -> None:
-    if _session is not None:
-        _session.saved()
-
-
 def register() -> None:
-    bpy.app.handlers.load_post.append(_on_load)
-    bpy.app.handlers.save_post.append(_on_save)
     # In the background a script holds the main thread: it waits for a backend by itself (filming.py).
     enabled = bpy.context.preferences.addons.get(__package__)  # None where a script registers without enabling
     if not bpy.app.background and enabled is not None and enabled.preferences.connect_at_start:
@@ -477,8 +547,6 @@ def unregister() -> None:
     global _session
     if bpy.app.timers.is_registered(_tick):
         bpy.app.timers.unregister(_tick)
-    bpy.app.handlers.load_post.remove(_on_load)
-    bpy.app.handlers.save_post.remove(_on_save)
     if _session is not None:
         _session.close()
         with contextlib.suppress(AttributeError):  # Blender is ending, and its window manager has gone before us

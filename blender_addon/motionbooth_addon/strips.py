@@ -1,4 +1,4 @@
-"""A finished clip onto the timeline: a movie strip at the shot's frames, in the clip's own colours."""
+"""A finished clip onto the timeline: a movie strip at the shot's frames, in the clip's own colors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import bpy
 
-from . import compat
+from . import clips, colors, compat
 from ._protocol.errors import InvalidInput
 
 CHANNELS = 128  # of Blender's sequencer
@@ -24,7 +24,7 @@ def place_clip(scene: bpy.types.Scene, clip: Path, name: str, frame_start: int, 
     editor = scene.sequence_editor or scene.sequence_editor_create()
     strips = compat.strips(editor)
     channel = free_channel(strips, frame_start, frame_end)
-    strip = strips.new_movie(name, path_for(clip), channel, frame_start, fit_method="FIT")
+    strip = strips.new_movie(name, clips.path_for(clip), channel, frame_start, fit_method="FIT")
     first, last = compat.strip_range(strip)
     if (first, last) != (frame_start, frame_end):
         strips.remove(strip)
@@ -32,6 +32,7 @@ def place_clip(scene: bpy.types.Scene, clip: Path, name: str, frame_start: int, 
             f"The clip {clip} has {last - first + 1} readable frames and the shot {frame_end - frame_start + 1}, from "
             f"{frame_start} to {frame_end}; fetch the take again, or film it again if the shot's range has changed."
         )
+    colors.match(scene, strip)
     return strip
 
 
@@ -47,30 +48,3 @@ def free_channel(strips: Any, frame_start: int, frame_end: int) -> int:
             f"The sequencer has no free channel from frame {frame_start} to {frame_end}; remove or move a strip there."
         )
     return busy + 1
-
-
-def path_for(clip: Path) -> str:
-    """Relative to the .blend where both are under one folder, so that they can be moved together."""
-    folder = Path(bpy.data.filepath).parent
-    if bpy.data.filepath and clip.resolve().is_relative_to(folder.resolve()):
-        return bpy.path.relpath(str(clip.resolve()))
-    return str(clip.resolve())
-
-
-def show_true_colors(scene: bpy.types.Scene) -> str | None:
-    """Show the sequencer's pictures as they are in their files; what was changed, as a sentence, or None.
-
-    A scene's view transform (AgX as Blender comes) is made for light as a renderer computes it. A clip is a
-    finished picture and would be shifted by it, and a strip cannot be excepted.
-    """
-    settings = scene.view_settings
-    plain = {"view_transform": "Standard", "look": "None", "exposure": 0.0, "gamma": 1.0, "use_curve_mapping": False}
-    before = {name: getattr(settings, name) for name in plain}
-    if before == plain:
-        return None
-    for name, value in plain.items():
-        setattr(settings, name, value)
-    return (
-        f'The color management of scene "{scene.name}" was {before["view_transform"]} and is Standard now, so that the '
-        "clip keeps its colors."
-    )

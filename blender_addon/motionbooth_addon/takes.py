@@ -9,13 +9,12 @@ from typing import Any
 import bpy
 import msgspec
 
-from . import compat, strips
+from . import clips, colors, compat, strips
 from ._protocol.errors import InvalidInput, NotFound
 from ._protocol.jobs import GenerateSpec
 from .ledger import Record, TrainOrder
 
-JOB = "motionbooth_job"  # custom properties of a take's strip
-SETTINGS = "motionbooth_settings"
+SETTINGS = "motionbooth_settings"  # custom property of a take's strip, beside clips.JOB
 _COLOR_TAG = "COLOR_04"
 
 
@@ -43,9 +42,9 @@ def receive(scene: bpy.types.Scene, record: Record) -> str:
     """Give the shot what the job made; says what was done. Raises InvalidInput or NotFound."""
     if isinstance(record.order, TrainOrder):
         return _receive_subject(scene, record, record.order)
-    changed = place(scene, record.id, record.order, Path(record.clip))
+    caveat = place(scene, record.id, record.order, Path(record.clip))
     placed = f'Placed "{record.title}" on the timeline'
-    return f"{placed}. {changed}" if changed else placed
+    return f"{placed}. {caveat}" if caveat else placed
 
 
 def _receive_subject(scene: bpy.types.Scene, record: Record, order: TrainOrder) -> str:
@@ -60,40 +59,44 @@ def _receive_subject(scene: bpy.types.Scene, record: Record, order: TrainOrder) 
 def place(scene: bpy.types.Scene, job: str, spec: GenerateSpec, clip: Path) -> str | None:
     """A take at the shot's range, above what is there and instead of the shot's other takes.
 
-    Returns what was changed of the scene's color management, as a sentence, or None.
+    A take that is there already has its clip at `clip` from now on. Returns what the scene's look does to the clip, as a
+    sentence, or None; once for a scene.
     """
-    shot = spec.shot
-    name = f"{shot.name} take {len(scene.motionbooth.takes) + 1}"
+    shot = scene.motionbooth
+    known = index_of(scene, job)
+    if known is not None:
+        clips.point(scene, shot.takes[known], clip)
+        if clips.strip_of(scene, job) is None:
+            activate(scene, known)
+        return None
+    name = f"{spec.shot.name} take {len(shot.takes) + 1}"
     settings = msgspec.json.encode(spec).decode()
     strip = _place_strip(scene, job, spec, settings, clip, name)
-    changed = strips.show_true_colors(scene)
-    take = scene.motionbooth.takes.add()
-    take.name, take.job_id, take.clip_path = strip.name, job, strips.path_for(clip)
+    take = shot.takes.add()
+    take.name, take.job_id, take.clip_path = strip.name, job, clips.path_for(clip)
     take.settings, take.seed = settings, spec.seed
-    show_only(scene, len(scene.motionbooth.takes) - 1)
+    show_only(scene, len(shot.takes) - 1)
     compat.show_in_sequencer(scene)
-    return changed
+    return colors.caveat(scene) if len(shot.takes) == 1 else None
+
+
+def index_of(scene: bpy.types.Scene, job: str) -> int | None:
+    """Of the take that a job made."""
+    return next((number for number, take in enumerate(scene.motionbooth.takes) if take.job_id == job), None)
 
 
 def _place_strip(scene: bpy.types.Scene, job: str, spec: GenerateSpec, settings: str, clip: Path, name: str) -> Any:
     strip = strips.place_clip(scene, clip, name, spec.shot.frame_start, spec.shot.frame_end)
     strip.color_tag = _COLOR_TAG
-    strip[JOB], strip[SETTINGS] = job, settings
+    strip[clips.JOB], strip[SETTINGS] = job, settings
     return strip
-
-
-def strip_of(scene: bpy.types.Scene, job: str) -> Any | None:
-    """The strip of a take, whatever its user has named it."""
-    if scene.sequence_editor is None:
-        return None
-    return next((strip for strip in compat.strips(scene.sequence_editor) if strip.get(JOB) == job), None)
 
 
 def activate(scene: bpy.types.Scene, index: int) -> None:
     """Show this take instead of the others; back on the timeline, if its strip was deleted."""
     take = scene.motionbooth.takes[index]
-    if strip_of(scene, take.job_id) is None:
-        clip = Path(bpy.path.abspath(take.clip_path))
+    if clips.strip_of(scene, take.job_id) is None:
+        clip = clips.clip_of(take)
         _place_strip(scene, take.job_id, settings_of(take), take.settings, clip, take.name)
     show_only(scene, index)
 
@@ -107,7 +110,7 @@ def show_active(scene: bpy.types.Scene) -> None:
     """Mute all takes of the shot but the active one."""
     shot = scene.motionbooth
     for number, take in enumerate(shot.takes):
-        strip = strip_of(scene, take.job_id)
+        strip = clips.strip_of(scene, take.job_id)
         if strip is not None:
             strip.mute, strip.select = number != shot.active_take, number == shot.active_take
             strip.crop.max_x = 0
@@ -125,7 +128,7 @@ def compare(scene: bpy.types.Scene, index: int, other: int) -> None:
 
 def _strip_or_complain(scene: bpy.types.Scene, index: int) -> Any:
     take = scene.motionbooth.takes[index]
-    strip = strip_of(scene, take.job_id)
+    strip = clips.strip_of(scene, take.job_id)
     if strip is None:
         raise NotFound(f'Take "{take.name}" is not on the timeline; place it first.')
     return strip
@@ -134,9 +137,9 @@ def _strip_or_complain(scene: bpy.types.Scene, index: int) -> Any:
 def remove(scene: bpy.types.Scene, index: int) -> None:
     """Take a take and its strip away; its clip file stays."""
     shot = scene.motionbooth
-    strip = strip_of(scene, shot.takes[index].job_id)
+    strip = clips.strip_of(scene, shot.takes[index].job_id)
     if strip is not None:
-        compat.strips(scene.sequence_editor).remove(strip)
+        compat.remove_strip(scene.sequence_editor, strip)
     shot.takes.remove(index)
     if shot.takes:
         show_only(scene, min(index, len(shot.takes) - 1))
@@ -152,7 +155,7 @@ def settings_of(take: bpy.types.PropertyGroup) -> GenerateSpec:
 
 def as_camera_background(scene: bpy.types.Scene, take: bpy.types.PropertyGroup) -> None:
     """The clip behind the scene, as the active camera sees it, in step with the timeline."""
-    clip = Path(bpy.path.abspath(take.clip_path))
+    clip = clips.clip_of(take)
     if not clip.is_file():
         raise NotFound(f'The clip of take "{take.name}" is not at {clip}; fetch it again from the job list.')
     spec = settings_of(take)

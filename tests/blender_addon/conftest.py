@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,14 +73,15 @@ def add_cube(registered: Any) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def at_work(scene: Any, tmp_path: Path) -> Iterator[Any]:
+def at_work(scene: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The extension's session with a folder of the test's own, and its preferences; the saved scene is open."""
     import bpy
-    from motionbooth_addon import session
+    from motionbooth_addon import session, user_data
 
+    monkeypatch.setenv("XDG_DATA_HOME" if sys.platform != "win32" else "LOCALAPPDATA", str(tmp_path / "user"))
     entry = bpy.context.preferences.addons.new()
     entry.module = "motionbooth_addon"
-    session._session = session.Session(tmp_path / "user")
+    session._session = session.Session(user_data.data_folder())
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))
     yield session._session
     session._session.local.stop()

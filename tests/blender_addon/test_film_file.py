@@ -88,7 +88,7 @@ def test_the_clip_fills_exactly_the_shots_range_on_the_copys_timeline(
     assert strip.filepath == "//clip.mp4"
     take = scene.motionbooth.takes[0]
     assert (take.job_id, take.clip_path) == (filmed[1][-1]["done"]["shots"][0]["job"], "//clip.mp4")
-    assert takes.strip_of(scene, take.job_id) == strip, "so that it can be shown, compared and removed"
+    assert clips.strip_of(scene, take.job_id) == strip, "so that it can be shown, compared and removed"
     sent = msgspec.json.decode(take.settings, type=GenerateSpec)
     assert take.seed == sent.seed
     assert scene.motionbooth.subjects[0].weights == sent.shot.subjects[0].weights

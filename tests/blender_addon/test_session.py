@@ -13,7 +13,7 @@ from PIL import Image
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
 from motionbooth.server import keys  # noqa: E402
-from motionbooth_addon import compat, orders, session, takes  # noqa: E402
+from motionbooth_addon import clips, compat, orders, session, takes  # noqa: E402
 from motionbooth_addon._protocol.errors import MotionBoothError  # noqa: E402
 from motionbooth_addon.news import Changed  # noqa: E402
 from motionbooth_addon.preferences import preferences  # noqa: E402
@@ -63,13 +63,13 @@ def make_pictures(folder: Path) -> Path:
 def test_a_filmed_shot_lands_on_the_timeline_with_its_settings(shot: Any, pump: Pump, tmp_path: Path) -> None:
     assert shot.view_settings.view_transform == "AgX"
     film(shot, pump, new_seed=False, seed=5)
-    assert shot.view_settings.view_transform == "Standard"
-    assert "color management" in state().notice, "nothing of the scene is changed in silence"
+    assert shot.view_settings.view_transform == "AgX", "the look of the 3-D scene is its user's"
+    assert "saturated colors of the clip" in state().notice
     (strip,) = strips(shot)
     assert compat.strip_range(strip) == (shot.frame_start, shot.frame_end)
     assert (strip.name, strip.mute) == ("Scene take 1", False)
     (take,) = shot.motionbooth.takes
-    assert (take.seed, strip[takes.JOB]) == (5, take.job_id)
+    assert (take.seed, strip[clips.JOB]) == (5, take.job_id)
     assert takes.settings_of(take).prompt == "a dog"
     assert Path(bpy.path.abspath(take.clip_path)).parent == tmp_path / "motionbooth", "beside the .blend"
 
@@ -249,7 +249,7 @@ def test_a_job_survives_another_file_and_another_blender(shot: Any, linked: Any,
     pump(lambda: linked.ledger.records[film_id].state == "done")
     # Another Blender, later, with the same user's folder.
     linked.close()
-    session._session = again = session.Session(linked.folder)
+    session._session = again = session.Session(linked.data)
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
     assert [row.job for row in state().jobs] == [film_id]
 
@@ -258,7 +258,7 @@ def test_a_job_survives_another_file_and_another_blender(shot: Any, linked: Any,
         return len(bpy.context.scene.motionbooth.takes)
 
     pump(placed)
-    assert [strip[takes.JOB] for strip in strips(bpy.context.scene)] == [film_id]
+    assert [strip[clips.JOB] for strip in strips(bpy.context.scene)] == [film_id]
 
 
 def test_jobs_wait_for_a_backend_that_is_restarted(
@@ -358,7 +358,7 @@ def test_a_local_backend_is_started_found_again_and_stopped(at_work: Any, pump: 
     bpy.ops.motionbooth.start_local_backend()
     pump(lambda: state().link == "LINKED")
     assert not bpy.ops.motionbooth.start_local_backend.poll()
-    again = session.Session(at_work.folder)
+    again = session.Session(at_work.data)
     assert again.local.running, "another Blender finds it"
     bpy.ops.motionbooth.stop_local_backend()
     pump(lambda: state().link == "NONE")

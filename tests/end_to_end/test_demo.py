@@ -94,7 +94,7 @@ def test_the_clip_fills_exactly_the_shot_on_the_timeline_of_the_copy(out: Path) 
     strips, shot_range, view_transform = json.loads(line.removeprefix("STRIPS"))
     assert strips == [["MOVIE", "//clip.mp4", 1, FRAMES + 1]]
     assert shot_range == [1, FRAMES]
-    assert view_transform == "Standard"
+    assert view_transform == "AgX"
 
 
 @pytest.mark.timeout(600)

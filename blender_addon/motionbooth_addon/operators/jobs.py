@@ -9,6 +9,7 @@ from pathlib import Path
 import bpy
 from bpy.props import FloatProperty, StringProperty
 
+from .. import takes
 from .._protocol.errors import InvalidInput
 from .._protocol.jobs import GenerateSpec
 from ..ledger import Record
@@ -209,6 +210,8 @@ class MOTIONBOOTH_OT_place_job(_OfJob, bpy.types.Operator):
     def act_on(self, context: bpy.types.Context, record: Record) -> None:
         if record.state != "done":
             raise InvalidInput(f'"{record.title}" is not done yet.')
+        if takes.scene_of(record) is None:
+            session().adopt(record, context.scene)
         session().place(record.id)
 
 

@@ -5,8 +5,9 @@
 import bpy
 from bpy.props import IntProperty
 
-from .. import image_sequence, orders, takes
+from .. import clips, colors, image_sequence, orders, takes
 from .._protocol.errors import InvalidInput, MotionBoothError
+from ..session import session
 from ..translation import told
 from .base import SentenceForErrors, refuse
 
@@ -43,7 +44,24 @@ class MOTIONBOOTH_OT_activate_take(_OfTake, bpy.types.Operator):
     bl_label = "Show Take"
 
     def act_on(self, context: bpy.types.Context, index: int) -> None:
-        takes.activate(context.scene, index)
+        take = context.scene.motionbooth.takes[index]
+        if not clips.clip_of(take).is_file() and take.job_id in session().ledger.records:
+            session().place(take.job_id)  # it is fetched again
+            takes.show_only(context.scene, index)
+        else:
+            takes.activate(context.scene, index)
+
+
+class MOTIONBOOTH_OT_show_exact_colors(SentenceForErrors, bpy.types.Operator):
+    """Set this scene's color management to Standard: clips are shown exactly as they are, and 3-D loses its look"""
+
+    bl_idname = "motionbooth.show_exact_colors"
+    bl_label = "Show Exact Colors"
+    bl_options = {"REGISTER", "UNDO"}
+
+    def act(self, context: bpy.types.Context) -> None:
+        changed = colors.show_exactly(context.scene)
+        self.report({"INFO"}, told(changed or "The clips have their exact colors already."))
 
 
 class MOTIONBOOTH_OT_star_take(_OfTake, bpy.types.Operator):
@@ -149,6 +167,7 @@ class MOTIONBOOTH_OT_take_as_images(_OfTake, bpy.types.Operator):
 
 CLASSES = (
     MOTIONBOOTH_OT_activate_take,
+    MOTIONBOOTH_OT_show_exact_colors,
     MOTIONBOOTH_OT_star_take,
     MOTIONBOOTH_OT_compare_takes,
     MOTIONBOOTH_OT_remove_take,

@@ -122,6 +122,8 @@ def _draw_job(layout: bpy.types.UILayout, job: MotionBoothJob, region: bpy.types
             icon="NLA_PUSHDOWN",
         )
         place.job = job.job
+    elif job.state == "done" and job.kind == "generate":  # its file was never saved, or is elsewhere
+        box.operator("motionbooth.place_job", text="Place in This Scene", icon="NLA_PUSHDOWN").job = job.job
 
 
 def frame_shape(job: MotionBoothJob) -> float:

@@ -6,6 +6,7 @@ from typing import Any
 
 import bpy
 
+from .. import colors
 from ..overlay import active_take
 from ..translation import told
 from .base import InSequencer, InView, sentence
@@ -45,6 +46,9 @@ def draw_takes(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
         box = layout.box()
         for verdict in (*take.verdicts.values(), take.camera_verdict):
             sentence(box, verdict, context.region)
+    if len(shot.takes) and (caveat := colors.caveat(context.scene)) is not None:
+        sentence(layout, caveat, context.region, "COLOR")
+        layout.operator("motionbooth.show_exact_colors", icon="COLOR")
     column = layout.column(align=True)
     column.operator("motionbooth.activate_take", icon="HIDE_OFF")
     column.operator("motionbooth.use_take_settings", icon="LOOP_BACK")
