@@ -1,7 +1,7 @@
 """Takes, strips and clip files stay together, wherever the .blend goes.
 
-A take's clip is named twice: by its strip, whose path Blender itself keeps right when the .blend is saved elsewhere, and
-by the take, whose path nobody keeps right but us. The clip of a .blend that was never saved is among the user's own
+A take's clip is named twice: by its strip, whose path Blender itself keeps right when the .blend is saved elsewhere,
+and by the take, whose path nobody keeps right but us. The clip of a .blend that was never saved is among the user's own
 files until there is a folder to put it in.
 """
 

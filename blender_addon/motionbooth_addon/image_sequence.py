@@ -57,9 +57,7 @@ def _place(scene: bpy.types.Scene, index: int, pictures: list[Path], frame_start
     all_strips = compat.strips(scene.sequence_editor or scene.sequence_editor_create())
     channel = strips.free_channel(all_strips, frame_start, frame_start + len(pictures) - 1)
     first, *others = pictures
-    strip = all_strips.new_image(
-        f"{take.name} pictures", clips.path_for(first), channel, frame_start, fit_method="FIT"
-    )
+    strip = all_strips.new_image(f"{take.name} pictures", clips.path_for(first), channel, frame_start, fit_method="FIT")
     for picture in others:
         strip.elements.append(picture.name)
     colors.match(scene, strip)

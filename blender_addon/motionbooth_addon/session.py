@@ -513,7 +513,9 @@ def _begin() -> Session:
     try:
         done = take_over(former, data, _RELEASE)
     except OSError as error:
-        done = f"Your MotionBooth files are still in {former}: {error}. Start Blender again to have them moved to {data}."
+        done = (
+            f"Your MotionBooth files are still in {former}: {error}. Start Blender again to have them moved to {data}."
+        )
     begun = Session(data, former / "backend" if in_use(former / "backend") else None)
     begun.screen.show_all()
     chosen = Path(preferences().connection_file)

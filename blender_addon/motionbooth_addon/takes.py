@@ -43,8 +43,9 @@ def receive(scene: bpy.types.Scene, record: Record) -> str:
     if isinstance(record.order, TrainOrder):
         return _receive_subject(scene, record, record.order)
     caveat = place(scene, record.id, record.order, Path(record.clip))
-    placed = f'Placed "{record.title}" on the timeline'
-    return f"{placed}. {caveat}" if caveat else placed
+    if caveat is not None:
+        return f'Placed "{record.title}" on the timeline. {caveat}'
+    return f'Placed "{record.title}" on the timeline'
 
 
 def _receive_subject(scene: bpy.types.Scene, record: Record, order: TrainOrder) -> str:
@@ -59,8 +60,8 @@ def _receive_subject(scene: bpy.types.Scene, record: Record, order: TrainOrder) 
 def place(scene: bpy.types.Scene, job: str, spec: GenerateSpec, clip: Path) -> str | None:
     """A take at the shot's range, above what is there and instead of the shot's other takes.
 
-    A take that is there already has its clip at `clip` from now on. Returns what the scene's look does to the clip, as a
-    sentence, or None; once for a scene.
+    A take that is there already has its clip at `clip` from now on. Returns, once for a scene, what the scene's look
+    does to the clip, as a sentence, or None.
     """
     shot = scene.motionbooth
     known = index_of(scene, job)

@@ -101,7 +101,7 @@ def test_the_wish_survives_closing_blender(shot: Any, linked: Any, pump: Pump, t
         assert not [
             job for job in client.jobs() if job.kind == "generate" and job.created > client.get(training).created
         ]
-    session._session = again = session.Session(linked.folder)
+    session._session = again = session.Session(linked.data)
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
 
     def placed() -> str | None:

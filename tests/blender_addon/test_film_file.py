@@ -20,7 +20,7 @@ import zmq
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
 from motionbooth.video import read_clip  # noqa: E402
-from motionbooth_addon import compat, film_file, filming, takes  # noqa: E402
+from motionbooth_addon import clips, compat, film_file, filming  # noqa: E402
 from motionbooth_addon._protocol.errors import InvalidInput  # noqa: E402
 from motionbooth_protocol.client import Client  # noqa: E402
 from motionbooth_protocol.connection import Connection  # noqa: E402

@@ -90,7 +90,7 @@ def test_the_clip_comes_out_of_a_render_in_its_own_colors_and_fills_the_frame(
 def test_the_scenes_own_look_is_left_alone_and_the_clip_has_its_own_colors(
     view: str, patches: np.ndarray, scene: Any, add_cube: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """A render of the 3-D scene before and after, and of the timeline; AgX shows muted colors exactly, others weaker."""
+    """A render of the 3-D scene before and after, and one of the timeline; AgX shows only muted colors exactly."""
     scene.view_settings.view_transform = view
     add_cube(scene)
     add_sun(scene)
