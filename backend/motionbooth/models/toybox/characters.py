@@ -189,17 +189,7 @@ def _headgear(center: Vector, size: Vector, rng: np.random.Generator, colors: _C
         case 0:  # round ears
             ear = width * rng.uniform(0.3, 0.45)
             ears = [Part("ball", (width * 0.72, top - height * 0.15, z), (ear, ear, ear * 0.4), colors.second)]
-            return _pair(
-                [
-                    *ears,
-                    Part(
-                        "ball",
-                        (width * 0.72, top - height * 0.15, z + ear * 0.3),
-                        (ear * 0.55,) * 2 + (ear * 0.25,),
-                        colors.third,
-                    ),
-                ]
-            )
+            return _pair([*ears, Part("ball", (width * 0.72, top - height * 0.15, z + ear * 0.3), (ear * 0.55,) * 2 + (ear * 0.25,), colors.third)])
         case 1:  # pointed ears
             turn = rotation(roll=-0.3)
             size_ = (width * 0.26, height * rng.uniform(0.3, 0.5), width * 0.18)
@@ -214,28 +204,10 @@ def _headgear(center: Vector, size: Vector, rng: np.random.Generator, colors: _C
             return _pair([Part("cone", (width * 0.5, top + size_[1] * 0.4, z), size_, colors.third, turn, taper=0.1)])
         case 4:  # hat with a brim
             rise = height * rng.uniform(0.3, 0.6)
-            hat = Part(
-                "cone",
-                (x, top + rise * 0.7, z),
-                (width * 0.62, rise, depth * 0.62),
-                colors.third,
-                None,
-                float(rng.uniform(0.05, 1)),
-                **colors.pattern(0.4),
-            )
-            return [
-                hat,
-                Part("cone", (x, top - height * 0.12, z), (width * 0.98, height * 0.09, depth * 0.98), colors.second),
-            ]
+            hat = Part("cone", (x, top + rise * 0.7, z), (width * 0.62, rise, depth * 0.62), colors.third, None, float(rng.uniform(0.05, 1)), **colors.pattern(0.4))
+            return [hat, Part("cone", (x, top - height * 0.12, z), (width * 0.98, height * 0.09, depth * 0.98), colors.second)]
         case 5:  # hair or a cap
-            return [
-                Part(
-                    "ball",
-                    (x, y + height * 0.28, z - depth * 0.16),
-                    (width * 1.06, height * 0.86, depth * 1.02),
-                    colors.third,
-                )
-            ]
+            return [Part("ball", (x, y + height * 0.28, z - depth * 0.16), (width * 1.06, height * 0.86, depth * 1.02), colors.third)]
         case 6:  # antenna
             rod = height * rng.uniform(0.3, 0.55)
             return [
@@ -254,15 +226,7 @@ def _figure(colors: _Colors, rng: np.random.Generator) -> Callable[[float], Soli
     skin = colors.body if rng.random() < 0.4 else _near((232, 190, 150), rng)
     head_y = tall + head * 0.85
     body_shape = str(rng.choice(["cone", "ball", "cube"]))
-    body = Part(
-        body_shape,
-        (0, 0, 0),
-        (wide, tall, wide * 0.75),
-        colors.body,
-        None,
-        float(rng.uniform(0.55, 1)),
-        **colors.pattern(0.7),
-    )
+    body = Part(body_shape, (0, 0, 0), (wide, tall, wide * 0.75), colors.body, None, float(rng.uniform(0.55, 1)), **colors.pattern(0.7))
     fixed = [body, Part("ball", (0, head_y, 0), head_size, skin), *_face((0, head_y, 0), head_size, rng, colors)]
     fixed += _headgear((0, head_y, 0), head_size, rng, colors)
     if rng.random() < 0.4:  # a belt, or a bow
@@ -291,15 +255,7 @@ def _robot(colors: _Colors, rng: np.random.Generator) -> Callable[[float], Solid
     head_y = tall + head_size[1] * 1.15
     shape = str(rng.choice(["cube", "cube", "cone"]))
     fixed = [
-        Part(
-            shape,
-            (0, 0, 0),
-            (wide, tall, wide * 0.7),
-            colors.body,
-            None,
-            float(rng.uniform(0.7, 1)),
-            **colors.pattern(0.3),
-        ),
+        Part(shape, (0, 0, 0), (wide, tall, wide * 0.7), colors.body, None, float(rng.uniform(0.7, 1)), **colors.pattern(0.3)),
         Part(str(rng.choice(["cube", "cube", "ball"])), (0, head_y, 0), head_size, colors.second),
         Part("cone", (0, tall + 0.02, 0), (0.12, 0.1, 0.12), (110, 112, 118)),
         *_face((0, head_y, 0), head_size, rng, colors, square=True),
@@ -307,9 +263,7 @@ def _robot(colors: _Colors, rng: np.random.Generator) -> Callable[[float], Solid
     if rng.random() < 0.7:
         fixed.append(Part("cube", (0, tall * 0.1, wide * 0.7), (wide * 0.55, tall * 0.4, 0.04), colors.third))
         for number in range(int(rng.integers(1, 4))):
-            fixed.append(
-                Part("ball", (wide * 0.35 * (number - 1), tall * 0.15, wide * 0.75), (0.07, 0.07, 0.04), colors.second)
-            )
+            fixed.append(Part("ball", (wide * 0.35 * (number - 1), tall * 0.15, wide * 0.75), (0.07, 0.07, 0.04), colors.second))
     if rng.random() < 0.6:
         fixed += _headgear((0, head_y, 0), head_size, rng, colors)
     arm, leg = rng.uniform(0.09, 0.14), rng.uniform(0.12, 0.18)
@@ -353,9 +307,7 @@ def _beast(colors: _Colors, rng: np.random.Generator) -> Callable[[float], Solid
             part
             for side in (-1, 1)
             for end in (-1, 1)
-            for part in _limb(
-                (side * thick * 0.6, -thick * 0.5, end * long * 0.6), side * end * swing, length, leg, colors.second
-            )
+            for part in _limb((side * thick * 0.6, -thick * 0.5, end * long * 0.6), side * end * swing, length, leg, colors.second)
         ]
         return moved([*fixed, *legs], rest)
 
@@ -371,17 +323,10 @@ def _plushie(colors: _Colors, rng: np.random.Generator) -> Callable[[float], Sol
     fixed = [
         Part("ball", (0, 0, 0), (0.42, 0.44, 0.36), colors.body, None, 1.0, "patch", colors.second, 3.0),
         Part("ball", (0, head_y, 0.04), head_size, colors.body),
-        *_pair(
-            [
-                Part("ball", (head * 0.8, head_y + head * 0.75, 0), (ear, ear, ear * 0.5), colors.body),
-                Part(
-                    "ball",
-                    (head * 0.8, head_y + head * 0.75, ear * 0.35),
-                    (ear * 0.6, ear * 0.6, ear * 0.3),
-                    colors.second,
-                ),
-            ]
-        ),
+        *_pair([
+            Part("ball", (head * 0.8, head_y + head * 0.75, 0), (ear, ear, ear * 0.5), colors.body),
+            Part("ball", (head * 0.8, head_y + head * 0.75, ear * 0.35), (ear * 0.6, ear * 0.6, ear * 0.3), colors.second),
+        ]),
         Part("ball", (0, head_y - head * 0.3, head * 0.75), (head * 0.42, head * 0.3, head * 0.35), colors.second),
         Part("ball", (0, head_y - head * 0.16, head * 1.08), (head * 0.14, head * 0.1, head * 0.1), DARK),
         *_face((0, head_y + head * 0.1, 0.04), head_size, rng, colors),
@@ -411,25 +356,10 @@ def _bird(colors: _Colors, rng: np.random.Generator) -> Callable[[float], Solid]
     beak = rng.uniform(0.12, 0.3)
     forward = rotation(pitch=np.pi / 2)
     fixed = [
-        Part(
-            "ball",
-            (0, 0, 0),
-            (wide, tall, wide * 1.05),
-            colors.body,
-            None,
-            1.0,
-            *(("patch", colors.second, 3.0) if rng.random() < 0.5 else ("plain", DARK, 3.0)),
-        ),
+        Part("ball", (0, 0, 0), (wide, tall, wide * 1.05), colors.body, None, 1.0, *(("patch", colors.second, 3.0) if rng.random() < 0.5 else ("plain", DARK, 3.0))),
         Part("ball", at, head_size, colors.body if rng.random() < 0.5 else colors.second),
         *_face(at, head_size, rng, colors),
-        Part(
-            "cone",
-            (0, at[1] - head * 0.1, at[2] + head + beak * 0.5),
-            (head * 0.3, beak, head * 0.22),
-            (240, 150, 40) if rng.random() < 0.6 else colors.third,
-            forward,
-            0.1,
-        ),
+        Part("cone", (0, at[1] - head * 0.1, at[2] + head + beak * 0.5), (head * 0.3, beak, head * 0.22), (240, 150, 40) if rng.random() < 0.6 else colors.third, forward, 0.1),
         Part("ball", (0, tall * 0.2, -wide * 1.1), (wide * 0.4, tall * 0.3, 0.3), colors.third, rotation(pitch=0.6)),
     ]
     if rng.random() < 0.5:
@@ -438,17 +368,7 @@ def _bird(colors: _Colors, rng: np.random.Generator) -> Callable[[float], Solid]
 
     def pose(swing: float) -> Solid:
         lift = 0.35 + abs(swing)
-        wings = _pair(
-            [
-                Part(
-                    "ball",
-                    (wide * 0.95, tall * 0.1, 0),
-                    (0.13, wing * 0.7, wing * 0.55),
-                    colors.third,
-                    rotation(roll=lift),
-                )
-            ]
-        )
+        wings = _pair([Part("ball", (wide * 0.95, tall * 0.1, 0), (0.13, wing * 0.7, wing * 0.55), colors.third, rotation(roll=lift))])
         feet = [
             part
             for side in (-1, 1)
@@ -479,15 +399,7 @@ def _vehicle(colors: _Colors, rng: np.random.Generator) -> Callable[[float], Sol
     for x in (-0.6, 0.6):
         for side in (-1, 1):
             fixed.append(Part("cone", (x * long, -tall, side * wide * 0.92), (wheel, 0.1, wheel), DARK, axle))
-            fixed.append(
-                Part(
-                    "cone",
-                    (x * long, -tall, side * wide * 0.96),
-                    (wheel * 0.5, 0.1, wheel * 0.5),
-                    (170, 172, 178),
-                    axle,
-                )
-            )
+            fixed.append(Part("cone", (x * long, -tall, side * wide * 0.96), (wheel * 0.5, 0.1, wheel * 0.5), (170, 172, 178), axle))
     rest = rotation(float(rng.uniform(-0.5, 0.5)))
     return lambda swing: moved(fixed, rest)
 
@@ -501,33 +413,16 @@ def _monster(colors: _Colors, rng: np.random.Generator) -> Callable[[float], Sol
     fixed = [body]
     depth = size[2] * (1.0 if square else 0.84)
     if rng.random() < 0.5:
-        fixed += _face(
-            (0, size[1] * 0.1, 0),
-            (size[0] * (0.7 if shape == "cone" else 1), size[1], size[2] * (0.72 if shape == "cone" else 1)),
-            rng,
-            colors,
-            square,
-        )
+        fixed += _face((0, size[1] * 0.1, 0), (size[0] * (0.7 if shape == "cone" else 1), size[1], size[2] * (0.72 if shape == "cone" else 1)), rng, colors, square)
     else:
         eye = rng.uniform(0.14, 0.24)
-        for x in [0.0] if rng.random() < 0.5 else [-0.36, 0.0, 0.36]:
+        for x in ([0.0] if rng.random() < 0.5 else [-0.36, 0.0, 0.36]):
             fixed.append(Part("ball", (x * size[0], size[1] * 0.3, depth), (eye, eye, eye * 0.6), EYE_WHITE))
-            fixed.append(
-                Part("ball", (x * size[0], size[1] * 0.3, depth + eye * 0.5), (eye * 0.5, eye * 0.5, eye * 0.3), DARK)
-            )
+            fixed.append(Part("ball", (x * size[0], size[1] * 0.3, depth + eye * 0.5), (eye * 0.5, eye * 0.5, eye * 0.3), DARK))
         wide = size[0] * rng.uniform(0.35, 0.6)
         fixed.append(Part("ball", (0, -size[1] * 0.25, depth), (wide, size[1] * 0.16, 0.1), (120, 20, 40)))
         for x in (-0.4, 0.4):
-            fixed.append(
-                Part(
-                    "cone",
-                    (x * wide, -size[1] * 0.16, depth + 0.06),
-                    (0.06, 0.08, 0.05),
-                    EYE_WHITE,
-                    rotation(roll=np.pi),
-                    0.1,
-                )
-            )
+            fixed.append(Part("cone", (x * wide, -size[1] * 0.16, depth + 0.06), (0.06, 0.08, 0.05), EYE_WHITE, rotation(roll=np.pi), 0.1))
     fixed += _headgear((0, 0, 0), (size[0] * 0.8, size[1], size[2] * 0.8), rng, colors)
     arms = rng.random() < 0.7
     spread, limb = float(rng.uniform(0.5, 2.2)), rng.uniform(0.09, 0.15)

@@ -104,9 +104,7 @@ class SceneMaker:
             phrase = _phrase(who, self._bank.entries[who], rng)
         return who, place, (_worded(phrase, PLACE_NAMES[place], rng), phrase)
 
-    def _sprites(
-        self, who: NDArray[np.int64], center: NDArray[np.float64], rng: np.random.Generator
-    ) -> NDArray[np.int64]:
+    def _sprites(self, who: NDArray[np.int64], center: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
         """(B, FRAMES): which side is seen in which pose; characters turn towards where they go, and walk."""
         count = len(who)
         entries = [self._bank.entries[index] if index >= 0 else None for index in who]

@@ -116,10 +116,7 @@ class _Packed:
         rows = [[*solid, *[absent] * (most - len(solid))] for solid in solids]
         identity = np.eye(3)
         inverse = np.array(
-            [
-                [np.diag(1 / np.asarray(p.radii)) @ (identity if p.turn is None else p.turn).T for p in row]
-                for row in rows
-            ]
+            [[np.diag(1 / np.asarray(p.radii)) @ (identity if p.turn is None else p.turn).T for p in row] for row in rows]
         )
         centers = np.array([[p.center for p in row] for row in rows])
 
