@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import blf
@@ -19,6 +19,9 @@ from .projection import Array
 from .shapes import BAND_TRIANGLES, Color, Shapes, band
 
 TEXT_SIZE = 13
+BACKING = (0.0, 0.0, 0.0, 0.9)  # behind words and around boxes, for light pictures; a view mixes linear light
+MARGIN = 4  # of the backing around words, pixels at a scale of the interface of 1
+RIM = 1.6  # times as wide as the outline that lies in it
 
 
 @dataclass(frozen=True)
@@ -66,13 +69,18 @@ class Still:
 
 
 class Outlines:
-    """Boxes on the graphics card, with thick outlines `across` and `up` (shares of the frame) to each side."""
+    """Boxes on the graphics card, with thick outlines `across` and `up` (shares of the frame) to each side.
+
+    A dark rim keeps them visible on what is as light as they are.
+    """
 
     def __init__(self, boxes: Sequence[tuple[Box, Color]] = (), across: float = 0.0, up: float = 0.0) -> None:
         self._batch: Any = None
         if boxes:
-            corners = [corner for box, _ in boxes for corner in band(box, across, up)]
-            colors = [(*color, 1.0) for _, color in boxes for _ in range(8)]
+            corners, colors = [], []
+            for box, color in boxes:
+                corners += [*band(box, RIM * across, RIM * up), *band(box, across, up)]
+                colors += [BACKING] * 8 + [(*color, 1.0)] * 8
             triangles = [
                 (a + first, b + first, c + first) for first in range(0, len(corners), 8) for a, b, c in BAND_TRIANGLES
             ]
@@ -116,15 +124,38 @@ def text(x: float, y: float, words: str, color: Color) -> None:
 
 
 def texts(lines: Sequence[tuple[float, float, str, Color]]) -> None:
-    """Words at their places in the region, pixels from its lower left corner."""
-    blf.size(0, TEXT_SIZE * bpy.context.preferences.system.ui_scale)
-    blf.enable(0, blf.SHADOW)
-    blf.shadow(0, 3, 0.0, 0.0, 0.0, 0.8)
+    """Words at their places in the region, pixels from its lower left corner, each on a dark backing."""
+    if not lines:
+        return
+    scale = bpy.context.preferences.system.ui_scale
+    blf.size(0, TEXT_SIZE * scale)
+    backing = _backing(tuple((round(x), round(y), *blf.dimensions(0, words)) for x, y, words, _ in lines), scale)
+    gpu.state.blend_set("ALPHA")
+    backing.draw(_shader("FLAT_COLOR"))
+    gpu.state.blend_set("NONE")
     for x, y, words, color in lines:
         blf.color(0, *color, 1.0)
         blf.position(0, x, y, 0)
         blf.draw(0, words)
-    blf.disable(0, blf.SHADOW)
+
+
+@lru_cache(maxsize=8)
+def _backing(words: tuple[tuple[float, float, float, float], ...], scale: float) -> Any:
+    """A rectangle behind each of the words: x, y, width, height of them in pixels."""
+    margin = MARGIN * scale
+    # All are as high as a line with its descenders, whatever letters a word has.
+    low, high = 0.3 * TEXT_SIZE * scale, 0.8 * TEXT_SIZE * scale
+    points = [
+        corner
+        for x, y, width, _ in words
+        for corner in (
+            (x - margin, y - low, 0.0), (x + width + margin, y - low, 0.0),
+            (x + width + margin, y + high + margin / 2, 0.0), (x - margin, y + high + margin / 2, 0.0),
+        )
+    ]  # fmt: skip
+    triangles = [(n + a, n + b, n + c) for n in range(0, len(points), 4) for a, b, c in ((0, 1, 2), (0, 2, 3))]
+    colors = [BACKING] * len(points)
+    return batch_for_shader(_shader("FLAT_COLOR"), "TRIS", {"pos": points, "color": colors}, indices=triangles)
 
 
 def srgb(color: Sequence[float]) -> Color:

@@ -39,8 +39,8 @@ PREVIEW = preview()
 
 
 def run(spec: JobSpec, blob_path: Callable[[str], Path], scratch: Path, reporter: PipeReporter) -> dict[str, Path]:
-    """Learning keeps the pictures' bytes and shows the first of them; a seed of 999 films for a minute, a class "slow ..."
-    is learned for a few seconds. A preview has the first frame in red, the middle one in green, the last one in blue.
+    """Learning keeps the pictures' bytes and shows the first of them, and takes a few seconds for a class "slow ..."; a
+    seed of 999 films for a minute. A preview has the first frame in red, the middle one in green, the last one in blue.
     """
     if isinstance(spec, TrainSpec):
         for step in range(60 if spec.subject.class_word.startswith("slow") else 1):

@@ -271,11 +271,11 @@ def test_a_preview_is_shown_large_frame_by_frame(shot: Any, linked: Any, pump: P
     row = state().jobs[0]
     path, shape = row.picture, panel.frame_shape(row)
     assert shape == pytest.approx(96 / 64)
-    assert thumbnails.large_icons(path, shape) == [], "a panel may not make images while it is drawn"
+    assert thumbnails.large_icons("job", path, shape) == [], "a panel may not make images while it is drawn"
     images = len(bpy.data.images)
-    pump(lambda: thumbnails.large_icons(path, shape))
+    pump(lambda: thumbnails.large_icons("job", path, shape))
     assert len(bpy.data.images) == images, "nothing is left in the file"
-    assert len(thumbnails.large_icons(path, shape)) == 3
+    assert len(thumbnails.large_icons("job", path, shape)) == 3
     colors = []
     for preview in [
         preview for name, preview in thumbnails._icons.items() if name.startswith(path) and "@1.5@" in name

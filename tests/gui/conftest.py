@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from drawing_backend import drawing_backend
+from drawing_backend import DRAWING_SERVER, drawing_backend
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -114,7 +114,8 @@ def act(
 
     def act(scenario: str) -> dict[str, Any]:
         connection = os.environ.get("GUI_CONNECTION", connection_file)
-        (tmp_path / "task.json").write_text(json.dumps({"zip": str(extension_zip), "connection": str(connection)}))
+        task = {"zip": str(extension_zip), "connection": str(connection), "drawing_backend": program(tmp_path)}
+        (tmp_path / "task.json").write_text(json.dumps(task))
         command = [blender, "--factory-startup", "--enable-event-simulate", "--python-use-system-env"]
         window = ["--window-geometry", "0", "0", *SIZE]
         script = ["--python", str(HERE / scenario), "--", str(tmp_path)]
@@ -129,6 +130,14 @@ def act(
         return seen
 
     return act
+
+
+def program(folder: Path) -> str:
+    """Of a backend that draws, as Blender starts its local one: PROGRAM serve --home HOME."""
+    file = folder / "motionbooth"
+    file.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{DRAWING_SERVER}" "$3"\n')
+    file.chmod(0o755)
+    return str(file)
 
 
 def _keep_pictures(folder: Path) -> None:

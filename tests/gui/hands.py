@@ -2,8 +2,8 @@
 
     blender --factory-startup --enable-event-simulate -P SCENARIO.py -- FOLDER
 
-FOLDER/task.json has `zip`, the extension, and `connection`, a running backend's. What is seen goes to FOLDER: pictures,
-and seen.json at the end.
+FOLDER/task.json has `zip`, the extension, `connection`, a running backend's, and `drawing_backend`, the program of
+one. What is seen goes to FOLDER: pictures, and seen.json at the end.
 """
 
 from __future__ import annotations

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 pytestmark = pytest.mark.desktop
 
@@ -67,3 +69,33 @@ def test_the_extension_speaks_german_as_blender_does(act: Callable[[str], dict[s
     assert seen["warning"] == "„Rex“ ist von Bild 1 bis 9 hinter der Kamera; dort ist es nicht zu sehen."
     assert "erst eine Klasse geben" in seen["refusal"]
     assert seen["left"] == []
+
+
+def test_what_happens_is_seen_at_the_desk(act: Callable[[str], dict[str, Any]], tmp_path: Path) -> None:
+    """Clicks on Start never stop the backend; words are readable on white; a new job, a large preview and a backend
+    that died are on the screen.
+    """
+    seen = act("desk.py")
+    assert seen["link after a click"] in {"STARTING", "CONNECTING", "LINKED"}
+    assert (seen["link after more clicks"], seen["link after Esc"]) == ("LINKED", "LINKED")
+    pictures = {name: np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB"), dtype=int) for name in PICTURES}
+    assert pictures["light"].mean() > 100, "a light picture"
+    x, y = map(round, seen["label"])
+    under = pictures["light"][y - 14 : y + 4, x - 2 : x + 30].reshape(-1, 3)
+    assert under.min() < 110 and under.max() > 220, "white words on a dark backing"  # noqa: PT018
+    assert seen["jobs at once"][0][1] in {"sending", "queued", "running"}
+    assert seen["chosen"] == 0
+    assert (pictures["after_generate"] != pictures["before_generate"])[PANEL].any(axis=-1).sum() > 2000
+    for name, least in (("preview", 20_000), ("preview_large", 100_000)):
+        assert green(pictures[name]) > least, f"{name}: {green(pictures[name])} pixels"
+    assert set(seen["stages when dead"]) == {""}
+
+
+PICTURES = ("light", "before_generate", "after_generate", "preview", "preview_large", "dead")
+PANEL = (slice(80, 800), slice(1040, 1300))  # where the sidebar is in the window, rows and columns
+
+
+def green(picture: np.ndarray) -> int:
+    """Pixels of the middle frame of the drawing backend's previews."""
+    red, greens, blue = (picture[..., channel] for channel in range(3))
+    return int(((greens > 120) & (red < 90) & (blue < 90)).sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import bpy
@@ -9,7 +10,7 @@ import bpy
 from ..translation import told
 from ..window_state import MotionBoothJob, state
 from .base import InSequencer, InView, panel_scale, sentence, time_left
-from .thumbnails import icon, large_icons
+from .thumbnails import large_icons
 
 _SYMBOLS = {
     "waiting": "SORTTIME",
@@ -102,10 +103,10 @@ def _draw_job(layout: bpy.types.UILayout, job: MotionBoothJob, region: bpy.types
         sentence(box, "The backend is not reached; the job goes on when it is.", region, "ERROR")
     if job.error:
         sentence(box, job.error, region, "ERROR")
-    draw_picture(box, job.picture, region, frame_shape(job))
-    if icon(job.masks):
+    draw_picture(box, job.job, job.picture, region, frame_shape(job))
+    if job.masks and os.path.isfile(job.masks):
         box.label(text="Learned from, with masks")
-        draw_picture(box, job.masks, region)
+        draw_picture(box, f"{job.job} masks", job.masks, region)
     row = box.row(align=True)
     if job.state in UNFINISHED:
         row.operator("motionbooth.cancel_job", text="Cancel", icon="X").job = job.job
@@ -132,12 +133,13 @@ def frame_shape(job: MotionBoothJob) -> float:
     return model.width / model.height if job.kind == "generate" and model is not None and model.height else 0.0
 
 
-def draw_picture(layout: bpy.types.UILayout, path: str, region: bpy.types.Region, shape: float = 0.0) -> None:
+def draw_picture(
+    layout: bpy.types.UILayout, place: str, path: str, region: bpy.types.Region, shape: float = 0.0
+) -> None:
     """As wide as the panel, of several frames the middle one; a button shows all, as large as the window allows."""
-    small = icon(path)
-    if not small:
+    frames = large_icons(place, path, shape)
+    if not frames:
         return
-    frames = large_icons(path, shape) or [small]
     layout.template_icon(icon_value=frames[len(frames) // 2], scale=panel_scale(region))
     show = layout.operator("motionbooth.show_picture", icon="FULLSCREEN_ENTER")
     show.path, show.shape = path, shape
@@ -160,12 +162,8 @@ class MOTIONBOOTH_PT_sequencer_jobs(InSequencer, bpy.types.Panel):
 
 
 def draw_status(self: bpy.types.Header, context: bpy.types.Context) -> None:
-    """In the status bar: the notice, and the job that runs."""
+    """In the status bar: the job that runs, or that none can, and the notice."""
     shown = state()
-    if shown.notice:
-        row = self.layout.row()
-        row.alert = shown.notice_is_error
-        row.label(text=shown.notice, icon="ERROR" if shown.notice_is_error else "INFO", translate=False)
     running = next((job for job in shown.jobs if job.stage), None)
     cut_off = sum(job.state in {"sending", "queued", "running"} for job in shown.jobs)
     if running is not None:
@@ -178,6 +176,10 @@ def draw_status(self: bpy.types.Header, context: bpy.types.Context) -> None:
         row = self.layout.row()
         row.alert = True
         row.label(text=told(f"Backend not reached; jobs that wait for it: {cut_off}"), icon="UNLINKED", translate=False)
+    if shown.notice:
+        row = self.layout.row()
+        row.alert = shown.notice_is_error
+        row.label(text=shown.notice, icon="ERROR" if shown.notice_is_error else "INFO", translate=False)
 
 
 CLASSES = (MOTIONBOOTH_UL_jobs, MOTIONBOOTH_PT_jobs, MOTIONBOOTH_PT_sequencer_jobs)

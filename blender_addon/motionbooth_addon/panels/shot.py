@@ -38,7 +38,7 @@ class MOTIONBOOTH_PT_backend(InView, bpy.types.Panel):
         elsewhere = bool(preferences().connection_file)
         row = layout.row()
         sentence(row.column(), words or shown.link_text, context.region, symbol)
-        if shown.link != "NONE" and not elsewhere:  # never where Start was: a second click must not stop it
+        if bpy.ops.motionbooth.stop_local_backend.poll():  # never where Start was: a second click must not stop it
             row.operator("motionbooth.stop_local_backend", text="", icon="CANCEL")
         if shown.link != "LINKED" and not elsewhere:  # gray while it starts
             layout.operator("motionbooth.start_local_backend", icon="PLAY")

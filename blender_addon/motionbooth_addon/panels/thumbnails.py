@@ -12,7 +12,8 @@ MOST_PIXELS = 1024  # of a large icon's longer side
 
 _icons: bpy.utils.previews.ImagePreviewCollection | None = None
 _large: dict[tuple[str, float], list[int]] = {}  # by the file's key and the frames' shape
-_wanted: dict[tuple[str, float], str] = {}  # what was drawn and is not read yet
+_shown: dict[str, list[int]] = {}  # by their place in a panel: the latest that were read
+_wanted: dict[str, tuple[str, float]] = {}  # by its place, what was drawn and is not read yet
 
 
 def icon(path: str) -> int:
@@ -25,23 +26,25 @@ def icon(path: str) -> int:
     return _icons[key].icon_id
 
 
-def large_icons(path: str, shape: float = 0.0) -> list[int]:
+def large_icons(place: str, path: str, shape: float = 0.0) -> list[int]:
     """Icons with all pixels of a picture; of a strip of frames of `shape` (width / height), one for each frame.
 
-    Empty until `read_wanted` has read it: a panel that is drawn may not make images.
+    A panel that is drawn may not make images: until `read_wanted` has read it, there is what was in this place before.
     """
     key = _key(path), shape
-    if key[0] and key not in _large:
-        _wanted[key] = path
-    return _large.get(key, [])
+    if key in _large:
+        _shown[place] = _large[key]
+    elif key[0]:
+        _wanted[place] = path, shape
+    return _shown.get(place, [])
 
 
 def read_wanted() -> bool:
     """Read one picture that a panel wants to show large, when Blender's data may be changed; whether there was one."""
     if not _wanted or _icons is None:
         return False
-    key = next(iter(_wanted))
-    read_large(_wanted.pop(key), key[1])
+    place = next(iter(_wanted))
+    _shown[place] = read_large(*_wanted.pop(place))
     return True
 
 
@@ -104,4 +107,5 @@ def unregister() -> None:
     bpy.utils.previews.remove(_icons)
     _icons = None
     _large.clear()
+    _shown.clear()
     _wanted.clear()
