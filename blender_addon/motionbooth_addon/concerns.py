@@ -10,6 +10,7 @@ from itertools import groupby
 import numpy as np
 
 from ._protocol.motion import Box
+from .framing import WHOLE, in_shot
 from .projection import Array, Travel
 
 ROLL_LIMIT_DEGREES = 3.0
@@ -38,7 +39,7 @@ def camera_concerns(travel: Travel, moments: Sequence[float]) -> list[Concern]:
     """What a sliding picture cannot show of a camera's move. `moments`: the scene frame of each entry of `travel`."""
     frames = np.array(moments)
     found = [_roll(travel, frames), _zoom(travel, frames), _depth(travel, frames), _parallax(travel, frames)]
-    return [concern for concern in found if concern] + [_cut(moments[cut]) for cut in travel.cuts[:1]]
+    return [concern for concern in found if concern] + [_cut(moments[cut]) for cut in travel.cuts]
 
 
 def _roll(travel: Travel, frames: Array) -> Concern | None:
@@ -96,6 +97,26 @@ def _parallax(travel: Travel, frames: Array) -> Concern | None:
     )
 
 
+def cut_concern(before: str, after: str, moment: float) -> Concern:
+    """The scene cuts from the one camera to the other, by a timeline marker."""
+    frame = math.floor(moment)
+    sentence = (
+        f'The scene cuts from camera "{before}" to "{after}" at frame {frame}; a clip is one take and shows no cut, '
+        "and the camera path leaves it out. End the shot before it, or make a scene of its own for each camera."
+    )
+    return Concern(frame, frame, sentence)
+
+
+def unread_concern(name: str, reason: str, first: int, last: int) -> Concern:
+    """A subject ("": the camera) that only playing the scene shows as it is."""
+    what = f'"{name}"' if name else "The camera"
+    sentence = (
+        f"{what} is only right when the scene is played ({reason}), which takes longer: press Read by Playing to see "
+        "its motion here. Film does so by itself."
+    )
+    return Concern(first, last, sentence)
+
+
 def _cut(moment: float) -> Concern:
     frame = math.floor(moment)
     sentence = f"The camera jumps at frame {frame}; a clip is one take, so end the shot before it."
@@ -103,14 +124,15 @@ def _cut(moment: float) -> Concern:
 
 
 def track_concerns(
-    name: str, boxes: Sequence[Box | None], behind: Sequence[bool], moments: Sequence[float]
+    name: str, boxes: Sequence[Box | None], behind: Sequence[bool], moments: Sequence[float], frame: Box = WHOLE
 ) -> list[Concern]:
     """What a model cannot follow of the subject called `name`.
 
     `boxes`: at each of the model's frames, None where it is out of the frame. `behind`: where that is because it is
-    behind the camera. `moments`: the scene frame of each.
+    behind the camera. `moments`: the scene frame of each. `frame`: where the model's frame lies in the shot's.
     """
-    missing = [box is None and not back for box, back in zip(boxes, behind, strict=True)]
+    shown = [box is not None and in_shot(box, frame).visible for box in boxes]
+    missing = [not there and not back for there, back in zip(shown, behind, strict=True)]
     small = [box is not None and _is_small(box) for box in boxes]
     return [
         *_spells(behind, moments, f'"{name}" is behind the camera {{frames}}; it will not be seen there.'),

@@ -37,6 +37,11 @@ class FrameRect:
     def aspect(self) -> float:
         return self.width / self.height
 
+    def part(self, box: Box) -> FrameRect:
+        """The part of it that `box`, in its shares, covers."""
+        left, top = self.at((box.x1, box.y1))
+        return FrameRect(left, top, (box.x2 - box.x1) * self.width, (box.y2 - box.y1) * self.height)
+
     def at(self, share: Sequence[float]) -> tuple[float, float]:
         return self.left + share[0] * self.width, self.top - share[1] * self.height
 

@@ -12,7 +12,7 @@ from typing import Any
 import bpy
 import msgspec
 
-from . import capture, takes
+from . import capture, framing, takes
 from ._protocol.client import Client, new_job_id
 from ._protocol.connection import Connection
 from ._protocol.errors import InvalidInput, MotionBoothError, NotFound, OutOfSpace
@@ -25,8 +25,7 @@ from .pictures import check_source, needs_training, training_pictures
 from .take_motion import report_beside
 from .turntable import TrainingPicture
 
-DRY_RUN_FRAMES = 8  # of the bundled model; a backend says how many frames its models make
-SHAPE_TOLERANCE = 0.02  # by which the scene's aspect ratio may differ from the model's before it is worth a warning
+DRY_RUN_FRAMES, DRY_RUN_SIZE = 8, (96, 64)  # of the bundled model; a backend says what its models make
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -142,7 +141,9 @@ def film(blend: Path, connection_file: Path | None, out: Path, options: Options,
     names = [bpy.path.clean_name(scene.name) for scene in scenes]  # "a b" and "a:b" become one
     folders = [out] if len(scenes) == 1 else folder_for_each(names, out)
     if options.dry_run:
-        shots = [_read(scene, folder, DRY_RUN_FRAMES) for scene, folder in zip(scenes, folders, strict=True)]
+        shots = [
+            _read(scene, folder, DRY_RUN_FRAMES, DRY_RUN_SIZE) for scene, folder in zip(scenes, folders, strict=True)
+        ]
         for filmed in shots:
             filmed.generate = _generate_spec(filmed, options)
             _write_sent(filmed)
@@ -194,19 +195,25 @@ def _read_for_model(client: Client, scene: bpy.types.Scene, folder: Path) -> Fil
         raise InvalidInput(
             f'The backend has no model "{scene.motionbooth.model}"; it has: {", ".join(sorted(models)) or "none"}.'
         )
-    filmed = _read(scene, folder, model.frames)
+    filmed = _read(scene, folder, model.frames, (model.width, model.height))
     filmed.picture_size = max(SMALLEST_PICTURE, model.height)
-    if abs(filmed.shot.width / filmed.shot.height * model.height / model.width - 1) > SHAPE_TOLERANCE:
-        filmed.warnings.append(
-            f"The scene renders {filmed.shot.width} x {filmed.shot.height} and {model.name} films in the shape of "
-            f"{model.width} x {model.height}, so the clip will not fill the frame; set the render size to that shape."
-        )
     return filmed
 
 
-def _read(scene: bpy.types.Scene, folder: Path, frames: int) -> Filmed:
-    reading = capture.read_shot(scene, frames)
-    return Filmed(scene, folder, reading.shot, list(reading.warnings))
+def _read(scene: bpy.types.Scene, folder: Path, frames: int, size: tuple[int, int]) -> Filmed:
+    reading = capture.read_shot(scene, frames, size)
+    return Filmed(scene, folder, reading.shot, [*reading.warnings, *_of_framing(reading.shot), *_of_ways(reading)])
+
+
+def _of_framing(shot: Shot) -> list[str]:
+    """What is generated and not shown, or shown empty."""
+    words = framing.explained(shot.model_frame) if shot.model_frame else ""
+    return [words] if words else []
+
+
+def _of_ways(reading: capture.Reading) -> list[str]:
+    """What was not read beside the scene."""
+    return [f"{way.name} was read by playing the scene ({way.reason})." for way in reading.ways if way.reason]
 
 
 def _film_shots(jobs: Jobs, shots: list[Filmed], options: Options, tell: Tell) -> None:

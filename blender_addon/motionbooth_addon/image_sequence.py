@@ -10,6 +10,7 @@ import bpy
 
 from . import clips, colors, compat, strips, takes
 from ._protocol.errors import NotFound
+from ._protocol.motion import Shot
 
 
 def write(scene: bpy.types.Scene, index: int) -> Generator[tuple[int, int], None, None]:
@@ -37,7 +38,7 @@ def write(scene: bpy.types.Scene, index: int) -> Generator[tuple[int, int], None
             yield number + 1, len(pictures)
     finally:
         bpy.data.scenes.remove(projector)
-    _place(scene, index, pictures, shot.frame_start)
+    _place(scene, index, pictures, shot)
 
 
 def _load(projector: bpy.types.Scene, scene: bpy.types.Scene, clip: Path, frame_start: int, frame_end: int) -> None:
@@ -52,14 +53,17 @@ def _load(projector: bpy.types.Scene, scene: bpy.types.Scene, clip: Path, frame_
     projector.render.image_settings.file_format = "PNG"
 
 
-def _place(scene: bpy.types.Scene, index: int, pictures: list[Path], frame_start: int) -> Any:
+def _place(scene: bpy.types.Scene, index: int, pictures: list[Path], shot: Shot) -> Any:
     take = scene.motionbooth.takes[index]
+    frame_start = shot.frame_start
     all_strips = compat.strips(scene.sequence_editor or scene.sequence_editor_create())
     channel = strips.free_channel(all_strips, frame_start, frame_start + len(pictures) - 1)
     first, *others = pictures
     strip = all_strips.new_image(f"{take.name} pictures", clips.path_for(first), channel, frame_start, fit_method="FIT")
     for picture in others:
         strip.elements.append(picture.name)
+    if shot.model_frame is not None:
+        strips.put_at(scene, strip, shot.model_frame)
     colors.match(scene, strip)
     movie = clips.strip_of(scene, take.job_id)
     if movie is not None:

@@ -41,7 +41,8 @@ def film_orders(scene: bpy.types.Scene) -> list[GenerateSpec]:
     """A spec for each take that the shot asks for. Raises InvalidInput where something in the scene must be changed."""
     settings = scene.motionbooth
     check_words(scene)
-    shot = capture.read_shot(scene, model_of(scene).frames).shot
+    model = model_of(scene)
+    shot = capture.read_shot(scene, model.frames, (model.width, model.height)).shot
     return [generate_spec(settings, shot, seed) for seed in seeds(settings)]
 
 

@@ -17,14 +17,16 @@ import numpy as np
 from bpy_extras.view3d_utils import location_3d_to_region_2d
 from mathutils import Vector
 
-from . import capture, compat, projection, readings, shapes, take_motion
+from . import capture, compat, framing, outlines, projection, readings, shapes, stages, take_motion, takes
 from ._protocol.motion import Box
 from .drawing import FrameRect, Outlines, Still, in_shares, srgb, text, texts
+from .reader import Motion
 from .shapes import Color, Shapes, Sketch
 from .translation import told
 
 PATH_WIDTH, BOX_WIDTH = 1.5, 3.5  # pixels, at a scale of the interface of 1
 FOUND_COLOR: Color = (0.3, 1.0, 0.45)
+ADDED, CUT = "Generated, not shown", "Cut"
 UNMEASURED = "The backend has not measured this take"
 BACKGROUND_COLOR: Color = (0.55, 0.8, 1.0)
 
@@ -39,6 +41,7 @@ class _Picture:
     key: tuple[Any, ...] = ()
     still: Still = field(default_factory=Still)  # ghosts, paths, dots
     travel: Still = field(default_factory=Still)
+    framing: Still = field(default_factory=Still)  # in shares of the shot's frame; all else is of the model's
     tracks: list[list[Box | None]] = field(default_factory=list)  # each subject's boxes
     offsets: list[tuple[float, float]] = field(default_factory=list)
     now_key: tuple[Any, ...] = ()
@@ -139,7 +142,7 @@ def _draw_preview() -> None:
         return
     take = active_take(scene)
     if take is not None:
-        width, height = capture.render_size(scene)
+        width, height = stages.render_size(scene)
         left, top = context.region.view2d.view_to_region(-width / 2, height / 2, clip=False)
         right, bottom = context.region.view2d.view_to_region(width / 2, -height / 2, clip=False)
         _draw_take(scene, take, FrameRect(left, top, right - left, top - bottom))
@@ -158,14 +161,15 @@ def _camera_rect(context: bpy.types.Context) -> FrameRect:
 # The shot as it is now
 
 
-def _draw_shot(context: bpy.types.Context, rect: FrameRect) -> None:
+def _draw_shot(context: bpy.types.Context, shot_rect: FrameRect) -> None:
     scene = context.scene
     latest = readings.latest(scene)
     picture = _pictures.setdefault((scene.name, False), _Picture())
     motion = latest.motion
     if motion is None:
-        text(rect.left + 10, rect.top - 24, told(latest.trouble), (1.0, 0.6, 0.3))
+        text(shot_rect.left + 10, shot_rect.top - 24, told(latest.trouble), (1.0, 0.6, 0.3))
         return
+    rect = shot_rect.part(motion.frame)
     colors = [srgb(subject.color) for subject in scene.motionbooth.subjects]
     if len(colors) != len(motion.sights):
         return  # a subject was added or removed; the next reading is on its way
@@ -176,6 +180,7 @@ def _draw_shot(context: bpy.types.Context, rect: FrameRect) -> None:
         picture.still = Still(_shot_shapes(scene, motion, picture.tracks, colors, rect.aspect))
         picture.offsets = [(offset.dx, offset.dy) for offset in motion.camera.offsets]
         picture.travel = Still(shapes.travel_shapes(np.array(picture.offsets), rect.aspect))
+        picture.framing = Still(shapes.framing_shapes(motion.frame, shot_rect.aspect))
     moved = latest.moves if latest.moved_frame == scene.frame_current else None
     band = _band(rect)
     now_key = (latest.version, scene.frame_current, scene.frame_subframe, moved, latest.changed, band)
@@ -190,6 +195,8 @@ def _draw_shot(context: bpy.types.Context, rect: FrameRect) -> None:
         ]
         picture.traveled = None if position is None else _traveled(picture.offsets, position)
         picture.now = _outlines(picture.labels, rect.aspect, band)
+    with in_shares(shot_rect):
+        picture.framing.draw(PATH_WIDTH)
     with in_shares(rect):
         picture.still.draw(PATH_WIDTH)
         picture.now.draw()
@@ -198,6 +205,15 @@ def _draw_shot(context: bpy.types.Context, rect: FrameRect) -> None:
             gpu.matrix.translate((-dx, -dy))
             picture.travel.draw(PATH_WIDTH)
     _write_labels(picture.labels, rect, [(_background_words(scene), BACKGROUND_COLOR)])
+    _write_framing(motion.frame, shot_rect)
+
+
+def _write_framing(frame: Box, rect: FrameRect) -> None:
+    """In the corner of what is added to the shot, or cut off it."""
+    if frame != framing.WHOLE:
+        added = max(framing.size(frame)) > 1
+        x, y = rect.at((min(frame.x1, 0.0), min(frame.y1, 0.0)))
+        text(x + 8, y - 18 * bpy.context.preferences.system.ui_scale, told(ADDED if added else CUT), BACKGROUND_COLOR)
 
 
 def _outlines(labels: list[Label], aspect: float, band: float) -> Outlines:
@@ -210,7 +226,7 @@ def _band(rect: FrameRect) -> float:
 
 
 def _shot_shapes(
-    scene: bpy.types.Scene, motion: capture.Motion, tracks: list[list[Box | None]], colors: list[Color], aspect: float
+    scene: bpy.types.Scene, motion: Motion, tracks: list[list[Box | None]], colors: list[Color], aspect: float
 ) -> Shapes:
     sketch = Sketch(aspect)
     for subject, boxes, color in zip(scene.motionbooth.subjects, tracks, colors, strict=True):
@@ -238,7 +254,8 @@ def _boxes_now(
     if not moved:
         return boxes
     depsgraph = context.view_layer.depsgraph
-    view = capture.view_of(scene, scene.camera, depsgraph)
+    frame = latest.motion.frame if latest.motion else framing.WHOLE
+    view = stages.view_of(scene, scene.camera, depsgraph).framed(frame)
     for number, subject in enumerate(scene.motionbooth.subjects):
         if subject.object is not None and (latest.changed or is_rectangle(subject.object)):
             boxes[number] = _bounds_now(subject.object, depsgraph, view)
@@ -253,7 +270,7 @@ def is_rectangle(thing: bpy.types.Object) -> bool:
 def _bounds_now(thing: bpy.types.Object, depsgraph: bpy.types.Depsgraph, view: projection.View) -> Box | None:
     """From the bounding boxes alone: exact for a rectangle, a little large for what is round."""
     points = []
-    for part in capture.with_geometry(thing):
+    for part in outlines.with_geometry(thing):
         evaluated = part.evaluated_get(depsgraph)
         points += [tuple(evaluated.matrix_world @ Vector(corner)) for corner in evaluated.bound_box]
     edges = np.concatenate([_BOUND_EDGES + 8 * number for number in range(len(points) // 8)])
@@ -297,8 +314,11 @@ def active_take(scene: bpy.types.Scene) -> take_motion.TakeMotion | None:
     return _takes[key]
 
 
-def _draw_take(scene: bpy.types.Scene, take: take_motion.TakeMotion, rect: FrameRect) -> None:
+def _draw_take(scene: bpy.types.Scene, take: take_motion.TakeMotion, shot_rect: FrameRect) -> None:
+    """Over its clip, wherever that lies in the frame."""
     shot = take.spec.shot
+    job = scene.motionbooth.takes[scene.motionbooth.active_take].job_id
+    rect = shot_rect.part(takes.frame_of(scene, job, shot))
     picture = _pictures.setdefault((scene.name, True), _Picture())
     colors = {subject.name: srgb(subject.color) for subject in scene.motionbooth.subjects}
     key = (id(take), round(rect.aspect, 3), tuple(colors.items()))

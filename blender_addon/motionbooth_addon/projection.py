@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -36,9 +34,14 @@ class View:
     world_to_view: Array
     projection: Array
 
-    @cached_property
-    def view_to_world(self) -> Array:
-        return np.linalg.inv(self.world_to_view)
+    def framed(self, frame: Box) -> View:
+        """The same camera with another frame: `frame` in shares of this one's."""
+        width, height = frame.x2 - frame.x1, frame.y2 - frame.y1
+        x, y = frame.center
+        share = np.eye(4)  # of clip space: what is at the frame's sides comes to -1 and 1
+        share[0, 0], share[1, 1] = 1 / width, 1 / height
+        share[0, 3], share[1, 3] = (1 - 2 * x) / width, (2 * y - 1) / height
+        return View(self.world_to_view, share @ self.projection)
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,9 @@ def to_clip(points: Array, view: View) -> Array:
 
 
 def to_shares(clip: Array) -> Array:
-    """Clip space (N, 4) in front of the camera to shares of the frame (N, 2): origin top left, y down."""
-    ndc = clip[:, :2] / clip[:, 3:4]
-    return np.stack([(1 + ndc[:, 0]) / 2, (1 - ndc[:, 1]) / 2], axis=1)
+    """Clip space (.., 4) in front of the camera to shares of the frame (.., 2): origin top left, y down."""
+    ndc = clip[..., :2] / clip[..., 3:4]
+    return np.stack([(1 + ndc[..., 0]) / 2, (1 - ndc[..., 1]) / 2], axis=-1)
 
 
 def _near_crossings(clip: Array, depth: Array, edges: Edges) -> Array:
@@ -110,24 +113,36 @@ def _bounds(shares: Array) -> Box | None:
     return box if box.visible else None
 
 
-def travel(views: Sequence[View], distance: float) -> Travel:
+def travel(views: Sequence[View], distance: float, other_camera: Sequence[int] = ()) -> Travel:
     """Follow a background `distance` (scene units) in front of the camera from each view to the next.
 
     The reference point is the one in the middle of the view; it is taken anew at every view and its steps are added
     up. So a turning camera has travelled as far as its picture has slid, evenly for an even turn and past 90 degrees
     too, where a point fixed at the first view would race off and end up behind the camera. For a camera that tracks
     or shifts its lens both are the same. Give views close together (one for each scene frame).
+
+    `other_camera`: the views that another camera has than the one before. Nothing travels from the one to the other.
     """
-    steps = [_step(before, after, distance) for before, after in pairwise(views)]
-    cuts = [moment for moment, step in enumerate(steps, start=1) if step is None]
-    kept = [step or _Step() for step in steps]
+    return add_up([measure_steps(views, distance)], other_camera)
+
+
+def add_up(measured: Sequence[Steps], other_camera: Sequence[int] = ()) -> Travel:
+    """The travel of all steps, measured piece by piece: see `travel`."""
+    seen = Steps(*(np.concatenate([getattr(piece, name) for piece in measured]) for name in Steps.__match_args__))
+    jumps = ~(seen.clip[:, :, 3] > 1e-9).all(axis=1)
+    still = jumps.copy()
+    still[[number - 1 for number in other_camera]] = True
+    clip = np.where(still[:, None, None], np.array([0.0, 0.0, 0.0, 1.0]), seen.clip)
+    middle, beside, far = np.moveaxis(to_shares(clip), 1, 0)
+    right = (beside - middle) * seen.aspect_after[:, None] ** (1, 0)  # in units of the frame's height
+    zoom = np.hypot(*right.T) / (PROBE * seen.aspect_before)
     return Travel(
-        offsets=_summed(np.array([step.offset for step in kept]).reshape(-1, 2)),
-        zoom=np.exp(_summed(np.log([step.zoom for step in kept]))),
-        lens=np.exp(_summed(np.log([step.lens for step in kept]))),
-        roll=_summed(np.array([step.roll for step in kept])),
-        lag=_summed(np.array([step.lag for step in kept]).reshape(-1, 2)),
-        cuts=cuts,
+        offsets=_summed(np.where(still[:, None], 0.0, 0.5 - middle)),
+        zoom=np.exp(_summed(np.log(np.where(still, 1.0, zoom)))),
+        lens=np.exp(_summed(np.log(np.where(still, 1.0, seen.lens)))),
+        roll=_summed(np.where(still, 0.0, np.degrees(np.arctan2(right[:, 1], right[:, 0])))),
+        lag=_summed(np.where(still[:, None], 0.0, far - middle)),
+        cuts=[int(step) + 1 for step in np.flatnonzero(jumps) if step + 1 not in set(other_camera)],
     )
 
 
@@ -136,51 +151,45 @@ def camera_path(offsets: Array) -> CameraPath:
     return CameraPath([Offset(float(dx), float(dy)) for dx, dy in offsets - offsets[0]])
 
 
-@dataclass(frozen=True)
-class _Step:
-    """From one view to the next: see Travel."""
-
-    offset: tuple[float, float] = (0.0, 0.0)
-    zoom: float = 1.0
-    lens: float = 1.0
-    roll: float = 0.0
-    lag: tuple[float, float] = (0.0, 0.0)
-
-
 PROBE = 0.01  # share of the frame: a second point beside the middle shows growth and turning
 PROBES = np.array([(0.5, 0.5), (0.5 + PROBE, 0.5), (0.5, 0.5)])
 PROBE_DISTANCES = np.array([1.0, 1.0, 2.0])  # of the background's
 
 
-def _step(before: View, after: View, distance: float) -> _Step | None:
-    seen = _seen_again(before, after, PROBES, PROBE_DISTANCES * distance)
-    if seen is None:
-        return None
-    middle, beside, far = seen
-    right = (beside - middle) * (after.projection[1, 1] / after.projection[0, 0], 1)  # in units of the frame's height
-    was = PROBE * before.projection[1, 1] / before.projection[0, 0]
-    return _Step(
-        offset=(float(0.5 - middle[0]), float(0.5 - middle[1])),
-        zoom=float(np.hypot(*right) / was),
-        lens=float(after.projection[1, 1] / before.projection[1, 1]),
-        roll=float(np.degrees(np.arctan2(right[1], right[0]))),
-        lag=(float(far[0] - middle[0]), float(far[1] - middle[1])),
-    )
+@dataclass(frozen=True)
+class Steps:
+    """What is seen from each of S views and again from the next.
+
+    clip: (S, 3, 4), where the next view has the probes of this one, in clip space. aspect_before, aspect_after: (S,) of
+    the two frames. lens: (S,) by which factor the lens makes things grow.
+    """
+
+    clip: Array
+    aspect_before: Array
+    aspect_after: Array
+    lens: Array
 
 
-def _seen_again(before: View, after: View, shares: Array, distances: Array) -> Array | None:
-    """Where points that `before` sees at `shares` (N, 2), `distances` (N,) away, are for `after`: (N, 2) or None."""
-    clip = to_clip(_unproject(before, shares, distances), after)
-    return to_shares(clip) if (clip[:, 3] > 1e-9).all() else None
+def measure_steps(views: Sequence[View], distance: float) -> Steps:
+    """The steps between S + 1 views, of a background `distance` away."""
+    world_to_view = np.stack([view.world_to_view for view in views])
+    lens = np.stack([view.projection for view in views])
+    local = _unproject(lens[:-1], PROBES, PROBE_DISTANCES * distance)
+    world = local @ np.linalg.inv(world_to_view[:-1]).swapaxes(1, 2)
+    aspect, height = lens[:, 1, 1] / lens[:, 0, 0], lens[:, 1, 1]
+    clip = world @ (lens[1:] @ world_to_view[1:]).swapaxes(1, 2)
+    return Steps(clip, aspect[:-1], aspect[1:], height[1:] / height[:-1])
 
 
-def _unproject(view: View, shares: Array, distances: Array) -> Array:
-    """World points (N, 3) at `shares` (N, 2) of the frame, `distances` (N,) ahead along the line of sight."""
+def _unproject(lens: Array, shares: Array, distances: Array) -> Array:
+    """Points (T, N, 4) of T cameras' spaces at `shares` (N, 2) of their frames, `distances` (N,) ahead."""
     ndc = np.stack([2 * shares[:, 0] - 1, 1 - 2 * shares[:, 1]], axis=1)
-    rows = view.projection[:2] - ndc[:, :, None] * view.projection[3]  # (N, 2, 4): rows . (x, y, -distance, 1) = 0
-    across = np.linalg.solve(rows[:, :, :2], (rows[:, :, 2] * distances[:, None] - rows[:, :, 3])[:, :, None])[:, :, 0]
-    local = np.concatenate([across, -distances[:, None], np.ones((len(across), 1))], axis=1)
-    return (local @ view.view_to_world.T)[:, :3]
+    # (T, N, 2, 4): rows . (x, y, -distance, 1) = 0
+    rows = lens[:, None, :2] - ndc[None, :, :, None] * lens[:, None, 3:]
+    right_side = rows[..., 2] * distances[:, None] - rows[..., 3]
+    across = np.linalg.solve(rows[..., :2], right_side[..., None])[..., 0]
+    ahead = np.broadcast_to(np.stack([-distances, np.ones(len(distances))], axis=1), across.shape)
+    return np.concatenate([across, ahead], axis=2)
 
 
 def _summed(steps: Array) -> Array:

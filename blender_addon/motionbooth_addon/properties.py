@@ -135,6 +135,18 @@ class MotionBoothShot(bpy.types.PropertyGroup):
         default=10.0,
         description="How far away the background is whose sliding across the view is measured",
     )
+    framing: EnumProperty(
+        name="Framing",
+        items=[
+            (
+                "FIT",
+                "Fit",
+                "The whole shot is generated, and fills the finished frame; what the model adds is not seen",
+            ),
+            ("CROP", "Crop", "The model's frame lies inside the shot's; the edges of the shot are cut"),
+        ],
+        description="How the model's frame lies in the shot's, where the two have different shapes",
+    )
     camera_mode: EnumProperty(
         name="Camera",
         items=[

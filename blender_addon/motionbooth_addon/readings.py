@@ -1,7 +1,9 @@
 """What each scene's shot looks like now, read again a moment after a change. The overlay and the panels ask here.
 
 Drawing must not evaluate a scene, so `latest` hands out what was read last and asks for it to be kept up to date while
-it goes on being called. When nobody has asked for a while, handlers and timer are gone.
+it goes on being called. A long shot is read in slices, one a tick, so that the window stays free; a change begins it
+anew. The scene itself is played only where `play` asks for it. When nobody has asked for a while, handlers and timer
+are gone.
 """
 
 from __future__ import annotations
@@ -18,11 +20,14 @@ from . import capture
 from ._protocol.errors import MotionBoothError
 from ._protocol.limits import MAX_FRAMES
 from .concerns import Concern
+from .reader import Motion, NeedsPlaying, Reader
 
 SETTLE_SECONDS = 0.25  # without a change, before the scene is read again
 TICK_SECONDS = 0.1
+SLICE_SECONDS = 0.015  # of the main thread, for reading in one tick
+BETWEEN_SLICES = 0.01  # seconds for everything else
 FORGET_SECONDS = 5.0  # after which what nobody has asked for is not kept up to date any more
-LONGEST_READING = 0.15  # seconds; a scene that takes longer is read at fewer frames
+LONGEST_READING = 2.0  # seconds of the main thread in all; a scene that takes longer is read at fewer frames
 MOST_FRAMES, FEWEST_FRAMES = 250, 24
 USUAL_FRAMES = 8  # of a model that the backend has not told us of
 
@@ -33,11 +38,13 @@ class Latest:
 
     motion: None where it cannot be read; `trouble` is why. concerns: what a model cannot follow of it. version: another
     number after each reading. changed: the scene has changed since then.
+    reader: what is being read, in slices, with `spent` seconds of the main thread so far; None where nothing is.
+    play: the next reading may play the scene. needs_playing: the last one could not be made without.
     moved_frame: where objects were moved by hand last, so that what the view shows there may be keyed nowhere; `moves`
     counts that.
     """
 
-    motion: capture.Motion | None = None
+    motion: Motion | None = None
     concerns: list[Concern] = field(default_factory=list)
     trouble: str = ""
     version: int = 0
@@ -47,6 +54,16 @@ class Latest:
     asked_at: float = 0.0
     settings: tuple[Any, ...] = ()
     frames: int = MOST_FRAMES
+    every: int = 1
+    reader: Reader | None = None
+    spent: float = 0.0
+    play: bool = False
+    needs_playing: bool = False
+
+    @property
+    def progress(self) -> float | None:
+        """Of the reading under way, from 0 to 1; None where nothing is read."""
+        return None if self.reader is None else self.reader.progress
 
 
 _known: dict[str, Latest] = {}  # by the scene's name
@@ -72,6 +89,12 @@ def concerns_of(scene: bpy.types.Scene) -> list[Concern]:
     As of a moment ago: cheap enough to be called in `draw`, and the panel is redrawn when there is news.
     """
     return latest(scene).concerns
+
+
+def play(scene: bpy.types.Scene) -> None:
+    """Read the scene's shot once by playing the scene, in slices, as far as it has to be."""
+    known = latest(scene)
+    known.play, known.changed, known.reader = True, True, None
 
 
 def stop() -> None:
@@ -107,7 +130,7 @@ def _settings(scene: bpy.types.Scene) -> tuple[Any, ...]:
         tuple((marker.frame, marker.camera.name) for marker in scene.timeline_markers if marker.camera),
         (render.resolution_x, render.resolution_y, render.resolution_percentage),
         (render.pixel_aspect_x, render.pixel_aspect_y),
-        (shot.camera_mode, shot.background_distance, shot.model),
+        (shot.camera_mode, shot.background_distance, shot.model, shot.framing, _model_shape(scene)),
         tuple((subject.name, subject.object.name if subject.object else "") for subject in shot.subjects),
     )
 
@@ -119,6 +142,8 @@ def _on_update(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> None:
         return
     own = scene.name in _own_updates
     _own_updates.discard(scene.name)
+    if own and known.play:  # being played, it reports all that it moves
+        return
     for update in depsgraph.updates:
         # Having been read, a scene reports its collections as new, and its actions and cameras as touched.
         moved = update.is_updated_transform or update.is_updated_geometry
@@ -137,7 +162,7 @@ def _on_everything(*_: object) -> None:
 
 def _note_change(known: Latest) -> None:
     global _changed_at
-    known.changed = True
+    known.changed, known.reader, known.play = True, None, False
     _changed_at = time.monotonic()
 
 
@@ -157,9 +182,9 @@ def _tick() -> float | None:
         for name, known in list(_known.items()):
             scene = bpy.data.scenes.get(name)
             if known.changed and scene is not None:
-                read_now(scene)
+                _read_on(scene, known, SLICE_SECONDS)
                 break  # one in a tick
-    return TICK_SECONDS
+    return BETWEEN_SLICES if any(known.reader for known in _known.values()) else TICK_SECONDS
 
 
 def _is_busy() -> bool:
@@ -169,22 +194,58 @@ def _is_busy() -> bool:
 
 
 def read_now(scene: bpy.types.Scene) -> Latest:
-    """Read the scene's shot, whether it has changed or not."""
+    """Read the scene's shot, whether it has changed or not, and wait for it."""
     known = _known.setdefault(scene.name, Latest(asked_at=time.monotonic(), settings=_settings(scene)))
-    known.changed = False
-    known.version += 1
-    began = time.perf_counter()
-    every = _every(scene, known.frames)
-    try:
-        known.motion = capture.read_motion(scene, every * (_model_frames(scene) - 1) + 1)
-        known.concerns, known.trouble = capture.concerns(scene, known.motion, every), ""
-    except MotionBoothError as error:
-        known.motion, known.concerns, known.trouble = None, [], str(error)
-    share = LONGEST_READING / max(time.perf_counter() - began, 1e-3)
-    known.frames = int(min(max(known.frames * share, FEWEST_FRAMES), MOST_FRAMES))
-    _own_updates.add(scene.name)
-    redraw()
+    known.changed, known.reader = True, None
+    _read_on(scene, known, math.inf)
     return known
+
+
+def _read_on(scene: bpy.types.Scene, known: Latest, seconds: float) -> None:
+    """Begin to read the scene, or go on with it, for about so long."""
+    began = time.perf_counter()
+    _own_updates.add(scene.name)
+    try:
+        while known.changed and (left := began + seconds - time.perf_counter()) > 0:
+            _take_step(scene, known, left)
+    except MotionBoothError as error:
+        _finish(known, None, [], str(error))
+        known.needs_playing = isinstance(error, NeedsPlaying)
+    except ReferenceError:  # something was removed between two slices, and Blender has not reported it yet
+        known.reader = None
+    known.spent += time.perf_counter() - began
+    if not known.changed:
+        known.frames = _affordable(known)
+    redraw()
+
+
+def _take_step(scene: bpy.types.Scene, known: Latest, seconds: float) -> None:
+    if known.reader is None:
+        _begin(scene, known)
+    elif not known.reader.done:
+        known.reader.go_on(scene, seconds)
+    else:
+        motion = known.reader.motion(scene)
+        _finish(known, motion, capture.concerns(scene, motion, known.every), "")
+
+
+def _begin(scene: bpy.types.Scene, known: Latest) -> None:
+    capture.check_frame(scene)
+    known.spent, known.every = 0.0, _every(scene, known.frames)
+    shape = _model_shape(scene)
+    known.reader = Reader(scene, known.every * (_model_frames(scene) - 1) + 1, shape, known.play)
+
+
+def _finish(known: Latest, motion: Motion | None, concerns: list[Concern], trouble: str) -> None:
+    known.motion, known.concerns, known.trouble = motion, concerns, trouble
+    known.reader, known.changed, known.play, known.needs_playing = None, False, False, False
+    known.version += 1
+
+
+def _affordable(known: Latest) -> int:
+    """How many frames the next reading may have."""
+    share = LONGEST_READING / max(known.spent, 1e-3)
+    return int(min(max(known.frames * share, FEWEST_FRAMES), MOST_FRAMES))
 
 
 def _every(scene: bpy.types.Scene, most: int) -> int:
@@ -198,6 +259,12 @@ def _model_frames(scene: bpy.types.Scene) -> int:
     """Frames of the scene's model, where the backend has told us."""
     model = bpy.context.window_manager.motionbooth.models.get(scene.motionbooth.model)
     return max(2, model.frames) if model else USUAL_FRAMES
+
+
+def _model_shape(scene: bpy.types.Scene) -> float | None:
+    """Width / height of what the scene's model makes, where the backend has told us."""
+    model = bpy.context.window_manager.motionbooth.models.get(scene.motionbooth.model)
+    return model.width / model.height if model and model.height else None
 
 
 def redraw() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ._protocol.motion import Box
+from .framing import WHOLE
 from .projection import Array
 
 Color = tuple[float, float, float]
@@ -18,6 +19,8 @@ DOT_RADIUS = 0.011  # of the frame's height
 ARROW = 0.025  # of the frame's height
 STRAIGHT = 5e-4  # shares of the frame by which a path may be off, for fewer lines to draw: less than a pixel
 CAMERA_COLOR: Color = (1.0, 1.0, 1.0)
+CUT_COLOR, ADDED_COLOR = (0.0, 0.0, 0.0), (0.6, 0.75, 1.0)
+CUT_OPACITY, ADDED_OPACITY = 0.6, 0.15
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,11 @@ class Sketch:
         for start, end in (((x1, y1), (x2, y1)), ((x2, y1), (x2, y2)), ((x2, y2), (x1, y2)), ((x1, y2), (x1, y1))):
             side = np.linspace(start, end, 2 * dashes)
             self._lines.append((side, color, opacity))
+
+    def fill(self, box: Box, color: Color, opacity: float) -> None:
+        x1, y1, x2, y2 = box.as_tuple()
+        corners = np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y1), (x2, y2), (x1, y2)])
+        self._triangles.append((corners, color, opacity))
 
     def dot(self, point: Array, color: Color) -> None:
         across, up = DOT_RADIUS / self._aspect, DOT_RADIUS
@@ -111,6 +119,28 @@ def travel_shapes(offsets: Array, aspect: float) -> Shapes:
             dx, dy = offsets[end]
             sketch.dashed(Box(0.0, 0.0, 1.0, 1.0).moved(float(dx), float(dy)), CAMERA_COLOR, opacity)
     return sketch.finish()
+
+
+def framing_shapes(frame: Box, aspect: float) -> Shapes:
+    """Where the model's frame lies in the shot's: what is cut of the shot, dark, and what the model adds, light."""
+    sketch = Sketch(aspect)
+    for part in _apart(frame, WHOLE):
+        sketch.fill(part, ADDED_COLOR, ADDED_OPACITY)
+    for part in _apart(WHOLE, frame):
+        sketch.fill(part, CUT_COLOR, CUT_OPACITY)
+    if frame != WHOLE:
+        sketch.dashed(frame, CAMERA_COLOR, PATH_OPACITY)
+    return sketch.finish()
+
+
+def _apart(box: Box, other: Box) -> list[Box]:
+    """What of `box` lies left, right, above and below of `other`; both have the same center."""
+    parts = []
+    if box.x1 < other.x1:
+        parts += [Box(box.x1, box.y1, other.x1, box.y2), Box(other.x2, box.y1, box.x2, box.y2)]
+    if box.y1 < other.y1:
+        parts += [Box(box.x1, box.y1, box.x2, other.y1), Box(box.x1, other.y2, box.x2, box.y2)]
+    return parts
 
 
 def band(box: Box, across: float, up: float) -> list[tuple[float, float, float]]:

@@ -12,6 +12,8 @@ import msgspec
 from . import clips, colors, compat, strips
 from ._protocol.errors import InvalidInput, NotFound
 from ._protocol.jobs import GenerateSpec
+from ._protocol.motion import Box, Shot
+from .framing import WHOLE, size
 from .ledger import Record, TrainOrder
 
 SETTINGS = "motionbooth_settings"  # custom property of a take's strip, beside clips.JOB
@@ -87,10 +89,19 @@ def index_of(scene: bpy.types.Scene, job: str) -> int | None:
 
 
 def _place_strip(scene: bpy.types.Scene, job: str, spec: GenerateSpec, settings: str, clip: Path, name: str) -> Any:
-    strip = strips.place_clip(scene, clip, name, spec.shot.frame_start, spec.shot.frame_end)
+    shot = spec.shot
+    strip = strips.place_clip(scene, clip, name, shot.frame_start, shot.frame_end, shot.model_frame)
     strip.color_tag = _COLOR_TAG
     strip[clips.JOB], strip[SETTINGS] = job, settings
     return strip
+
+
+def frame_of(scene: bpy.types.Scene, job: str, shot: Shot) -> Box:
+    """Where a take's clip is seen in the scene's frame: as its strip lies, or as it was framed."""
+    strip = clips.strip_of(scene, job)
+    if strip is not None and strip.type == "MOVIE" and strip.elements[0].orig_width:
+        return strips.covered_by(scene, strip)
+    return shot.model_frame or WHOLE
 
 
 def activate(scene: bpy.types.Scene, index: int) -> None:
@@ -169,5 +180,7 @@ def as_camera_background(scene: bpy.types.Scene, take: bpy.types.PropertyGroup) 
     picture.image_user.frame_duration = spec.shot.scene_frames
     picture.image_user.use_auto_refresh = True
     picture.alpha = 1.0
-    picture.frame_method = "FIT"
+    # Centered, with its proportions: inside the camera's frame, or all around it.
+    frame = spec.shot.model_frame or WHOLE
+    picture.frame_method = "CROP" if max(size(frame)) > 1 else "FIT"
     camera.show_background_images = True

@@ -1,7 +1,7 @@
 """Bounds that both sides keep to. A message outside them is refused before anything is done with it."""
 
 PROTOCOL_MAJOR = 1
-PROTOCOL_MINOR = 1
+PROTOCOL_MINOR = 2
 
 MAX_HEADER_BYTES = 1 << 20  # one msgpack header: a shot of MAX_FRAMES frames and MAX_SUBJECTS subjects fits
 CHUNK_BYTES = 256 << 10  # payload of one upload or download chunk

@@ -1,7 +1,8 @@
 """What the animator made, as numbers: boxes, the camera's path, a shot. No bpy, no torch.
 
-Coordinates are shares of the *finished frame* (what the viewer sees): origin top left, x to the right, y down,
-0..1 across the frame. A box may reach outside the frame; one that lies wholly outside is `None` in a track.
+Coordinates are shares of the *model's frame* (of the clip that it makes): origin top left, x to the right, y down,
+0..1 across the frame. Where that frame lies in the finished one is `Shot.model_frame`. A box may reach outside
+the frame; one that lies wholly outside is `None` in a track.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 
 
 class Box(Struct, frozen=True, array_like=True):
-    """An axis-aligned rectangle (x1, y1, x2, y2) in shares of the finished frame, x1 < x2 and y1 < y2."""
+    """An axis-aligned rectangle (x1, y1, x2, y2) in shares of the frame, x1 < x2 and y1 < y2."""
 
     x1: Share
     y1: Share
@@ -105,6 +106,9 @@ class Shot(Struct, frozen=True):
     `frame_start` to `frame_end` (both included) are scene frames at `fps` frames a second; `width` x `height` is the
     scene's render size in pixels. The tracks and the camera path have one entry for each of the model's frames, spread
     evenly: model frame f of F lies at scene time frame_start + f * (frame_end - frame_start) / (F - 1).
+
+    `model_frame`: where the clip lies in the scene's finished frame, in shares of that one; it reaches outside where
+    the clip shows more than the finished frame. None: the clip is to be fitted into it (clips of before version 1.2).
     """
 
     name: Name
@@ -115,6 +119,7 @@ class Shot(Struct, frozen=True):
     height: Annotated[int, Meta(ge=4, le=65536)]
     camera: CameraPath
     subjects: Annotated[list[SubjectTrack], Meta(max_length=MAX_SUBJECTS)] = []
+    model_frame: Box | None = None
 
     def __post_init__(self) -> None:
         if self.frame_end <= self.frame_start:

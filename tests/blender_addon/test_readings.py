@@ -31,9 +31,12 @@ def settle() -> None:
     readings._tick()
     time.sleep(readings.SETTLE_SECONDS + 0.05)
     readings._tick()
+    while any(known.reader for known in readings._known.values()):  # read in slices
+        bpy.context.view_layer.update()
+        readings._tick()
 
 
-def test_asking_costs_no_reading_and_the_next_tick_brings_one(shot: Any) -> None:
+def test_asking_costs_no_reading_and_the_ticks_bring_one(shot: Any) -> None:
     assert readings.latest(shot).motion is None
     settle()
     motion = readings.latest(shot).motion
@@ -109,3 +112,121 @@ def test_when_nobody_asks_any_more_nothing_is_left_running(shot: Any, monkeypatc
     handlers = bpy.app.handlers
     for kind in (handlers.depsgraph_update_post, handlers.undo_post, handlers.load_post):
         assert not [handler for handler in kind if handler.__module__ == readings.__name__]
+
+
+def all_read(motion: Any) -> Any:
+    return (motion.moments, motion.sights, motion.camera, [concern.sentence for concern in motion.concerns])
+
+
+def read_in_slices(shot: Any) -> tuple[Any, int]:
+    """The reading, and how many ticks it took."""
+    bpy.context.view_layer.update()
+    time.sleep(readings.SETTLE_SECONDS + 0.05)
+    ticks = 0
+    while readings.latest(shot).changed:
+        readings._tick()
+        bpy.context.view_layer.update()
+        ticks += 1
+        assert ticks < 10_000, "it does not come to an end"
+    return readings.latest(shot).motion, ticks
+
+
+def test_a_long_shot_is_read_in_slices_to_the_same_result(shot: Any) -> None:
+    shot.frame_end = 4000
+    shot.camera.rotation_euler.z = 0.1
+    shot.camera.keyframe_insert("rotation_euler", frame=1)
+    shot.camera.rotation_euler.z = -0.1
+    shot.camera.keyframe_insert("rotation_euler", frame=4000)
+    shot.frame_set(7)
+    whole = all_read(readings.read_now(shot).motion)
+    readings.stop()
+    readings.latest(shot)
+    motion, ticks = read_in_slices(shot)
+    assert ticks > 5
+    assert all_read(motion) == whole
+    assert shot.frame_current == 7
+    assert [scene.name for scene in bpy.data.scenes] == ["Scene"], "nothing stays between two slices"
+
+
+def test_between_two_slices_the_progress_is_known_and_no_scene_of_ours_is_there(shot: Any) -> None:
+    shot.frame_end = 4000
+    readings.latest(shot)
+    time.sleep(readings.SETTLE_SECONDS + 0.05)
+    seen = []
+    while readings.latest(shot).changed:
+        readings._tick()
+        bpy.context.view_layer.update()
+        seen.append(readings.latest(shot).progress)
+        assert [scene.name for scene in bpy.data.scenes] == ["Scene"]
+    under_way = [progress for progress in seen if progress is not None]
+    assert len(under_way) > 3
+    assert under_way == sorted(under_way)
+    assert under_way[0] < 0.5 < under_way[-1]
+    assert seen[-1] is None
+
+
+@pytest.mark.parametrize("edit", ["moved", "removed", "setting"])
+def test_a_shot_that_is_edited_while_it_is_read_is_read_anew(shot: Any, edit: str) -> None:
+    shot.frame_end = 4000
+    readings.latest(shot)
+    bpy.context.view_layer.update()
+    time.sleep(readings.SETTLE_SECONDS + 0.05)
+    while (readings.latest(shot).progress or 0.0) < 0.2:
+        readings._tick()
+    cube = bpy.data.objects["Cube"]
+    if edit == "moved":
+        cube.scale.x = 3
+    elif edit == "setting":
+        shot.motionbooth.background_distance = 3
+    else:
+        bpy.data.objects.remove(cube)
+    bpy.context.view_layer.update()
+    readings._tick()
+    assert readings.latest(shot).progress is None, "what was read so far is of the scene before"
+    motion, _ = read_in_slices(shot)
+    readings.stop()
+    assert all_read(motion) == all_read(readings.read_now(shot).motion)
+
+
+def falling(shot: Any) -> Any:
+    """The cube falls, with no floor under it."""
+    cube = bpy.data.objects["Cube"]
+    cube.animation_data_clear()
+    bpy.context.view_layer.objects.active = cube
+    cube.select_set(True)
+    bpy.ops.rigidbody.object_add()
+    return cube
+
+
+def test_what_is_simulated_is_not_played_unasked_and_says_so(shot: Any) -> None:
+    falling(shot)
+    shot.frame_set(9)
+    readings.latest(shot)
+    settle()
+    known = readings.latest(shot)
+    assert known.motion.unread
+    assert all(seen.box is None for seen in known.motion.sights[0])
+    sentences = [concern.sentence for concern in known.concerns]
+    assert any("rigid body" in sentence and "Read by Playing" in sentence for sentence in sentences)
+    bpy.ops.motionbooth.read_by_playing()
+    motion, _ = read_in_slices(shot)
+    assert not motion.unread
+    assert [(way.name, way.reason) for way in motion.ways] == [("Camera", ""), ("Imp", "rigid body")]
+    falls = [seen.box.center[1] for seen in motion.sights[0] if seen.box]
+    assert falls[-1] - falls[0] > 0.1
+    assert shot.frame_current == 9
+    settle()
+    assert not readings.latest(shot).motion.unread, "it stays until something changes"
+
+
+def test_a_camera_that_has_to_be_played_is_said_and_then_read(shot: Any) -> None:
+    cube = falling(shot)
+    shot.camera.parent = cube
+    readings.latest(shot)
+    settle()
+    assert readings.latest(shot).motion is None
+    assert readings.latest(shot).needs_playing
+    assert "The camera is only right when the scene is played (rigid body)" in readings.latest(shot).trouble
+    bpy.ops.motionbooth.read_by_playing()
+    motion, _ = read_in_slices(shot)
+    assert motion.camera.offsets[-1].dy > 0.1

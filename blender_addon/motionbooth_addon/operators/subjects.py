@@ -9,9 +9,10 @@ import bpy
 from bpy.props import BoolProperty, EnumProperty, IntProperty, StringProperty
 from mathutils import Vector
 
+from .. import readings
 from .._protocol.errors import InvalidInput
 from .._protocol.limits import MAX_SUBJECTS
-from ..capture import UNSEEN_TYPES
+from ..outlines import UNSEEN_TYPES
 from ..pictures import pairs_in
 from ..preferences import preferences
 from ..properties import is_subject_box
@@ -219,6 +220,17 @@ class MOTIONBOOTH_OT_use_trained(_OfSubject, bpy.types.Operator):
         shot.model = trained.model
 
 
+class MOTIONBOOTH_OT_read_by_playing(bpy.types.Operator):
+    """Play the scene from its first frame to read what is simulated. This takes longer; the current frame stays"""
+
+    bl_idname = "motionbooth.read_by_playing"
+    bl_label = "Read by Playing"
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        readings.play(context.scene)
+        return {"FINISHED"}
+
+
 class MOTIONBOOTH_OT_go_to_frame(bpy.types.Operator):
     """Go to the frame where this happens"""
 
@@ -239,5 +251,6 @@ CLASSES = (
     MOTIONBOOTH_OT_remove_subject,
     MOTIONBOOTH_OT_add_to_prompt,
     MOTIONBOOTH_OT_use_trained,
+    MOTIONBOOTH_OT_read_by_playing,
     MOTIONBOOTH_OT_go_to_frame,
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 import bpy
 
-from .. import pictures, readings
+from .. import framing, pictures, readings
 from .._protocol.phrases import phrase_spans
 from ..operators.jobs import untrained
 from ..orders import phrase_of
@@ -202,6 +202,13 @@ class MOTIONBOOTH_PT_film(InView, bpy.types.Panel):
         if (model := state().models.get(shot.model)) is not None:
             size = told(f"{model.frames} frames, {model.width} x {model.height}")
             column.label(text=size, translate=False)
+        column.prop(shot, "framing")
+        motion = readings.latest(context.scene).motion if shot.subjects else None
+        if motion is not None and (words := framing.explained(motion.frame)):
+            sentence(layout, words, context.region, "INFO")
+            column = layout.column()
+            column.use_property_split = True
+            column.use_property_decorate = False
         column.prop(shot, "quality")
         if shot.quality == "CUSTOM":
             column.prop(shot, "steps")
@@ -257,6 +264,24 @@ class MOTIONBOOTH_PT_camera(InView, bpy.types.Panel):
             column.prop(shot, "background_distance", text="Background")
         else:
             column.prop(shot, "pan")
+        if shot.subjects:
+            draw_reading(self.layout, readings.latest(context.scene), context.region)
+
+
+def draw_reading(layout: bpy.types.UILayout, known: readings.Latest, region: bpy.types.Region) -> None:
+    """How far the shot is read, and which way."""
+    if known.progress is not None:
+        layout.progress(factor=known.progress, text="Reading the shot")
+    played = [way for way in known.motion.ways if way.reason] if known.motion else []
+    unread = known.motion is not None and known.motion.unread
+    for way in played:
+        done = told(f"{way.name}: read by playing the scene ({way.reason})")
+        to_do = told(f"{way.name}: not read; the scene has to be played ({way.reason})")
+        sentence(layout, to_do if unread else done, region, "PHYSICS")
+    if known.motion is not None and not played:
+        layout.label(text="Read beside the scene", icon="CHECKMARK")
+    if unread or known.needs_playing:
+        layout.operator("motionbooth.read_by_playing", icon="PLAY")
 
 
 CLASSES = (

@@ -85,11 +85,21 @@ def test_a_drawn_pan_is_taken_from_its_keyframes_and_counted_from_the_first_fram
     assert len(np.unique(path[:, 0])) == FRAMES
 
 
-def test_markers_choose_the_camera_and_a_cut_is_said(watched: Any) -> None:
-    other = new_object(watched, "Other", bpy.data.cameras.new("Other"), (0, 0, 0))
-    other.rotation_euler = (math.pi / 2, 0, math.pi)
+def test_a_cut_by_markers_is_said_and_is_no_travel(watched: Any) -> None:
+    """Two cameras side by side that look the same way: read as one, it would have tracked by half a frame."""
+    animate(watched.camera, "location", (0, 0, 0), (0.6, 0, 0))
+    alone = path_of(watched)
+    other = new_object(watched, "Other", bpy.data.cameras.new("Other"), (5, 0, 0))
+    other.rotation_euler, other.data.lens = (math.pi / 2, 0, 0), 50
     for frame, camera in ((1, watched.camera), (12, other)):
         watched.timeline_markers.new("cut", frame=frame).camera = camera
     reading = capture.read_shot(watched, FRAMES)
-    assert "jumps at frame 12" in reading.warnings[0]
-    assert reading.shot.subjects[0].boxes[-1] is None
+    assert [w for w in reading.warnings if 'cuts from camera "Camera" to "Other" at frame 12' in w]
+    assert not [w for w in reading.warnings if "zooms" in w or "sideways" in w]
+    path = path_of(watched)
+    assert path[:4] == pytest.approx(alone[:4], abs=1e-6)  # to frame 10.86
+    assert path[4:] == pytest.approx(np.repeat(path[-1:], 4, axis=0), abs=1e-6), "the second camera stands still"
+    assert abs(path[4, 0] - path[3, 0]) < 0.01
+    box = reading.shot.subjects[0].boxes[-1]
+    assert box is not None
+    assert box.x1 < 0, "seen by the second camera, it is at the left edge"

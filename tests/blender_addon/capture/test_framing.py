@@ -1,0 +1,170 @@
+"""A shot of another shape than the model's: what was drawn is where it was drawn in the finished frame."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
+
+from animating import animate, rectangle_on_camera  # noqa: E402
+from motionbooth.video import write_clip  # noqa: E402
+from motionbooth_addon import capture, clips, framing, strips, takes  # noqa: E402
+from motionbooth_addon._protocol.jobs import GenerateSpec  # noqa: E402
+from motionbooth_addon._protocol.motion import Box  # noqa: E402
+
+FRAMES = 8
+SIZES = [(1920, 1080), (1440, 1080), (1080, 1080), (2390, 1000), (1080, 1920)]
+MODELS = [(96, 64), (256, 256), (576, 320)]
+
+
+@pytest.fixture
+def shot(scene: Any, add_cube: Callable[..., Any], add_subject: Callable[..., Any]) -> Any:
+    """A rectangle that wanders over the frame while the camera moves."""
+    add_subject(scene, rectangle_on_camera(scene, add_cube))
+    return scene
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("how", ["FIT", "CROP"])
+def test_boxes_and_camera_come_back_where_they_were_drawn(
+    shot: Any, size: tuple[int, int], model: tuple[int, int], how: str
+) -> None:
+    shot.render.resolution_x, shot.render.resolution_y = size
+    plain = capture.read_motion(shot, FRAMES)
+    shot.motionbooth.framing = how
+    motion = capture.read_motion(shot, FRAMES, model)
+    for drawn, mapped in zip(plain.sights[0], motion.sights[0], strict=True):
+        assert drawn.box is not None
+        if mapped.box is None:
+            assert how == "CROP"  # cut off
+        else:
+            back = framing.in_shot(mapped.box, motion.frame)
+            assert back.as_tuple() == pytest.approx(drawn.box.as_tuple(), abs=1e-6)
+    width, height = framing.size(motion.frame)
+    for drawn, mapped in zip(plain.camera.offsets, motion.camera.offsets, strict=True):
+        assert (mapped.dx * width, mapped.dy * height) == pytest.approx((drawn.dx, drawn.dy), abs=1e-6)
+    assert width * size[0] / (height * size[1]) == pytest.approx(model[0] / model[1], rel=2e-3), "nothing is stretched"
+    inside = min(width, height) >= 1 - 1e-9 if how == "FIT" else max(width, height) <= 1 + 1e-9
+    assert inside, "the shot is inside the model's frame (fit), or the model's inside the shot's (crop)"
+
+
+def test_a_drawn_pan_is_told_in_the_models_frame_too(shot: Any) -> None:
+    shot.render.resolution_x, shot.render.resolution_y = 1000, 500
+    shot.motionbooth.camera_mode = "DRAWN"
+    for frame, pan in ((1, (0, 0)), (24, (0.5, 0.4))):
+        shot.motionbooth.pan = pan
+        shot.keyframe_insert("motionbooth.pan", frame=frame)
+    last = capture.read_motion(shot, FRAMES, (256, 256)).camera.offsets[-1]
+    assert (last.dx, last.dy) == pytest.approx((0.5, 0.2), abs=1e-6)
+
+
+def test_a_shot_of_the_models_shape_needs_no_framing(shot: Any) -> None:
+    reading = capture.read_shot(shot, FRAMES, (96, 64))
+    assert reading.shot.model_frame is None
+    assert framing.explained(framing.WHOLE) == ""
+
+
+def test_a_box_beyond_the_shots_edge_is_kept_where_the_model_shows_it_and_cut_where_not(shot: Any) -> None:
+    """Fitted, a square model sees above and below a wide shot; cropped, it does not see the shot's sides."""
+    shot.render.resolution_x, shot.render.resolution_y = 1000, 500
+    thing = shot.motionbooth.subjects[0].object
+    animate(thing, "location", (0, 4.5, -8), (0, 4.5, -8))
+    above = capture.read_motion(shot, FRAMES, (256, 256))
+    assert above.sights[0][0].box is not None
+    assert framing.in_shot(above.sights[0][0].box, above.frame).y2 < 0
+    said = [concern.sentence for concern in capture.concerns(shot, above)]
+    assert any("is outside the frame from frame 1 to 24" in sentence for sentence in said)
+    animate(thing, "location", (3.4, 0, -8), (3.4, 0, -8))
+    shot.motionbooth.framing = "CROP"
+    assert capture.read_motion(shot, FRAMES, (256, 256)).sights[0][0].box is None
+    assert capture.read_motion(shot, FRAMES).sights[0][0].box is not None
+
+
+# A clip in which a white marker stands where it was asked, through the sequencer
+
+
+def clip_with_marker(path: Path, box: Box, size: tuple[int, int], frames: int) -> Path:
+    """Pictures of the model's size, eight times as large so that a marker's sides are not rounded to its pixels."""
+    width, height = 8 * size[0], 8 * size[1]
+    picture = np.zeros((height, width, 3), np.uint8)
+    x1, y1, x2, y2 = np.rint(np.array(box.as_tuple()) * (width, height, width, height)).astype(int)
+    picture[max(y1, 0) : y2, max(x1, 0) : x2] = 255
+    write_clip(path, np.broadcast_to(picture, (frames, *picture.shape)).copy(), 24)
+    return path
+
+
+def rendered(scene: Any, path: Path) -> np.ndarray:
+    scene.render.image_settings.file_format = "PNG"
+    scene.render.filepath = str(path)
+    bpy.ops.render.render(write_still=True, scene=scene.name)
+    image = bpy.data.images.load(str(path))
+    width, height = image.size
+    return np.array(image.pixels[:]).reshape(height, width, 4)[::-1, :, 0]
+
+
+def shown_box(picture: np.ndarray) -> np.ndarray:
+    """Bounds of what is bright, in shares of the picture."""
+    rows, columns = np.nonzero(picture > 0.5)
+    height, width = picture.shape
+    return np.array(
+        [columns.min() / width, rows.min() / height, (columns.max() + 1) / width, (rows.max() + 1) / height]
+    )
+
+
+@pytest.mark.parametrize("percentage", [100, 50])
+@pytest.mark.parametrize(("size", "aspect"), [((480, 270), 1.0), ((270, 480), 1.0), ((480, 320), 1.4)])
+@pytest.mark.parametrize("how", ["FIT", "CROP"])
+def test_the_finished_frame_shows_a_box_where_it_was_drawn(
+    shot: Any, tmp_path: Path, size: tuple[int, int], aspect: float, percentage: int, how: str
+) -> None:
+    shot.render.resolution_x, shot.render.resolution_y = size
+    shot.render.pixel_aspect_x, shot.render.resolution_percentage = aspect, percentage
+    shot.motionbooth.framing = how
+    thing = shot.motionbooth.subjects[0].object
+    animate(thing, "location", (0.4, 0.2, -8), (0.4, 0.2, -8))
+    thing.scale = (0.7, 0.7, 1)
+    drawn = capture.read_motion(shot, FRAMES).sights[0][0].box
+    reading = capture.read_shot(shot, FRAMES, (96, 64))
+    asked = reading.shot.subjects[0].boxes[0]
+    assert drawn is not None
+    assert asked is not None
+    clip = clip_with_marker(tmp_path / "clip.mp4", asked, (96, 64), 24)
+    takes.place(shot, "job", GenerateSpec(shot=reading.shot, prompt="a sks toy", model="toybox", seed=1), clip)
+    picture = rendered(shot, tmp_path / "frame.png")
+    # Half a pixel of the picture to each side, and as much of the clip, of which a pixel is smaller.
+    assert shown_box(picture) == pytest.approx(drawn.as_tuple(), abs=1.0 / min(picture.shape) + 1e-3)
+    strip = clips.strip_of(shot, "job")
+    assert strips.covered_by(shot, strip).as_tuple() == pytest.approx(
+        (reading.shot.model_frame or framing.WHOLE).as_tuple(), abs=1e-4
+    )
+
+
+def test_a_clip_from_before_framings_is_fitted_as_it_was_and_its_boxes_drawn_over_it(shot: Any, tmp_path: Path) -> None:
+    shot.render.resolution_x, shot.render.resolution_y = 640, 360
+    reading = capture.read_shot(shot, FRAMES)
+    assert reading.shot.model_frame is None
+    clip = clip_with_marker(tmp_path / "clip.mp4", Box(0.2, 0.2, 0.6, 0.8), (96, 64), 24)
+    takes.place(shot, "job", GenerateSpec(shot=reading.shot, prompt="a sks toy", model="toybox", seed=1), clip)
+    where = takes.frame_of(shot, "job", reading.shot)
+    across = 1.5 / (640 / 360)
+    assert where.as_tuple() == pytest.approx((0.5 - across / 2, 0, 0.5 + across / 2, 1), abs=1e-4)
+    seen = shown_box(rendered(shot, tmp_path / "frame.png"))
+    assert seen == pytest.approx(framing.in_shot(Box(0.2, 0.2, 0.6, 0.8), where).as_tuple(), abs=1 / 360 + 1e-3)
+
+
+def test_what_a_framing_does_is_said_in_numbers() -> None:
+    fitted = framing.model_frame(16 / 9, 1.5, "FIT")
+    assert fitted.y2 - fitted.y1 == pytest.approx(16 / 9 / 1.5)
+    assert "16% of its height" in framing.explained(fitted)
+    cropped = framing.model_frame(16 / 9, 1.5, "CROP")
+    assert "16% of the shot's width is cut" in framing.explained(cropped)
+    assert math.isclose(cropped.x2 - cropped.x1, 1.5 / (16 / 9))
+    tall = framing.model_frame(9 / 16, 1.5, "FIT")
+    assert "62% of its width" in framing.explained(tall)
