@@ -188,6 +188,6 @@ def _named_in(block: Any) -> Iterator[bpy.types.ID]:
 def _named_in_inputs(modifier: bpy.types.Modifier) -> Iterator[bpy.types.ID]:
     """What is filled into the inputs of a geometry nodes modifier."""
     if modifier.type == "NODES":
-        for key in list(modifier.keys()):  # noqa: SIM118, it is no dict
+        for key in list(modifier.keys()):
             if isinstance(modifier[key], bpy.types.ID):
                 yield modifier[key]
