@@ -17,6 +17,7 @@ class Reporter(Protocol):
     def progress(self, stage: str, step: int, steps: int, note: str = "") -> None:
         """`step` of `steps` within `stage` are done. Raises `motionbooth_protocol.errors.Canceled` to stop the job.
 
-        Stages, in plain words: "loading the model", "finding masks", "filming ordinary clips", "learning", "sampling",
-        "decoding", "encoding", "measuring". Called at least once a training or sampling step.
+        Stages, in plain words: "loading the model", "finding masks", "generating places", "filming ordinary clips",
+        "encoding pictures", "learning", "sampling", "decoding", "encoding", "measuring". Called at least once a training
+        or sampling step.
         """

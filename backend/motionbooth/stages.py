@@ -15,6 +15,7 @@ BACKWARD = 3.0  # forward and backward, in forward passes
 DECODED = (
     3.0  # a frame through the autoencoder: 2.5 TFLOP for Stable Diffusion's at 512 x 512, where its UNet takes 0.8
 )
+READ = 1.2  # a picture into latents: the autoencoder's encoder takes some 40 % of its decoder's work
 ENCODED, MEASURED = 0.2, 1.0  # a frame of the clip written, a frame of the model looked at
 
 
@@ -32,17 +33,25 @@ def generate_stages(base: BaseSettings, spec: GenerateSpec, takes: int = 1) -> l
 
 
 def train_stages(
-    base: BaseSettings, settings: TrainSettings, spec: TrainSpec, clips_to_generate: int = 0
+    base: BaseSettings,
+    settings: TrainSettings,
+    spec: TrainSpec,
+    clips_to_generate: int = 0,
+    places_to_generate: int = 0,
 ) -> list[Stage]:
-    """Of a subject. `clips_to_generate`: of the ordinary clips, those that are not there yet."""
-    images = min(settings.image_batch, len(spec.subject.pictures) * settings.placements)
+    """Of a subject. `clips_to_generate`, `places_to_generate`: ordinary clips, and those of places, not there yet."""
+    placed = len(spec.subject.pictures) * settings.placements
+    pictures = settings.pasting.pool if settings.pasting else placed
+    images = min(settings.image_batch, pictures)
     clip_frames = {"nothing": 0, "class-pictures": settings.image_batch}.get(settings.preserve, base.frames)
     learning_step = BACKWARD * settings.accumulate * (images + clip_frames)
     sample = settings.validation_steps * _sampling_step(base, base.guidance) + DECODED
     return [
         Stage("loading the model", 1),
         Stage("finding masks", len(spec.subject.pictures)),
+        Stage("generating places", places_to_generate * base.steps, _sampling_step(base, base.guidance)),
         Stage("filming ordinary clips", clips_to_generate * base.steps, _sampling_step(base, base.guidance)),
+        Stage("encoding pictures", pictures, READ),
         Stage("learning", settings.steps, learning_step, every=settings.validate_every, extra=sample),
     ]
 

@@ -88,7 +88,13 @@ def test_a_subject_is_learned_and_filmed(tmp_path: Path, blobs: Path, method: st
     spec = msgspec.structs.replace(train_spec(blobs), method=method, learning_rate=0.01)
     log = Log()
     subject = run(spec, blobs.joinpath, tmp_path, log)["subject"]
-    assert log.stages == ["loading the model", "finding masks", "filming ordinary clips", "learning"]
+    assert log.stages == [
+        "loading the model",
+        "finding masks",
+        "filming ordinary clips",
+        "encoding pictures",
+        "learning",
+    ]
     card = read_card(subject)
     assert (card.name, card.token, card.class_word, card.base, card.method) == ("Red", "sks", "dog", "tiny", method)
 

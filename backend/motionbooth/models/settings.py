@@ -16,6 +16,29 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Positive = Annotated[int, Meta(ge=1)]
 
 
+class PasteSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """How the subject's cut-outs are pasted on the base's own places (`places` of BaseSettings) for training.
+
+    `pool`: how many pictures are made, and encoded, once; each step takes TrainSettings.image_batch of them. `frames`:
+    how many of each place's clip serve as backgrounds. `smallest`, `largest`: the subject's height, a share of the
+    frame's, as boxes have it (a subject wider than the frame is made to fit). `roll`: turned by up to so many degrees
+    either way. `gain`: each color channel times 1 - gain to 1 + gain. `flip`: half of them mirrored; writing and what
+    is on one side only suffer. `grow`: so many latent cells around the subject are in the region loss too, which is
+    where its outline is decided. `box_share`: the share of the pictures of a step that are shown with the attention
+    edit of their own box, as sampling has it; those have no attention loss, as the edit has decided the attention.
+    """
+
+    pool: Positive = 200
+    frames: Positive = 3
+    smallest: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    largest: Annotated[float, Meta(gt=0, le=1)] = 0.9
+    roll: Annotated[float, Meta(ge=0, le=180)] = 8.0
+    gain: Share = 0.05
+    flip: bool = False
+    grow: Annotated[int, Meta(ge=0)] = 1
+    box_share: Share = 0.0
+
+
 class TrainSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """How a subject is learned on this base (paper, section 3.2).
 
@@ -25,6 +48,8 @@ class TrainSettings(Struct, frozen=True, forbid_unknown_fields=True):
     expression over the UNet's module names) are the LoRA's; full fine-tuning learns everything. `placements`: how many
     times each picture is set into a frame, once as large as it can be and then anywhere and smaller, the subject down
     to the share `smallest` of the frame's height: a small base knows a subject only at the sizes that it has seen.
+    `paste`: the subject is pasted on the base's own places instead (None: it is not), wherever there is the region loss
+    that leaves the place alone.
 
     What the recipes of subject/recipes.py change: `region` (the loss on the subject's cells or on the whole picture),
     `preserve` (what keeps the base what it is: ordinary clips; clips, or single pictures, of the subject's class;
@@ -60,6 +85,12 @@ class TrainSettings(Struct, frozen=True, forbid_unknown_fields=True):
     recompute_layers: bool = False
     validate_every: Annotated[int, Meta(ge=0)] = 0
     validation_steps: Positive = 10
+    paste: PasteSettings | None = None
+
+    @property
+    def pasting(self) -> PasteSettings | None:
+        """`paste`, where it applies: whole pictures (`region` "picture") are learned as they are."""
+        return self.paste if self.region == "subject" else None
 
 
 def _everyday_prompts() -> list[str]:
@@ -73,7 +104,9 @@ class BaseSettings(Struct, frozen=True, forbid_unknown_fields=True):
     `amplify_until`, `shift_from`, `shift_until`, `suppress`, `shift_parts` as in ControlSettings. `shared_noise` is
     rho: how much of the initial noise all frames have in common, n_f' = sqrt(1 - rho) n_f + sqrt(rho) n_0. `method`:
     how a subject is learned where a job does not say. `ordinary_prompts` describe the clips that keep the base what it
-    is while a subject is learned, by default what people film every day. `cpu_threads`: how many the process computes
+    is while a subject is learned, by default what people film every day. `places`: where a subject can be, as captions
+    say it ("on the grass"), and the prompt that generates the place with nobody there ("the grass"); `paste` of
+    TrainSettings needs one at least. `cpu_threads`: how many the process computes
     with on a CPU, torch's own choice by default. (A small model gains nothing from a second thread and, on a machine
     that does other things too, loses several times over, as its threads wait for each other.) `hub`: its name on the
     Hugging Face hub, where it is published in diffusers' layout.
@@ -99,6 +132,11 @@ class BaseSettings(Struct, frozen=True, forbid_unknown_fields=True):
     method: Literal["lora", "full"] = "lora"
     cpu_threads: Positive | None = None
     hub: str | None = None
+    places: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        if (self.lora.paste or self.full.paste) and not self.places:
+            raise ValueError("`paste` needs one of `places` at least")
 
     @property
     def control(self) -> ControlSettings:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 import numpy as np
 import torch
+from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import SubjectSpec, TrainSpec
 from PIL import Image
 from torch import Tensor
@@ -25,10 +27,11 @@ from ..reporting import Reporter
 from ..sampling import decode, denoise, initial_noise
 from ..stages import train_stages
 from .clips import folder_clips
-from .dataset import SubjectData, gather_data, read_pictures
+from .dataset import SubjectData, SubjectPicture, covers_cells, gather_data, read_pictures
 from .drawings import draw_losses, draw_masks, draw_samples
 from .images import Rgb, TrainingPicture
-from .ordinary import missing_clips, ordinary_clips
+from .ordinary import generated_places, missing_clips, missing_places, ordinary_clips
+from .pasting import pasted_pictures
 from .recipes import with_recipe
 from .recomputing import recompute_layers
 from .sam import Checkpoint, WhenNeeded, chosen_checkpoint
@@ -80,16 +83,19 @@ def learn_subject(
     reporter.plan(train_stages(source.settings, settings, spec))
     reporter.progress("loading the model", 0, 1)
     base = load_base(source, dtype=torch.float32)
-    reporter.plan(train_stages(source.settings, settings, spec, _missing(source, settings, spec, material)))
+    missing = _missing(source, settings, spec, material), missing_places(source, settings)
+    reporter.plan(train_stages(source.settings, settings, spec, *missing))
     reporter.progress("loading the model", 1, 1)
     pictures = _pictures(spec, blob_path, base, settings, reporter, material)
-    draw_masks(folder / "masks.png", pictures[:: settings.placements])
+    framed = [picture.placed[0] for picture in pictures]
+    draw_masks(folder / "masks.png", framed)
+    shown = training_pictures(base, settings, pictures, spec.seed, reporter)
     clips, captions = preserved_clips(base, settings, spec.subject, material.clips, reporter)
-    data = gather_data(base, spec.subject, pictures, clips, captions)
+    data = gather_data(base, spec.subject, shown, clips, captions, partial(reporter.progress, "encoding pictures"))
     make_learnable(base, settings, method_of(base.settings, spec), spec.seed)
     trainer = Trainer(base, settings, data, spec.seed)
     _run(trainer, spec.subject, folder, reporter, watcher)
-    save_subject(folder / "subject.safetensors", base.unet, _card(spec, base, settings, pictures))
+    save_subject(folder / "subject.safetensors", base.unet, _card(spec, base, settings, framed))
     draw_losses(folder / "losses.png", trainer.history)
     results = {"subject": folder / "subject.safetensors", "masks": folder / "masks.png"}
     results |= {role: folder / f"{role}.png" for role in ("losses", "samples") if (folder / f"{role}.png").exists()}
@@ -115,7 +121,7 @@ def _pictures(
     settings: TrainSettings,
     reporter: Reporter,
     material: Material,
-) -> list[TrainingPicture]:
+) -> list[SubjectPicture]:
     count = len(spec.subject.pictures)
     return read_pictures(
         spec.subject,
@@ -126,6 +132,24 @@ def _pictures(
         lambda done: reporter.progress("finding masks", done, count),
         None if material.sam is None else WhenNeeded(material.sam),
     )
+
+
+def training_pictures(
+    base: Base, settings: TrainSettings, pictures: Sequence[SubjectPicture], seed: int, reporter: Reporter
+) -> list[TrainingPicture]:
+    """What the subject is learned from: its pictures in their frames, or its cut-outs on the base's own places."""
+    if settings.pasting is None:
+        return [placed for picture in pictures for placed in picture.placed]
+    places = generated_places(base, settings, partial(reporter.progress, "generating places"))
+    rng = np.random.default_rng([seed, 1])  # not the one that placed the pictures in their frames
+    pasted = pasted_pictures([picture.cutout for picture in pictures], places, settings.pasting, rng)
+    shown = [picture for picture in pasted if covers_cells(picture, base)]
+    if not shown:
+        raise InvalidInput(
+            f"The subject is too thin: nothing of it is left at the sizes that {base.settings.title} is trained with. "
+            "Send pictures that show a thicker part of it, or masks that take in more."
+        )
+    return shown
 
 
 def preserved_clips(
@@ -224,9 +248,9 @@ def film_sample(base: Base, settings: TrainSettings, prompt: str) -> Rgb:
     return decode(base, latents[:, :, middle : middle + 1])[0, 0].numpy()
 
 
-def _card(spec: TrainSpec, base: Base, settings: TrainSettings, pictures: list[TrainingPicture]) -> SubjectCard:
-    subject, once_each = spec.subject, pictures[:: settings.placements]
-    looks = Appearance.learn([each.rgb for each in once_each], [each.mask.astype(np.uint8) for each in once_each])
+def _card(spec: TrainSpec, base: Base, settings: TrainSettings, framed: list[TrainingPicture]) -> SubjectCard:
+    subject = spec.subject
+    looks = Appearance.learn([each.rgb for each in framed], [each.mask.astype(np.uint8) for each in framed])
     return SubjectCard(
         name=subject.name,
         token=subject.token,

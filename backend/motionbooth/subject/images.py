@@ -23,10 +23,14 @@ GREY = 127  # padding: the middle of the value range
 
 @dataclass(frozen=True)
 class TrainingPicture:
-    """A picture as the model sees it: `rgb` and `mask` at the base's full frame size, padding never in the mask."""
+    """A picture as the model sees it: `rgb` and `mask` at the base's full frame size, padding never in the mask.
+
+    `place`: where its caption says that the subject is, "on the grass"; empty where it says nothing.
+    """
 
     rgb: Rgb
     mask: Mask
+    place: str = ""
 
 
 def read_picture(path: Path, label: str) -> Image.Image:

@@ -12,10 +12,14 @@ from torch import Tensor
 from ..control.boxes import Grid
 
 
-def mask_cells(masks: Tensor, latent_size: Grid) -> Tensor:
-    """Latent cells that the subject touches: bool (B, 1, 1, h, w) from masks (B, 1, H, W) in 0..1."""
+def mask_cells(masks: Tensor, latent_size: Grid, grow: int = 0) -> Tensor:
+    """Latent cells that the subject touches: bool (B, 1, 1, h, w) from masks (B, 1, H, W) in 0..1.
+
+    `grow`: the cells as near as that to one of them, too.
+    """
     resized = F.interpolate(masks.float(), size=latent_size, mode="bilinear", align_corners=False)
-    return (resized != 0).unsqueeze(2)
+    touched = F.max_pool2d((resized != 0).float(), 2 * grow + 1, stride=1, padding=grow)
+    return (touched != 0).unsqueeze(2)
 
 
 def subject_region_loss(predicted: Tensor, target: Tensor, cells: Tensor) -> Tensor:

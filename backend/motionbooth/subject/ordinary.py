@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import msgspec
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,8 +19,9 @@ from ..control.plan import StepPlan
 from ..models.registry import Base
 from ..models.settings import TrainSettings
 from ..models.sources import Source
-from ..sampling import OnStep, denoise, initial_noise
+from ..sampling import OnStep, decode, denoise, initial_noise
 from .keeping import find, is_kept, keep
+from .pasting import Place
 from .trainer import arithmetic
 
 TOGETHER = 4  # clips generated in one batch, where memory holds as many
@@ -54,6 +57,31 @@ def missing_clips(source: Source, settings: TrainSettings, prompts: Sequence[str
     """How many clips `ordinary_clips` would have to generate."""
     captions = _captions(source, settings, prompts)
     return sum(not is_kept(_depends_on(source, caption, seed)) for seed, caption in enumerate(captions))
+
+
+def generated_places(base: Base, settings: TrainSettings, on_step: OnStep) -> list[Place]:
+    """The base's places, some frames of a clip of each: from the cache, or generated now, as ordinary clips are.
+
+    Empty where `settings` do not paste.
+    """
+    if settings.pasting is None:
+        return []
+    one_each, prompts = _of_places(base.source, settings)
+    clips, _ = ordinary_clips(base, one_each, on_step, prompts)
+    taken = np.linspace(0, clips.shape[2] - 1, min(settings.pasting.frames, clips.shape[2])).round().astype(int)
+    shown = decode(base, clips[:, :, taken].to(base.device, base.dtype)).numpy()
+    return [Place(phrase, frames) for phrase, frames in zip(base.source.settings.places, shown, strict=True)]
+
+
+def missing_places(source: Source, settings: TrainSettings) -> int:
+    """How many clips `generated_places` would have to generate."""
+    return missing_clips(source, *_of_places(source, settings)) if settings.pasting else 0
+
+
+def _of_places(source: Source, settings: TrainSettings) -> tuple[TrainSettings, list[str]]:
+    """Settings and prompts with which `ordinary_clips` gives one clip of each place."""
+    prompts = list(source.settings.places.values())
+    return msgspec.structs.replace(settings, clips=len(prompts)), prompts
 
 
 def _captions(source: Source, settings: TrainSettings, prompts: Sequence[str] | None) -> list[str]:

@@ -40,6 +40,7 @@ RECIPES = {
         "the attention loss on the sum over a phrase's tokens, which can reach 1, in place of their mean, which cannot",
         {"stca_reduce": "sum"},
     ),
+    "no-paste": Recipe("without pasting the subject on the base's own places: its pictures in grey", {"paste": None}),
     "class-clips": Recipe("ordinary clips of the subject's own class", {"preserve": "class-clips"}),
     "dreambooth": Recipe("DreamBooth: whole pictures, and pictures of the class by the base", _PICTURES_ALONE),
     "customvideo": Recipe(

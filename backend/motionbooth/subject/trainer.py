@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ from diffusers import DDPMScheduler
 from msgspec import Struct, structs
 from torch import Tensor, nn
 
-from ..control.boxes import level_grids
+from ..control.boxes import BoxControl, level_grids
 from ..models.registry import Base
 from ..models.settings import TrainSettings
 from ..sampling import shared_noise
@@ -66,23 +66,35 @@ def add_noise(schedule: DDPMScheduler, latents: Tensor, noise: Tensor, timesteps
 
 
 def image_loss(
-    base: Base, settings: TrainSettings, noisy: Noisy, text: Tensor, masks: Tensor, positions: tuple[int, ...]
+    base: Base,
+    settings: TrainSettings,
+    noisy: Noisy,
+    text: Tensor,
+    masks: Tensor,
+    positions: tuple[int, ...],
+    edited: int = 0,
 ) -> Loss:
-    """Subject region loss and STCA loss of one batch of pictures (F = 1) with masks (B, 1, H, W)."""
+    """Subject region loss and STCA loss of one batch of pictures (F = 1) with masks (B, 1, H, W).
+
+    text (B, tokens, D), or (1, tokens, D) for all. The first `edited` pictures have no STCA loss.
+    """
+    attentive = settings.stca_weight > 0 and edited < len(masks)
     latent_size = (noisy.sample.shape[-2], noisy.sample.shape[-1])
     grid = level_grids(latent_size, levels=3)[-1]  # two halvings: (H / 32, W / 32) where a cell is 8 pixels
-    if settings.stca_weight:
+    if attentive:
         base.control.watch(positions, grid)
     with arithmetic(base, settings):
         predicted = base.unet(noisy.sample, noisy.timesteps, text.expand(len(masks), -1, -1)).sample.to(noisy.target)
     layers = base.control.unwatch()
     if settings.region == "subject":
-        region = subject_region_loss(predicted, noisy.target, mask_cells(masks, latent_size))
+        grow = settings.pasting.grow if settings.pasting else 0
+        region = subject_region_loss(predicted, noisy.target, mask_cells(masks, latent_size, grow))
     else:
         region = preservation_loss(predicted, noisy.target)
     total, parts = settings.subject_weight * region, {"region": region.detach()}
-    if settings.stca_weight:
-        attention = stca_loss(subject_attention(layers, settings.stca_reduce).to(noisy.target), masks, grid)
+    if attentive:
+        seen = subject_attention(layers, settings.stca_reduce).to(noisy.target)
+        attention = stca_loss(seen[edited:], masks[edited:], grid)
         total, parts = total + settings.stca_weight * attention, {**parts, "attention": attention.detach()}
     return Loss(total, parts)
 
@@ -151,6 +163,7 @@ class Trainer:
         """Lazily, so that one graph is freed before the next is made."""
         for _ in range(self.settings.accumulate):
             yield self._picture_loss()
+            self.base.control.clear()  # not before: layers may be computed a second time on the way back
             if len(self.data.clips):
                 yield self._clip_loss()
 
@@ -159,7 +172,21 @@ class Trainer:
         chosen = self._permutation(len(data.mean))[: settings.image_batch]
         latents = data.mean[chosen] + data.std[chosen] * self._normal(data.mean[chosen].shape)
         noisy = self._at_random_times(latents, self._normal(latents.shape))
-        return image_loss(self.base, settings, noisy, data.text, data.masks[chosen], data.positions)
+        text = data.text if len(data.text) == 1 else data.text[chosen]
+        edited = self._edit_attention(noisy, chosen)
+        return image_loss(self.base, settings, noisy, text, data.masks[chosen], data.positions, edited)
+
+    def _edit_attention(self, noisy: Noisy, chosen: Tensor) -> int:
+        """Edit the attention of a batch's first pictures to their own boxes, as sampling does. Returns how many."""
+        pasting, sampling = self.settings.pasting, self.base.settings
+        edited = round(pasting.box_share * len(chosen)) if pasting else 0
+        if edited:
+            amplified = noisy.timesteps >= (1 - sampling.amplify_until) * self._schedule.config.num_train_timesteps
+            controls: list[BoxControl | None] = [None] * len(chosen)
+            for row in range(edited):
+                controls[row] = replace(self.data.edits[int(chosen[row])], amplify=bool(amplified[row]))
+            self.base.control.set_boxes(controls, (noisy.sample.shape[-2], noisy.sample.shape[-1]), frames=1)
+        return edited
 
     def _clip_loss(self) -> Loss:
         data = self.data
