@@ -18,6 +18,6 @@ class Reporter(Protocol):
         """`step` of `steps` within `stage` are done. Raises `motionbooth_protocol.errors.Canceled` to stop the job.
 
         Stages, in plain words: "loading the model", "finding masks", "generating places", "filming ordinary clips",
-        "encoding pictures", "learning", "sampling", "decoding", "encoding", "measuring". Called at least once a training
-        or sampling step.
+        "encoding pictures", "learning", "sampling", "decoding", "encoding", "measuring". Called at least once a
+        training or sampling step.
         """

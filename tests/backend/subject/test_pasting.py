@@ -322,9 +322,7 @@ def test_pasting_without_places_is_refused_when_the_settings_are_read(tmp_path: 
     assert BaseSettings.read(path).lora.paste == PasteSettings()
 
 
-def test_the_bundled_model_pastes_on_places_that_it_can_tell_from_each_other() -> None:
+def test_the_bundled_model_can_tell_its_places_from_each_other() -> None:
     base = load_base(source_named("toybox"), device="cpu")
-    assert base.settings.full.paste is not None
-    assert base.settings.lora.paste is not None
     captions = [f"a sks dog {phrase}" for phrase in base.settings.places]
     assert len({tuple(base.tokenizer(caption, truncation=True).input_ids) for caption in captions}) == len(captions) > 1
