@@ -36,7 +36,7 @@ def shot(linked: Any, scene: Any, tmp_path: Path) -> Any:
     Image.new("RGB", (64, 64), (200, 40, 40)).save(tmp_path / "toys" / "toy.png")
     bpy.ops.motionbooth.add_subject_box()
     subject = scene.motionbooth.subjects[0]
-    subject.name, subject.token, subject.class_word = "Rex", "sks", "toy"
+    subject.name, subject.token, subject.class_word = "Nib", "sks", "toy"
     subject.pictures = str(tmp_path / "toys")
     bpy.ops.motionbooth.add_to_prompt()
     bpy.ops.wm.save_mainfile()
@@ -66,9 +66,9 @@ def weights_of_take() -> str | None:
 def test_one_press_trains_and_generates(shot: Any, linked: Any, pump: Pump, capfd: pytest.CaptureFixture[str]) -> None:
     bpy.ops.motionbooth.film()
     assert states() == {"train": "sending", "generate": "waiting"}
-    assert "Waiting for the training of Rex" in capfd.readouterr().out
+    assert "Waiting for the training of Nib" in capfd.readouterr().out
     chosen = state().jobs[state().active_job]
-    assert (chosen.kind, chosen.awaits) == ("generate", "Rex"), "the new job is the selected one"
+    assert (chosen.kind, chosen.awaits) == ("generate", "Nib"), "the new job is the selected one"
     pump(lambda: weights_of_take())
     assert states() == {"train": "done", "generate": "done"}
     assert weights_of_take() == bpy.context.scene.motionbooth.subjects[0].weights
@@ -120,7 +120,7 @@ def test_a_clip_whose_training_is_canceled_is_given_up_and_says_so(shot: Any, li
     bpy.ops.motionbooth.cancel_job(job=training)
     pump(lambda: states() == {"train": "canceled", "generate": "failed"})
     (error,) = [row.error for row in state().jobs if row.error]
-    assert error == 'Subject "Rex" was not trained; train it, then generate again.'
+    assert error == 'Subject "Nib" was not trained; train it, then generate again.'
 
 
 def test_a_waiting_clip_is_canceled_and_its_training_goes_on(shot: Any, linked: Any, pump: Pump) -> None:
