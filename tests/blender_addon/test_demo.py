@@ -34,7 +34,8 @@ def test_the_script_makes_the_scene_that_is_kept(registered: Any, tmp_path: Path
     kept, kept_words = read(DEMO / "demo.blend")
     made, made_words = read(tmp_path / "again.blend")
     assert made_words == kept_words
-    assert numbers(made) == pytest.approx(numbers(kept), abs=1e-6)
+    # Blender keeps places in float32: 10 units off they are rounded by 1e-6, in a view that is a few units wide.
+    assert numbers(made) == pytest.approx(numbers(kept), abs=1e-5)
     assert (made.frame_start, made.frame_end, made.fps) == (kept.frame_start, kept.frame_end, kept.fps) == (1, 48, 24)
 
 

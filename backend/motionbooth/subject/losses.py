@@ -49,5 +49,5 @@ def subject_attention(layers: Sequence[Tensor], reduce: Literal["mean", "sum"] =
 def stca_loss(attention: Tensor, masks: Tensor, grid: Grid) -> Tensor:
     """Binary cross-entropy between A (B, h*w) and the masks (B, 1, H, W) resized to its grid (h, w)."""
     wanted = F.interpolate(masks.to(attention), size=grid, mode="bilinear", align_corners=False).flatten(1)
-    # Rounding may lift a sum of probabilities a little above one, which the loss refuses.
-    return F.binary_cross_entropy(attention.clamp(max=1.0), wanted)
+    # Rounding may lift a sum of probabilities, or of a mask's weights, a little above one, which the loss refuses.
+    return F.binary_cross_entropy(attention.clamp(max=1.0), wanted.clamp(max=1.0))

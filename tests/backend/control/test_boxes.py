@@ -61,7 +61,8 @@ def test_probabilities_equal_the_authors(golden: Read, name: str) -> None:
     )
     bias = attention_bias(BoxControl(tracks, tokens, case["edit_scale"], case["is_amp"]), (6, 9))
     logits = torch.from_numpy(arrays["raw"]) + bias.double().repeat_interleave(2, dim=0)  # two heads
-    torch.testing.assert_close(logits.softmax(-1).float(), torch.from_numpy(arrays[f"{name}/probs"]), rtol=0, atol=2e-7)
+    # The bias is float32: of eight or so, one rounding is 1e-6, and a probability moves by a quarter of that at the most.
+    torch.testing.assert_close(logits.softmax(-1).float(), torch.from_numpy(arrays[f"{name}/probs"]), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -58,3 +58,8 @@ def test_summed_attention_of_a_phrase_is_not_capped_at_one_over_its_tokens() -> 
     wholly_on_the_phrase = torch.tensor([[[0.5, 0.5]]])
     assert subject_attention([wholly_on_the_phrase], "mean").item() == 0.5
     assert subject_attention([wholly_on_the_phrase], "sum").item() == 1.0
+
+
+def test_a_mask_that_rounding_lifts_above_one_is_no_error() -> None:
+    mask = torch.full((1, 1, 8, 8), 1 + 2.0**-23)
+    assert stca_loss(torch.full((1, 4), 0.5), mask, (2, 2)).item() == pytest.approx(0.6931472)
