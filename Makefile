@@ -3,13 +3,22 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-gui lint format extension benches clean
+.PHONY: demo test test-numeric test-install test-slow test-gui lint format extension benches clean
 
 demo: $(READY)
 	$(VENV)/bin/motionbooth demo --out demo_out
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest
+
+# The numeric tests as a processor without wide vectors computes: it rounds otherwise.
+test-numeric: $(READY)
+	ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=SSE41 \
+	  $(VENV)/bin/python -m pytest -m numeric
+
+# The wheel from the sdist, in an environment that has nothing else: about ten minutes, most of it pip's.
+test-install: $(READY)
+	$(VENV)/bin/python -m pytest -m install -rs tests/install
 
 test-slow: $(READY)
 	$(VENV)/bin/python -m pytest -m slow
@@ -27,8 +36,10 @@ format: $(READY)
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
+# dist/: the zips, an extension repository of them, and the backend as sdist and wheel
 extension: $(READY)
 	$(VENV)/bin/python blender_addon/build.py --out dist
+	$(VENV)/bin/python -m build --outdir dist .
 
 # The README's figures, on a machine that does nothing else: about an hour. overlay_ms needs a window: make test-gui.
 # Longer ones, each on its own: motionbooth soak --minutes 60 --json docs/bench_soak.json; motionbooth bench real-size, bench

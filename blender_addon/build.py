@@ -1,6 +1,7 @@
 """Builds the extension, a zip for each platform: `python blender_addon/build.py [--platform linux-x64] [--out dist]`.
 
-Needs the bpy module, which brings Blender's own packager, and pip. The wheels are kept in OUT/wheels and fetched once.
+OUT is then a repository of extensions: put on a web server, Blender installs and updates from its index.json. Needs the
+bpy module, which brings Blender's own packager, and pip. The wheels are kept in OUT/wheels and fetched once.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import tomllib
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("motionbooth_addon")
-CONTRACT = Path(__file__).parents[1] / "shared" / "motionbooth_protocol"
+ROOT = Path(__file__).parents[1]
+CONTRACT = ROOT / "shared" / "motionbooth_protocol"
 
 # Blender 4.2 to 5.0 has Python 3.11, from 5.1 on 3.13. One wheel for each: Blender refuses the mix of cp311 and abi3
 # wheels that later releases of pyzmq come in.
@@ -28,16 +30,16 @@ PIP_PLATFORMS = {
     "macos-x64": ("macosx_10_15_x86_64", "macosx_10_15_universal2"),
     "macos-arm64": ("macosx_11_0_arm64", "macosx_10_15_universal2"),
 }
-USUAL_PLATFORMS = ("linux-x64", "macos-arm64", "windows-x64")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Build the MotionBooth extension for Blender.")
-    parser.add_argument("--platform", choices=PIP_PLATFORMS, nargs="+", default=USUAL_PLATFORMS)
+    parser.add_argument("--platform", choices=PIP_PLATFORMS, nargs="+", default=list(PIP_PLATFORMS))
     parser.add_argument("--out", type=Path, default=Path("dist"))
     wanted = parser.parse_args()
     for blender_platform in wanted.platform:
         print(build(blender_platform, wanted.out))
+    print(list_repository(wanted.out))
 
 
 def build(blender_platform: str, out: Path) -> Path:
@@ -58,6 +60,8 @@ def stage(folder: Path, blender_platform: str, wheels: list[Path]) -> Path:
     ignored = shutil.ignore_patterns("__pycache__", "_protocol")
     shutil.copytree(SOURCE, folder, ignore=ignored)
     shutil.copytree(CONTRACT, folder / "_protocol", ignore=ignored)
+    shutil.copy(ROOT / "blender_addon" / "LICENSE", folder)
+    shutil.copy(ROOT / "LICENSE", folder / "_protocol")
     (folder / "wheels").mkdir()
     for wheel in wheels:
         shutil.copy(wheel, folder / "wheels")
@@ -67,6 +71,19 @@ def stage(folder: Path, blender_platform: str, wheels: list[Path]) -> Path:
     head, table, rest = manifest.read_text().partition("[permissions]")
     manifest.write_text(f'{head}platforms = ["{blender_platform}"]\nwheels = [\n{lines}]\n\n{table}{rest}')
     return folder
+
+
+def list_repository(folder: Path) -> Path:
+    """Write what Blender reads of a repository, and a page for people; the path of the former.
+
+    Zips of other versions go: Blender would be offered several and take any.
+    """
+    manifest = tomllib.loads((SOURCE / "blender_manifest.toml").read_text())
+    for archive in folder.glob(f"{manifest['id']}-*.zip"):
+        if not archive.name.startswith(f"{manifest['id']}-{manifest['version']}-"):
+            archive.unlink()
+    packager("server-generate", "--repo-dir", str(folder), "--html")
+    return folder / "index.json"
 
 
 def fetch_wheels(blender_platform: str, folder: Path) -> list[Path]:

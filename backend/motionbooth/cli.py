@@ -1,6 +1,8 @@
 """The command line: `motionbooth COMMAND`. Each command is in the folder commands/."""
 
 import errno
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 from motionbooth_protocol.errors import InvalidInput, MotionBoothError, NotFound, OutOfSpace, is_disk_full
@@ -50,14 +52,23 @@ def _of_the_system(error: OSError) -> MotionBoothError:
 app = typer.Typer(
     cls=_SentenceForErrors,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_show_locals=False,
     help="Film your own character in Blender: boxes and a camera path steer a text-to-video model.",
 )
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"motionbooth {version('motionbooth')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _motionbooth() -> None:
+def _motionbooth(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say the version and exit.")
+    ] = False,
+) -> None:
     """Film your own character in Blender: boxes and a camera path steer a text-to-video model."""
 
 

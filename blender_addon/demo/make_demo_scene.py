@@ -20,6 +20,7 @@ import motionbooth_addon
 from mathutils import Matrix
 from motionbooth_addon import compat
 
+KEPT = Path(__file__).parents[2] / "backend" / "motionbooth" / "commands" / "demo.blend"  # a wheel has it, too
 FPS = 24
 FRAMES = 48
 SIZE = (960, 640)
@@ -201,4 +202,4 @@ def make_road(scene: bpy.types.Scene) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("demo.blend"))
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else KEPT)

@@ -22,6 +22,8 @@ from motionbooth_protocol.motion import Box, CameraPath, Offset, Shot, SubjectTr
 from rounding import assert_equal_but_for_the_time_embedding
 from torch import Tensor
 
+pytestmark = pytest.mark.numeric
+
 PROMPT = "a sks dog running on the grass in the park"
 Read = Callable[[str], tuple[dict[str, np.ndarray], Any]]
 

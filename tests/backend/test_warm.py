@@ -19,6 +19,8 @@ from motionbooth_protocol.jobs import GenerateSpec
 from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
 from torch import Tensor
 
+pytestmark = pytest.mark.numeric
+
 A, B, FULL = "a" * 64, "b" * 64, "f" * 64
 
 

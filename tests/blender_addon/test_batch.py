@@ -16,11 +16,11 @@ import pytest
 
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
+from motionbooth.commands.demo import DEMO_SCENE  # noqa: E402
 from motionbooth_addon import compat  # noqa: E402
 from motionbooth_protocol.client import Client  # noqa: E402
 from motionbooth_protocol.connection import Connection  # noqa: E402
 
-DEMO = Path(__file__).parents[2] / "blender_addon" / "demo" / "demo.blend"
 CRASH = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"  # as a .blend can make Blender do
 
 
@@ -28,7 +28,7 @@ CRASH = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"  # as a .blend
 def files(registered: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one.blend, two.blend (two scenes) and broken.blend; their subjects are the model's own."""
     folder = tmp_path_factory.mktemp("files")
-    bpy.ops.wm.open_mainfile(filepath=str(DEMO))
+    bpy.ops.wm.open_mainfile(filepath=str(DEMO_SCENE))
     scene = bpy.context.scene
     scene.motionbooth.subjects[0].token = ""
     scene.motionbooth.prompt = "a toy on the grass"
@@ -158,7 +158,7 @@ def test_interrupted_it_cancels_its_jobs_and_goes_on_when_called_again(
 def test_two_files_of_one_name_and_two_scenes_of_one_spelling_have_a_folder_each(
     registered: Any, tmp_path: Path
 ) -> None:
-    bpy.ops.wm.open_mainfile(filepath=str(DEMO))
+    bpy.ops.wm.open_mainfile(filepath=str(DEMO_SCENE))
     bpy.context.scene.name = "Hop A"
     second = bpy.context.scene.copy()
     second.name, second.use_fake_user = "Hop:A", True
@@ -189,7 +189,7 @@ def test_files_that_share_an_untrained_subject_have_it_learned_once(
     registered: Any, connection_file: Path, tmp_path: Path
 ) -> None:
     """Two Blenders render the same pictures of it to the last bit, so that they ask for the same."""
-    bpy.ops.wm.open_mainfile(filepath=str(DEMO))
+    bpy.ops.wm.open_mainfile(filepath=str(DEMO_SCENE))
     bpy.context.scene.motionbooth.seed = 1
     for name in ("first", "second"):
         bpy.context.scene.motionbooth.seed += 1

@@ -10,10 +10,11 @@ import pytest
 
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
+from motionbooth.commands.demo import DEMO_SCENE  # noqa: E402
 from motionbooth_addon import capture  # noqa: E402
 from motionbooth_addon._protocol.motion import Shot  # noqa: E402
 
-DEMO = Path(__file__).parents[2] / "blender_addon" / "demo"
+SCRIPT = Path(__file__).parents[2] / "blender_addon" / "demo" / "make_demo_scene.py"
 
 
 def read(path: Path) -> tuple[Shot, Any]:
@@ -30,8 +31,8 @@ def numbers(shot: Shot) -> np.ndarray:
 
 
 def test_the_script_makes_the_scene_that_is_kept(registered: Any, tmp_path: Path) -> None:
-    subprocess.run([sys.executable, DEMO / "make_demo_scene.py", tmp_path / "again.blend"], check=True)
-    kept, kept_words = read(DEMO / "demo.blend")
+    subprocess.run([sys.executable, SCRIPT, tmp_path / "again.blend"], check=True)
+    kept, kept_words = read(DEMO_SCENE)
     made, made_words = read(tmp_path / "again.blend")
     assert made_words == kept_words
     # Blender keeps places in float32: 10 units off they are rounded by 1e-6, in a view that is a few units wide.
@@ -41,7 +42,7 @@ def test_the_script_makes_the_scene_that_is_kept(registered: Any, tmp_path: Path
 
 def test_the_demo_shows_what_it_is_for(registered: Any) -> None:
     """A curved path with easing, wholly in the frame, while the camera pans to the right."""
-    shot, _ = read(DEMO / "demo.blend")
+    shot, _ = read(DEMO_SCENE)
     centers = np.array([box.center for box in shot.subjects[0].boxes if box])
     chord = np.linspace(centers[0], centers[-1], len(centers))
     assert np.abs(centers - chord).max() > 0.15

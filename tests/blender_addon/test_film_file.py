@@ -19,6 +19,7 @@ import zmq
 
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
+from motionbooth.commands.demo import DEMO_SCENE  # noqa: E402
 from motionbooth.video import read_clip  # noqa: E402
 from motionbooth_addon import clips, compat, film_file, filming  # noqa: E402
 from motionbooth_addon._protocol.errors import InvalidInput  # noqa: E402
@@ -26,7 +27,6 @@ from motionbooth_protocol.client import Client  # noqa: E402
 from motionbooth_protocol.connection import Connection  # noqa: E402
 from motionbooth_protocol.jobs import GenerateSpec  # noqa: E402
 
-DEMO = Path(__file__).parents[2] / "blender_addon" / "demo" / "demo.blend"
 SUBJECT_COLOR, GREY = (200, 60, 20), (90, 90, 90)
 
 
@@ -47,10 +47,10 @@ def run_batch(*arguments: object, largest_file: int | None = None) -> tuple[int,
 def filmed(connection_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
     """The demo scene, filmed: the folder with what was made, and what was said."""
     out = tmp_path_factory.mktemp("out")
-    before = DEMO.read_bytes()
-    status, said = run_batch(DEMO, "--connection", connection_file, "--out", out)
+    before = DEMO_SCENE.read_bytes()
+    status, said = run_batch(DEMO_SCENE, "--connection", connection_file, "--out", out)
     assert status == 0, said
-    assert DEMO.read_bytes() == before, "the original is not written"
+    assert DEMO_SCENE.read_bytes() == before, "the original is not written"
     return out, said
 
 
@@ -138,7 +138,7 @@ def test_a_second_run_finds_the_trained_subject(
     filmed: tuple[Path, list[dict[str, Any]]], connection_file: Path, tmp_path: Path
 ) -> None:
     """The turntable gives the same bytes again, so the job is the same job."""
-    status, said = run_batch(DEMO, "--connection", connection_file, "--out", tmp_path, "--seed", 8)
+    status, said = run_batch(DEMO_SCENE, "--connection", connection_file, "--out", tmp_path, "--seed", 8)
     assert status == 0
     assert "learning" not in [line.get("stage") for line in said]
     with Client(Connection.read(connection_file)) as client:
@@ -151,7 +151,7 @@ def test_a_second_run_finds_the_trained_subject(
 
 
 def test_a_dry_run_writes_what_would_be_sent_and_needs_no_backend(tmp_path: Path) -> None:
-    status, said = run_batch(DEMO, "--out", tmp_path, "--dry-run")
+    status, said = run_batch(DEMO_SCENE, "--out", tmp_path, "--dry-run")
     assert status == 0
     assert said[-1]["done"]["blend"] is None
     assert [path.name for path in tmp_path.iterdir()] == ["shot.json"]
@@ -213,7 +213,7 @@ def strips_of(scene: str) -> list[tuple[int, tuple[int, int]]]:
 
 def spoiled(tmp_path: Path, spoil: Callable[[Any, Any], None]) -> Path:
     """The demo scene with something wrong in it."""
-    bpy.ops.wm.open_mainfile(filepath=str(DEMO))
+    bpy.ops.wm.open_mainfile(filepath=str(DEMO_SCENE))
     scene = bpy.context.scene
     spoil(scene, scene.motionbooth.subjects[0])
     path = tmp_path / "spoiled.blend"
@@ -297,7 +297,7 @@ def test_what_is_no_blend_is_refused(content: bytes | None, sentence: str, regis
 @pytest.mark.parametrize("words", [["--seed", str(2**31)], ["--seed", "-1"], ["--training-steps", "0"]])
 def test_numbers_that_blender_or_the_backend_cannot_keep_are_refused_at_once(tmp_path: Path, words: list[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
-        film_file.main([str(DEMO), "--out", str(tmp_path), "--dry-run", *words])
+        film_file.main([str(DEMO_SCENE), "--out", str(tmp_path), "--dry-run", *words])
     assert not list(tmp_path.iterdir())
 
 
@@ -313,7 +313,7 @@ def test_a_wrong_key_is_said_and_ends_with_status_1(connection_file: Path, tmp_p
         Connection.read(connection_file), **dict(zip(("client_public", "client_secret"), new_keys(), strict=True))
     )
     stranger.write(tmp_path / "connection.json")
-    status, said = run_batch(DEMO, "--connection", tmp_path / "connection.json", "--out", tmp_path / "out")
+    status, said = run_batch(DEMO_SCENE, "--connection", tmp_path / "connection.json", "--out", tmp_path / "out")
     assert status == 1
     assert said[-1]["error"]["code"] == "not_authorized"
 
@@ -324,14 +324,14 @@ def new_keys() -> tuple[str, str]:
 
 
 def test_a_backend_that_is_not_there_says_how_to_start_one(tmp_path: Path) -> None:
-    status, said = run_batch(DEMO, "--connection", tmp_path / "none.json", "--out", tmp_path)
+    status, said = run_batch(DEMO_SCENE, "--connection", tmp_path / "none.json", "--out", tmp_path)
     assert status == 1
     assert "motionbooth serve" in said[-1]["error"]["message"]
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    status, said = run_batch(DEMO, "--out", tmp_path / "file", "--dry-run")
+    status, said = run_batch(DEMO_SCENE, "--out", tmp_path / "file", "--dry-run")
     assert status == 2
     assert "choose another --out" in said[-1]["error"]["message"]
 

@@ -7,7 +7,7 @@ import typer
 
 from .instead import SamplingSteps, Seed, TrainingSteps, given
 
-DEMO_SCENE = Path(__file__).parents[3] / "blender_addon" / "demo" / "demo.blend"
+DEMO_SCENE = Path(__file__).with_name("demo.blend")
 
 
 def demo(

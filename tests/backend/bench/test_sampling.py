@@ -11,6 +11,8 @@ from motionbooth.bench.sampling import GUIDANCE, Step, alternate, busy_plan, dif
 from motionbooth.control.plan import StepPlan
 from motionbooth.models.registry import Base
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture
 def step() -> Step:

@@ -23,6 +23,8 @@ from motionbooth.control.prompt import PromptTokens
 from motionbooth.models.registry import Base
 from motionbooth_protocol.motion import Box
 
+pytestmark = pytest.mark.numeric
+
 Read = Callable[[str], tuple[dict[str, np.ndarray], Any]]
 TOKENS = PromptTokens(length=16, content=range(1, 8), subjects=((2, 3),))
 MIDDLE = Box(0.25, 0.25, 0.75, 0.75)
@@ -61,7 +63,7 @@ def test_probabilities_equal_the_authors(golden: Read, name: str) -> None:
     )
     bias = attention_bias(BoxControl(tracks, tokens, case["edit_scale"], case["is_amp"]), (6, 9))
     logits = torch.from_numpy(arrays["raw"]) + bias.double().repeat_interleave(2, dim=0)  # two heads
-    # The bias is float32: of eight or so, one rounding is 1e-6, and a probability moves by a quarter of that at the most.
+    # The bias is float32: one rounding of eight or so is 1e-6, and a probability moves by a quarter of that at most.
     torch.testing.assert_close(logits.softmax(-1).float(), torch.from_numpy(arrays[f"{name}/probs"]), rtol=0, atol=1e-6)
 
 

@@ -21,6 +21,8 @@ from motionbooth.control.camera import (
 from motionbooth_protocol.motion import Box, CameraPath, Offset
 from torch import Tensor
 
+pytestmark = pytest.mark.numeric
+
 Read = Callable[[str], tuple[dict[str, np.ndarray], Any]]
 EVERYWHERE = torch.ones(8, 12, dtype=torch.bool)
 

@@ -11,6 +11,8 @@ import torch
 from einops import rearrange
 from motionbooth.subject.losses import mask_cells, stca_loss, subject_attention, subject_region_loss
 
+pytestmark = pytest.mark.numeric
+
 Read = Callable[[str], tuple[dict[str, np.ndarray], Any]]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from diffusers.models.resnet import TemporalConvLayer
 from motionbooth.models.registry import Base, load_base
@@ -9,6 +10,8 @@ from motionbooth.models.sources import Source
 from motionbooth.subject.recomputing import recompute_layers
 from motionbooth.subject.trainer import Noisy, clip_loss, image_loss
 from torch import Tensor
+
+pytestmark = pytest.mark.numeric
 
 POSITIONS = (2, 3, 4)
 

@@ -21,6 +21,8 @@ from motionbooth.subject.weights import add_lora
 from rounding import BY_TIME_EMBEDDING, assert_equal_but_for_the_time_embedding
 from torch import nn
 
+pytestmark = pytest.mark.numeric
+
 Read = Callable[[str], tuple[dict[str, np.ndarray], Any]]
 POSITIONS = (2, 3, 4)
 

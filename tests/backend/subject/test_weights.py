@@ -18,6 +18,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+pytestmark = pytest.mark.numeric
+
 
 def card_for(base: Base, method: str) -> SubjectCard:
     settings = base.settings.lora

@@ -19,6 +19,8 @@ from motionbooth_protocol.motion import Box
 from rounding import assert_equal_but_for_the_time_embedding
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.numeric
+
 GOLDEN = Path(__file__).parents[3] / "golden"
 TINY = GOLDEN / "lavie_tiny_a"
 CASES = ["video_b1_f5", "video_b2_f3", "image_b2_f1", "odd_size_b1_f2", "scalar_t_b1_f2"]

@@ -6,6 +6,8 @@ import torch
 from motionbooth.models.toybox.autoencoder import build_autoencoder, latent_coverage, latents_of_frames
 from motionbooth.models.toybox.draw import draw_clip, kind_scene
 
+pytestmark = pytest.mark.numeric
+
 
 def test_the_encoder_network_equals_its_definition_even_in_half_precision_weights() -> None:
     frames = draw_clip(kind_scene("car", "orange", "snow"), np.random.default_rng(0)).frames
