@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from types import ModuleType
 
 import pytest
@@ -49,17 +55,84 @@ def test_the_zip_holds_the_contract_and_a_wheel_of_each_kind_for_each_python(arc
     assert not [name for name in names if "__pycache__" in name or name.endswith(".blend")]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("platform", ["linux-x64", "macos-arm64", "windows-x64"])
+TAGS = {
+    "linux-x64": ("manylinux", "x86_64"),
+    "macos-x64": ("macosx", "x86_64", "universal2"),
+    "macos-arm64": ("macosx", "arm64", "universal2"),
+    "windows-x64": ("win", "amd64"),
+}
+
+
+@pytest.mark.parametrize("platform", TAGS)
 def test_each_platform_gets_its_own_wheels(platform: str, build_module: ModuleType) -> None:
-    tag = {"linux-x64": "manylinux", "macos-arm64": "macosx", "windows-x64": "win_amd64"}[platform]
+    system, *processors = TAGS[platform]
     with zipfile.ZipFile(build_module.build(platform, ROOT / "dist")) as content:
         wheels = [name for name in content.namelist() if name.endswith(".whl")]
         manifest = tomllib.loads(content.read("blender_manifest.toml").decode())
     assert len(wheels) == 4
-    assert all(tag in wheel for wheel in wheels)
+    assert all(system in wheel and any(name in wheel for name in processors) for wheel in wheels)
     assert manifest["platforms"] == [platform]
     assert sorted(manifest["wheels"]) == sorted(f"./{wheel}" for wheel in wheels)
+
+
+def test_the_zip_carries_both_licenses_and_says_whose_it_is(archive: Path) -> None:
+    with zipfile.ZipFile(archive) as content:
+        assert content.read("LICENSE") == (ROOT / "blender_addon" / "LICENSE").read_bytes()
+        assert content.read("_protocol/LICENSE") == (ROOT / "LICENSE").read_bytes()
+        manifest = tomllib.loads(content.read("blender_manifest.toml").decode())
+    assert manifest["license"] == ["SPDX:GPL-3.0-or-later", "SPDX:Apache-2.0"]
+    assert manifest["copyright"]
+
+
+def as_version(archive: Path, version: str, folder: Path) -> Path:
+    """The same extension under another version, as an earlier or later build would be."""
+    now = tomllib.loads((ROOT / "blender_addon" / "motionbooth_addon" / "blender_manifest.toml").read_text())["version"]
+    made = folder / archive.name.replace(now, version)
+    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(made, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name == "blender_manifest.toml":
+                data = data.replace(f'\nversion = "{now}"'.encode(), f'\nversion = "{version}"'.encode())
+            new.writestr(name, data)
+    return made
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The folder on a web server of loopback; its address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=folder)) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_blender_installs_and_updates_from_the_repository(
+    archive: Path, build_module: ModuleType, tmp_path: Path
+) -> None:
+    repository, installed = tmp_path / "a repository", tmp_path / "extensions"
+    repository.mkdir()
+    installed.mkdir()
+    older = as_version(archive, "0.0.1", repository)
+    build_module.packager("server-generate", "--repo-dir", str(repository))
+
+    def update(address: str) -> str:
+        """The version that Blender's own client then has."""
+        remote = ["--remote-url", f"{address}/index.json", "--local-dir", str(installed)]
+        build_module.packager("sync", *remote)
+        python = ".".join(map(str, sys.version_info[:3]))
+        build_module.packager(
+            "install", *remote, "--blender-version=4.2.0", f"--python-version={python}", "motionbooth"
+        )
+        return tomllib.loads((installed / "motionbooth" / "blender_manifest.toml").read_text())["version"]
+
+    with served(repository) as address:
+        assert update(address) == "0.0.1"
+        shutil.copy(archive, repository)
+        index = build_module.list_repository(repository)
+        assert not older.exists()
+        (offered,) = json.loads(index.read_text())["data"]
+        assert offered["website"].startswith("https://")
+        assert update(address) == offered["version"] != "0.0.1"
 
 
 def install_and_film(python: Path, archive: Path, connection_file: Path, tmp_path: Path) -> tuple[str, Path]:

@@ -1,0 +1,79 @@
+"""What the project says of itself in several places is the same in all of them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from motionbooth.cli import app
+from motionbooth_protocol.limits import PROTOCOL_MAJOR, PROTOCOL_MINOR
+from typer.testing import CliRunner
+
+ROOT = Path(__file__).parents[1]
+MANIFEST = tomllib.loads((ROOT / "blender_addon" / "motionbooth_addon" / "blender_manifest.toml").read_text())
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+DEPLOY = ROOT / "backend" / "deploy"
+
+
+def test_there_is_one_version_and_the_manifest_has_it() -> None:
+    assert "version" not in PYPROJECT["project"]
+    assert version("motionbooth") == MANIFEST["version"]
+    assert CliRunner().invoke(app, ["--version"]).output == f"motionbooth {MANIFEST['version']}\n"
+    newest = re.search(r"^## (\S+)", (ROOT / "docs" / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == MANIFEST["version"]
+
+
+def test_the_protocols_version_is_that_of_its_description() -> None:
+    told = (ROOT / "shared" / "motionbooth_protocol" / "README.md").read_text()
+    assert f"version {PROTOCOL_MAJOR}.{PROTOCOL_MINOR}" in told
+
+
+def test_there_is_one_address_of_the_project() -> None:
+    project = PYPROJECT["project"]["urls"]["Homepage"]
+    path = project.removeprefix("https://github.com/")
+    assert MANIFEST["website"] == project
+    assert all(address.startswith(project) for address in PYPROJECT["project"]["urls"].values())
+    for rule in PYPROJECT["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
+        assert f"/{path}/" in rule["replacement"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_its_commands(shell: str) -> None:
+    asked = {"COMP_WORDS": "motionbooth tr", "COMP_CWORD": "1", "_TYPER_COMPLETE_ARGS": "motionbooth tr"}
+    asked |= {"_TYPER_COMPLETE_FISH_ACTION": "get-args", "_MOTIONBOOTH_COMPLETE": f"complete_{shell}"}
+    said = CliRunner().invoke(app, [], env=asked, prog_name="motionbooth").output
+    assert "train" in said
+    assert "serve" not in said
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
+    unit = (DEPLOY / "motionbooth.service").read_text()
+    program = re.search(r"^ExecStart=(\S+)", unit, re.MULTILINE)
+    assert program is not None
+    (tmp_path / "motionbooth.service").write_text(unit.replace(program[1], "/bin/true"))
+    checked = subprocess.run(
+        ["systemd-analyze", "verify", str(tmp_path / "motionbooth.service")], capture_output=True, text=True
+    )
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_the_unit_and_the_container_give_the_backend_words_that_it_knows(tmp_path: Path) -> None:
+    unit = (DEPLOY / "motionbooth.service").read_text().replace("\\\n", " ")
+    of_the_unit = re.findall(r"^ExecStart=\S+ (.*)$", unit, re.MULTILINE)[0].split()
+    container = re.findall(r"^CMD (\[.*\])$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)[0]
+    program, *of_the_container = re.findall(r'"([^"]*)"', container)
+    assert program == "motionbooth"
+    for words in (of_the_unit, of_the_container):
+        # A port that is none: everything before it is understood, and nothing is started.
+        words[words.index("--home") + 1] = str(tmp_path / "home")
+        words[words.index("--address") + 1] = "tcp://127.0.0.1:99999"
+        said = CliRunner().invoke(app, words, env={"COLUMNS": "300"})
+        assert said.exit_code == 2
+        assert "up to 65535" in said.output
