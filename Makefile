@@ -56,7 +56,7 @@ benches: $(READY)
 clean:
 	rm -rf $(VENV) dist demo_out
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml blender_addon/motionbooth_addon/blender_manifest.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --editable '.[blender,dev]'
 	touch $@
