@@ -17,7 +17,7 @@ from bpy.props import (
 
 from . import compat, takes
 from ._protocol.limits import MAX_NAME, MAX_TEXT
-from .capture import UNSEEN_TYPES
+from .outlines import UNSEEN_TYPES
 
 QUALITIES = [
     ("MODEL", "Standard", "The number of steps that the model is made for"),

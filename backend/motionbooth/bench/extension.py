@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 FRAMES = 250
 HEAVY_GRID, HEAVY_LEVELS = 353, 2  # a grid of 353 x 353 faces, subdivided twice: 2 million vertices
 HEAVY_VERTICES = 1_950_000  # at least
+LONG_SHOT = 10_000  # frames
 FRAME_SET_SAMPLE = 25  # frames of the plain loop that are timed; the other 225 cost the same
 BACKGROUND = 12.0
 LENS, SENSOR, SIZE, ASPECT = 35.0, 36.0, (960, 640), 1.25
@@ -42,6 +43,9 @@ UNITS = {
     "frame_set_ratio": "x",
     "register_ms": "ms",
     "projection_error": "frame",
+    "framing_error": "width",
+    "scene_kinds_exact": "share",
+    "reading_10000_ms": "ms",
 }
 
 
@@ -129,6 +133,53 @@ def measure_projection() -> dict[str, float]:
     return {"projection_error": float(max(error_of_boxes, error_of_camera))}
 
 
+def measure_framing() -> dict[str, float]:
+    """Asked against shown position, for shots of four shapes against every known base: see framing.py."""
+    import motionbooth_addon
+
+    from .framing import framing_error
+
+    motionbooth_addon.register()
+    return {"framing_error": framing_error()}
+
+
+def measure_scene_kinds() -> dict[str, float]:
+    """The share of kinds of scene that are read as they play, or refused in words: see scene_kinds.py."""
+    import motionbooth_addon
+
+    from .scene_kinds import scene_kinds_exact
+
+    motionbooth_addon.register()
+    return {"scene_kinds_exact": scene_kinds_exact()}
+
+
+def measure_long_reading() -> dict[str, float]:
+    """The longest time for which one tick holds the main thread while 10,000 frames are read for the overlay.
+
+    With what Blender has to update after it. Raises JobFailed where the shot is not read to its end.
+    """
+    import bpy
+    from motionbooth_addon import readings
+
+    scene = _new_shot(LONG_SHOT)
+    bpy.context.view_layer.update()
+    readings.latest(scene)
+    holds = []
+    until = time.monotonic() + LONGEST_WAIT
+    while readings.latest(scene).changed and time.monotonic() < until:
+        began = time.perf_counter()
+        pause = readings._tick() or 0.0
+        bpy.context.view_layer.update()
+        holds.append(time.perf_counter() - began)
+        time.sleep(pause)
+    if (motion := readings.latest(scene).motion) is None or motion.moments[-1] != LONG_SHOT:
+        raise JobFailed(f"{LONG_SHOT} frames were not read in {LONGEST_WAIT} seconds.")
+    return {"reading_10000_ms": 1000 * max(holds)}
+
+
+LONGEST_WAIT = 120.0  # seconds
+
+
 def _median_seconds(action: Callable[[], object], times: int = 5) -> float:
     action()  # warm up
     seconds = []
@@ -142,15 +193,15 @@ def _median_seconds(action: Callable[[], object], times: int = 5) -> float:
 # The shot
 
 
-def _new_shot() -> bpy.types.Scene:
-    """250 frames: a camera that turns and tracks, a rectangle before it and a ball beyond, both keyframed."""
+def _new_shot(frames: int = FRAMES) -> bpy.types.Scene:
+    """A camera that turns and tracks, a rectangle before it and a ball beyond, both keyframed."""
     import bpy
     import motionbooth_addon
 
     motionbooth_addon.register()
     bpy.ops.wm.read_factory_settings(use_empty=True)
     scene = bpy.context.scene
-    scene.frame_start, scene.frame_end = 1, FRAMES
+    scene.frame_start, scene.frame_end = 1, frames
     scene.render.resolution_x, scene.render.resolution_y = SIZE
     scene.render.pixel_aspect_x = ASPECT
     scene.motionbooth.background_distance = BACKGROUND
@@ -158,16 +209,16 @@ def _new_shot() -> bpy.types.Scene:
     camera.data.lens, camera.data.sensor_width = LENS, SENSOR
     camera.data.shift_x, camera.data.shift_y = 0.05, -0.02
     scene.camera = camera
-    _key(camera, "location", (0, -12, 1.6), (1.5, -12, 1.2))
-    _key(camera, "rotation_euler", (1.5, 0.02, 0.1), (1.6, -0.02, -0.1))
+    _key(camera, "location", (0, -12, 1.6), (1.5, -12, 1.2), frames)
+    _key(camera, "rotation_euler", (1.5, 0.02, 0.1), (1.6, -0.02, -0.1), frames)
     flat = [(-0.5, -0.5, 0), (0.5, -0.5, 0), (0.5, 0.5, 0), (-0.5, 0.5, 0)]
     rectangle = _add(scene, "Rectangle", _mesh("Rectangle", flat, [(0, 1, 2, 3)]))
     rectangle.parent = camera
-    _key(rectangle, "location", (-0.9, 0.2, -4), (0.9, -0.3, -4))
+    _key(rectangle, "location", (-0.9, 0.2, -4), (0.9, -0.3, -4), frames)
     cone = [(0, 0, 1), (0.5, 0, 0), (-0.4, 0.5, 0), (-0.4, -0.5, 0)]
     blockout = _add(scene, "Blockout", _mesh("Blockout", cone, [(0, 1, 2), (0, 2, 3), (0, 3, 1), (1, 2, 3)]))
-    _key(blockout, "location", (2, 0, 0.5), (-1, 3, 1.5))
-    _key(blockout, "rotation_euler", (0, 0, 0), (1, 2, 5))
+    _key(blockout, "location", (2, 0, 0.5), (-1, 3, 1.5), frames)
+    _key(blockout, "rotation_euler", (0, 0, 0), (1, 2, 5), frames)
     for thing in (rectangle, blockout):
         subject = scene.motionbooth.subjects.add()
         subject.name, subject.class_word, subject.object = thing.name, "toy", thing
@@ -190,8 +241,8 @@ def _mesh(name: str, corners: Sequence[Sequence[float]], faces: Sequence[Sequenc
     return mesh
 
 
-def _key(thing: bpy.types.Object, path: str, first: tuple[float, ...], last: tuple[float, ...]) -> None:
-    for frame, value in ((1, first), (FRAMES, last)):
+def _key(thing: bpy.types.Object, path: str, first: tuple[float, ...], last: tuple[float, ...], end: int) -> None:
+    for frame, value in ((1, first), (end, last)):
         setattr(thing, path, value)
         thing.keyframe_insert(path, frame=frame)
 
@@ -248,6 +299,9 @@ MEASURES: dict[str, Callable[[], dict[str, float]]] = {
     "registering": measure_registering,
     "reading": measure_reading,
     "projection": measure_projection,
+    "framing": measure_framing,
+    "scene kinds": measure_scene_kinds,
+    "long reading": measure_long_reading,
 }
 
 if __name__ == "__main__":

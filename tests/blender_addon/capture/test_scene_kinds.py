@@ -1,0 +1,89 @@
+"""Every kind of scene is read as it plays, beside the scene where that can be; what cannot be read is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
+
+from motionbooth.bench import scene_kinds  # noqa: E402
+from motionbooth_addon import capture  # noqa: E402
+
+BODY = "rigid body"
+PLAYED = {
+    "simulation_nodes": "simulation nodes",
+    "rigid_body": BODY,
+    "child_of_a_rigid_body": BODY,
+    "follows_a_rigid_body": BODY,
+    "driven_by_a_rigid_body": BODY,
+    "instances_of_a_rigid_body": BODY,
+    "cloth": "cloth",
+    "pinned_cloth_that_is_subdivided": "cloth",
+    "soft_body": "soft body",
+    "particles": "particles",
+    "driven_by_the_scenes_frame": "driven by the scene",
+    "driven_by_a_property_of_the_scene": "driven by the scene",
+    "driven_through_an_object_by_the_scene": "driven by the scene",
+    "shape_key_driven_by_the_scene": "driven by the scene",
+    "driven_by_an_expression_of_python": "driver walked() + frame * 0",
+    "moved_by_a_script_at_each_frame": "script move_thing",
+}
+REFUSED = {"hidden_rigid_body": "bake it to keyframes from frame 1 to 22"}
+
+
+@pytest.fixture(autouse=True)
+def _registered(registered: object) -> None:
+    """The extension, in Blender."""
+
+
+@pytest.mark.parametrize("name", sorted(set(scene_kinds.KINDS) - set(REFUSED)))
+def test_a_scene_is_read_as_it_plays(name: str) -> None:
+    scene_kinds.new_scene(name)
+    boxes, travel = scene_kinds.truth(bpy.context.scene)
+    assert max(abs(boxes - boxes[0]).max(), abs(travel).max()) > 0.01, "nothing moves in this scene"
+    error = scene_kinds.error_of(name)
+    assert isinstance(error, float), error
+    assert error <= scene_kinds.EXACT
+
+
+@pytest.mark.parametrize("name", sorted(set(scene_kinds.KINDS) - set(REFUSED)))
+def test_the_way_a_subject_was_read_is_named_and_the_scene_is_left_at_its_frame(name: str) -> None:
+    scene = scene_kinds.new_scene(name)
+    scene.frame_set(5)
+    camera, subject = capture.read_shot(scene, 8).ways
+    assert subject.reason == PLAYED.get(name, "")
+    assert camera.reason == (
+        BODY if name == "camera_on_a_rigid_body" else "script move_thing" if "script" in name else ""
+    )
+    assert scene.frame_current == 5
+    assert [known.name for known in bpy.data.scenes] == ["Scene"]
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_what_cannot_be_read_is_refused_with_what_to_do(name: str) -> None:
+    error = scene_kinds.error_of(name)
+    assert isinstance(error, str)
+    assert REFUSED[name] in error
+
+
+def test_a_simulation_that_was_not_played_is_read_right_at_fractions_of_a_frame_too() -> None:
+    """Between two frames it is what its caches make of both."""
+    scene = scene_kinds.new_scene("rigid_body")
+    sights = capture.read_motion(scene, 2 * 21 + 1).sights[0]
+    heights = [seen.box.center[1] for seen in sights if seen.box]
+    assert len(heights) == 43
+    for before, between, after in zip(heights[0:12:2], heights[1:12:2], heights[2:14:2], strict=True):
+        assert before < between < after, "it falls from half a frame to the next"
+
+
+def test_a_simulation_in_a_scene_that_no_window_shows_is_played_too() -> None:
+    scene = scene_kinds.new_scene("rigid_body")
+    expected, _ = scene_kinds.truth(scene_kinds.new_scene("rigid_body"))
+    scene = scene_kinds.new_scene("rigid_body")
+    bpy.context.window.scene = bpy.data.scenes.new("Other") if bpy.context.window else scene
+    read = [box.as_tuple() for box in capture.read_shot(scene, 8).shot.subjects[0].boxes if box]
+    assert read == pytest.approx(expected, abs=scene_kinds.EXACT)
+
+
+def test_there_are_enough_kinds() -> None:
+    assert len(scene_kinds.KINDS) >= 24
