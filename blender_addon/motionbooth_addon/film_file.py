@@ -15,7 +15,8 @@ strips are put into SCENE.blend itself, and there is no copy.
 On standard output there are JSON objects, one a line, and nothing else (Blender's own chatter goes to standard error):
 
     {"stage": "learning", "step": 12, "steps": 120, "seconds_left": 80.5, "note": "Imp"}
-        as it goes; steps is 0 where a stage is not counted, seconds_left null where nobody knows, note may be empty
+        as it goes; steps is 0 where a stage is not counted, seconds_left (of the whole job that
+        the backend runs) null where nobody knows, note may be empty
     {"done": {"blend": PATH, "shots": [{"scene": NAME, "frames": "1-48", "clip": PATH, "shot": PATH,
               "pictures": {SUBJECT: [PATH, ...]}, "job": ID, "warnings": [SENTENCE, ...]}, ...]}}
         last, with exit status 0

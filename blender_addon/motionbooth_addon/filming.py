@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -266,11 +265,9 @@ def _fetch_clip(jobs: Jobs, filmed: Filmed, job: Job, tell: Tell) -> None:
 def _learn(jobs: Jobs, filmed: Filmed, subject: bpy.types.PropertyGroup, options: Options, tell: Tell) -> str:
     """The job that trains a subject, or finds that it was."""
     folder = filmed.folder / "training_pictures" / bpy.path.clean_name(subject.name)
-    began = time.monotonic()
 
     def on_picture(done: int, of: int) -> None:
-        left = (time.monotonic() - began) / done * (of - done)
-        tell(_progress("rendering training pictures", done, of, left, subject.name))
+        tell(_progress("rendering training pictures", done, of, note=subject.name))
 
     pictures = training_pictures(filmed.scene, subject, folder, filmed.picture_size, on_picture)
     filmed.pictures[subject.name] = [picture.image for picture in pictures]
