@@ -11,18 +11,23 @@ import sys
 from pathlib import Path
 
 from ._protocol.errors import NotFound
+from .installing import environment
+from .takeover import in_use
 
 ADDRESS = "tcp://127.0.0.1:*"  # any free port; the connection file tells which
-_HAS_BACKEND = "import importlib.util, sys; sys.exit(importlib.util.find_spec('motionbooth') is None)"
-_INSTALL = (
-    "MotionBooth's backend is not installed on this machine, or Blender cannot find it. Install it with `pip install "
-    "motionbooth` (Python 3.11 or newer), then give the path of its program `motionbooth` in this extension's "
-    "preferences; or connect to another machine."
+# What can be done where nothing is installed, and nothing may be.
+BY_HAND = (
+    "MotionBooth's backend is not installed on this machine. Start Local Backend installs it, with Blender's online "
+    "access on (Preferences > System > Network). Or install its wheel, which lies beside the extension's zip, with pip "
+    "(Python 3.11 or newer), and give the path of its program `motionbooth` in this extension's preferences; or connect "
+    "to another machine."
 )
+_HAS_BACKEND = "import importlib.util, sys; sys.exit(importlib.util.find_spec('motionbooth') is None)"
 
 
-def find_command(preferred: str) -> list[str]:
-    """The command line program: where the preferences say; on the PATH; or as a module of a Python on the PATH.
+def find_command(preferred: str, installed: list[str] | None = None) -> list[str]:
+    """The command line program: where the preferences say; `installed` by the extension; on the PATH; or as a module of
+    a Python on the PATH.
 
     Raises NotFound, saying what to install.
     """
@@ -32,14 +37,16 @@ def find_command(preferred: str) -> list[str]:
                 f"There is no backend program at {preferred}; correct its path in the extension's preferences."
             )
         return [preferred]
+    if installed is not None:
+        return installed
     beside = str(Path(sys.executable).parent)  # where Blender is a module of the Python that also has the backend
     if found := shutil.which("motionbooth") or shutil.which("motionbooth", path=beside):
         return [found]
     for name in ("python3", "python"):
         python = shutil.which(name)
-        if python and subprocess.run([python, "-c", _HAS_BACKEND], env=_environment(), check=False).returncode == 0:
+        if python and subprocess.run([python, "-c", _HAS_BACKEND], env=environment(), check=False).returncode == 0:
             return [python, "-m", "motionbooth.cli"]
-    raise NotFound(_INSTALL)
+    raise NotFound(BY_HAND)
 
 
 class LocalBackend:
@@ -66,7 +73,7 @@ class LocalBackend:
 
     def start(self, command: list[str]) -> None:
         """Returns at once; `starting` and `failure` tell how it goes on."""
-        if self.starting or self.running:
+        if self.starting or self.running or in_use(self.home):  # by a person at a command line, perhaps
             return
         self.home.mkdir(parents=True, exist_ok=True)
         self.connection_file.unlink(missing_ok=True)  # of a backend that was killed
@@ -79,7 +86,7 @@ class LocalBackend:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=_environment(),
+                env=environment(),
                 **options,  # type: ignore[call-overload]
             )
         self._asked_to_stop = False
@@ -132,8 +139,3 @@ def _is_alive(pid: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _environment() -> dict[str, str]:
-    """Ours, without what Blender or a launcher set for its own Python."""
-    return {name: value for name, value in os.environ.items() if name not in {"PYTHONHOME", "PYTHONPATH"}}

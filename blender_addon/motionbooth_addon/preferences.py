@@ -26,6 +26,12 @@ class MotionBoothPreferences(bpy.types.AddonPreferences):
         description="The program `motionbooth` of this machine's backend. Empty: found by itself",
         subtype="FILE_PATH",
     )
+    backend_wheel: StringProperty(
+        name="Backend Wheel",
+        description="The file motionbooth-...-py3-none-any.whl, which lies beside the extension's zip, to install the "
+        "backend from. Empty: looked for in Downloads, then in pip's package index",
+        subtype="FILE_PATH",
+    )
     clip_folder: StringProperty(
         name="Clips",
         description="Where clips are kept; // is the folder of the .blend",
@@ -53,6 +59,7 @@ class MotionBoothPreferences(bpy.types.AddonPreferences):
         layout.use_property_split = True
         layout.prop(self, "connection_file")
         layout.prop(self, "backend_command")
+        layout.prop(self, "backend_wheel")
         layout.prop(self, "clip_folder")
         layout.prop(self, "default_model")
         layout.prop(self, "default_quality")
@@ -61,6 +68,7 @@ class MotionBoothPreferences(bpy.types.AddonPreferences):
         row.label(text=told(f"Your files: {data_folder()}"), translate=False)
         row.operator("wm.path_open", text="Open", icon="FILE_FOLDER").filepath = str(data_folder())
         row = layout.row()
+        row.operator("motionbooth.install_backend")
         row.operator("motionbooth.start_local_backend")
         row.operator("motionbooth.stop_local_backend")
         row = layout.row()

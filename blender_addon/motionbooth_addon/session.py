@@ -24,6 +24,7 @@ from ._protocol.errors import InvalidInput, MotionBoothError
 from ._protocol.jobs import Blob, GenerateSpec
 from ._protocol.messages import SubjectInfo
 from .files import TRAINING_PICTURES, clip_folder, former_folder, trained_picture, training_picture, unsaved_clips
+from .installing import Installation, Plan, installed_command
 from .ledger import SENDING, WAITING, Ledger, Order, Record, TrainOrder
 from .local_backend import LocalBackend
 from .news import (
@@ -47,7 +48,7 @@ from .preferences import preferences
 from .take_motion import report_beside
 from .takeover import home_of, in_use, take_over
 from .translation import told
-from .user_data import data_folder
+from .user_data import data_folder, environment_folder
 
 if TYPE_CHECKING:
     from .background import Background
@@ -77,6 +78,7 @@ class Session:
         self._due: deque[str] = deque()  # jobs whose result has still to be given to their shot
         self._received: set[str] = set()  # jobs whose result the open .blend has, which may not be saved yet
         self._awaited: set[str] = set()  # jobs whose clip is being fetched, subjects' pictures by their sha256
+        self.installation: Installation | None = None
         self._notice_until = 0.0
         self._sweep()
 
@@ -137,6 +139,28 @@ class Session:
             self.background.stop(seconds=0)  # the main thread does not wait for it
             self.background = None
             self._awaited.clear()
+
+    # The installation of a backend
+
+    def install(self, plan: Plan, version: str) -> None:
+        self.installation = Installation(plan, version).start()
+
+    def _hear_installation(self) -> None:
+        """Show how far it is; start the backend when it is there."""
+        installation = self.installation
+        if installation is None:
+            return
+        if not installation.ended:
+            self.screen.show_installation(installation.stage, installation.factor)
+            return
+        self.installation = None
+        self.screen.show_installation("", 0.0)
+        command = installed_command(environment_folder())
+        if installation.error or command is None:
+            self.tell(installation.error, is_error=not installation.canceled)
+            return
+        self.tell("The backend is installed, and starts.")
+        self.local.start(command)
 
     # What operators ask for
 
@@ -268,6 +292,7 @@ class Session:
                     colors.follow(scene)
             if time.monotonic() > self._notice_until:
                 self.screen.show_notice("", False)
+        self._hear_installation()
         if self.background is not None:
             for news in self.background.news():
                 self._heed(news)
@@ -464,6 +489,8 @@ class Session:
                 old.unlink()
 
     def close(self) -> None:
+        if self.installation is not None:
+            self.installation.cancel()
         if self.background is not None:
             self.background.stop()
 

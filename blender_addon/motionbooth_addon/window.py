@@ -97,6 +97,12 @@ class Screen:
         """A picture's file is there now, where a row has its path."""
         self._changed = True
 
+    def show_installation(self, stage: str, factor: float) -> None:
+        shown = state()
+        if shown.install_stage != stage or abs(shown.install_factor - factor) > 0.002:
+            shown.install_stage, shown.install_factor = stage, factor
+            self._changed = True
+
     def show_notice(self, sentence: str, is_error: bool) -> None:
         shown = state()
         if shown.notice != sentence:

@@ -65,6 +65,8 @@ class MotionBoothState(bpy.types.PropertyGroup):
         ]
     )
     link_text: StringProperty(description="The backend's name, or why there is no connection")
+    install_stage: StringProperty(description="What the installation of a backend does, or nothing")
+    install_factor: FloatProperty(min=0, max=1)
     notice: StringProperty(description="What the status bar says for a while")
     notice_is_error: BoolProperty()
     models: CollectionProperty(type=MotionBoothModel)

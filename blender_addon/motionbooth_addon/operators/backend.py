@@ -3,6 +3,7 @@
 # mypy: disable-error-code="valid-type"
 
 import getpass
+import tomllib
 from pathlib import Path
 
 import bpy
@@ -11,13 +12,15 @@ from bpy.props import StringProperty
 from bpy_extras.io_utils import ExportHelper, ImportHelper
 
 from .._protocol.connection import Connection, host_and_port
-from .._protocol.errors import InvalidInput
+from .._protocol.errors import InvalidInput, MotionBoothError, NotFound
 from .._protocol.wording import in_words
 from ..files import own_keys
-from ..local_backend import find_command
+from ..installing import Plan, installed_command, plan, size
+from ..local_backend import BY_HAND, find_command
 from ..preferences import preferences
 from ..session import session, start
 from ..translation import told
+from ..user_data import environment_folder
 from .base import SentenceForErrors, refuse
 
 KEY_CHARACTERS = 40  # of 32 bytes in Z85
@@ -35,11 +38,98 @@ class MOTIONBOOTH_OT_start_local_backend(SentenceForErrors, bpy.types.Operator):
             return refuse(cls, "The local backend is already running.")
         return True
 
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        """Where there is none to start, it can be installed."""
+        try:
+            _command()
+        except NotFound:
+            if not preferences().backend_command and bpy.app.online_access:
+                return bpy.ops.motionbooth.install_backend("INVOKE_DEFAULT")
+        return self.execute(context)
+
     def act(self, context: bpy.types.Context) -> None:
-        session().local.start(find_command(bpy.path.abspath(preferences().backend_command)))
+        session().local.start(_command())
         preferences().connection_file = ""
         session().watch()
         start()
+
+
+def _command() -> list[str]:
+    return find_command(bpy.path.abspath(preferences().backend_command), installed_command(environment_folder()))
+
+
+class MOTIONBOOTH_OT_install_backend(SentenceForErrors, bpy.types.Operator):
+    """Install the backend on this machine, in a Python environment of its own outside Blender. You are asked first"""
+
+    bl_idname = "motionbooth.install_backend"
+    bl_label = "Install Backend"
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        if session().installation is not None:
+            return refuse(cls, "The backend is being installed.")
+        if not bpy.app.online_access:
+            return refuse(cls, BY_HAND)
+        if session().local.starting or session().local.running:
+            return refuse(cls, "Stop the local backend first.")
+        return True
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        try:
+            self._plan = self._make_plan()
+        except MotionBoothError as error:
+            self.report({"ERROR"}, told(str(error)))
+            return {"CANCELLED"}
+        return context.window_manager.invoke_props_dialog(
+            self, width=520, title=told("Install the backend?"), confirm_text=told("Install")
+        )
+
+    def draw(self, context: bpy.types.Context) -> None:
+        made = self._plan
+        assert made is not None
+        column = self.layout.column()
+        for line in (
+            f"From {made.source}",
+            f"Into {made.folder}",
+            f"With {made.python}",
+            f"About {size(made.fetched)} are downloaded, {size(made.kept)} used; {size(made.free)} are free.",
+        ):
+            column.label(text=told(line), translate=False)
+        column.label(text="You can go on working meanwhile, and cancel it in the Backend panel.")
+
+    def act(self, context: bpy.types.Context) -> None:
+        if not bpy.app.online_access:
+            raise InvalidInput(BY_HAND)
+        made = self._plan if self._plan is not None else self._make_plan()
+        session().install(made, extension_version())
+        start()
+
+    _plan = None  # type: Plan | None
+
+    def _make_plan(self) -> Plan:
+        wheel = bpy.path.abspath(preferences().backend_wheel)
+        return plan(wheel, extension_version(), environment_folder(), [Path.home() / "Downloads"])
+
+
+def extension_version() -> str:
+    """The backend's, too: they are made together."""
+    manifest = Path(__file__).parents[1] / "blender_manifest.toml"
+    return tomllib.loads(manifest.read_text(encoding="utf-8"))["version"]
+
+
+class MOTIONBOOTH_OT_cancel_install(SentenceForErrors, bpy.types.Operator):
+    """Stop the installation of the backend; what was downloaded is kept for the next try"""
+
+    bl_idname = "motionbooth.cancel_install"
+    bl_label = "Cancel Installation"
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return session().installation is not None or refuse(cls, "Nothing is being installed.")
+
+    def act(self, context: bpy.types.Context) -> None:
+        if (installation := session().installation) is not None:
+            installation.cancel()
 
 
 class MOTIONBOOTH_OT_stop_local_backend(SentenceForErrors, bpy.types.Operator):
@@ -175,6 +265,8 @@ class MOTIONBOOTH_OT_use_local_backend(SentenceForErrors, bpy.types.Operator):
 
 CLASSES = (
     MOTIONBOOTH_OT_start_local_backend,
+    MOTIONBOOTH_OT_install_backend,
+    MOTIONBOOTH_OT_cancel_install,
     MOTIONBOOTH_OT_stop_local_backend,
     MOTIONBOOTH_OT_export_key,
     MOTIONBOOTH_OT_connect_to_box,

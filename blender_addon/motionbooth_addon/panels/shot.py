@@ -40,7 +40,12 @@ class MOTIONBOOTH_PT_backend(InView, bpy.types.Panel):
         sentence(row.column(), words or shown.link_text, context.region, symbol)
         if bpy.ops.motionbooth.stop_local_backend.poll():  # never where Start was: a second click must not stop it
             row.operator("motionbooth.stop_local_backend", text="", icon="CANCEL")
-        if shown.link != "LINKED" and not elsewhere:  # gray while it starts
+        if shown.install_stage:
+            row = layout.row(align=True)
+            text = f"{told(shown.install_stage)} {shown.install_factor:.0%}"
+            row.progress(factor=shown.install_factor, text=text)
+            row.operator("motionbooth.cancel_install", text="", icon="X")
+        elif shown.link != "LINKED" and not elsewhere:  # gray while it starts
             layout.operator("motionbooth.start_local_backend", icon="PLAY")
         if elsewhere:
             layout.operator("motionbooth.use_local_backend", icon="HOME")
