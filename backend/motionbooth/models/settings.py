@@ -42,14 +42,15 @@ class PasteSettings(Struct, frozen=True, forbid_unknown_fields=True):
 class TrainSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """How a subject is learned on this base (paper, section 3.2).
 
-    `subject_weight` multiplies a true mean over the masked cells; the authors' loss is the same at 4.0.
-    `preservation_weight` is lambda_1, `stca_weight` lambda_2. `image_batch`: pictures a step (at most all there are).
-    `clips`: ordinary clips that the base makes of itself, once, to be preserved. `rank` and `layers` (a regular
-    expression over the UNet's module names) are the LoRA's; full fine-tuning learns everything. `placements`: how many
-    times each picture is set into a frame, once as large as it can be and then anywhere and smaller, the subject down
-    to the share `smallest` of the frame's height: a small base knows a subject only at the sizes that it has seen.
-    `paste`: the subject is pasted on the base's own places instead (None: it is not), wherever there is the region loss
-    that leaves the place alone.
+    `warmup`: over so many steps the learning rate rises to `learning_rate`; `decay`: from there it stays ("none"), or
+    falls to zero on half a cosine until the last step ("cosine"). `subject_weight` multiplies a true mean over the
+    masked cells; the authors' loss is the same at 4.0. `preservation_weight` is lambda_1, `stca_weight` lambda_2.
+    `image_batch`: pictures a step (at most all there are). `clips`: ordinary clips that the base makes of itself, once,
+    to be preserved. `rank` and `layers` (a regular expression over the UNet's module names) are the LoRA's; full
+    fine-tuning learns everything. `placements`: how many times each picture is set into a frame, once as large as it
+    can be and then anywhere and smaller, the subject down to the share `smallest` of the frame's height: a small base
+    knows a subject only at the sizes that it has seen. `paste`: the subject is pasted on the base's own places instead
+    (None: it is not), wherever there is the region loss that leaves the place alone.
 
     What the recipes of subject/recipes.py change: `region` (the loss on the subject's cells or on the whole picture),
     `preserve` (what keeps the base what it is: ordinary clips; clips, or single pictures, of the subject's class;
@@ -86,6 +87,8 @@ class TrainSettings(Struct, frozen=True, forbid_unknown_fields=True):
     validate_every: Annotated[int, Meta(ge=0)] = 0
     validation_steps: Positive = 10
     paste: PasteSettings | None = None
+    warmup: Annotated[int, Meta(ge=0)] = 0
+    decay: Literal["none", "cosine"] = "none"
 
     @property
     def pasting(self) -> PasteSettings | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -107,6 +108,13 @@ def clip_loss(base: Base, settings: TrainSettings, noisy: Noisy, text: Tensor) -
     return Loss(settings.preservation_weight * loss, {"preservation": loss.detach()})
 
 
+def learning_rate(settings: TrainSettings, step: int) -> float:
+    """That of a step, counted from 0."""
+    rise = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
+    done = step / settings.steps if settings.decay == "cosine" else 0.0
+    return settings.learning_rate * rise * (0.5 + 0.5 * math.cos(math.pi * done))
+
+
 def arithmetic(base: Base, settings: TrainSettings) -> AbstractContextManager[Any]:
     """Where the UNet computes: in `settings.precision` on a GPU; in its weights' own precision on a CPU.
 
@@ -150,6 +158,8 @@ class Trainer:
             total += loss.total.item() / share
             for name, part in loss.parts.items():
                 parts[name] = parts.get(name, 0.0) + part.item() / self.settings.accumulate
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(self.settings, self.step)
         self._scaler.unscale_(self._optimizer)
         nn.utils.clip_grad_norm_(self._learned.values(), self.settings.gradient_clip)
         self._scaler.step(self._optimizer)

@@ -16,7 +16,17 @@ from motionbooth.models.registry import Base, load_base
 from motionbooth.models.sources import Source
 from motionbooth.subject.dataset import SubjectData, encode_frames
 from motionbooth.subject.losses import subject_attention
-from motionbooth.subject.trainer import Noisy, StepLosses, Trainer, add_noise, arithmetic, clip_loss, image_loss, learn
+from motionbooth.subject.trainer import (
+    Noisy,
+    StepLosses,
+    Trainer,
+    add_noise,
+    arithmetic,
+    clip_loss,
+    image_loss,
+    learn,
+    learning_rate,
+)
 from motionbooth.subject.weights import add_lora
 from rounding import BY_TIME_EMBEDDING, assert_equal_but_for_the_time_embedding
 from torch import nn
@@ -172,6 +182,30 @@ def test_a_step_is_clipped_and_decays_as_the_settings_say(tiny_source: Source) -
     assert max(float((after - before).abs().max()) for before, after in clipped) < 1e-5
     for before, after in decayed:
         torch.testing.assert_close(after, before * (1 - 0.1 * 0.5), rtol=0, atol=1e-5)
+
+
+def test_the_learning_rate_rises_stays_and_falls_as_the_settings_say(tiny_single: Base) -> None:
+    constant = msgspec.structs.replace(tiny_single.settings.lora, steps=8, learning_rate=0.4)
+    assert {learning_rate(constant, step) for step in range(8)} == {0.4}
+    settings = msgspec.structs.replace(constant, warmup=2, decay="cosine")
+    rates = [learning_rate(settings, step) for step in range(8)]
+    assert rates[0] == pytest.approx(0.2)
+    assert rates[4] == pytest.approx(0.2)  # half of the way down
+    assert rates[1:] == sorted(rates[1:], reverse=True)
+    assert 0 < rates[-1] < 0.02
+
+
+def test_a_step_goes_as_far_as_its_own_learning_rate(tiny_source: Source) -> None:
+    def change(**settings: Any) -> float:
+        base = load_base(tiny_source, device="cpu")
+        chosen = msgspec.structs.replace(base.settings.lora, learning_rate=0.1, weight_decay=0.0, **settings)
+        add_lora(base.unet, chosen.rank, chosen.layers, seed=0)
+        trainer = Trainer(base, chosen, random_data(base), seed=0)
+        before = [weight.clone() for weight in lora_weights(base).values()]
+        trainer.take_step()
+        return max(float((b - a).abs().max()) for a, b in zip(before, lora_weights(base).values(), strict=True))
+
+    assert change(warmup=10) == pytest.approx(change() / 10, rel=1e-3)  # AdamW's first step is the rate itself
 
 
 def test_learning_lowers_the_loss_on_the_subject(tiny_single: Base) -> None:
