@@ -8,7 +8,9 @@ counts as if it were not.
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import bpy
@@ -68,12 +70,10 @@ def why_drawn_pan_played(scene: bpy.types.Scene) -> str:
 
 
 def _script() -> str:
-    """A handler of somebody's own that runs at each frame may do anything to any object."""
+    """A handler that runs at each frame (we have none) may do anything to any object."""
     on = bpy.app.handlers
-    package = (__package__ or "").split(".")[0]
     for handler in [*on.frame_change_pre, *on.frame_change_post]:
-        if not str(getattr(handler, "__module__", "")).startswith(package):
-            return f"script {getattr(handler, '__name__', 'without a name')}"
+        return f"script {getattr(handler, '__name__', 'without a name')}"
     return ""
 
 
@@ -157,11 +157,19 @@ def _is_still_hair(modifier: bpy.types.Modifier) -> bool:
 
 def _is_pure(driver: bpy.types.Driver) -> bool:
     """Whether its expression is made of its variables and of functions of numbers alone."""
+    return _names(driver.expression) <= PURE_NAMES | {variable.name for variable in driver.variables}
+
+
+@lru_cache(maxsize=1024)
+def _names(expression: str) -> frozenset[str]:
+    """All that an expression names, functions inside it included; nothing where it runs in no scene."""
     try:
-        names = compile(driver.expression, "driver", "eval").co_names
+        parsed = ast.parse(expression, mode="eval")
     except (SyntaxError, ValueError):
-        return True  # it does not run in any scene
-    return set(names) <= PURE_NAMES | {variable.name for variable in driver.variables}
+        return frozenset()
+    nodes = list(ast.walk(parsed))
+    attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    return frozenset({node.id for node in nodes if isinstance(node, ast.Name)} | attributes)
 
 
 def _nodes(tree: bpy.types.NodeTree, also: Callable[[Any], None]) -> str:

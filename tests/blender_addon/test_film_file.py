@@ -21,7 +21,7 @@ bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for 
 
 from motionbooth.commands.demo import DEMO_SCENE  # noqa: E402
 from motionbooth.video import read_clip  # noqa: E402
-from motionbooth_addon import clips, compat, film_file, filming  # noqa: E402
+from motionbooth_addon import capture, clips, compat, film_file, filming  # noqa: E402
 from motionbooth_addon._protocol.errors import InvalidInput  # noqa: E402
 from motionbooth_protocol.client import Client  # noqa: E402
 from motionbooth_protocol.connection import Connection  # noqa: E402
@@ -155,6 +155,40 @@ def test_a_dry_run_writes_what_would_be_sent_and_needs_no_backend(tmp_path: Path
     assert status == 0
     assert said[-1]["done"]["blend"] is None
     assert [path.name for path in tmp_path.iterdir()] == ["shot.json"]
+
+
+def test_a_shot_of_another_shape_is_sent_in_the_models_frame_and_said(registered: Any, tmp_path: Path) -> None:
+    bpy.ops.wm.open_mainfile(filepath=str(DEMO_SCENE))
+    plain = capture.read_shot(bpy.context.scene, 8).shot
+    bpy.context.scene.render.resolution_x, bpy.context.scene.render.resolution_y = 1920, 1080
+    wide = capture.read_shot(bpy.context.scene, 8).shot
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "wide.blend"))
+    status, said = run_batch(tmp_path / "wide.blend", "--out", tmp_path / "out", "--dry-run")
+    assert status == 0
+    (shot,) = said[-1]["done"]["shots"]
+    assert [warning for warning in shot["warnings"] if "16% of its height is generated and not shown" in warning]
+    sent = json.loads((tmp_path / "out" / "shot.json").read_text())["generate"]["shot"]
+    assert sent["model_frame"] == pytest.approx([0, 0.5 - 32 / 54, 1, 0.5 + 32 / 54])
+    drawn, asked = wide.subjects[0].boxes[3], sent["subjects"][0]["boxes"][3]
+    assert drawn is not None
+    assert asked[1] == pytest.approx((drawn.y1 - sent["model_frame"][1]) / (64 / 54), abs=1e-5)
+    assert plain.model_frame is None
+
+
+def test_what_is_simulated_is_played_and_said(scene: Any, add_subject: Any, tmp_path: Path) -> None:
+    bpy.ops.mesh.primitive_cube_add(size=1, location=(0, 10, 2))
+    falling = bpy.context.object
+    bpy.ops.rigidbody.object_add()
+    subject = add_subject(scene, falling)
+    subject.token = ""
+    scene.motionbooth.prompt = "a toy on the grass"
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "falling.blend"))
+    status, said = run_batch(tmp_path / "falling.blend", "--out", tmp_path / "out", "--dry-run")
+    assert status == 0, said
+    (shot,) = said[-1]["done"]["shots"]
+    assert "Imp was read by playing the scene (rigid body)." in shot["warnings"]
+    boxes = json.loads((tmp_path / "out" / "shot.json").read_text())["generate"]["shot"]["subjects"][0]["boxes"]
+    assert boxes[-1][1] > boxes[0][1] + 0.2, "it falls"
 
 
 def test_an_interrupt_cancels_the_job_and_leaves_no_process(

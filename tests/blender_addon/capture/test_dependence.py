@@ -1,0 +1,110 @@
+"""Which way a thing has to be read: what is not known to be harmless counts as if it were not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
+
+from motionbooth_addon.dependence import why_played  # noqa: E402
+
+
+def driven(thing: Any, expression: str) -> Any:
+    made = thing.driver_add("location", 0).driver
+    made.expression = expression
+    return made
+
+
+def an_unknown_function(thing: Any) -> None:
+    driven(thing, "somebodys(frame)")
+
+
+def itself(thing: Any) -> None:
+    driven(thing, "self.location.y").use_self = True
+
+
+def python_in_a_function(thing: Any) -> None:
+    driven(thing, "(lambda: bpy.context.scene.frame_current)()")
+
+
+def a_property_of_the_context(thing: Any) -> None:
+    variable = driven(thing, "v").variables.new()
+    variable.name, variable.type = "v", "CONTEXT_PROP"
+
+
+def a_tracker(thing: Any) -> None:
+    thing.constraints.new("FOLLOW_TRACK")
+
+
+def paint(thing: Any) -> None:
+    thing.modifiers.new("Paint", "DYNAMIC_PAINT")
+
+
+def a_driver_of_a_parents_parent(thing: Any) -> None:
+    parent, beyond = (bpy.data.objects.new(name, None) for name in ("Parent", "Beyond"))
+    thing.parent, parent.parent = parent, beyond
+    an_unknown_function(beyond)
+
+
+def a_driver_of_what_a_modifier_names(thing: Any) -> None:
+    hook = bpy.data.objects.new("Hook", None)
+    thing.modifiers.new("Hook", "HOOK").object = hook
+    an_unknown_function(hook)
+
+
+def a_driver_of_a_node_group(thing: Any) -> None:
+    tree = bpy.data.node_groups.new("Nodes", "GeometryNodeTree")
+    node = tree.nodes.new("GeometryNodeSetPosition")
+    thing.modifiers.new("Nodes", "NODES").node_group = tree
+    node.inputs["Offset"].driver_add("default_value", 0).driver.expression = "somebodys(frame)"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        an_unknown_function,
+        itself,
+        python_in_a_function,
+        a_property_of_the_context,
+        a_tracker,
+        paint,
+        a_driver_of_a_parents_parent,
+        a_driver_of_what_a_modifier_names,
+        a_driver_of_a_node_group,
+    ],
+)
+def test_what_is_not_known_to_be_harmless_is_played(
+    spoil: Callable[[Any], None], scene: Any, add_cube: Callable[..., Any]
+) -> None:
+    cube = add_cube(scene)
+    assert why_played([cube]) == ""
+    spoil(cube)
+    assert why_played([cube]) != ""
+
+
+@pytest.mark.parametrize(
+    "expression", ["frame / 24", "sin(frame) if frame > 3 else max(0, 1)", "v ** 2", "syntax("]
+)
+def test_a_driver_of_numbers_alone_is_read_beside_the_scene(
+    expression: str, scene: Any, add_cube: Callable[..., Any]
+) -> None:
+    cube, other = add_cube(scene), add_cube(scene, name="Other")
+    variable = driven(cube, expression).variables.new()
+    variable.name, variable.targets[0].id, variable.targets[0].data_path = "v", other, "location.x"
+    assert why_played([cube]) == ""
+
+
+def test_hair_without_dynamics_and_a_thing_beside_a_simulation_are_not_played(
+    scene: Any, add_cube: Callable[..., Any]
+) -> None:
+    cube, falling = add_cube(scene), add_cube(scene, name="Falling")
+    bpy.context.view_layer.objects.active = falling
+    bpy.ops.rigidbody.object_add()
+    settings = cube.modifiers.new("Hair", "PARTICLE_SYSTEM").particle_system.settings
+    settings.type = "HAIR"
+    assert why_played([cube]) == ""
+    assert why_played([falling]) == "rigid body"
+    assert why_played([cube, falling]) == "rigid body"

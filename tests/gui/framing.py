@@ -1,0 +1,58 @@
+"""What is added to a shot of another shape than the model's, and what is cut, as the camera's view shows it."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import bpy
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))  # of this Blender alone
+sys.path.insert(0, str(HERE.parents[1] / "blender_addon" / "demo"))
+
+import hands  # noqa: E402
+
+
+def look_at_framings() -> hands.Steps:
+    yield from hands.install()
+    readings = importlib.import_module(f"{hands.MODULE}.readings")
+    overlay = importlib.import_module(f"{hands.MODULE}.overlay")
+    sys.modules["motionbooth_addon"] = importlib.import_module(hands.MODULE)  # as the demo's script knows it
+    demo = importlib.import_module("make_demo_scene")
+    for thing in list(bpy.data.objects):
+        bpy.data.objects.remove(thing)
+    scene = bpy.context.scene
+    demo.make_scene(scene)
+    scene.render.resolution_x, scene.render.resolution_y = 1920, 800
+    with in_view():
+        bpy.ops.view3d.view_camera()
+    scene.frame_set(20)
+    for framing in ("FIT", "CROP"):
+        scene.motionbooth.framing = framing
+        yield from hands.wait(lambda: not readings.latest(bpy.context.scene).changed)
+        yield 1
+        yield from hands.picture(f"framing_{framing.lower()}")
+        hands.seen[framing] = report(overlay, readings)
+
+
+def report(overlay: Any, readings: Any) -> dict[str, Any]:
+    """The model's frame, and how many triangles and lines are drawn for it."""
+    scene = bpy.context.scene
+    drawn = overlay._pictures[scene.name, False].framing
+    return {
+        "frame": list(readings.latest(scene).motion.frame.as_tuple()),
+        "shaded": drawn._triangles is not None,
+        "outlined": drawn._lines is not None,
+    }
+
+
+def in_view() -> Any:
+    return bpy.context.temp_override(
+        window=hands.window(), area=hands.area("VIEW_3D"), region=hands.region("VIEW_3D", "WINDOW")
+    )
+
+
+hands.perform(look_at_framings)
