@@ -2,38 +2,25 @@
 
 import contextlib
 import copy
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, UNet3DConditionModel
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
-from motionbooth.control.boxes import AttentionControl, BoxControl
-from motionbooth.models.toybox.dataset import Batch, DrawnClips
+from motionbooth.control.boxes import BoxAttnProcessor
+from motionbooth.models.toybox.batches import Batch, Batches
 from motionbooth.models.toybox.draw import FRAMES
-from motionbooth.models.toybox.network import LATENT_SIZE, bypassed_time
+from motionbooth.models.toybox.masters import Masters
+from motionbooth.models.toybox.network import bypassed_time
 
-PICTURES_A_STEP, CLIPS_A_STEP = 8, 2
-"""In each process. A training this short gains more from many steps than from large ones."""
-
-PICTURE_STEP_SHARE = 0.35
+PICTURE_STEP_SHARE = 0.3
 """Share of the steps of the clip stage that take pictures."""
 
-CAPTION_DROP = 0.1
 SUBJECT_WEIGHT = 3.0
 SNR_LIMIT = 5.0
-
-BOX_SHARE_NOISY, BOX_SHARE_CLEAN = 0.6, 0.15
-"""Share of samples that get the product's own attention edit with their true boxes, above and below t = 500."""
-
-MAX_ALPHA = 10.0
-SHARED_NOISE_SHARE, MAX_SHARED_NOISE = 0.8, 0.95
-"""Share of the clips whose frames have noise in common, and the greatest common part rho."""
-
-NOISE_MARGIN = 8
-"""Cells around the frame on which the common noise is drawn: the fastest pan goes 7 cells in a clip."""
 
 
 class Denoiser(nn.Module):
@@ -44,107 +31,120 @@ class Denoiser(nn.Module):
         self.unet, self.text_encoder = unet, text_encoder
 
 
+class GivenBias:
+    """Stands where control.boxes.AttentionControl does: the biases of a batch, by the number of cells."""
+
+    def __init__(self) -> None:
+        self._biases: dict[int, Tensor] = {}
+
+    def set(self, biases: list[Tensor]) -> None:
+        self._biases = {bias.shape[2]: bias for bias in biases}
+
+    def bias_for(self, query: Tensor) -> Tensor:
+        return self._biases[query.shape[2]]
+
+    def observe(self, query: Tensor, key: Tensor) -> None:
+        """Nothing is watched while the base is trained."""
+
+
 class DenoiserStage:
     """The denoiser in training on pictures ("pictures") or on clips with some pictures between ("clips")."""
 
     def __init__(
-        self,
-        name: str,
-        denoiser: Denoiser,
-        averaged: Denoiser,
-        scheduler: DDIMScheduler,
-        clips: DrawnClips,
-        empty: Tensor,
+        self, name: str, denoiser: Denoiser, scheduler: DDIMScheduler, batches: Batches, pictures: int, clips: int
     ) -> None:
-        self.name, self.trained, self.evaluated = name, denoiser, averaged
+        self.name, self._denoiser, self._batches = name, denoiser, batches
         self._is_pictures = name == "pictures"
-        self._first_rate, self._last_rate = (1.2e-3, 4e-4) if self._is_pictures else (1e-3, 3e-5)
-        self._alphas = scheduler.alphas_cumprod
-        self._clips, self._empty = clips, empty
-        self._control = AttentionControl.install(denoiser.unet)
-        self.optimizer = torch.optim.AdamW(
-            denoiser.parameters(), lr=self._first_rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
-        )
+        self._pictures, self._clips = pictures, clips
+        self._first_rate, self._last_rate = (1.6e-3, 8e-4) if self._is_pictures else (1.0e-3, 2e-5)
+        self._device = next(denoiser.parameters()).device
+        self._alphas = scheduler.alphas_cumprod.to(self._device)
+        self._control = GivenBias()
+        processors = {
+            key: BoxAttnProcessor(self._control) if ".attentions." in key and "attn2" in key else value  # type: ignore[arg-type]
+            for key, value in denoiser.unet.attn_processors.items()
+        }
+        denoiser.unet.set_attn_processor(processors)
+        self.masters = Masters(denoiser, betas=(0.9, 0.99), weight_decay=1e-3)
+        self._graphs: dict[int, _Graph] = {}
 
     def learning_rate(self, share: float) -> float:
         """Cosine from the first rate to the last over the stage's time."""
         fall = 0.5 + 0.5 * float(np.cos(np.pi * share))
         return self._last_rate + (self._first_rate - self._last_rate) * fall
 
-    def loss(self, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        """The loss of one random batch, and figures for the log."""
+    def step(self, rng: np.random.Generator, rate: float) -> dict[str, Any]:
+        """One optimizer step; figures for the log (tensors: reading them waits for the device)."""
         as_pictures = self._is_pictures or rng.random() < PICTURE_STEP_SHARE
-        frames = 1 if as_pictures else FRAMES
-        batch = self._clips.sample(PICTURES_A_STEP if as_pictures else CLIPS_A_STEP, frames, rng)
-        time = torch.from_numpy(rng.integers(0, 1000, size=len(batch.rows)))
-        kept = torch.from_numpy(rng.random(len(batch.rows)) >= CAPTION_DROP)
-        self._set_boxes(batch, time, kept, frames, rng)
-        cells = np.stack([self._clips.camera_cells(row, frames) for row in batch.rows])
-        context = bypassed_time(self.trained.unet) if self._is_pictures else contextlib.nullcontext()
+        frames, count = (1, self._pictures) if as_pictures else (FRAMES, self._clips)
+        batch = self._batches.draw(count, frames, rng, self.masters.dtype)
+        self.masters.set_rate(rate)
+        if self._device.type == "cuda":
+            if frames not in self._graphs:
+                self._graphs[frames] = _Graph(lambda given: self._whole_step(given, frames), batch)
+            loss, norm = self._graphs[frames].run(batch)
+        else:
+            loss, norm = self._whole_step(batch, frames)
+        self.masters.count_step()
+        return {"loss": loss, "gradient": norm, "frames": float(frames * count)}
+
+    def _whole_step(self, batch: Batch, frames: int) -> tuple[Tensor, Tensor]:
+        self.masters.clear_gradients()
+        context = bypassed_time(self._denoiser.unet) if frames == 1 else contextlib.nullcontext()
         with context:
-            error = self._squared_error(batch, time, kept, shared_noise(cells, rng))
-        return self._weighted(error, batch, time), {
-            "frames": float(frames * len(batch.rows)),
-            "mse": error.mean().item(),
-        }
+            loss = self.loss(batch)
+            loss.backward()
+        norm = self.masters.step()
+        return loss.detach(), norm
 
-    def _set_boxes(self, batch: Batch, time: Tensor, kept: Tensor, frames: int, rng: np.random.Generator) -> None:
-        """Choose which samples are asked for their subject by box."""
-        controls: list[BoxControl | None] = []
-        for row, t, captioned in zip(batch.rows, time.tolist(), kept.tolist(), strict=True):
-            share = BOX_SHARE_NOISY if t > 500 else BOX_SHARE_CLEAN
-            edited = captioned and rng.random() < share
-            alpha, amplify = float(rng.uniform(1, MAX_ALPHA)), bool(t > 200)
-            controls.append(self._clips.box_control(row, frames, alpha, amplify) if edited else None)
-        self._control.set_boxes(controls, LATENT_SIZE, frames)
-
-    def _squared_error(self, batch: Batch, time: Tensor, kept: Tensor, noise: Tensor) -> Tensor:
-        """(v_hat - v)^2, shape (B, 4, F, h, w)."""
-        alpha = self._alphas[time].reshape(-1, 1, 1, 1, 1)
-        signal, sigma = alpha.sqrt(), (1 - alpha).sqrt()
-        noisy = signal * batch.latents + sigma * noise
-        velocity = signal * noise - sigma * batch.latents
-        ids = torch.where(kept[:, None], batch.token_ids, self._empty)
-        text = self.trained.text_encoder(ids).last_hidden_state
-        predicted = self.trained.unet(noisy, time, encoder_hidden_states=text).sample
-        return (predicted - velocity).square()
-
-    def _weighted(self, error: Tensor, batch: Batch, time: Tensor) -> Tensor:
-        """More weight on the subject, and min-SNR weights that keep a share at pure noise, where layout is decided."""
-        alpha = self._alphas[time]
+    def loss(self, batch: Batch) -> Tensor:
+        """(v_hat - v)^2 with more weight on the subject, and min-SNR weights that keep a share at pure noise."""
+        self._control.set(batch.biases)
+        alpha = self._alphas[batch.time]
+        shaped = alpha.reshape(-1, 1, 1, 1, 1).to(batch.latents)
+        signal, sigma = shaped.sqrt(), (1 - shaped).sqrt()
+        noisy = signal * batch.latents + sigma * batch.noise
+        velocity = signal * batch.noise - sigma * batch.latents
+        text = self._denoiser.text_encoder(batch.ids).last_hidden_state
+        predicted = self._denoiser.unet(noisy, batch.time, encoder_hidden_states=text).sample
+        error = (predicted.float() - velocity.float()).square()
         snr = alpha / (1 - alpha)
         by_time = ((snr.clamp(max=SNR_LIMIT) + 1) / (snr + 1)).reshape(-1, 1, 1, 1, 1)
-        by_place = 1 + (SUBJECT_WEIGHT - 1) * batch.weight
+        by_place = 1 + (SUBJECT_WEIGHT - 1) * batch.subject.float()
         return (error * by_time * by_place).mean()
 
 
-def shared_noise(cells: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
-    """Noise (B, 4, F, h, w), in most clips with a part in common to all frames: sqrt(1-rho) n_f + sqrt(rho) n_0.
+class _Graph:
+    """A whole training step as one CUDA graph: small kernels by the thousand would otherwise wait for Python."""
 
-    The common part moves with the camera by whole cells, `cells` (B, F, 2): as the product's latent shift leaves it. So
-    the denoiser learns that a pan of any speed goes with noise that can only jump from cell to cell.
-    """
-    batch, frames = cells.shape[:2]
-    own = torch.randn(batch, 4, frames, *LATENT_SIZE)
-    if frames == 1:
-        return own
-    share = rng.uniform(0, MAX_SHARED_NOISE, batch) * (rng.random(batch) < SHARED_NOISE_SHARE)
-    rho = torch.from_numpy(share).float().reshape(-1, 1, 1, 1, 1)
-    return (1 - rho).sqrt() * own + rho.sqrt() * _moving_noise(cells)
+    def __init__(self, step: Any, example: Batch) -> None:
+        self._static = _copy_of(example)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                step(self._static)
+        torch.cuda.current_stream().wait_stream(side)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._results = step(self._static)
+
+    def run(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        for mine, given in zip(self._static.tensors(), batch.tensors(), strict=True):
+            mine.copy_(given)
+        self._graph.replay()
+        return tuple(each.clone() for each in self._results)  # type: ignore[return-value]
 
 
-def _moving_noise(cells: NDArray[np.int64]) -> Tensor:
-    """Noise (B, 4, F, h, w) seen through a window that travels `cells` (B, F, 2), right and down."""
-    height, width = LATENT_SIZE
-    canvas = torch.randn(len(cells), 4, height + 2 * NOISE_MARGIN, width + 2 * NOISE_MARGIN)
-    corners = np.clip(NOISE_MARGIN + cells, 0, 2 * NOISE_MARGIN)
-    clips = [
-        torch.stack([sheet[:, y : y + height, x : x + width] for x, y in track], 1)
-        for sheet, track in zip(canvas, corners, strict=True)
-    ]
-    return torch.stack(clips)
+def _copy_of(batch: Batch) -> Batch:
+    return Batch(
+        *(each.clone() for each in (batch.latents, batch.noise, batch.subject, batch.time, batch.ids)),
+        biases=[each.clone() for each in batch.biases],
+    )
 
 
 def average_copy(denoiser: Denoiser) -> Denoiser:
     """A copy to hold the running average of the weights."""
-    return copy.deepcopy(denoiser).requires_grad_(False)
+    return copy.deepcopy(denoiser).float().requires_grad_(False)
+
+

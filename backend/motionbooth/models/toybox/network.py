@@ -13,6 +13,7 @@ from motionbooth.models.toybox.draw import HEIGHT_PX, WIDTH_PX
 LATENT_SIZE = (HEIGHT_PX // FACTOR, WIDTH_PX // FACTOR)
 """(h, w) of the latents."""
 
+WIDTHS = (48, 80, 112)
 TEXT_WIDTH = 96
 
 
@@ -22,7 +23,7 @@ def build_unet() -> UNet3DConditionModel:
         sample_size=LATENT_SIZE,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
-        block_out_channels=(32, 64, 96),
+        block_out_channels=WIDTHS,
         down_block_types=("CrossAttnDownBlock3D",) * 3,
         up_block_types=("CrossAttnUpBlock3D", "CrossAttnUpBlock3D", "UpBlock3D"),
         layers_per_block=1,

@@ -1,0 +1,85 @@
+"""AdamW in float32 on weights that compute in half precision, and their running average; all of it fit for a CUDA graph."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+GRADIENT_CLIP = 1.0
+
+
+class Masters:
+    """The float32 weights behind a model in float32 or bfloat16, their optimizer, and an exponential moving average.
+
+    In float32 the model's own parameters are the masters.
+    """
+
+    def __init__(self, model: nn.Module, betas: tuple[float, float], weight_decay: float) -> None:
+        self._own = [p for p in model.parameters() if p.requires_grad]
+        self.dtype = self._own[0].dtype
+        self._shared = self.dtype == torch.float32
+        self._masters = self._own if self._shared else [p.detach().float() for p in self._own]
+        self._average = [p.detach().float().clone() for p in self._own]
+        device = self._own[0].device
+        on_gpu = device.type == "cuda"
+        self._rate = torch.tensor(0.0, device=device)
+        rate: Any = self._rate if on_gpu else 0.0
+        self._optimizer = torch.optim.AdamW(
+            self._masters, lr=rate, betas=betas, weight_decay=weight_decay, fused=True, capturable=on_gpu
+        )
+        self._keep = torch.tensor(0.0, device=device)
+        self.steps = 0
+
+    def set_rate(self, rate: float) -> None:
+        """The learning rate of the next step; the average follows fast at first, and ever more slowly."""
+        self._rate.fill_(rate)
+        for group in self._optimizer.param_groups:
+            if not isinstance(group["lr"], Tensor):
+                group["lr"] = rate
+        self._keep.fill_(1 - min(0.9985, (1 + self.steps) / (10 + self.steps)))
+
+    def count_step(self) -> None:
+        self.steps += 1
+
+    def clear_gradients(self) -> None:
+        for parameter in self._own:
+            parameter.grad = None
+
+    def step(self) -> Tensor:
+        """Clip, step, write the weights back, move the average. Returns the norm of the gradients before the clip."""
+        used = [(own, master) for own, master in zip(self._own, self._masters, strict=True) if own.grad is not None]
+        if not self._shared:
+            for own, master in used:
+                master.grad = own.grad.float()
+        norm = nn.utils.clip_grad_norm_([master for _, master in used], GRADIENT_CLIP)
+        self._optimizer.step()
+        for master in self._masters if not self._shared else []:
+            master.grad = None
+        with torch.no_grad():
+            if not self._shared:
+                torch._foreach_copy_([own for own, _ in used], [master for _, master in used])
+            torch._foreach_lerp_(self._average, [m.detach() for m in self._masters], self._keep)
+        return norm
+
+    def average_into(self, model: nn.Module) -> None:
+        """Write the averaged weights into a model of the same kind."""
+        with torch.no_grad():
+            for target, value in zip(model.parameters(), self._average, strict=True):
+                target.copy_(value)
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on."""
+        masters = [master.detach() for master in self._masters]
+        return {"masters": masters, "average": self._average, "optimizer": self._optimizer.state_dict(), "steps": self.steps}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave. The optimizer's moments may be missing: they gather again."""
+        with torch.no_grad():
+            for own, master, value in zip(self._own, self._masters, state["masters"], strict=True):
+                master.copy_(value)
+                own.copy_(value)
+            for average, value in zip(self._average, state["average"], strict=True):
+                average.copy_(value)
+        self.steps = int(state["steps"])
+        if state.get("optimizer") is not None:
+            self._optimizer.load_state_dict(state["optimizer"])
