@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from motionbooth.models.toybox.backgrounds import PLACES, Texture, draw_texture
-from motionbooth.models.toybox.characters import SWINGS, YAWS, Character, random_character
+from motionbooth.models.toybox.characters import SWINGS, YAWS, Character, random_character, side_view
 from motionbooth.models.toybox.figures import COLOURS, KINDS, TOY_COLOURS, TOY_NOUNS, kind_parts, rasterise, toy_parts
 from motionbooth.models.toybox.tracer import render
 
 SPRITE_PX = 64
 TURNS = len(YAWS) * len(SWINGS)
-SOLIDS_A_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -87,9 +86,9 @@ def _all_entries(characters: int, toys: int, seed: int, device: torch.device | s
 
 def sprites_of(character: Character, device: torch.device | str = "cpu") -> Tensor:
     """(TURNS, 4, 64, 64) uint8, premultiplied: all sides in each pose."""
-    solids = [character.seen_from(yaw, swing) for swing in SWINGS for yaw in YAWS]
-    groups = [solids[start : start + SOLIDS_A_BATCH] for start in range(0, len(solids), SOLIDS_A_BATCH)]
-    return torch.cat([premultiplied(render(group, SPRITE_PX, device)) for group in groups])
+    turns = [side_view(yaw) for yaw in YAWS]
+    solids = [character.fitted(swing) for swing in SWINGS]
+    return torch.cat([premultiplied(render([solid], SPRITE_PX, device, turns)) for solid in solids])
 
 
 def premultiplied(pictures: Tensor) -> Tensor:

@@ -110,10 +110,11 @@ class Batches:
         latents = latents_of_pixels(composed.pixels).unflatten(0, (count, frames)).transpose(1, 2)
         cells = torch.nn.functional.max_pool2d(composed.cover, FACTOR) > 0.05
         grown = torch.nn.functional.max_pool2d(cells.float(), 3, stride=1, padding=1)
-        time = torch.randint(TRAINING_STEPS, (count,), generator=dice, device=device)
+        steps = rng.integers(TRAINING_STEPS, size=count)
+        time = torch.from_numpy(steps).to(device)
         worded = self.words(scenes.captions, scenes.phrases)
         kept = rng.random(count) >= CAPTION_DROP
-        noisy = time.cpu().numpy() > TRAINING_STEPS // 2
+        noisy = steps > TRAINING_STEPS // 2
         edited = kept & (rng.random(count) < np.where(noisy, BOX_SHARE_NOISY, BOX_SHARE_CLEAN))
         edited &= np.array([bool(phrase) for phrase in scenes.phrases])
         alpha = torch.from_numpy(rng.uniform(1, MAX_ALPHA, count)).float().to(device)

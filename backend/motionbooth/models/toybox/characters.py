@@ -5,9 +5,10 @@ before it can be taught somebody's character. Nobody's assets: every one is made
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from motionbooth.models.toybox.tracer import RGB, Part, Pattern, Solid, Vector, moved, rotation
 
@@ -40,9 +41,10 @@ NOUNS: dict[str, tuple[str, ...]] = {
 
 DARK: RGB = (24, 24, 28)
 EYE_WHITE: RGB = (244, 244, 244)
-YAWS = tuple(np.deg2rad(np.linspace(-80, 80, 17)))
+YAWS = tuple(np.deg2rad(np.linspace(-78, 78, 13)))
 """The sides that a character is drawn from, from its left to its right."""
-SWINGS = (0.0, 0.55, -0.55)
+PITCH = 0.16
+SWINGS = (0.0, 0.55)
 """The poses: how far arms and legs swing, radians."""
 
 
@@ -55,24 +57,15 @@ class Character:
     colors: tuple[str, str]
     pose: Callable[[float], Solid]
 
-    def seen_from(self, yaw: float, swing: float = 0.0, pitch: float = 0.16) -> list[Part]:
+    def seen_from(self, yaw: float, swing: float = 0.0) -> list[Part]:
         """The character fitted into -1..1, turned by `yaw` and seen slightly from above."""
+        return moved(self.fitted(swing), side_view(yaw))
+
+    def fitted(self, swing: float = 0.0) -> list[Part]:
+        """The character in a pose, from its front, within -1..1 however it is turned."""
         middle, half = self._extent()
-        fitted = [
-            Part(
-                p.shape,
-                tuple(np.asarray(p.center) - middle),
-                p.radii,
-                p.rgb,
-                p.turn,
-                p.taper,
-                p.pattern,
-                p.ink,
-                p.scale,
-            )
-            for p in self.pose(swing)
-        ]
-        return moved(fitted, rotation(pitch=pitch) @ rotation(yaw), 0.96 / half)
+        centered = [replace(part, center=tuple(np.asarray(part.center) - middle)) for part in self.pose(swing)]
+        return moved(centered, np.eye(3), 0.96 / half)
 
     def _extent(self) -> tuple[np.ndarray, float]:
         """Middle of the standing pose, and half of its largest extent (parts counted as balls)."""
@@ -81,6 +74,11 @@ class Character:
         high = np.max([np.asarray(p.center) + _reach(p) for p in parts], 0)
         across, up, deep = high - low
         return (low + high) / 2, float(max(up, np.hypot(across, deep) * 0.9, across, deep) / 2)
+
+
+def side_view(yaw: float) -> NDArray[np.float64]:
+    """(3, 3): the rotation by which a character is seen from this side, and slightly from above."""
+    return rotation(pitch=PITCH) @ rotation(yaw)
 
 
 def random_character(rng: np.random.Generator, family: str | None = None) -> Character:

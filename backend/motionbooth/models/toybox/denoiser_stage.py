@@ -37,6 +37,17 @@ class GivenBias:
     def __init__(self) -> None:
         self._biases: dict[int, Tensor] = {}
 
+    @classmethod
+    def install(cls, unet: UNet3DConditionModel) -> "GivenBias":
+        """Give every spatial text cross-attention the product's own processor."""
+        given = cls()
+        processors = {
+            key: BoxAttnProcessor(given) if ".attentions." in key and "attn2" in key else value  # type: ignore[arg-type]
+            for key, value in unet.attn_processors.items()
+        }
+        unet.set_attn_processor(processors)
+        return given
+
     def set(self, biases: list[Tensor]) -> None:
         self._biases = {bias.shape[2]: bias for bias in biases}
 
@@ -59,27 +70,34 @@ class DenoiserStage:
         self._first_rate, self._last_rate = (1.6e-3, 8e-4) if self._is_pictures else (1.0e-3, 2e-5)
         self._device = next(denoiser.parameters()).device
         self._alphas = scheduler.alphas_cumprod.to(self._device)
-        self._control = GivenBias()
-        processors = {
-            key: BoxAttnProcessor(self._control) if ".attentions." in key and "attn2" in key else value  # type: ignore[arg-type]
-            for key, value in denoiser.unet.attn_processors.items()
-        }
-        denoiser.unet.set_attn_processor(processors)
+        self._control = GivenBias.install(denoiser.unet)
         self.masters = Masters(denoiser, betas=(0.9, 0.99), weight_decay=1e-3)
         self._graphs: dict[int, _Graph] = {}
+        self._stream = torch.cuda.Stream() if self._device.type == "cuda" else None
 
     def learning_rate(self, share: float) -> float:
         """Cosine from the first rate to the last over the stage's time."""
         fall = 0.5 + 0.5 * float(np.cos(np.pi * share))
         return self._last_rate + (self._first_rate - self._last_rate) * fall
 
-    def step(self, rng: np.random.Generator, rate: float) -> dict[str, Any]:
-        """One optimizer step; figures for the log (tensors: reading them waits for the device)."""
+    def prepare(self, rng: np.random.Generator) -> Batch:
+        """A step's batch, all draws from `rng`; it may be made while the step before it is computed."""
         as_pictures = self._is_pictures or rng.random() < PICTURE_STEP_SHARE
         frames, count = (1, self._pictures) if as_pictures else (FRAMES, self._clips)
-        batch = self._batches.draw(count, frames, rng, self.masters.dtype)
+        if self._stream is None:
+            return self._batches.draw(count, frames, rng, self.masters.dtype)
+        with torch.cuda.stream(self._stream):
+            batch = self._batches.draw(count, frames, rng, self.masters.dtype)
+            self._stream.synchronize()
+        return batch
+
+    def learn(self, batch: Batch, rate: float) -> dict[str, Any]:
+        """One optimizer step; figures for the log (tensors: reading them waits for the device)."""
+        count, _, frames = batch.latents.shape[:3]
         self.masters.set_rate(rate)
-        if self._device.type == "cuda":
+        if self._stream is not None:
+            for tensor in batch.tensors():
+                tensor.record_stream(torch.cuda.current_stream())
             if frames not in self._graphs:
                 self._graphs[frames] = _Graph(lambda given: self._whole_step(given, frames), batch)
             loss, norm = self._graphs[frames].run(batch)

@@ -58,7 +58,9 @@ class Masters:
         with torch.no_grad():
             if not self._shared:
                 torch._foreach_copy_([own for own, _ in used], [master for _, master in used])
-            torch._foreach_lerp_(self._average, [m.detach() for m in self._masters], self._keep)
+            ways = torch._foreach_sub([master.detach() for master in self._masters], self._average)
+            torch._foreach_mul_(ways, self._keep)
+            torch._foreach_add_(self._average, ways)
         return norm
 
     def average_into(self, model: nn.Module) -> None:

@@ -70,10 +70,10 @@ def _same_in_tuple(hidden_states: Tensor, num_frames: int = 1, **_: object) -> t
     return (hidden_states,)
 
 
-def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """Two layers, trained together with the denoiser."""
+def build_text_encoder(tokenizer: CLIPTokenizer, words: int) -> CLIPTextModel:
+    """Two layers, trained together with the denoiser. `words`: the tokenizer's, and those of the bank's characters."""
     config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=words,
         hidden_size=TEXT_WIDTH,
         intermediate_size=2 * TEXT_WIDTH,
         num_hidden_layers=2,

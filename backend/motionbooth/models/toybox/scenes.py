@@ -111,10 +111,10 @@ class SceneMaker:
         first = np.array([-1 if entry is None else entry.first for entry in entries])
         solid = np.array([entry is not None and entry.turns > 1 for entry in entries])
         sides = len(YAWS)
-        side = rng.uniform(2, sides - 3, (count, 1)) + np.linspace(0, 1, FRAMES) * rng.uniform(-7, 7, (count, 1))
+        side = rng.uniform(1.5, sides - 2.5, (count, 1)) + np.linspace(0, 1, FRAMES) * rng.uniform(-5, 5, (count, 1))
         side = side.round().clip(0, sides - 1).astype(np.int64)
         walks = (np.ptp(center, axis=1).max(1) > 6) & (rng.random(count) < 0.7)
-        beat = np.array([0, 1, 0, 2, 0, 1, 0, 2])[:FRAMES] % len(SWINGS)
+        beat = np.arange(FRAMES) // 2 % len(SWINGS)
         pose = np.where(walks[:, None], beat, rng.integers(0, len(SWINGS), (count, 1)))
         return first[:, None] + np.where(solid[:, None], pose * sides + side, 0)
 

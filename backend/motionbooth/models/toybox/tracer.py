@@ -5,7 +5,7 @@ map, with a color and a pattern. x to the right, y up, z towards the viewer, all
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import numpy as np
@@ -72,12 +72,20 @@ def moved(solid: Solid, turn: NDArray[np.float64], scale: float = 1.0) -> list[P
 
 
 @torch.no_grad()
-def render(solids: Sequence[Solid], size_px: int, device: torch.device | str = "cpu") -> Tensor:
+def render(
+    solids: Sequence[Solid],
+    size_px: int,
+    device: torch.device | str = "cpu",
+    turns: Sequence[NDArray[np.float64]] | None = None,
+) -> Tensor:
     """Pictures (N, size, size, 4) uint8 of N solids seen from the front: RGB, not premultiplied, and coverage.
 
-    The picture covers -1..1 in x and y; what lies outside is cut off.
+    The picture covers -1..1 in x and y; what lies outside is cut off. With `turns`, each solid is drawn once in each
+    of these T rotations about the origin: (N * T, size, size, 4), solid by solid.
     """
     parts = _Packed.of(solids, torch.device(device))
+    if turns is not None:
+        parts = parts.turned(torch.as_tensor(np.asarray(turns, np.float32), device=device))
     side = size_px * SUPERSAMPLING
     ticks = (torch.arange(side, device=device) + 0.5) / side * 2 - 1
     y, x = torch.meshgrid(-ticks, ticks, indexing="ij")
@@ -89,7 +97,7 @@ def render(solids: Sequence[Solid], size_px: int, device: torch.device | str = "
     hit = torch.isfinite(nearest)
     point = _at(start, which) + torch.where(hit, nearest, 0.0)[..., None] * _at(way.expand_as(start), which)
     rgb = _shaded(parts, which, point) * hit[..., None]
-    picture = torch.cat([rgb, hit[..., None].float()], -1).reshape(len(solids), side, side, 4).permute(0, 3, 1, 2)
+    picture = torch.cat([rgb, hit[..., None].float()], -1).reshape(-1, side, side, 4).permute(0, 3, 1, 2)
     small = torch.nn.functional.avg_pool2d(picture, SUPERSAMPLING)
     cover = small[:, 3:]
     small = torch.cat([small[:, :3] / cover.clamp_min(1e-3), cover], 1).clamp(0, 1)
@@ -133,6 +141,13 @@ class _Packed:
             torch.tensor([[PATTERNS.index(p.pattern) for p in row] for row in rows], device=device),
             tensor([[p.scale for p in row] for row in rows]),
         )
+
+
+    def turned(self, turns: Tensor) -> "_Packed":
+        """Each of N solids in T rotations (T, 3, 3), N * T in all. Centers in unit space stay: A R^T R c = A c."""
+        several = {field.name: getattr(self, field.name).repeat_interleave(len(turns), 0) for field in fields(self)}
+        inverse = torch.einsum("npij,tkj->ntpik", self.inverse, turns).flatten(0, 1)
+        return _Packed(**(several | {"inverse": inverse}))
 
 
 def _depths(parts: _Packed, start: Tensor, way: Tensor) -> Tensor:
