@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import threading
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,7 @@ class DenoiserStage:
         self._control = GivenBias.install(denoiser.unet)
         self.masters = Masters(denoiser, betas=(0.9, 0.99), weight_decay=1e-3)
         self._graphs: dict[int, _Graph] = {}
+        self._drawing = threading.Lock()
         self._stream = torch.cuda.Stream() if self._device.type == "cuda" else None
 
     def learning_rate(self, share: float) -> float:
@@ -86,7 +88,7 @@ class DenoiserStage:
         frames, count = (1, self._pictures) if as_pictures else (FRAMES, self._clips)
         if self._stream is None:
             return self._batches.draw(count, frames, rng, self.masters.dtype)
-        with torch.cuda.stream(self._stream):
+        with self._drawing, torch.cuda.stream(self._stream):
             batch = self._batches.draw(count, frames, rng, self.masters.dtype)
             self._stream.synchronize()
         return batch
@@ -99,7 +101,8 @@ class DenoiserStage:
             for tensor in batch.tensors():
                 tensor.record_stream(torch.cuda.current_stream())
             if frames not in self._graphs:
-                self._graphs[frames] = _Graph(lambda given: self._whole_step(given, frames), batch)
+                with self._drawing:  # nothing else may use the device while a graph is captured
+                    self._graphs[frames] = _Graph(lambda given: self._whole_step(given, frames), batch)
             loss, norm = self._graphs[frames].run(batch)
         else:
             loss, norm = self._whole_step(batch, frames)
@@ -144,7 +147,7 @@ class _Graph:
                 step(self._static)
         torch.cuda.current_stream().wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._results = step(self._static)
 
     def run(self, batch: Batch) -> tuple[Tensor, Tensor]:
