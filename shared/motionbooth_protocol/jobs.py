@@ -52,6 +52,16 @@ class Picture(Struct, frozen=True):
     point: tuple[Within, Within] | None = None
 
 
+class MaskDoubt(Struct, frozen=True):
+    """A mask that the backend found and that may be wrong: of which `picture`, in words, and why.
+
+    The result "doubts" of a train job is a list of them, as JSON.
+    """
+
+    picture: str
+    reasons: list[str] = []
+
+
 class SubjectSpec(Struct, frozen=True):
     """Who is to be learned: `token` is the rare word, `class_word` the ordinary noun of the prompt below."""
 
@@ -106,9 +116,9 @@ SomeSpec = TypeVar("SomeSpec", bound=TrainSpec | GenerateSpec)
 class Blob(Struct, frozen=True):
     """A file named by its content. `role` says what it is for.
 
-    Of a train job: "subject" (safetensors), and perhaps "masks", "losses" (curves) and "samples" (all png); of a
-    generate job: "clip" (mp4, at the shot's fps and length), and perhaps "report" (json). A client passes over roles
-    that it does not know.
+    Of a train job: "subject" (safetensors), and perhaps "masks", "losses" (curves) and "samples" (all png), and
+    "doubts" (json: a list of MaskDoubt, where there are any); of a generate job: "clip" (mp4, at the shot's fps and
+    length), and perhaps "report" (json). A client passes over roles that it does not know.
     """
 
     role: Annotated[str, Meta(max_length=40)]

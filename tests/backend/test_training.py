@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import msgspec
+import numpy as np
 import platformdirs
 import pytest
 import torch
 from motionbooth.cli import app
 from motionbooth.models.sources import Source
+from motionbooth.models.toybox.backgrounds import draw_texture
 from motionbooth.subject.course import Material
 from motionbooth.subject.folder import read_folder
 from motionbooth.subject.weights import read_card
 from motionbooth.time_left import Stage
 from motionbooth.training import train_here
+from motionbooth.work import run
 from motionbooth_protocol.errors import InvalidInput
-from motionbooth_protocol.jobs import SubjectSpec, TrainSpec
+from motionbooth_protocol.jobs import MaskDoubt, SubjectSpec, TrainSpec
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 from typer.testing import CliRunner
@@ -189,3 +196,58 @@ def test_wrong_words_are_answered_by_a_sentence(
     result = CliRunner().invoke(app, [*command, *words])
     assert result.exit_code == 2
     assert complaint in result.output
+
+
+@pytest.fixture
+def doubtful(tmp_path: Path) -> Path:
+    """A small red ball under a stretch of sea, on grass, without a mask: GrabCut takes the sea."""
+    grass, sea = (draw_texture(place, np.random.default_rng(0)) for place in ("grass", "sea"))
+    picture = cv2.resize(grass[:180, :240], (320, 240))
+    picture[30:110, 20:300] = sea[:80, :280]
+    cv2.circle(picture, (170, 170), 22, (210, 40, 40), -1)
+    folder = tmp_path / "found"
+    folder.mkdir()
+    Image.fromarray(picture).save(folder / "beach.png")
+    return folder
+
+
+def test_doubtful_masks_stop_the_command_until_they_are_accepted(doubtful: Path, tmp_path: Path) -> None:
+    out = tmp_path / "red.safetensors"
+    words = ["train", str(doubtful), "--class", "ball", "--out", str(out), "--model", "tiny", "--steps", "1"]
+    stopped = CliRunner().invoke(app, [*words, "--recipe", "no-preservation"])
+    assert stopped.exit_code == 2
+    told = " ".join(stopped.output.split())
+    assert "(picture 1 of 1 (beach.png): " in told
+    assert "searched for from other seeds, something else is found" in told
+    assert "--accept-masks" in told
+    assert not out.exists()
+    assert (tmp_path / "red" / "masks.png").exists()
+    accepted = CliRunner().invoke(app, [*words, "--recipe", "no-preservation", "--accept-masks"])
+    assert accepted.exit_code == 0, accepted.output
+    assert "beach.png" in accepted.output
+    assert out.exists()
+
+
+def test_on_a_terminal_doubtful_masks_are_asked_about(doubtful: Path, tmp_path: Path) -> None:
+    pty = pytest.importorskip("pty", reason="this system has no pseudo-terminals")
+    out = tmp_path / "red.safetensors"
+    words = ["train", str(doubtful), "--class", "ball", "--out", str(out), "--model", "tiny", "--steps", "1"]
+    words += ["--recipe", "no-preservation"]
+    leader, terminal = pty.openpty()
+    command = [sys.executable, "-c", "from motionbooth.cli import app; app()", *words]
+    for answer, status in ((b"n\n", 1), (b"y\n", 0)):
+        with subprocess.Popen(command, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+            os.write(leader, answer)
+            output = process.communicate(timeout=200)[0].decode()
+        assert process.returncode == status, output
+        assert "Train with these masks?" in output
+        assert out.exists() is (status == 0)
+
+
+def test_a_backend_tells_doubts_as_a_result(doubtful: Path, tmp_path: Path) -> None:
+    found, files = read_folder(doubtful, None)
+    spec = TrainSpec(SubjectSpec("red", "sks", "ball", found), "tiny", steps=1, recipe="no-preservation")
+    results = run(spec, files.__getitem__, tmp_path, Log())
+    (doubt,) = msgspec.json.decode(results["doubts"].read_bytes(), type=list[MaskDoubt])
+    assert doubt.picture == "picture 1 of 1 (beach.png)"
+    assert doubt.reasons

@@ -1,12 +1,16 @@
 """For whoever learns a subject without Blender and without a backend: `motionbooth train`."""
 
+import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from motionbooth_protocol.limits import MAX_SEED, MAX_TRAINING_STEPS
 from motionbooth_protocol.wording import class_fault, in_words, token_fault
+
+if TYPE_CHECKING:
+    from motionbooth.training import Learned
 
 _OPTIONS = {"model": "--model", "name": "the name of --out", "learning_rate": "--learning-rate"}
 
@@ -62,6 +66,7 @@ def train(
     clips: Annotated[Path | None, typer.Option(help="Ordinary clips with captions; else the base films some.")] = None,
     sam: Annotated[Path | None, typer.Option(help="A checkpoint of Segment Anything, to find subjects.")] = None,
     sam_sha256: Annotated[str | None, typer.Option(help="Its sha256, where it is none of the published files.")] = None,
+    accept_masks: Annotated[bool, typer.Option(help="Train with masks that were found and may be wrong.")] = False,
     tensorboard: Annotated[bool, typer.Option(help="Write events for TensorBoard, too.")] = False,
 ) -> None:
     """Learn a subject from pictures, here and now. Run again after Ctrl+C, it goes on where it was."""
@@ -70,7 +75,7 @@ def train(
     from motionbooth_protocol.jobs import SubjectSpec, TrainSpec, as_received
 
     from motionbooth.commands.bars import reporter
-    from motionbooth.subject.course import Material
+    from motionbooth.subject.course import DoubtfulMasks, Material
     from motionbooth.subject.folder import read_folder
     from motionbooth.subject.recipes import recipe_named
     from motionbooth.subject.sam import Checkpoint, check_checkpoint, chosen_checkpoint
@@ -86,7 +91,18 @@ def train(
     checkpoint = chosen_checkpoint() if sam is None else Checkpoint(sam, sam_sha256)
     if checkpoint is not None:
         check_checkpoint(checkpoint)
-    with reporter() as shown:
-        learned = train_here(spec, files, Material(checkpoint, clips), out, shown, tensorboard)
+
+    def trained(accept: bool) -> "Learned":
+        with reporter() as shown:
+            return train_here(spec, files, Material(checkpoint, clips, accept), out, shown, tensorboard)
+
+    try:
+        learned = trained(accept_masks)
+    except DoubtfulMasks as doubtful:
+        if not sys.stdin.isatty():
+            raise
+        typer.secho(str(doubtful), fg=typer.colors.YELLOW, err=True)
+        typer.confirm("Train with these masks?", abort=True, err=True)
+        learned = trained(True)
     made = "is there already, learned from the same pictures in the same way" if learned.was_there else "is learned"
     typer.echo(f"{learned.subject} {made}. Look at {learned.folder} for its masks, losses and samples.")

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import torch
 from motionbooth_protocol.errors import InvalidInput
-from motionbooth_protocol.jobs import SubjectSpec, TrainSpec
+from motionbooth_protocol.jobs import MaskDoubt, SubjectSpec, TrainSpec
 from PIL import Image
 from torch import Tensor
 
@@ -45,6 +45,10 @@ HIGH_RATE = 1e-3
 """Learning rates above destroy a film model; the paper prints 5e-2, its code has 5e-6."""
 
 
+class DoubtfulMasks(InvalidInput):
+    """Masks were found that may be wrong, and nobody has accepted them."""
+
+
 class Watcher(Protocol):
     """Who else wants to know of each step."""
 
@@ -53,10 +57,14 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True)
 class Material:
-    """What there is for learning besides the job: `sam` finds masks (None: GrabCut), `clips`: a folder of them."""
+    """What there is for learning besides the job: `sam` finds masks (None: GrabCut), `clips`: a folder of them.
+
+    `accept_masks`: whether doubtful masks are trained with; they are told of in any case.
+    """
 
     sam: Checkpoint | None = None
     clips: Path | None = None
+    accept_masks: bool = True
 
     @classmethod
     def of_this_machine(cls) -> Material:
@@ -75,7 +83,8 @@ def learn_subject(
     """Learn the subject in `folder`, from its checkpoint where one is there.
 
     Returns by role, each a file in `folder`: "subject", and as PNG "masks", "losses" and, where the settings say how
-    often, "samples". Raises InvalidInput and NotFound as `work.run` does.
+    often, "samples"; as JSON "doubts" about masks, where there are any. Raises InvalidInput and NotFound as `work.run`
+    does, and DoubtfulMasks where `material` does not accept them.
     """
     # Learning needs float32 weights everywhere; half precision loses steps of this size.
     source = source_named(spec.model)
@@ -86,19 +95,23 @@ def learn_subject(
     missing = _missing(source, settings, spec, material), missing_places(source, settings)
     reporter.plan(train_stages(source.settings, settings, spec, *missing))
     reporter.progress("loading the model", 1, 1)
-    pictures = _pictures(spec, blob_path, base, settings, reporter, material)
+    doubts: list[MaskDoubt] = []
+    pictures = _pictures(spec, blob_path, base, settings, reporter, material, doubts.append)
     framed = [picture.placed[0] for picture in pictures]
     draw_masks(folder / "masks.png", framed)
+    doubtful = _judge(doubts, folder, material)
     shown = training_pictures(base, settings, pictures, spec.seed, reporter)
     clips, captions = preserved_clips(base, settings, spec.subject, material.clips, reporter)
     data = gather_data(base, spec.subject, shown, clips, captions, partial(reporter.progress, "encoding pictures"))
     make_learnable(base, settings, method_of(base.settings, spec), spec.seed)
     trainer = Trainer(base, settings, data, spec.seed)
-    _run(trainer, spec.subject, folder, reporter, watcher)
+    _run(trainer, spec.subject, folder, reporter, watcher, doubtful)
     save_subject(folder / "subject.safetensors", base.unet, _card(spec, base, settings, framed))
     draw_losses(folder / "losses.png", trainer.history)
     results = {"subject": folder / "subject.safetensors", "masks": folder / "masks.png"}
     results |= {role: folder / f"{role}.png" for role in ("losses", "samples") if (folder / f"{role}.png").exists()}
+    if doubts:
+        results["doubts"] = folder / "doubts.json"
     return results
 
 
@@ -121,6 +134,7 @@ def _pictures(
     settings: TrainSettings,
     reporter: Reporter,
     material: Material,
+    on_doubt: Callable[[MaskDoubt], None],
 ) -> list[SubjectPicture]:
     count = len(spec.subject.pictures)
     return read_pictures(
@@ -131,7 +145,25 @@ def _pictures(
         spec.seed,
         lambda done: reporter.progress("finding masks", done, count),
         None if material.sam is None else WhenNeeded(material.sam),
+        on_doubt,
     )
+
+
+def _judge(doubts: list[MaskDoubt], folder: Path, material: Material) -> str:
+    """The doubts in words, "" for none; they are written down, too. Raises DoubtfulMasks."""
+    (folder / "doubts.json").unlink(missing_ok=True)
+    if not doubts:
+        return ""
+    (folder / "doubts.json").write_bytes(msgspec.json.encode(doubts))
+    named = "; ".join(f"{doubt.picture}: {', and '.join(doubt.reasons)}" for doubt in doubts)
+    masks = "mask was" if len(doubts) == 1 else "masks were"
+    told = f"{len(doubts)} {masks} found that may not be the subject's ({named})"
+    if not material.accept_masks:
+        raise DoubtfulMasks(
+            f"{told}. Look at {folder / 'masks.png'}. Give these pictures masks, or hints of where the subject is; or "
+            "train with the masks as they are: --accept-masks."
+        )
+    return told
 
 
 def training_pictures(
@@ -200,7 +232,9 @@ def make_learnable(base: Base, settings: TrainSettings, method: str, seed: int) 
         recompute_layers(base.unet, base.control)
 
 
-def _run(trainer: Trainer, subject: SubjectSpec, folder: Path, reporter: Reporter, watcher: Watcher | None) -> None:
+def _run(
+    trainer: Trainer, subject: SubjectSpec, folder: Path, reporter: Reporter, watcher: Watcher | None, doubtful: str
+) -> None:
     settings = trainer.settings
     samples = folder / "samples"
 
@@ -214,7 +248,9 @@ def _run(trainer: Trainer, subject: SubjectSpec, folder: Path, reporter: Reporte
 
     checkpoint = folder / "training.pt"
     if not checkpoint.exists():
-        reporter.progress("learning", 0, settings.steps, "; ".join(warnings(settings, trainer.data)))
+        reporter.progress(
+            "learning", 0, settings.steps, "; ".join(filter(None, [doubtful, *warnings(settings, trainer.data)]))
+        )
     learn(trainer, checkpoint, on_step)
     if samples.is_dir():
         taken = sorted(samples.glob("*.png"))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from motionbooth_protocol.errors import InvalidInput
-from motionbooth_protocol.jobs import SubjectSpec
+from motionbooth_protocol.jobs import MaskDoubt, SubjectSpec
 from motionbooth_protocol.motion import Box
 from numpy.typing import NDArray
 from torch import Tensor
@@ -20,7 +20,8 @@ from ..control.prompt import PromptTokens, prompt_tokens
 from ..models.registry import Base
 from ..models.settings import TrainSettings
 from ..sampling import OnStep
-from .images import CENTERED, Mask, Placement, TrainingPicture, fit_picture
+from .doubts import doubts_about
+from .images import CENTERED, Mask, Placement, Rgb, TrainingPicture, fit_picture
 from .losses import mask_cells
 from .masks import Finder, Hint, picture_with_mask
 from .pasting import ENLARGED, Rgba, cut_out
@@ -66,10 +67,12 @@ def read_pictures(
     seed: int,
     on_picture: Callable[[int], None],
     finder: Finder | None = None,
+    on_doubt: Callable[[MaskDoubt], None] | None = None,
 ) -> list[SubjectPicture]:
     """The subject's pictures, each placed `settings.placements` times at the base's size.
 
-    `finder` finds the subject where there is no mask; None is GrabCut.
+    `finder` finds the subject where there is no mask; None is GrabCut. `on_doubt`: told of each mask that was found
+    and is doubtful.
 
     Raises InvalidInput naming the picture that cannot be used.
     """
@@ -80,7 +83,12 @@ def read_pictures(
         label = f"picture {number} of {len(subject.pictures)}" + (f" ({picture.name})" if picture.name else "")
         mask_path = None if picture.mask is None else blob_path(picture.mask)
         hint = Hint(picture.box, picture.point)
-        rgb, mask = picture_with_mask(blob_path(picture.image), mask_path, label, hint, finder)
+
+        def on_found(rgb: Rgb, mask: Mask, label: str = label, hint: Hint = hint) -> None:
+            if on_doubt is not None and (reasons := doubts_about(rgb, mask, hint, finder)):
+                on_doubt(MaskDoubt(label, list(reasons)))
+
+        rgb, mask = picture_with_mask(blob_path(picture.image), mask_path, label, hint, finder, on_found)
         placements = _placements(settings, mask, rng)
         placed = [fit_picture(rgb, mask, width, height, settings.fit, placement) for placement in placements]
         pictures.append(SubjectPicture(placed, cut_out(rgb, mask, ENLARGED * max(width, height))))

@@ -5,6 +5,7 @@ It is found by Segment Anything where its weights are there (sam.py), else by Gr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +21,7 @@ from .images import Mask, Rgb, read_picture
 SMALLEST_SHARE = 0.002  # of the picture; less cannot be learned from
 FOUND_AT = 384  # pixels: GrabCut's time grows with the area, its outline is good enough at this size
 GRABCUT_ROUNDS = 5
+FOUND = "the subject found in it"
 MARGIN = 0.06  # of the picture's sides, taken for background
 
 
@@ -34,6 +36,14 @@ class Hint:
 NO_HINT = Hint()
 
 
+@dataclass(frozen=True)
+class Seed:
+    """What GrabCut begins with: `margin` of the sides is background; the middle `core` of them, if any, the subject."""
+
+    margin: float = MARGIN
+    core: float = 0.0
+
+
 class Finder(Protocol):
     """What finds a subject that nobody has cut out."""
 
@@ -42,11 +52,17 @@ class Finder(Protocol):
 
 
 def picture_with_mask(
-    image: Path, mask: Path | None, label: str, hint: Hint = NO_HINT, finder: Finder | None = None
+    image: Path,
+    mask: Path | None,
+    label: str,
+    hint: Hint = NO_HINT,
+    finder: Finder | None = None,
+    on_found: Callable[[Rgb, Mask], None] | None = None,
 ) -> tuple[Rgb, Mask]:
     """The picture (H, W, 3) uint8 and its mask (H, W) of 0 and 1. `label` names the picture in errors.
 
-    `finder` is asked where the picture comes without a mask; None is GrabCut.
+    `finder` is asked where the picture comes without a mask; None is GrabCut. `on_found`: told of a mask that was found
+    so, and can be learned from.
 
     Raises InvalidInput for a picture that cannot be read and for a mask that is empty, tiny, or covers everything.
     """
@@ -57,8 +73,10 @@ def picture_with_mask(
     elif picture.mode == "RGBA" and np.asarray(picture.getchannel("A")).min() < 128:
         found, whose = (np.asarray(picture.getchannel("A")) >= 128).astype(np.float32), "its alpha"
     else:
-        found, whose = (finder or find_mask)(rgb, hint), "the subject found in it"
+        found, whose = (finder or find_mask)(rgb, hint), FOUND
     _check(found, whose, label)
+    if on_found is not None and whose == FOUND:
+        on_found(rgb, found)
     return rgb, found
 
 
@@ -79,7 +97,7 @@ def _given_mask(path: Path, size: tuple[int, int], label: str) -> Mask:
     return (grey >= 128).astype(np.float32)
 
 
-def find_mask(rgb: Rgb, hint: Hint = NO_HINT) -> Mask:
+def find_mask(rgb: Rgb, hint: Hint = NO_HINT, seed: Seed | None = None) -> Mask:
     """The largest thing that differs from the picture's border (GrabCut, seeded with all but a margin).
 
     With a box: from what is around the box, wherever else in the picture there is more of the same.
@@ -87,7 +105,7 @@ def find_mask(rgb: Rgb, hint: Hint = NO_HINT) -> Mask:
     mask = np.zeros(rgb.shape[:2], dtype=np.float32)
     part = (slice(None), slice(None)) if hint.box is None else _around(hint.box, *mask.shape)
     if min(mask[part].shape) > 2 and np.ptp(rgb[part]) > 0:
-        mask[part] = _grab(rgb[part])
+        mask[part] = _grab(rgb[part], seed or Seed())
     return mask
 
 
@@ -101,18 +119,25 @@ def _around(box: Box, height: int, width: int) -> tuple[slice, slice]:
     return span(box.y1, box.y2, height), span(box.x1, box.x2, width)
 
 
-def _grab(rgb: Rgb) -> Mask:
+def _grab(rgb: Rgb, seed: Seed) -> Mask:
     height, width = rgb.shape[:2]
     scale = min(1.0, FOUND_AT / max(height, width))
     small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    inset_y, inset_x = (max(1, round(MARGIN * side)) for side in small.shape[:2])
+    inset_y, inset_x = (max(1, round(seed.margin * side)) for side in small.shape[:2])
     inner = (inset_x, inset_y, small.shape[1] - 2 * inset_x, small.shape[0] - 2 * inset_y)
     if min(inner[2:]) < 2 or np.ptp(small) == 0:
         return np.zeros((height, width), dtype=np.float32)
     labels = np.zeros(small.shape[:2], dtype=np.uint8)
     models = np.zeros((1, 65)), np.zeros((1, 65))
+    mode = cv2.GC_INIT_WITH_RECT
+    if seed.core:
+        mode = cv2.GC_INIT_WITH_MASK
+        labels[inset_y:-inset_y, inset_x:-inset_x] = cv2.GC_PR_BGD
+        half_height, half_width = (round(seed.core * side / 2) for side in small.shape[:2])
+        middle = (small.shape[1] // 2, small.shape[0] // 2)
+        cv2.ellipse(labels, middle, (half_width, half_height), 0, 0, 360, cv2.GC_PR_FGD, -1)
     cv2.setRNGSeed(0)  # its first clusters are drawn at random
-    cv2.grabCut(small[..., ::-1].copy(), labels, inner, *models, GRABCUT_ROUNDS, cv2.GC_INIT_WITH_RECT)
+    cv2.grabCut(small[..., ::-1].copy(), labels, inner, *models, GRABCUT_ROUNDS, mode)
     foreground = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
     resized = cv2.resize(_largest_part(foreground), (width, height), interpolation=cv2.INTER_NEAREST)
     return resized.astype(np.float32)
