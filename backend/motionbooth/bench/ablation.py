@@ -2,7 +2,9 @@
 
 Every recipe learns from the same pictures and seeds.
 
-For each recipe, means over subjects that it learned (the first of those of `bench control`) and over their films:
+For each recipe, means over subjects that it learned (the first of those of `bench control`), each from several seeds,
+with intervals of 95 % confidence by Student's t over the subjects' means (a subject's seeds are not independent of each
+other; with one subject the interval is over its seeds):
 
 - `iou_`, `found_`: box obedience, as `bench control` measures it
 - `likeness_`: correlation of what is in the asked box with the training pictures, pixel for pixel (-1..1): the one
@@ -37,7 +39,7 @@ from motionbooth.bench.control import (
     learn_set,
     measured,
 )
-from motionbooth.bench.measures import BenchResult, Measure
+from motionbooth.bench.measures import BenchResult, Measure, with_interval
 from motionbooth.bench.pairs import Filming, base_filmings, subject_filmings
 from motionbooth.bench.subjects import TrainingSet, unseen_subjects
 from motionbooth.evaluation.obedience import Appearance
@@ -48,6 +50,9 @@ from motionbooth.subject.recipes import RECIPES
 from motionbooth.subject.weights import load_subject
 
 UNTRAINED = "untrained"
+SEED_STEP = 10_000
+"""More than the seeds of one subject's clips are apart."""
+
 LEAK_CLIPS, DRIFT_CLIPS = 1, 1
 THUMB_PX = 24
 """Side of the squares that are correlated: about the size at which toybox films a subject."""
@@ -63,51 +68,75 @@ class Learned:
     drift: float
 
 
-def bench_ablation(subjects: int, steps: int | None, recipes: Sequence[str] = tuple(RECIPES)) -> BenchResult:
-    """About 10 minutes for two subjects, in two processes of one thread each. `steps`: None is the base's own."""
+def bench_ablation(
+    subjects: int, steps: int | None, recipes: Sequence[str] = tuple(RECIPES), seeds: int = 1
+) -> BenchResult:
+    """About 10 minutes for two subjects and one seed, in two processes of one thread each.
+
+    `steps`: None is the base's own. `seeds`: of each training and its clips.
+    """
     recipes = [UNTRAINED, *recipes]
     with (
         Progress(transient=True) as progress,
         tempfile.TemporaryDirectory(prefix="motionbooth-bench-") as folder,
         ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn")) as pool,
     ):
-        bar = progress.add_task("learning", total=len(recipes) * subjects)
+        bar = progress.add_task("learning", total=len(recipes) * subjects * seeds)
         pool.submit(film_ordinary_clips).result()  # once, before two trainings film them both
         futures = {
-            recipe: [pool.submit(learn_with, recipe, number, steps, Path(folder)) for number in range(subjects)]
+            recipe: [
+                [pool.submit(learn_with, recipe, number, steps, Path(folder), seed) for seed in range(seeds)]
+                for number in range(subjects)
+            ]
             for recipe in recipes
         }
-        learned: dict[str, list[Learned]] = {recipe: [] for recipe in recipes}
+        learned: dict[str, list[list[Learned]]] = {recipe: [[] for _ in range(subjects)] for recipe in recipes}
         for recipe, of_recipe in futures.items():
-            for future in of_recipe:
-                learned[recipe].append(future.result())
-                progress.advance(bar)
+            for of_subject, done in zip(of_recipe, learned[recipe], strict=True):
+                for future in of_subject:
+                    done.append(future.result())
+                    progress.advance(bar)
     return BenchResult("ablation", [measure for recipe in recipes for measure in summed_up(recipe, learned[recipe])])
 
 
-def summed_up(recipe: str, learned: Sequence[Learned]) -> list[Measure]:
-    """The figures of one recipe."""
+def summed_up(recipe: str, learned: Sequence[Sequence[Learned]]) -> list[Measure]:
+    """The figures of one recipe; `learned[subject][seed]`."""
     name = recipe.replace("-", "_")
-    tally = BenchResult("", Tally([report for subject in learned for report in subject.reports]).measures("", ""))
-    figures = {
-        "iou": (tally.value("iou"), "0..1"),
-        "found": (tally.value("found_share"), "0..1"),
-        "likeness": (float(np.mean([subject.likeness for subject in learned])), "-1..1"),
-        "leak": (float(np.mean([subject.leak for subject in learned])), "-1..1"),
-        "drift": (float(np.mean([subject.drift for subject in learned])), "CIE Lab"),
-        "flow_error": (tally.value("flow_error"), "px a frame"),
-    }
-    return [Measure(f"{figure}_{name}", value, unit) for figure, (value, unit) in figures.items()]
+    units = {"iou": "0..1", "found": "0..1", "likeness": "-1..1", "leak": "-1..1", "drift": "CIE Lab"}
+    units |= {"flow_error": "px a frame"}
+    runs = [[_figures(one) for one in of_subject] for of_subject in learned]
+    return [
+        with_interval(f"{figure}_{name}", _independent([[one[figure] for one in seeds] for seeds in runs]), unit)
+        for figure, unit in units.items()
+    ]
 
 
-def learn_with(recipe: str, number: int, steps: int | None, folder: Path) -> Learned:
-    """Learn one subject by one recipe (or not at all: UNTRAINED), and film it as `bench control` does."""
+def _figures(learned: Learned) -> dict[str, float]:
+    """Of one subject, trained once."""
+    tally = BenchResult("", Tally(learned.reports).measures("", ""))
+    measured_on_clips = {"iou": "iou", "found": "found_share", "flow_error": "flow_error"}
+    own = {"likeness": learned.likeness, "leak": learned.leak, "drift": learned.drift}
+    return own | {figure: tally.value(name) for figure, name in measured_on_clips.items()}
+
+
+def _independent(values: Sequence[Sequence[float]]) -> list[float]:
+    """`values[subject][seed]`: the mean of each subject, or those of the only one."""
+    if len(values) == 1:
+        return list(values[0])
+    return [float(np.nanmean(of_subject)) for of_subject in values]
+
+
+def learn_with(recipe: str, number: int, steps: int | None, folder: Path, seed: int = 0) -> Learned:
+    """Learn one subject by one recipe (or not at all: UNTRAINED), and generate clips of it as `bench control` does.
+
+    `seed`: 0 is the bench's own, of the training and of the clips.
+    """
     subject = unseen_subjects()[number]
     tuned = load_base(source_named("toybox"))
     if recipe != UNTRAINED:
-        load_subject(tuned, learn_set(subject, folder / f"{recipe}-{subject.name}", recipe, steps))
+        load_subject(tuned, learn_set(subject, folder / f"{recipe}-{subject.name}-{seed}", recipe, steps, seed))
     looks = Appearance.learn(subject.pictures, subject.masks)
-    filmings = list(subject_filmings(subject, weights="0" * 64))
+    filmings = [with_seed(filming, seed) for filming in subject_filmings(subject, weights="0" * 64)]
     clips = [film_frames(tuned, filming.spec) for filming in filmings]
     others = [film_frames(tuned, without_token(filming).spec) for filming in filmings[:LEAK_CLIPS]]
 
@@ -120,6 +149,12 @@ def learn_with(recipe: str, number: int, steps: int | None, folder: Path) -> Lea
         leak=likeness_of(others),
         drift=float(np.mean([colour_shift(tuned, filming) for filming in list(base_filmings())[:DRIFT_CLIPS]])),
     )
+
+
+def with_seed(filming: Filming, seed: int) -> Filming:
+    """The same boxes and camera from another seed; 0 leaves it as it is."""
+    spec = filming.spec
+    return replace(filming, spec=msgspec.structs.replace(spec, seed=spec.seed + SEED_STEP * seed))
 
 
 def without_token(filming: Filming) -> Filming:

@@ -244,14 +244,18 @@ def _measure_drawn(filming: Filming, looks: Appearance) -> MotionReport:
     return measured(decode(_base(), latents)[0].numpy(), replace(filming, boxes=boxes, camera=camera), looks)
 
 
-def learn_set(subject: TrainingSet, folder: Path, recipe: str = "motionbooth", steps: int | None = None) -> Path:
-    """Train in `folder` as a job does; returns the subject's file."""
+def learn_set(
+    subject: TrainingSet, folder: Path, recipe: str = "motionbooth", steps: int | None = None, seed: int = 0
+) -> Path:
+    """Train in `folder` as a job does; returns the subject's file. `seed`: 0 is the bench's own."""
     folder.mkdir()
     pictures = [
         Picture(_stored(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), folder), _stored(mask, folder))
         for picture, mask in zip(subject.pictures, subject.masks, strict=True)
     ]
-    spec = TrainSpec(SubjectSpec(subject.name, TOKEN, subject.class_word, pictures), seed=3, steps=steps, recipe=recipe)
+    spec = TrainSpec(
+        SubjectSpec(subject.name, TOKEN, subject.class_word, pictures), seed=3 + seed, steps=steps, recipe=recipe
+    )
     return run(spec, lambda sha256: folder / sha256, folder, _Silent())["subject"]
 
 

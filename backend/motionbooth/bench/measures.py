@@ -1,21 +1,29 @@
 """What every bench hands over: named figures, as a table for people and as JSON for the README and for tests."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
+import numpy as np
 from motionbooth_protocol.errors import MotionBoothError
 from msgspec import Meta, Struct
 from rich.console import Console
 from rich.table import Table
+from scipy import stats
 
 
-class Measure(Struct, frozen=True):
-    """One figure. `name` is snake_case and stable: the README's figures are looked up by it."""
+class Measure(Struct, frozen=True, omit_defaults=True):
+    """One figure. `name` is snake_case and stable: the README's figures are looked up by it.
+
+    `low`, `high`: its interval of 95 % confidence, where the bench has repeats to tell one from.
+    """
 
     name: Annotated[str, Meta(pattern=r"\A[a-z0-9_]+\Z")]
     value: float
     unit: str
+    low: float | None = None
+    high: float | None = None
 
 
 class BenchResult(Struct, frozen=True):
@@ -32,6 +40,18 @@ class BenchResult(Struct, frozen=True):
         raise KeyError(name)
 
 
+def with_interval(name: str, values: Sequence[float], unit: str) -> Measure:
+    """The mean of `values` with its interval by Student's t: of repeats that are independent of each other.
+
+    One value alone has no interval.
+    """
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Measure(name, mean, unit)
+    half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    return Measure(name, mean, unit, mean - half, mean + half)
+
+
 def publish(result: BenchResult, json_file: Path | None) -> None:
     """Print the table and, where a file is named, write the JSON.
 
@@ -40,9 +60,11 @@ def publish(result: BenchResult, json_file: Path | None) -> None:
     table = Table(title=f"bench {result.bench}")
     table.add_column("measure")
     table.add_column("value", justify="right")
+    table.add_column("95 %", justify="right")
     table.add_column("unit")
     for measure in result.measures:
-        table.add_row(measure.name, f"{measure.value:.4g}", measure.unit)
+        interval = "" if measure.low is None else f"{measure.low:.4g} to {measure.high:.4g}"
+        table.add_row(measure.name, f"{measure.value:.4g}", interval, measure.unit)
     Console().print(table)
     if json_file is None:
         return

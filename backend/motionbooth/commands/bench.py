@@ -116,6 +116,7 @@ def ablation(
         int | None, typer.Option(min=1, help="Of each training; the model's own number by default.")
     ] = None,
     recipe: Annotated[list[str] | None, typer.Option(help="Only these; once for each.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Of each training and its clips, for the intervals.")] = 1,
 ) -> None:
     """Does each loss of subject learning earn its place? Every recipe on the same pictures and seeds."""
     from motionbooth.bench.ablation import bench_ablation
@@ -123,7 +124,7 @@ def ablation(
     from motionbooth.subject.recipes import RECIPES, recipe_named
 
     chosen = [name for name in recipe or RECIPES if recipe_named(name)]
-    publish(bench_ablation(subjects, steps, chosen), json_file)
+    publish(bench_ablation(subjects, steps, chosen, seeds), json_file)
 
 
 @bench.command()
