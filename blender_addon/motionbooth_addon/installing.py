@@ -1,8 +1,8 @@
 """Installs the backend on this machine: a Python environment of its own, outside Blender, made by venv and pip.
 
-The work is done by processes that a thread listens to, so Blender's window never waits. What was cut short, by whatever,
-is no environment: `READY` is written when a backend has said its version there. The next try goes on with what is there,
-and begins anew where that does not work. No bpy.
+The work is done by processes that a thread listens to, so Blender's window never waits. What was cut short is no
+environment: `READY` is written when a backend has answered there. The next try goes on with what is there, and begins
+anew where that does not work. No bpy.
 """
 
 from __future__ import annotations
@@ -184,8 +184,8 @@ class Installation:
         said = "\n".join(lines)
         if "No matching distribution found for motionbooth" in said:
             return (
-                f"The package index has no {self.plan.source}. Name the backend's wheel in the extension's preferences: "
-                "it lies beside the extension's zip."
+                f"The package index has no {self.plan.source}. Name the backend's wheel in the extension's "
+                "preferences: it lies beside the extension's zip."
             )
         if "No space left" in said or "Errno 28" in said:
             return f"The disk of {self.plan.folder} is full; free {size(self.plan.kept)} there and try again."

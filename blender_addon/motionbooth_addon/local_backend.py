@@ -18,9 +18,9 @@ ADDRESS = "tcp://127.0.0.1:*"  # any free port; the connection file tells which
 # What can be done where nothing is installed, and nothing may be.
 BY_HAND = (
     "MotionBooth's backend is not installed on this machine. Start Local Backend installs it, with Blender's online "
-    "access on (Preferences > System > Network). Or install its wheel, which lies beside the extension's zip, with pip "
-    "(Python 3.11 or newer), and give the path of its program `motionbooth` in this extension's preferences; or connect "
-    "to another machine."
+    "access on (Preferences > System > Network). Or install its wheel, which lies beside the extension's zip, with "
+    "pip (Python 3.11 or newer), and give the path of its program `motionbooth` in this extension's preferences; or "
+    "connect to another machine."
 )
 _HAS_BACKEND = "import importlib.util, sys; sys.exit(importlib.util.find_spec('motionbooth') is None)"
 

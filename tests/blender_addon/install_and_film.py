@@ -21,11 +21,20 @@ bpy.ops.extensions.package_install_files(filepath=str(archive), repo="user_defau
 assert NAME in bpy.context.preferences.addons, "not enabled"
 
 import bl_ext.user_default.motionbooth as extension  # noqa: E402
-from bl_ext.user_default.motionbooth import commands, compat, concerns, readings  # noqa: E402
+from bl_ext.user_default.motionbooth import clips, commands, compat, concerns, files, readings, session  # noqa: E402
 
 library = Path(bpy.utils.user_resource("EXTENSIONS"), ".local", "lib")
 wheels = [*library.glob("python3.*/site-packages/*/__init__.py"), *library.glob("site-packages/*/__init__.py")]
 assert {wheel.parent.name for wheel in wheels} >= {"zmq", "msgspec"}, "the wheels are not installed"
+
+# What an earlier version kept in the extension's folder is taken over when the session begins.
+former = files.former_folder()
+assert former.is_relative_to(bpy.utils.user_resource("EXTENSIONS")), former
+(former / "clips").mkdir(parents=True)
+(former / "clips" / "old.mp4").write_bytes(b"an old clip")
+session.session()
+kept = files.user_folder() / "clips" / "old.mp4"
+assert kept.read_bytes() == b"an old clip"
 
 # A shot: a box that crosses the frame, a camera that pans.
 scene = bpy.context.scene
@@ -68,9 +77,24 @@ assert compat.strip_range(strip) == (1, 48), "the clip does not fill the shot"
 (take,) = bpy.context.scene.motionbooth.takes
 assert Path(bpy.path.abspath(take.clip_path)) == out / "clip.mp4"
 assert bpy.context.scene.motionbooth.subjects[0].weights, "the subject is not trained"
+assert bpy.context.scene.view_settings.view_transform == "AgX", "the scene's look was changed"
+assert strip.colorspace_settings.name == "AgX Base sRGB"
+
+# Saved elsewhere, take and strip show the same clip.
+(out / "elsewhere").mkdir()
+bpy.ops.wm.save_as_mainfile(filepath=str(out / "elsewhere" / "shot.blend"))
+assert take.clip_path == "//../clip.mp4", take.clip_path
+assert clips.absolute(strip.filepath) == clips.clip_of(take) == (out / "clip.mp4").resolve()
 
 bpy.ops.preferences.addon_disable(module=extension.__name__)
 assert not hasattr(bpy.types.Scene, "motionbooth"), "something stays registered"
 assert "motionbooth_addon" not in sys.modules
 assert "motionbooth_protocol" not in sys.modules
-(out / "passed").write_text(f"{bpy.app.version_string} {extension.__file__}")
+
+passed = f"{bpy.app.version_string} {extension.__file__}"
+repos = [repo.module for repo in bpy.context.preferences.extensions.repos]
+bpy.ops.extensions.package_uninstall(repo_index=repos.index("user_default"), pkg_id="motionbooth")
+assert not Path(extension.__file__).exists(), "still installed"
+assert not former.exists()
+assert kept.read_bytes() == b"an old clip", "a user's work was removed with the extension"
+(out / "passed").write_text(passed)

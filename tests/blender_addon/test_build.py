@@ -142,7 +142,11 @@ def install_and_film(python: Path, archive: Path, connection_file: Path, tmp_pat
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "BLENDER"))}
     result = subprocess.run(
         [str(python), str(SCRIPT), str(archive), str(connection_file), str(out), str(ROOT)],
-        env={**clean, "BLENDER_USER_RESOURCES": str(tmp_path / "resources")},
+        env={
+            **clean,
+            "BLENDER_USER_RESOURCES": str(tmp_path / "resources"),
+            "XDG_DATA_HOME": str(tmp_path / "data"),
+        },
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -59,6 +59,7 @@ def environment(blender: str, display: str, tmp_path_factory: pytest.TempPathFac
         **os.environ,
         "DISPLAY": display,
         "BLENDER_USER_RESOURCES": str(folder / "resources"),
+        "XDG_DATA_HOME": str(folder / "data"),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # where `motionbooth` is found
         "BLENDER_BINDS": os.environ.get("BLENDER_BINDS", sys.base_prefix),  # what a Blender in a container has to see
     }
