@@ -135,18 +135,27 @@ def test_blender_installs_and_updates_from_the_repository(
         assert update(address) == offered["version"] != "0.0.1"
 
 
+# As `blender --command extension remove` does it.
+REMOVE = """
+import bpy
+repos = [repo.module for repo in bpy.context.preferences.extensions.repos]
+bpy.ops.extensions.package_uninstall(repo_index=repos.index("user_default"), pkg_id="motionbooth")
+"""
+
+
 def install_and_film(python: Path, archive: Path, connection_file: Path, tmp_path: Path) -> tuple[str, Path]:
     """Blender's version, and where the extension was found."""
     out = tmp_path / "out"
     out.mkdir()
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "BLENDER"))}
+    env = {
+        **clean,
+        "BLENDER_USER_RESOURCES": str(tmp_path / "resources"),
+        "XDG_DATA_HOME": str(tmp_path / "data"),
+    }
     result = subprocess.run(
         [str(python), str(SCRIPT), str(archive), str(connection_file), str(out), str(ROOT)],
-        env={
-            **clean,
-            "BLENDER_USER_RESOURCES": str(tmp_path / "resources"),
-            "XDG_DATA_HOME": str(tmp_path / "data"),
-        },
+        env=env,
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -155,6 +164,11 @@ def install_and_film(python: Path, archive: Path, connection_file: Path, tmp_pat
     assert (out / "passed").exists(), result.stderr + result.stdout
     assert result.returncode == 0, result.stderr + result.stdout
     version, _, file = (out / "passed").read_text().rpartition(" ")
+    work = {path: path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()}
+    assert [path for path in work if path.name == "old.mp4"], "what an earlier version kept was not taken over"
+    subprocess.run([str(python), "-c", REMOVE], env=env, cwd=tmp_path, check=True, timeout=120)
+    assert not Path(file).exists(), "still installed"
+    assert {path: path.read_bytes() for path in work} == work, "a user's work was removed with the extension"
     return version, Path(file)
 
 
