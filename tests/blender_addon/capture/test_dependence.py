@@ -85,9 +85,7 @@ def test_what_is_not_known_to_be_harmless_is_played(
     assert why_played([cube]) != ""
 
 
-@pytest.mark.parametrize(
-    "expression", ["frame / 24", "sin(frame) if frame > 3 else max(0, 1)", "v ** 2", "syntax("]
-)
+@pytest.mark.parametrize("expression", ["frame / 24", "sin(frame) if frame > 3 else max(0, 1)", "v ** 2", "syntax("])
 def test_a_driver_of_numbers_alone_is_read_beside_the_scene(
     expression: str, scene: Any, add_cube: Callable[..., Any]
 ) -> None:

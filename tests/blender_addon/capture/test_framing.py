@@ -14,7 +14,7 @@ bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for 
 
 from animating import animate, rectangle_on_camera  # noqa: E402
 from motionbooth.video import write_clip  # noqa: E402
-from motionbooth_addon import capture, clips, framing, strips, takes  # noqa: E402
+from motionbooth_addon import capture, clips, compat, framing, image_sequence, strips, takes  # noqa: E402
 from motionbooth_addon._protocol.jobs import GenerateSpec  # noqa: E402
 from motionbooth_addon._protocol.motion import Box  # noqa: E402
 
@@ -168,3 +168,42 @@ def test_what_a_framing_does_is_said_in_numbers() -> None:
     assert math.isclose(cropped.x2 - cropped.x1, 1.5 / (16 / 9))
     tall = framing.model_frame(9 / 16, 1.5, "FIT")
     assert "62% of its width" in framing.explained(tall)
+
+
+def placed(shot: Any, tmp_path: Path, how: str) -> Any:
+    """A take of a wide shot for a model of 3:2; its spec."""
+    shot.render.resolution_x, shot.render.resolution_y = 480, 270
+    shot.motionbooth.framing = how
+    sent = capture.read_shot(shot, FRAMES, (96, 64)).shot
+    spec = GenerateSpec(shot=sent, prompt="a sks toy", model="toybox", seed=1)
+    takes.place(shot, "job", spec, clip_with_marker(tmp_path / "clip.mp4", Box(0.2, 0.2, 0.6, 0.8), (96, 64), 24))
+    return spec
+
+
+@pytest.mark.parametrize("how", ["FIT", "CROP"])
+def test_a_take_as_single_pictures_lies_where_its_clip_does(shot: Any, tmp_path: Path, how: str) -> None:
+    frame = placed(shot, tmp_path, how).shot.model_frame
+    for _ in image_sequence.write(shot, 0):
+        pass
+    (pictures,) = [strip for strip in compat.strips(shot.sequence_editor) if strip.type == "IMAGE"]
+    assert strips.covered_by(shot, pictures).as_tuple() == pytest.approx(frame.as_tuple(), abs=1e-4)
+    shot.frame_set(12)
+    seen = shown_box(rendered(shot, tmp_path / "frame.png"))
+    expected = np.clip(framing.in_shot(Box(0.2, 0.2, 0.6, 0.8), frame).as_tuple(), 0, 1)
+    assert seen == pytest.approx(expected, abs=1 / 270 + 1e-3)
+
+
+@pytest.mark.parametrize(("how", "method"), [("FIT", "CROP"), ("CROP", "FIT")])
+def test_a_take_behind_the_scene_covers_what_its_strip_does(shot: Any, tmp_path: Path, how: str, method: str) -> None:
+    """Blender's names are of the picture in the camera's frame: CROP fills the frame and reaches beyond it."""
+    placed(shot, tmp_path, how)
+    takes.as_camera_background(shot, shot.motionbooth.takes[0])
+    assert [picture.frame_method for picture in shot.camera.data.background_images] == [method]
+
+
+def test_a_take_that_was_removed_from_the_timeline_comes_back_where_it_was(shot: Any, tmp_path: Path) -> None:
+    frame = placed(shot, tmp_path, "FIT").shot.model_frame
+    compat.strips(shot.sequence_editor).remove(clips.strip_of(shot, "job"))
+    assert takes.frame_of(shot, "job", takes.settings_of(shot.motionbooth.takes[0]).shot) == frame
+    takes.activate(shot, 0)
+    assert strips.covered_by(shot, clips.strip_of(shot, "job")).as_tuple() == pytest.approx(frame.as_tuple(), abs=1e-4)
