@@ -108,10 +108,10 @@ class _Walk:
     def _object(self, thing: bpy.types.Object, also: Callable[[Any], None]) -> str:
         if thing.rigid_body is not None:
             return "rigid body"
-        for modifier in thing.modifiers:
+        for modifier in (*thing.modifiers, *getattr(thing, "grease_pencil_modifiers", ())):  # the latter before 4.3
             if modifier.type in SIMULATIONS and not _is_still_hair(modifier):
                 return SIMULATIONS[modifier.type]
-            if modifier.type not in TIMELESS_MODIFIERS | set(SIMULATIONS):
+            if modifier.type.replace("GP_", "GREASE_PENCIL_") not in TIMELESS_MODIFIERS | set(SIMULATIONS):
                 return f"modifier {modifier.name}"
             for named in _named_in(modifier):
                 also(named)

@@ -114,6 +114,11 @@ def _local_points(shape: Any) -> Iterator[Vector]:
             for stroke in layer.current_frame().drawing.strokes:
                 for point in stroke.points:
                     yield layer.matrix_local @ point.position
+    elif shape.type == "GPENCIL":
+        for layer in shape.data.layers:
+            for stroke in layer.active_frame.strokes:
+                for point in stroke.points:
+                    yield layer.matrix_layer @ point.co
     elif shape.type in {"POINTCLOUD", "CURVES"}:
         for value in shape.data.attributes["position"].data:
             yield value.vector.copy()
@@ -406,21 +411,43 @@ def follows_a_path(scene: Any) -> Any:
 @kind
 def grease_pencil(scene: Any) -> Any:
     """A slanted stroke that turns: its bounding box is much larger than itself."""
+    places = [(number / 6 - 1, 0.3 * math.sin(number), number / 6 - 1) for number in range(12)]
+    thing = _old_stroke(scene, places) if bpy.app.version < (4, 3, 0) else _stroke(scene, places)
+    return key(thing, "rotation_euler", (0, 0.5, 0), (0.3, 1.2, 0.7))
+
+
+def _stroke(scene: Any, places: list[tuple[float, float, float]]) -> Any:
     blocks = bpy.data.grease_pencils if bpy.app.version >= (5, 0, 0) else bpy.data.grease_pencils_v3
     drawing = blocks.new("Drawing")
     layer = drawing.layers.new("Layer")
     strokes = layer.frames.new(1).drawing
-    strokes.add_strokes([12])
-    for number, point in enumerate(strokes.strokes[0].points):
-        point.position, point.radius = (number / 6 - 1, 0.3 * math.sin(number), number / 6 - 1), 0.1
+    strokes.add_strokes([len(places)])
+    for point, place in zip(strokes.strokes[0].points, places, strict=True):
+        point.position, point.radius = place, 0.1
     layer.translation = (0.2, 0, 0.3)
     thing = add(scene, "Drawing", drawing)
     thing.modifiers.new("Offset", "GREASE_PENCIL_OFFSET").location = (0.1, 0, 0.4)
-    return key(thing, "rotation_euler", (0, 0.5, 0), (0.3, 1.2, 0.7))
+    return thing
+
+
+def _old_stroke(scene: Any, places: list[tuple[float, float, float]]) -> Any:
+    """As grease pencil was before Blender 4.3."""
+    drawing = bpy.data.grease_pencils.new("Drawing")
+    layer = drawing.layers.new("Layer")
+    stroke = layer.frames.new(1).strokes.new()
+    stroke.points.add(len(places))
+    for point, place in zip(stroke.points, places, strict=True):
+        point.co = place
+    layer.location = (0.2, 0, 0.3)
+    thing = add(scene, "Drawing", drawing)
+    thing.grease_pencil_modifiers.new("Offset", "GP_OFFSET").location = (0.1, 0, 0.4)
+    return thing
 
 
 @kind
 def point_cloud(scene: Any) -> Any:
+    if bpy.app.version < (4, 3, 0):  # it can only be made by nodes there
+        return geometry_nodes_points(scene)
     grid(cells=3)
     bpy.ops.object.convert(target="POINTCLOUD")
     return key(bpy.context.object, "rotation_euler", (0.2, 0, 0), (1, 0.3, 1))
