@@ -64,7 +64,7 @@ def train(
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="The same seed learns the same.")] = 0,
     masks: Annotated[Path | None, typer.Option(help="A folder of masks, each named as its picture.")] = None,
     clips: Annotated[Path | None, typer.Option(help="Ordinary clips with captions; else the base films some.")] = None,
-    sam: Annotated[Path | None, typer.Option(help="A checkpoint of Segment Anything, to find subjects.")] = None,
+    sam: Annotated[Path | None, typer.Option(help="Segment Anything, a file or folder, to find subjects.")] = None,
     sam_sha256: Annotated[str | None, typer.Option(help="Its sha256, where it is none of the published files.")] = None,
     accept_masks: Annotated[bool, typer.Option(help="Train with masks that were found and may be wrong.")] = False,
     tensorboard: Annotated[bool, typer.Option(help="Write events for TensorBoard, too.")] = False,
