@@ -112,7 +112,7 @@ def unread_concern(name: str, reason: str, first: int, last: int) -> Concern:
     what = f'"{name}"' if name else "The camera"
     sentence = (
         f"{what} is only right when the scene is played ({reason}), which takes longer: press Read by Playing to see "
-        "its motion here. Film does so by itself."
+        "its motion here. Generate does so by itself."
     )
     return Concern(first, last, sentence)
 

@@ -369,7 +369,7 @@ TEXTS = {
     '"{}" moves by more than its own size from frame {} to {}, between two pictures of the film, which will show a jump there or another one in its place; slow it down or make its box larger.': "„{}“ bewegt sich von Bild {} bis {} um mehr als seine eigene Größe, zwischen zwei Bildern des Films, der dort einen Sprung zeigt oder ein anderes an seiner Stelle; es verlangsamen oder seinen Rahmen vergrößern.",
     "{}: found in {} of the frames, overlap {}, centre off by {} of the width": "{}: in {} der Bilder gefunden, Überdeckung {}, Mitte um {} der Breite daneben",
     'The scene cuts from camera "{}" to "{}" at frame {}; a clip is one take and shows no cut, and the camera path leaves it out. End the shot before it, or make a scene of its own for each camera.': "Die Szene schneidet von der Kamera „{}“ auf „{}“ bei Bild {}; ein Clip ist ein einziger Take ohne Schnitt, und der Kameraweg lässt ihn aus. Die Einstellung davor enden lassen oder für jede Kamera eine eigene Szene anlegen.",
-    "{} is only right when the scene is played ({}), which takes longer: press Read by Playing to see its motion here. Film does so by itself.": "{} stimmt nur, wenn die Szene abgespielt wird ({}), was länger dauert: „Durch Abspielen lesen“ zeigt die Bewegung hier. Filmen macht das von selbst.",
+    "{} is only right when the scene is played ({}), which takes longer: press Read by Playing to see its motion here. Generate does so by itself.": "{} stimmt nur, wenn die Szene abgespielt wird ({}), was länger dauert: „Durch Abspielen lesen“ zeigt die Bewegung hier. Generieren macht das von selbst.",
     # How a shot was read, and its framing
     "Reading the shot": "Die Einstellung wird gelesen",
     "Read beside the scene": "Neben der Szene gelesen",

@@ -1,0 +1,61 @@
+"""A long shot read while the window lives, and a falling body read by playing: each comes to its end, once."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import bpy
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))  # of this Blender alone
+
+import hands  # noqa: E402
+
+LONG_SHOT = 4000
+
+
+def look_at_readings() -> hands.Steps:
+    yield from hands.install()
+    readings = importlib.import_module(f"{hands.MODULE}.readings")
+    scene = bpy.context.scene
+    cube = bpy.data.objects["Cube"]
+    scene.frame_end = LONG_SHOT
+    for frame, x in ((1, -1.0), (LONG_SHOT, 1.0)):
+        cube.location.x = x
+        cube.keyframe_insert("location", frame=frame)
+    subject = scene.motionbooth.subjects.add()
+    subject.name, subject.class_word, subject.object = "Cube", "box", cube
+    yield from hands.open_tab("VIEW_3D")  # whose panels ask for the reading
+    yield from read(readings, "long")
+
+    scene = bpy.context.scene
+    scene.frame_end = 40
+    bpy.data.objects["Cube"].animation_data_clear()
+    with bpy.context.temp_override(object=bpy.data.objects["Cube"]):
+        bpy.ops.rigidbody.object_add()
+    scene.frame_set(9)
+    yield 2
+    yield from read(readings, "unplayed")
+    yield from hands.picture("not_read")
+    readings.play(bpy.context.scene)
+    yield from read(readings, "played")
+    yield from hands.picture("read_by_playing")
+    hands.seen["frame"] = bpy.context.scene.frame_current
+
+
+def read(readings: Any, name: str) -> hands.Steps:
+    """Until it is read; then what was, and how often it was in the two seconds after."""
+    yield from hands.wait(lambda: not readings.latest(bpy.context.scene).changed)
+    known = readings.latest(bpy.context.scene)
+    version = known.version
+    boxes = [seen.box for seen in known.motion.sights[0] if seen.box is not None]
+    falls = boxes[-1].center[1] - boxes[0].center[1] if boxes else 0.0
+    hands.seen[name] = {"unread": known.motion.unread, "last": known.motion.moments[-1], "falls": falls}
+    yield 2
+    hands.seen[name]["again"] = readings.latest(bpy.context.scene).version - version
+
+
+hands.perform(look_at_readings)

@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.desktop
+
+
+def test_readings_come_to_their_end_in_a_living_window(act: Callable[[str], dict[str, Any]]) -> None:
+    """What Blender updates after each slice is not taken for a change by the user, which would begin it anew."""
+    seen = act("reading.py")
+    assert (seen["long"]["last"], seen["long"]["again"]) == (4000, 0)
+    assert seen["unplayed"]["unread"]
+    assert seen["unplayed"]["again"] == 0
+    assert not seen["played"]["unread"]
+    assert seen["played"]["falls"] > 0.2
+    assert seen["played"]["again"] == 0
+    assert seen["frame"] == 9
