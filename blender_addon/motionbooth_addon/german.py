@@ -71,7 +71,7 @@ TEXTS = {
     "From {}": "Aus {}",
     "Into {}": "Nach {}",
     "With {}": "Mit {}",
-    "About {} are downloaded, {} used; {} are free.": "Etwa {} werden heruntergeladen, {} belegt; {} sind frei.",
+    "About {} are downloaded, {} stay on the disk; {} are free.": "Etwa {} werden heruntergeladen, {} bleiben auf dem Datenträger; {} sind frei.",
     "making an environment": "Umgebung wird angelegt",
     "downloading": "wird heruntergeladen",
     "unpacking": "wird ausgepackt",

@@ -197,7 +197,7 @@ class Installation:
 
     def _answers(self, python: Path) -> bool:
         with contextlib.suppress(_Failed):
-            self._do([str(python), "-m", "motionbooth.cli", "serve", "--help"])
+            self._do([str(python), "-c", "import motionbooth.cli, motionbooth.work"])  # with torch and all
             return True
         return False
 

@@ -13,6 +13,13 @@ from bpy.props import (
 )
 
 
+def show_jobs() -> None:
+    """List the jobs anew."""
+    from .session import session  # which needs these classes
+
+    session().screen.show_jobs()
+
+
 class MotionBoothModel(bpy.types.PropertyGroup):
     """A base model of the backend, by its `name`."""
 
@@ -75,7 +82,9 @@ class MotionBoothState(bpy.types.PropertyGroup):
     jobs: CollectionProperty(type=MotionBoothJob)
     active_job: IntProperty(min=0)
     all_files: BoolProperty(
-        name="Jobs of All Files", description="List the jobs of other .blend files, too. Off: those of this file only"
+        name="Jobs of All Files",
+        description="List the jobs of other .blend files, too. Off: those of this file only",
+        update=lambda _, __: show_jobs(),
     )
 
 

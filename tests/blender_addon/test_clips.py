@@ -343,7 +343,6 @@ def test_the_take_of_a_file_that_was_never_saved_is_placed_in_another_scene(
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
     assert job not in [row.job for row in state().jobs]
     state().all_files = True
-    session.session().screen.show_jobs()
     bpy.ops.motionbooth.place_job(job=job)
     pump(lambda: [take.job_id for take in bpy.context.scene.motionbooth.takes] == [job])
     bpy.ops.wm.save_mainfile()

@@ -115,7 +115,10 @@ def act(
 
     def act(scenario: str) -> dict[str, Any]:
         connection = os.environ.get("GUI_CONNECTION", connection_file)
+        wheel = tmp_path / "motionbooth-0-py3-none-any.whl"
+        wheel.write_bytes(b"")  # of an installation that is canceled before it is opened
         task = {"zip": str(extension_zip), "connection": str(connection), "drawing_backend": program(tmp_path)}
+        task["wheel"] = str(wheel)
         (tmp_path / "task.json").write_text(json.dumps(task))
         command = [blender, "--factory-startup", "--enable-event-simulate", "--python-use-system-env"]
         window = ["--window-geometry", "0", "0", *SIZE]

@@ -31,6 +31,16 @@ def test_a_new_user_starts_the_local_backend_and_films(act: Callable[[str], dict
     assert seen["takes"] == ["Scene take 1"]
 
 
+def test_a_user_without_a_backend_is_asked_and_can_cancel_the_installation(
+    act: Callable[[str], dict[str, Any]],
+) -> None:
+    seen = act("installing.py")
+    assert seen["stage before it is agreed to"] == "", "nothing is installed before it was agreed to"
+    assert "making an environment" in seen["stages"]
+    assert seen["longest hold"] < 2, "the window stays alive: making the environment alone takes several seconds"
+    assert "canceled" in seen["notice"]
+
+
 def test_a_subject_is_trained_on_pictures_from_the_file_browser_and_on_a_3d_object(
     act: Callable[[str], dict[str, Any]],
 ) -> None:

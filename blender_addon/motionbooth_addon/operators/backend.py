@@ -87,12 +87,13 @@ class MOTIONBOOTH_OT_install_backend(SentenceForErrors, bpy.types.Operator):
     def draw(self, context: bpy.types.Context) -> None:
         made = self._plan
         assert made is not None
+        fetched, kept, free = map(size, (made.fetched, made.kept, made.free))
         column = self.layout.column()
         for line in (
             f"From {made.source}",
             f"Into {made.folder}",
             f"With {made.python}",
-            f"About {size(made.fetched)} are downloaded, {size(made.kept)} used; {size(made.free)} are free.",
+            f"About {fetched} are downloaded, {kept} stay on the disk; {free} are free.",
         ):
             column.label(text=told(line), translate=False)
         column.label(text="You can go on working meanwhile, and cancel it in the Backend panel.")
