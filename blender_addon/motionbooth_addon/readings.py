@@ -68,7 +68,7 @@ class Latest:
 
 _known: dict[str, Latest] = {}  # by the scene's name
 _changed_at = 0.0
-_own_updates: set[str] = set()  # scenes of which the next update comes from having been read
+_own_updates: dict[str, bool] = {}  # scenes of which the next update comes from having been read: whether by playing
 
 
 def latest(scene: bpy.types.Scene) -> Latest:
@@ -140,9 +140,9 @@ def _on_update(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> None:
     known = _known.get(scene.name)
     if known is None:
         return
-    own = scene.name in _own_updates
-    _own_updates.discard(scene.name)
-    if own and known.play:  # being played, it reports all that it moves
+    played = _own_updates.pop(scene.name, None)
+    own = played is not None
+    if played:  # it reports all that moved
         return
     for update in depsgraph.updates:
         # Having been read, a scene reports its collections as new, and its actions and cameras as touched.
@@ -204,7 +204,7 @@ def read_now(scene: bpy.types.Scene) -> Latest:
 def _read_on(scene: bpy.types.Scene, known: Latest, seconds: float) -> None:
     """Begin to read the scene, or go on with it, for about so long."""
     began = time.perf_counter()
-    _own_updates.add(scene.name)
+    _own_updates[scene.name] = known.play
     try:
         while known.changed and (left := began + seconds - time.perf_counter()) > 0:
             _take_step(scene, known, left)
