@@ -44,6 +44,11 @@ def training_picture(folder: Path, job: str, role: str) -> Path:
     return folder / "training" / job / f"{role}.png"
 
 
+def training_doubts(folder: Path, job: str) -> Path:
+    """Where a training's doubts about masks (MaskDoubt) are kept, once they were fetched."""
+    return folder / "training" / job / "doubts.json"
+
+
 def trained_picture(folder: Path, sha256: str) -> Path:
     """Where the picture of a trained subject is kept, once it was fetched."""
     return folder / "trained" / f"{sha256}.png"

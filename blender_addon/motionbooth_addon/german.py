@@ -100,6 +100,13 @@ TEXTS = {
     "Jobs": "Aufträge",
     "Learn from": "Lernen aus",
     "Learned from, with masks": "Gelernt aus, mit Masken",
+    "A file with what speaks against these masks, or nothing": "Eine Datei mit dem, was gegen diese Masken spricht, oder nichts",
+    "The mask of {} may be wrong: {}.": "Die Maske von {} ist vielleicht falsch: {}.",
+    "The mask of {} may be wrong: it reaches the picture's border.": "Die Maske von {} ist vielleicht falsch: Sie reicht bis an den Bildrand.",
+    "The mask of {} may be wrong: it is in pieces.": "Die Maske von {} ist vielleicht falsch: Sie besteht aus mehreren Teilen.",
+    "The mask of {} may be wrong: it fills its hint's box.": "Die Maske von {} ist vielleicht falsch: Sie füllt den angegebenen Rahmen ganz aus.",
+    "The mask of {} may be wrong: its hint's point is outside it.": "Die Maske von {} ist vielleicht falsch: Der angegebene Punkt liegt nicht darin.",
+    "The mask of {} may be wrong: searched for from other seeds, something else is found.": "Die Maske von {} ist vielleicht falsch: Von anderen Ausgangspunkten aus wird etwas anderes gefunden.",
     "Seed, Words and Switches": "Seed, Wörter und Schalter",
     "Seen at": "Zu sehen bei",
     "Show Take": "Take zeigen",
@@ -392,6 +399,7 @@ TEXTS = {
 
 # Parts of sentences that are filled into others.
 PHRASES = {
+    "picture {} of {} ({})": "Bild {} von {} ({})",
     '1 take of "{}"': "1 Take von „{}“",
     '{} takes of "{}"': "{} Takes von „{}“",
     "is one rare word without spaces, such as sks, and not {}.": "ist ein seltenes Wort ohne Leerzeichen, etwa sks, und nicht {}.",

@@ -23,7 +23,15 @@ from ._protocol.connection import Connection
 from ._protocol.errors import InvalidInput, MotionBoothError
 from ._protocol.jobs import Blob, GenerateSpec
 from ._protocol.messages import SubjectInfo
-from .files import TRAINING_PICTURES, clip_folder, former_folder, trained_picture, training_picture, unsaved_clips
+from .files import (
+    TRAINING_PICTURES,
+    clip_folder,
+    former_folder,
+    trained_picture,
+    training_doubts,
+    training_picture,
+    unsaved_clips,
+)
 from .installing import Installation, Plan, installed_command
 from .ledger import SENDING, WAITING, Ledger, Order, Record, TrainOrder
 from .local_backend import LocalBackend
@@ -356,6 +364,8 @@ class Session:
             for role in TRAINING_PICTURES:
                 if (blob := record.result(role)) is not None:
                     self.background.order(Fetch(record.id, blob, training_picture(self.folder, record.id, role)))
+            if (doubts := record.result("doubts")) is not None:
+                self.background.order(Fetch(record.id, doubts, training_doubts(self.folder, record.id)))
             self.background.order(Look())
 
     def _has_result(self, record: Record) -> bool:

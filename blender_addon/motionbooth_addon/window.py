@@ -8,7 +8,7 @@ from pathlib import Path
 import bpy
 
 from . import takes
-from .files import TRAINING_PICTURES, trained_picture, training_picture
+from .files import TRAINING_PICTURES, trained_picture, training_doubts, training_picture
 from .ledger import WAITING, Ledger, Record
 from .news import Advanced, Linked
 from .panels import thumbnails
@@ -137,6 +137,7 @@ class Screen:
         row.state, row.error, row.placed = record.state, record.error, record.placed
         if record.kind == "train" and record.state == "done":
             row.picture, row.masks = (str(training_picture(self._folder, record.id, r)) for r in TRAINING_PICTURES)
+            row.doubts = str(training_doubts(self._folder, record.id))
         row.scene, row.blend = record.scene, os.path.basename(record.blend)
         row.awaits = ", ".join(record.awaits) if record.state == WAITING else ""
         if record.state != "running":

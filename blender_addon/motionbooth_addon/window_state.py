@@ -59,6 +59,7 @@ class MotionBoothJob(bpy.types.PropertyGroup):
     awaits: StringProperty(description="The subjects that are still trained for it")
     picture: StringProperty(description="The latest preview's file, or nothing")
     masks: StringProperty(description="A file that shows the masks a training used, or nothing")
+    doubts: StringProperty(description="A file with what speaks against these masks, or nothing")
 
 
 class MotionBoothState(bpy.types.PropertyGroup):

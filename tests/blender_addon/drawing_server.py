@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
+import msgspec
 import numpy as np
 from motionbooth.server import worker
 from motionbooth.server.serve import serve
+from motionbooth.subject.doubts import BORDER, OTHERWISE
 from motionbooth.video import write_clip
-from motionbooth_protocol.jobs import JobSpec, TrainSpec
+from motionbooth_protocol.jobs import JobSpec, MaskDoubt, TrainSpec
 from motionbooth_protocol.messages import ModelInfo
 
 if TYPE_CHECKING:
@@ -39,8 +41,10 @@ PREVIEW = preview()
 
 
 def run(spec: JobSpec, blob_path: Callable[[str], Path], scratch: Path, reporter: PipeReporter) -> dict[str, Path]:
-    """Learning keeps the pictures' bytes and shows the first of them, and takes a few seconds for a class "slow ..."; a
-    seed of 999 films for a minute. A preview has the first frame in red, the middle one in green, the last one in blue.
+    """Learning keeps the pictures' bytes and shows the first of them.
+
+    A class "slow ..." takes a few seconds, the mask of a class "doubtful ..." is doubted, and a seed of 999 films for a
+    minute. A preview has the first frame in red, the middle one in green, the last one in blue.
     """
     if isinstance(spec, TrainSpec):
         for step in range(60 if spec.subject.class_word.startswith("slow") else 1):
@@ -51,7 +55,11 @@ def run(spec: JobSpec, blob_path: Callable[[str], Path], scratch: Path, reporter
         subject.write_bytes(b"".join(pictures))
         samples = scratch / "samples.png"
         samples.write_bytes(pictures[0])
-        return {"subject": subject, "samples": samples}
+        if "doubtful" not in spec.subject.class_word:
+            return {"subject": subject, "samples": samples}
+        doubts = scratch / "doubts.json"
+        doubts.write_bytes(msgspec.json.encode([MaskDoubt("picture 1 of 1 (toy.png)", [BORDER, OTHERWISE])]))
+        return {"subject": subject, "samples": samples, "doubts": doubts}
     for step in range(1200 if spec.seed == 999 else 4):
         reporter.progress("sampling", step, 1200 if spec.seed == 999 else 4)
         reporter.preview(PREVIEW, 3 * 256, 171)

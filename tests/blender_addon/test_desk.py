@@ -74,6 +74,19 @@ def test_one_press_trains_and_generates(shot: Any, linked: Any, pump: Pump, capf
     assert weights_of_take() == bpy.context.scene.motionbooth.subjects[0].weights
 
 
+def test_what_a_training_doubts_about_its_masks_is_shown_with_the_job(shot: Any, pump: Pump) -> None:
+    subject = shot.motionbooth.subjects[0]
+    subject.class_word = "doubtful toy"
+    shot.motionbooth.prompt = f"a sks {subject.class_word}"
+    bpy.ops.motionbooth.train_subject()
+    pump(lambda: state().jobs[0].doubts and Path(state().jobs[0].doubts).is_file())
+    assert panel.mask_doubts(state().jobs[0].doubts) == (
+        "The mask of picture 1 of 1 (toy.png) may be wrong: it reaches the picture's border.",
+        "The mask of picture 1 of 1 (toy.png) may be wrong: searched for from other seeds, something else is found.",
+    )
+    assert panel.mask_doubts("nowhere.json") == ()
+
+
 def test_a_clip_waits_for_the_training_under_way_and_nothing_is_trained_twice(shot: Any, pump: Pump) -> None:
     learn_slowly(shot)
     bpy.ops.motionbooth.train_subject()

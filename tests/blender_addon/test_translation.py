@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import ui_texts
+from motionbooth.subject.doubts import REASONS
 
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
@@ -32,6 +33,7 @@ def _has_words(text: str) -> bool:
 def test_every_translated_text_exists(registered: Any) -> None:
     stages = {"sampling", "learning", "starting the worker", "loading the model", "finding masks", "decoding"}
     stages |= {"filming ordinary clips", "encoding", "measuring"}  # which the backend tells
+    stages |= {f"The mask of {{}} may be wrong: {reason}." for reason in REASONS} | {"picture {} of {} ({})"}
     states = {state.capitalize() for state in ("waiting", "sending", "queued", "running", "done", "failed", "canceled")}
     shown = {text for _, text in ui_texts.of_blender(registration.CLASSES)}
     assert {text for _, text in KNOWN} - shown - ui_texts.all_of_sources() - stages - states == set()
@@ -63,3 +65,12 @@ def test_an_unknown_sentence_and_another_language_are_left_as_they_are(registere
     assert translation.told("Nobody knows this.") == "Nobody knows this."
     assert translation.told("Not connected") == "Not connected"
     assert translation._told("Nobody knows this.", "de_DE") == "Nobody knows this."
+
+
+def test_all_doubts_that_a_backend_has_about_a_mask_are_translated() -> None:
+    for reason in REASONS:
+        text, parts = translation._match(
+            f"The mask of picture 2 of 3 (a.jpg) may be wrong: {reason}.", tuple(german.TEXTS)
+        )
+        assert reason in text
+        assert translation._match(parts[0], tuple(german.PHRASES)) == ("picture {} of {} ({})", ("2", "3", "a.jpg"))

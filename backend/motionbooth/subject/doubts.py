@@ -23,6 +23,13 @@ LARGEST_SHARE = 0.75  # of the subject's pixels that hang together
 FULL_SHARE = 0.9  # of the hint's box: a thing is rarely a rectangle
 
 
+BORDER, PIECES = "it reaches the picture's border", "it is in pieces"
+FULL_HINT, OUTSIDE_HINT = "it fills its hint's box", "its hint's point is outside it"
+OTHERWISE = "searched for from other seeds, something else is found"
+REASONS = (BORDER, FULL_HINT, OUTSIDE_HINT, PIECES, OTHERWISE)
+"""All that can be said; clients have them in other languages, too."""
+
+
 def doubts_about(rgb: Rgb, mask: Mask, hint: Hint = NO_HINT, finder: Finder | None = None) -> tuple[str, ...]:
     """In words, what makes the mask (H, W) of the picture (H, W, 3) doubtful; () for nothing.
 
@@ -31,15 +38,15 @@ def doubts_about(rgb: Rgb, mask: Mask, hint: Hint = NO_HINT, finder: Finder | No
     found = mask > 0.5
     doubts = []
     if hint.box is None and _touches_the_border(found):
-        doubts.append("it reaches the picture's border")
+        doubts.append(BORDER)
     if hint.box is not None and _fill(found, hint.box) > FULL_SHARE:
-        doubts.append("it fills its hint's box")
+        doubts.append(FULL_HINT)
     if hint.point is not None and not found[_pixel(hint.point, found.shape)]:
-        doubts.append("its hint's point is outside it")
+        doubts.append(OUTSIDE_HINT)
     if _largest_share(found) < LARGEST_SHARE:
-        doubts.append("it is in pieces")
+        doubts.append(PIECES)
     if finder is None and min(_overlap(found, find_mask(rgb, hint, seed) > 0.5) for seed in SEEDS) < AGREEMENT:
-        doubts.append("searched for from other seeds, something else is found")
+        doubts.append(OTHERWISE)
     return tuple(doubts)
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from typing import Any
 
 import bpy
+import msgspec
 
+from .._protocol.jobs import MaskDoubt
 from ..translation import told
 from ..window_state import MotionBoothJob, state
 from .base import InSequencer, InView, panel_scale, sentence, time_left
@@ -88,6 +91,17 @@ def draw_jobs(layout: bpy.types.UILayout, region: bpy.types.Region) -> None:
         _draw_job(layout, shown.jobs[shown.active_job], region)
 
 
+@lru_cache(maxsize=16)
+def mask_doubts(path: str) -> tuple[str, ...]:
+    """The sentences of a training's doubts about its masks; the file never changes. None where it is no such file."""
+    try:
+        with open(path, "rb") as file:
+            doubts = msgspec.json.decode(file.read(), type=list[MaskDoubt])
+    except (OSError, msgspec.DecodeError):
+        return ()
+    return tuple(f"The mask of {doubt.picture} may be wrong: {reason}." for doubt in doubts for reason in doubt.reasons)
+
+
 def _draw_job(layout: bpy.types.UILayout, job: MotionBoothJob, region: bpy.types.Region) -> None:
     box = layout.box()
     if not job.here:
@@ -107,6 +121,9 @@ def _draw_job(layout: bpy.types.UILayout, job: MotionBoothJob, region: bpy.types
     if job.masks and os.path.isfile(job.masks):
         box.label(text="Learned from, with masks")
         draw_picture(box, f"{job.job} masks", job.masks, region)
+    if job.doubts and os.path.isfile(job.doubts):
+        for doubt in mask_doubts(job.doubts):
+            sentence(box, doubt, region, "ERROR")
     row = box.row(align=True)
     if job.state in UNFINISHED:
         row.operator("motionbooth.cancel_job", text="Cancel", icon="X").job = job.job
