@@ -2,8 +2,8 @@
 
 A latent cell covers 4 x 4 pixels. Its twelve channels are coefficients of the cell's discrete cosine transform in
 YCbCr: the six lowest of Y in zig-zag order, the three lowest of Cb and of Cr. That is enough for eyes and mouths, where
-mean colors alone lose them. Each channel is scaled by the root of its spread, so that fine detail is small but not lost:
-coarse is then denoised before fine.
+mean colors alone lose them. Each channel is scaled by the root of its spread: fine detail is small but not lost, and
+coarse is denoised before fine.
 
 The decoder can't start as the exact inverse: AutoencoderKL upsamples by repeating neighbors, and convolutions over
 repeated cells cannot tell the pixels of a cell apart where all cells around it are equal. It is trained from nothing.
@@ -99,7 +99,7 @@ def latent_coverage(masks: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _scale() -> Tensor:
-    """1 / sqrt(own spread x the largest spread): the first channel gets a deviation of 1, the others more than theirs."""
+    """1 / sqrt(own spread x the first one): the first channel gets a deviation of 1, the others more than theirs."""
     spread = torch.tensor(SPREAD)
     return 1 / (spread * spread[0]).sqrt()
 

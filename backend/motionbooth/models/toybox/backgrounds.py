@@ -158,7 +158,9 @@ def _kitchen(base: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.
 
 
 def _meadow(base: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    canvas = base + np.asarray([0.8, 1.0, 0.4], np.float32) * (10 * _noise(rng, 3.0, 6.0) + 10 * _noise(rng, 14.0, 14.0))
+    canvas = base + np.asarray([0.8, 1.0, 0.4], np.float32) * (
+        10 * _noise(rng, 3.0, 6.0) + 10 * _noise(rng, 14.0, 14.0)
+    )
     for _ in range(220):
         x, y = rng.integers(2, CANVAS_PX - 6, 2)
         petals = rng.choice([(250, 250, 250), (250, 220, 70), (230, 90, 120), (150, 110, 220)])

@@ -1,4 +1,4 @@
-"""What clips are composed of, drawn once and held on the device: sprites of characters and kinds, textures of places."""
+"""What clips are composed of, drawn once and kept on the device: sprites of characters and kinds, and textures."""
 
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor

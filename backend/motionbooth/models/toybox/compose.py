@@ -1,4 +1,4 @@
-"""Scenes as pixels, boxes and masks: composed from a bank's sprites and textures in torch, on whatever device it is on."""
+"""Scenes as pixels, boxes and masks, composed from a bank's sprites and textures in torch, on the device it is on."""
 
 from dataclasses import dataclass
 
@@ -72,7 +72,10 @@ def _ground(scenes: Scenes, bank: Bank, device: torch.device) -> Tensor:
 def _subjects(scenes: Scenes, bank: Bank, device: torch.device) -> Tensor:
     index = _tensor(scenes.sprite.reshape(-1), device)
     sprites = bank.sprites[index.clamp_min(0)].float() / 255 * (index >= 0)[:, None, None, None]
-    center, half = _tensor(scenes.center, device).reshape(-1, 1, 1, 2), _tensor(scenes.half, device).reshape(-1, 1, 1, 1)
+    center, half = (
+        _tensor(scenes.center, device).reshape(-1, 1, 1, 2),
+        _tensor(scenes.half, device).reshape(-1, 1, 1, 1),
+    )
     lean = _tensor(scenes.lean, device).reshape(-1, 1, 1)
     grid = _turned((_pixel_grid(SUPERSAMPLING, device)[None] - center) / half, lean)
     flip = _tensor(scenes.flip, device).repeat_interleave(scenes.sprite.shape[1])

@@ -54,7 +54,12 @@ class DecoderStage:
         loss.backward()
         norm = self.masters.step()
         self.masters.count_step()
-        return {"loss": loss.detach(), "gradient": norm, "psnr": psnr(squared.detach().mean()), "frames": float(self._batch)}
+        return {
+            "loss": loss.detach(),
+            "gradient": norm,
+            "psnr": psnr(squared.detach().mean()),
+            "frames": float(self._batch),
+        }
 
 
 def psnr(squared_error: Tensor) -> Tensor:

@@ -154,18 +154,15 @@ class _Graph:
         for mine, given in zip(self._static.tensors(), batch.tensors(), strict=True):
             mine.copy_(given)
         self._graph.replay()
-        return tuple(each.clone() for each in self._results)  # type: ignore[return-value]
+        loss, norm = self._results
+        return loss.clone(), norm.clone()
 
 
 def _copy_of(batch: Batch) -> Batch:
-    return Batch(
-        *(each.clone() for each in (batch.latents, batch.noise, batch.subject, batch.time, batch.ids)),
-        biases=[each.clone() for each in batch.biases],
-    )
+    latents, noise, subject, time, ids, *biases = (each.clone() for each in batch.tensors())
+    return Batch(latents, noise, subject, time, ids, biases)
 
 
 def average_copy(denoiser: Denoiser) -> Denoiser:
     """A copy to hold the running average of the weights."""
     return copy.deepcopy(denoiser).float().requires_grad_(False)
-
-

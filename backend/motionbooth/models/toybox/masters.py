@@ -1,4 +1,4 @@
-"""AdamW in float32 on weights that compute in half precision, and their running average; all of it fit for a CUDA graph."""
+"""AdamW in float32 on weights that compute in half precision, and their moving average, all fit for a CUDA graph."""
 
 from typing import Any
 
@@ -50,7 +50,7 @@ class Masters:
         used = [(own, master) for own, master in zip(self._own, self._masters, strict=True) if own.grad is not None]
         if not self._shared:
             for own, master in used:
-                master.grad = own.grad.float()
+                master.grad = None if own.grad is None else own.grad.float()
         norm = nn.utils.clip_grad_norm_([master for _, master in used], GRADIENT_CLIP)
         self._optimizer.step()
         for master in self._masters if not self._shared else []:
@@ -72,7 +72,12 @@ class Masters:
     def state(self) -> dict[str, Any]:
         """All that the next step depends on."""
         masters = [master.detach() for master in self._masters]
-        return {"masters": masters, "average": self._average, "optimizer": self._optimizer.state_dict(), "steps": self.steps}
+        return {
+            "masters": masters,
+            "average": self._average,
+            "optimizer": self._optimizer.state_dict(),
+            "steps": self.steps,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave. The optimizer's moments may be missing: they gather again."""

@@ -1,4 +1,4 @@
-"""Random scenes, many at once, as numbers: who is seen where, how it moves and turns, what the camera does, in words."""
+"""Random scenes, many at once, as numbers: who is seen where, how they move and turn, what the camera does, in words."""
 
 from dataclasses import dataclass
 
@@ -104,7 +104,9 @@ class SceneMaker:
             phrase = _phrase(who, self._bank.entries[who], rng)
         return who, place, (_worded(phrase, PLACE_NAMES[place], rng), phrase)
 
-    def _sprites(self, who: NDArray[np.int64], center: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
+    def _sprites(
+        self, who: NDArray[np.int64], center: NDArray[np.float64], rng: np.random.Generator
+    ) -> NDArray[np.int64]:
         """(B, FRAMES): which side is seen in which pose; characters turn towards where they go, and walk."""
         count = len(who)
         entries = [self._bank.entries[index] if index >= 0 else None for index in who]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from motionbooth.models.toybox.autoencoder import LATENT_CHANNELS, latents_of_pixels
 from motionbooth.models.toybox.bank import Bank
-from motionbooth.models.toybox.batches import GRIDS, Words, Worded, bias
+from motionbooth.models.toybox.batches import GRIDS, Worded, Words, bias
 from motionbooth.models.toybox.compose import compose
 from motionbooth.models.toybox.decoder_stage import psnr
 from motionbooth.models.toybox.denoiser_stage import Denoiser, GivenBias
@@ -35,7 +35,13 @@ def decoder_sheet(autoencoder: AutoencoderKL, bank: Bank, path: Path) -> float:
 
 @torch.no_grad()
 def sample_sheet(
-    denoiser: Denoiser, autoencoder: AutoencoderKL, scheduler: DDIMScheduler, bank: Bank, words: Words, path: Path, clips: bool
+    denoiser: Denoiser,
+    autoencoder: AutoencoderKL,
+    scheduler: DDIMScheduler,
+    bank: Bank,
+    words: Words,
+    path: Path,
+    clips: bool,
 ) -> None:
     """Samples by plain DDIM: characters by their own words (above each, as it was drawn) and held-out kinds.
 
@@ -44,7 +50,9 @@ def sample_sheet(
     frames = FRAMES if clips else 1
     device = bank.sprites.device
     scenes = SceneMaker(bank).draw(400, frames, np.random.default_rng(98))
-    own = [row for row, phrase in enumerate(scenes.phrases) if phrase.startswith(OWN_WORD[0])][: COLUMNS * (1 if clips else 3)]
+    own = [row for row, phrase in enumerate(scenes.phrases) if phrase.startswith(OWN_WORD[0])][
+        : COLUMNS * (1 if clips else 3)
+    ]
     composed = compose(scenes, bank)
     prompts, phrases = [scenes.captions[row] for row in own], [scenes.phrases[row] for row in own]
     boxes = composed.boxes[own]
@@ -55,7 +63,9 @@ def sample_sheet(
     phrases += [scene.phrase for scene in kinds]
     centered = torch.tensor([0.25, 0.12, 0.75, 0.88], device=device).expand(len(kinds), frames, 4)
     worded = words(prompts, phrases)
-    latents = _sample(denoiser, scheduler, worded.ids.to(device), words.empty.to(device), torch.cat([boxes, centered]), worded, frames)
+    latents = _sample(
+        denoiser, scheduler, worded.ids.to(device), words.empty.to(device), torch.cat([boxes, centered]), worded, frames
+    )
     shown = [0] if frames == 1 else [0, frames // 2, frames - 1]
     decoded = as_frames(autoencoder.decoder(latents[:, :, shown].transpose(1, 2).flatten(0, 1)))
     made = decoded.reshape(len(prompts), len(shown), *decoded.shape[1:])
@@ -108,5 +118,3 @@ def _sample(
 def _write(path: Path, images: list[NDArray[np.uint8]]) -> None:
     rows = [np.concatenate(images[i : i + COLUMNS], 1) for i in range(0, len(images), COLUMNS)]
     cv2.imwrite(str(path), cv2.cvtColor(np.concatenate(rows, 0), cv2.COLOR_RGB2BGR))
-
-

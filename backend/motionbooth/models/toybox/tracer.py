@@ -1,7 +1,7 @@
 """Pictures of solids by ray casting in closed form, many at once: in torch, so that a GPU or a CPU draws the same.
 
-A solid is a list of `Part`s: unit balls, cubes and tapered cylinders, each stretched, turned and moved by its own affine
-map, with a color and a pattern. x to the right, y up, z towards the viewer, all within about -1..1.
+A solid is a list of `Part`s: unit balls, cubes and tapered cylinders, each stretched, turned and moved by its own
+affine map, with a color and a pattern. x to the right, y up, z towards the viewer, all within about -1..1.
 """
 
 from collections.abc import Sequence
@@ -124,7 +124,10 @@ class _Packed:
         rows = [[*solid, *[absent] * (most - len(solid))] for solid in solids]
         identity = np.eye(3)
         inverse = np.array(
-            [[np.diag(1 / np.asarray(p.radii)) @ (identity if p.turn is None else p.turn).T for p in row] for row in rows]
+            [
+                [np.diag(1 / np.asarray(p.radii)) @ (identity if p.turn is None else p.turn).T for p in row]
+                for row in rows
+            ]
         )
         centers = np.array([[p.center for p in row] for row in rows])
 
@@ -142,7 +145,6 @@ class _Packed:
             tensor([[p.scale for p in row] for row in rows]),
         )
 
-
     def turned(self, turns: Tensor) -> "_Packed":
         """Each of N solids in T rotations (T, 3, 3), N * T in all. Centers in unit space stay: A R^T R c = A c."""
         several = {field.name: getattr(self, field.name).repeat_interleave(len(turns), 0) for field in fields(self)}
@@ -151,7 +153,7 @@ class _Packed:
 
 
 def _depths(parts: _Packed, start: Tensor, way: Tensor) -> Tensor:
-    """Where each ray enters each part: (N, P, pixels), infinite where it misses. Each shape only on parts of its own."""
+    """Where each ray enters each part: (N, P, pixels), infinite where it misses."""
     depth = start.new_full(start.shape[:3], torch.inf)
     for number, enter in enumerate((_enter_ball, _enter_cube, _enter_cone)):
         chosen = parts.shape == number

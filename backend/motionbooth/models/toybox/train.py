@@ -236,7 +236,18 @@ def main(
     """Train toybox from nothing or from a bundle, or go on where it stopped."""
     minutes = (decoder_minutes, picture_minutes, clip_minutes, finish_minutes)
     plan = TrainPlan(
-        out, minutes, checkpoint_minutes, pictures, clips, characters, toys, textures, seed, device, processes, start_from
+        out,
+        minutes,
+        checkpoint_minutes,
+        pictures,
+        clips,
+        characters,
+        toys,
+        textures,
+        seed,
+        device,
+        processes,
+        start_from,
     )
     Training(plan).run()
 

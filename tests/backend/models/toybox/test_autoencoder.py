@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from motionbooth.models.toybox.autoencoder import build_autoencoder, latent_coverage, latents_of_frames, latents_of_pixels, linear_inverse
+from motionbooth.models.toybox.autoencoder import (
+    build_autoencoder,
+    latent_coverage,
+    latents_of_frames,
+    latents_of_pixels,
+    linear_inverse,
+)
 from motionbooth.models.toybox.draw import draw_clip, kind_scene
 
 pytestmark = pytest.mark.numeric

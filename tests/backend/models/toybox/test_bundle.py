@@ -4,7 +4,6 @@ import json
 import warnings
 
 import numpy as np
-import pytest
 import torch
 from diffusers import AutoencoderKL
 from motionbooth.models.sources import source_named

@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 
 
 def tiny_plan(out: Path) -> TrainPlan:
-    return TrainPlan(out, (0.02,) * 4, 10.0, pictures=2, clips=1, characters=1, toys=2, textures=1, seed=1, device="cpu")
+    return TrainPlan(
+        out, (0.02,) * 4, 10.0, pictures=2, clips=1, characters=1, toys=2, textures=1, seed=1, device="cpu"
+    )
 
 
 def take_step(training: Training, stage: Stage, share: float) -> None:
