@@ -1,4 +1,4 @@
-"""Random scenes, many at once, as numbers: who is seen where, how they move and turn, what the camera does, in words."""
+"""Random scenes, many at once, as numbers: who is where, how they move and turn, what the camera does, in words."""
 
 from dataclasses import dataclass
 
