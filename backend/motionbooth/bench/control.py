@@ -1,15 +1,15 @@
 """`motionbooth bench control`: how well the bundled model keeps to boxes and camera paths.
 
-For held-out prompts of its own kinds and for five subjects that it learns on the spot: the measures of `evaluation`,
+For held-out prompts of its own kinds and for ten subjects that it trains on the spot: the measures of `evaluation`,
 and the same for the same seeds with both controls off (`_off`). `drawn_` is the most that the measures can show: drawn
-clips of the same scenes, through the decoder.
+clips of the same scenes, through the decoder. And who is it, of 20: `who.py`.
 """
 
 import hashlib
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
@@ -19,7 +19,6 @@ from typing import TypeVar
 import cv2
 import msgspec
 import numpy as np
-import torch
 from motionbooth_protocol.jobs import GenerateSpec, Picture, SubjectSpec, TrainSpec
 from motionbooth_protocol.motion import Box, CameraPath, Offset
 from numpy.typing import NDArray
@@ -28,14 +27,16 @@ from rich.progress import Progress
 from motionbooth.bench.kinds import KindClassifier
 from motionbooth.bench.measures import BenchResult, Measure
 from motionbooth.bench.pairs import BASE_PAIRS, TOKEN, Filming, base_filmings, subject_filmings, without_control
-from motionbooth.bench.subjects import TrainingSet, unseen_subjects
+from motionbooth.bench.photographs import photographed_subjects
+from motionbooth.bench.subjects import SOLIDS, TrainingSet, unseen_subjects
+from motionbooth.bench.who import Identity, codec_db, encode, galleries_of, identity_measures, identity_of
 from motionbooth.control.boxes import Suppress
 from motionbooth.evaluation.contact_sheet import Row, Sheet, write_contact_sheet
+from motionbooth.evaluation.identity import Gallery
 from motionbooth.evaluation.obedience import Appearance
 from motionbooth.evaluation.report import AskedSubject, MotionReport, mean_of, motion_report
 from motionbooth.models.registry import Base, load_base
 from motionbooth.models.sources import source_named
-from motionbooth.models.toybox.autoencoder import latents_of_frames
 from motionbooth.models.toybox.backgrounds import PLACES
 from motionbooth.models.toybox.draw import HEIGHT_PX, WIDTH_PX, draw_clip, has_contrast, kind_scene
 from motionbooth.sampling import decode, film
@@ -101,26 +102,33 @@ class FilmedKind:
 
 @dataclass(frozen=True)
 class FilmedSubject:
-    """A subject that was learned: its pictures, its clips, and how far two of the base's own kinds changed colour."""
+    """A trained subject: its pictures, its clips, who they show, and how far two of the base's kinds changed color."""
 
     pictures: list[NDArray[np.uint8]]
     filmed: list[Filmed]
     training_seconds: float
     shifts: list[float]
+    identity: Identity
 
 
-def bench_control(pictures: Path | None = None, suppress: Suppress | None = None) -> BenchResult:
-    """Run the whole bench on the bundled model: about 20 minutes in two processes of one thread each.
+def bench_control(
+    pictures: Path | None = None, suppress: Suppress | None = None, photographs: Path | None = None
+) -> BenchResult:
+    """Run the whole bench on the bundled model: about 40 minutes in two processes of one thread each.
 
-    `pictures`: a folder for two contact sheets of what was filmed, base.png and subjects.png. `suppress`: which words
-    the boxes suppress, instead of the model's own choice; two runs compare the two.
+    `pictures`: a folder for two contact sheets of what was generated, base.png and subjects.png. `suppress`: which
+    words the boxes suppress, instead of the model's own choice; two runs compare the two. `photographs`: measure the
+    subjects of this folder's folders instead of the bench's own, and nothing of the base's kinds.
     """
+    subjects = unseen_subjects() if photographs is None else photographed_subjects(photographs)
+    galleries = galleries_of(subjects)
+    pairs = BASE_PAIRS if photographs is None else 0
     with (
         Progress(transient=True) as progress,
         tempfile.TemporaryDirectory(prefix="motionbooth-bench-") as folder,
         ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn")) as pool,
     ):
-        bar = progress.add_task("filming", total=BASE_PAIRS + len(unseen_subjects()))
+        bar = progress.add_task("generating", total=pairs + len(subjects))
 
         def collected(future: Future[Result]) -> Result:
             result = future.result()
@@ -128,16 +136,18 @@ def bench_control(pictures: Path | None = None, suppress: Suppress | None = None
             return result
 
         ordinary = pool.submit(film_ordinary_clips)
-        kinds = [pool.submit(film_kind, number, suppress) for number in range(BASE_PAIRS)]
+        kinds = [pool.submit(film_kind, number, suppress) for number in range(pairs)]
         ordinary.result()  # once, and before the first training is timed
-        subjects = [
-            pool.submit(learn_and_film, number, Path(folder), suppress) for number in range(len(unseen_subjects()))
-        ]
-        filmed_kinds, filmed_subjects = list(map(collected, kinds)), list(map(collected, subjects))
+        learned = [pool.submit(learn_and_film, each, galleries, Path(folder), suppress) for each in subjects]
+        filmed_kinds, filmed_subjects = list(map(collected, kinds)), list(map(collected, learned))
     if pictures is not None:
         write_pictures(pictures, filmed_kinds, filmed_subjects)
-    measures = [*kind_measures(filmed_kinds), *subject_measures(filmed_subjects), bundle_size()]
-    return BenchResult("control" if suppress is None else f"control-suppress-{suppress}", measures)
+    solid = [each for each in subjects if photographs is not None or each.name in SOLIDS]
+    measures = [*subject_measures(filmed_subjects), codec_db(_base(), solid), bundle_size()]
+    if kinds:
+        measures = [*kind_measures(filmed_kinds), *measures]
+    name = "control" if photographs is None else "control-photographs"
+    return BenchResult(name if suppress is None else f"{name}-suppress-{suppress}", measures)
 
 
 def kind_measures(kinds: Sequence[FilmedKind]) -> list[Measure]:
@@ -152,11 +162,12 @@ def kind_measures(kinds: Sequence[FilmedKind]) -> list[Measure]:
 
 
 def subject_measures(subjects: Sequence[FilmedSubject]) -> list[Measure]:
-    """Subjects that the base never saw, learned from five pictures each."""
+    """Subjects that the base never saw, trained from about five pictures each."""
     filmed = [filmed for subject in subjects for filmed in subject.filmed]
     return [
         *Tally([clip.report for clip in filmed]).measures("subject_", ""),
         *Tally([clip.report_off for clip in filmed]).measures("subject_", "_off"),
+        *identity_measures([subject.identity for subject in subjects]),
         Measure("drift", float(np.mean([shift for subject in subjects for shift in subject.shifts])), "CIE Lab"),
         Measure("finetune_seconds", float(np.mean([subject.training_seconds for subject in subjects])), "s"),
     ]
@@ -169,10 +180,11 @@ def bundle_size() -> Measure:
 
 
 def write_pictures(folder: Path, kinds: Sequence[FilmedKind], subjects: Sequence[FilmedSubject]) -> None:
-    """Every fourth of the base's clips; one clip of each subject, and the pictures that it was learned from."""
-    write_contact_sheet(folder / "base.png", Sheet([kind.filmed.row() for kind in kinds[::4]]))
-    learned_from = [picture for subject in subjects for picture in subject.pictures[:2]]
-    write_contact_sheet(folder / "subjects.png", Sheet([subject.filmed[0].row() for subject in subjects], learned_from))
+    """Every fourth of the base's clips; one clip of each subject, beside two pictures that it was trained from."""
+    if kinds:
+        write_contact_sheet(folder / "base.png", Sheet([kind.filmed.row() for kind in kinds[::4]]))
+    rows = [replace(subject.filmed[0].row(), pictures=subject.pictures[1:3]) for subject in subjects]
+    write_contact_sheet(folder / "subjects.png", Sheet(rows))
 
 
 # The parts that run in processes of their own
@@ -207,18 +219,23 @@ def film_kind(number: int, suppress: Suppress | None = None) -> FilmedKind:
     return FilmedKind(filmed, _measure_drawn(filming, looks), named == filming.combination[0])
 
 
-def learn_and_film(number: int, folder: Path, suppress: Suppress | None = None) -> FilmedSubject:
-    """Learn one of the unseen subjects and film it on its four paths."""
-    subject = unseen_subjects()[number]
+def learn_and_film(
+    subject: TrainingSet, galleries: Mapping[str, Gallery], folder: Path, suppress: Suppress | None = None
+) -> FilmedSubject:
+    """Train one of the subjects and generate it on its four paths."""
     started = time.monotonic()
     weights = learn_set(subject, folder / subject.name)
     seconds = time.monotonic() - started
     tuned = _base.__wrapped__(suppress)  # one of its own
     load_subject(tuned, weights)
     looks = Appearance.learn(subject.pictures, subject.masks)
-    filmed = [_film_both(tuned, filming, looks) for filming in subject_filmings(subject, sha256_of(weights))]
+    filmings = list(subject_filmings(subject, sha256_of(weights)))
+    filmed = [_film_both(tuned, filming, looks) for filming in filmings]
     shifts = [colour_shift(tuned, filming) for filming in list(base_filmings())[:DRIFT_CLIPS]]
-    return FilmedSubject(list(subject.pictures), filmed, seconds, shifts)
+    clips = [(each.frames, each.filming.boxes) for each in filmed]
+    untrained = [(film_frames(_base(suppress), filming.spec), filming.boxes) for filming in filmings]
+    identity = identity_of(_base(), subject, galleries, clips, untrained)
+    return FilmedSubject(list(subject.pictures), filmed, seconds, shifts, identity)
 
 
 def _film_both(base: Base, filming: Filming, looks: Appearance) -> Filmed:
@@ -237,7 +254,7 @@ def _measure_drawn(filming: Filming, looks: Appearance) -> MotionReport:
     """A drawn clip of the same scene, on a way of its own, as the decoder shows it."""
     assert filming.combination is not None
     clip = draw_clip(kind_scene(*filming.combination), np.random.default_rng([31, filming.spec.seed]))
-    latents = torch.from_numpy(latents_of_frames(clip.frames)).transpose(0, 1)[None]  # (1, C, F, h, w)
+    latents = encode(_base(), clip.frames)
     boxes = [Box(*map(float, box)) for box in clip.boxes_xyxy]
     travel = clip.camera_px / (WIDTH_PX, HEIGHT_PX)
     camera = CameraPath([Offset(float(x), float(y)) for x, y in travel])

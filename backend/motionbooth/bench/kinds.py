@@ -9,7 +9,6 @@ from motionbooth_protocol.motion import Box
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from motionbooth.models.toybox.autoencoder import latents_of_frames
 from motionbooth.models.toybox.backgrounds import PLACES
 from motionbooth.models.toybox.draw import FRAMES, Scene, draw_clip, has_contrast, is_held_out, kind_scene
 from motionbooth.models.toybox.figures import COLOURS, KINDS
@@ -74,7 +73,8 @@ def _crops(vae: AutoencoderKL, rng: np.random.Generator) -> tuple[Tensor, Tensor
         scene, kind = _random_kind(rng)
         clip = draw_clip(scene, rng)
         shown = [0, FRAMES // 2, FRAMES - 1]
-        decoded = vae.decode(torch.from_numpy(latents_of_frames(clip.frames[shown]))).sample
+        drawn = torch.from_numpy(clip.frames[shown]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        decoded = vae.decode(vae.encode(drawn).latent_dist.mode()).sample
         pixels = ((decoded.clamp(-1, 1) + 1) * 127.5).byte().permute(0, 2, 3, 1).numpy()
         for frame, box in zip(pixels, clip.boxes_xyxy[shown], strict=True):
             shaken = box + rng.uniform(-0.02, 0.02, 4)

@@ -1,4 +1,4 @@
-"""Five subjects that toybox has never seen, three 3-D toys and two drawn sprites: training pictures with masks."""
+"""Ten subjects that toybox has never seen, eight solids and two drawn sprites, and ten others who fill up a gallery."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from motionbooth.bench.solids import Block, Capsule, Ellipsoid, Solid, render
+from motionbooth.bench.things import CACTUS, HOUSE, ROCKET, SNOWMAN, TEAPOT, other_views
 
 SIZE_PX = 96
 YAWS = (-0.7, -0.35, 0.0, 0.35, 0.7)
@@ -85,6 +86,12 @@ INKS = {
 }
 
 
+SOLIDS = ("robot", "duck", "mushroom", "snowman", "cactus", "teapot", "rocket", "house")
+"""The subjects that look real: eight solids."""
+
+_NOWHERE = ("grass", "grass", "grass", "grass")
+
+
 @dataclass(frozen=True)
 class TrainingSet:
     """A subject to learn: its class word, `pictures` (S, S, 3) uint8 RGB and `masks` (S, S), 255 on the subject.
@@ -100,14 +107,24 @@ class TrainingSet:
 
 
 def unseen_subjects() -> list[TrainingSet]:
-    """The five subjects, always the same."""
+    """The ten subjects, always the same; five rendered things are of kinds in no training set."""
     return [
         _toy("robot", "robot", ROBOT, ("grass", "snow", "sand", "wall")),
         _toy("duck", "toy", DUCK, ("sea", "road", "night", "wall")),
         _toy("mushroom", "toy", MUSHROOM, ("grass", "sea", "road", "night")),
         _sprite("slime", "monster", SLIME, ("road", "snow", "night", "floor")),
         _sprite("invader", "character", INVADER, ("grass", "sand", "sea", "snow")),
+        _toy("snowman", "character", SNOWMAN, ("grass", "road", "wall", "night")),
+        _toy("cactus", "character", CACTUS, ("snow", "sand", "road", "night")),
+        _toy("teapot", "toy", TEAPOT, ("grass", "road", "wall", "floor")),
+        _toy("rocket", "toy", ROCKET, ("grass", "sea", "night", "road")),
+        _toy("house", "toy", HOUSE, ("grass", "snow", "sea", "road")),
     ]
+
+
+def gallery_fillers(count: int = 10) -> list[TrainingSet]:
+    """Others among whom a subject must be recognized; nobody trains them."""
+    return [_on_grounds(f"other {n}", "character", _NOWHERE, other_views(n, YAWS, SIZE_PX)) for n in range(count)]
 
 
 def _toy(name: str, word: str, solid: Solid, places: tuple[str, str, str, str]) -> TrainingSet:

@@ -1,7 +1,7 @@
 """For whoever doubts a figure: `motionbooth bench ...`; each prints a table and writes JSON."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -22,12 +22,21 @@ def control(
             help="What is suppressed outside a box, instead of the model's own choice.",
         ),
     ] = None,
+    subjects: Annotated[
+        Path | None,
+        typer.Option(
+            file_okay=False, exists=True, help="Measure the subjects in this folder's folders of photographs instead."
+        ),
+    ] = None,
 ) -> None:
-    """How well the bundled model keeps to boxes and camera paths, with control and without."""
+    """How well the bundled model keeps to boxes, camera paths and who it is, with control and without."""
     from motionbooth.bench.control import bench_control
     from motionbooth.bench.measures import publish
 
-    publish(bench_control(pictures, None if all_words is None else "content" if all_words else "subject"), json_file)
+    suppress: Literal["content", "subject"] | None = (
+        None if all_words is None else "content" if all_words else "subject"
+    )
+    publish(bench_control(pictures, suppress, subjects), json_file)
 
 
 @bench.command()

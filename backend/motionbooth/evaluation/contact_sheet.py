@@ -22,13 +22,17 @@ FOUND_COLOUR = (255, 60, 60)
 
 @dataclass(frozen=True)
 class Row:
-    """A clip (F, H, W, 3) uint8 RGB under a title. `asked` and `found`: a track of boxes for each subject."""
+    """A clip (F, H, W, 3) uint8 RGB under a title. `asked` and `found`: a track of boxes for each subject.
+
+    `pictures` stand before the frames, as high as they are.
+    """
 
     title: str
     frames: NDArray[np.uint8]
     asked: Sequence[Sequence[Box | None]] = ()
     found: Sequence[Sequence[Box | None]] = ()
     camera: CameraPath | None = None
+    pictures: Sequence[Picture] = ()
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,15 @@ def _row_strip(row: Row) -> Image.Image:
         tiles.append(tile)
     if row.camera is not None:
         tiles.append(_camera_tile(row.camera, tiles[0].size))
-    return _titled(row.title, tiles)
+    beside = [_as_high(picture, tiles[0].height) for picture in row.pictures]
+    return _titled(row.title, [*beside, *tiles])
+
+
+def _as_high(picture: Picture, height_px: int) -> Image.Image:
+    """The picture at a frame's height; small ones by whole pixels' looks, as frames are."""
+    height, width = picture.shape[:2]
+    method = Image.Resampling.BICUBIC if height > height_px else Image.Resampling.NEAREST
+    return Image.fromarray(picture).resize((max(1, round(width * height_px / height)), height_px), method)
 
 
 def _draw_box(

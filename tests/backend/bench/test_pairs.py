@@ -35,9 +35,9 @@ def test_the_twin_differs_in_nothing_but_control() -> None:
     assert not twin.camera_control
 
 
-def test_five_subjects_with_masked_pictures_take_four_ways_each() -> None:
+def test_ten_subjects_with_masked_pictures_take_four_ways_each() -> None:
     subjects = unseen_subjects()
-    assert len(subjects) == 5
+    assert len(subjects) == 10
     for subject in subjects:
         assert all((mask > 0).mean() > 0.08 for mask in subject.masks)
         assert all(

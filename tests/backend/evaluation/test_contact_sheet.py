@@ -29,3 +29,13 @@ def test_boxes_camera_and_pictures_are_all_on_the_sheet(tmp_path: Path) -> None:
 def test_a_row_needs_neither_boxes_nor_camera(tmp_path: Path) -> None:
     write_contact_sheet(tmp_path / "sheet.png", Sheet([Row("plain", np.zeros((2, 64, 96, 3), np.uint8))]))
     assert pixels_of(tmp_path / "sheet.png").size
+
+
+def test_training_pictures_stand_beside_the_frames_at_their_height(tmp_path: Path) -> None:
+    frames = np.zeros((2, 64, 96, 3), np.uint8)
+    pictures = [np.full((side, side, 3), (10, 200, 30), np.uint8) for side in (50, 400)]
+    write_contact_sheet(tmp_path / "sheet.png", Sheet([Row("beside", frames, pictures=pictures)]))
+    rows, columns = np.nonzero((pixels_of(tmp_path / "sheet.png") == (10, 200, 30)).all(-1))
+    assert np.ptp(rows) + 1 == FRAME_WIDTH_PX * 64 // 96
+    assert columns.max() < np.nonzero((pixels_of(tmp_path / "sheet.png") == 0).all(-1))[1].max()
+    assert len(rows) == 2 * (FRAME_WIDTH_PX * 64 // 96) ** 2
