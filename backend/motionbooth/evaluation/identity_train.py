@@ -1,4 +1,4 @@
-"""Train the identity network: `python -m motionbooth.evaluation.identity_train --minutes 15`.
+"""Train the identity network: `python -m motionbooth.evaluation.identity_train`, about five minutes of one core.
 
 Contrastive: crops of one character, from several sides, in scenes through the codec and on plain grounds, are alike;
 other characters', and blobs and shuffled patches of its own, are not. Its characters have a seed of their own: no base
@@ -6,7 +6,6 @@ model and no bench uses it.
 """
 
 import argparse
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ TEXTURES = 3
 PEOPLE, VIEWS, DECOYS = 40, 4, 2
 """A batch: so many characters, in so many crops each, and so many decoys of each."""
 TEMPERATURE = 0.1
-RATE = 2e-3
+RATE, STEPS = 2e-3, 650
 GREY_SHARE = 0.35
 
 
@@ -183,16 +182,14 @@ def batch(sprites: Sprites, rng: torch.Generator) -> tuple[Tensor, Tensor, Tenso
     return crops, who[:-fakes], decoy > 0
 
 
-def train(sprites: Sprites, seconds: float, seed: int = 7, most_steps: int = 100_000) -> IdentityNetwork:
-    """Train for so many seconds; the rate falls to nothing with the time."""
+def train(sprites: Sprites, steps: int, seed: int = 7) -> IdentityNetwork:
+    """So many steps, the same for the same seed on the same processor; the rate falls to nothing with them."""
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed)
     network = IdentityNetwork()
     optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.02)
-    started, step, share = time.process_time(), 0, 0.0
-    while share < 1 and step < most_steps:
-        share = max((time.process_time() - started) / seconds, step / most_steps)
-        optimizer.param_groups[0]["lr"] = RATE * min(1, (step + 1) / 30) * max(1 - share, 0.01)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = RATE * min(1, (step + 1) / 30) * max(1 - step / steps, 0.01)
         crops, who, decoys = batch(sprites, rng)
         embeddings = network(crops)
         loss = contrast(embeddings[~decoys], who, embeddings[decoys])
@@ -200,18 +197,17 @@ def train(sprites: Sprites, seconds: float, seed: int = 7, most_steps: int = 100
         loss.backward()
         optimizer.step()
         if step % 50 == 0:
-            print(f"step {step}: loss {loss.item():.3f}, {share:.0%}", flush=True)
-        step += 1
+            print(f"step {step} of {steps}: loss {loss.item():.3f}", flush=True)
     return network.eval()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=15, help="CPU minutes of training, after the drawing")
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name(WEIGHTS))
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    network = train(draw_sprites(SEED, CHARACTERS), chosen.minutes * 60)
+    network = train(draw_sprites(SEED, CHARACTERS), chosen.steps)
     save_file({name: value.half().contiguous() for name, value in network.state_dict().items()}, chosen.out)
 
 
