@@ -27,6 +27,7 @@ from motionbooth.models.toybox.draw import HEIGHT_PX, WIDTH_PX
 from motionbooth.sampling import decode
 
 GALLERIES = 20
+CONTROLS = ("top1_ceiling", "grey_ceiling", "blob_top1", "blob_top1_forced", "shuffled_top1")
 CODEC_PX, CODEC_SUBJECT_PX = 64, 60
 
 Clip = tuple[NDArray[np.uint8], Sequence[Box]]
@@ -58,6 +59,7 @@ def identity_of(
     hits = {
         "top1": top_1(crops, subject.name, galleries),
         "grey_top1": top_1(crops, subject.name, galleries, grey=True),
+        "top1_forced": top_1(crops, subject.name, galleries, forced=True),
         "top1_off": top_1(off, subject.name, galleries),
     }
     ends = np.stack([embed(_crops([(frames[[0, -1]], [boxes[0], boxes[-1]])])) for frames, boxes in clips])
@@ -68,8 +70,9 @@ def controls_of(
     base: Base, subject: TrainingSet, galleries: Mapping[str, Gallery], tracks: Sequence[Sequence[Box]]
 ) -> dict[str, list[bool]]:
     """Hits of the subject's own pictures in the asked boxes through the codec, each without itself in the gallery; in
-    grey; and of blobs in its mean color and of its shuffled patches, in the same places."""
-    hits: dict[str, list[bool]] = {name: [] for name in ("top1_ceiling", "grey_ceiling", "blob_top1", "shuffled_top1")}
+    grey; and of blobs in its mean color and of its shuffled patches, in the same places. `_forced`: of twenty subjects,
+    where nobody is no answer and a blob goes to whoever has its color."""
+    hits: dict[str, list[bool]] = {name: [] for name in CONTROLS}
     for number, (picture, mask) in enumerate(zip(subject.pictures, subject.masks, strict=True)):
         boxes = [track[(2 * number) % len(track)] for track in tracks]
         rest = {**galleries, subject.name: _without(galleries[subject.name], number)}
@@ -80,6 +83,7 @@ def controls_of(
         hits["top1_ceiling"] += top_1(real, subject.name, rest)
         hits["grey_ceiling"] += top_1(real, subject.name, rest, grey=True)
         hits["blob_top1"] += top_1(blobs, subject.name, rest)
+        hits["blob_top1_forced"] += top_1(blobs, subject.name, rest, forced=True)
         hits["shuffled_top1"] += top_1(mixed, subject.name, rest)
     return hits
 

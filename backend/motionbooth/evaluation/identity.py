@@ -155,6 +155,9 @@ def identify(
     return [[(names[index], float(row[index])) for index in best] for row, best in zip(likeness, order, strict=True)]
 
 
-def top_1(crops: NDArray[np.uint8], name: str, galleries: Mapping[str, Gallery], grey: bool = False) -> list[bool]:
-    """For each crop: is it told to show the subject `name`?"""
-    return [ranking[0][0] == name for ranking in identify(crops, galleries, grey)]
+def top_1(
+    crops: NDArray[np.uint8], name: str, galleries: Mapping[str, Gallery], grey: bool = False, forced: bool = False
+) -> list[bool]:
+    """For each crop: is it told to show the subject `name`? `forced`: nobody is no answer."""
+    rankings = identify(crops, galleries, grey)
+    return [next(who for who, _ in ranking if who or not forced) == name for ranking in rankings]

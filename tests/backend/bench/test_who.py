@@ -52,6 +52,7 @@ def test_blobs_and_shuffled_patches_lose_and_the_subjects_own_pictures_do_not(ba
     shares = {name: np.mean(found) for name, found in hits.items()}
     assert shares["top1_ceiling"] > 0.6
     assert shares["blob_top1"] <= 0.15
+    assert shares["blob_top1_forced"] > shares["blob_top1"]  # color alone tells something, and is not enough
     assert shares["shuffled_top1"] <= 0.15
 
 
@@ -69,9 +70,11 @@ def test_pasted_clips_of_the_subject_are_recognized_and_the_jsons_names_are_ther
     measures = {measure.name: measure.value for measure in identity_measures(identities)}
     assert measures.keys() == {
         "identity_top1",
+        "identity_top1_forced",
         "identity_top1_off",
         "identity_top1_ceiling",
         "identity_blob_top1",
+        "identity_blob_top1_forced",
         "identity_shuffled_top1",
         "identity_grey_top1",
         "identity_grey_ceiling",
