@@ -20,12 +20,12 @@ from motionbooth.evaluation.identity import CROP_PX, MARGIN, PATCHES, WEIGHTS, I
 from motionbooth.models.toybox.autoencoder import latents_of_pixels, linear_inverse
 from motionbooth.models.toybox.backgrounds import PLACES, draw_texture
 from motionbooth.models.toybox.bank import character_of, premultiplied
-from motionbooth.models.toybox.characters import SWINGS
 from motionbooth.models.toybox.tracer import render
 
 SEED, CHARACTERS = 101, 500
 SPRITE_PX, PATCH_PX = 64, 64
 YAWS = (-0.8, -0.45, -0.15, 0.15, 0.45, 0.8)
+POSES = (0.0, 0.55, -0.55)
 TEXTURES = 3
 PEOPLE, VIEWS, DECOYS = 40, 4, 2
 """A batch: so many characters, in so many crops each, and so many decoys of each."""
@@ -47,7 +47,7 @@ def draw_sprites(seed: int, characters: int) -> Sprites:
     people = []
     for number in range(characters):
         person = character_of(seed, number)
-        solids = [person.seen_from(yaw, SWINGS[(number + turn) % 3]) for turn, yaw in enumerate(YAWS)]
+        solids = [person.seen_from(yaw, POSES[(number + turn) % len(POSES)]) for turn, yaw in enumerate(YAWS)]
         people.append(premultiplied(render(solids, SPRITE_PX)))
     textures = [
         draw_texture(place, np.random.default_rng([seed, 3, number, index]))
