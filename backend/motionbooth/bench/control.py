@@ -40,7 +40,7 @@ from motionbooth.models.sources import source_named
 from motionbooth.models.toybox.backgrounds import PLACES
 from motionbooth.models.toybox.draw import HEIGHT_PX, WIDTH_PX, draw_clip, has_contrast, kind_scene
 from motionbooth.sampling import decode, film
-from motionbooth.subject.ordinary import ordinary_clips
+from motionbooth.subject.ordinary import generated_places, ordinary_clips
 from motionbooth.subject.weights import load_subject
 from motionbooth.time_left import Stage
 from motionbooth.work import run
@@ -206,6 +206,7 @@ def _classifier() -> KindClassifier:
 def film_ordinary_clips() -> None:
     """What every training needs once."""
     ordinary_clips(_base(), _base().settings.full, lambda done, steps: None)
+    generated_places(_base(), _base().settings.full, lambda done, steps: None)
 
 
 def film_kind(number: int, suppress: Suppress | None = None) -> FilmedKind:
