@@ -138,7 +138,7 @@ def act(
 
 def program(folder: Path) -> str:
     """Of a backend that draws, as Blender starts its local one: PROGRAM serve --home HOME."""
-    file = folder / "motionbooth"
+    file = folder / "drawing_motionbooth"  # beside the .blend, `motionbooth` is the folder of clips
     file.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{DRAWING_SERVER}" "$3"\n')
     file.chmod(0o755)
     return str(file)
