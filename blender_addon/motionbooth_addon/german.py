@@ -96,7 +96,6 @@ TEXTS = {
     # Panels
     "Background": "Hintergrund",
     "Camera": "Kamera",
-    "Generate": "Generieren",
     "Jobs": "Aufträge",
     "Learn from": "Lernen aus",
     "Learned from, with masks": "Gelernt aus, mit Masken",

@@ -16,7 +16,7 @@ bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for 
 from motionbooth_addon import concerns, german, registration, translation  # noqa: E402
 
 KNOWN = {("Operator", text) for text in german.OPERATORS} | {("*", text) for text in german.TEXTS | german.PHRASES}
-BLENDERS = {"Overlay", "Custom", "Fine", "Pan"}  # which have German words in Blender itself
+BLENDERS = {"Generate", "Overlay", "Custom", "Fine", "Pan"}  # which have German words in Blender itself
 SAME = {"MotionBooth", "Backend", "Takes", "Token", "Prompt", "Seed"}  # in every language
 
 

@@ -74,7 +74,7 @@ def use_elsewhere(view: Any) -> hands.Steps:
 # Where things are in the list of takes: pixels from the sidebar's right edge, and from its upper edge to the first row.
 STAR, SHOW, COMPARE = 340, 150, 58
 FIRST_ROW, ROW_HEIGHT = 300, 21
-PREVIEW = 176  # further down, where the chosen job has a picture
+PREVIEW = 341  # further down, where the chosen job has a picture
 
 
 def click_take(column: int, row: int) -> hands.Steps:
