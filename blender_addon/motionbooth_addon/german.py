@@ -392,7 +392,7 @@ TEXTS = {
     "Crop": "Beschneiden",
     "The model's frame lies inside the shot's; the edges of the shot are cut": "Das Bild des Modells liegt innerhalb der Einstellung; ihre Ränder sind abgeschnitten",
     "Generated, not shown": "Erzeugt, nicht gezeigt",
-    "Cut": "Abgeschnitten",
+    "Cut off": "Abgeschnitten",
     "Subject": "Motiv",
 }
 

@@ -26,7 +26,7 @@ from .translation import told
 
 PATH_WIDTH, BOX_WIDTH = 1.5, 3.5  # pixels, at a scale of the interface of 1
 FOUND_COLOR: Color = (0.3, 1.0, 0.45)
-ADDED, CUT = "Generated, not shown", "Cut"
+ADDED, CUT = "Generated, not shown", "Cut off"
 UNMEASURED = "The backend has not measured this take"
 BACKGROUND_COLOR: Color = (0.55, 0.8, 1.0)
 
