@@ -17,7 +17,8 @@ import hands
 
 def installing() -> hands.Steps:
     os.environ["PATH"] = "/usr/bin:/bin"  # where no backend is
-    silent = socket.create_server(("127.0.0.1", 0))  # a package index that never answers: pip waits until it is canceled
+    # A package index that never answers: pip waits until it is canceled.
+    silent = socket.create_server(("127.0.0.1", 0))
     os.environ["PIP_INDEX_URL"] = f"http://127.0.0.1:{silent.getsockname()[1]}/simple"
     os.environ["PIP_DEFAULT_TIMEOUT"] = "200"
     bpy.context.preferences.system.use_online_access = True

@@ -28,6 +28,8 @@ ZIGZAG = ((0, 0), (0, 1), (1, 0), (2, 0), (1, 1), (0, 2))
 
 LUMA_COUNT, CHROMA_COUNT = 6, 3
 LATENT_CHANNELS = LUMA_COUNT + 2 * CHROMA_COUNT
+_PLACES = [(0, pair) for pair in ZIGZAG[:LUMA_COUNT]] + [(c, pair) for c in (1, 2) for pair in ZIGZAG[:CHROMA_COUNT]]
+"""Color plane and frequency of each channel."""
 
 YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 """ITU-R BT.601, full range."""
@@ -63,9 +65,7 @@ def build_autoencoder() -> AutoencoderKL:
 
 def analysis() -> tuple[Tensor, Tensor]:
     """Weight (12, 3, 4, 4) and bias (12,) of the convolution of stride 4 that gives the latents of pixels in -1..1."""
-    places = [(0, pair) for pair in ZIGZAG[:LUMA_COUNT]]
-    places += [(color, pair) for color in (1, 2) for pair in ZIGZAG[:CHROMA_COUNT]]
-    weight = torch.stack([_coefficient(color, *pair) for color, pair in places])
+    weight = torch.stack([torch.tensor(YCBCR[plane])[:, None, None] * _basis(*pair) for plane, pair in _PLACES])
     scale = _scale()
     return weight * scale[:, None, None, None], -torch.tensor(MEAN) * scale
 
@@ -86,6 +86,18 @@ def latents_of_pixels(pixels: Tensor) -> Tensor:
     return F.conv2d(pixels, weight, bias, stride=FACTOR)
 
 
+def latents_of_noise(planes: Tensor) -> Tensor:
+    """Latents (B, 12, H/4, W/4), white, of white noise (B, 3, H, W) in the planes Y, Cb and Cr.
+
+    If the noise moves with a picture's pixels, its latents move as the picture's latents do, also by parts of a cell.
+    They stay white because the rows of the transform are orthonormal.
+    """
+    weight = torch.zeros(LATENT_CHANNELS, 3, FACTOR, FACTOR)
+    for channel, (plane, frequency) in enumerate(_PLACES):
+        weight[channel, plane] = _basis(*frequency)
+    return F.conv2d(planes, weight.to(planes), stride=FACTOR)
+
+
 def latents_of_frames(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Latents (F, 12, h, w) of frames (F, H, W, 3) uint8."""
     pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -104,11 +116,11 @@ def _scale() -> Tensor:
     return 1 / (spread * spread[0]).sqrt()
 
 
-def _coefficient(color: int, row: int, column: int) -> Tensor:
-    """(3, 4, 4): one orthonormal DCT-II coefficient of one color channel, as weights of RGB pixels."""
+def _basis(row: int, column: int) -> Tensor:
+    """(4, 4): one orthonormal DCT-II function."""
     ticks = (torch.arange(FACTOR) + 0.5) * torch.pi / FACTOR
     down, across = ((2 / FACTOR) ** 0.5 * torch.cos(k * ticks) * (0.5**0.5 if k == 0 else 1) for k in (row, column))
-    return torch.tensor(YCBCR[color])[:, None, None] * (down[:, None] * across)
+    return down[:, None] * across
 
 
 def _set_encoder(encoder: Any) -> None:

@@ -11,9 +11,10 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from motionbooth.control.boxes import Grid, level_grids
-from motionbooth.models.toybox.autoencoder import FACTOR, LATENT_CHANNELS, latents_of_pixels
+from motionbooth.models.toybox.autoencoder import FACTOR, LATENT_CHANNELS, latents_of_noise, latents_of_pixels
 from motionbooth.models.toybox.bank import Bank
 from motionbooth.models.toybox.compose import compose
+from motionbooth.models.toybox.draw import HEIGHT_PX, WIDTH_PX
 from motionbooth.models.toybox.network import LATENT_SIZE, WIDTHS
 from motionbooth.models.toybox.scenes import OWN_WORD, SceneMaker, Scenes
 from motionbooth.models.toybox.tokenizer import MAX_TOKENS
@@ -25,11 +26,12 @@ BOX_SHARE_NOISY, BOX_SHARE_CLEAN = 0.6, 0.3
 """Share of samples that get the product's own attention edit with their true boxes, above and below t = 500."""
 
 MAX_ALPHA = 10.0
-SHARED_NOISE_SHARE, MAX_SHARED_NOISE = 0.85, 0.99
-"""Share of the clips whose frames have noise in common, and the greatest common part rho."""
+SHARED_NOISE_SHARE, LEAST_OWN_NOISE = 0.85, 0.01
+"""Share of the clips whose frames have noise in common, and the least part 1 - rho that each frame has of its own: its
+logarithm is uniform, so that half of those clips have more than 0.9 in common."""
 
-NOISE_MARGIN = 8
-"""Cells around the frame on which the common noise is drawn: the fastest pan goes 7 cells in a clip."""
+NOISE_MARGIN_PX = 16
+"""Around the frame, on which the common noise is drawn: the fastest pan, 28 px in a clip, does not come round to it."""
 
 GRIDS = level_grids(LATENT_SIZE, len(WIDTHS))
 
@@ -156,23 +158,32 @@ def bias(boxes: Tensor, worded: Worded, edited: Tensor, alpha: Tensor, grid: Gri
 def shared_noise(scenes: Scenes, rng: np.random.Generator, dice: torch.Generator) -> Tensor:
     """Noise (B, C, F, h, w), in most clips with a part in common to all frames: sqrt(1-rho) n_f + sqrt(rho) n_0.
 
-    The common part moves with the camera by whole cells, as the product's latent shift leaves it. So the denoiser
-    learns that a pan of any speed goes with noise that can only jump from cell to cell.
+    The common part moves with the camera exactly: it is white noise in pixels, moved as the pixels of the scenery are,
+    then transformed as they are. Noise that jumped from cell to cell taught fine textures to jump with it.
     """
     count, frames = scenes.sprite.shape
-    height, width = LATENT_SIZE
     device = dice.device
-    own = torch.randn(count, LATENT_CHANNELS, frames, height, width, generator=dice, device=device)
+    own = torch.randn(count, LATENT_CHANNELS, frames, *LATENT_SIZE, generator=dice, device=device)
     if frames == 1:
         return own
-    share = rng.uniform(0, MAX_SHARED_NOISE, count) * (rng.random(count) < SHARED_NOISE_SHARE)
-    rho = torch.from_numpy(share).float().to(device).reshape(-1, 1, 1, 1, 1)
-    high, wide = height + 2 * NOISE_MARGIN, width + 2 * NOISE_MARGIN
-    canvas = torch.randn(count, LATENT_CHANNELS, high, wide, generator=dice, device=device)
-    corner = np.clip(NOISE_MARGIN + np.round(scenes.camera / FACTOR), 0, 2 * NOISE_MARGIN).astype(np.int64)
-    x, y = (torch.from_numpy(corner[..., axis]).to(device) for axis in (0, 1))
-    rows = y[..., None] + torch.arange(height, device=device)  # (B, F, h)
-    columns = x[..., None] + torch.arange(width, device=device)
-    index = (rows[..., :, None] * wide + columns[..., None, :]).flatten(1)  # (B, F*h*w)
-    common = canvas.flatten(2).gather(2, index[:, None].expand(-1, LATENT_CHANNELS, -1))
-    return (1 - rho).sqrt() * own + rho.sqrt() * common.reshape(own.shape)
+    own_share = np.exp(rng.uniform(np.log(LEAST_OWN_NOISE), 0, count))
+    own_share = np.where(rng.random(count) < SHARED_NOISE_SHARE, own_share, 1.0)
+    mixed = torch.from_numpy(own_share).float().to(device).reshape(-1, 1, 1, 1, 1)
+    wide, high = WIDTH_PX + 2 * NOISE_MARGIN_PX, HEIGHT_PX + 2 * NOISE_MARGIN_PX
+    canvas = torch.randn(count, 3, high, wide, generator=dice, device=device)
+    moved = moved_by_phase(canvas, torch.from_numpy(scenes.camera).to(device))[..., :HEIGHT_PX, :WIDTH_PX]
+    common = latents_of_noise(moved.flatten(0, 1)).unflatten(0, (count, frames)).transpose(1, 2)
+    return mixed.sqrt() * own + (1 - mixed).sqrt() * common
+
+
+def moved_by_phase(canvas: Tensor, travel: Tensor) -> Tensor:
+    """(B, F, C, H, W): a canvas (B, C, H, W) as a camera sees it that went `travel` (B, F, 2) pixels right and down.
+
+    By the phases of its Fourier transform, which keeps white noise white; the canvas is periodic.
+    """
+    high, wide = canvas.shape[-2:]
+    across, down = (each[..., None, None] for each in travel.unbind(-1))
+    turns = across * torch.fft.rfftfreq(wide, device=canvas.device)
+    turns = turns + down * torch.fft.fftfreq(high, device=canvas.device)[:, None]  # (B, F, H, W / 2 + 1)
+    spectrum = torch.fft.rfft2(canvas)[:, None] * torch.polar(torch.ones_like(turns), 2 * torch.pi * turns)[:, :, None]
+    return torch.fft.irfft2(spectrum, s=(high, wide))

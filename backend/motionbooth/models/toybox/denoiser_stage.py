@@ -63,12 +63,19 @@ class DenoiserStage:
     """The denoiser in training on pictures ("pictures") or on clips with some pictures between ("clips")."""
 
     def __init__(
-        self, name: str, denoiser: Denoiser, scheduler: DDIMScheduler, batches: Batches, pictures: int, clips: int
+        self,
+        name: str,
+        denoiser: Denoiser,
+        scheduler: DDIMScheduler,
+        batches: Batches,
+        pictures: int,
+        clips: int,
+        rates: tuple[float, float],
     ) -> None:
         self.name, self._denoiser, self._batches = name, denoiser, batches
         self._is_pictures = name == "pictures"
         self._pictures, self._clips = pictures, clips
-        self._first_rate, self._last_rate = (1.6e-3, 8e-4) if self._is_pictures else (1.0e-3, 2e-5)
+        self._first_rate, self._last_rate = rates
         self._device = next(denoiser.parameters()).device
         self._alphas = scheduler.alphas_cumprod.to(self._device)
         self._control = GivenBias.install(denoiser.unet)

@@ -49,6 +49,7 @@ class TrainPlan:
     textures: int
     seed: int
     device: str
+    clip_rate: float = 1e-3
     processes: int = 1
     start_from: Path | None = None
 
@@ -110,7 +111,8 @@ class Training:
         if index in (0, 3):
             return DecoderStage(self.autoencoder, self.batches.bank, plan.pictures // 2, 2e-3 if index == 0 else 8e-4)
         name = "pictures" if index == 1 else "clips"
-        return DenoiserStage(name, self.denoiser, build_scheduler(), self.batches, plan.pictures, plan.clips)
+        rates = (1.6e-3, 8e-4) if index == 1 else (plan.clip_rate, 2e-5)
+        return DenoiserStage(name, self.denoiser, build_scheduler(), self.batches, plan.pictures, plan.clips, rates)
 
     def _run_stage(self, stage: Stage, budget: float) -> None:
         log, saved, before = Log(self.plan.out / "log.jsonl", stage.name), time.monotonic(), self.seconds
@@ -230,6 +232,7 @@ def main(
     textures: Annotated[int, typer.Option(help="Textures of each place.")] = 16,
     seed: int = 1,
     device: Annotated[str, typer.Option(help="cuda or cpu.")] = "cuda" if torch.cuda.is_available() else "cpu",
+    clip_rate: Annotated[float, typer.Option(help="First learning rate on clips.")] = 1e-3,
     processes: Annotated[int, typer.Option(help="Processes that draw the textures.")] = 1,
     start_from: Annotated[Path | None, typer.Option(help="An --out of before, to train further.")] = None,
 ) -> None:
@@ -246,6 +249,7 @@ def main(
         textures,
         seed,
         device,
+        clip_rate,
         processes,
         start_from,
     )
