@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from motionbooth.cli import app
+from motionbooth.cli.app import app
 from motionbooth_protocol.limits import PROTOCOL_MAJOR, PROTOCOL_MINOR
 from typer.testing import CliRunner
 

@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from motionbooth.cli import app
+from motionbooth.cli.app import app
 from typer.main import get_command
 
 ROOT = Path(__file__).parents[1]

@@ -24,8 +24,8 @@ from motionbooth_protocol.connection import Connection
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from .evaluation.filmed import FilmedShot, asked_in, report_table
-from .evaluation.report import MotionReport
+from motionbooth.evaluation.report import MotionReport
+from motionbooth.evaluation.shot_folder import FilmedShot, asked_in, report_table
 
 START_SECONDS = 60.0  # patience with a backend that is starting
 STOP_SECONDS = 10.0  # patience with a process that was asked to end
@@ -43,8 +43,8 @@ class DemoReport(msgspec.Struct, frozen=True):
 def run_demo(scene: Path, out: Path, options: list[str], console: Console) -> DemoReport:
     """The main job into `out`; the backend's store lies in `out`/backend, so that a second run finds the subject.
 
-    `options` go to the extension's headless job (motionbooth_addon.film_file). Raises MotionBoothError; whatever ends
-    it, Ctrl+C and SIGTERM too, no process is left behind.
+    `options` go to the extension's headless job (motionbooth_addon.batch.generate_file). No process is left behind,
+    whatever ends it, Ctrl+C and SIGTERM included. Raises MotionBoothError.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     _make_folder(out)
@@ -202,7 +202,14 @@ def film(
 
     Raises the extension's own error with its sentence for a person.
     """
-    command = [sys.executable, "-m", "motionbooth_addon.film_file", str(scene), "--connection", str(connection_file)]
+    command = [
+        sys.executable,
+        "-m",
+        "motionbooth_addon.batch.generate_file",
+        str(scene),
+        "--connection",
+        str(connection_file),
+    ]
     log = out / "blender.log"
     with (
         log.open("wb") as errors_output,

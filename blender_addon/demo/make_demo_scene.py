@@ -20,7 +20,7 @@ import motionbooth_addon
 from mathutils import Matrix
 from motionbooth_addon import compat
 
-KEPT = Path(__file__).parents[2] / "backend" / "motionbooth" / "commands" / "demo.blend"  # a wheel has it, too
+KEPT = Path(__file__).parents[2] / "backend" / "motionbooth" / "cli" / "demo.blend"  # a wheel has it, too
 FPS = 24
 FRAMES = 48
 SIZE = (960, 640)

@@ -7,8 +7,8 @@ from bpy.props import BoolProperty, EnumProperty, StringProperty
 
 from . import compat
 from ._protocol.limits import MAX_NAME
+from .i18n.translation import told
 from .properties import QUALITIES
-from .translation import told
 from .user_data import data_folder
 
 

@@ -15,9 +15,10 @@ from bpy.props import (
     StringProperty,
 )
 
-from . import compat, takes
+from . import compat
 from ._protocol.limits import MAX_NAME, MAX_TEXT
-from .outlines import UNSEEN_TYPES
+from .capture.outlines import UNSEEN_TYPES
+from .timeline import takes
 
 QUALITIES = [
     ("MODEL", "Standard", "The number of steps that the model is made for"),

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import bpy
 
-from . import blend_files, commands, gizmo, overlay, preferences, properties, session, translation, window_state
+from . import preferences, properties, ui_state
+from .batch import blender_command
+from .drawing import gizmo, overlay
+from .i18n import translation
+from .jobs import controller
 from .operators import backend, subjects
 from .operators import jobs as job_operators
 from .operators import takes as take_operators
 from .panels import jobs as job_panels
 from .panels import menus, shot, thumbnails
 from .panels import takes as take_panels
+from .timeline import blend_files
 
 CLASSES = (
     properties.MotionBoothSubject,
     properties.MotionBoothTake,
     properties.MotionBoothShot,
-    window_state.MotionBoothModel,
-    window_state.MotionBoothTrained,
-    window_state.MotionBoothJob,
-    window_state.MotionBoothState,
+    ui_state.MotionBoothModel,
+    ui_state.MotionBoothTrained,
+    ui_state.MotionBoothJob,
+    ui_state.MotionBoothState,
     preferences.MotionBoothPreferences,
     *backend.CLASSES,
     *subjects.CLASSES,
@@ -38,20 +43,20 @@ def register() -> None:
     for cls in CLASSES:
         bpy.utils.register_class(cls)
     bpy.types.Scene.motionbooth = bpy.props.PointerProperty(type=properties.MotionBoothShot)
-    bpy.types.WindowManager.motionbooth = bpy.props.PointerProperty(type=window_state.MotionBoothState)
+    bpy.types.WindowManager.motionbooth = bpy.props.PointerProperty(type=ui_state.MotionBoothState)
     thumbnails.register()
     menus.register()
     overlay.register()
     bpy.types.STATUSBAR_HT_header.append(job_panels.draw_status)
-    session.register()
+    controller.register()
     blend_files.register()
-    commands.register()
+    blender_command.register()
 
 
 def unregister() -> None:
-    commands.unregister()
+    blender_command.unregister()
     blend_files.unregister()
-    session.unregister()
+    controller.unregister()
     bpy.types.STATUSBAR_HT_header.remove(job_panels.draw_status)
     overlay.unregister()
     menus.unregister()

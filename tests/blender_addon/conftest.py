@@ -76,18 +76,19 @@ def add_cube(registered: Any) -> Callable[..., Any]:
 def at_work(scene: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The extension's session with a folder of the test's own, and its preferences; the saved scene is open."""
     import bpy
-    from motionbooth_addon import session, user_data
+    from motionbooth_addon import user_data
+    from motionbooth_addon.jobs import controller
 
     monkeypatch.setenv("XDG_DATA_HOME" if sys.platform != "win32" else "LOCALAPPDATA", str(tmp_path / "user"))
     entry = bpy.context.preferences.addons.new()
     entry.module = "motionbooth_addon"
-    session._session = session.Session(user_data.data_folder())
+    controller._session = controller.Session(user_data.data_folder())
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))
-    yield session._session
-    session._session.local.stop()
-    session._session.close()
-    session._session.screen.clear()
-    session._session = None
+    yield controller._session
+    controller._session.local.stop()
+    controller._session.close()
+    controller._session.screen.clear()
+    controller._session = None
 
 
 @pytest.fixture
@@ -122,7 +123,7 @@ def drawing_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def linked(at_work: Any, drawing_home: Path, pump: Callable[..., None]) -> Any:
     """The session, connected to the backend that draws."""
     from motionbooth_addon.preferences import preferences
-    from motionbooth_addon.window_state import state
+    from motionbooth_addon.ui_state import state
 
     preferences().connection_file = str(drawing_home / "connection.json")
     pump(lambda: state().link == "LINKED")

@@ -10,9 +10,9 @@ import pytest
 
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
-from motionbooth.commands.demo import DEMO_SCENE  # noqa: E402
-from motionbooth_addon import capture  # noqa: E402
+from motionbooth.cli.demo import DEMO_SCENE  # noqa: E402
 from motionbooth_addon._protocol.motion import Shot  # noqa: E402
+from motionbooth_addon.capture import shots  # noqa: E402
 
 SCRIPT = Path(__file__).parents[2] / "blender_addon" / "demo" / "make_demo_scene.py"
 
@@ -20,7 +20,7 @@ SCRIPT = Path(__file__).parents[2] / "blender_addon" / "demo" / "make_demo_scene
 def read(path: Path) -> tuple[Shot, Any]:
     bpy.ops.wm.open_mainfile(filepath=str(path))
     scene = bpy.context.scene
-    reading = capture.read_shot(scene, 8)
+    reading = shots.read_shot(scene, 8)
     assert reading.warnings == []
     return reading.shot, (scene.motionbooth.prompt, scene.motionbooth.model, scene.motionbooth.seed)
 

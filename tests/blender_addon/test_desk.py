@@ -18,13 +18,15 @@ from running_backend import wait_until
 
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
-from motionbooth_addon import orders, properties, session, takes  # noqa: E402
+from motionbooth_addon import properties  # noqa: E402
 from motionbooth_addon._protocol.errors import MotionBoothError  # noqa: E402
+from motionbooth_addon.jobs import controller, specs  # noqa: E402
 from motionbooth_addon.operators.jobs import is_reached  # noqa: E402
 from motionbooth_addon.panels import jobs as panel  # noqa: E402
 from motionbooth_addon.panels import thumbnails  # noqa: E402
 from motionbooth_addon.preferences import preferences  # noqa: E402
-from motionbooth_addon.window_state import state  # noqa: E402
+from motionbooth_addon.timeline import takes  # noqa: E402
+from motionbooth_addon.ui_state import state  # noqa: E402
 
 Pump = Callable[..., None]
 
@@ -114,7 +116,7 @@ def test_the_wish_survives_closing_blender(shot: Any, linked: Any, pump: Pump, t
         assert not [
             job for job in client.jobs() if job.kind == "generate" and job.created > client.get(training).created
         ]
-    session._session = again = session.Session(linked.data)
+    controller._session = again = controller.Session(linked.data)
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
 
     def placed() -> str | None:
@@ -199,7 +201,7 @@ def test_what_a_dead_backend_said_last_is_not_shown_any_more(
     pump(lambda: not is_reached())
     assert time.monotonic() - began < 15
     for _ in range(20):  # nothing that was on its way comes after it
-        session.session().tick()
+        controller.session().tick()
     (row,) = state().jobs
     assert (row.state, row.stage, row.factor, row.seconds_left) == ("running", "", 0, -1)
     assert panel.state_of(row) == "Backend not reached"
@@ -224,7 +226,7 @@ def test_without_any_backend_nothing_is_taken_for_sent(own: OwnBackend, scene: A
     pump(lambda: state().link == "NONE")
     assert not bpy.ops.motionbooth.film.poll()
     with pytest.raises(MotionBoothError, match="no backend"):
-        session.session().submit(scene, orders.film_orders(scene)[0], "Scene")
+        controller.session().submit(scene, specs.film_orders(scene)[0], "Scene")
     assert not state().jobs
 
 

@@ -14,7 +14,7 @@ import platformdirs.macos
 import platformdirs.unix
 import platformdirs.windows
 import pytest
-from motionbooth.commands.home import DEFAULT_HOME
+from motionbooth.cli.home import DEFAULT_HOME
 from motionbooth_addon import takeover, user_data
 from motionbooth_addon.takeover import home_of, in_use, take_over
 from running_backend import RunningBackend

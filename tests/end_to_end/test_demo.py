@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from motionbooth.video import read_clip
+from motionbooth.generation.video import read_clip
 from PIL import Image
 
 pytest.importorskip("bpy", reason="the demo needs the bpy module: Python 3.11 or 3.13", exc_type=ImportError)

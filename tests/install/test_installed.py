@@ -81,7 +81,7 @@ def test_the_sdist_has_what_the_wheel_is_made_of_and_what_tests_it(dist: Path) -
         for file in (ROOT / folder).rglob("*.py")
     }
     assert packages - names == set()
-    assert {"Makefile", "LICENSE", "blender_addon/LICENSE", "backend/motionbooth/commands/demo.blend"} <= names
+    assert {"Makefile", "LICENSE", "blender_addon/LICENSE", "backend/motionbooth/cli/demo.blend"} <= names
 
 
 def test_the_wheel_has_both_licenses_and_links_that_lead_somewhere(wheel: Path) -> None:

@@ -11,11 +11,10 @@ from pathlib import Path
 
 from motionbooth_protocol.errors import Conflict, MotionBoothError
 
+from motionbooth.doctor.finding import Finding, State
 from motionbooth.server.blobs import Blobs
 from motionbooth.server.keys import is_key
 from motionbooth.server.store import Store
-
-from .finding import Finding, State
 
 _MEND = "motionbooth doctor --mend"
 

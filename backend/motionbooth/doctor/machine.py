@@ -11,10 +11,9 @@ from pathlib import Path
 from motionbooth_protocol.connection import host_and_port
 from motionbooth_protocol.errors import MotionBoothError
 
+from motionbooth.doctor.finding import Finding
 from motionbooth.models.sources import models_folder, sources
 from motionbooth.server.devices import nvidia_gpus
-
-from .finding import Finding
 
 _GB = 1e9
 _LITTLE_MEMORY = 8 * _GB

@@ -11,8 +11,8 @@ from motionbooth_protocol.motion import Box, CameraPath, Shot
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from .flow import Flow, asked_flow_px, flow_error_px, scenery_flows_px
-from .obedience import Appearance, FoundSubject, find_all, obey
+from motionbooth.evaluation.box_adherence import Appearance, FoundSubject, find_all, obey
+from motionbooth.evaluation.camera_adherence import Flow, asked_flow_px, flow_error_px, scenery_flows_px
 
 
 @dataclass(frozen=True)

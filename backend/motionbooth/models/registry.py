@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from ..control.boxes import AttentionControl, Grid
-from .lavie.unet import LaVieUNet
-from .settings import BaseSettings
-from .sources import Source
+from motionbooth.generation.control.boxes import AttentionControl, Grid
+from motionbooth.models.lavie.unet import LaVieUNet
+from motionbooth.models.settings import BaseSettings
+from motionbooth.models.sources import Source
 
 # Samplers that remember nothing from step to step: latents may be moved between two of their steps.
 SAMPLERS = {kind.__name__: kind for kind in (DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler)}

@@ -18,7 +18,7 @@ from motionbooth_protocol.messages import ModelInfo
 from motionbooth_protocol.wording import in_words
 
 if TYPE_CHECKING:
-    from .settings import BaseSettings
+    from motionbooth.models.settings import BaseSettings
 
 MODELS = Path(__file__).parent
 TOYBOX = MODELS / "toybox" / "bundle"
@@ -45,7 +45,7 @@ class Source:
 
     @cached_property
     def settings(self) -> BaseSettings:
-        from .settings import BaseSettings
+        from motionbooth.models.settings import BaseSettings
 
         return BaseSettings.read(self.settings_file)
 

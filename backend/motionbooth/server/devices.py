@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from motionbooth_protocol.errors import InvalidInput
 
-from .executor import Place
+from motionbooth.server.local_executor import Place
 
 _NVIDIA = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits"]
 _SECONDS = 20.0  # a driver that sleeps takes its time

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import zmq
 
-from .devices import local_places
-from .executor import Executor, LocalExecutor
-from .keys import server_keys
-from .worker import log_file
+from motionbooth.server.devices import local_places
+from motionbooth.server.keys import server_keys
+from motionbooth.server.local_executor import Executor, LocalExecutor
+from motionbooth.server.worker import log_file
 
 # The backend's folder, and the command that makes a process a worker of it.
 MakeExecutor = Callable[[zmq.Context[zmq.Socket[bytes]], Path, list[str]], Executor]
@@ -30,7 +30,7 @@ def on_ray(address: str, workers: int | None = None, gpus_each: float | None = N
     """On the boxes of the cluster at `address`; see ray_executor.Cluster."""
 
     def make(context: zmq.Context[zmq.Socket[bytes]], home: Path, command: list[str]) -> Executor:
-        from .ray_executor import Cluster, RayExecutor  # Ray need not be installed for the other way
+        from motionbooth.server.ray_executor import Cluster, RayExecutor  # Ray need not be installed for the other way
 
         backend = hashlib.sha256(server_keys(home).public.encode()).hexdigest()[:12]
         return RayExecutor(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from motionbooth_protocol.errors import InvalidInput, MotionBoothError
 
-from .watch import Watch
+from motionbooth.server.watch import Watch
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric

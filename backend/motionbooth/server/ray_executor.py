@@ -15,10 +15,10 @@ from typing import Any
 import zmq
 from motionbooth_protocol.errors import InvalidInput, Unreachable
 
-from . import pipes
-from .executor import Attempt, Place, Report
-from .ray_worker import RayWorker, mark
-from .store import Work
+from motionbooth.server import worker_pipe
+from motionbooth.server.local_executor import Attempt, Place, Report
+from motionbooth.server.ray_worker import RayWorker, mark
+from motionbooth.server.store import Work
 
 log = logging.getLogger("motionbooth.ray")
 _SECONDS_FOR_REPORTS = 2.0
@@ -98,12 +98,12 @@ class RayExecutor:
     def start(self, place: str, work: Work) -> None:
         seat = self._seats[place]
         seat.attempt = (work.number, work.attempt)
-        seat.order(pipes.Run(number=work.number, attempt=work.attempt, spec=work.spec))
+        seat.order(worker_pipe.Run(number=work.number, attempt=work.attempt, spec=work.spec))
 
     def cancel(self, number: int, attempt: int, grace: float) -> None:
         for seat in self._seats.values():
             if seat.attempt == (number, attempt):
-                seat.order(pipes.Stop(number=number, attempt=attempt), grace)
+                seat.order(worker_pipe.Stop(number=number, attempt=attempt), grace)
 
     def receive(self) -> list[Report]:
         found: list[Report] = []
@@ -159,9 +159,9 @@ class _Seat:
         )
         self._thread.start()
 
-    def order(self, command: pipes.Command, grace: float = 0.0) -> None:
+    def order(self, command: worker_pipe.Command, grace: float = 0.0) -> None:
         if self.actor is not None:
-            self.actor.order.remote(pipes.encode(command), grace)
+            self.actor.order.remote(worker_pipe.encode(command), grace)
 
     def heard(self, kind: bytes, data: bytes) -> list[Report]:
         """What the thread sent."""
@@ -173,10 +173,10 @@ class _Seat:
             return []
         if kind == _LOST:
             return self._lost()
-        report = pipes.all_reports.decode(data)
+        report = worker_pipe.all_reports.decode(data)
         if (report.number, report.attempt) != self.attempt:
             return []
-        if not isinstance(report, pipes.Advanced | pipes.Pictured):
+        if not isinstance(report, worker_pipe.Advanced | worker_pipe.Pictured):
             self.attempt = None
         return [report]
 
@@ -196,7 +196,7 @@ class _Seat:
         if attempt is None:
             return []
         reason = "The cluster lost the worker: its box went down, or ran out of memory. Try fewer frames if so."
-        return [pipes.Exited(number=attempt[0], attempt=attempt[1], reason=reason)]
+        return [worker_pipe.Exited(number=attempt[0], attempt=attempt[1], reason=reason)]
 
     def _listen(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, actor: Any) -> None:
         """To one actor after the other, until the server leaves."""

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import zmq
 
-from . import pipes
-from .executor import Attempt, LocalExecutor, Place
-from .store import Work
+from motionbooth.server import worker_pipe
+from motionbooth.server.local_executor import Attempt, LocalExecutor, Place
+from motionbooth.server.store import Work
 
 _HERE = "here"
 
@@ -41,7 +41,7 @@ class RayWorker:
         self._executor = LocalExecutor(zmq.Context.instance(), command, self._log, [Place(_HERE, "", threads)])
         self._changed = threading.Condition()
         self._attempt: Attempt | None = None
-        self._latest: dict[type[pipes.Report | pipes.Exited], tuple[int, bytes]] = {}
+        self._latest: dict[type[worker_pipe.Report | worker_pipe.Exited], tuple[int, bytes]] = {}
         self._count = 0
         threading.Thread(target=self._pump, name="reports", daemon=True).start()
 
@@ -51,17 +51,17 @@ class RayWorker:
 
     def order(self, data: bytes, grace: float = 0.0) -> None:
         """Run, or Stop with the seconds after which the worker is killed."""
-        command = pipes.commands.decode(data)
+        command = worker_pipe.commands.decode(data)
         number, attempt = command.number, command.attempt
         with self._changed:
-            if isinstance(command, pipes.Stop):
+            if isinstance(command, worker_pipe.Stop):
                 self._executor.cancel(number, attempt, grace)
                 return
             self._attempt = (number, attempt)
             self._latest.clear()
             reason = self._start(Work(number, attempt, command.spec))
             if reason:
-                self._keep(pipes.Exited(number=number, attempt=attempt, reason=reason))
+                self._keep(worker_pipe.Exited(number=number, attempt=attempt, reason=reason))
 
     def reports(self, after: int, seconds: float) -> tuple[int, list[bytes]]:
         """The reports since number `after`, waiting so long for one; and the number of the last."""
@@ -100,7 +100,7 @@ class RayWorker:
                     self._keep(report)
                 self._executor.tick()
 
-    def _keep(self, report: pipes.Report | pipes.Exited) -> None:
+    def _keep(self, report: worker_pipe.Report | worker_pipe.Exited) -> None:
         self._count += 1
-        self._latest[type(report)] = (self._count, pipes.encode(report))
+        self._latest[type(report)] = (self._count, worker_pipe.encode(report))
         self._changed.notify_all()

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from motionbooth_protocol.errors import Canceled, NotFound, OutOfSpace
 from motionbooth_protocol.jobs import Blob, Job, JobSpec, spec_digest
 
-from . import pipes
-from .blobs import Blobs
-from .database import demand_of, files_of
-from .executor import Executor, Place, Report
-from .store import Store, Wish, Work
-from .turns import Turn, Turns
+from motionbooth.server import worker_pipe
+from motionbooth.server.blobs import Blobs
+from motionbooth.server.database import demand_of, files_of
+from motionbooth.server.fair_share import Turn, Turns
+from motionbooth.server.local_executor import Executor, Place, Report
+from motionbooth.server.store import Store, Wish, Work
 
 log = logging.getLogger("motionbooth.scheduler")
 CANCEL_GRACE_SECONDS = 5.0
@@ -23,7 +23,7 @@ _SECONDS_BETWEEN_TRIES = 5.0  # while the disk is full
 
 
 # A job with a new durable event, by its number; or progress or a picture of a running one.
-News = int | pipes.Advanced | pipes.Pictured
+News = int | worker_pipe.Advanced | worker_pipe.Pictured
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ class Scheduler:
         """Record what the executor reports, start what can start: in one commit, since each waits for the disk."""
         for report in self._executor.receive():
             self._unrecorded.append(report)
-            if not isinstance(report, pipes.Advanced | pipes.Pictured):
-                self._turns.ended(report.number, memory_lost=isinstance(report, pipes.Exited))
+            if not isinstance(report, worker_pipe.Advanced | worker_pipe.Pictured):
+                self._turns.ended(report.number, memory_lost=isinstance(report, worker_pipe.Exited))
         self._executor.tick()
         if time.monotonic() < self._not_before:
             return
@@ -193,7 +193,7 @@ class Scheduler:
                 self._executor.start(turn.place, work)
             except OSError as error:
                 reason = f"No worker process could be started ({error})."
-                self._unrecorded.append(pipes.Exited(number=work.number, attempt=work.attempt, reason=reason))
+                self._unrecorded.append(worker_pipe.Exited(number=work.number, attempt=work.attempt, reason=reason))
                 self._turns.ended(work.number, memory_lost=True)
         if changes.lack:
             self._wait(changes.lack)
@@ -208,12 +208,12 @@ class Scheduler:
 
     def _record(self, report: Report, changes: _Changes) -> None:
         number, attempt = report.number, report.attempt
-        if isinstance(report, pipes.Advanced | pipes.Pictured):
+        if isinstance(report, worker_pipe.Advanced | worker_pipe.Pictured):
             changes.news.append(report)
             return
-        if isinstance(report, pipes.Exited):
+        if isinstance(report, worker_pipe.Exited):
             changed = self._store.worker_died(number, attempt, report.reason)
-        elif isinstance(report, pipes.Finished):
+        elif isinstance(report, worker_pipe.Finished):
             if all(self._blobs.has(blob.sha256) for blob in report.results):
                 changed = self._store.finish(number, attempt, report.results)
             else:  # the same file was an earlier job's, and went with it right now

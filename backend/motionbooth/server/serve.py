@@ -21,21 +21,21 @@ from motionbooth_protocol.connection import Connection, host_and_port
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.messages import Limits, ModelInfo
 
-from .answers import DEFAULT_LIMITS, Answers
-from .blobs import Blobs
-from .cleaning import Cleaner
-from .entrance import KeyCheck, open_socket
-from .executor import Executor
-from .executors import MakeExecutor, here
-from .keys import AuthorizedKeys, KeyPair, server_keys
-from .logs import formatter
-from .metrics import serve_metrics
-from .scheduler import Scheduler
-from .sessions import Sessions
-from .store import Maker, Store
-from .watch import UNWATCHED, Watch, Watching
-from .web import serve_page
-from .worker import remove_scratch
+from motionbooth.server.auth import KeyCheck, open_socket
+from motionbooth.server.blobs import Blobs
+from motionbooth.server.executors import MakeExecutor, here
+from motionbooth.server.handlers import DEFAULT_LIMITS, Answers
+from motionbooth.server.keys import AuthorizedKeys, KeyPair, server_keys
+from motionbooth.server.local_executor import Executor
+from motionbooth.server.logs import formatter
+from motionbooth.server.metrics import serve_metrics
+from motionbooth.server.retention import Cleaner
+from motionbooth.server.scheduler import Scheduler
+from motionbooth.server.sessions import Sessions
+from motionbooth.server.store import Maker, Store
+from motionbooth.server.watch import UNWATCHED, Watch, Watching
+from motionbooth.server.web import serve_page
+from motionbooth.server.worker import remove_scratch
 
 DEFAULT_ADDRESS = "tcp://127.0.0.1:5599"
 _POLL_MILLISECONDS = 200

@@ -30,11 +30,11 @@ from motionbooth_protocol.jobs import TERMINAL_STATES
 from motionbooth_protocol.limits import PROTOCOL_MAJOR
 from msgspec.structs import replace
 
-from . import pipes
-from .answers import Answer, Answers
-from .keys import AuthorizedKeys, Key
-from .scheduler import News, Scheduler
-from .store import Store
+from motionbooth.server import worker_pipe
+from motionbooth.server.handlers import Answer, Answers
+from motionbooth.server.keys import AuthorizedKeys, Key
+from motionbooth.server.scheduler import News, Scheduler
+from motionbooth.server.store import Store
 
 log = logging.getLogger("motionbooth.sessions")
 _MESSAGES_AT_ONCE = 64
@@ -142,7 +142,7 @@ class Sessions:
     def _tell(self, item: News) -> None:
         if isinstance(item, int):
             self._tell_change(item)
-        elif isinstance(item, pipes.Advanced):
+        elif isinstance(item, worker_pipe.Advanced):
             self._tell_progress(item)
         else:
             self._tell_preview(item)
@@ -153,7 +153,7 @@ class Sessions:
         for identity in list(self._followers.get(number, ())):
             self._send_events(identity, number)
 
-    def _tell_progress(self, report: pipes.Advanced) -> None:
+    def _tell_progress(self, report: worker_pipe.Advanced) -> None:
         known = self._answers.progress.get(report.number)
         progress = self._answers.progress[report.number] = messages.Progress(
             job=known.job if known is not None else self._store.job(report.number).id,
@@ -167,7 +167,7 @@ class Sessions:
         for identity in list(self._followers.get(report.number, ())):
             self._send(identity, frames)
 
-    def _tell_preview(self, report: pipes.Pictured) -> None:
+    def _tell_preview(self, report: worker_pipe.Pictured) -> None:
         self._answers.pictures[report.number] = report
         followers = list(self._followers.get(report.number, ()))
         if followers:
@@ -175,7 +175,7 @@ class Sessions:
             for identity in followers:
                 self._send_preview(identity, frames)
 
-    def _preview(self, report: pipes.Pictured) -> Sequence[bytes]:
+    def _preview(self, report: worker_pipe.Pictured) -> Sequence[bytes]:
         preview = messages.Preview(
             job=self._store.job(report.number).id,
             stage=report.stage,

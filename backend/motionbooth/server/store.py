@@ -17,8 +17,8 @@ from motionbooth_protocol.errors import Conflict, NotFound
 from motionbooth_protocol.jobs import TERMINAL_STATES, Blob, Job, JobSpec, TrainSpec, spec_digest
 from motionbooth_protocol.messages import Event, SubjectInfo
 
-from .database import Database, demand_of, files_of, name_of, spec_decoder
-from .holdings import Holdings
+from motionbooth.server.database import Database, demand_of, files_of, name_of, spec_decoder
+from motionbooth.server.file_ownership import Holdings
 
 MAX_WORKER_DEATHS = 3
 MAX_SERVER_CRASHES = 5  # of one job: a job that brings the whole machine down must not do so for ever

@@ -9,10 +9,10 @@ from motionbooth_protocol import messages
 from motionbooth_protocol.jobs import Job
 from msgspec.structs import replace
 
-from .answers import Answers
-from .keys import Key
-from .sessions import Sessions
-from .store import Store
+from motionbooth.server.handlers import Answers
+from motionbooth.server.keys import Key
+from motionbooth.server.sessions import Sessions
+from motionbooth.server.store import Store
 
 _SECONDS_BETWEEN_VIEWS = 1.0
 _JOBS_SHOWN = 40  # of each: running, waiting, ended

@@ -21,8 +21,8 @@ import msgspec
 from motionbooth_protocol.connection import write_private
 from motionbooth_protocol.errors import MotionBoothError, NotFound
 
-from .blobs import Blobs
-from .watch import View, Watch
+from motionbooth.server.blobs import Blobs
+from motionbooth.server.watch import View, Watch
 
 log = logging.getLogger("motionbooth.web")
 _PAGE = Path(__file__).parent / "page"

@@ -20,14 +20,13 @@ from typing import IO, TYPE_CHECKING
 from motionbooth_protocol.errors import Canceled, MotionBoothError, OutOfSpace, is_disk_full
 from motionbooth_protocol.jobs import Blob, JobSpec, TrainSpec
 
-from motionbooth.time_left import Paces, Stage, TimeLeft
-
-from . import pipes
-from .blobs import Blobs
-from .logs import formatter
+from motionbooth.progress.time_left import Paces, Stage, TimeLeft
+from motionbooth.server import worker_pipe
+from motionbooth.server.blobs import Blobs
+from motionbooth.server.logs import formatter
 
 if TYPE_CHECKING:  # the work itself loads torch: only when the first job is there
-    from motionbooth.warm import WarmBase
+    from motionbooth.jobs.model_cache import WarmBase
 
 log = logging.getLogger("motionbooth.worker")
 _SECONDS_BETWEEN_REPORTS = 0.1
@@ -45,7 +44,7 @@ class Worker:
         self._blobs = Blobs(home)
         self._commands = commands
         self._reports = reports
-        self._queue: queue.SimpleQueue[pipes.Run] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[worker_pipe.Run] = queue.SimpleQueue()
         self._stopped: set[tuple[int, int]] = set()
         self._paces: Paces = {}
 
@@ -54,29 +53,29 @@ class Worker:
         threading.Thread(target=self._listen, name="commands", daemon=True).start()
         while True:
             command = self._queue.get()
-            pipes.write(self._reports, self._carry_out(command))
+            worker_pipe.write(self._reports, self._carry_out(command))
 
     def _listen(self) -> None:
-        while data := pipes.read(self._commands):
-            command = pipes.commands.decode(data)
-            if isinstance(command, pipes.Run):
+        while data := worker_pipe.read(self._commands):
+            command = worker_pipe.commands.decode(data)
+            if isinstance(command, worker_pipe.Run):
                 self._queue.put(command)
             else:
                 self._stopped.add((command.number, command.attempt))
         # The server is gone. Its next one starts this job again from its last checkpoint, so no tidying up here.
         os._exit(0)
 
-    def _carry_out(self, command: pipes.Run) -> pipes.Finished | pipes.Failed:
+    def _carry_out(self, command: worker_pipe.Run) -> worker_pipe.Finished | worker_pipe.Failed:
         number, attempt = command.number, command.attempt
         try:
-            return pipes.Finished(number=number, attempt=attempt, results=self._results_of(command))
+            return worker_pipe.Finished(number=number, attempt=attempt, results=self._results_of(command))
         except Exception as error:
             if not isinstance(error, MotionBoothError):
                 log.exception("job %d, attempt %d", number, attempt)
             told = explained(error)
-            return pipes.Failed(number=number, attempt=attempt, code=told.code, message=str(told))
+            return worker_pipe.Failed(number=number, attempt=attempt, code=told.code, message=str(told))
 
-    def _results_of(self, command: pipes.Run) -> list[Blob]:
+    def _results_of(self, command: worker_pipe.Run) -> list[Blob]:
         scratch = scratch_folder(self._home, command.number)
         scratch.mkdir(parents=True, exist_ok=True)
         time_left = TimeLeft(kind_of(command.spec), self._paces)
@@ -97,7 +96,7 @@ class PipeReporter:
     """Sends progress to the server, ten times a second at most, with the time left of the whole job."""
 
     def __init__(
-        self, pipe: IO[bytes], command: pipes.Run, stopped: Callable[[], bool], time_left: TimeLeft | None = None
+        self, pipe: IO[bytes], command: worker_pipe.Run, stopped: Callable[[], bool], time_left: TimeLeft | None = None
     ) -> None:
         self._pipe = pipe
         self._command = command
@@ -124,9 +123,9 @@ class PipeReporter:
             return
         self._sent_at = now
         about = self._command
-        pipes.write(
+        worker_pipe.write(
             self._pipe,
-            pipes.Advanced(
+            worker_pipe.Advanced(
                 number=about.number, attempt=about.attempt, stage=stage, step=step, steps=steps,
                 seconds_left=seconds_left, note=note,
             ),
@@ -136,9 +135,9 @@ class PipeReporter:
         """Send a small picture, JPEG or PNG, of what the last progress told of."""
         stage, steps = self._stage or ("", 0)
         about = self._command
-        pipes.write(
+        worker_pipe.write(
             self._pipe,
-            pipes.Pictured(
+            worker_pipe.Pictured(
                 number=about.number, attempt=about.attempt, stage=stage, step=self._step, steps=steps,
                 width=width, height=height, picture=picture,
             ),
@@ -215,8 +214,8 @@ class Work:
     ) -> dict[str, Path]:
         if self._warm is None:
             reporter.progress("starting the worker", 0, 1)
-        from motionbooth.warm import WarmBase
-        from motionbooth.work import run
+        from motionbooth.jobs.model_cache import WarmBase
+        from motionbooth.jobs.runner import run
 
         self._warm = self._warm or WarmBase()
         return run(spec, blob_path, scratch, reporter, self._warm, reporter.preview)

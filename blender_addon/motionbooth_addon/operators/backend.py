@@ -15,11 +15,11 @@ from .._protocol.connection import Connection, host_and_port
 from .._protocol.errors import InvalidInput, MotionBoothError, NotFound
 from .._protocol.wording import in_words
 from ..files import own_keys
-from ..installing import Plan, installed_command, plan, size
-from ..local_backend import BY_HAND, find_command
+from ..i18n.translation import told
+from ..jobs.controller import session, start
+from ..local_backend.install import Plan, installed_command, plan, size
+from ..local_backend.process import BY_HAND, find_command
 from ..preferences import preferences
-from ..session import session, start
-from ..translation import told
 from ..user_data import environment_folder
 from .base import SentenceForErrors, refuse
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bpy
 
 from .._protocol.errors import MotionBoothError
-from ..translation import told
+from ..i18n.translation import told
 
 
 def refuse(cls: type[bpy.types.Operator], why: str) -> bool:

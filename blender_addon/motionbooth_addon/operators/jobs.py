@@ -9,16 +9,16 @@ from pathlib import Path
 import bpy
 from bpy.props import FloatProperty, StringProperty
 
-from .. import takes
 from .._protocol.errors import InvalidInput
 from .._protocol.jobs import GenerateSpec
-from ..ledger import Record
-from ..orders import film_orders, train_order, use_again
+from ..i18n.translation import told
+from ..jobs.controller import session
+from ..jobs.job_store import Record
+from ..jobs.specs import film_orders, train_order, use_again
 from ..panels import thumbnails
-from ..pictures import needs_training
-from ..session import session
-from ..translation import told
-from ..window_state import state
+from ..timeline import takes
+from ..turntable.pictures import needs_training
+from ..ui_state import state
 from .base import SentenceForErrors, refuse
 from .subjects import has_camera, has_subject
 

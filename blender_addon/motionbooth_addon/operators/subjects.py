@@ -9,15 +9,15 @@ import bpy
 from bpy.props import BoolProperty, EnumProperty, IntProperty, StringProperty
 from mathutils import Vector
 
-from .. import readings
 from .._protocol.errors import InvalidInput
 from .._protocol.limits import MAX_SUBJECTS
-from ..outlines import UNSEEN_TYPES
-from ..pictures import pairs_in
+from ..capture import shot_cache
+from ..capture.outlines import UNSEEN_TYPES
 from ..preferences import preferences
 from ..properties import is_subject_box
-from ..takes import identify
-from ..window_state import state
+from ..timeline.takes import identify
+from ..turntable.pictures import pairs_in
+from ..ui_state import state
 from .base import SentenceForErrors, refuse
 
 # Rare words, one for each new subject: two subjects of a shot must not share one.
@@ -227,7 +227,7 @@ class MOTIONBOOTH_OT_read_by_playing(bpy.types.Operator):
     bl_label = "Read by Playing"
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        readings.play(context.scene)
+        shot_cache.play(context.scene)
         return {"FINISHED"}
 
 

@@ -5,10 +5,11 @@
 import bpy
 from bpy.props import IntProperty
 
-from .. import clips, colors, image_sequence, orders, takes
 from .._protocol.errors import InvalidInput, MotionBoothError
-from ..session import session
-from ..translation import told
+from ..i18n.translation import told
+from ..jobs import specs
+from ..jobs.controller import session
+from ..timeline import clips, colors, image_sequence, takes
 from .base import SentenceForErrors, refuse
 
 
@@ -105,7 +106,7 @@ class MOTIONBOOTH_OT_use_take_settings(_OfTake, bpy.types.Operator):
     bl_label = "Use These Settings Again"
 
     def act_on(self, context: bpy.types.Context, index: int) -> None:
-        orders.use_again(context.scene, takes.settings_of(context.scene.motionbooth.takes[index]))
+        specs.use_again(context.scene, takes.settings_of(context.scene.motionbooth.takes[index]))
 
 
 class MOTIONBOOTH_OT_take_as_background(_OfTake, bpy.types.Operator):

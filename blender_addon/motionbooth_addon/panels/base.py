@@ -6,7 +6,7 @@ import textwrap
 
 import bpy
 
-from ..translation import told
+from ..i18n.translation import told
 
 CATEGORY = "MotionBooth"
 

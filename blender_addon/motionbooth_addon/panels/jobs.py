@@ -10,8 +10,8 @@ import bpy
 import msgspec
 
 from .._protocol.jobs import MaskDoubt
-from ..translation import told
-from ..window_state import MotionBoothJob, state
+from ..i18n.translation import told
+from ..ui_state import MotionBoothJob, state
 from .base import InSequencer, InView, panel_scale, sentence, time_left
 from .thumbnails import large_icons
 

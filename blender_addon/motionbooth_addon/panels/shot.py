@@ -7,13 +7,14 @@ from typing import Any
 
 import bpy
 
-from .. import framing, pictures, readings
 from .._protocol.phrases import phrase_spans
+from ..capture import framing, shot_cache
+from ..i18n.translation import told
+from ..jobs.specs import phrase_of
 from ..operators.jobs import untrained
-from ..orders import phrase_of
 from ..preferences import preferences
-from ..translation import told
-from ..window_state import state
+from ..turntable import pictures
+from ..ui_state import state
 from .base import InView, sentence
 from .jobs import draw_under_way
 from .thumbnails import icon
@@ -172,11 +173,11 @@ class MOTIONBOOTH_PT_warnings(InView, bpy.types.Panel):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        known = readings.latest(context.scene)
+        known = shot_cache.latest(context.scene)
         return bool(context.scene.motionbooth.subjects and (known.concerns or known.trouble))
 
     def draw(self, context: bpy.types.Context) -> None:
-        known = readings.latest(context.scene)
+        known = shot_cache.latest(context.scene)
         if known.trouble:
             sentence(self.layout, known.trouble, context.region, "ERROR")
         for concern in known.concerns:
@@ -208,7 +209,7 @@ class MOTIONBOOTH_PT_film(InView, bpy.types.Panel):
             size = told(f"{model.frames} frames, {model.width} x {model.height}")
             column.label(text=size, translate=False)
         column.prop(shot, "framing")
-        motion = readings.latest(context.scene).motion if shot.subjects else None
+        motion = shot_cache.latest(context.scene).motion if shot.subjects else None
         if motion is not None and (words := framing.explained(motion.frame)):
             sentence(layout, words, context.region, "INFO")
             column = layout.column()
@@ -270,10 +271,10 @@ class MOTIONBOOTH_PT_camera(InView, bpy.types.Panel):
         else:
             column.prop(shot, "pan")
         if shot.subjects:
-            draw_reading(self.layout, readings.latest(context.scene), context.region)
+            draw_reading(self.layout, shot_cache.latest(context.scene), context.region)
 
 
-def draw_reading(layout: bpy.types.UILayout, known: readings.Latest, region: bpy.types.Region) -> None:
+def draw_reading(layout: bpy.types.UILayout, known: shot_cache.Latest, region: bpy.types.Region) -> None:
     """How far the shot is read, and which way."""
     if known.progress is not None:
         layout.progress(factor=known.progress, text="Reading the shot")

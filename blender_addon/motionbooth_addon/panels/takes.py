@@ -6,9 +6,9 @@ from typing import Any
 
 import bpy
 
-from .. import colors
-from ..overlay import active_take
-from ..translation import told
+from ..drawing.overlay import active_take
+from ..i18n.translation import told
+from ..timeline import colors
 from .base import InSequencer, InView, sentence
 
 

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from motionbooth.cli import app
+from motionbooth.cli.app import app
 from motionbooth.doctor.finding import Finding
 from motionbooth.doctor.folder import examine_folder
 from motionbooth.doctor.machine import examine_machine

@@ -5,8 +5,6 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from motionbooth.bench.subjects import YAWS, TrainingSet, _on_grounds, unseen_subjects
-from motionbooth.bench.who import pasted
 from motionbooth.evaluation.identity import (
     NOBODY,
     Gallery,
@@ -20,11 +18,13 @@ from motionbooth.evaluation.identity import (
     shuffled_patches,
     top_1,
 )
-from motionbooth.evaluation.identity_train import CHARACTERS, SEED, contrast, draw_sprites, train
-from motionbooth.models.toybox.autoencoder import latents_of_pixels, linear_inverse
-from motionbooth.models.toybox.backgrounds import draw_texture
-from motionbooth.models.toybox.bank import character_of
-from motionbooth.models.toybox.tracer import render
+from motionbooth_lab.bench.identity import pasted
+from motionbooth_lab.bench.subjects import YAWS, TrainingSet, _on_grounds, unseen_subjects
+from motionbooth_lab.toybox.autoencoder import latents_of_pixels, linear_inverse
+from motionbooth_lab.toybox.backgrounds import draw_texture
+from motionbooth_lab.toybox.bank import character_of
+from motionbooth_lab.toybox.identity_train import CHARACTERS, SEED, contrast, draw_sprites, train
+from motionbooth_lab.toybox.tracer import render
 from motionbooth_protocol.motion import Box
 
 HELD_OUT_SEED = 404

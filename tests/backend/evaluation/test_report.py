@@ -3,11 +3,11 @@
 import msgspec
 import numpy as np
 import pytest
-from motionbooth.evaluation.filmed import report_table
-from motionbooth.evaluation.obedience import Appearance
+from motionbooth.evaluation.box_adherence import Appearance
 from motionbooth.evaluation.report import AskedSubject, MotionReport, motion_report, obedience_order
-from motionbooth.models.toybox.backgrounds import draw_texture
-from motionbooth.models.toybox.draw import Clip, draw_clip, kind_scene
+from motionbooth.evaluation.shot_folder import report_table
+from motionbooth_lab.toybox.backgrounds import draw_texture
+from motionbooth_lab.toybox.draw import Clip, draw_clip, kind_scene
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.motion import Box, CameraPath, Offset
 from rich.console import Console

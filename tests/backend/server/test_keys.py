@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import zmq
-from motionbooth.cli import app
+from motionbooth.cli.app import app
 from motionbooth.server.keys import AuthorizedKeys, KeyPair, is_key, let_in, revoke
 from motionbooth_protocol.client import Client
 from motionbooth_protocol.connection import Connection

@@ -14,10 +14,10 @@ import zmq
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
-from motionbooth.server import pipes
+from motionbooth.server import worker_pipe
 from motionbooth.server.blobs import Blobs
-from motionbooth.server.cleaning import Cleaner
-from motionbooth.server.executor import Attempt, Place, Report
+from motionbooth.server.local_executor import Attempt, Place, Report
+from motionbooth.server.retention import Cleaner
 from motionbooth.server.scheduler import Scheduler
 from motionbooth.server.store import Store, Work
 from motionbooth_protocol.errors import Conflict, NotFound, OutOfSpace
@@ -60,7 +60,7 @@ class WorkersByHand:
 
     def report(self, report: Report) -> None:
         self._reports.append(report)
-        if not isinstance(report, pipes.Advanced):
+        if not isinstance(report, worker_pipe.Advanced):
             self.running = {
                 place: work
                 for place, work in self.running.items()
@@ -133,23 +133,23 @@ class LifeCycle(RuleBasedStateMachine):
             made = self.home / "made"
             made.write_bytes(clip_of(work.spec.seed))
             clip = Blob("clip", *self.blobs.adopt(made))
-            self.workers.report(pipes.Finished(number=work.number, attempt=work.attempt, results=[clip]))
+            self.workers.report(worker_pipe.Finished(number=work.number, attempt=work.attempt, results=[clip]))
 
     @rule(work=works, code=st.sampled_from(["invalid_input", "canceled", OutOfSpace.code]))
     def fail(self, work: Work | None, code: str) -> None:
         if work is not None:
-            self.workers.report(pipes.Failed(number=work.number, attempt=work.attempt, code=code, message="why"))
+            self.workers.report(worker_pipe.Failed(number=work.number, attempt=work.attempt, code=code, message="why"))
 
     @rule(work=works)
     def die(self, work: Work | None) -> None:
         if work is not None:
-            self.workers.report(pipes.Exited(number=work.number, attempt=work.attempt, reason="It died."))
+            self.workers.report(worker_pipe.Exited(number=work.number, attempt=work.attempt, reason="It died."))
 
     @rule(work=works)
     def advance(self, work: Work | None) -> None:
         if work is not None:
             about = {"number": work.number, "attempt": work.attempt}
-            self.workers.report(pipes.Advanced(**about, stage="sampling", step=1, steps=2, seconds_left=None))
+            self.workers.report(worker_pipe.Advanced(**about, stage="sampling", step=1, steps=2, seconds_left=None))
 
     @rule(name=st.sampled_from(NAMES))
     def cancel(self, name: str) -> None:

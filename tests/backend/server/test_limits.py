@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from motionbooth.server.blobs import Blobs
-from motionbooth.server.cleaning import Cleaner
+from motionbooth.server.retention import Cleaner
 from motionbooth.server.store import Store
 from motionbooth_protocol.client import Client, new_job_id
 from motionbooth_protocol.codec import decode_reply, encode

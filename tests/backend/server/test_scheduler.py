@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import zmq
-from motionbooth.bench.scheduler import SimulatedWorkers, with_clip
-from motionbooth.server import pipes
-from motionbooth.server.executor import Attempt, Report
+from motionbooth.server import worker_pipe
+from motionbooth.server.local_executor import Attempt, Report
 from motionbooth.server.scheduler import Scheduler
 from motionbooth.server.store import Store
+from motionbooth_lab.bench.scheduler import SimulatedWorkers, with_clip
 from running_backend import small_job
 
 
@@ -99,7 +99,7 @@ class InFlight:
         if failed:
             del self.workers._ends[0]
             self.workers._idle["worker-0"] = None
-            self.workers.reports.append(pipes.Failed(number=1, attempt=1, message="why", **failed))
+            self.workers.reports.append(worker_pipe.Failed(number=1, attempt=1, message="why", **failed))
         else:
             self.workers.now += 100
         self.scheduler.tick()

@@ -66,7 +66,7 @@ def test_a_folder_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_the_server_never_loads_torch_nor_what_decodes_pictures() -> None:
-    imports = "import sys, motionbooth.cli, motionbooth.server.serve, motionbooth.models.sources"
+    imports = "import sys, motionbooth.cli.app, motionbooth.server.serve, motionbooth.models.sources"
     code = f"{imports}; sys.exit(bool({{'torch', 'PIL', 'cv2', 'av'}} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 

@@ -14,8 +14,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from motionbooth.server.database import _SCHEMA_1
+from motionbooth.server.fair_share import Turns
 from motionbooth.server.store import MAX_SERVER_CRASHES, MAX_WORKER_DEATHS, Store, Work
-from motionbooth.server.turns import Turns
 from motionbooth_protocol.errors import Conflict, InvalidInput, NotFound
 from motionbooth_protocol.jobs import TERMINAL_STATES, Blob
 from running_backend import small_job

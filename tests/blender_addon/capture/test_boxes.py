@@ -14,8 +14,8 @@ bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for 
 from animating import animate, new_object, rectangle_on_camera  # noqa: E402
 from bpy_extras.object_utils import world_to_camera_view  # noqa: E402
 from mathutils import Vector  # noqa: E402
-from motionbooth_addon import capture  # noqa: E402
 from motionbooth_addon._protocol.motion import scene_times  # noqa: E402
+from motionbooth_addon.capture import shots  # noqa: E402
 
 FRAMES = 8
 
@@ -47,7 +47,7 @@ def slow_boxes(scene: Any, thing: Any) -> list[tuple[float, ...]]:
 
 
 def read_boxes(scene: Any) -> list[tuple[float, ...] | None]:
-    reading = capture.read_shot(scene, FRAMES)
+    reading = shots.read_shot(scene, FRAMES)
     return [box.as_tuple() if box else None for box in reading.shot.subjects[0].boxes]
 
 
@@ -254,7 +254,7 @@ def test_a_subject_behind_the_camera_is_out_of_frame_and_said_so(
     cube = add_cube(scene)
     animate(cube, "location", (0, 10, 0), (0, -10, 0))
     add_subject(scene, cube)
-    reading = capture.read_shot(scene, FRAMES)
+    reading = shots.read_shot(scene, FRAMES)
     boxes = reading.shot.subjects[0].boxes
     assert boxes[0] is not None
     assert boxes[-1] is None

@@ -12,13 +12,13 @@ import pytest
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
 from animating import animate, new_object, rectangle_on_camera  # noqa: E402
-from motionbooth_addon import capture  # noqa: E402
+from motionbooth_addon.capture import shots  # noqa: E402
 
 FRAMES = 8
 
 
 def path_of(scene: Any, frames: int = FRAMES) -> np.ndarray:
-    return np.array([(o.dx, o.dy) for o in capture.read_shot(scene, frames).shot.camera.offsets])
+    return np.array([(o.dx, o.dy) for o in shots.read_shot(scene, frames).shot.camera.offsets])
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_a_cut_by_markers_is_said_and_is_no_travel(watched: Any) -> None:
     other.rotation_euler, other.data.lens = (math.pi / 2, 0, 0), 50
     for frame, camera in ((1, watched.camera), (12, other)):
         watched.timeline_markers.new("cut", frame=frame).camera = camera
-    reading = capture.read_shot(watched, FRAMES)
+    reading = shots.read_shot(watched, FRAMES)
     assert [w for w in reading.warnings if 'cuts from camera "Camera" to "Other" at frame 12' in w]
     assert not [w for w in reading.warnings if "zooms" in w or "sideways" in w]
     path = path_of(watched)

@@ -9,7 +9,7 @@ import pytest
 
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
-from motionbooth_addon.dependence import why_played  # noqa: E402
+from motionbooth_addon.capture.dependence import why_played  # noqa: E402
 
 
 def driven(thing: Any, expression: str) -> Any:

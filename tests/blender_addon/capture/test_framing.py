@@ -13,10 +13,12 @@ import pytest
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
 from animating import animate, rectangle_on_camera  # noqa: E402
-from motionbooth.video import write_clip  # noqa: E402
-from motionbooth_addon import capture, clips, compat, framing, image_sequence, strips, takes  # noqa: E402
+from motionbooth.generation.video import write_clip  # noqa: E402
+from motionbooth_addon import compat  # noqa: E402
 from motionbooth_addon._protocol.jobs import GenerateSpec  # noqa: E402
 from motionbooth_addon._protocol.motion import Box  # noqa: E402
+from motionbooth_addon.capture import framing, shots  # noqa: E402
+from motionbooth_addon.timeline import clips, image_sequence, strips, takes  # noqa: E402
 
 FRAMES = 8
 SIZES = [(1920, 1080), (1440, 1080), (1080, 1080), (2390, 1000), (1080, 1920)]
@@ -37,9 +39,9 @@ def test_boxes_and_camera_come_back_where_they_were_drawn(
     shot: Any, size: tuple[int, int], model: tuple[int, int], how: str
 ) -> None:
     shot.render.resolution_x, shot.render.resolution_y = size
-    plain = capture.read_motion(shot, FRAMES)
+    plain = shots.read_motion(shot, FRAMES)
     shot.motionbooth.framing = how
-    motion = capture.read_motion(shot, FRAMES, model)
+    motion = shots.read_motion(shot, FRAMES, model)
     for drawn, mapped in zip(plain.sights[0], motion.sights[0], strict=True):
         assert drawn.box is not None
         if mapped.box is None:
@@ -61,12 +63,12 @@ def test_a_drawn_pan_is_told_in_the_models_frame_too(shot: Any) -> None:
     for frame, pan in ((1, (0, 0)), (24, (0.5, 0.4))):
         shot.motionbooth.pan = pan
         shot.keyframe_insert("motionbooth.pan", frame=frame)
-    last = capture.read_motion(shot, FRAMES, (256, 256)).camera.offsets[-1]
+    last = shots.read_motion(shot, FRAMES, (256, 256)).camera.offsets[-1]
     assert (last.dx, last.dy) == pytest.approx((0.5, 0.2), abs=1e-6)
 
 
 def test_a_shot_of_the_models_shape_needs_no_framing(shot: Any) -> None:
-    reading = capture.read_shot(shot, FRAMES, (96, 64))
+    reading = shots.read_shot(shot, FRAMES, (96, 64))
     assert reading.shot.model_frame is None
     assert framing.explained(framing.WHOLE) == ""
 
@@ -76,15 +78,15 @@ def test_a_box_beyond_the_shots_edge_is_kept_where_the_model_shows_it_and_cut_wh
     shot.render.resolution_x, shot.render.resolution_y = 1000, 500
     thing = shot.motionbooth.subjects[0].object
     animate(thing, "location", (0, 4.5, -8), (0, 4.5, -8))
-    above = capture.read_motion(shot, FRAMES, (256, 256))
+    above = shots.read_motion(shot, FRAMES, (256, 256))
     assert above.sights[0][0].box is not None
     assert framing.in_shot(above.sights[0][0].box, above.frame).y2 < 0
-    said = [concern.sentence for concern in capture.concerns(shot, above)]
+    said = [concern.sentence for concern in shots.concerns(shot, above)]
     assert any("is outside the frame from frame 1 to 24" in sentence for sentence in said)
     animate(thing, "location", (3.4, 0, -8), (3.4, 0, -8))
     shot.motionbooth.framing = "CROP"
-    assert capture.read_motion(shot, FRAMES, (256, 256)).sights[0][0].box is None
-    assert capture.read_motion(shot, FRAMES).sights[0][0].box is not None
+    assert shots.read_motion(shot, FRAMES, (256, 256)).sights[0][0].box is None
+    assert shots.read_motion(shot, FRAMES).sights[0][0].box is not None
 
 
 # A clip in which a white marker stands where it was asked, through the sequencer
@@ -130,8 +132,8 @@ def test_the_finished_frame_shows_a_box_where_it_was_drawn(
     thing = shot.motionbooth.subjects[0].object
     animate(thing, "location", (0.4, 0.2, -8), (0.4, 0.2, -8))
     thing.scale = (0.7, 0.7, 1)
-    drawn = capture.read_motion(shot, FRAMES).sights[0][0].box
-    reading = capture.read_shot(shot, FRAMES, (96, 64))
+    drawn = shots.read_motion(shot, FRAMES).sights[0][0].box
+    reading = shots.read_shot(shot, FRAMES, (96, 64))
     asked = reading.shot.subjects[0].boxes[0]
     assert drawn is not None
     assert asked is not None
@@ -148,7 +150,7 @@ def test_the_finished_frame_shows_a_box_where_it_was_drawn(
 
 def test_a_clip_from_before_framings_is_fitted_as_it_was_and_its_boxes_drawn_over_it(shot: Any, tmp_path: Path) -> None:
     shot.render.resolution_x, shot.render.resolution_y = 640, 360
-    reading = capture.read_shot(shot, FRAMES)
+    reading = shots.read_shot(shot, FRAMES)
     assert reading.shot.model_frame is None
     clip = clip_with_marker(tmp_path / "clip.mp4", Box(0.2, 0.2, 0.6, 0.8), (96, 64), 24)
     takes.place(shot, "job", GenerateSpec(shot=reading.shot, prompt="a sks toy", model="toybox", seed=1), clip)
@@ -174,7 +176,7 @@ def placed(shot: Any, tmp_path: Path, how: str) -> Any:
     """A take of a wide shot for a model of 3:2; its spec."""
     shot.render.resolution_x, shot.render.resolution_y = 480, 270
     shot.motionbooth.framing = how
-    sent = capture.read_shot(shot, FRAMES, (96, 64)).shot
+    sent = shots.read_shot(shot, FRAMES, (96, 64)).shot
     spec = GenerateSpec(shot=sent, prompt="a sks toy", model="toybox", seed=1)
     takes.place(shot, "job", spec, clip_with_marker(tmp_path / "clip.mp4", Box(0.2, 0.2, 0.6, 0.8), (96, 64), 24))
     return spec

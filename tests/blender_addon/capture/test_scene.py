@@ -10,8 +10,8 @@ import pytest
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
 from animating import animate, new_object  # noqa: E402
-from motionbooth_addon import capture  # noqa: E402
 from motionbooth_addon._protocol.errors import InvalidInput  # noqa: E402
+from motionbooth_addon.capture import shots  # noqa: E402
 
 FRAMES = 8
 
@@ -39,15 +39,15 @@ def test_the_users_scene_is_left_as_it_was_even_when_reading_fails(
     scene.frame_set(7, subframe=0.25)
     cube.select_set(True)
     before = snapshot(scene)
-    capture.read_shot(scene, FRAMES)
+    shots.read_shot(scene, FRAMES)
     assert snapshot(scene) == before
     cube.hide_viewport = True
     with pytest.raises(InvalidInput, match="disabled in viewports"):
-        capture.read_shot(scene, FRAMES)
+        shots.read_shot(scene, FRAMES)
     cube.hide_viewport = False
     animate(cube, "location", (0, -10, 0), (0, -10, 0))
     with pytest.raises(InvalidInput, match="in every frame"):
-        capture.read_shot(scene, FRAMES)
+        shots.read_shot(scene, FRAMES)
     assert sorted(bpy.data.scenes.keys()) == ["Scene"]
 
 
@@ -107,7 +107,7 @@ def test_a_scene_that_cannot_be_filmed_says_what_to_do(
 ) -> None:
     spoil(scene, add_subject(scene, add_cube(scene)))
     with pytest.raises(InvalidInput, match=sentence):
-        capture.read_shot(scene, FRAMES)
+        shots.read_shot(scene, FRAMES)
 
 
 def test_the_shot_carries_range_rate_and_size(
@@ -117,7 +117,7 @@ def test_the_shot_carries_range_rate_and_size(
     scene.frame_start, scene.frame_end = 3, 26
     scene.render.fps, scene.render.fps_base = 30, 1.001
     scene.render.resolution_percentage = 50
-    shot = capture.read_shot(scene, FRAMES).shot
+    shot = shots.read_shot(scene, FRAMES).shot
     assert (shot.frame_start, shot.frame_end, shot.scene_frames) == (3, 26, 24)
     assert shot.fps == pytest.approx(30000 / 1001)
     assert (shot.width, shot.height, shot.frames) == (480, 320, FRAMES)
@@ -134,5 +134,5 @@ def test_reading_costs_nothing_for_a_heavy_scene_around_the_shot(
     bystander.driver_add("location", 0).driver.expression = "heavy() + frame * 0"
     add_subject(scene, add_cube(scene))
     asked.clear()
-    capture.read_shot(scene, FRAMES)
+    shots.read_shot(scene, FRAMES)
     assert asked == []

@@ -6,8 +6,8 @@ import pytest
 
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
-from motionbooth.bench import scene_kinds  # noqa: E402
-from motionbooth_addon import capture  # noqa: E402
+from motionbooth_addon.capture import shots  # noqa: E402
+from motionbooth_lab.bench import scene_kinds  # noqa: E402
 
 BODY = "rigid body"
 PLAYED = {
@@ -50,7 +50,7 @@ def test_a_scene_is_read_as_it_plays(name: str) -> None:
 def test_the_way_a_subject_was_read_is_named_and_the_scene_is_left_at_its_frame(name: str) -> None:
     scene = scene_kinds.new_scene(name)
     scene.frame_set(5)
-    camera, subject = capture.read_shot(scene, 8).ways
+    camera, subject = shots.read_shot(scene, 8).ways
     assert subject.reason == PLAYED.get(name, "")
     assert camera.reason == (
         BODY if name == "camera_on_a_rigid_body" else "script move_thing" if "script" in name else ""
@@ -69,7 +69,7 @@ def test_what_cannot_be_read_is_refused_with_what_to_do(name: str) -> None:
 def test_a_simulation_that_was_not_played_is_read_right_at_fractions_of_a_frame_too() -> None:
     """Between two frames it is what its caches make of both."""
     scene = scene_kinds.new_scene("rigid_body")
-    sights = capture.read_motion(scene, 2 * 21 + 1).sights[0]
+    sights = shots.read_motion(scene, 2 * 21 + 1).sights[0]
     heights = [seen.box.center[1] for seen in sights if seen.box]
     assert len(heights) == 43
     for before, between, after in zip(heights[0:12:2], heights[1:12:2], heights[2:14:2], strict=True):
@@ -81,7 +81,7 @@ def test_a_simulation_in_a_scene_that_no_window_shows_is_played_too() -> None:
     expected, _ = scene_kinds.truth(scene_kinds.new_scene("rigid_body"))
     scene = scene_kinds.new_scene("rigid_body")
     bpy.context.window.scene = bpy.data.scenes.new("Other") if bpy.context.window else scene
-    read = [box.as_tuple() for box in capture.read_shot(scene, 8).shot.subjects[0].boxes if box]
+    read = [box.as_tuple() for box in shots.read_shot(scene, 8).shot.subjects[0].boxes if box]
     assert read == pytest.approx(expected, abs=scene_kinds.EXACT)
 
 

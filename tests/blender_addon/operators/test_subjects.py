@@ -7,7 +7,7 @@ import pytest
 
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
-from motionbooth_addon import capture  # noqa: E402
+from motionbooth_addon.capture import shots  # noqa: E402
 from motionbooth_addon.preferences import preferences  # noqa: E402
 
 
@@ -21,7 +21,7 @@ def undo(at_work: Any) -> Callable[[], None]:
 
 def asked_box(scene: Any) -> tuple[float, ...]:
     scene.motionbooth.subjects[0].class_word = "dog"
-    box = capture.read_shot(scene, 8).shot.subjects[0].boxes[0]
+    box = shots.read_shot(scene, 8).shot.subjects[0].boxes[0]
     assert box is not None
     return box.as_tuple()
 
@@ -120,7 +120,7 @@ def test_the_settings_of_a_shot_survive_saving_and_opening(at_work: Any, scene: 
 
 
 def test_a_copied_scene_is_a_shot_of_its_own(at_work: Any, scene: Any) -> None:
-    from motionbooth_addon import takes
+    from motionbooth_addon.timeline import takes
 
     first = takes.identify(scene)
     copy = scene.copy()

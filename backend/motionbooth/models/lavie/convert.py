@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from ..sources import MODELS
-from .unet import LaVieUNet
+from motionbooth.models.lavie.unet import LaVieUNet
+from motionbooth.models.sources import MODELS
 
 SHOWN = 3  # names told in an error
 TEMPORAL = ".attn_temp."

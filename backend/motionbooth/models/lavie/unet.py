@@ -19,7 +19,7 @@ from diffusers.models.unets.unet_3d_condition import UNet3DConditionOutput
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from .blocks import Context, DownLevel, MiddleLevel, UpLevel, Widths, norm_across_frames
+from motionbooth.models.lavie.blocks import Context, DownLevel, MiddleLevel, UpLevel, Widths, norm_across_frames
 
 
 class LaVieUNet(ModelMixin, AttentionMixin, ConfigMixin):

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from motionbooth.control.boxes import AttentionControl, BoxControl
-from motionbooth.control.prompt import PromptTokens
+from motionbooth.finetuning.gradient_checkpointing import recompute_layers
+from motionbooth.finetuning.losses import subject_attention
+from motionbooth.generation.control.boxes import AttentionControl, BoxControl
+from motionbooth.generation.control.prompt import PromptTokens
 from motionbooth.models.lavie.blocks import position_bucket
 from motionbooth.models.lavie.unet import LaVieUNet
-from motionbooth.subject.losses import subject_attention
-from motionbooth.subject.recomputing import recompute_layers
 from motionbooth_protocol.motion import Box
 from rounding import assert_equal_but_for_the_time_embedding
 from safetensors.torch import load_file

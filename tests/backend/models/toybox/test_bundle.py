@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from motionbooth.models.sources import source_named
-from motionbooth.models.toybox.autoencoder import latents_of_frames
-from motionbooth.models.toybox.draw import FRAMES, HEIGHT_PX, WIDTH_PX, draw_clip, random_scene
+from motionbooth_lab.toybox.autoencoder import latents_of_frames
+from motionbooth_lab.toybox.draw import FRAMES, HEIGHT_PX, WIDTH_PX, draw_clip, random_scene
 
 BUNDLE = source_named("toybox").folder
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import zmq
-from motionbooth.bench.rig.server_process import kill_thread
-from motionbooth.server.entrance import KeyCheck, open_socket
+from motionbooth.server.auth import KeyCheck, open_socket
 from motionbooth.server.keys import AuthorizedKeys, KeyPair, server_keys
+from motionbooth_lab.rig.server_process import kill_thread
 from motionbooth_protocol import messages
 from motionbooth_protocol.client import new_job_id
 from motionbooth_protocol.codec import encode

@@ -1,0 +1,178 @@
+"""Ordinary clips from a folder: videos, or folders of frames, each with a caption beside it."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import cv2
+import msgspec
+import numpy as np
+import torch
+from einops import rearrange
+from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.wording import in_words
+from numpy.typing import NDArray
+from torch import Tensor
+
+from motionbooth.finetuning.dataset import encode_frames
+from motionbooth.finetuning.latent_cache import kept
+from motionbooth.generation.sampling import OnStep
+from motionbooth.generation.video import Frames
+from motionbooth.models.registry import Base
+from motionbooth.models.sources import files_digest
+from motionbooth.pictures.images import is_hidden, read_picture
+
+VIDEOS = {".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".gif"}
+PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"}
+SHEETS = ("captions.json", "captions.csv")
+_NUMBER = re.compile(r"(\d+)")
+
+
+def folder_clips(base: Base, folder: Path, on_clip: OnStep) -> tuple[Tensor, list[str]]:
+    """All clips of a folder as latents (K, C, F, h, w), sorted by name, and their captions.
+
+    A clip is a video, or a sub-folder of numbered pictures, taken as they follow each other at the base's own rate. Its
+    caption is in captions.json ({"name": "caption"}), in captions.csv (name, caption), or in name.txt; the name with or
+    without its suffix. From each the first frames of the base's number and rate are taken, cut to the base's shape
+    around the middle. What is encoded once is kept in the user's cache. Raises InvalidInput naming what cannot be used.
+    """
+    sources = clip_sources(folder)
+    captions = [caption for _, caption in sources]
+    latents = []
+    for number, (source, _) in enumerate(sources, start=1):
+        latents.append(_encoded(base, source))
+        on_clip(number, len(sources))
+    return torch.stack(latents), captions
+
+
+def _encoded(base: Base, source: Path) -> Tensor:
+    """A clip's latents (C, F, h, w), from the cache where they are."""
+    settings = base.settings
+    how = (settings.width, settings.height, settings.frames, settings.fps, base.vae.config.scaling_factor)
+
+    def encode() -> Tensor:
+        mean, _ = encode_frames(base, read_frames(source, base))
+        return rearrange(mean, "f c h w -> c f h w")
+
+    return kept(["clip", base.source.encoder_fingerprint, how, source.is_file(), _content(source)], encode)
+
+
+def folder_digest(folder: Path) -> str:
+    """Another one whenever a clip of the folder, or a caption, is another. Raises InvalidInput as `clip_sources`."""
+    told = [(path.name, caption, _content(path)) for path, caption in clip_sources(folder)]
+    return hashlib.sha256(msgspec.json.encode(told)).hexdigest()
+
+
+def _content(source: Path) -> str:
+    return files_digest([source] if source.is_file() else _pictures(source))
+
+
+def clip_sources(folder: Path) -> list[tuple[Path, str]]:
+    """The clips in a folder and their captions. Raises InvalidInput where there is none, or a caption is missing."""
+    if not folder.is_dir():
+        raise InvalidInput(f"There is no folder of clips at {folder}.")
+    found = sorted(path for path in folder.iterdir() if _is_clip(path))
+    if not found:
+        raise InvalidInput(
+            f"The folder {folder} has neither videos ({', '.join(sorted(VIDEOS))}) nor folders of pictures. Name one "
+            "that has, or leave it out: then the base films its own clips."
+        )
+    captions = _captions(folder)
+    return [(path, _caption(path, captions)) for path in found]
+
+
+def _is_clip(path: Path) -> bool:
+    if is_hidden(path):
+        return False
+    return path.suffix.lower() in VIDEOS if path.is_file() else any(_pictures(path))
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """In the order of their numbers: 2.png comes before 10.png."""
+    found = (path for path in folder.iterdir() if path.suffix.lower() in PICTURES and not is_hidden(path))
+    return sorted(
+        found, key=lambda path: [int(part) if part.isdecimal() else part for part in _NUMBER.split(path.name)]
+    )
+
+
+def _captions(folder: Path) -> dict[str, str]:
+    """By name, from the sheet that there is."""
+    sheet = next((folder / name for name in SHEETS if (folder / name).is_file()), None)
+    if sheet is None:
+        return {}
+    try:
+        if sheet.suffix == ".json":
+            return msgspec.json.decode(sheet.read_bytes(), type=dict[str, str])
+        with sheet.open(encoding="utf-8-sig", newline="") as file:
+            return {row[0].strip(): row[1].strip() for row in csv.reader(file) if row}
+    except (OSError, ValueError, IndexError, csv.Error) as error:
+        raise InvalidInput(
+            f"The captions in {sheet} cannot be read ({in_words(error)}). JSON is "
+            '{"clip.mp4": "a dog runs", ...}; CSV has two columns, name and caption.'
+        ) from error
+
+
+def _caption(path: Path, captions: dict[str, str]) -> str:
+    beside = path.with_name(path.stem + ".txt")
+    caption = captions.get(path.name) or captions.get(path.stem) or ""
+    if not caption and beside.is_file():
+        caption = beside.read_text(encoding="utf-8", errors="replace").strip()
+    if not caption:
+        raise InvalidInput(
+            f"The clip {path} has no caption: say in a few words what it shows, in captions.json, captions.csv or "
+            f"{beside.name} beside it."
+        )
+    return caption
+
+
+def read_frames(source: Path, base: Base) -> Frames:
+    """The first frames of a clip, at the base's rate, number and size. Raises InvalidInput for a shorter clip."""
+    settings = base.settings
+    wanted = settings.frames
+    frames = _decoded(source, settings.fps) if source.is_file() else _read_all(source)
+    taken = [_cut(frame, settings.width, settings.height) for frame, _ in zip(frames, range(wanted), strict=False)]
+    if len(taken) < wanted:
+        raise InvalidInput(
+            f"The clip {source} has {len(taken)} frames at {settings.fps:g} a second; {settings.title} needs {wanted}. "
+            "Take a longer one, or remove it."
+        )
+    return np.stack(taken)
+
+
+def _decoded(path: Path, fps: float) -> Iterator[NDArray[np.uint8]]:
+    """A video's frames as they stand at 0, 1 / fps, 2 / fps ... seconds: each the last one that has begun by then."""
+    try:
+        with av.open(str(path)) as container:
+            due, shown = 0.0, None
+            begin: float | None = None
+            for frame in container.decode(video=0):
+                begin = frame.time or 0.0 if begin is None else begin
+                # Half a thousandth of a second: times are fractions, and 1 / 3 is not 0.333.
+                while shown is not None and (frame.time or 0.0) - begin > due + 5e-4:
+                    yield shown
+                    due += 1 / fps
+                shown = frame.to_ndarray(format="rgb24")
+            if shown is not None:
+                yield shown
+    except (av.FFmpegError, IndexError) as error:
+        raise InvalidInput(f"{path} is not a video that can be read ({in_words(error)}).") from error
+
+
+def _read_all(folder: Path) -> Iterator[NDArray[np.uint8]]:
+    for path in _pictures(folder):
+        yield np.asarray(read_picture(path, f"the frame {path}").convert("RGB"))
+
+
+def _cut(frame: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """Scaled until it fills the frame, the middle of it."""
+    scale = max(width / frame.shape[1], height / frame.shape[0])
+    size = max(width, round(frame.shape[1] * scale)), max(height, round(frame.shape[0] * scale))
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    scaled = cv2.resize(frame, size, interpolation=interpolation)
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    return scaled[top : top + height, left : left + width]

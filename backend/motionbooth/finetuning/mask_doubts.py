@@ -1,0 +1,78 @@
+"""Doubts about a mask that was found, not given: what in it speaks against it being the subject's.
+
+GrabCut takes the sea for the dog where the sea differs more from the picture's border. It cannot know better, but it
+can be asked again from other seeds: where it then answers otherwise, a person should look.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from motionbooth_protocol.motion import Box
+
+from motionbooth.finetuning.masks import MARGIN, NO_HINT, Finder, Hint, Seed, find_mask
+from motionbooth.pictures.images import Mask, Rgb
+
+SEEDS = (Seed(margin=0.02), Seed(margin=0.14), Seed(core=0.5))
+AGREEMENT = 0.75
+"""Least overlap (IoU) with what the other seeds find. On 21 photographs of four subjects, 9 of which GrabCut cut out
+wrongly, these seeds and the border below doubt 8 of the 9, and 4 of the 12 right ones; 0.85 doubts 6 of them."""
+
+BORDER_SHARE = 0.1  # of one side of the picture; a subject that stands clear of the border has none there
+LARGEST_SHARE = 0.75  # of the subject's pixels that hang together
+FULL_SHARE = 0.9  # of the hint's box: a thing is rarely a rectangle
+
+
+BORDER, PIECES = "it reaches the picture's border", "it is in pieces"
+FULL_HINT, OUTSIDE_HINT = "it fills its hint's box", "its hint's point is outside it"
+OTHERWISE = "searched for from other seeds, something else is found"
+REASONS = (BORDER, FULL_HINT, OUTSIDE_HINT, PIECES, OTHERWISE)
+"""All that can be said; clients have them in other languages, too."""
+
+
+def doubts_about(rgb: Rgb, mask: Mask, hint: Hint = NO_HINT, finder: Finder | None = None) -> tuple[str, ...]:
+    """In words, what makes the mask (H, W) of the picture (H, W, 3) doubtful; () for nothing.
+
+    `finder`: what found it, None for GrabCut, which is asked again from other seeds.
+    """
+    found = mask > 0.5
+    doubts = []
+    if hint.box is None and _touches_the_border(found):
+        doubts.append(BORDER)
+    if hint.box is not None and _fill(found, hint.box) > FULL_SHARE:
+        doubts.append(FULL_HINT)
+    if hint.point is not None and not found[_pixel(hint.point, found.shape)]:
+        doubts.append(OUTSIDE_HINT)
+    if _largest_share(found) < LARGEST_SHARE:
+        doubts.append(PIECES)
+    if finder is None and min(_overlap(found, find_mask(rgb, hint, seed) > 0.5) for seed in SEEDS) < AGREEMENT:
+        doubts.append(OTHERWISE)
+    return tuple(doubts)
+
+
+def _touches_the_border(found: np.ndarray) -> bool:
+    """Or GrabCut's margin, which is background to it in any case."""
+    y, x = (round((MARGIN + 0.01) * side) + 1 for side in found.shape)
+    sides = (found[:y].any(0), found[-y:].any(0), found[:, :x].any(1), found[:, -x:].any(1))
+    return any(side.mean() > BORDER_SHARE for side in sides)
+
+
+def _fill(found: np.ndarray, box: Box) -> float:
+    height, width = found.shape
+    part = found[round(box.y1 * height) : round(box.y2 * height), round(box.x1 * width) : round(box.x2 * width)]
+    return float(part.mean()) if part.size else 0.0
+
+
+def _pixel(point: tuple[float, float], size: tuple[int, ...]) -> tuple[int, int]:
+    height, width = size
+    return min(int(point[1] * height), height - 1), min(int(point[0] * width), width - 1)
+
+
+def _largest_share(found: np.ndarray) -> float:
+    count, _, stats, _ = cv2.connectedComponentsWithStats(found.astype(np.uint8))
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    return float(areas.max() / areas.sum()) if count > 1 else 1.0
+
+
+def _overlap(one: np.ndarray, other: np.ndarray) -> float:
+    return float((one & other).sum() / max((one | other).sum(), 1))

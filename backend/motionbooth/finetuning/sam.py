@@ -1,0 +1,264 @@
+"""Finding the subject with Segment Anything (Kirillov et al., 2023), from a checkpoint that the user has fetched.
+
+The network is transformers' SamModel. Its weights come in that library's own layout (a folder with config.json and
+model.safetensors) or as Meta published them (a .pth file), whose names are translated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from motionbooth_protocol.errors import InvalidInput
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig, SamVisionConfig
+
+from motionbooth.finetuning.masks import Hint
+from motionbooth.pictures.images import Mask, Rgb
+
+PUBLISHED = {
+    "sam_vit_b_01ec64.pth": "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
+    "sam_vit_l_0b3195.pth": "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
+    "sam_vit_h_4b8939.pth": "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+}
+FETCH_FROM = "https://dl.fbaipublicfiles.com/segment_anything/"
+ENVIRONMENT = "MOTIONBOOTH_SAM"
+
+PATCH_PX = 16
+DECODER_HEADS = 8
+PIXEL_MEAN = np.array([123.675, 116.28, 103.53], np.float32)
+PIXEL_STD = np.array([58.395, 57.12, 57.375], np.float32)
+CORNER = 0.02  # of the sides: places that are taken for background where nothing is known of the subject
+
+
+class SamFinder:
+    """A Finder. Where there is no hint, the subject is taken to be in the middle, and the corners not to be of it."""
+
+    def __init__(self, sam: SamModel) -> None:
+        self._sam = sam
+        self._side = sam.config.vision_config.image_size
+
+    @torch.no_grad()
+    def __call__(self, rgb: Rgb, hint: Hint) -> Mask:
+        height, width = rgb.shape[:2]
+        scale = min(1.0, self._side / max(height, width))
+        small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        pixels = self._pixels(small)
+        prompt = {name: value.to(self._sam.device) for name, value in _prompt(hint, pixels.shape[:2]).items()}
+        # A box is plain enough for one answer; of what a point may mean there are three, best ones first by score.
+        found = self._sam(self._padded(pixels), **prompt, multimask_output=hint.box is None)
+        best = found.pred_masks[0, 0, found.iou_scores[0, 0].argmax()]
+        mask = self._at_size(best, pixels.shape[:2], small.shape[:2])
+        return cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST).astype(np.float32)
+
+    def _pixels(self, picture: Rgb) -> NDArray[np.float32]:
+        """The picture as large as the network takes it, normalized."""
+        scale = self._side / max(picture.shape[:2])
+        size = int(picture.shape[1] * scale + 0.5), int(picture.shape[0] * scale + 0.5)
+        resized = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR), dtype=np.float32)
+        return (resized - PIXEL_MEAN) / PIXEL_STD
+
+    def _padded(self, pixels: NDArray[np.float32]) -> Tensor:
+        """(1, 3, side, side): nothing below and to the right."""
+        height, width = pixels.shape[:2]
+        chosen = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(self._sam.device)
+        return F.pad(chosen, (0, self._side - width, 0, self._side - height))
+
+    def _at_size(self, logits: Tensor, padded_from: tuple[int, ...], size: tuple[int, ...]) -> NDArray[np.uint8]:
+        """The network's low-resolution answer (h, w) on the picture: 0 and 1."""
+        full = F.interpolate(logits[None, None], (self._side, self._side), mode="bilinear", align_corners=False)
+        part = full[..., : padded_from[0], : padded_from[1]]
+        return (F.interpolate(part, size, mode="bilinear", align_corners=False)[0, 0] > 0).byte().cpu().numpy()
+
+
+def _prompt(hint: Hint, size: tuple[int, ...]) -> dict[str, Tensor]:
+    """The network's arguments, in pixels of a picture of this size (height, width)."""
+    pixels = torch.tensor([size[1], size[0]])
+    points, labels = [hint.point] if hint.point else [], [1] if hint.point else []
+    if hint.box is None and hint.point is None:
+        points = [(0.5, 0.5), *((x, y) for x in (CORNER, 1 - CORNER) for y in (CORNER, 1 - CORNER))]
+        labels = [1, 0, 0, 0, 0]
+    prompt: dict[str, Tensor] = {}
+    if points:
+        prompt |= {
+            "input_points": (torch.tensor(points) * pixels)[None, None],
+            "input_labels": torch.tensor([[labels]]),
+        }
+    if hint.box is not None:
+        prompt["input_boxes"] = (torch.tensor(hint.box.as_tuple()) * pixels.repeat(2))[None, None]
+    return prompt
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One of the published files, or another of the same layout whose `sha256` is given; or a folder of transformers'.
+
+    A folder's weights are safetensors, which hold no code: their sha256 is compared only where one is given.
+    """
+
+    path: Path
+    sha256: str | None = None
+
+
+class WhenNeeded:
+    """A Finder that is made for the first picture without a mask: it is large, and takes a while."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        self._made: SamFinder | None = None
+
+    def __call__(self, rgb: Rgb, hint: Hint) -> Mask:
+        if self._made is None:
+            self._made = sam_finder(self._checkpoint)
+        return self._made(rgb, hint)
+
+
+def sam_finder(checkpoint: Checkpoint) -> SamFinder:
+    """Raises InvalidInput as `check_checkpoint` does, and where the file is something else."""
+    check_checkpoint(checkpoint)
+    path = checkpoint.path
+    try:
+        if path.is_dir():
+            sam = SamModel.from_pretrained(path, use_safetensors=True, local_files_only=True)
+        else:
+            sam = build_sam(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # damaged weights make the libraries raise almost anything
+        raise InvalidInput(f"{path} is not a checkpoint of Segment Anything. Fetch it again.") from error
+    return SamFinder(sam.eval().to("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def check_checkpoint(checkpoint: Checkpoint) -> None:
+    """Raises InvalidInput where the file is missing, or its sha256 is another."""
+    if not checkpoint.path.is_dir():
+        _check_file(checkpoint.path, checkpoint.sha256)
+        return
+    weights = checkpoint.path / "model.safetensors"
+    if not (checkpoint.path / "config.json").is_file() or not weights.is_file():
+        raise InvalidInput(
+            f"The folder {checkpoint.path} has no Segment Anything in transformers' layout: it needs config.json and "
+            "model.safetensors, as from hf download facebook/sam-vit-base."
+        )
+    if checkpoint.sha256:
+        _check_file(weights, checkpoint.sha256)
+
+
+def chosen_checkpoint() -> Checkpoint | None:
+    """The file that this machine's owner has named in MOTIONBOOTH_SAM, if any."""
+    named = os.environ.get(ENVIRONMENT)
+    return Checkpoint(Path(named)) if named else None
+
+
+def _check_file(checkpoint: Path, sha256: str | None) -> None:
+    if not checkpoint.is_file():
+        raise InvalidInput(
+            f"There is no checkpoint of Segment Anything at {checkpoint}. Fetch one, for instance "
+            f"curl -LO {FETCH_FROM}{next(iter(PUBLISHED))}, and name it; or leave it out, then GrabCut finds the "
+            "subject."
+        )
+    with checkpoint.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    wanted = {sha256.lower()} if sha256 else set(PUBLISHED.values())
+    if found not in wanted:
+        expected = "the sha256 that was given" if sha256 else f"that of {', '.join(PUBLISHED)}"
+        raise InvalidInput(
+            f"{checkpoint} has the sha256 {found}, which is not {expected}: it is damaged or another file. Fetch it "
+            "again, or give its sha256 if it is meant."
+        )
+
+
+_OF_THREE = ("proj_in.", "layers.0.", "proj_out.")  # the layers of a perceptron; all published ones have three
+NAMES: list[
+    tuple[str, str | Callable[[re.Match[str]], str]]
+] = [  # Meta's, as regular expressions, and transformers', in the order in which they are replaced
+    (r"^image_encoder\.", "vision_encoder."),
+    (r"^prompt_encoder\.pe_layer\.positional_encoding_gaussian_matrix", "shared_image_embedding.positional_embedding"),
+    (r"patch_embed\.proj\.", "patch_embed.projection."),
+    (r"\.blocks\.", ".layers."),
+    (r"\.norm(\d|_final_attn)\.", r".layer_norm\1."),
+    (r"neck\.(0|2)\.", lambda found: f"neck.conv{int(found[1]) // 2 + 1}."),
+    (r"neck\.(1|3)\.", lambda found: f"neck.layer_norm{int(found[1]) // 2 + 1}."),
+    (r"mask_downscaling\.(0|3|6)\.", lambda found: f"mask_embed.conv{int(found[1]) // 3 + 1}."),
+    (r"mask_downscaling\.(1|4)\.", lambda found: f"mask_embed.layer_norm{int(found[1]) // 3 + 1}."),
+    (r"point_embeddings\.", "point_embed."),
+    (r"output_upscaling\.(0|3)\.", lambda found: f"upscale_conv{int(found[1]) // 3 + 1}."),
+    (r"output_upscaling\.1\.", "upscale_layer_norm."),
+    (r"((?:mlps\.\d|iou_prediction_head)\.)layers\.(\d)\.", lambda found: found[1] + _OF_THREE[int(found[2])]),
+]
+
+
+def translated(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Meta's weights under transformers' names."""
+
+    def name(old: str) -> str:
+        for pattern, new in NAMES:
+            old = re.sub(pattern, new, old)
+        return old
+
+    weights = {name(old): value for old, value in state.items()}
+    shared = weights["shared_image_embedding.positional_embedding"]
+    return weights | {"prompt_encoder.shared_embedding.positional_embedding": shared}
+
+
+def build_sam(state: Mapping[str, Tensor]) -> SamModel:
+    """The network that these weights of Meta's layout are of: all its sizes can be read from their shapes.
+
+    Raises KeyError or RuntimeError for other weights.
+    """
+    weights = translated(state)
+    width = weights["prompt_encoder.no_mask_embed.weight"].shape[1]
+    side = weights["vision_encoder.pos_embed"].shape[1] * PATCH_PX
+    vision = _vision_config(weights)
+    prompt = SamPromptEncoderConfig(
+        hidden_size=width,
+        image_size=side,
+        mask_input_channels=weights["prompt_encoder.mask_embed.conv2.weight"].shape[0],
+    )
+    decoder = SamMaskDecoderConfig(
+        hidden_size=width,
+        mlp_dim=weights["mask_decoder.transformer.layers.0.mlp.lin1.weight"].shape[0],
+        num_hidden_layers=_count(weights, r"mask_decoder\.transformer\.layers\.(\d+)\."),
+        num_attention_heads=DECODER_HEADS,
+        num_multimask_outputs=weights["mask_decoder.mask_tokens.weight"].shape[0] - 1,
+        iou_head_hidden_dim=weights["mask_decoder.iou_prediction_head.proj_in.weight"].shape[0],
+        layer_norm_eps=1e-5,  # Meta's decoder has torch's own
+    )
+    config = SamConfig(
+        vision_config=vision.to_dict(), prompt_encoder_config=prompt.to_dict(), mask_decoder_config=decoder.to_dict()
+    )
+    with torch.device("meta"):
+        sam = SamModel(config)
+    sam.load_state_dict(weights, assign=True)
+    return sam.eval()
+
+
+def _vision_config(weights: Mapping[str, Tensor]) -> SamVisionConfig:
+    _, grid, _, width = weights["vision_encoder.pos_embed"].shape
+    depth = _count(weights, r"vision_encoder\.layers\.(\d+)\.")
+    # Relative positions in a window of n cells are 2n - 1; a layer whose window is the whole picture is a global one.
+    windows = [(weights[f"vision_encoder.layers.{k}.attn.rel_pos_h"].shape[0] + 1) // 2 for k in range(depth)]
+    return SamVisionConfig(
+        hidden_size=width,
+        output_channels=weights["vision_encoder.neck.conv1.weight"].shape[0],
+        num_hidden_layers=depth,
+        num_attention_heads=width // weights["vision_encoder.layers.0.attn.rel_pos_h"].shape[1],
+        image_size=grid * PATCH_PX,
+        patch_size=PATCH_PX,
+        mlp_dim=weights["vision_encoder.layers.0.mlp.lin1.weight"].shape[0],
+        window_size=min(windows),
+        global_attn_indexes=[k for k, window in enumerate(windows) if window == grid],
+        num_pos_feats=weights["shared_image_embedding.positional_embedding"].shape[1],
+    )
+
+
+def _count(weights: Mapping[str, Tensor], numbered: str) -> int:
+    return 1 + max(int(match[1]) for match in map(re.compile(numbered).match, weights) if match)

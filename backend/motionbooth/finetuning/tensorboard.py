@@ -1,0 +1,37 @@
+"""TensorBoard: the losses of a training, step by step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from motionbooth_protocol.errors import InvalidInput
+from msgspec import structs
+
+from motionbooth.finetuning.trainer import StepLosses
+
+
+class Board:
+    """A Watcher that writes event files into a folder; `tensorboard --logdir FOLDER` shows them."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises InvalidInput where TensorBoard is not installed."""
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise InvalidInput(
+                "Events for TensorBoard need its library: pip install 'motionbooth[tensorboard]'. Or leave them out."
+            ) from error
+        self._open = lambda first: SummaryWriter(str(folder), purge_step=first)
+        self._writer: SummaryWriter | None = None
+
+    def step(self, step: int, losses: StepLosses) -> None:
+        """What an earlier run wrote of this step and later ones is not shown any more."""
+        if self._writer is None:
+            self._writer = self._open(step)
+        for name, value in structs.asdict(losses).items():
+            if value is not None:
+                self._writer.add_scalar(f"loss/{name}", value, step)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()

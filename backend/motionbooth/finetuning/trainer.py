@@ -1,0 +1,270 @@
+"""Learning a subject: pictures under the region and attention losses, ordinary clips under the preservation loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from diffusers import DDPMScheduler
+from msgspec import Struct, structs
+from torch import Tensor, nn
+
+from motionbooth.finetuning.dataset import SubjectData
+from motionbooth.finetuning.losses import (
+    mask_cells,
+    preservation_loss,
+    stca_loss,
+    subject_attention,
+    subject_region_loss,
+)
+from motionbooth.generation.control.boxes import BoxControl, level_grids
+from motionbooth.generation.sampling import shared_noise
+from motionbooth.models.registry import Base
+from motionbooth.models.settings import TrainSettings
+
+PHASES = 2  # each step learns from pictures and from clips, their gradients averaged
+
+
+class StepLosses(Struct, frozen=True):
+    """The losses of one optimiser step: `total` as minimised, the parts before they are weighted.
+
+    None where a part was not asked for.
+    """
+
+    total: float
+    region: float
+    attention: float | None = None
+    preservation: float | None = None
+
+
+class OnStep(Protocol):
+    def __call__(self, step: int, steps: int, losses: StepLosses) -> None:
+        """`step` of `steps` are done. What it raises ends the training; its last checkpoint stays."""
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """Latents at random times: what the UNet is given, (B, C, F, h, w), and what it should answer."""
+
+    sample: Tensor
+    timesteps: Tensor
+    target: Tensor
+
+
+@dataclass(frozen=True)
+class Loss:
+    """`total` is to be minimised; `parts` are what it is made of, unweighted and without gradients, by name."""
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+def add_noise(schedule: DDPMScheduler, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Noisy:
+    """Forward diffusion, with the target that this base predicts: the noise, or the velocity."""
+    sample = schedule.add_noise(latents, noise, timesteps)
+    if schedule.config.prediction_type == "v_prediction":
+        return Noisy(sample, timesteps, schedule.get_velocity(latents, noise, timesteps))
+    return Noisy(sample, timesteps, noise)
+
+
+def image_loss(
+    base: Base,
+    settings: TrainSettings,
+    noisy: Noisy,
+    text: Tensor,
+    masks: Tensor,
+    positions: tuple[int, ...],
+    edited: int = 0,
+) -> Loss:
+    """Subject region loss and STCA loss of one batch of pictures (F = 1) with masks (B, 1, H, W).
+
+    text (B, tokens, D), or (1, tokens, D) for all. The first `edited` pictures have no STCA loss.
+    """
+    attentive = settings.stca_weight > 0 and edited < len(masks)
+    latent_size = (noisy.sample.shape[-2], noisy.sample.shape[-1])
+    grid = level_grids(latent_size, levels=3)[-1]  # two halvings: (H / 32, W / 32) where a cell is 8 pixels
+    if attentive:
+        base.control.watch(positions, grid)
+    with arithmetic(base, settings):
+        predicted = base.unet(noisy.sample, noisy.timesteps, text.expand(len(masks), -1, -1)).sample.to(noisy.target)
+    layers = base.control.unwatch()
+    if settings.region == "subject":
+        grow = settings.pasting.grow if settings.pasting else 0
+        region = subject_region_loss(predicted, noisy.target, mask_cells(masks, latent_size, grow))
+    else:
+        region = preservation_loss(predicted, noisy.target)
+    total, parts = settings.subject_weight * region, {"region": region.detach()}
+    if attentive:
+        seen = subject_attention(layers, settings.stca_reduce).to(noisy.target)
+        attention = stca_loss(seen[edited:], masks[edited:], grid)
+        total, parts = total + settings.stca_weight * attention, {**parts, "attention": attention.detach()}
+    return Loss(total, parts)
+
+
+def clip_loss(base: Base, settings: TrainSettings, noisy: Noisy, text: Tensor) -> Loss:
+    """Preservation loss of ordinary clips."""
+    with arithmetic(base, settings):
+        predicted = base.unet(noisy.sample, noisy.timesteps, text).sample.to(noisy.target)
+    loss = preservation_loss(predicted, noisy.target)
+    return Loss(settings.preservation_weight * loss, {"preservation": loss.detach()})
+
+
+def learning_rate(settings: TrainSettings, step: int) -> float:
+    """That of a step, counted from 0."""
+    rise = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
+    done = step / settings.steps if settings.decay == "cosine" else 0.0
+    return settings.learning_rate * rise * (0.5 + 0.5 * math.cos(math.pi * done))
+
+
+def arithmetic(base: Base, settings: TrainSettings) -> AbstractContextManager[Any]:
+    """Where the UNet computes: in `settings.precision` on a GPU; in its weights' own precision on a CPU.
+
+    The losses are outside: in half precision they would lose what they are for.
+    """
+    if base.device.type == "cpu" or settings.precision == "float32":
+        return nullcontext()
+    return torch.autocast(base.device.type, getattr(torch, settings.precision))
+
+
+class Trainer:
+    """One subject's training: takes a step at a time, and can be written down between any two of them.
+
+    All chance comes from one generator on the CPU, so a run that was broken off and resumed ends with the same
+    weights. The UNet stays in eval mode: its temporal dropout would draw from elsewhere.
+    """
+
+    def __init__(self, base: Base, settings: TrainSettings, data: SubjectData, seed: int) -> None:
+        self.base, self.settings, self.data = base, settings, data
+        self.step = 0
+        self.history: list[StepLosses] = []
+        self._schedule = DDPMScheduler.from_config(base.scheduler.config)
+        self._generator = torch.Generator().manual_seed(seed)
+        self._learned: dict[str, nn.Parameter] = {
+            name: parameter for name, parameter in base.unet.named_parameters() if parameter.requires_grad
+        }
+        # Fused: one pass over the weights instead of a dozen, and no copies of them.
+        self._optimizer = torch.optim.AdamW(
+            self._learned.values(), settings.learning_rate, eps=1e-8, weight_decay=settings.weight_decay, fused=True
+        )
+        # Gradients of float16 are scaled up, or the small ones would be zero. Otherwise this does nothing.
+        on_gpu = base.device.type != "cpu"
+        self._scaler = torch.amp.GradScaler(base.device.type, enabled=on_gpu and settings.precision == "float16")
+
+    def take_step(self) -> StepLosses:
+        """One optimiser step. Returns the means of its losses."""
+        share = PHASES * self.settings.accumulate
+        total, parts = 0.0, {"region": 0.0}
+        for loss in self._losses():
+            self._scaler.scale(loss.total / share).backward()
+            total += loss.total.item() / share
+            for name, part in loss.parts.items():
+                parts[name] = parts.get(name, 0.0) + part.item() / self.settings.accumulate
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(self.settings, self.step)
+        self._scaler.unscale_(self._optimizer)
+        nn.utils.clip_grad_norm_(self._learned.values(), self.settings.gradient_clip)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.zero_grad()
+        self.step += 1
+        self.history.append(StepLosses(total, **parts))
+        return self.history[-1]
+
+    def _losses(self) -> Iterator[Loss]:
+        """Lazily, so that one graph is freed before the next is made."""
+        for _ in range(self.settings.accumulate):
+            yield self._picture_loss()
+            self.base.control.clear()  # not before: layers may be computed a second time on the way back
+            if len(self.data.clips):
+                yield self._clip_loss()
+
+    def _picture_loss(self) -> Loss:
+        data, settings = self.data, self.settings
+        chosen = self._permutation(len(data.mean))[: settings.image_batch]
+        latents = data.mean[chosen] + data.std[chosen] * self._normal(data.mean[chosen].shape)
+        noisy = self._at_random_times(latents, self._normal(latents.shape))
+        text = data.text if len(data.text) == 1 else data.text[chosen]
+        edited = self._edit_attention(noisy, chosen)
+        return image_loss(self.base, settings, noisy, text, data.masks[chosen], data.positions, edited)
+
+    def _edit_attention(self, noisy: Noisy, chosen: Tensor) -> int:
+        """Edit the attention of a batch's first pictures to their own boxes, as sampling does. Returns how many."""
+        pasting, sampling = self.settings.pasting, self.base.settings
+        edited = round(pasting.box_share * len(chosen)) if pasting else 0
+        if edited:
+            amplified = noisy.timesteps >= (1 - sampling.amplify_until) * self._schedule.config.num_train_timesteps
+            controls: list[BoxControl | None] = [None] * len(chosen)
+            for row in range(edited):
+                controls[row] = replace(self.data.edits[int(chosen[row])], amplify=bool(amplified[row]))
+            self.base.control.set_boxes(controls, (noisy.sample.shape[-2], noisy.sample.shape[-1]), frames=1)
+        return edited
+
+    def _clip_loss(self) -> Loss:
+        data = self.data
+        # Single pictures to be preserved come as many at once as the subject's own.
+        batch = self.settings.image_batch if data.clips.shape[2] == 1 else 1
+        chosen = self._permutation(len(data.clips))[:batch]
+        noise = shared_noise(data.clips[chosen].shape, self.base.settings.shared_noise, self._generator)
+        noisy = self._at_random_times(data.clips[chosen], noise.to(data.clips))
+        return clip_loss(self.base, self.settings, noisy, data.clip_text[chosen])
+
+    def _at_random_times(self, latents: Tensor, noise: Tensor) -> Noisy:
+        count = self._schedule.config.num_train_timesteps
+        timesteps = torch.randint(count, (len(latents),), generator=self._generator).to(latents.device)
+        return add_noise(self._schedule, latents, noise, timesteps)
+
+    def _normal(self, shape: torch.Size) -> Tensor:
+        return torch.randn(shape, generator=self._generator).to(self.data.mean)
+
+    def _permutation(self, count: int) -> Tensor:
+        return torch.randperm(count, generator=self._generator).to(self.data.mean.device)
+
+    def save(self, path: Path) -> None:
+        """Write everything that the next step depends on, at once or not at all."""
+        state = {
+            "step": self.step,
+            "history": [structs.astuple(losses) for losses in self.history],
+            "learned": {name: parameter.detach() for name, parameter in self._learned.items()},
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "generator": self._generator.get_state(),
+        }
+        scratch = path.with_name(path.name + ".part")
+        torch.save(state, scratch)
+        scratch.replace(path)
+
+    def load(self, path: Path) -> bool:
+        """Go on from what `save` wrote; False, and nothing is changed, where the file was damaged."""
+        with path.open("rb") as file:
+            try:
+                state: dict[str, Any] = torch.load(file, map_location=self.base.device, weights_only=True)
+            except (MemoryError, torch.OutOfMemoryError):
+                raise
+            except Exception:  # torn bytes make torch raise almost anything: OSError, KeyError, UnicodeDecodeError
+                return False
+        with torch.no_grad():
+            for name, value in state["learned"].items():
+                self._learned[name].copy_(value)
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+        self._generator.set_state(state["generator"].cpu())
+        self.history = [StepLosses(*losses) for losses in state["history"]]
+        self.step = state["step"]
+        return True
+
+
+def learn(trainer: Trainer, checkpoint: Path, on_step: OnStep) -> None:
+    """Train to the end, from `checkpoint` where there is a sound one, and leave it behind while on the way."""
+    settings = trainer.settings
+    if checkpoint.exists() and not trainer.load(checkpoint):
+        checkpoint.replace(checkpoint.with_suffix(".damaged"))  # it may be hours of work: nothing is thrown away
+    while trainer.step < settings.steps:
+        losses = trainer.take_step()
+        if trainer.step % settings.checkpoint_every == 0 and trainer.step < settings.steps:
+            trainer.save(checkpoint)
+        on_step(trainer.step, settings.steps, losses)

@@ -1,0 +1,110 @@
+"""A learned subject as a file: safetensors, with what it is and what it belongs to in the header."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import torch
+from motionbooth_protocol.errors import InvalidInput
+from msgspec import Meta, Struct
+from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraModel
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import nn
+
+from motionbooth.models.registry import Base, lay_channels_last
+
+HEADER = "motionbooth"
+PREFIX = "unet."  # diffusers' layout of a LoRA file
+
+
+class SubjectCard(Struct, frozen=True):
+    """What a subject's file says of itself. `base_fingerprint`: Source.fingerprint of the base it was learned on.
+
+    `recipe`: how, see recipes.py. `pictures`: the sha256 of each picture that it was learned from. `looks`: its colours
+    (Appearance.as_text), by which it is found in a clip without the pictures; "" in files of older versions.
+    """
+
+    name: str
+    token: str
+    class_word: str
+    prompt: str
+    base: str
+    base_fingerprint: str
+    method: Annotated[str, Meta(pattern="^(lora|full)$")]
+    rank: int
+    layers: str
+    recipe: str = "motionbooth"
+    pictures: list[str] = []
+    looks: str = ""
+
+
+def add_lora(unet: nn.Module, rank: int, layers: str, seed: int) -> LoraModel:
+    """Put untrained LoRA layers into `unet` (in place), which start as no change at all."""
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=layers)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        adapted = LoraModel(unet, config, "default")
+    lay_channels_last(unet)
+    return adapted
+
+
+def save_subject(path: Path, unet: nn.Module, card: SubjectCard) -> None:
+    """Write the LoRA layers in `unet`, or all of it, as float16."""
+    state = (
+        {PREFIX + name: value for name, value in get_peft_model_state_dict(unet).items()}
+        if card.method == "lora"
+        else unet.state_dict()
+    )
+    half = {name: value.detach().to("cpu", torch.float16).contiguous() for name, value in state.items()}
+    metadata = {"format": "pt", HEADER: msgspec.json.encode(card).decode()}
+    if card.method == "lora":
+        adapter = {"r": card.rank, "lora_alpha": card.rank, "target_modules": card.layers}
+        metadata["lora_adapter_metadata"] = json.dumps({PREFIX + key: value for key, value in adapter.items()})
+    path.write_bytes(_in_order(save(half, metadata)))
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file with its metadata sorted: the library's own order changes from run to run."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    if len(text) > size:
+        raise ValueError(f"the header grew from {size} to {len(text)} bytes")
+    return content[:8] + text.ljust(size) + content[8 + size :]
+
+
+def read_card(path: Path) -> SubjectCard:
+    """Raises InvalidInput for a file that is not a subject."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return msgspec.json.decode((file.metadata() or {})[HEADER], type=SubjectCard)
+    except (SafetensorError, OSError, KeyError, msgspec.MsgspecError) as error:
+        raise InvalidInput(
+            f"{path.name} is not a subject that this program has learned: it is missing, damaged or another file. "
+            "Name the right file, or learn the subject again."
+        ) from error
+
+
+def load_subject(base: Base, path: Path) -> SubjectCard:
+    """Make `base` know the subject; several LoRA subjects add up. Raises InvalidInput where the file does not fit."""
+    card = read_card(path)
+    if card.base_fingerprint != base.source.fingerprint:
+        raise InvalidInput(
+            f'The subject "{card.name}" was learned on another base model ({card.base}), and this shot asks for '
+            f"{base.source.name}. Choose that model, or learn the subject again on this one."
+        )
+    state = load_file(path)
+    if card.method == "full":
+        base.unet.load_state_dict(state)
+        return card
+    adapted = add_lora(base.unet, card.rank, card.layers, seed=0)
+    state = {name.removeprefix(PREFIX): value.to(base.dtype) for name, value in state.items()}
+    set_peft_model_state_dict(base.unet, state)
+    adapted.merge_and_unload()
+    return card

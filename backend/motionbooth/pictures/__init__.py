@@ -1,0 +1,1 @@
+"""Pictures of subjects: reading them, and telling what a subject looks like."""

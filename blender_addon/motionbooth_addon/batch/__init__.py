@@ -1,0 +1,1 @@
+"""Work without a window: shots of saved .blend files."""

@@ -1,0 +1,139 @@
+"""What is seen of evaluated objects: their points and edges, and where a camera has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import bpy
+import numpy as np
+
+from .._protocol.motion import Box
+from . import projection
+from .projection import Array, Edges, View
+
+# Corners of a cube of 1 unit to each side, and its edges as pairs of corners that differ in one coordinate.
+CUBE = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], dtype=float)
+CUBE_EDGES = np.array([(a, b) for a in range(8) for b in (a + 1, a + 2, a + 4) if b < 8 and bin(a ^ b).count("1") == 1])
+NO_EDGES = CUBE_EDGES[:0]
+
+MESH_TYPES = {"MESH", "CURVE", "SURFACE", "FONT", "META"}
+UNSEEN_TYPES = {"CAMERA", "LIGHT", "LIGHT_PROBE", "SPEAKER"}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A subject at one moment: its box on screen, None where it is out of the frame, or `behind` the camera."""
+
+    box: Box | None
+    behind: bool = False
+
+
+NOWHERE = Seen(None)
+
+
+def with_geometry(thing: bpy.types.Object) -> list[bpy.types.Object]:
+    """The object itself; for an empty or an armature with children, which have no surface, everything beneath it."""
+    beneath = [child for child in thing.children_recursive if child.type not in UNSEEN_TYPES | {"EMPTY", "ARMATURE"}]
+    plain = thing.type == "ARMATURE" or (thing.type == "EMPTY" and thing.instance_type != "COLLECTION")
+    return beneath if plain and beneath else [thing]
+
+
+def needed(parts: set[bpy.types.Object]) -> set[bpy.types.Object]:
+    """What has to be in a scene for these to look as they do: an object set on vertices or faces is their child."""
+    instancers = [part for part in parts if part.instance_type in {"VERTS", "FACES"}]
+    return parts.union(child for part in instancers for child in part.children_recursive)
+
+
+def look(parts: set[bpy.types.Object], depsgraph: bpy.types.Depsgraph, view: View) -> Seen:
+    """Where the camera sees the objects' evaluated geometry, instances included."""
+    points, edges, count = [], [], 0
+    for instance in depsgraph.object_instances:
+        owner = instance.parent if instance.is_instance else instance.object
+        if owner is None or owner.original not in parts:
+            continue
+        corners, joints = _outline(instance.object)
+        world = np.array(instance.matrix_world)
+        points.append(corners @ world[:3, :3].T + world[:3, 3])
+        edges.append(joints + count)
+        count += len(corners)
+    if not count:
+        return NOWHERE
+    box = projection.screen_box(np.concatenate(points), np.concatenate(edges), view)
+    return Seen(box, box is None and projection.is_behind(np.concatenate(points), view))
+
+
+def _outline(shape: bpy.types.Object) -> tuple[Array, Edges]:
+    """An evaluated object's points (N, 3) in its own space and the edges (E, 2) between them.
+
+    Every vertex of what has or becomes a mesh; every point of grease pencil, point clouds and hair curves, without its
+    radius; the drawn size of an empty; the bounding box of the rest (volumes, lattices, armatures).
+    """
+    match shape.type:
+        case "EMPTY":
+            instancer = shape.instance_type == "COLLECTION"
+            return (CUBE[:0], NO_EDGES) if instancer else (CUBE * shape.empty_display_size, CUBE_EDGES)
+        case "GREASEPENCIL":
+            return _joined(_strokes(shape)), NO_EDGES
+        case "GPENCIL":  # before 4.3
+            return _joined(_old_strokes(shape)), NO_EDGES
+        case "POINTCLOUD" | "CURVES":
+            return _positions(shape.data), NO_EDGES
+        case kind if kind in MESH_TYPES:
+            return _mesh(shape)
+    corners = np.array(shape.bound_box)
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    return (low + high) / 2 + CUBE * (high - low) / 2, CUBE_EDGES
+
+
+def _mesh(shape: bpy.types.Object) -> tuple[Array, Edges]:
+    mesh = shape.to_mesh()
+    joints = np.empty(2 * len(mesh.edges), dtype=np.int32)
+    corners = _read(mesh.vertices, "co")
+    mesh.edges.foreach_get("vertices", joints)
+    shape.to_mesh_clear()
+    return corners, joints.reshape(-1, 2)
+
+
+def _strokes(shape: bpy.types.Object) -> Iterator[Array]:
+    """The points of each layer that is seen, in the object's space."""
+    into_object = np.linalg.inv(np.array(shape.matrix_world))
+    for layer in shape.data.layers:
+        frame = None if layer.hide else layer.current_frame()
+        if frame is None:
+            continue
+        placed = np.array(layer.matrix_local)
+        if layer.parent is not None:
+            placed = into_object @ _parent_of(layer) @ placed
+        yield _positions(frame.drawing) @ placed[:3, :3].T + placed[:3, 3]
+
+
+def _parent_of(layer: Any) -> Array:
+    world = layer.parent.matrix_world
+    bone = layer.parent.pose.bones.get(layer.parent_bone) if layer.parent_bone and layer.parent.pose else None
+    return np.array((world @ bone.matrix if bone else world) @ layer.matrix_parent_inverse)
+
+
+def _old_strokes(shape: bpy.types.Object) -> Iterator[Array]:
+    for layer in shape.data.layers:
+        strokes = [] if layer.hide or layer.active_frame is None else layer.active_frame.strokes
+        placed = np.array(layer.matrix_layer)
+        for stroke in strokes:
+            yield _read(stroke.points, "co") @ placed[:3, :3].T + placed[:3, 3]
+
+
+def _positions(data: Any) -> Array:
+    """The points (N, 3) of a data-block that keeps them as an attribute."""
+    attribute = data.attributes.get("position")
+    return CUBE[:0] if attribute is None else _read(attribute.data, "vector")
+
+
+def _read(points: Any, name: str) -> Array:
+    found = np.empty(3 * len(points), dtype=np.float32)
+    points.foreach_get(name, found)
+    return found.reshape(-1, 3).astype(float)
+
+
+def _joined(parts: Iterator[Array]) -> Array:
+    return np.concatenate([CUBE[:0], *parts])

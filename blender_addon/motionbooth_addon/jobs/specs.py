@@ -1,0 +1,160 @@
+"""From a scene's settings to what is sent, and back: the spec of a film, the order to learn a subject."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import bpy
+
+from .._protocol.errors import InvalidInput
+from .._protocol.jobs import GenerateSpec
+from .._protocol.limits import MAX_SEED
+from .._protocol.motion import Shot
+from .._protocol.phrases import phrase_spans
+from .._protocol.wording import class_fault, token_fault
+from ..capture import shots
+from ..turntable.pictures import check_source, folder_pictures
+from ..ui_state import MotionBoothModel, state
+from .job_store import Render, TrainOrder
+
+SMALLEST_PICTURE = 128  # pixels; larger where the model's frames are higher
+_STEPS = {"MODEL": None, "DRAFT": 10, "FINE": 50}  # denoising steps of each quality
+
+
+def model_of(scene: bpy.types.Scene) -> MotionBoothModel:
+    """The shot's model, as the backend described it. Raises InvalidInput."""
+    models = state().models
+    name = scene.motionbooth.model
+    if name not in models:
+        known = ", ".join(model.name for model in models) or "none yet; connect first"
+        raise InvalidInput(f'The backend has no model "{name}"; choose one of: {known}.')
+    return models[name]
+
+
+def steps_of(settings: bpy.types.PropertyGroup) -> int | None:
+    """Denoising steps by the shot's quality; None for the model's own number."""
+    return settings.steps if settings.quality == "CUSTOM" else _STEPS[settings.quality]
+
+
+def film_orders(scene: bpy.types.Scene) -> list[GenerateSpec]:
+    """A spec for each take that the shot asks for. Raises InvalidInput where something in the scene must be changed."""
+    settings = scene.motionbooth
+    check_words(scene)
+    model = model_of(scene)
+    shot = shots.read_shot(scene, model.frames, (model.width, model.height)).shot
+    return [generate_spec(settings, shot, seed) for seed in seeds(settings)]
+
+
+def check_words(scene: bpy.types.Scene) -> None:
+    """The prompt must name each subject as it was taught: token and class, side by side. Raises InvalidInput."""
+    prompt = scene.motionbooth.prompt
+    for subject in scene.motionbooth.subjects:
+        check_terms(subject)
+    if not prompt.strip():
+        raise InvalidInput(
+            f'The prompt of scene "{scene.name}" is empty; say what is to be seen, and name each subject in it, for '
+            f'example "a {phrase_of(scene.motionbooth.subjects[0])} on the grass".'
+        )
+    for subject in scene.motionbooth.subjects:
+        phrase = phrase_of(subject)
+        if not phrase_spans(prompt, phrase):
+            raise InvalidInput(
+                f'The prompt "{prompt}" of scene "{scene.name}" does not name subject "{subject.name}"; write '
+                f'"{phrase}" in it, for example "a {phrase} on the grass".'
+            )
+    background = scene.motionbooth.background_phrase
+    if background and not phrase_spans(prompt, background):
+        raise InvalidInput(
+            f'The background words "{background}" of scene "{scene.name}" are not in its prompt "{prompt}"; write them '
+            "there as they are, or clear them."
+        )
+
+
+def phrase_of(subject: bpy.types.PropertyGroup) -> str:
+    """The words by which a prompt names the subject."""
+    return f"{subject.token} {subject.class_word}".strip()
+
+
+def check_terms(subject: bpy.types.PropertyGroup) -> None:
+    """Token and class must be words that a model can be taught. Raises InvalidInput."""
+    if subject.token and (fault := token_fault(subject.token)):
+        raise InvalidInput(f'The token of subject "{subject.name}" {fault}')
+    if fault := class_fault(subject.class_word):
+        raise InvalidInput(f'The class of subject "{subject.name}" {fault}')
+
+
+def seeds(settings: bpy.types.PropertyGroup) -> list[int]:
+    """One for each take: new ones, or the shot's seed and those after it."""
+    if settings.new_seed:
+        return [random.randrange(MAX_SEED + 1) for _ in range(settings.take_count)]
+    return [(settings.seed + number) % (MAX_SEED + 1) for number in range(settings.take_count)]
+
+
+def generate_spec(settings: bpy.types.PropertyGroup, shot: Shot, seed: int) -> GenerateSpec:
+    return GenerateSpec(
+        shot=shot,
+        prompt=settings.prompt,
+        model=settings.model,
+        seed=seed,
+        negative_prompt=settings.negative_prompt,
+        background_phrase=settings.background_phrase,
+        steps=steps_of(settings),
+        box_control=settings.box_control,
+        camera_control=settings.camera_control,
+    )
+
+
+def use_again(scene: bpy.types.Scene, spec: GenerateSpec) -> None:
+    """The scene's settings as they were for this clip: words, model, seed, steps and switches. Not the animation."""
+    shot = scene.motionbooth
+    shot.prompt, shot.negative_prompt, shot.background_phrase = (
+        spec.prompt,
+        spec.negative_prompt,
+        spec.background_phrase,
+    )
+    shot.model, shot.seed, shot.new_seed = spec.model, spec.seed, False
+    shot.box_control, shot.camera_control = spec.box_control, spec.camera_control
+    shot.quality = next((name for name, steps in _STEPS.items() if steps == spec.steps), "CUSTOM")
+    if spec.steps is not None:
+        shot.steps = spec.steps
+    trained = {track.name: track.weights for track in spec.shot.subjects}
+    for subject in shot.subjects:
+        subject.weights = trained.get(subject.name) or subject.weights
+
+
+def train_order(scene: bpy.types.Scene, subject: bpy.types.PropertyGroup, folder: Path) -> TrainOrder:
+    """What is to be learned from what. A 3-D object is written into `folder`, for another Blender to render.
+
+    Raises InvalidInput where something of the subject must be changed.
+    """
+    if not subject.name or not subject.class_word:
+        raise InvalidInput(
+            f'Give subject "{subject.name}" a name and a class, the ordinary word for it: dog, toy, car.'
+        )
+    if not subject.token:
+        raise InvalidInput(
+            f'Subject "{subject.name}" has no token, so it is what the model knows by itself; give it one to train.'
+        )
+    check_terms(subject)
+    check_source(subject)
+    size = max(SMALLEST_PICTURE, model_of(scene).height)
+    thing = subject.model_object
+    render = _library(scene, thing, folder, size) if thing is not None else None
+    files = [] if render else [(p.image, p.mask) for p in folder_pictures(subject)]
+    return TrainOrder(
+        name=subject.name,
+        token=subject.token,
+        class_word=subject.class_word,
+        model=scene.motionbooth.model,
+        pictures=[(str(image), str(mask) if mask else None) for image, mask in files],
+        render=render,
+    )
+
+
+def _library(scene: bpy.types.Scene, thing: bpy.types.Object, folder: Path, size: int) -> Render:
+    """The object, all that is parented to it and what they need, in a file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "object.blend"
+    bpy.data.libraries.write(str(path), {thing, *thing.children_recursive}, path_remap="ABSOLUTE", compress=True)
+    return Render(str(path), thing.name, scene.frame_start, size)

@@ -1,0 +1,1 @@
+"""A backend on this machine: its installation and its process."""

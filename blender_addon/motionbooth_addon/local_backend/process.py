@@ -1,0 +1,141 @@
+"""A backend on this machine, in a process of its own that goes on when Blender is closed. No bpy."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from .._protocol.errors import NotFound
+from ..takeover import in_use
+from .install import environment
+
+ADDRESS = "tcp://127.0.0.1:*"  # any free port; the connection file tells which
+# What can be done where nothing is installed, and nothing may be.
+BY_HAND = (
+    "MotionBooth's backend is not installed on this machine. Start Local Backend installs it, with Blender's online "
+    "access on (Preferences > System > Network). Or install its wheel, which lies beside the extension's zip, with "
+    "pip (Python 3.11 or newer), and give the path of its program `motionbooth` in this extension's preferences; or "
+    "connect to another machine."
+)
+_HAS_BACKEND = "import importlib.util, sys; sys.exit(importlib.util.find_spec('motionbooth') is None)"
+
+
+def find_command(preferred: str, installed: list[str] | None = None) -> list[str]:
+    """The command line program: where the preferences say; `installed` by the extension; on the PATH; or as a module of
+    a Python on the PATH.
+
+    Raises NotFound, saying what to install.
+    """
+    if preferred:
+        if not Path(preferred).is_file():
+            raise NotFound(
+                f"There is no backend program at {preferred}; correct its path in the extension's preferences."
+            )
+        return [preferred]
+    if installed is not None:
+        return installed
+    beside = str(Path(sys.executable).parent)  # where Blender is a module of the Python that also has the backend
+    if found := shutil.which("motionbooth") or shutil.which("motionbooth", path=beside):
+        return [found]
+    for name in ("python3", "python"):
+        python = shutil.which(name)
+        if python and subprocess.run([python, "-c", _HAS_BACKEND], env=environment(), check=False).returncode == 0:
+            return [python, "-m", "motionbooth.cli"]
+    raise NotFound(BY_HAND)
+
+
+class LocalBackend:
+    """The backend whose files are in `home`. It may have been started by another Blender, or by an earlier one."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._process: subprocess.Popen[bytes] | None = None
+        self._asked_to_stop = False
+
+    @property
+    def connection_file(self) -> Path:
+        """Is there as long as the backend listens."""
+        return self.home / "connection.json"
+
+    @property
+    def starting(self) -> bool:
+        return self._process is not None and self._process.poll() is None and not self.connection_file.exists()
+
+    @property
+    def running(self) -> bool:
+        pid = self._pid()
+        return self.connection_file.exists() and pid is not None and _is_alive(pid)
+
+    def start(self, command: list[str]) -> None:
+        """Returns at once; `starting` and `failure` tell how it goes on."""
+        if self.starting or self.running or in_use(self.home):  # by a person at a command line, perhaps
+            return
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.connection_file.unlink(missing_ok=True)  # of a backend that was killed
+        options: dict[str, int | bool] = {"start_new_session": True}
+        if sys.platform == "win32":
+            options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [*command, "serve", "--home", str(self.home), "--address", ADDRESS],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment(),
+                **options,  # type: ignore[call-overload]
+            )
+        self._asked_to_stop = False
+        (self.home / "backend.pid").write_text(str(self._process.pid))
+
+    def failure(self) -> str | None:
+        """Why it ended before anyone asked it to; told once."""
+        if self._process is None or (status := self._process.poll()) is None:
+            return None
+        self._process = None
+        if self._asked_to_stop:
+            return None
+        said = self._log.read_text(errors="replace").strip().splitlines()
+        return f"The local backend ended (exit status {status}). {said[-1] if said else ''} Its log: {self._log}"
+
+    def stop(self) -> None:
+        """Ask it to end; jobs are kept, and go on when it is started again. Returns at once."""
+        self._asked_to_stop = True
+        pid = self._pid()
+        (self.home / "backend.pid").unlink(missing_ok=True)
+        if pid is not None and self._is_ours(pid):
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGTERM)
+
+    def _is_ours(self, pid: int) -> bool:
+        """Whether that process serves this home: after a crash its number may have become another program's."""
+        if self._process is not None or sys.platform == "win32":
+            return True
+        try:
+            asked = subprocess.run(["ps", "-ww", "-p", str(pid), "-o", "args="], capture_output=True, text=True)
+        except FileNotFoundError:  # a system without ps
+            return True
+        return str(self.home) in asked.stdout
+
+    @property
+    def _log(self) -> Path:
+        return self.home / "backend.log"
+
+    def _pid(self) -> int | None:
+        with contextlib.suppress(OSError, ValueError):
+            return int((self.home / "backend.pid").read_text())
+        return None
+
+
+def _is_alive(pid: int) -> bool:
+    if sys.platform == "win32":  # where signal 0 would end the process
+        return True
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Clips on the timeline: takes, strips and files."""

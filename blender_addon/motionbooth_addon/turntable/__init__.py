@@ -1,0 +1,1 @@
+"""Training pictures of a 3-D object."""

@@ -1,0 +1,81 @@
+"""Where a subject's training pictures come from: a folder of photographs, or a turntable of its 3-D object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import bpy
+
+from .._protocol.errors import InvalidInput
+from .._protocol.limits import MAX_PICTURES
+from .turntable import TrainingPicture, TurntableSettings, render_turntable
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+MASK = "_mask"
+
+
+def needs_training(subject: bpy.types.PropertyGroup) -> bool:
+    """A subject with a token of its own that has not been trained. Without a token it is the model's own."""
+    return bool(subject.token) and not subject.weights
+
+
+def check_source(subject: bpy.types.PropertyGroup) -> None:
+    """Raises InvalidInput where a subject must be trained and there is nothing to train it on."""
+    if not needs_training(subject) or subject.model_object is not None:
+        return
+    if not subject.pictures:
+        raise InvalidInput(
+            f'Subject "{subject.name}" has neither a 3-D object nor pictures to learn it from; choose one of them, or '
+            "clear its token to use what the model knows."
+        )
+    folder_pictures(subject)
+
+
+def training_pictures(
+    scene: bpy.types.Scene,
+    subject: bpy.types.PropertyGroup,
+    folder: Path,
+    size: int,
+    on_picture: Callable[[int, int], None],
+) -> list[TrainingPicture]:
+    """The subject's pictures: rendered into `folder`, `size` pixels square, or as they lie in its own folder."""
+    if subject.model_object is not None:
+        return render_turntable(scene, subject.model_object, folder, TurntableSettings(size), on_picture)
+    return folder_pictures(subject)
+
+
+def folder_pictures(subject: bpy.types.PropertyGroup) -> list[TrainingPicture]:
+    """Pictures paired with their masks by name: dog.jpg and dog_mask.png. Raises InvalidInput."""
+    folder = Path(bpy.path.abspath(subject.pictures))
+    if not folder.is_dir():
+        raise InvalidInput(f'The picture folder of subject "{subject.name}" is not there: {folder}')
+    pictures = [TrainingPicture(image, mask) for image, mask in pairs_in(folder)]
+    if not 1 <= len(pictures) <= MAX_PICTURES:
+        raise InvalidInput(
+            f'The picture folder of subject "{subject.name}" has {len(pictures)} pictures ({folder}); put 1 to '
+            f"{MAX_PICTURES} png, jpg or webp files there, 4 to 10 are best."
+        )
+    for picture in pictures:
+        _check_readable(picture.image)
+        if picture.mask is not None:
+            _check_readable(picture.mask)
+    return pictures
+
+
+def pairs_in(folder: Path) -> list[tuple[Path, Path | None]]:
+    """A folder's pictures by name, each with its mask or None; none where there is no such folder."""
+    if not folder.is_dir():
+        return []
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+    masks = {file.stem.removesuffix(MASK): file for file in files if file.stem.endswith(MASK)}
+    return [(file, masks.get(file.stem)) for file in files if not file.stem.endswith(MASK)]
+
+
+def _check_readable(file: Path) -> None:
+    image = bpy.data.images.load(str(file))
+    try:
+        if not image.size[0]:
+            raise InvalidInput(f"The picture {file} cannot be read; replace it or take it out of the folder.")
+    finally:
+        bpy.data.images.remove(image)

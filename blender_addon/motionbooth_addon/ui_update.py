@@ -1,0 +1,186 @@
+"""What changes by itself on the screen: the WindowManager's copy of jobs and backend, the notice, redraws, undo."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import bpy
+
+from .files import TRAINING_PICTURES, trained_picture, training_doubts, training_picture
+from .jobs.events import Advanced, Linked
+from .jobs.job_store import WAITING, Ledger, Record
+from .panels import thumbnails
+from .timeline import takes
+from .ui_state import MotionBoothJob, state
+
+# While one of these runs, its user is moving things: strips and undo steps wait until it is done.
+_MOVING = ("TRANSFORM_OT_", "SEQUENCER_OT_", "SEQUENCE_OT_")
+
+
+def can_edit() -> bool:
+    """Whether Blender's data may be changed now: it does not render, and nobody is dragging something."""
+    if bpy.app.is_job_running("RENDER"):
+        return False
+    return not any(
+        operator.bl_idname.startswith(_MOVING)
+        for window in bpy.context.window_manager.windows
+        for operator in window.modal_operators
+    )
+
+
+def push_undo(message: str) -> None:
+    """Make what was just done by the timer a step of its own, so that one Ctrl+Z takes it back."""
+    windows = bpy.context.window_manager.windows
+    if bpy.app.background or not windows:
+        return
+    with bpy.context.temp_override(window=windows[0]):
+        bpy.ops.ed.undo_push(message=f"MotionBooth: {message}")
+
+
+class Screen:
+    """Keeps `window_state` as the ledger and the backend have it, and the panels drawn."""
+
+    def __init__(self, ledger: Ledger, folder: Path) -> None:
+        self._ledger = ledger
+        self._folder = folder
+        self._rows: dict[str, int] = {}
+        self._link = ("NONE", "")
+        self._backend: Linked | None = None
+        self._changed = self._told = False
+
+    def show_all(self) -> None:
+        """After a file was opened, which may have brought a new window manager."""
+        self.show_link(*self._link)
+        if self._backend is not None and self._link[0] == "LINKED":
+            self.show_backend(self._backend)
+        self.show_jobs()
+
+    def clear(self) -> None:
+        for rows in (state().jobs, state().models, state().trained):
+            rows.clear()
+
+    def show_link(self, link: str, text: str) -> None:
+        self._link = (link, text)
+        if link != "LINKED":
+            self._forget_progress()
+        shown = state()
+        if (shown.link, shown.link_text) != (link, text):
+            shown.link, shown.link_text = link, text
+            self._changed = self._told = True
+
+    def _forget_progress(self) -> None:
+        """What a backend said of its jobs is no news any more once it is out of reach."""
+        for row in state().jobs:
+            if row.state in {"queued", "running"} and row.stage:
+                row.stage, row.factor, row.seconds_left, row.counted = "", 0, -1, False
+                self._changed = self._told = True
+
+    def show_backend(self, backend: Linked) -> None:
+        self._backend = backend
+        self.show_link("LINKED", backend.server)
+        models, trained = state().models, state().trained
+        models.clear()
+        for model in backend.models:
+            row = models.add()
+            row.name, row.title, row.frames = model.name, model.title or model.name, model.frames
+            row.width, row.height, row.fps = model.width, model.height, model.fps
+        trained.clear()
+        for subject in backend.subjects:
+            row = trained.add()
+            row.name, row.token, row.class_word = subject.name, subject.token, subject.class_word
+            row.model, row.weights = subject.model, subject.weights
+            row.picture = str(trained_picture(self._folder, subject.picture)) if subject.picture else ""
+        self._changed = True
+
+    def show_fetched(self) -> None:
+        """A picture's file is there now, where a row has its path."""
+        self._changed = True
+
+    def show_installation(self, stage: str, factor: float) -> None:
+        shown = state()
+        if shown.install_stage != stage or abs(shown.install_factor - factor) > 0.002:
+            shown.install_stage, shown.install_factor = stage, factor
+            self._changed = True
+
+    def show_notice(self, sentence: str, is_error: bool) -> None:
+        shown = state()
+        if shown.notice != sentence:
+            shown.notice, shown.notice_is_error = sentence, is_error
+            self._changed = self._told = True
+
+    def show_jobs(self, chosen: str = "") -> None:
+        """The whole list, newest first: of this file, or of all. `chosen`: the job to be selected, else the same."""
+        shown = state()
+        if not chosen and shown.active_job < len(shown.jobs):
+            chosen = shown.jobs[shown.active_job].job
+        before = {row.job: (row.stage, row.factor, row.counted, row.seconds_left, row.picture) for row in shown.jobs}
+        shown.jobs.clear()
+        self._rows = {}
+        for record in reversed(self._ledger.records.values()):
+            here = takes.scene_of(record) is not None
+            if here or shown.all_files:
+                self._rows[record.id] = len(self._rows)
+                row = shown.jobs.add()
+                row.name, row.job, row.kind, row.here = record.title, record.id, record.kind, here
+                row.model = record.order.model
+                if record.id in before:
+                    row.stage, row.factor, row.counted, row.seconds_left, row.picture = before[record.id]
+                self.show_job(record)
+        shown.active_job = self._rows.get(chosen, 0)
+        self._changed = True
+
+    def show_job(self, record: Record) -> None:
+        row = self._row(record.id)
+        if row is None:
+            return
+        row.state, row.error, row.placed = record.state, record.error, record.placed
+        if record.kind == "train" and record.state == "done":
+            row.picture, row.masks = (str(training_picture(self._folder, record.id, r)) for r in TRAINING_PICTURES)
+            row.doubts = str(training_doubts(self._folder, record.id))
+        row.scene, row.blend = record.scene, os.path.basename(record.blend)
+        row.awaits = ", ".join(record.awaits) if record.state == WAITING else ""
+        if record.state != "running":
+            row.stage, row.factor, row.seconds_left, row.counted = "", 0, -1, False
+        self._changed = self._told = True
+
+    def show_progress(self, at: Advanced) -> None:
+        row = self._row(at.job)
+        if row is None or (row.state != "sending" and self._link[0] != "LINKED"):
+            return
+        row.stage, row.counted = at.stage, at.steps > 0
+        row.factor = min(1.0, at.step / at.steps) if at.steps else 0.0
+        row.seconds_left = -1 if at.seconds_left is None else at.seconds_left
+        self._changed = self._told = True
+
+    def show_large(self) -> None:
+        """Read a picture that a panel shows large."""
+        self._changed |= thumbnails.read_wanted()
+
+    def show_picture(self, job: str, path: Path) -> None:
+        row = self._row(job)
+        if row is not None:
+            row.picture = str(path)
+            self._changed = True
+
+    def redraw(self) -> None:
+        """The panels and the status bar, where something has changed since the last time."""
+        if self._changed and not bpy.app.background:
+            for window in bpy.context.window_manager.windows:
+                _redraw_panels(window)
+                if self._told and not window.modal_operators:
+                    with bpy.context.temp_override(window=window, workspace=window.workspace):
+                        window.workspace.status_text_set_internal(None)  # redraws the status bar
+        self._changed = self._told = False
+
+    def _row(self, job: str) -> MotionBoothJob | None:
+        index = self._rows.get(job)
+        return None if index is None else state().jobs[index]
+
+
+def _redraw_panels(window: bpy.types.Window) -> None:
+    for area in window.screen.areas:
+        if area.type in {"VIEW_3D", "SEQUENCE_EDITOR"}:
+            for region in area.regions:
+                if region.type == "UI":
+                    region.tag_redraw()

@@ -1,0 +1,1 @@
+"""The benches that measure the product, and what they are made of."""

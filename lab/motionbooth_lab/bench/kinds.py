@@ -1,0 +1,101 @@
+"""A small classifier of toybox's eight kinds, trained on drawn clips through the decoder: are generated ones right?"""
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from motionbooth_protocol.motion import Box
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from motionbooth_lab.toybox.backgrounds import PLACES
+from motionbooth_lab.toybox.draw import FRAMES, Scene, draw_clip, has_contrast, is_held_out, kind_scene
+from motionbooth_lab.toybox.figures import COLOURS, KINDS
+
+CROP_PX = 32
+TRAINING_CLIPS, EPOCHS, BATCH = 480, 8, 64
+MARGIN = 1.15
+"""The crop is this much larger than the subject's box."""
+
+
+class KindClassifier:
+    """Names the kind of the subject inside a box."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+
+    @classmethod
+    def train(cls, vae: AutoencoderKL, seed: int = 5) -> "KindClassifier":
+        """Train on drawn clips of every combination that is not held out; under a minute."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            network = _network()
+            crops, kinds = _crops(vae, np.random.default_rng(seed))
+            optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
+            for _ in range(EPOCHS):
+                for chosen in torch.randperm(len(crops)).split(BATCH):
+                    loss = F.cross_entropy(network(crops[chosen]), kinds[chosen])
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+        return cls(network.eval())
+
+    @torch.no_grad()
+    def kind(self, frames: NDArray[np.uint8], boxes: list[Box]) -> str:
+        """The kind that all frames (n, H, W, 3) with the subject at `boxes` together speak for."""
+        crops = torch.stack([_crop(frame, box) for frame, box in zip(frames, boxes, strict=True)])
+        return KINDS[int(self._network(crops).log_softmax(-1).mean(0).argmax())]
+
+
+def _network() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Dropout(0.2),
+        nn.Linear(64 * (CROP_PX // 8) ** 2, len(KINDS)),
+    )
+
+
+@torch.no_grad()
+def _crops(vae: AutoencoderKL, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """(N, 3, CROP_PX, CROP_PX) crops of decoded frames and the (N,) indices of their kinds."""
+    crops, kinds = [], []
+    for _ in range(TRAINING_CLIPS):
+        scene, kind = _random_kind(rng)
+        clip = draw_clip(scene, rng)
+        shown = [0, FRAMES // 2, FRAMES - 1]
+        drawn = torch.from_numpy(clip.frames[shown]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        decoded = vae.decode(vae.encode(drawn).latent_dist.mode()).sample
+        pixels = ((decoded.clamp(-1, 1) + 1) * 127.5).byte().permute(0, 2, 3, 1).numpy()
+        for frame, box in zip(pixels, clip.boxes_xyxy[shown], strict=True):
+            shaken = box + rng.uniform(-0.02, 0.02, 4)
+            crops.append(_crop(frame, Box(*map(float, shaken))))
+            kinds.append(KINDS.index(kind))
+    return torch.stack(crops), torch.tensor(kinds)
+
+
+def _random_kind(rng: np.random.Generator) -> tuple[Scene, str]:
+    while True:
+        kind, colour, place = (str(rng.choice(list(names))) for names in (KINDS, COLOURS, PLACES))
+        if has_contrast(colour, place) and not is_held_out(kind, colour, place):
+            return kind_scene(kind, colour, place), kind
+
+
+def _crop(frame: NDArray[np.uint8], box: Box) -> Tensor:
+    """(3, CROP_PX, CROP_PX): the box and a margin, its aspect kept, in -1..1."""
+    height, width = frame.shape[:2]
+    x, y = box.center[0] * width, box.center[1] * height
+    side = max((box.x2 - box.x1) * width, (box.y2 - box.y1) * height, 4.0) * MARGIN
+    scale = CROP_PX / side
+    place = np.array([[scale, 0, CROP_PX / 2 - x * scale], [0, scale, CROP_PX / 2 - y * scale]])
+    small = cv2.warpAffine(frame, place, (CROP_PX, CROP_PX), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return torch.from_numpy(small).permute(2, 0, 1).float() / 127.5 - 1

@@ -1,0 +1,98 @@
+"""What `bench control` films: prompts that toybox was never trained on, boxes on their way, cameras that pan.
+
+Everything follows from fixed seeds, chosen before the first run.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from motionbooth_protocol.jobs import GenerateSpec
+from motionbooth_protocol.motion import Box, CameraPath, Offset, Shot, SubjectTrack
+
+from motionbooth_lab.bench.subjects import TrainingSet
+from motionbooth_lab.toybox.backgrounds import PLACES
+from motionbooth_lab.toybox.draw import FPS, FRAMES, HEIGHT_PX, MAX_PAN_PX, WIDTH_PX, held_out_combinations, kind_scene
+
+BASE_PAIRS = 32
+TOKEN = "sks"
+
+Combination = tuple[str, str, str]
+"""(kind, colour, background)."""
+
+
+@dataclass(frozen=True)
+class Filming:
+    """One thing to film, and what it is a film of: a combination of the base's, or a trained subject."""
+
+    spec: GenerateSpec
+    boxes: list[Box]
+    camera: CameraPath
+    combination: Combination | None = None
+
+
+def base_filmings() -> Iterator[Filming]:
+    """`BASE_PAIRS` held-out prompts, spread over all of them, each with its own seed, path and pan."""
+    held_out = held_out_combinations()
+    for number in range(BASE_PAIRS):
+        combination = held_out[number * len(held_out) // BASE_PAIRS]
+        scene = kind_scene(*combination)
+        points = np.concatenate([part.points for part in scene.parts])
+        extent = np.ptp(points, axis=0) / 2  # the figure's half width and height, in its own units
+        rng = np.random.default_rng([17, number])
+        boxes, camera = random_track(extent, rng), random_pan(rng)
+        track = SubjectTrack(name=scene.phrase, class_word=scene.phrase, boxes=list(boxes))
+        yield Filming(_spec(scene.caption, track, camera, 1000 + number), boxes, camera, combination)
+
+
+def subject_filmings(subject: TrainingSet, weights: str) -> Iterator[Filming]:
+    """A trained subject on four paths, in four places. `weights`: the sha256 of its file."""
+    for number, place in enumerate(subject.places):
+        rng = np.random.default_rng([23, sum(subject.name.encode()), number])
+        boxes, camera = random_track(np.array([0.95, 1.0]), rng), random_pan(rng)
+        track = SubjectTrack(subject.name, subject.class_word, list(boxes), TOKEN, weights)
+        prompt = f"a {track.phrase} {PLACES[place]}"
+        yield Filming(_spec(prompt, track, camera, 2000 + number), boxes, camera)
+
+
+def random_track(extent: np.ndarray, rng: np.random.Generator) -> list[Box]:
+    """A box of the figure's aspect on an eased, curved way across the frame; wholly inside it all the time.
+
+    `extent`: the figure's half width and half height in its own units, about 1.
+    """
+    half_px = rng.uniform(16, 21) * extent
+    low, high = half_px + 1, np.array([WIDTH_PX, HEIGHT_PX]) - half_px - 1
+    start = np.array([low[0], rng.uniform(low[1], high[1])])
+    end = np.array([high[0], rng.uniform(low[1], high[1])])
+    if rng.random() < 0.5:
+        start, end = end, start
+    bend = rng.uniform(low, high)
+    share = np.linspace(0, 1, FRAMES)[:, None]
+    share = share * share * (3 - 2 * share)
+    centres = (1 - share) ** 2 * start + 2 * share * (1 - share) * bend + share**2 * end
+    size = np.array([WIDTH_PX, HEIGHT_PX])
+    return [Box(*map(float, (*((c - half_px) / size), *((c + half_px) / size)))) for c in centres]
+
+
+def random_pan(rng: np.random.Generator) -> CameraPath:
+    """A steady pan of up to MAX_PAN_PX a frame: sideways, upright or both; one in eight stands still."""
+    speed = rng.uniform(-MAX_PAN_PX, MAX_PAN_PX, 2)
+    way = int(rng.integers(8))
+    if way == 0:
+        speed[:] = 0
+    elif way < 4:
+        speed[1] = 0
+    elif way < 6:
+        speed[0] = 0
+    travel = np.arange(FRAMES)[:, None] * speed / (WIDTH_PX, HEIGHT_PX)
+    return CameraPath([Offset(float(x), float(y)) for x, y in travel])
+
+
+def without_control(spec: GenerateSpec) -> GenerateSpec:
+    """The same film, neither boxes nor camera controlled."""
+    return GenerateSpec(spec.shot, spec.prompt, seed=spec.seed, box_control=False, camera_control=False)
+
+
+def _spec(prompt: str, track: SubjectTrack, camera: CameraPath, seed: int) -> GenerateSpec:
+    shot = Shot("bench", 1, FRAMES, FPS, WIDTH_PX, HEIGHT_PX, camera, [track])
+    return GenerateSpec(shot, prompt, seed=seed)

@@ -1,0 +1,52 @@
+"""Subjects from folders of photographs, for `motionbooth bench control --subjects`."""
+
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+from motionbooth.finetuning.masks import Hint, picture_with_mask
+from motionbooth.finetuning.picture_folder import read_folder
+from motionbooth_protocol.errors import InvalidInput
+from numpy.typing import NDArray
+
+from motionbooth_lab.bench.subjects import TrainingSet
+
+PLACES = ("grass", "road", "snow", "sea")
+LONGEST_PX = 384
+"""Photographs are reduced to this first: the model sees far less."""
+
+
+def photographed_subjects(folder: Path) -> list[TrainingSet]:
+    """A subject for each folder in `folder`, masks by the product's own finder where none lie beside the pictures.
+
+    The class word is the folder's last word without digits: "robot_toy" is a toy, "dog3" a dog.
+
+    Raises InvalidInput where there is no folder in it, or a picture cannot be used.
+    """
+    found = sorted(each for each in folder.iterdir() if each.is_dir()) if folder.is_dir() else []
+    if not found:
+        raise InvalidInput(
+            f"{folder} has no folders of pictures in it. Name a folder with one folder for each subject."
+        )
+    return [_subject(each) for each in found]
+
+
+def _subject(folder: Path) -> TrainingSet:
+    pictures, files = read_folder(folder, None)
+    seen = []
+    for picture in pictures:
+        mask = None if picture.mask is None else files[picture.mask]
+        seen.append(picture_with_mask(files[picture.image], mask, picture.name, Hint(picture.box, picture.point)))
+    words = re.findall(r"[a-z]+", folder.name.lower()) or ["toy"]
+    small = [_reduced(rgb, mask) for rgb, mask in seen]
+    return TrainingSet(folder.name, words[-1], PLACES, [rgb for rgb, _ in small], [mask for _, mask in small])
+
+
+def _reduced(rgb: NDArray[np.uint8], mask: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """At most LONGEST_PX long; the mask of 0 or 255."""
+    scale = min(1.0, LONGEST_PX / max(mask.shape))
+    size = (round(mask.shape[1] * scale), round(mask.shape[0] * scale))
+    picture = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+    cover = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    return picture.astype(np.uint8), np.where(cover >= 0.5, 255, 0).astype(np.uint8)

@@ -1,0 +1,269 @@
+"""How well the queue serves many users and workers, and where the server itself becomes the limit.
+
+The real scheduler and store, with every commit; only the workers are simulated: their jobs take the time of a simulated
+clock. For the waiting times the store lies in memory (a RAM disk) where the machine has one; the limit is measured
+where `folder` lies, with commits that wait for its disk.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import zmq
+from motionbooth.bench.measures import BenchResult, Measure
+from motionbooth.server import worker_pipe
+from motionbooth.server.blobs import Blobs
+from motionbooth.server.local_executor import Attempt, Place, Report
+from motionbooth.server.scheduler import Scheduler
+from motionbooth.server.store import Store, Work
+from motionbooth_protocol.jobs import Blob, GenerateSpec, JobSpec, Picture, SubjectSpec, TrainSpec
+from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
+
+WORKERS = (1, 8, 64, 512)
+USERS = 40
+LOAD = 0.85  # of the workers' capacity
+TRAINING_SHARE = 0.1
+SHOTS_AT_ONCE = 6  # that a user sends with one subject, on average
+FILMING_SECONDS, TRAINING_SECONDS = 90.0, 1200.0  # medians, as of a film model on a GPU
+SPREAD = 0.5  # sigma of the logarithm
+LOADING_SECONDS = 20.0  # of a base and a subject that are not in the worker's memory
+RAM_DISK = Path("/dev/shm")
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A job as it comes: at which second, from whom, what, and how long it will run."""
+
+    at: float
+    owner: str
+    spec: JobSpec
+    seconds: float
+
+
+class SimulatedWorkers:
+    """An Executor whose jobs end by a simulated clock: `now` in seconds, moved by the simulation. All give `clip`."""
+
+    lasting = False
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], workers: int, seconds: dict[int, float], clip: Blob
+    ) -> None:
+        self.wake = context.socket(zmq.PULL)
+        self.now = 0.0
+        self.started_at: dict[int, float] = {}
+        self.busy_seconds = 0.0
+        self.loads = 0
+        self.clip = clip
+        self._seconds = seconds  # of each job, by its number
+        self._places = {f"worker-{number}": Place(f"worker-{number}", "simulated") for number in range(workers)}
+        self._idle = dict.fromkeys(self._places)  # a set that keeps its order
+        self._memory: dict[str, str] = {}
+        self._ends: list[tuple[float, int, int, str]] = []
+
+    def places(self) -> list[Place]:
+        return list(self._places.values())
+
+    def idle(self) -> list[str]:
+        return list(self._idle)
+
+    def adopt(self) -> dict[str, Attempt]:
+        return {}
+
+    def start(self, place: str, work: Work) -> None:
+        seconds = self._seconds[work.number]
+        wanted = needs_in_memory(work.spec)
+        if self._memory.get(place) != wanted:
+            self.loads += 1
+            seconds += LOADING_SECONDS
+        self._memory[place] = wanted
+        self.started_at[work.number] = self.now
+        self.busy_seconds += seconds
+        del self._idle[place]
+        heapq.heappush(self._ends, (self.now + seconds, work.number, work.attempt, place))
+
+    def next_end(self) -> float:
+        """When the next job ends; infinity while none runs."""
+        return self._ends[0][0] if self._ends else float("inf")
+
+    def cancel(self, number: int, attempt: int, grace: float) -> None:
+        raise NotImplementedError("nothing is canceled in the simulation")
+
+    def receive(self) -> list[Report]:
+        found: list[Report] = []
+        while self.next_end() <= self.now:
+            _, number, attempt, place = heapq.heappop(self._ends)
+            self._idle[place] = None
+            found.append(worker_pipe.Finished(number=number, attempt=attempt, results=[self.clip]))
+        return found
+
+    def tick(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.wake.close()
+
+
+def needs_in_memory(spec: JobSpec) -> str:
+    """Model and subject; a training loads for itself alone."""
+    if isinstance(spec, TrainSpec):
+        return f"training {spec.seed}"
+    return " ".join([spec.model, *(track.weights or "" for track in spec.shot.subjects)])
+
+
+def arrivals(count: int, workers: int, seed: int = 0) -> Iterator[Arrival]:
+    """Users send some shots of one subject at a time, or a training, as much as keeps LOAD of the workers busy."""
+    dice = random.Random(seed)
+    at, made = 0.0, 0
+    pause = mean_seconds() * (TRAINING_SHARE + (1 - TRAINING_SHARE) * SHOTS_AT_ONCE) / (LOAD * workers)
+    while made < count:
+        at += dice.expovariate(1 / pause)
+        owner = f"{dice.randrange(USERS):040}"
+        subject = f"{dice.randrange(3)}{owner[-3:]}".rjust(64, "0")
+        is_training = dice.random() < TRAINING_SHARE
+        shots = 1 if is_training else 1 + int(dice.expovariate(1 / (SHOTS_AT_ONCE - 0.5)))
+        for _ in range(min(shots, count - made)):
+            median = TRAINING_SECONDS if is_training else FILMING_SECONDS
+            spec = training(made, subject) if is_training else filming(made, subject)
+            yield Arrival(at, owner, spec, median * dice.lognormvariate(0, SPREAD))
+            made += 1
+
+
+def mean_seconds() -> float:
+    """Of one job of the mix."""
+    trainings, films = TRAINING_SHARE, (1 - TRAINING_SHARE) * SHOTS_AT_ONCE
+    mean = (trainings * TRAINING_SECONDS + films * FILMING_SECONDS) / (trainings + films)
+    return mean * 2.718281828459045 ** (SPREAD**2 / 2)
+
+
+_BOXES: list[Box | None] = [Box(0.2, 0.2, 0.7, 0.8)] * 24
+_CAMERA = CameraPath.straight(0.4, 0.0, 24)
+
+
+def filming(seed: int, weights: str) -> GenerateSpec:
+    """A shot of 24 frames with one subject."""
+    track = SubjectTrack("Rex", "dog", _BOXES, token="sks", weights=weights)
+    shot = Shot("shot", 1, 72, 24, 1920, 1080, _CAMERA, [track])
+    return GenerateSpec(shot, "a sks dog runs through the snow", model="zeroscope", seed=seed)
+
+
+def training(seed: int, picture: str) -> TrainSpec:
+    """A subject of five pictures."""
+    return TrainSpec(SubjectSpec("Rex", "sks", "dog", [Picture(picture)] * 5), model="zeroscope", seed=seed)
+
+
+def with_clip(folder: Path) -> tuple[Blobs, Blob]:
+    """The files of a backend in `folder`, and one of them, the result of every simulated job."""
+    folder.mkdir(exist_ok=True)
+    (folder / "clip.mp4").write_bytes(b"clip")
+    blobs = Blobs(folder)
+    return blobs, Blob("clip", *blobs.adopt(folder / "clip.mp4"))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one simulation. `waits`: seconds from a job's arrival to its start."""
+
+    waits: list[float]
+    hours: float
+    loads: int
+    share_busy: float
+
+
+def simulate(folder: Path, workers: int, coming: Sequence[Arrival]) -> Outcome:
+    """Run all jobs through a new store in `folder`."""
+    seconds: dict[int, float] = {}
+    arrived: dict[int, float] = {}
+    with zmq.Context() as context:
+        blobs, clip = with_clip(folder)
+        executor = SimulatedWorkers(context, workers, seconds, clip)
+        store = Store(folder / "jobs.sqlite")
+        scheduler = Scheduler(store, blobs, executor, clean=lambda number: None)
+        upcoming = iter(coming)
+        arrival = next(upcoming, None)
+        while arrival is not None or executor.next_end() < float("inf"):
+            executor.now = min(executor.next_end(), arrival.at if arrival is not None else float("inf"))
+            with store.database.committed():
+                while arrival is not None and arrival.at <= executor.now:
+                    store.submit(arrival.owner, f"job-{len(arrived):08}", arrival.spec)
+                    number = len(arrived) + 1  # SQLite counts so, too
+                    seconds[number], arrived[number] = arrival.seconds, arrival.at
+                    arrival = next(upcoming, None)
+            scheduler.tick()
+            scheduler.news()
+        waits = [executor.started_at[number] - at for number, at in arrived.items()]
+        outcome = Outcome(waits, executor.now / 3600, executor.loads, executor.busy_seconds / (executor.now * workers))
+        scheduler.close()
+        store.close()
+    return outcome
+
+
+def dispatch_rates(folder: Path, queued: int, jobs: int = 1000) -> tuple[float, float]:
+    """Jobs a second that the server can end and start, each with its commit, with `queued` jobs waiting:
+    where they end one by one, and where all of 512 workers have something to report at once.
+    """
+    rates = []
+    blobs, clip = with_clip(folder)
+    seconds = dict.fromkeys(range(1, queued + 1), 1.0)
+    store = Store(folder / "limit.sqlite")
+    with store.database.committed():
+        for number, arrival in enumerate(arrivals(queued, 512)):
+            store.submit(arrival.owner, f"job-{number:08}", arrival.spec)
+    with zmq.Context() as context:
+        for ended_at_once in (1, 512):
+            executor = SimulatedWorkers(context, ended_at_once, seconds, clip)
+            scheduler = Scheduler(store, blobs, executor, clean=lambda number: None)
+            scheduler.tick()
+            began, rounds = time.perf_counter(), -(-jobs // ended_at_once)
+            for _ in range(rounds):
+                executor.now = executor.next_end() + LOADING_SECONDS  # so that all of them have ended
+                scheduler.tick()
+                scheduler.news()
+            rates.append(rounds * ended_at_once / (time.perf_counter() - began))
+            scheduler.close()
+    store.close()
+    return rates[0], rates[1]
+
+
+@contextmanager
+def fast_folder() -> Iterator[Path]:
+    """A folder whose commits cost nothing, where the machine has one."""
+    with tempfile.TemporaryDirectory(dir=RAM_DISK if RAM_DISK.is_dir() else None) as folder:
+        yield Path(folder)
+
+
+def bench_scheduler(jobs: int, folder: Path | None = None) -> BenchResult:
+    """Waiting times and throughput for each number of workers with so many jobs; then the server's own limit, in
+    `folder`, by default the system's own for temporary files.
+    """
+    measures = []
+    for workers in WORKERS:
+        with fast_folder() as fast:
+            coming = list(arrivals(jobs, workers))
+            outcome = simulate(fast, workers, coming)
+        waits = sorted(outcome.waits)
+        name = f"workers_{workers}"
+        measures += [
+            Measure(f"{name}_jobs_per_hour", jobs / outcome.hours, "jobs/h"),
+            Measure(f"{name}_busy_share", outcome.share_busy, ""),
+            Measure(f"{name}_wait_median_s", statistics.median(waits), "s"),
+            Measure(f"{name}_wait_p99_s", waits[int(0.99 * (len(waits) - 1))], "s"),
+            Measure(f"{name}_wait_longest_s", waits[-1], "s"),
+            Measure(f"{name}_loads_per_job", outcome.loads / jobs, ""),
+        ]
+    with tempfile.TemporaryDirectory(dir=folder) as disk:
+        one, many = dispatch_rates(Path(disk), jobs)
+    measures += [
+        Measure("queued", jobs, "jobs"),
+        Measure("dispatch_one_by_one", one, "jobs/s"),
+        Measure("dispatch_at_once", many, "jobs/s"),
+        Measure("limit_workers", one * mean_seconds(), "workers that one server keeps busy"),
+    ]
+    return BenchResult("scheduler", measures)

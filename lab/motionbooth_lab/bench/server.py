@@ -1,0 +1,184 @@
+"""What the server costs: transfers, submissions, many clients, many jobs; and the faults that it survives."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from motionbooth.bench.measures import BenchResult, Measure
+from motionbooth.server.store import Store
+from motionbooth_protocol.client import Client, new_job_id
+from motionbooth_protocol.errors import MotionBoothError
+from motionbooth_protocol.jobs import Blob
+
+from motionbooth_lab.bench.bare_pair import bare_rate
+from motionbooth_lab.rig.backend import RunningBackend, small_job, wait_until
+from motionbooth_lab.rig.faults import faults_survived
+
+_MB = 1e6
+_CLIP_BYTES = 256_000_000
+_ROUNDS = 7
+_SUBMITS = 200
+_CLIENTS = 200
+_SECONDS = 15.0
+_JOBS = 100_000
+
+
+def bench_server() -> BenchResult:
+    """All figures; takes some minutes, and 1 GB in the folder for temporary files."""
+    with tempfile.TemporaryDirectory(prefix="motionbooth-bench-") as folder:
+        home = Path(folder)
+        measures = transfer(home / "transfer") + submitting(home / "submitting") + many_clients(home / "clients")
+        measures += many_jobs(home / "jobs")
+    survived = faults_survived()
+    if survived is not None:
+        measures.append(Measure("faults_survived", survived, "of 20"))
+    return BenchResult("server", measures)
+
+
+def transfer(home: Path) -> list[Measure]:
+    """A clip of 256 MB over loopback, through the product and through a bare pair of sockets, in turn; medians.
+
+    The bare pair: two processes, CURVE, a DEALER that asks a ROUTER for as many pieces of the same size, as many
+    ahead; the ROUTER answers from memory, and nothing is hashed, decoded, read or written.
+    """
+    clip = home / "clip"
+    home.mkdir(parents=True)
+    data = os.urandom(_CLIP_BYTES)
+    clip.write_bytes(data)
+    ours, bare = [], []
+    with running(home / "backend") as backend, backend.client() as client:
+        began = time.perf_counter()
+        blob = Blob("clip", client.upload(clip), _CLIP_BYTES)
+        upload = _CLIP_BYTES / (time.perf_counter() - began)
+        for number in range(_ROUNDS):
+            bare.append(bare_rate(_CLIP_BYTES))
+            began = time.perf_counter()
+            client.fetch(blob, home / f"fetched {number}")
+            ours.append(_CLIP_BYTES / (time.perf_counter() - began))
+            (home / f"fetched {number}").unlink()
+    assert blob.sha256 == hashlib.sha256(data).hexdigest()
+    return [
+        Measure("transfer_ratio", statistics.median(ours) / statistics.median(bare), "of the bare pair's rate"),
+        Measure("transfer_mb_s", statistics.median(ours) / _MB, "MB/s"),
+        Measure("bare_pair_mb_s", statistics.median(bare) / _MB, "MB/s"),
+        Measure("upload_mb_s", upload / _MB, "MB/s"),
+    ]
+
+
+def submitting(home: Path) -> list[Measure]:
+    """Submit to Accepted, one after the other, each on disk; against a single row's commit beside it; medians."""
+    home.mkdir(parents=True)
+    ours, bare = [], []
+    with running(home / "backend") as backend, backend.client() as client, sqlite3.connect(home / "bare") as database:
+        database.isolation_level = None
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = FULL")
+        database.execute("CREATE TABLE one (number INTEGER PRIMARY KEY, value BLOB)")
+        client.submit(new_job_id(), small_job("steps=100000 pause=1"))  # the others wait behind it
+        for number in range(_SUBMITS):
+            job, spec = new_job_id(), small_job("a toy", seed=number)
+            began = time.perf_counter()
+            client.submit(job, spec)
+            accepted = time.perf_counter()
+            database.execute("INSERT INTO one (value) VALUES (?)", (b"x" * 1000,))
+            ours.append(accepted - began)
+            bare.append(time.perf_counter() - accepted)
+    database.close()
+    return [
+        Measure("submit_ratio", statistics.median(ours) / statistics.median(bare), "of one commit's time"),
+        Measure("submit_ms", 1000 * statistics.median(ours), "ms"),
+        Measure("commit_ms", 1000 * statistics.median(bare), "ms"),
+    ]
+
+
+def many_clients(home: Path) -> list[Measure]:
+    """200 clients, each following a running job that reports ten times a second: how long another's Ping takes."""
+    backend = RunningBackend(home, "motionbooth_lab.rig.pulse_server", str(_CLIENTS))
+    backend.start()
+    heard = [0] * _CLIENTS
+    stop = threading.Event()
+    try:
+        threads = [
+            threading.Thread(target=_follow, args=(backend, number, heard, stop), daemon=True)
+            for number in range(_CLIENTS)
+        ]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: all(heard), 120)
+        before, pings = sum(heard), []
+        began = time.perf_counter()
+        with backend.client() as client:
+            while time.perf_counter() - began < _SECONDS:
+                pings.append(client.ping())
+                time.sleep(0.01)
+        rate = (sum(heard) - before) / (time.perf_counter() - began)
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+    finally:
+        backend.end()
+    return [
+        Measure("ping_p99_ms", 1000 * statistics.quantiles(pings, n=100)[98], "ms"),
+        Measure("ping_median_ms", 1000 * statistics.median(pings), "ms"),
+        Measure("reports_heard_a_second", rate, "of 2000 made"),
+    ]
+
+
+def _follow(backend: RunningBackend, number: int, heard: list[int], stop: threading.Event) -> None:
+    def count(_: object) -> None:
+        heard[number] += 1
+
+    client = Client(backend.connection, timeout=60.0, stop=stop)
+    try:
+        job = new_job_id()
+        client.submit(job, small_job(seed=number))
+        client.follow(job, on_progress=count)
+    except MotionBoothError:
+        if not stop.is_set():
+            raise
+    finally:
+        client.close()
+
+
+def many_jobs(home: Path) -> list[Measure]:
+    """Memory of the server with 100,000 jobs in its store, nine in ten ended, against an empty one, both in use."""
+    memory = []
+    for name, jobs in (("empty", 0), ("full", _JOBS)):
+        (home / name).mkdir(parents=True)
+        if jobs:
+            fill(home / name / "jobs.sqlite", jobs)
+        with running(home / name) as backend, backend.client() as client:
+            for seed in range(20):
+                client.submit(new_job_id(), small_job("steps=1", seed=10_000_000 + seed), priority=1)
+                client.jobs(limit=100)
+                client.status()
+            memory.append(backend.memory())
+    return [Measure("store_memory_mb", (memory[1] - memory[0]) / _MB, "MB more than an empty store")]
+
+
+def fill(path: Path, jobs: int) -> None:
+    """A store in which every tenth job waits, and the others have a clip."""
+    store = Store(path)
+    clip = Blob("clip", "0" * 64, 1000)
+    with store.database.committed():
+        for number in range(jobs):
+            results = [clip] if number % 10 else None
+            store.submit(f"owner {number % 20}", new_job_id(), small_job("steps=1", seed=number), cached=results)
+    store.close()
+
+
+@contextmanager
+def running(home: Path) -> Iterator[RunningBackend]:
+    with ExitStack() as stack:
+        backend = RunningBackend(home)
+        stack.callback(backend.end)
+        yield backend.start()

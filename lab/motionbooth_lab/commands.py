@@ -1,0 +1,130 @@
+"""The benches that measure the product and not a machine; `motionbooth bench` has them in a checkout only."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from motionbooth.cli.bench import JsonFile
+
+
+def control(
+    json_file: JsonFile = None,
+    pictures: Annotated[
+        Path | None, typer.Option(file_okay=False, help="A folder for contact sheets of what was filmed.")
+    ] = None,
+    all_words: Annotated[
+        bool | None,
+        typer.Option(
+            "--suppress-all-words/--suppress-subjects-words",
+            help="What is suppressed outside a box, instead of the model's own choice.",
+        ),
+    ] = None,
+    subjects: Annotated[
+        Path | None,
+        typer.Option(
+            file_okay=False, exists=True, help="Measure the subjects in this folder's folders of photographs instead."
+        ),
+    ] = None,
+) -> None:
+    """How well the bundled model keeps to boxes, camera paths and who it is, with control and without."""
+    from motionbooth.bench.measures import publish
+
+    from motionbooth_lab.bench.control import bench_control
+
+    suppress: Literal["content", "subject"] | None = (
+        None if all_words is None else "content" if all_words else "subject"
+    )
+    publish(bench_control(pictures, suppress, subjects), json_file)
+
+
+def extension(json_file: JsonFile = None) -> None:
+    """What the extension costs in Blender, and how exactly it reads a shot; needs the bpy module."""
+    from motionbooth.bench.measures import publish
+
+    from motionbooth_lab.bench.extension import bench_extension
+
+    publish(bench_extension(), json_file)
+
+
+def server(json_file: JsonFile = None) -> None:
+    """What the server costs: transfers, submissions, many clients, many jobs; and the faults that it survives."""
+    from motionbooth.bench.measures import publish
+
+    from motionbooth_lab.bench.server import bench_server
+
+    publish(bench_server(), json_file)
+
+
+def scheduler(
+    json_file: JsonFile = None,
+    jobs: Annotated[int, typer.Option(min=1000, help="In each simulation, and in the last part's queue.")] = 100_000,
+    folder: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="On the disk where a store would lie.")
+    ] = None,
+) -> None:
+    """How long jobs wait with 1, 8, 64 and 512 simulated workers, and how many workers one server can keep busy."""
+    from motionbooth.bench.measures import publish
+
+    from motionbooth_lab.bench.scheduler import bench_scheduler
+
+    publish(bench_scheduler(jobs, folder), json_file)
+
+
+def ablation(
+    json_file: JsonFile = None,
+    subjects: Annotated[int, typer.Option(min=1, max=5, help="How many of bench control's subjects.")] = 2,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Of each training; the model's own number by default.")
+    ] = None,
+    recipe: Annotated[list[str] | None, typer.Option(help="Only these; once for each.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Of each training and its clips, for the intervals.")] = 1,
+) -> None:
+    """Does each loss of subject learning earn its place? Every recipe on the same pictures and seeds."""
+    from motionbooth.bench.measures import publish
+    from motionbooth.finetuning.recipes import RECIPES, recipe_named
+
+    from motionbooth_lab.bench.ablation import bench_ablation
+
+    chosen = [name for name in recipe or RECIPES if recipe_named(name)]
+    publish(bench_ablation(subjects, steps, chosen, seeds), json_file)
+
+
+def fuzz(
+    json_file: JsonFile = None,
+    messages: Annotated[
+        int, typer.Option(min=1000, help="For the decoder, and as many for a live session.")
+    ] = 1_000_000,
+    seconds: Annotated[float, typer.Option(min=1, help="At most, for each of the two.")] = 600.0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed sends the same messages.")] = 0,
+) -> None:
+    """Foreign messages for the decoder and for a live session: nothing but a refusal may come of them."""
+    from motionbooth.bench.measures import publish
+
+    from motionbooth_lab.rig.fuzz import bench_fuzz
+
+    publish(bench_fuzz(messages, seconds, seed), json_file)
+
+
+def soak(
+    minutes: Annotated[float, typer.Option(min=0.1, help="How long faults are injected.")] = 60.0,
+    jobs_per_minute: Annotated[
+        float, typer.Option(min=0, help="Of all clients together; 0: as many as they can.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, other faults at other moments.")] = 0,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", dir_okay=False, help="Write the figures to this file too.")
+    ] = None,
+) -> None:
+    """Harm a real server at random for a while: servers and workers killed, networks broken; nothing may be lost."""
+    from motionbooth.bench.measures import publish
+    from rich.console import Console
+
+    from motionbooth_lab.rig.soak import soak as run_soak
+
+    publish(run_soak(minutes, seed, jobs_per_minute, Console()), json_file)
+
+
+def add_benches(bench: typer.Typer) -> None:
+    """Add every command of this module."""
+    for command in (control, extension, server, scheduler, ablation, fuzz, soak):
+        bench.command()(command)

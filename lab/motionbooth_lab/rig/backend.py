@@ -1,0 +1,137 @@
+"""A backend in a process of its own, and small jobs for it."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import zmq
+from motionbooth_protocol.client import Client
+from motionbooth_protocol.connection import Connection
+from motionbooth_protocol.jobs import GenerateSpec
+from motionbooth_protocol.motion import CameraPath, Shot
+
+_SECONDS_TO_END = 20.0
+SHOT = Shot(
+    name="shot", frame_start=1, frame_end=24, fps=24, width=960, height=640, camera=CameraPath.still(8), subjects=[]
+)
+
+
+def small_job(prompt: str = "steps=1", seed: int = 0) -> GenerateSpec:
+    """A generate job for small_worker.py, which reads its orders from the prompt."""
+    return GenerateSpec(shot=SHOT, prompt=prompt, seed=seed, model="small")
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    """Raises TimeoutError where it does not come true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {seconds} s")
+        time.sleep(0.01)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process with this id runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def free_port() -> int:
+    """A port that nobody uses, outside the range from which systems give ports to clients: it stays free meanwhile."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
+class RunningBackend:
+    """A server in `home`, on a port that stays the same when it is started again.
+
+    `module` is run with home, address and `arguments`.
+    """
+
+    def __init__(self, home: Path, module: str = "motionbooth_lab.rig.server_process", *arguments: str) -> None:
+        self._command = [sys.executable, "-m", module]
+        self._arguments = arguments
+        self.home = home
+        self.connection_file = home / "connection.json"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._address = f"tcp://127.0.0.1:{free_port()}"
+        self._connection: Connection | None = None
+
+    @property
+    def connection(self) -> Connection:
+        """As the server first wrote it; good after its end, too."""
+        if self._connection is None:
+            self._connection = Connection.read(self.connection_file)
+        return self._connection
+
+    def start(self, **environment: str) -> RunningBackend:
+        self.connection_file.unlink(missing_ok=True)
+        self.home.mkdir(parents=True, exist_ok=True)
+        with (self.home / "printed.log").open("ab") as printed:
+            self.process = subprocess.Popen(
+                [*self._command, str(self.home), self._address, *self._arguments],
+                env={**os.environ, **environment},
+                stdout=printed,
+                stderr=printed,
+            )
+        wait_until(lambda: self.connection_file.exists() or self.process is None or self.process.poll() is not None)
+        if not self.connection_file.exists():
+            raise RuntimeError((self.home / "printed.log").read_text())
+        assert self.connection
+        return self
+
+    def stop(self) -> int:
+        """In good order; the exit status. Raises TimeoutError where it takes long, with what each thread was at."""
+        assert self.process is not None
+        self.process.terminate()
+        try:
+            return self.process.wait(_SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)
+            self.process.wait(_SECONDS_TO_END)
+            told = (self.home / "printed.log").read_text()
+            raise TimeoutError(f"The server still ran {_SECONDS_TO_END:.0f} s after SIGTERM:\n{told}") from None
+
+    def kill(self) -> None:
+        """As by a power cut."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(20)
+
+    def end(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.stop()
+
+    def client(self, timeout: float = 15.0, patience: float = 60.0, connection: Connection | None = None) -> Client:
+        return Client(connection or self.connection, timeout=timeout, patience=patience)
+
+    def new_key(self, name: str) -> Connection:
+        """Let another person's key in; the connection file for it."""
+        public, secret = (key.decode() for key in zmq.curve_keypair())
+        (self.home / "authorized" / f"{name}.pub").write_text(public)
+        return Connection(self.connection.address, self.connection.server_public, public, secret)
+
+    def memory(self) -> int:
+        """Bytes that the server's process holds."""
+        assert self.process is not None
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def worker_pid(self, job_number: int = 1) -> int:
+        """Of the worker that carries the job out, once it has begun."""
+        file = self.home / "scratch" / str(job_number) / "worker.pid"
+        wait_until(lambda: file.exists() and file.read_text())
+        return int(file.read_text())

@@ -1,0 +1,118 @@
+"""A million foreign messages for the decoder, and a million for a live session of a real server."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import tempfile
+import time
+from pathlib import Path
+
+import zmq
+from motionbooth.bench.measures import BenchResult, Measure
+from motionbooth_protocol import messages
+from motionbooth_protocol.client import new_job_id
+from motionbooth_protocol.codec import decode_reply, decode_request, encode
+from motionbooth_protocol.connection import Connection
+from motionbooth_protocol.errors import Malformed, MotionBoothError
+
+from motionbooth_lab.rig.backend import RunningBackend, small_job
+from motionbooth_lab.rig.foreign import foreign_messages
+
+_BATCH = 200  # messages between two looks at the answers
+_REPLY_MILLISECONDS, _TRIES = 500, 40
+
+
+def bench_fuzz(count: int, seconds: float, seed: int = 0) -> BenchResult:
+    """`count` messages and at most so many seconds for each. Raises MotionBoothError where one got through."""
+    return BenchResult("fuzz", fuzz_decoder(count, seconds, seed) + fuzz_session(count, seconds, seed))
+
+
+def fuzz_decoder(count: int, seconds: float, seed: int) -> list[Measure]:
+    """Every message is decoded as a request and as a reply: it is one, or Malformed."""
+    began, sent, accepted = time.monotonic(), 0, 0
+    for frames in itertools.islice(foreign_messages(seed), count):
+        sent += 1
+        for decode in (decode_request, decode_reply):
+            try:
+                decode(frames)
+                accepted += 1
+            except Malformed:
+                pass
+            except Exception as error:
+                raise MotionBoothError(f"The decoder raised {error!r} for {frames!r}.") from error
+        if sent % 1000 == 0 and time.monotonic() - began > seconds:
+            break
+    return [
+        Measure("decoder_messages", sent, "foreign messages"),
+        Measure("decoder_accepted", accepted, "of them within all bounds"),
+        Measure("decoder_seconds", time.monotonic() - began, "s"),
+    ]
+
+
+def fuzz_session(count: int, seconds: float, seed: int) -> list[Measure]:
+    """A real server gets the messages with a key that may enter, while it works for a client of its own."""
+    with tempfile.TemporaryDirectory(prefix="motionbooth-fuzz-") as folder:
+        backend = RunningBackend(Path(folder) / "home")
+        backend.start(WAITING_JOBS="50", REQUESTS_PER_SECOND="0")
+        try:
+            with backend.client() as client:
+                job = new_job_id()
+                client.submit(job, small_job("steps=20 pause=0.05", seed=7))
+                sent, answered, spent, growth = _bombard(backend, count, seconds, seed)
+                clip = client.follow(job).result("clip")
+                ping = client.ping()
+            if clip.sha256 != hashlib.sha256(bytes([7]) * 1000).hexdigest():
+                raise MotionBoothError("The clip that was filmed meanwhile is not what it should be.")
+        finally:
+            backend.end()
+    return [
+        Measure("session_messages", sent, "foreign messages"),
+        Measure("session_answers", answered, "answers to them"),
+        Measure("session_seconds", spent, "s"),
+        Measure("session_memory_mb", growth / 1e6, "MB more than after the first tenth"),
+        Measure("session_ping_ms", 1000 * ping, "ms, right after them"),
+    ]
+
+
+def _bombard(backend: RunningBackend, count: int, seconds: float, seed: int) -> tuple[int, int, float, int]:
+    """Messages sent, answers that came, seconds, and bytes that the server's memory grew by after the first tenth."""
+    began, sent, answered, settled = time.monotonic(), 0, 0, 0
+    source = foreign_messages(seed)
+    with zmq.Context() as context, _socket(context, backend.connection) as socket:
+        while sent < count and time.monotonic() - began < seconds:
+            socket.send_multipart(encode(messages.Hello(id=0, major=1, minor=1)))
+            for frames in itertools.islice(source, min(_BATCH, count - sent)):
+                socket.send_multipart(frames)
+                sent += 1
+            socket.send_multipart(encode(messages.Ping(id=sent)))
+            answered += _answers(socket, sent)
+            if backend.process is None or backend.process.poll() is not None:
+                raise MotionBoothError(f"The server ended within the {_BATCH} messages before number {sent}.")
+            if not settled and sent >= count / 10:
+                settled = backend.memory()
+        return sent, answered, time.monotonic() - began, backend.memory() - settled
+
+
+def _answers(socket: zmq.Socket[bytes], last: int) -> int:
+    """How many answers come until that to the last Ping; what had no room on the way is left out by the server."""
+    count = 0
+    for _ in range(_TRIES):
+        while socket.poll(_REPLY_MILLISECONDS):
+            reply, _ = decode_reply(socket.recv_multipart())
+            count += 1
+            if reply.re == last:  # Pong, or that there is no session after a Bye among the messages
+                return count
+        # The connection was closed for a frame that was too large, or the answer was among those left out.
+        socket.send_multipart(encode(messages.Ping(id=last)))
+    raise MotionBoothError(f"The server does not answer any more, {last} messages in.")
+
+
+def _socket(context: zmq.Context[zmq.Socket[bytes]], connection: Connection) -> zmq.Socket[bytes]:
+    socket = context.socket(zmq.DEALER)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.curve_serverkey = connection.server_public.encode()
+    socket.curve_publickey = connection.client_public.encode()
+    socket.curve_secretkey = connection.client_secret.encode()
+    socket.connect(connection.address)
+    return socket

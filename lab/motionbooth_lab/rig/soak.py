@@ -1,0 +1,291 @@
+"""Random faults for as long as you like: a real server, small work, a network that breaks, and nothing may be lost."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from motionbooth.bench.measures import BenchResult, Measure
+from motionbooth_protocol.client import Client, new_job_id
+from motionbooth_protocol.connection import Connection
+from motionbooth_protocol.errors import Canceled, JobFailed, MotionBoothError, Unreachable
+from motionbooth_protocol.jobs import Job
+from motionbooth_protocol.link import WrongServer
+from msgspec.structs import replace
+from rich.console import Console
+
+from motionbooth_lab.rig.backend import RunningBackend, small_job
+from motionbooth_lab.rig.proxy import Proxy
+
+_CLIENTS = 4
+_ENVIRONMENT = {"WORKERS": "2"}
+_SAMPLE_SECONDS = 2.0
+_WARM_SECONDS = 10.0  # of a server's life, before its memory counts
+_TIMEOUT, _PATIENCE = 15.0, 120.0
+_SHARED, _SECONDS_SHARED = 0.3, 20.0
+_ORDERS = (
+    "steps=2", "steps=8 pause=0.05", "steps=3 size=2000000", "steps=3 die_once", "die_once_in=loading",
+    "die_once_in=encoding", "fault", "memory", "invalid",
+)  # fmt: skip
+_FAIL = ("fault", "memory", "invalid")
+
+
+@dataclass
+class Tally:
+    """What was seen so far, written by many threads."""
+
+    submitted: int = 0
+    ended: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)  # in words; any is one too many
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Of one server process, `age` seconds after its start."""
+
+    pid: int
+    age: float
+    memory: int
+    descriptors: int
+    threads: int
+
+
+def soak(minutes: float, seed: int, jobs_per_minute: float, console: Console) -> BenchResult:
+    """Clients send jobs, follow, fetch and check them, while faults are injected; then all must have ended rightly.
+
+    All clients together send about `jobs_per_minute`, 0: as many as they can. Raises MotionBoothError, naming what went
+    wrong, where anything was lost or wrong.
+    """
+    tally, samples, stop = Tally(), list[Sample](), threading.Event()
+    pause = 60 * _CLIENTS / jobs_per_minute if jobs_per_minute else 0.0
+    with tempfile.TemporaryDirectory(prefix="motionbooth-soak-") as folder:
+        backend = RunningBackend(Path(folder) / "home").start(**_ENVIRONMENT)
+        proxy = Proxy(backend.connection.address)
+        watch = threading.Thread(target=_watch, args=(backend, samples, stop, console, tally))
+        clients = [
+            threading.Thread(target=_work, args=(backend, proxy, Path(folder), number, seed, pause, stop, tally))
+            for number in range(_CLIENTS)
+        ]
+        try:
+            for thread in (watch, *clients):
+                thread.start()
+            _harm(backend, proxy, minutes * 60, random.Random(seed), tally)
+            stop.set()
+            for thread in clients:
+                thread.join(2 * _PATIENCE)
+                if thread.is_alive():
+                    tally.wrong.append("a client still waits for its job")
+            _settle(backend, tally)
+        finally:
+            stop.set()
+            watch.join()
+            proxy.close()
+            backend.end()
+    for wrong in tally.wrong:
+        console.print(f"Wrong: {wrong}", markup=False)
+    if tally.wrong:
+        raise MotionBoothError(f"The soak found {len(tally.wrong)} wrongs, the first: {tally.wrong[0]}.")
+    return BenchResult("soak", _measures(minutes, tally, samples))
+
+
+def _work(
+    backend: RunningBackend,
+    proxy: Proxy,
+    folder: Path,
+    number: int,
+    seed: int,
+    pause: float,
+    stop: threading.Event,
+    tally: Tally,
+) -> None:
+    """One job after the other, `pause` seconds from one to the next or more, each by a new connection."""
+    chance = random.Random(seed * 100 + number)
+    connection = replace(backend.connection, address=proxy.address)
+    serial, due = 0, time.monotonic()
+    while not stop.wait(max(0.0, due - time.monotonic())):
+        due = time.monotonic() + pause
+        serial += 1
+        # Some ask for what others ask for in the same moment, or did before.
+        shared = chance.random() < _SHARED
+        of_job = int(time.monotonic() / _SECONDS_SHARED) if shared else number * 1_000_000 + serial
+        orders = chance.choice(_ORDERS)
+        try:
+            client = _connected(connection, stop)
+            if client is None:
+                return
+            with client:
+                _one_job(client, orders, of_job, folder / f"clip {number}", chance.random() < 0.1, tally)
+        except MotionBoothError as error:
+            tally.wrong.append(f"{type(error).__name__} for {orders!r}: {error}")
+        except Exception as error:
+            tally.wrong.append(f"{error!r} for {orders!r}")
+
+
+def _connected(connection: Connection, stop: threading.Event) -> Client | None:
+    """A client goes on by itself once it was connected; the first time is tried again here. None: the soak is over."""
+    while not stop.wait(0.2):
+        client = Client(connection, timeout=_TIMEOUT, patience=_PATIENCE)
+        try:
+            client.connect()
+            return client
+        except (Unreachable, WrongServer):  # the latter is what a handshake with a flipped bit looks like
+            client.close()
+    return None
+
+
+def _one_job(client: Client, orders: str, number: int, clip: Path, cancel: bool, tally: Tally) -> None:
+    job = new_job_id()
+    client.submit(job, small_job(orders, seed=number))
+    tally.submitted += 1
+    if cancel:
+        client.cancel(job)
+    states: list[str] = []
+    try:
+        ended: Job | None = client.follow(job, on_event=lambda event: states.append(event.state))
+    except JobFailed:
+        ended = None
+        if not cancel and not any(word in orders for word in _FAIL) and "die" not in orders:
+            tally.wrong.append(f"a sound job failed: {client.get(job).error}")
+    except Canceled:
+        ended = None
+        if not cancel:
+            tally.wrong.append(f"nobody canceled {orders!r}, and it was canceled")
+    tally.ended[client.get(job).state] += 1
+    if ended is None:
+        return
+    blob = ended.result("clip")
+    client.fetch(blob, clip)
+    expected = hashlib.sha256(bytes([number % 256]) * blob.size).hexdigest()
+    if hashlib.sha256(clip.read_bytes()).hexdigest() != expected or states.count("done") != 1:
+        tally.wrong.append(f"the clip of {orders!r} or its events {states} are not what they should be")
+    clip.unlink()
+
+
+def _harm(backend: RunningBackend, proxy: Proxy, seconds: float, chance: random.Random, tally: Tally) -> None:
+    """A fault every second or two; the server itself is killed or stopped in the second half only."""
+    began = time.monotonic()
+
+    def kill_server() -> None:
+        backend.kill()
+        backend.start(**_ENVIRONMENT)
+
+    def stop_server() -> None:
+        backend.stop()
+        backend.start(**_ENVIRONMENT)
+
+    def hang_server() -> None:
+        assert backend.process is not None
+        backend.process.send_signal(signal.SIGSTOP)
+        time.sleep(1.0)
+        backend.process.send_signal(signal.SIGCONT)
+
+    def kill_worker() -> None:
+        for file in (backend.home / "scratch").glob("*/worker.pid"):
+            with suppress(OSError, ValueError):
+                os.kill(int(file.read_text()), signal.SIGKILL)
+
+    def kill_key_check() -> None:
+        assert backend.process is not None
+        backend.process.send_signal(signal.SIGUSR1)
+
+    def flip_bit() -> None:
+        proxy.flip_next = True
+
+    def pause() -> None:
+        proxy.is_paused = True
+        time.sleep(1.0)
+        proxy.is_paused = False
+
+    def throttle() -> None:
+        proxy.bytes_per_second = 200_000
+        time.sleep(1.0)
+        proxy.bytes_per_second = 0
+
+    gentle: list[Callable[[], None]] = [
+        proxy.cut, flip_bit, pause, throttle, hang_server, kill_worker, kill_key_check,
+    ]  # fmt: skip
+    hard = [*gentle, kill_server, stop_server]
+    while (passed := time.monotonic() - began) < seconds:
+        time.sleep(chance.uniform(0.5, 2.0))
+        fault = chance.choice(hard if passed > seconds / 2 else gentle)
+        fault()
+        tally.faults[fault.__name__] += 1
+
+
+def _settle(backend: RunningBackend, tally: Tally) -> None:
+    """All jobs end by themselves, each in one final state, and those that are done have their clips."""
+    with backend.client() as client:
+        deadline = time.monotonic() + _PATIENCE
+        while (status := client.status()).queued + status.running:
+            if time.monotonic() > deadline:
+                tally.wrong.append(f"{status.queued} jobs still wait and {status.running} run")
+                return
+            time.sleep(0.2)
+        for job in client.jobs(limit=500):
+            if job.state == "done" and not all(_is_there(backend.home, blob.sha256) for blob in job.results):
+                tally.wrong.append(f"the job {job.id} is done, but its clip is not there")
+
+
+def _is_there(home: Path, sha256: str) -> bool:
+    path = home / "blobs" / sha256[:2] / sha256
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+
+
+def _watch(
+    backend: RunningBackend, samples: list[Sample], stop: threading.Event, console: Console, tally: Tally
+) -> None:
+    pid, since = 0, 0.0
+    while not stop.wait(_SAMPLE_SECONDS):
+        process = backend.process
+        if process is None or process.poll() is not None:
+            continue
+        if process.pid != pid:
+            pid, since = process.pid, time.monotonic()
+        with suppress(OSError):  # it ended meanwhile
+            proc = Path(f"/proc/{pid}")
+            sample = Sample(
+                pid, time.monotonic() - since, backend.memory(), len(list((proc / "fd").iterdir())),
+                len(list((proc / "task").iterdir())),
+            )  # fmt: skip
+            samples.append(sample)
+            console.print(
+                f"server {pid}: {sample.memory / 1e6:.1f} MB, {sample.descriptors} descriptors, {sample.threads} "
+                f"threads; {sum(tally.ended.values())} jobs ended, {tally.faults.total()} faults"
+            )
+
+
+def _measures(minutes: float, tally: Tally, samples: list[Sample]) -> list[Measure]:
+    first, last = _longest_life(samples)
+    return [
+        Measure("minutes", minutes, "min"),
+        Measure("faults", tally.faults.total(), "injected"),
+        Measure("jobs_submitted", tally.submitted, "jobs"),
+        Measure("jobs_done", tally.ended["done"], "jobs, each with the right clip"),
+        Measure("jobs_failed", tally.ended["failed"], "jobs, as they were told to"),
+        Measure("jobs_canceled", tally.ended["canceled"], "jobs"),
+        Measure("jobs_lost", len(tally.wrong), "jobs"),
+        Measure(
+            "memory_growth_mb", (last.memory - first.memory) / 1e6, f"MB in {last.age - first.age:.0f} s of one life"
+        ),
+        Measure("descriptor_growth", last.descriptors - first.descriptors, "descriptors"),
+        Measure("thread_growth", last.threads - first.threads, "threads"),
+    ]
+
+
+def _longest_life(samples: list[Sample]) -> tuple[Sample, Sample]:
+    """The first warm and the last sample of the server process that lived longest."""
+    oldest = max(samples, key=lambda sample: sample.age)
+    life = [sample for sample in samples if sample.pid == oldest.pid]
+    warm = [sample for sample in life if sample.age >= min(_WARM_SECONDS, oldest.age)]
+    return warm[0], oldest

@@ -1,0 +1,175 @@
+"""Training the denoiser and the text encoder: first on single pictures, then on clips."""
+
+import contextlib
+import copy
+import threading
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, UNet3DConditionModel
+from motionbooth.generation.control.boxes import BoxAttnProcessor
+from torch import Tensor, nn
+from transformers import CLIPTextModel
+
+from motionbooth_lab.toybox.batches import Batch, Batches
+from motionbooth_lab.toybox.draw import FRAMES
+from motionbooth_lab.toybox.masters import Masters
+from motionbooth_lab.toybox.network import bypassed_time
+
+PICTURE_STEP_SHARE = 0.3
+"""Share of the steps of the clip stage that take pictures."""
+
+SUBJECT_WEIGHT = 3.0
+SNR_LIMIT = 5.0
+
+
+class Denoiser(nn.Module):
+    """What is trained: the UNet and the text encoder."""
+
+    def __init__(self, unet: UNet3DConditionModel, text_encoder: CLIPTextModel) -> None:
+        super().__init__()
+        self.unet, self.text_encoder = unet, text_encoder
+
+
+class GivenBias:
+    """Stands where control.boxes.AttentionControl does: the biases of a batch, by the number of cells."""
+
+    def __init__(self) -> None:
+        self._biases: dict[int, Tensor] = {}
+
+    @classmethod
+    def install(cls, unet: UNet3DConditionModel) -> "GivenBias":
+        """Give every spatial text cross-attention the product's own processor."""
+        given = cls()
+        processors = {
+            key: BoxAttnProcessor(given) if ".attentions." in key and "attn2" in key else value  # type: ignore[arg-type]
+            for key, value in unet.attn_processors.items()
+        }
+        unet.set_attn_processor(processors)
+        return given
+
+    def set(self, biases: list[Tensor]) -> None:
+        self._biases = {bias.shape[2]: bias for bias in biases}
+
+    def bias_for(self, query: Tensor) -> Tensor:
+        return self._biases[query.shape[2]]
+
+    def observe(self, query: Tensor, key: Tensor) -> None:
+        """Nothing is watched while the base is trained."""
+
+
+class DenoiserStage:
+    """The denoiser in training on pictures ("pictures") or on clips with some pictures between ("clips")."""
+
+    def __init__(
+        self,
+        name: str,
+        denoiser: Denoiser,
+        scheduler: DDIMScheduler,
+        batches: Batches,
+        pictures: int,
+        clips: int,
+        rates: tuple[float, float],
+    ) -> None:
+        self.name, self._denoiser, self._batches = name, denoiser, batches
+        self._is_pictures = name == "pictures"
+        self._pictures, self._clips = pictures, clips
+        self._first_rate, self._last_rate = rates
+        self._device = next(denoiser.parameters()).device
+        self._alphas = scheduler.alphas_cumprod.to(self._device)
+        self._control = GivenBias.install(denoiser.unet)
+        self.masters = Masters(denoiser, betas=(0.9, 0.99), weight_decay=1e-3)
+        self._graphs: dict[int, _Graph] = {}
+        self._drawing = threading.Lock()
+        self._stream = torch.cuda.Stream() if self._device.type == "cuda" else None
+
+    def learning_rate(self, share: float) -> float:
+        """Cosine from the first rate to the last over the stage's time."""
+        fall = 0.5 + 0.5 * float(np.cos(np.pi * share))
+        return self._last_rate + (self._first_rate - self._last_rate) * fall
+
+    def prepare(self, rng: np.random.Generator) -> Batch:
+        """A step's batch, all draws from `rng`; it may be made while the step before it is computed."""
+        as_pictures = self._is_pictures or rng.random() < PICTURE_STEP_SHARE
+        frames, count = (1, self._pictures) if as_pictures else (FRAMES, self._clips)
+        if self._stream is None:
+            return self._batches.draw(count, frames, rng, self.masters.dtype)
+        with self._drawing, torch.cuda.stream(self._stream):
+            batch = self._batches.draw(count, frames, rng, self.masters.dtype)
+            self._stream.synchronize()
+        return batch
+
+    def learn(self, batch: Batch, rate: float) -> dict[str, Any]:
+        """One optimizer step; figures for the log (tensors: reading them waits for the device)."""
+        count, _, frames = batch.latents.shape[:3]
+        self.masters.set_rate(rate)
+        if self._stream is not None:
+            for tensor in batch.tensors():
+                tensor.record_stream(torch.cuda.current_stream())
+            if frames not in self._graphs:
+                with self._drawing:  # nothing else may use the device while a graph is captured
+                    self._graphs[frames] = _Graph(lambda given: self._whole_step(given, frames), batch)
+            loss, norm = self._graphs[frames].run(batch)
+        else:
+            loss, norm = self._whole_step(batch, frames)
+        self.masters.count_step()
+        return {"loss": loss, "gradient": norm, "frames": float(frames * count)}
+
+    def _whole_step(self, batch: Batch, frames: int) -> tuple[Tensor, Tensor]:
+        self.masters.clear_gradients()
+        context = bypassed_time(self._denoiser.unet) if frames == 1 else contextlib.nullcontext()
+        with context:
+            loss = self.loss(batch)
+            loss.backward()
+        norm = self.masters.step()
+        return loss.detach(), norm
+
+    def loss(self, batch: Batch) -> Tensor:
+        """(v_hat - v)^2 with more weight on the subject, and min-SNR weights that keep a share at pure noise."""
+        self._control.set(batch.biases)
+        alpha = self._alphas[batch.time]
+        shaped = alpha.reshape(-1, 1, 1, 1, 1).to(batch.latents)
+        signal, sigma = shaped.sqrt(), (1 - shaped).sqrt()
+        noisy = signal * batch.latents + sigma * batch.noise
+        velocity = signal * batch.noise - sigma * batch.latents
+        text = self._denoiser.text_encoder(batch.ids).last_hidden_state
+        predicted = self._denoiser.unet(noisy, batch.time, encoder_hidden_states=text).sample
+        error = (predicted.float() - velocity.float()).square()
+        snr = alpha / (1 - alpha)
+        by_time = ((snr.clamp(max=SNR_LIMIT) + 1) / (snr + 1)).reshape(-1, 1, 1, 1, 1)
+        by_place = 1 + (SUBJECT_WEIGHT - 1) * batch.subject.float()
+        return (error * by_time * by_place).mean()
+
+
+class _Graph:
+    """A whole training step as one CUDA graph: small kernels by the thousand would otherwise wait for Python."""
+
+    def __init__(self, step: Any, example: Batch) -> None:
+        self._static = _copy_of(example)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                step(self._static)
+        torch.cuda.current_stream().wait_stream(side)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+            self._results = step(self._static)
+
+    def run(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        for mine, given in zip(self._static.tensors(), batch.tensors(), strict=True):
+            mine.copy_(given)
+        self._graph.replay()
+        loss, norm = self._results
+        return loss.clone(), norm.clone()
+
+
+def _copy_of(batch: Batch) -> Batch:
+    latents, noise, subject, time, ids, *biases = (each.clone() for each in batch.tensors())
+    return Batch(latents, noise, subject, time, ids, biases)
+
+
+def average_copy(denoiser: Denoiser) -> Denoiser:
+    """A copy to hold the running average of the weights."""
+    return copy.deepcopy(denoiser).float().requires_grad_(False)

@@ -1,0 +1,217 @@
+"""The clips that toybox learns from: a figure that moves and turns before a background that the camera pans over.
+
+Everything is drawn from a seeded generator, so that a seed names a clip. Captions say the figure's colour and kind and
+the place; boxes, masks and the camera's path are exact, because they are what the clip was drawn from.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from motionbooth_lab.toybox.backgrounds import CANVAS_PX, KIND_PLACES, MEAN_RGB, PLACES, Texture, draw_texture
+from motionbooth_lab.toybox.figures import (
+    COLOURS,
+    KINDS,
+    RGB,
+    TOY_COLOURS,
+    TOY_NOUNS,
+    Part,
+    kind_parts,
+    rasterise,
+    toy_parts,
+)
+
+WIDTH_PX, HEIGHT_PX, FRAMES, FPS = 96, 64, 8, 8
+MAX_PAN_PX = 4.0
+"""Fastest pan, pixels a frame."""
+
+TOY_SHARE = 0.3
+"""Share of clips with an odd toy in place of one of the kinds: what a fine-tune on a new subject stands on."""
+
+TEXTURES_A_PLACE = 12
+MIN_CONTRAST_LAB = 52.0
+"""A subject's colour and the background's mean are at least this far apart in CIE Lab."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a caption says: a figure (`parts`), the words for it, and the place."""
+
+    phrase: str
+    caption: str
+    background: str
+    parts: list[Part]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A drawn clip of F frames with everything that is true of it.
+
+    frames (F, H, W, 3) uint8 RGB; masks (F, H, W) uint8, 255 on the figure; boxes_xyxy (F, 4), shares of the frame,
+    origin top left, the bounds of the mask; camera_px (F, 2): how far the camera has travelled, right and down.
+    """
+
+    scene: Scene
+    frames: NDArray[np.uint8]
+    masks: NDArray[np.uint8]
+    boxes_xyxy: NDArray[np.float32]
+    camera_px: NDArray[np.float32]
+
+
+def is_held_out(kind: str, colour: str, background: str) -> bool:
+    """True for the eighth of all combinations that training never sees (each pair of two of them it does see)."""
+    place = list(PLACES).index(background)
+    return (KINDS.index(kind) + 3 * list(COLOURS).index(colour) + 5 * place) % 8 == 0
+
+
+@cache
+def has_contrast(colour: str, background: str) -> bool:
+    """Whether a subject of this colour stands out from this background."""
+    return bool(np.linalg.norm(_lab(TOY_COLOURS[colour]) - _lab(MEAN_RGB[background])) >= MIN_CONTRAST_LAB)
+
+
+def held_out_combinations() -> list[tuple[str, str, str]]:
+    """All (kind, colour, background) that are kept for measuring, in a fixed order."""
+    every = [(kind, colour, place) for kind in KINDS for colour in COLOURS for place in KIND_PLACES]
+    return [(k, c, p) for k, c, p in every if is_held_out(k, c, p) and has_contrast(c, p)]
+
+
+def kind_scene(kind: str, colour: str, background: str) -> Scene:
+    """The scene "a {colour} {kind} {place}", as "a red ball on the road"."""
+    phrase = f"{colour} {kind}"
+    caption = f"{_article(phrase)} {phrase} {PLACES[background]}"
+    return Scene(phrase, caption, background, kind_parts(kind, COLOURS[colour]))
+
+
+def random_scene(rng: np.random.Generator, toy_share: float = TOY_SHARE) -> Scene:
+    """A scene of the training set: an odd toy, or a kind in a combination that is not held out."""
+    background = str(rng.choice(list(PLACES)))
+    if rng.random() < toy_share:
+        return _random_toy(background, rng)
+    while True:
+        kind, colour = str(rng.choice(KINDS)), str(rng.choice(list(COLOURS)))
+        if has_contrast(colour, background) and not is_held_out(kind, colour, background):
+            break
+    scene = kind_scene(kind, colour, background)
+    return _worded(scene, scene.phrase if rng.random() < 0.92 else kind, rng)
+
+
+def draw_clip(scene: Scene, rng: np.random.Generator, max_pan_px: float = MAX_PAN_PX) -> Clip:
+    """Draw the scene: random path, size, turn and camera pan, all from `rng`."""
+    half_px = rng.uniform(15.0, 24.0) * np.linspace(1.0, rng.uniform(0.85, 1.18), FRAMES)
+    path_px = _random_path(half_px, rng)
+    angle = rng.uniform(-0.35, 0.35) + np.linspace(0, rng.uniform(-0.6, 0.6), FRAMES) * (rng.random() < 0.7)
+    flip = bool(path_px[-1, 0] < path_px[0, 0])
+    camera_px = _random_camera(max_pan_px, rng)
+    ground = _window(scene.background, camera_px, rng)
+    frames, masks = [], []
+    for index in range(FRAMES):
+        x, y = path_px[index]
+        colour, cover = rasterise(
+            scene.parts, (float(x), float(y)), float(half_px[index]), float(angle[index]), flip, (WIDTH_PX, HEIGHT_PX)
+        )
+        frames.append(ground[index] * (1 - cover) + colour)
+        masks.append(np.where(cover[..., 0] >= 0.5, 255, 0))
+    mask_stack = np.stack(masks).astype(np.uint8)
+    pixels = np.clip(np.stack(frames), 0, 255).round().astype(np.uint8)
+    boxes = np.stack([mask_bounds(mask) for mask in mask_stack])
+    return Clip(scene, pixels, mask_stack, boxes, camera_px.astype(np.float32))
+
+
+def mask_bounds(mask: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Bounds x1 y1 x2 y2 of a mask (H, W), as shares of the frame; raises ValueError for an empty mask."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if rows.size == 0:
+        raise ValueError("the mask is empty; a drawn figure is never wholly outside the frame")
+    height, width = mask.shape
+    return np.array(
+        [columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height], np.float32
+    )
+
+
+def _lab(rgb: RGB) -> NDArray[np.float64]:
+    pixel = np.asarray(rgb, np.float32).reshape(1, 1, 3) / 255
+    return cv2.cvtColor(pixel, cv2.COLOR_RGB2LAB).reshape(3).astype(np.float64)
+
+
+def _random_toy(background: str, rng: np.random.Generator) -> Scene:
+    fitting = [name for name in TOY_COLOURS if has_contrast(name, background)]
+    names = [str(rng.choice(fitting))]
+    while len(names) < int(rng.integers(2, 4)):
+        other = str(rng.choice(list(TOY_COLOURS)))
+        if other not in names:
+            names.append(other)
+    noun = str(rng.choice(TOY_NOUNS))
+    phrase = noun if rng.random() < 0.3 else f"{names[0]} and {names[1]} {noun}"
+    parts = toy_parts([TOY_COLOURS[name] for name in names], rng)
+    return _worded(Scene(phrase, "", background, parts), phrase, rng)
+
+
+def _worded(scene: Scene, phrase: str, rng: np.random.Generator) -> Scene:
+    opening = str(rng.choice(["", "", "", "", "a clip of ", "a picture of "]))
+    motion = str(rng.choice(["", "", "", "", " moving", " turning"]))
+    caption = f"{opening}{_article(phrase)} {phrase}{motion} {PLACES[scene.background]}"
+    return Scene(phrase, caption, scene.background, scene.parts)
+
+
+def _article(phrase: str) -> str:
+    return "an" if phrase[0] in "aeiou" else "a"
+
+
+def _random_path(half_px: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """(FRAMES, 2) centres in pixels: still, straight or curved, eased or not; the figure stays in the frame."""
+    margin = half_px.max() * 0.9
+    low = np.array([margin, min(margin, HEIGHT_PX / 2 - 1)])
+    high = np.array([WIDTH_PX, HEIGHT_PX]) - low
+    start, bend, end = rng.uniform(low, high, (3, 2))
+    if rng.random() < 0.15:
+        bend = end = start
+    elif rng.random() < 0.5:
+        bend = (start + end) / 2
+    share = np.linspace(0, 1, FRAMES)[:, None]
+    if rng.random() < 0.4:
+        share = share * share * (3 - 2 * share)
+    return (1 - share) ** 2 * start + 2 * share * (1 - share) * bend + share**2 * end
+
+
+def _random_camera(max_pan_px: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    """(FRAMES, 2) camera travel in pixels since frame 0: still, sideways, upright, or both."""
+    speed = rng.uniform(-max_pan_px, max_pan_px, 2)
+    way = rng.random()
+    if way < 0.25:
+        speed[:] = 0
+    elif way < 0.6:
+        speed[1] = 0
+    elif way < 0.8:
+        speed[0] = 0
+    travel = np.arange(FRAMES)[:, None] * speed
+    if rng.random() < 0.2:  # eased: the same way, slower at both ends, still within the fastest pan
+        share = np.linspace(0, 1, FRAMES)[:, None]
+        travel = travel[-1] * share * share * (3 - 2 * share) / 1.5
+    return travel
+
+
+@cache
+def _textures(background: str) -> list[Texture]:
+    place = list(PLACES).index(background)
+    return [draw_texture(background, np.random.default_rng([7, place, index])) for index in range(TEXTURES_A_PLACE)]
+
+
+def _window(background: str, camera_px: NDArray[np.float64], rng: np.random.Generator) -> list[NDArray[np.float32]]:
+    """The background as the panning camera sees it, a frame (H, W, 3) each."""
+    texture = _textures(background)[int(rng.integers(TEXTURES_A_PLACE))]
+    if rng.random() < 0.5:
+        texture = texture[:, ::-1]
+    low = -np.minimum(camera_px.min(0), 0) + 1
+    high = CANVAS_PX - 1 - np.array([WIDTH_PX, HEIGHT_PX]) - np.maximum(camera_px.max(0), 0)
+    corner = rng.uniform(low, high)
+    gain = rng.uniform(0.92, 1.08)
+    views = []
+    for x, y in corner + camera_px:
+        shift = np.array([[1, 0, -x], [0, 1, -y]])
+        view = cv2.warpAffine(np.ascontiguousarray(texture), shift, (WIDTH_PX, HEIGHT_PX), flags=cv2.INTER_LINEAR)
+        views.append(np.clip(view.astype(np.float32) * gain, 0, 255))
+    return views

@@ -1,0 +1,120 @@
+"""Whatever is typed: one sentence that says what was wrong, and an exit status, never a traceback."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+from motionbooth.cli.app import app
+from PIL import Image
+from typer.testing import CliRunner
+
+PUBLIC = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: with an ordinary file, a folder, and a script that is none."""
+    (tmp_path / "file").write_text("not what you think")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "far.json").write_text('{"prompt": "a dog", "camera_speed": [1e308, 0]}')
+    (tmp_path / "nameless.json").write_text('{"prompt": "a dog", "phrases": [""], "bbox": [[[0, 0, 1, 1]]]}')
+    (tmp_path / "s.json").write_text('{"prompt": "a dog"}')
+    (tmp_path / "short.json").write_text('{"prompt": "a dog", "phrases": ["a dog"], "bbox": [[[0, 0, 1]]]}')
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGBA", (64, 64), (200, 0, 0, 255)).save(tmp_path / "pictures" / "a.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+NEW_KEY = ["keys", "new", "ann", "--address", "tcp://box:5599", "--server", PUBLIC, "--out"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["keys", "list", "--home", "file"], "'file' is a file"),
+        (["doctor", "--home", "file"], "'file' is a file"),
+        (["keys", "list", "--home", "typo"], "There is no backend in typo"),
+        (["keys", "revoke", "ann", "--home", "typo"], "There is no backend in typo"),
+        (["status", "--connection", "typo.json"], "no connection file at typo.json"),
+        (["batch", "typo.blend", "--out", "o"], "'typo.blend' does not exist"),
+        ([*NEW_KEY, "file/c.json"], "file cannot be used"),
+        ([*NEW_KEY, "folder"], "is a directory"),
+        (["keys", "new", "../ann", *NEW_KEY[3:], "c.json"], "A name begins with a letter or digit"),
+        (["keys", "new", "ann", "--address", "box", *NEW_KEY[5:], "c.json"], "tcp://render-box:5599"),
+        (["keys", "add", "ann", "--address", "tcp://box:99999", "--out", "c.json", "--home", "h"], "up to 65535"),
+        (["keys", "authorize", "folder", "--home", "h"], "cannot be read"),
+        (["status", "--connection", "file"], "cannot be read"),
+        (["serve", "--home", "h", "--address", "tcp://127.0.0.1:99999"], "up to 65535"),
+        (["serve", "--home", "h", "--web-port", "99999"], "65535"),
+        (["serve", "--home", "h", "--quota-gb", "inf"], "1000000"),
+        (["serve", "--home", "file"], "'file' is a file"),
+        (["doctor", "--home", "h", "--address", "tcp://127.0.0.1:99999"], "up to 65535"),
+        (["generate", "far.json", "--out", "c.mp4"], "far.json cannot be used"),
+        (["generate", "nameless.json", "--out", "c.mp4"], "nameless.json cannot be used"),
+        (["generate", "s.json", "--out", "folder"], "is a directory"),
+        (["generate", "s.json", "--out", "c.avi"], "ends in .mp4"),
+        (["generate", "s.json", "--out", "c.mp4", "--seed", "9" * 30], "2147483647"),
+        (["train", "folder", "--class", "dog", "--out", "folder"], "is a directory"),
+        (["train", "folder", "--class", "dog", "--out", "x.safetensors", "--method", "half"], "'lora', 'full'"),
+        (["train", "folder", "--class", "dog", "--out", "x.safetensors", "--steps", "9" * 30], "100000"),
+        (["train", "folder", "--class", " ", "--out", "x.safetensors"], "'--class'"),
+        (["train", "folder", "--class", "42", "--out", "x.safetensors"], 'toy car, and not "42".'),
+        (["train", "folder", "--class", "dog; cat", "--out", "x.safetensors"], "'--class'"),
+        (["train", "folder", "--class", "dog", "--token", "a b", "--out", "x.safetensors"], "'--token'"),
+        (["train", "folder", "--class", "dog", "--token", "", "--out", "x.safetensors"], "'--token'"),
+        (["train", "folder", "--class", "dog", "--learning-rate", "0", "--out", "x.safetensors"], "'--learning-rate'"),
+        (["train", "pictures", "--class", "dog", "--model", "", "--out", "x.safetensors"], "--model is empty"),
+        (["train", "pictures", "--class", "dog", "--model", "typo", "--out", "x.safetensors"], 'no base model "typo"'),
+        (["generate", "s.json", "--out", "c.mp4", "--model", "typo"], 'no base model "typo"'),
+        (["generate", "short.json", "--out", "c.mp4"], "bbox[0][0] has to have 4 entries"),
+        (["generate", "typo.json", "--out", "c.mp4"], "typo.json cannot be used: No such file"),
+        (["demo", "--out", "file"], "cannot be made"),
+        (["bench", "scheduler", "--folder", "nowhere"], "does not exist"),
+        (["bench", "control", "--json", "folder"], "is a directory"),
+    ],
+)
+def test_bad_input_is_answered_by_a_sentence(folder: Path, words: list[str], told: str) -> None:
+    result = CliRunner().invoke(app, words, env={"COLUMNS": "300"})
+    assert result.exit_code == 2, result.output
+    assert told in result.output
+    assert not any(sign in result.output for sign in ("Traceback", "$.", "`str`", "Errno"))
+    assert not [path for path in folder.iterdir() if path.name.startswith("typo")], "nothing is made by looking"
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_a_full_disk_is_told_and_is_no_fault_of_the_input(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "c.json")
+
+    monkeypatch.setattr("motionbooth_protocol.connection.os.open", full)
+    result = CliRunner().invoke(app, [*NEW_KEY, "c.json"])
+    assert result.exit_code == 1
+    assert "free some space" in result.output
+
+
+def test_a_key_that_is_in_use_is_never_overwritten(folder: Path) -> None:
+    assert CliRunner().invoke(app, [*NEW_KEY, "c.json"]).exit_code == 0
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert "ann.pub" in before
+    again = CliRunner().invoke(app, [*NEW_KEY, "c.json"])
+    assert again.exit_code == 1
+    assert "is there already" in again.output
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
+def test_nobody_is_let_in_whose_connection_file_could_not_be_written(folder: Path) -> None:
+    add = ["keys", "add", "bob", "--address", "tcp://box:5599", "--home", "h", "--out"]
+    assert CliRunner().invoke(app, [*add, "file/bob.json"]).exit_code == 2
+    assert "bob" not in CliRunner().invoke(app, ["keys", "list", "--home", "h"]).output
+    assert CliRunner().invoke(app, [*add, "bob.json"]).exit_code == 0
+
+
+def test_a_backend_that_does_not_run_is_no_fault_of_the_input(folder: Path) -> None:
+    for command in ("status", "jobs"):
+        result = CliRunner().invoke(app, [command, "--home", "folder"])
+        assert result.exit_code == 1
+        assert "motionbooth serve" in result.output
+    assert list((folder / "folder").iterdir()) == []

@@ -1,0 +1,267 @@
+"""One training step against the authors', and a training that is broken off and resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from motionbooth.finetuning.dataset import SubjectData, encode_frames
+from motionbooth.finetuning.losses import subject_attention
+from motionbooth.finetuning.trainer import (
+    Noisy,
+    StepLosses,
+    Trainer,
+    add_noise,
+    arithmetic,
+    clip_loss,
+    image_loss,
+    learn,
+    learning_rate,
+)
+from motionbooth.finetuning.weights import add_lora
+from motionbooth.models.registry import Base, load_base
+from motionbooth.models.sources import Source
+from rounding import BY_TIME_EMBEDDING, assert_equal_but_for_the_time_embedding
+from torch import nn
+
+pytestmark = pytest.mark.numeric
+
+Read = Callable[[str], tuple[dict[str, np.ndarray], Any]]
+POSITIONS = (2, 3, 4)
+
+
+def recorded(arrays: dict[str, np.ndarray], base: Base, kind: str) -> tuple[Noisy, torch.Tensor]:
+    tensors = {
+        name: torch.from_numpy(arrays[f"{kind}/{name}"]) for name in ("model_input", "noise", "timesteps", "text")
+    }
+    schedule = DDPMScheduler.from_config(base.scheduler.config)
+    noisy = add_noise(schedule, tensors["model_input"], tensors["noise"], tensors["timesteps"])
+    expected = torch.from_numpy(arrays[f"{kind}/noisy"])
+    # The schedule is a product of up to a thousand float32, each rounded by 2**-24: 2**-14 at the most.
+    torch.testing.assert_close(noisy.sample, expected, rtol=0, atol=2.0**-14 * float(expected.abs().max()))
+    return noisy, tensors["text"]
+
+
+def masks_of(arrays: dict[str, np.ndarray]) -> torch.Tensor:
+    return torch.from_numpy(arrays["masks"]).double()[:, 0]
+
+
+def test_losses_gradients_and_update_of_one_step_are_the_authors(tiny: Base, golden: Read) -> None:
+    arrays, values = golden("train_step")
+    settings = tiny.settings.full
+    tiny.unet.requires_grad_(True)
+    noisy, text = recorded(arrays, tiny, "img")
+    loss = image_loss(tiny, settings, noisy, text[:1], masks_of(arrays), POSITIONS).total
+    assert loss.item() == pytest.approx(values["f64"]["img"]["loss_total"], rel=BY_TIME_EMBEDDING)
+    (loss / 2).backward()
+    parameters = dict(tiny.unet.named_parameters())
+    of_image = {
+        name: parameter.grad.clone() * 2 for name, parameter in parameters.items() if parameter.grad is not None
+    }
+
+    noisy, text = recorded(arrays, tiny, "vid")
+    loss = clip_loss(tiny, settings, noisy, text).total
+    assert loss.item() == pytest.approx(values["f64"]["vid"]["loss"], rel=BY_TIME_EMBEDDING)
+    (loss / 2).backward()
+
+    before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    optimizer = torch.optim.AdamW(parameters.values(), lr=5e-6, eps=1e-8, weight_decay=1e-2)
+    norm = nn.utils.clip_grad_norm_(parameters.values(), settings.gradient_clip)
+    assert norm.item() == pytest.approx(values["f64"]["step"]["total_grad_norm_before_clip"], rel=BY_TIME_EMBEDDING)
+    optimizer.step()
+    for key in [key for key in arrays if key.startswith("grad_img/")]:
+        name = key.removeprefix("grad_img/")
+        expected = torch.from_numpy(arrays[key])
+        assert_equal_but_for_the_time_embedding(of_image[name], expected)
+        change = torch.from_numpy(arrays[f"delta/{name}"])
+        # AdamW's first step is close to the gradient's sign: where that is near zero, rounding decides.
+        assert (parameters[name] - before[name] - change).abs().mean() < 1e-3 * change.abs().mean()
+
+
+def test_what_a_step_begins_with_and_sees_is_the_authors(tiny: Base, golden: Read) -> None:
+    arrays, _ = golden("train_step")
+    for kind, rgb in (("img", arrays["img_u8"]), ("vid", arrays["vid_u8"])):
+        mean, std = encode_frames(tiny, np.moveaxis(rgb, 1, -1))
+        for name, found in (("mean", mean), ("std", std)):
+            expected = torch.from_numpy(arrays[f"{kind}/posterior_{name}"]).reshape(found.shape)
+            torch.testing.assert_close(found / tiny.vae.config.scaling_factor, expected, rtol=0, atol=1e-12)
+    text = torch.from_numpy(arrays["img/text"])
+    torch.testing.assert_close(tiny.embed(["a sks dog"]), text[:1], rtol=0, atol=1e-12)
+    noisy, _ = recorded(arrays, tiny, "img")
+    tiny.control.watch(POSITIONS, (4, 6))
+    with torch.no_grad():
+        predicted = tiny.unet(noisy.sample, noisy.timesteps, text).sample
+    assert_equal_but_for_the_time_embedding(predicted, torch.from_numpy(arrays["img/model_pred"]))
+    seen = subject_attention(tiny.control.unwatch())
+    expected = torch.from_numpy(arrays["img/cross_attn"]).reshape(seen.shape)
+    assert_equal_but_for_the_time_embedding(seen, expected)
+
+
+def random_data(base: Base) -> SubjectData:
+    generator = torch.Generator().manual_seed(0)
+    height, width = 8, 12  # smaller than the base's own: a test of bookkeeping, not of quality
+    masks = torch.zeros(3, 1, 64, 96)
+    masks[:, :, 20:45, 30:65] = 1
+    return SubjectData(
+        mean=torch.randn(3, 4, 1, height, width, generator=generator),
+        std=torch.full((3, 4, 1, height, width), 0.1),
+        masks=masks,
+        text=base.embed(["a sks dog"]),
+        positions=POSITIONS,
+        clips=torch.randn(2, 4, 2, height, width, generator=generator),
+        clip_text=base.embed(["the grass", "the park"]),
+    )
+
+
+def on_device(data: SubjectData, device: torch.device) -> SubjectData:
+    return replace(data, **{k: v.to(device) for k, v in vars(data).items() if isinstance(v, torch.Tensor)})
+
+
+def lora_weights(base: Base) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach() for name, parameter in base.unet.named_parameters() if parameter.requires_grad}
+
+
+def ignore(step: int, steps: int, losses: StepLosses) -> None:
+    pass
+
+
+class Power(Exception):
+    """The machine was switched off."""
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_training_broken_off_and_resumed_ends_with_the_same_weights(
+    tiny_source: Source, tmp_path: Path, method: str
+) -> None:
+    def begin() -> Trainer:
+        base = load_base(tiny_source, device="cpu")
+        settings = msgspec.structs.replace(base.settings.lora, steps=3, checkpoint_every=1)
+        if method == "lora":
+            add_lora(base.unet, settings.rank, settings.layers, seed=7)
+        else:
+            base.unet.requires_grad_(True)
+        return Trainer(base, settings, random_data(base), seed=7)
+
+    def switch_off(step: int, steps: int, losses: StepLosses) -> None:
+        if step == 2:
+            raise Power
+
+    whole, broken, resumed = begin(), begin(), begin()
+    learn(whole, tmp_path / "unused.pt", ignore)
+    with pytest.raises(Power):
+        learn(broken, tmp_path / "checkpoint.pt", switch_off)
+    steps: list[int] = []
+    learn(resumed, tmp_path / "checkpoint.pt", lambda step, _, __: steps.append(step))
+    assert steps == [3]
+    assert whole.history == resumed.history
+    expected, found = lora_weights(whole.base), lora_weights(resumed.base)
+    assert expected
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_step_is_clipped_and_decays_as_the_settings_say(tiny_source: Source) -> None:
+    def change(**settings: float) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        base = load_base(tiny_source, device="cpu")
+        chosen = msgspec.structs.replace(base.settings.lora, learning_rate=0.1, **{"weight_decay": 0.0, **settings})
+        add_lora(base.unet, chosen.rank, chosen.layers, seed=0)
+        trainer = Trainer(base, chosen, random_data(base), seed=0)
+        before = [weight.clone() for weight in lora_weights(base).values()]
+        trainer.take_step()
+        return list(zip(before, lora_weights(base).values(), strict=True))
+
+    # AdamW divides by the gradient's own size: only one that is clipped far below its eps stands almost still.
+    free, clipped, decayed = change(), change(gradient_clip=1e-14), change(gradient_clip=1e-14, weight_decay=0.5)
+    assert max(float((after - before).abs().max()) for before, after in free) > 0.05
+    assert max(float((after - before).abs().max()) for before, after in clipped) < 1e-5
+    for before, after in decayed:
+        torch.testing.assert_close(after, before * (1 - 0.1 * 0.5), rtol=0, atol=1e-5)
+
+
+def test_the_learning_rate_rises_stays_and_falls_as_the_settings_say(tiny_single: Base) -> None:
+    constant = msgspec.structs.replace(tiny_single.settings.lora, steps=8, learning_rate=0.4)
+    assert {learning_rate(constant, step) for step in range(8)} == {0.4}
+    settings = msgspec.structs.replace(constant, warmup=2, decay="cosine")
+    rates = [learning_rate(settings, step) for step in range(8)]
+    assert rates[0] == pytest.approx(0.2)
+    assert rates[4] == pytest.approx(0.2)  # half of the way down
+    assert rates[1:] == sorted(rates[1:], reverse=True)
+    assert 0 < rates[-1] < 0.02
+
+
+def test_a_step_goes_as_far_as_its_own_learning_rate(tiny_source: Source) -> None:
+    def change(**settings: Any) -> float:
+        base = load_base(tiny_source, device="cpu")
+        chosen = msgspec.structs.replace(base.settings.lora, learning_rate=0.1, weight_decay=0.0, **settings)
+        add_lora(base.unet, chosen.rank, chosen.layers, seed=0)
+        trainer = Trainer(base, chosen, random_data(base), seed=0)
+        before = [weight.clone() for weight in lora_weights(base).values()]
+        trainer.take_step()
+        return max(float((b - a).abs().max()) for a, b in zip(before, lora_weights(base).values(), strict=True))
+
+    assert change(warmup=10) == pytest.approx(change() / 10, rel=1e-3)  # AdamW's first step is the rate itself
+
+
+def test_learning_lowers_the_loss_on_the_subject(tiny_single: Base) -> None:
+    tiny = tiny_single
+    settings = msgspec.structs.replace(tiny.settings.lora, learning_rate=1e-2, rank=8)
+    add_lora(tiny.unet, settings.rank, settings.layers, seed=0)
+    trainer = Trainer(tiny, settings, random_data(tiny), seed=0)
+    losses = [trainer.take_step().total for _ in range(12)]
+    assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
+
+
+def test_two_accumulated_steps_are_one_of_their_mean_gradient(tiny_source: Source) -> None:
+    def trained(accumulate: int) -> Trainer:
+        base = load_base(tiny_source, device="cpu")
+        base.unet.requires_grad_(True)
+        settings = msgspec.structs.replace(base.settings.full, accumulate=accumulate, gradient_clip=1e9)
+        return Trainer(base, settings, random_data(base), seed=3)
+
+    twice, once = trained(2), trained(1)
+    gradients: list[list[torch.Tensor]] = []
+    once._optimizer.step = lambda: gradients.append(  # type: ignore[assignment]
+        [parameter.grad.clone() for parameter in once._learned.values() if parameter.grad is not None]
+    )
+    once.take_step(), once.take_step()
+    together: list[torch.Tensor] = []
+    twice._optimizer.step = lambda: together.extend(  # type: ignore[assignment]
+        parameter.grad.clone() for parameter in twice._learned.values() if parameter.grad is not None
+    )
+    losses = twice.take_step()
+    for summed, first, second in zip(together, *gradients, strict=True):
+        torch.testing.assert_close(summed, (first + second) / 2, rtol=1e-4, atol=1e-6)
+    assert losses.region == pytest.approx(sum(step.region for step in once.history) / 2, rel=1e-5)
+
+
+def test_parts_that_are_not_asked_for_have_no_loss(tiny_single: Base) -> None:
+    settings = msgspec.structs.replace(tiny_single.settings.lora, stca_weight=0.0, region="picture")
+    add_lora(tiny_single.unet, settings.rank, settings.layers, seed=0)
+    data = replace(random_data(tiny_single), clips=torch.zeros(0), clip_text=torch.zeros(0))
+    losses = Trainer(tiny_single, settings, data, seed=0).take_step()
+    assert losses.attention is None
+    assert losses.preservation is None
+    assert losses.total == pytest.approx(settings.subject_weight * losses.region / 2)
+
+
+def test_a_cpu_computes_in_the_weights_own_precision(tiny_single: Base) -> None:
+    with arithmetic(tiny_single, tiny_single.settings.full):
+        assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_gpu_learns_float32_weights_in_half_precision(tiny_source: Source, precision: str) -> None:
+    base = load_base(tiny_source, device="cuda", dtype=torch.float32)
+    settings = msgspec.structs.replace(base.settings.lora, precision=precision, learning_rate=1e-2)
+    add_lora(base.unet, settings.rank, settings.layers, seed=0)
+    trainer = Trainer(base, settings, on_device(random_data(base), base.device), seed=0)
+    losses = [trainer.take_step().total for _ in range(12)]
+    assert all(weight.dtype == torch.float32 for weight in lora_weights(base).values())
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])

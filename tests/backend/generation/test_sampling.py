@@ -1,0 +1,220 @@
+"""The sampler against four runs of the authors' pipeline, and the promises made to an animator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMScheduler, EulerDiscreteScheduler
+from motionbooth.generation.control.boxes import BoxControl
+from motionbooth.generation.control.camera import Pick
+from motionbooth.generation.control.plan import StepPlan, free_cells
+from motionbooth.generation.control.prompt import prompt_tokens
+from motionbooth.generation.sampling import decode, denoise, film, film_takes, plan_shot, shared_noise
+from motionbooth.models.registry import Base
+from motionbooth_protocol.errors import Canceled, InvalidInput
+from motionbooth_protocol.jobs import GenerateSpec
+from motionbooth_protocol.motion import Box, CameraPath, Offset, Shot, SubjectTrack
+from rounding import assert_equal_but_for_the_time_embedding
+from torch import Tensor
+
+pytestmark = pytest.mark.numeric
+
+PROMPT = "a sks dog running on the grass in the park"
+Read = Callable[[str], tuple[dict[str, np.ndarray], Any]]
+
+
+def ignore(done: int, steps: int) -> None:
+    pass
+
+
+def recorded_pick(case: dict[str, Any]) -> Pick:
+    """The cells that the authors' run drew, line by line, in its order."""
+    fills = iter([fill for call in case["shift_calls"] for fill in call["fills"]])
+
+    def pick(free: Tensor, holes: int) -> Tensor:
+        return torch.tensor([next(fills) for _ in range(free.shape[0])]).reshape(-1, holes)
+
+    return pick
+
+
+def recorded_plans(base: Base, case: dict[str, Any]) -> list[StepPlan]:
+    """The authors' own moves and boxes, step by step: their rounding, and boxes of the uncovered world."""
+    size = np.array([192, 128, 192, 128])
+    pixels, plans = case["bbox_pixels_before"], []
+    tokens = prompt_tokens(base.tokenizer, PROMPT, ["sks dog"], case["bg_phrase"] or "")
+    for step in range(10):
+        call = step - case["start_shift_step"]
+        moves: tuple[tuple[int, int], ...] = ()
+        if 0 <= call < len(case["shift_calls"]):
+            recorded = case["shift_calls"][call]
+            moves = tuple(zip(recorded["int_shift_x"], recorded["int_shift_y"], strict=True))
+            pixels = recorded["bbox_after"] if pixels else None
+        boxes = None
+        if pixels:
+            track = [Box(*(np.array(frame[0]) / size)) for frame in pixels]
+            boxes = BoxControl([track], tokens, case["edit_scale"], amplify=step < case["max_amp_steps"])
+        plans.append(StepPlan(moves, free_cells([], (16, 24), 4), boxes=boxes))
+    return plans
+
+
+@pytest.mark.parametrize("name", ["plain", "box_only", "camera_only", "both"])
+def test_run_equals_the_authors_run_when_fed_with_its_moves_and_fills(tiny: Base, golden: Read, name: str) -> None:
+    arrays, cases = golden("pipeline")
+    case = cases["cases"][name]
+    latents = denoise(
+        tiny,
+        torch.from_numpy(arrays["latents0"]),
+        tiny.embed([PROMPT]),
+        tiny.embed([""]),
+        guidance=7.5,
+        plans=recorded_plans(tiny, case),
+        pick=recorded_pick(case),
+        on_step=ignore,
+    )
+    assert_equal_but_for_the_time_embedding(latents, torch.from_numpy(arrays[f"{name}/final_latents_f64"]))
+
+
+def test_frames_are_those_that_the_authors_decoded(tiny: Base, golden: Read) -> None:
+    arrays, _ = golden("pipeline")
+    frames = decode(tiny, torch.from_numpy(arrays["both/final_latents_f64"]))[0]
+    # A pixel that lies between two values may be rounded to either.
+    assert (frames.int() - torch.from_numpy(arrays["both/frames_u8"]).int()).abs().max() <= 1
+
+
+def test_text_embeddings_equal_the_authors(tiny: Base, golden: Read) -> None:
+    arrays, _ = golden("pipeline")
+    embeddings = tiny.embed([PROMPT, ""])
+    expected = np.concatenate([arrays["plain/prompt_embeds"], arrays["plain/negative_prompt_embeds"]])
+    torch.testing.assert_close(embeddings, torch.from_numpy(expected), rtol=0, atol=1e-6)
+
+
+def shot(camera: CameraPath | None = None, boxes: list[Box | None] | None = None) -> Shot:
+    boxes = boxes or [Box(0.1 + 0.1 * f, 0.2, 0.5 + 0.1 * f, 0.7) for f in range(4)]
+    track = SubjectTrack("dog", "dog", boxes, token="sks")
+    return Shot("s", 1, 24, 24, 192, 128, camera or CameraPath.straight(0.4, -0.2, 4), [track])
+
+
+def spec(**changes: Any) -> GenerateSpec:
+    return msgspec.structs.replace(GenerateSpec(shot(), PROMPT, model="tiny", steps=2), **changes)
+
+
+def test_same_seed_twice_gives_the_same_bits(tiny_single: Base) -> None:
+    assert torch.equal(film(tiny_single, spec(), ignore), film(tiny_single, spec(), ignore))
+    assert not torch.equal(film(tiny_single, spec(), ignore), film(tiny_single, spec(seed=1), ignore))
+
+
+def test_each_control_changes_the_clip_and_none_of_them_stays_behind(tiny_single: Base) -> None:
+    plain = film(tiny_single, spec(box_control=False, camera_control=False), ignore)
+    with_box = film(tiny_single, spec(camera_control=False), ignore)
+    with_camera = film(tiny_single, spec(box_control=False), ignore)
+    assert not torch.equal(plain, with_box)
+    assert not torch.equal(plain, with_camera)
+    assert torch.equal(plain, film(tiny_single, spec(box_control=False, camera_control=False), ignore))
+
+
+def test_a_still_camera_is_no_camera_control(tiny_single: Base) -> None:
+    still = shot(CameraPath.still(4))
+    with_control = film(tiny_single, spec(shot=still), ignore)
+    assert torch.equal(with_control, film(tiny_single, spec(shot=still, camera_control=False), ignore))
+
+
+@pytest.mark.parametrize("guidance", [0.0, 1.0])
+def test_guidance_of_one_or_less_leaves_the_unconditional_pass_out(tiny_single: Base, guidance: float) -> None:
+    clip = film(tiny_single, spec(guidance=guidance, negative_prompt="snow"), ignore)
+    assert torch.equal(clip, film(tiny_single, spec(guidance=guidance), ignore))
+
+
+def test_a_negative_prompt_changes_the_clip(tiny_single: Base) -> None:
+    assert not torch.equal(
+        film(tiny_single, spec(), ignore), film(tiny_single, spec(negative_prompt="the grass"), ignore)
+    )
+
+
+def test_a_subject_out_of_frame_throughout_and_a_box_over_everything_are_filmed(tiny_single: Base) -> None:
+    film(tiny_single, spec(shot=shot(boxes=[None] * 4)), ignore)
+    film(tiny_single, spec(shot=shot(boxes=[Box(-1, -1, 2, 2)] * 4)), ignore)
+
+
+def test_every_step_is_reported_and_a_cancellation_ends_the_run(tiny_single: Base) -> None:
+    seen: list[tuple[int, int]] = []
+    film(tiny_single, spec(), lambda done, steps: seen.append((done, steps)))
+    assert seen == [(1, 2), (2, 2)]
+
+    def cancel(done: int, steps: int) -> None:
+        raise Canceled("enough")
+
+    with pytest.raises(Canceled):
+        film(tiny_single, spec(), cancel)
+    assert torch.equal(film(tiny_single, spec(), ignore), film(tiny_single, spec(), ignore))
+
+
+def test_a_shot_for_another_number_of_frames_is_refused(tiny_single: Base) -> None:
+    other = Shot("s", 1, 24, 24, 192, 128, CameraPath.still(5))
+    with pytest.raises(InvalidInput, match=r"5 frames, and Tiny films 4"):
+        film(tiny_single, spec(shot=other), ignore)
+
+
+def test_a_prompt_without_the_subject_is_refused(tiny_single: Base) -> None:
+    with pytest.raises(InvalidInput, match='does not contain "sks dog"'):
+        film(tiny_single, spec(prompt="a dog in the park"), ignore)
+
+
+def test_shared_noise_has_variance_one_and_the_asked_correlation() -> None:
+    noise = shared_noise((20, 4, 4, 16, 24), 0.9, torch.Generator().manual_seed(0))
+    assert noise.var() == pytest.approx(1, abs=0.03)
+    assert (noise[:, :, 0] * noise[:, :, 3]).mean() == pytest.approx(0.9, abs=0.03)
+
+
+def test_takes_in_one_batch_are_those_of_their_seeds_alone(tiny: Base) -> None:
+    takes = film_takes(tiny, spec(), [3, 4, 5], ignore)
+    for seed, take in zip((3, 4, 5), takes, strict=True):
+        alone = film(tiny, spec(seed=seed), ignore)
+        assert (take.int() - alone.int()).abs().max() <= 1  # float64: a value that lies on the edge between two
+    assert not torch.equal(takes[0], takes[1])
+
+
+@pytest.mark.parametrize("sampler", [DDPMScheduler, EulerDiscreteScheduler])
+def test_other_samplers_film_the_same_clip_from_the_same_seed(tiny_single: Base, sampler: Any) -> None:
+    tiny_single.scheduler = sampler.from_config(tiny_single.scheduler.config)
+    torch.manual_seed(0)
+    first = film(tiny_single, spec(), ignore)
+    torch.manual_seed(1)
+    assert torch.equal(film(tiny_single, spec(), ignore), first)
+    assert not torch.equal(film(tiny_single, spec(seed=1), ignore), first)
+
+
+def track(name: str, token: str, boxes: list[Box | None]) -> SubjectTrack:
+    return SubjectTrack(name, "dog", boxes, token=token)
+
+
+def test_subjects_that_cross_enter_and_leave_are_each_held_by_their_own_words(tiny_single: Base) -> None:
+    crossing = [Box(0.1 * f, 0.2, 0.1 * f + 0.4, 0.7) for f in range(4)]
+    against = [Box(0.5 - 0.1 * f, 0.2, 0.9 - 0.1 * f, 0.7) for f in range(4)]
+    both = [track("one", "sks", [*crossing[:3], None]), track("other", "olis", [None, *against[1:]])]
+    two = Shot("s", 1, 24, 24, 192, 128, CameraPath.straight(0.4, -0.2, 4), both)
+    prompt = "a sks dog and a olis dog in the park"
+    plans = plan_shot(tiny_single, spec(shot=two, prompt=prompt, background_phrase="in the park"))
+    boxes = plans[-1].boxes
+    assert boxes is not None
+    assert len(set(boxes.tokens.subjects[0]) & set(boxes.tokens.subjects[1])) == 0
+    assert len(boxes.tokens.background) >= 3
+    assert [[box is None for box in boxes.boxes[s]] for s in (0, 1)] == [
+        [False, False, False, True],
+        [True, False, False, False],
+    ]
+    clip = film(tiny_single, spec(shot=two, prompt=prompt, background_phrase="in the park"), ignore)
+    swapped = msgspec.structs.replace(two, subjects=[track("one", "sks", against), track("other", "olis", crossing)])
+    assert not torch.equal(clip, film(tiny_single, spec(shot=swapped, prompt=prompt), ignore))
+
+
+def test_a_camera_path_of_any_shape_arrives_where_it_should(tiny_single: Base) -> None:
+    there_and_back = CameraPath([Offset(0, 0), Offset(0.5, -0.25), Offset(-0.25, 0.5), Offset(0, 0)])
+    plans = plan_shot(tiny_single, spec(shot=shot(there_and_back), steps=10))
+    moved = np.sum([plan.moves for plan in plans if plan.moves], axis=0)
+    assert moved.tolist() == [[0, 0], [12, -4], [-6, 8], [0, 0]]  # cells of a frame of 24 x 16
+    film(tiny_single, spec(shot=shot(there_and_back)), ignore)

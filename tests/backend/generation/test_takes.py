@@ -1,0 +1,232 @@
+"""Takes of one shot: successive seeds, each measured, the best first, the same bits as alone."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from diffusers import UNet3DConditionModel
+from motionbooth.cli.app import app
+from motionbooth.evaluation.box_adherence import Appearance
+from motionbooth.evaluation.report import MotionReport, SubjectReport, obedience_order
+from motionbooth.evaluation.shot_folder import FilmedShot, asked_in, pictures_for
+from motionbooth.finetuning.weights import SubjectCard, add_lora, read_card, save_subject
+from motionbooth.generation.takes import film_best_of
+from motionbooth.generation.video import read_clip, write_clip
+from motionbooth.models.registry import load_base
+from motionbooth.models.sources import Source
+from motionbooth.progress.time_left import Stage
+from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.jobs import GenerateSpec
+from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+pytestmark = pytest.mark.usefixtures("tiny_model")
+
+
+class Log:
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, int, int]] = []
+
+    def plan(self, stages: Sequence[Stage]) -> None:
+        pass
+
+    def progress(self, stage: str, step: int, steps: int, note: str = "") -> None:
+        self.seen.append((stage, step, steps))
+
+
+@pytest.fixture
+def subject(tiny_source: Source, tmp_path: Path) -> Path:
+    """A red subject whose LoRA was never trained."""
+    base = load_base(tiny_source, device="cpu")
+    settings = base.settings.lora
+    add_lora(base.unet, settings.rank, settings.layers, seed=0)
+    picture, mask = np.full((8, 8, 3), (220, 30, 30), np.uint8), np.full((8, 8), 255, np.uint8)
+    looks = Appearance.learn([picture], [mask]).as_text()
+    own = ("Red", "sks", "dog", "a sks dog", "tiny", tiny_source.fingerprint, "lora", settings.rank, settings.layers)
+    save_subject(tmp_path / "red.safetensors", base.unet, SubjectCard(*own, looks=looks))
+    return tmp_path / "red.safetensors"
+
+
+def spec(weights: str | None = None) -> GenerateSpec:
+    tracks = [SubjectTrack("Red", "dog", [Box(0.2, 0.2, 0.7, 0.8)] * 4, token="sks", weights=weights)]
+    shot = Shot("shot", 1, 9, 24, 192, 128, CameraPath.straight(0.3, 0, 4), tracks)
+    return GenerateSpec(shot, "a sks dog in the park", model="tiny", steps=1, seed=7)
+
+
+def test_takes_have_successive_seeds_reports_and_are_ranked(tmp_path: Path, subject: Path) -> None:
+    log = Log()
+    takes = film_best_of(spec(str(subject)), 3, 1, tmp_path / "out" / "shot.mp4", Path, log)
+    assert sorted(take.seed for take in takes) == [7, 8, 9]
+    orders = [obedience_order(take.report) for take in takes]
+    assert orders == sorted(orders)
+    assert [take.clip.name for take in takes] == [f"shot_{i}_seed{take.seed}.mp4" for i, take in enumerate(takes, 1)]
+    report = msgspec.json.decode(takes[0].clip.with_suffix(".report.json").read_bytes(), type=MotionReport)
+    assert [one.name for one in report.subjects] == ["Red"]
+    assert [stage for stage, _, _ in log.seen].count("loading the model") == 2  # once begun, once done
+    assert log.seen[-1] == ("measuring", 3, 3)
+    assert [one for one in log.seen if one[0] == "sampling"][-1] == ("sampling", 3, 3)
+    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".json"] * 3 + [".mp4"] * 3
+
+
+def test_a_take_has_the_very_bits_of_a_job_of_its_own(tmp_path: Path) -> None:
+    takes = film_best_of(spec(), 2, 1, tmp_path / "shot.mp4", Path, Log())
+    alone = film_best_of(msgspec.structs.replace(spec(), seed=8), 1, 1, tmp_path / "alone.mp4", Path, Log())
+    (same,) = [take for take in takes if take.seed == 8]
+    assert alone[0].clip == tmp_path / "alone.mp4"
+    assert same.clip.read_bytes() == alone[0].clip.read_bytes()
+
+
+def test_takes_in_a_batch_are_all_filmed(tmp_path: Path) -> None:
+    log = Log()
+    assert len(film_best_of(spec(), 3, 2, tmp_path / "shot.mp4", Path, log)) == 3
+    assert [done for stage, done, _ in log.seen if stage == "sampling"] == [2, 3]
+
+
+def test_takes_that_memory_does_not_hold_together_are_filmed_in_smaller_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, rows = UNet3DConditionModel.forward, []
+
+    def for_two_takes(unet: UNet3DConditionModel, sample: torch.Tensor, *args: object, **more: object) -> object:
+        rows.append(len(sample))
+        if len(sample) > 4:  # each with its unconditional half
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(unet, sample, *args, **more)
+
+    monkeypatch.setattr(UNet3DConditionModel, "forward", for_two_takes)
+    takes = film_best_of(spec(), 5, 5, tmp_path / "shot.mp4", Path, Log())
+    assert sorted(take.seed for take in takes) == [7, 8, 9, 10, 11]
+    assert rows == [10, 4, 4, 2]
+
+
+def report(iou: float | None, flow: float) -> MotionReport:
+    subjects = [] if iou is None else [SubjectReport("a", iou, None, None, [])]
+    return MotionReport(8, 8, subjects, flow, [])
+
+
+def test_overlap_counts_before_the_camera() -> None:
+    assert obedience_order(report(0.8, 2.0)) < obedience_order(report(0.5, 0.1))
+    assert obedience_order(report(0.5, 0.1)) < obedience_order(report(0.5, 0.2))
+    assert obedience_order(report(None, 0.1)) < obedience_order(report(None, 0.2))
+
+
+def test_the_command_films_takes_and_shows_the_table(tmp_path: Path, subject: Path) -> None:
+    script = tmp_path / "script.json"
+    script.write_text(
+        json.dumps({"prompt": "a sks dog", "phrases": ["sks dog"], "bbox": [[[0, 0, 0.5, 0.5]], [[0.5, 0.5, 1, 1]]]})
+    )
+    command = ["generate", "--script", str(script), "--out", str(tmp_path / "c.mp4"), "--model", "tiny", "--takes", "2"]
+    result = CliRunner().invoke(app, [*command, "--subject", str(subject)])
+    assert result.exit_code == 0, result.output
+    assert "takes, the best first" in result.output
+    (best,) = tmp_path.glob("c_1_seed?.mp4")
+    assert len(list(tmp_path.glob("c_2_seed?.mp4"))) == 1
+    evaluate = ["evaluate", str(best), "--shot", str(script), "--model", "tiny", "--subject", str(subject)]
+    assert "sks dog: IoU" in CliRunner().invoke(app, evaluate).output
+
+
+def test_a_clip_is_evaluated_with_the_subjects_file_alone(tmp_path: Path, subject: Path) -> None:
+    take = film_best_of(spec(str(subject)), 1, 1, tmp_path / "clip.mp4", Path, Log())[0]
+    shot = tmp_path / "shot.json"
+    shot.write_bytes(msgspec.json.encode({"generate": spec()}))
+    command = ["evaluate", str(take.clip), "--shot", str(shot), "--subject", str(subject)]
+    command += ["--json", str(tmp_path / "report.json"), "--sheet", str(tmp_path / "sheet.png")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert "Red: IoU" in result.output
+    measured = msgspec.json.decode((tmp_path / "report.json").read_bytes(), type=MotionReport)
+    assert len(measured.subjects[0].frames) == 4
+    assert (tmp_path / "sheet.png").stat().st_size > 1000
+    assert read_clip(take.clip)[0].shape[0] == 9
+
+
+@pytest.mark.parametrize("inside", ["", "Red"])
+def test_a_clip_is_evaluated_with_pictures_and_their_masks(tmp_path: Path, inside: str) -> None:
+    write_clip(tmp_path / "clip.mp4", red_box_moving_right(), 24)
+    shot = tmp_path / "shot.json"
+    shot.write_bytes(msgspec.json.encode({"generate": spec()}))
+    folder = tmp_path / "pictures" / inside
+    folder.mkdir(parents=True)
+    Image.fromarray(red_box_moving_right()[0]).save(folder / "red.png")
+    Image.fromarray((red_box_moving_right()[0, ..., 0] > 128).astype(np.uint8) * 255).save(folder / "red_mask.png")
+    found = pictures_for(asked_in(shot, "tiny"), tmp_path / "pictures")
+    assert {name: [path.name for path in paths] for name, paths in found.items()} == {"Red": ["red.png"]}
+    report = FilmedShot.load(tmp_path / "clip.mp4", spec(), found).report()
+    assert report.subjects[0].found_share == 1
+    place = report.subjects[0].frames[0].found
+    assert place is not None
+    assert place.as_tuple() == pytest.approx((0.2, 0.2, 0.4, 0.6), abs=0.03)
+
+
+@pytest.mark.parametrize(("frames", "fits"), [(1, False), (3, False), (4, True), (9, True)])
+def test_a_part_of_a_clip_is_not_measured_as_the_whole(tmp_path: Path, subject: Path, frames: int, fits: bool) -> None:
+    write_clip(tmp_path / "clip.mp4", red_box_moving_right()[:frames], 24)
+    (tmp_path / "shot.json").write_bytes(msgspec.json.encode({"generate": spec()}))
+    command = ["evaluate", str(tmp_path / "clip.mp4"), "--shot", str(tmp_path / "shot.json")]
+    result = CliRunner().invoke(app, [*command, "--subject", str(subject)], env={"COLUMNS": "300"})
+    assert result.exit_code == (0 if fits else 2), result.output
+    assert ("the shot 9 (4 of the model)" in result.output.replace("\n", " ")) is not fits
+
+
+def test_a_shot_that_is_shorter_than_the_models_clip_is_measured(tmp_path: Path) -> None:
+    write_clip(tmp_path / "clip.mp4", red_box_moving_right()[:2], 24)
+    short = msgspec.structs.replace(spec(), shot=msgspec.structs.replace(spec().shot, frame_end=2))
+    assert len(FilmedShot.load(tmp_path / "clip.mp4", short, {}).report().camera) == 3
+
+
+def red_box_moving_right() -> np.ndarray:
+    frames = np.full((9, 128, 192, 3), (40, 90, 60), np.uint8)
+    for number, frame in enumerate(frames):
+        frame[26:77, 38 + 8 * number : 77 + 8 * number] = (220, 30, 30)
+    return frames
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--pictures", "empty"], "No pictures in"),
+        (["--subject", "cat.safetensors"], 'is a "sks cat", and the shot has none'),
+        (["--subject", "old.safetensors"], "does not tell how it looks"),
+    ],
+)
+def test_what_cannot_serve_to_evaluate_is_refused(
+    tmp_path: Path, subject: Path, options: list[str], complaint: str
+) -> None:
+    card = read_card(subject)
+    weights = load_file(subject)
+    for name, other in (("cat", msgspec.structs.replace(card, class_word="cat")), ("old", without_looks(card))):
+        metadata = {"motionbooth": msgspec.json.encode(other).decode()}
+        save_file(weights, tmp_path / f"{name}.safetensors", metadata)
+    write_clip(tmp_path / "clip.mp4", red_box_moving_right(), 24)
+    (tmp_path / "shot.json").write_bytes(msgspec.json.encode({"generate": spec()}))
+    command = ["evaluate", str(tmp_path / "clip.mp4"), "--shot", str(tmp_path / "shot.json")]
+    result = CliRunner().invoke(app, [*command, options[0], str(tmp_path / options[1])])
+    assert result.exit_code == 2
+    assert complaint in result.output.replace("\n", " ")
+
+
+def without_looks(card: SubjectCard) -> SubjectCard:
+    return msgspec.structs.replace(card, looks="")
+
+
+def as_text(values: np.ndarray) -> str:
+    return base64.b64encode(zlib.compress(values.astype("<f4").tobytes())).decode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "nonsense", as_text(np.ones(7)), as_text(np.zeros(13 * 28 * 28)), as_text(np.full(13 * 28 * 28, np.nan))],
+)
+def test_looks_that_cannot_be_read_are_refused(text: str) -> None:
+    with pytest.raises(InvalidInput, match="colours cannot be read"):
+        Appearance.from_text(text)

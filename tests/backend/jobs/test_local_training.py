@@ -1,0 +1,253 @@
+"""Learning here and now: the files that are made, going on after a break, and the command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import msgspec
+import numpy as np
+import platformdirs
+import pytest
+import torch
+from motionbooth.cli.app import app
+from motionbooth.finetuning.finetune import Material
+from motionbooth.finetuning.picture_folder import read_folder
+from motionbooth.finetuning.weights import read_card
+from motionbooth.jobs.local_training import train_here
+from motionbooth.jobs.runner import run
+from motionbooth.models.sources import Source
+from motionbooth.progress.time_left import Stage
+from motionbooth_lab.toybox.backgrounds import draw_texture
+from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.jobs import MaskDoubt, SubjectSpec, TrainSpec
+from PIL import Image, ImageDraw
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+
+class PowerCut(Exception):
+    pass
+
+
+class Log:
+    def __init__(self, cut_at: int | None = None) -> None:
+        self.notes: list[tuple[str, int, str]] = []
+        self._cut_at = cut_at
+
+    def plan(self, stages: Sequence[Stage]) -> None:
+        pass
+
+    def progress(self, stage: str, step: int, steps: int, note: str = "") -> None:
+        self.notes.append((stage, step, note))
+        if stage == "learning" and step == self._cut_at:
+            raise PowerCut
+
+    @property
+    def learned(self) -> list[int]:
+        return [step for stage, step, _ in self.notes if stage == "learning" and step]
+
+
+@pytest.fixture(autouse=True)
+def often_written_model(tiny_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny base, with a checkpoint and a sample after every step."""
+    folder = tmp_path / "models" / "tiny"
+    folder.mkdir(parents=True)
+    for part in tiny_source.folder.iterdir():
+        (folder / part.name).symlink_to(part)
+    settings = msgspec.json.decode((folder / "motionbooth.json").read_bytes())
+    settings["lora"] |= {"steps": 3, "checkpoint_every": 1, "validate_every": 2, "validation_steps": 1}
+    (folder / "motionbooth.json").unlink()
+    (folder / "motionbooth.json").write_bytes(msgspec.json.encode(settings))
+    monkeypatch.setenv("MOTIONBOOTH_MODELS", str(tmp_path / "models"))
+    monkeypatch.delenv("MOTIONBOOTH_SAM", raising=False)
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / "cache" / name)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(2):
+        picture = Image.new("RGBA", (100, 80))
+        ImageDraw.Draw(picture).ellipse((20 + number, 10, 70, 60), fill=(220, 40, 40, 255))
+        picture.save(folder / f"{number}.png")
+    return folder
+
+
+def order(pictures: Path, **changes: object) -> tuple[TrainSpec, dict[str, Path]]:
+    found, files = read_folder(pictures, None)
+    spec = TrainSpec(SubjectSpec("Red", "sks", "dog", found), model="tiny", learning_rate=1e-2)
+    return msgspec.structs.replace(spec, **changes), files
+
+
+def test_the_subject_and_what_shows_how_it_went_are_there(pictures: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="needs pip install 'motionbooth[tensorboard]'")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    spec, files = order(pictures)
+    learned = train_here(spec, files, Material(), tmp_path / "red.safetensors", Log(), board=True)
+    card = read_card(learned.subject)
+    assert (card.name, card.recipe, card.pictures) == ("Red", "motionbooth", [p.image for p in spec.subject.pictures])
+    made = {path.name for path in learned.folder.iterdir()}
+    assert made == {"masks.png", "losses.png", "samples.png", "samples", "tensorboard", "order.txt"}
+    assert sorted(path.name for path in (learned.folder / "samples").iterdir()) == ["000002.png", "000003.png"]
+    events = EventAccumulator(str(learned.folder / "tensorboard")).Reload()
+    assert {"loss/total", "loss/region", "loss/attention", "loss/preservation"} == set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("loss/total")] == [1, 2, 3]
+
+
+def test_a_run_that_was_broken_off_goes_on_to_the_same_weights(pictures: Path, tmp_path: Path) -> None:
+    spec, files = order(pictures)
+    train_here(spec, files, Material(), tmp_path / "whole.safetensors", Log())
+    with pytest.raises(PowerCut):
+        train_here(spec, files, Material(), tmp_path / "red.safetensors", Log(cut_at=2))
+    log = Log()
+    train_here(spec, files, Material(), tmp_path / "red.safetensors", log)
+    assert log.learned == [3]
+    whole, resumed = (load_file(tmp_path / f"{name}.safetensors") for name in ("whole", "red"))
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff" * 999, None], ids=["empty", "foreign", "cut short"])
+def test_a_damaged_checkpoint_is_put_aside_and_begun_anew(pictures: Path, tmp_path: Path, damage: bytes | None) -> None:
+    spec, files = order(pictures)
+    with pytest.raises(PowerCut):
+        train_here(spec, files, Material(), tmp_path / "red.safetensors", Log(cut_at=2))
+    checkpoint = tmp_path / "red" / "training.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:50_000] if damage is None else damage)
+    log = Log()
+    train_here(spec, files, Material(), tmp_path / "red.safetensors", log)
+    assert log.learned == [1, 2, 3]
+    assert checkpoint.with_suffix(".damaged").exists()
+
+
+def test_samples_on_the_way_change_nothing_that_is_learned(pictures: Path, tmp_path: Path) -> None:
+    spec, files = order(pictures)
+    watched = train_here(spec, files, Material(), tmp_path / "watched.safetensors", Log())
+    settings_file = tmp_path / "models" / "tiny" / "motionbooth.json"
+    settings_file.write_bytes(settings_file.read_bytes().replace(b'"validate_every":2', b'"validate_every":0'))
+    alone = train_here(spec, files, Material(), tmp_path / "alone.safetensors", Log())
+    assert not (alone.folder / "samples.png").exists()
+    assert watched.subject.read_bytes() == alone.subject.read_bytes()
+
+
+def test_what_is_learned_already_is_left_and_another_order_begins_anew(pictures: Path, tmp_path: Path) -> None:
+    spec, files = order(pictures)
+    out = tmp_path / "red.safetensors"
+    train_here(spec, files, Material(), out, Log())
+    log = Log()
+    assert train_here(spec, files, Material(), out, log).was_there
+    assert log.notes == []
+    changed, files = order(pictures, recipe="no-preservation", steps=1)
+    log = Log()
+    assert not train_here(changed, files, Material(), out, log).was_there
+    assert log.learned == [1]
+    assert any("no ordinary clips" in note for stage, _, note in log.notes if stage == "learning")
+    assert read_card(out).recipe == "no-preservation"
+
+
+def test_other_clips_in_the_same_folder_are_another_order(pictures: Path, tmp_path: Path) -> None:
+    for number in range(4):
+        (tmp_path / "clips" / "walk").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (192, 128), (60 * number,) * 3).save(tmp_path / "clips" / "walk" / f"{number}.png")
+    (tmp_path / "clips" / "walk.txt").write_text("a grey wall")
+    spec, files = order(pictures, steps=1)
+    material, out = Material(clips=tmp_path / "clips"), tmp_path / "red.safetensors"
+    assert not train_here(spec, files, material, out, Log()).was_there
+    assert train_here(spec, files, material, out, Log()).was_there
+    (tmp_path / "clips" / "walk.txt").write_text("a grey road")
+    assert not train_here(spec, files, material, out, Log()).was_there
+
+
+def test_the_file_has_its_suffix(pictures: Path, tmp_path: Path) -> None:
+    spec, files = order(pictures)
+    with pytest.raises(InvalidInput, match=r"ends in \.safetensors"):
+        train_here(spec, files, Material(), tmp_path / "red.pt", Log())
+
+
+def test_the_command_learns_and_says_where_to_look(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out" / "red.safetensors"
+    words = ["train", str(pictures), "--class", "dog", "--out", str(out), "--model", "tiny", "--steps", "1"]
+    result = CliRunner().invoke(app, [*words, "--recipe", "no-preservation"])
+    assert result.exit_code == 0
+    assert "no ordinary clips: the base will forget" in result.output
+    assert f"{out} is learned" in result.output.replace("\n", "")
+    assert read_card(out).token == "sks"
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--recipe", "magic"], "Choose one of: motionbooth"),
+        (["--sam", "nowhere.pth"], "no checkpoint of Segment Anything at nowhere.pth"),
+        (["--token", ""], "'--token'"),
+        (["--clips", "nowhere"], "no folder of clips at nowhere"),
+    ],
+)
+def test_wrong_words_are_answered_by_a_sentence(
+    pictures: Path, tmp_path: Path, words: list[str], complaint: str
+) -> None:
+    command = ["train", str(pictures), "--class", "dog", "--out", str(tmp_path / "r.safetensors"), "--model", "tiny"]
+    result = CliRunner().invoke(app, [*command, *words])
+    assert result.exit_code == 2
+    assert complaint in result.output
+
+
+@pytest.fixture
+def doubtful(tmp_path: Path) -> Path:
+    """A small red ball under a stretch of sea, on grass, without a mask: GrabCut takes the sea."""
+    grass, sea = (draw_texture(place, np.random.default_rng(0)) for place in ("grass", "sea"))
+    picture = cv2.resize(grass[:180, :240], (320, 240))
+    picture[30:110, 20:300] = sea[:80, :280]
+    cv2.circle(picture, (170, 170), 22, (210, 40, 40), -1)
+    folder = tmp_path / "found"
+    folder.mkdir()
+    Image.fromarray(picture).save(folder / "beach.png")
+    return folder
+
+
+def test_doubtful_masks_stop_the_command_until_they_are_accepted(doubtful: Path, tmp_path: Path) -> None:
+    out = tmp_path / "red.safetensors"
+    words = ["train", str(doubtful), "--class", "ball", "--out", str(out), "--model", "tiny", "--steps", "1"]
+    stopped = CliRunner().invoke(app, [*words, "--recipe", "no-preservation"])
+    assert stopped.exit_code == 2
+    told = " ".join(stopped.output.split())
+    assert "(picture 1 of 1 (beach.png): " in told
+    assert "searched for from other seeds, something else is found" in told
+    assert "--accept-masks" in told
+    assert not out.exists()
+    assert (tmp_path / "red" / "masks.png").exists()
+    accepted = CliRunner().invoke(app, [*words, "--recipe", "no-preservation", "--accept-masks"])
+    assert accepted.exit_code == 0, accepted.output
+    assert "beach.png" in accepted.output
+    assert out.exists()
+
+
+def test_on_a_terminal_doubtful_masks_are_asked_about(doubtful: Path, tmp_path: Path) -> None:
+    pty = pytest.importorskip("pty", reason="this system has no pseudo-terminals")
+    out = tmp_path / "red.safetensors"
+    words = ["train", str(doubtful), "--class", "ball", "--out", str(out), "--model", "tiny", "--steps", "1"]
+    words += ["--recipe", "no-preservation"]
+    leader, terminal = pty.openpty()
+    command = [sys.executable, "-c", "from motionbooth.cli.app import app; app()", *words]
+    for answer, status in ((b"n\n", 1), (b"y\n", 0)):
+        with subprocess.Popen(command, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+            os.write(leader, answer)
+            output = process.communicate(timeout=200)[0].decode()
+        assert process.returncode == status, output
+        assert "Train with these masks?" in output
+        assert out.exists() is (status == 0)
+
+
+def test_a_backend_tells_doubts_as_a_result(doubtful: Path, tmp_path: Path) -> None:
+    found, files = read_folder(doubtful, None)
+    spec = TrainSpec(SubjectSpec("red", "sks", "ball", found), "tiny", steps=1, recipe="no-preservation")
+    results = run(spec, files.__getitem__, tmp_path, Log())
+    (doubt,) = msgspec.json.decode(results["doubts"].read_bytes(), type=list[MaskDoubt])
+    assert doubt.picture == "picture 1 of 1 (beach.png)"
+    assert doubt.reasons

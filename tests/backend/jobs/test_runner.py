@@ -1,0 +1,172 @@
+"""A worker's two jobs from spec to file, on the tiny base."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import platformdirs
+import pytest
+from motionbooth.evaluation.report import MotionReport
+from motionbooth.finetuning.weights import read_card
+from motionbooth.generation.video import read_clip
+from motionbooth.jobs.runner import run
+from motionbooth.models.sources import Source
+from motionbooth.progress.time_left import Stage
+from motionbooth_protocol.errors import Canceled, InvalidInput
+from motionbooth_protocol.jobs import GenerateSpec, Picture, SubjectSpec, TrainSpec
+from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
+from PIL import Image, ImageDraw
+
+
+class Log:
+    """A reporter that remembers, and cancels at a stage if told so."""
+
+    def __init__(self, cancel_at: tuple[str, int] | None = None) -> None:
+        self.seen: list[tuple[str, int, int]] = []
+        self._cancel_at = cancel_at
+
+    def plan(self, stages: Sequence[Stage]) -> None:
+        pass
+
+    def progress(self, stage: str, step: int, steps: int, note: str = "") -> None:
+        self.seen.append((stage, step, steps))
+        if (stage, step) == self._cancel_at:
+            raise Canceled("The job was canceled.")
+
+    @property
+    def stages(self) -> list[str]:
+        return list(dict.fromkeys(stage for stage, _, _ in self.seen))
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> Path:
+    folder = tmp_path / "blobs"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def tiny_model(tiny_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "tiny").symlink_to(tiny_source.folder)
+    monkeypatch.setenv("MOTIONBOOTH_MODELS", str(models))
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / "cache" / name)
+
+
+def keep(blobs: Path, content: bytes) -> str:
+    sha256 = hashlib.sha256(content).hexdigest()
+    (blobs / sha256).write_bytes(content)
+    return sha256
+
+
+def drawn_picture(blobs: Path, number: int) -> Picture:
+    picture = Image.new("RGBA", (100, 80))
+    ImageDraw.Draw(picture).ellipse((20 + number, 10, 70, 60), fill=(220, 40, 40, 255))
+    path = blobs / "new.png"
+    picture.save(path)
+    return Picture(keep(blobs, path.read_bytes()))
+
+
+def train_spec(blobs: Path) -> TrainSpec:
+    pictures = [drawn_picture(blobs, number) for number in range(2)]
+    return TrainSpec(SubjectSpec("Red", "sks", "dog", pictures), model="tiny", steps=2)
+
+
+def generate_spec(weights: str | None = None) -> GenerateSpec:
+    track = SubjectTrack("Red", "dog", [Box(0.2, 0.2, 0.7, 0.8)] * 4, token="sks", weights=weights)
+    shot = Shot("shot", 1, 9, 24, 192, 128, CameraPath.straight(0.3, 0, 4), [track])
+    return GenerateSpec(shot, "a sks dog in the park", model="tiny", steps=2)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_subject_is_learned_and_filmed(tmp_path: Path, blobs: Path, method: str) -> None:
+    spec = msgspec.structs.replace(train_spec(blobs), method=method, learning_rate=0.01)
+    log = Log()
+    subject = run(spec, blobs.joinpath, tmp_path, log)["subject"]
+    assert log.stages == [
+        "loading the model",
+        "finding masks",
+        "filming ordinary clips",
+        "encoding pictures",
+        "learning",
+    ]
+    card = read_card(subject)
+    assert (card.name, card.token, card.class_word, card.base, card.method) == ("Red", "sks", "dog", "tiny", method)
+
+    log = Log()
+    weights = keep(blobs, subject.read_bytes())
+    results = run(generate_spec(weights), blobs.joinpath, tmp_path, log)
+    clip = results["clip"]
+    report = msgspec.json.decode(results["report"].read_bytes(), type=MotionReport)
+    assert [subject.name for subject in report.subjects] == ["Red"]  # found by the looks in its own file
+    assert len(report.camera) == 3
+    assert log.stages == ["loading the model", "sampling", "decoding", "encoding", "measuring"]
+    frames, fps = read_clip(clip)
+    assert frames.shape == (9, 128, 192, 3)
+    assert fps == 24
+    of_the_base = run(generate_spec(), blobs.joinpath, tmp_path, Log())["clip"]
+    assert not np.array_equal(read_clip(of_the_base)[0], frames)
+
+
+def test_the_same_job_twice_gives_the_same_bytes(tmp_path: Path, blobs: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    spec = train_spec(blobs)
+    first, second = (run(spec, blobs.joinpath, tmp_path / name, Log())["subject"].read_bytes() for name in "ab")
+    assert first == second
+    first, second = (run(generate_spec(), blobs.joinpath, tmp_path / name, Log())["clip"].read_bytes() for name in "ab")
+    assert first == second
+
+
+def test_ordinary_clips_are_filmed_once(tmp_path: Path, blobs: Path) -> None:
+    run(train_spec(blobs), blobs.joinpath, tmp_path, Log())
+    log = Log()
+    run(msgspec.structs.replace(train_spec(blobs), seed=1), blobs.joinpath, tmp_path, log)
+    assert "filming ordinary clips" not in log.stages
+
+
+@pytest.mark.parametrize("at", [("filming ordinary clips", 2), ("learning", 1)])
+def test_a_canceled_training_stops_and_can_begin_again(tmp_path: Path, blobs: Path, at: tuple[str, int]) -> None:
+    with pytest.raises(Canceled):
+        run(train_spec(blobs), blobs.joinpath, tmp_path, Log(cancel_at=at))
+    assert run(train_spec(blobs), blobs.joinpath, tmp_path, Log())["subject"].is_file()
+
+
+def test_two_subjects_are_filmed_together(tmp_path: Path, blobs: Path, tiny_source: Source) -> None:
+    weights = []
+    for number, token in enumerate(["sks", "toy"]):
+        subject = SubjectSpec(token, token, "dog", [drawn_picture(blobs, number)])
+        spec = TrainSpec(subject, model="tiny", steps=1, seed=number, learning_rate=0.01)
+        weights.append(keep(blobs, run(spec, blobs.joinpath, tmp_path, Log())["subject"].read_bytes()))
+    tracks = [
+        SubjectTrack("a", "dog", [Box(0.0, 0.2, 0.4, 0.8)] * 4, token="sks", weights=weights[0]),
+        SubjectTrack("b", "dog", [Box(0.6, 0.2, 1.0, 0.8)] * 4, token="toy", weights=weights[1]),
+    ]
+    shot = Shot("shot", 1, 9, 24, 192, 128, CameraPath.still(4), tracks)
+    spec = GenerateSpec(shot, "a sks dog and a toy dog", model="tiny", steps=1)
+    assert read_clip(run(spec, blobs.joinpath, tmp_path, Log())["clip"])[0].shape[0] == 9
+
+
+def test_a_subject_of_another_base_is_refused(tmp_path: Path, blobs: Path, tiny_source: Source) -> None:
+    subject = run(train_spec(blobs), blobs.joinpath, tmp_path, Log())["subject"]
+    content = subject.read_bytes().replace(tiny_source.fingerprint.encode(), b"0" * 64)
+    with pytest.raises(InvalidInput, match="learned on another base model"):
+        run(generate_spec(keep(blobs, content)), blobs.joinpath, tmp_path, Log())
+
+
+def test_weights_that_are_not_a_subject_are_refused(tmp_path: Path, blobs: Path) -> None:
+    with pytest.raises(InvalidInput, match="not a subject that this program has learned"):
+        run(generate_spec(keep(blobs, b"nonsense")), blobs.joinpath, tmp_path, Log())
+
+
+def test_a_picture_that_cannot_be_used_is_named(tmp_path: Path, blobs: Path) -> None:
+    spec = train_spec(blobs)
+    broken = [spec.subject.pictures[0], Picture(keep(blobs, b"no picture"))]
+    spec = msgspec.structs.replace(spec, subject=msgspec.structs.replace(spec.subject, pictures=broken))
+    with pytest.raises(InvalidInput, match=r"Picture 2 of 2 cannot be read"):
+        run(spec, blobs.joinpath, tmp_path, Log())

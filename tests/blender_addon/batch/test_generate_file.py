@@ -1,0 +1,411 @@
+"""The main job as a process of its own, against the real server; only the model is replaced, by one that draws."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import zmq
+
+bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
+
+from motionbooth.cli.demo import DEMO_SCENE  # noqa: E402
+from motionbooth.generation.video import read_clip  # noqa: E402
+from motionbooth_addon import compat  # noqa: E402
+from motionbooth_addon._protocol.errors import InvalidInput  # noqa: E402
+from motionbooth_addon.batch import generate_file, generate_shots  # noqa: E402
+from motionbooth_addon.capture import shots  # noqa: E402
+from motionbooth_addon.timeline import clips  # noqa: E402
+from motionbooth_protocol.client import Client  # noqa: E402
+from motionbooth_protocol.connection import Connection  # noqa: E402
+from motionbooth_protocol.jobs import GenerateSpec  # noqa: E402
+
+SUBJECT_COLOR, GREY = (200, 60, 20), (90, 90, 90)
+
+
+def batch_command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "motionbooth_addon.batch.generate_file", *map(str, arguments)]
+
+
+def run_batch(*arguments: object, largest_file: int | None = None) -> tuple[int, list[dict[str, Any]]]:
+    """Exit status, and every line of standard output. Files cannot grow above `largest_file` bytes."""
+    command = batch_command(*arguments)
+    if largest_file is not None:
+        command = ["prlimit", f"--fsize={largest_file}", *command]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return process.returncode, [json.loads(line) for line in process.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def filmed(connection_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    """The demo scene, filmed: the folder with what was made, and what was said."""
+    out = tmp_path_factory.mktemp("out")
+    before = DEMO_SCENE.read_bytes()
+    status, said = run_batch(DEMO_SCENE, "--connection", connection_file, "--out", out)
+    assert status == 0, said
+    assert DEMO_SCENE.read_bytes() == before, "the original is not written"
+    return out, said
+
+
+def test_everything_that_was_promised_is_there(filmed: tuple[Path, list[dict[str, Any]]]) -> None:
+    out, said = filmed
+    done = said[-1]["done"]
+    assert done["blend"] == str(out / "shot.blend")
+    (shot,) = done["shots"]
+    assert (shot["scene"], shot["clip"], shot["shot"]) == ("Hop", str(out / "clip.mp4"), str(out / "shot.json"))
+    assert all(Path(path).is_file() for path in [done["blend"], shot["clip"], shot["shot"], *shot["pictures"]["Imp"]])
+    assert sorted(path.name for path in out.iterdir()) == ["clip.mp4", "shot.blend", "shot.json", "training_pictures"]
+
+
+def test_every_stage_says_how_far_it_is(filmed: tuple[Path, list[dict[str, Any]]]) -> None:
+    stages = [line["stage"] for line in filmed[1][:-1]]
+    for earlier, later in (
+        ("reading the scene", "rendering training pictures"),
+        ("rendering training pictures", "sending training pictures"),
+        ("sending training pictures", "sampling"),
+        ("sampling", "fetching the clip"),
+        ("fetching the clip", "placing the clip"),
+    ):
+        assert stages.index(earlier) < stages.index(later)
+    assert all(set(line) == {"stage", "step", "steps", "seconds_left", "note"} for line in filmed[1][:-1])
+
+
+def test_the_clip_fills_exactly_the_shots_range_on_the_copys_timeline(
+    filmed: tuple[Path, list[dict[str, Any]]], registered: Any
+) -> None:
+    bpy.ops.wm.open_mainfile(filepath=str(filmed[0] / "shot.blend"))
+    scene = bpy.context.scene
+    (strip,) = compat.strips(scene.sequence_editor)
+    assert compat.strip_range(strip) == (scene.frame_start, scene.frame_end) == (1, 48)
+    assert strip.name == "hop take 1"
+    assert strip.filepath == "//clip.mp4"
+    take = scene.motionbooth.takes[0]
+    assert (take.job_id, take.clip_path) == (filmed[1][-1]["done"]["shots"][0]["job"], "//clip.mp4")
+    assert clips.strip_of(scene, take.job_id) == strip, "so that it can be shown, compared and removed"
+    sent = msgspec.json.decode(take.settings, type=GenerateSpec)
+    assert take.seed == sent.seed
+    assert scene.motionbooth.subjects[0].weights == sent.shot.subjects[0].weights
+
+
+def test_a_render_of_the_copys_sequencer_has_the_clips_own_colours(
+    filmed: tuple[Path, list[dict[str, Any]]], registered: Any, tmp_path: Path
+) -> None:
+    bpy.ops.wm.open_mainfile(filepath=str(filmed[0] / "shot.blend"))
+    scene = bpy.context.scene
+    frames, fps = read_clip(filmed[0] / "clip.mp4")
+    assert fps == 24
+    scene.render.image_settings.file_format = "PNG"
+    for frame in (1, 30, 48):
+        scene.frame_set(frame)
+        scene.render.filepath = str(tmp_path / f"{frame}.png")
+        bpy.ops.render.render(write_still=True)
+        centers = read_png(tmp_path / f"{frame}.png")[5::10, 5::10].astype(int)  # 960 x 640 for 96 x 64
+        difference = np.abs(centers - frames[frame - 1])
+        assert np.percentile(difference, 97) <= 3
+        assert difference.max() <= 30, "at the edges of the box, half a pixel beside it"
+        subject = np.abs(centers - SUBJECT_COLOR).max(axis=-1) <= 6
+        assert 0.2 < subject.mean() < 0.3, "the box takes 0.40 x 0.62 of the frame"
+
+
+def read_png(path: Path) -> np.ndarray:
+    image = bpy.data.images.load(str(path))
+    width, height = image.size
+    values = np.array(image.pixels[:]).reshape(height, width, 4)[::-1, :, :3]
+    bpy.data.images.remove(image)
+    return np.rint(values * 255).astype(np.uint8)
+
+
+def test_what_was_sent_is_written_down_and_can_be_read_back(filmed: tuple[Path, list[dict[str, Any]]]) -> None:
+    sent = msgspec.json.decode((filmed[0] / "shot.json").read_bytes(), type=generate_shots.Sent)
+    assert sent.generate.prompt == "a sks toy on the road"
+    assert sent.generate.shot.frames == 8
+    assert len(sent.train[0].subject.pictures) == 8
+    assert sent.generate.shot.camera.offsets[-1].dx == pytest.approx(0.3, abs=1e-3)
+
+
+def times_trained(client: Client) -> int:
+    return sum(job.attempt for job in client.jobs() if job.kind == "train")
+
+
+def test_a_second_run_finds_the_trained_subject(
+    filmed: tuple[Path, list[dict[str, Any]]], connection_file: Path, tmp_path: Path
+) -> None:
+    """The turntable gives the same bytes again, so the job is the same job."""
+    status, said = run_batch(DEMO_SCENE, "--connection", connection_file, "--out", tmp_path, "--seed", 8)
+    assert status == 0
+    assert "learning" not in [line.get("stage") for line in said]
+    with Client(Connection.read(connection_file)) as client:
+        assert times_trained(client) == 1
+    first, second = filmed[1][-1]["done"]["shots"][0], said[-1]["done"]["shots"][0]
+    assert [Path(p).read_bytes() for p in first["pictures"]["Imp"]] == [
+        Path(p).read_bytes() for p in second["pictures"]["Imp"]
+    ]
+    assert first["job"] != second["job"]
+
+
+def test_a_dry_run_writes_what_would_be_sent_and_needs_no_backend(tmp_path: Path) -> None:
+    status, said = run_batch(DEMO_SCENE, "--out", tmp_path, "--dry-run")
+    assert status == 0
+    assert said[-1]["done"]["blend"] is None
+    assert [path.name for path in tmp_path.iterdir()] == ["shot.json"]
+
+
+def test_a_shot_of_another_shape_is_sent_in_the_models_frame_and_said(registered: Any, tmp_path: Path) -> None:
+    bpy.ops.wm.open_mainfile(filepath=str(DEMO_SCENE))
+    plain = shots.read_shot(bpy.context.scene, 8).shot
+    bpy.context.scene.render.resolution_x, bpy.context.scene.render.resolution_y = 1920, 1080
+    wide = shots.read_shot(bpy.context.scene, 8).shot
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "wide.blend"))
+    status, said = run_batch(tmp_path / "wide.blend", "--out", tmp_path / "out", "--dry-run")
+    assert status == 0
+    (shot,) = said[-1]["done"]["shots"]
+    assert [warning for warning in shot["warnings"] if "16% of its height is generated and not shown" in warning]
+    sent = json.loads((tmp_path / "out" / "shot.json").read_text())["generate"]["shot"]
+    assert sent["model_frame"] == pytest.approx([0, 0.5 - 32 / 54, 1, 0.5 + 32 / 54])
+    drawn, asked = wide.subjects[0].boxes[3], sent["subjects"][0]["boxes"][3]
+    assert drawn is not None
+    assert asked[1] == pytest.approx((drawn.y1 - sent["model_frame"][1]) / (64 / 54), abs=1e-5)
+    assert plain.model_frame is None
+
+
+def test_what_is_simulated_is_played_and_said(scene: Any, add_subject: Any, tmp_path: Path) -> None:
+    bpy.ops.mesh.primitive_cube_add(size=1, location=(0, 10, 2))
+    falling = bpy.context.object
+    bpy.ops.rigidbody.object_add()
+    subject = add_subject(scene, falling)
+    subject.token = ""
+    scene.motionbooth.prompt = "a toy on the grass"
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "falling.blend"))
+    status, said = run_batch(tmp_path / "falling.blend", "--out", tmp_path / "out", "--dry-run")
+    assert status == 0, said
+    (shot,) = said[-1]["done"]["shots"]
+    assert "Imp was read by playing the scene (rigid body)." in shot["warnings"]
+    boxes = json.loads((tmp_path / "out" / "shot.json").read_text())["generate"]["shot"]["subjects"][0]["boxes"]
+    assert boxes[-1][1] > boxes[0][1] + 0.2, "it falls"
+
+
+def test_an_interrupt_cancels_the_job_and_leaves_no_process(
+    filmed: tuple[Path, list[dict[str, Any]]], connection_file: Path, tmp_path: Path
+) -> None:
+    scene = filmed[0] / "shot.blend"  # its subject is trained
+    process = subprocess.Popen(
+        batch_command(scene, "--connection", connection_file, "--out", tmp_path, "--seed", 999),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        for line in process.stdout:
+            if json.loads(line).get("stage") == "sampling":
+                process.send_signal(signal.SIGINT)
+                break
+    assert process.wait(20) == 130
+    with Client(Connection.read(connection_file)) as client:
+        newest = client.jobs()[0]
+        deadline = time.monotonic() + 10
+        while newest.state == "running" and time.monotonic() < deadline:
+            time.sleep(0.1)
+            newest = client.get(newest.id)
+        assert newest.state == "canceled"
+
+
+def test_two_scenes_are_two_shots_and_a_second_take_lies_above_the_first(
+    filmed: tuple[Path, list[dict[str, Any]]], registered: Any, connection_file: Path, tmp_path: Path
+) -> None:
+    bpy.ops.wm.open_mainfile(filepath=str(filmed[0] / "shot.blend"))
+    second = bpy.context.scene.copy()
+    second.name, second.use_fake_user = "Hop Again", True
+    second.frame_start, second.frame_end = 10, 33
+    bpy.data.scenes.new("No Shot")
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "two.blend"))
+    out = tmp_path / "out"
+    said: list[dict[str, Any]] = []
+    report = generate_shots.film(tmp_path / "two.blend", connection_file, out, generate_shots.Options(), said.append)
+    assert [shot["scene"] for shot in report["shots"]] == ["Hop", "Hop Again"]
+    assert "rendering training pictures" not in [message["stage"] for message in said], "the subject is trained"
+    assert (out / "Hop" / "clip.mp4").is_file()
+    assert len(read_clip(out / "Hop_Again" / "clip.mp4")[0]) == 24
+    assert strips_of("Hop") == [(1, (1, 48)), (2, (1, 48))]
+    assert strips_of("Hop Again") == [(1, (1, 48)), (2, (10, 33))]
+    assert [len(bpy.data.scenes[name].motionbooth.takes) for name in ("Hop", "Hop Again")] == [2, 2]
+    assert [strip.mute for strip in compat.strips(bpy.data.scenes["Hop"].sequence_editor)] == [True, False]
+
+
+def strips_of(scene: str) -> list[tuple[int, tuple[int, int]]]:
+    """Channel and range of each strip."""
+    strips = compat.strips(bpy.data.scenes[scene].sequence_editor)
+    return sorted((strip.channel, compat.strip_range(strip)) for strip in strips)
+
+
+def spoiled(tmp_path: Path, spoil: Callable[[Any, Any], None]) -> Path:
+    """The demo scene with something wrong in it."""
+    bpy.ops.wm.open_mainfile(filepath=str(DEMO_SCENE))
+    scene = bpy.context.scene
+    spoil(scene, scene.motionbooth.subjects[0])
+    path = tmp_path / "spoiled.blend"
+    bpy.ops.wm.save_as_mainfile(filepath=str(path), copy=True)
+    return path
+
+
+def no_camera(scene: Any, subject: Any) -> None:
+    scene.camera = None
+
+
+def no_subject(scene: Any, subject: Any) -> None:
+    scene.motionbooth.subjects.clear()
+
+
+def no_token_in_the_prompt(scene: Any, subject: Any) -> None:
+    scene.motionbooth.prompt = "a toy on the grass"
+
+
+def nothing_to_learn_from(scene: Any, subject: Any) -> None:
+    subject.model_object = None
+
+
+def missing_folder(scene: Any, subject: Any) -> None:
+    subject.model_object, subject.pictures = None, "//nowhere/"
+
+
+def background_words_not_in_the_prompt(scene: Any, subject: Any) -> None:
+    scene.motionbooth.background_phrase = "beach"
+
+
+def unknown_model(scene: Any, subject: Any) -> None:
+    scene.motionbooth.model = "zeroscope"
+
+
+def one_frame(scene: Any, subject: Any) -> None:
+    scene.frame_end = scene.frame_start
+
+
+def never_seen(scene: Any, subject: Any) -> None:
+    subject.object.parent = None
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (no_camera, "has no camera; add one"),
+        (no_subject, "has a subject; add one"),
+        (no_token_in_the_prompt, 'write "sks toy" in it'),
+        (nothing_to_learn_from, "neither a 3-D object nor pictures"),
+        (missing_folder, "is not there"),
+        (background_words_not_in_the_prompt, 'words "beach" .* are not in its prompt'),
+        (unknown_model, 'no model "zeroscope"; it has: toybox'),
+        (one_frame, "range of one frame"),
+        (never_seen, "outside the camera's view in every frame"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_nothing_is_sent(
+    spoil: Callable[..., None], sentence: str, registered: Any, connection_file: Path, tmp_path: Path
+) -> None:
+    scene = spoiled(tmp_path, spoil)
+    with Client(Connection.read(connection_file)) as client:
+        before = client.jobs()
+        with pytest.raises(InvalidInput, match=sentence):
+            generate_shots.film(
+                scene, connection_file, tmp_path / "out", generate_shots.Options(), lambda message: None
+            )
+        assert client.jobs() == before
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"), [(None, "There is no file"), (b"not a blend", "cannot open"), (b"", "cannot open")]
+)
+def test_what_is_no_blend_is_refused(content: bytes | None, sentence: str, registered: Any, tmp_path: Path) -> None:
+    path = tmp_path / "scene.blend"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InvalidInput, match=sentence):
+        generate_shots.film(path, None, tmp_path, generate_shots.Options(dry_run=True), lambda message: None)
+
+
+@pytest.mark.parametrize("words", [["--seed", str(2**31)], ["--seed", "-1"], ["--training-steps", "0"]])
+def test_numbers_that_blender_or_the_backend_cannot_keep_are_refused_at_once(tmp_path: Path, words: list[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        generate_file.main([str(DEMO_SCENE), "--out", str(tmp_path), "--dry-run", *words])
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_input_ends_the_process_with_status_2_and_its_sentence(tmp_path: Path) -> None:
+    status, said = run_batch(tmp_path / "none.blend", "--out", tmp_path, "--dry-run")
+    assert status == 2
+    assert said[-1]["error"]["code"] == "invalid_input"
+    assert "give the path of a saved .blend" in said[-1]["error"]["message"]
+
+
+def test_a_wrong_key_is_said_and_ends_with_status_1(connection_file: Path, tmp_path: Path) -> None:
+    stranger = msgspec.structs.replace(
+        Connection.read(connection_file), **dict(zip(("client_public", "client_secret"), new_keys(), strict=True))
+    )
+    stranger.write(tmp_path / "connection.json")
+    status, said = run_batch(DEMO_SCENE, "--connection", tmp_path / "connection.json", "--out", tmp_path / "out")
+    assert status == 1
+    assert said[-1]["error"]["code"] == "not_authorized"
+
+
+def new_keys() -> tuple[str, str]:
+    public, secret = zmq.curve_keypair()
+    return public.decode(), secret.decode()
+
+
+def test_a_backend_that_is_not_there_says_how_to_start_one(tmp_path: Path) -> None:
+    status, said = run_batch(DEMO_SCENE, "--connection", tmp_path / "none.json", "--out", tmp_path)
+    assert status == 1
+    assert "motionbooth serve" in said[-1]["error"]["message"]
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    status, said = run_batch(DEMO_SCENE, "--out", tmp_path / "file", "--dry-run")
+    assert status == 2
+    assert "choose another --out" in said[-1]["error"]["message"]
+
+
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="limits the size of files with prlimit")
+def test_a_full_disk_is_said_and_what_was_there_is_kept(
+    filmed: tuple[Path, list[dict[str, Any]]], connection_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "shot.blend").write_bytes(b"an older result")
+    scene = filmed[0] / "shot.blend"
+    status, said = run_batch(scene, "--connection", connection_file, "--out", tmp_path, largest_file=60_000)
+    assert status == 1, said
+    assert said[-1]["error"]["code"] == "out_of_space"
+    assert "free some space" in said[-1]["error"]["message"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "shot.blend", "shot.json"]
+    assert (tmp_path / "shot.blend").read_bytes() == b"an older result"
+    assert (tmp_path / "clip.mp4").read_bytes() == (filmed[0] / "clip.mp4").read_bytes()
+    status, said = run_batch(scene, "--out", tmp_path, "--dry-run", largest_file=1_000)
+    assert (status, said[-1]["error"]["code"]) == (1, "out_of_space")
+
+
+def test_a_subject_may_be_learned_from_pictures_in_a_folder(
+    filmed: tuple[Path, list[dict[str, Any]]], registered: Any, connection_file: Path, tmp_path: Path
+) -> None:
+    def use_folder(scene: Any, subject: Any) -> None:
+        subject.model_object, subject.pictures = None, "//photos/"
+
+    shutil.copytree(filmed[0] / "training_pictures" / "Imp", tmp_path / "photos")
+    (tmp_path / "photos" / "notes.txt").write_text("no picture")
+    scene = spoiled(tmp_path, use_folder)
+    status, said = run_batch(scene, "--connection", connection_file, "--out", tmp_path / "out")
+    assert status == 0, said
+    with Client(Connection.read(connection_file)) as client:
+        assert times_trained(client) == 1, "the same pictures are the same subject"
+    (tmp_path / "photos" / "00.png").write_bytes(b"no picture")
+    status, said = run_batch(scene, "--connection", connection_file, "--out", tmp_path / "out")
+    assert status == 2
+    assert "00.png cannot be read" in said[-1]["error"]["message"]

@@ -1,0 +1,232 @@
+"""What panels and overlay are told of a shot. Timers do not run in a script, so the tests call the tick themselves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
+
+from motionbooth_addon.capture import shot_cache  # noqa: E402
+
+
+@pytest.fixture
+def shot(scene: Any, add_cube: Callable[..., Any], add_subject: Callable[..., Any]) -> Iterator[Any]:
+    """A scene with a cube that walks."""
+    shot_cache.stop()
+    cube = add_cube(scene)
+    for frame, x in ((1, -2), (24, 2)):
+        cube.location.x = x
+        cube.keyframe_insert("location", frame=frame)
+    add_subject(scene, cube)
+    yield scene
+    shot_cache.stop()
+
+
+def settle() -> None:
+    bpy.context.view_layer.update()
+    shot_cache._tick()
+    time.sleep(shot_cache.SETTLE_SECONDS + 0.05)
+    shot_cache._tick()
+    while any(known.reader for known in shot_cache._known.values()):  # read in slices
+        bpy.context.view_layer.update()
+        shot_cache._tick()
+
+
+def test_asking_costs_no_reading_and_the_ticks_bring_one(shot: Any) -> None:
+    assert shot_cache.latest(shot).motion is None
+    settle()
+    motion = shot_cache.latest(shot).motion
+    assert motion is not None
+    assert motion.moments[0] == 1
+    assert motion.moments[-1] == 24
+    assert len(motion.moments) >= 24
+    assert all(seen.box for seen in motion.sights[0])
+
+
+def test_nothing_is_read_again_until_something_moves(shot: Any) -> None:
+    shot_cache.latest(shot)
+    settle()
+    settle()
+    assert shot_cache.latest(shot).version == 1
+    shot.frame_set(12)
+    settle()
+    assert shot_cache.latest(shot).version == 1, "another frame is no change of the shot"
+    bpy.data.objects["Cube"].scale.x = 3
+    settle()
+    assert shot_cache.latest(shot).version == 2
+
+
+@pytest.mark.parametrize("setting", ["frame_end", "background_distance", "subject"])
+def test_a_setting_that_blender_does_not_report_is_noticed(shot: Any, setting: str) -> None:
+    shot_cache.latest(shot)
+    settle()
+    if setting == "frame_end":
+        shot.frame_end = 48
+    elif setting == "background_distance":
+        shot.motionbooth.background_distance = 3
+    else:
+        shot.motionbooth.subjects.add().name = "Other"
+    shot_cache.latest(shot)
+    settle()
+    assert shot_cache.latest(shot).version == 2
+
+
+def test_panels_are_told_where_it_goes_wrong(shot: Any) -> None:
+    shot.camera.keyframe_insert("rotation_euler", frame=6)
+    shot.camera.rotation_euler.y = 0.5
+    shot.camera.keyframe_insert("rotation_euler", frame=18)
+    shot_cache.concerns_of(shot)
+    settle()
+    rolls = [concern for concern in shot_cache.concerns_of(shot) if "rolls" in concern.sentence]
+    assert len(rolls) == 1
+    assert 6 <= rolls[0].first < rolls[0].last <= 18
+
+
+def test_a_shot_that_cannot_be_read_says_why(shot: Any) -> None:
+    shot.camera = None
+    shot_cache.latest(shot)
+    settle()
+    known = shot_cache.latest(shot)
+    assert known.motion is None
+    assert "has no camera" in known.trouble
+
+
+def test_a_subject_without_an_object_does_not_hide_the_others(shot: Any) -> None:
+    shot.motionbooth.subjects.add().name = "Other"
+    motion = shot_cache.read_now(shot).motion
+    assert motion is not None
+    assert motion.sights[0][0].box is not None
+    assert motion.sights[1][0].box is None
+
+
+def test_when_nobody_asks_any_more_nothing_is_left_running(shot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    shot_cache.latest(shot)
+    assert bpy.app.timers.is_registered(shot_cache._tick)
+    monkeypatch.setattr(shot_cache, "FORGET_SECONDS", 0.0)
+    time.sleep(0.01)
+    assert shot_cache._tick() is None
+    handlers = bpy.app.handlers
+    for kind in (handlers.depsgraph_update_post, handlers.undo_post, handlers.load_post):
+        assert not [handler for handler in kind if handler.__module__ == shot_cache.__name__]
+
+
+def all_read(motion: Any) -> Any:
+    return (motion.moments, motion.sights, motion.camera, [concern.sentence for concern in motion.concerns])
+
+
+def read_in_slices(shot: Any) -> tuple[Any, int]:
+    """The reading, and how many ticks it took."""
+    bpy.context.view_layer.update()
+    time.sleep(shot_cache.SETTLE_SECONDS + 0.05)
+    ticks = 0
+    while shot_cache.latest(shot).changed:
+        shot_cache._tick()
+        bpy.context.view_layer.update()
+        ticks += 1
+        assert ticks < 10_000, "it does not come to an end"
+    return shot_cache.latest(shot).motion, ticks
+
+
+def test_a_long_shot_is_read_in_slices_to_the_same_result(shot: Any) -> None:
+    shot.frame_end = 4000
+    shot.camera.rotation_euler.z = 0.1
+    shot.camera.keyframe_insert("rotation_euler", frame=1)
+    shot.camera.rotation_euler.z = -0.1
+    shot.camera.keyframe_insert("rotation_euler", frame=4000)
+    shot.frame_set(7)
+    whole = all_read(shot_cache.read_now(shot).motion)
+    shot_cache.stop()
+    shot_cache.latest(shot)
+    motion, ticks = read_in_slices(shot)
+    assert ticks > 5
+    assert all_read(motion) == whole
+    assert shot.frame_current == 7
+    assert [scene.name for scene in bpy.data.scenes] == ["Scene"], "nothing stays between two slices"
+
+
+def test_between_two_slices_the_progress_is_known_and_no_scene_of_ours_is_there(shot: Any) -> None:
+    shot.frame_end = 4000
+    shot_cache.latest(shot)
+    time.sleep(shot_cache.SETTLE_SECONDS + 0.05)
+    seen = []
+    while shot_cache.latest(shot).changed:
+        shot_cache._tick()
+        bpy.context.view_layer.update()
+        seen.append(shot_cache.latest(shot).progress)
+        assert [scene.name for scene in bpy.data.scenes] == ["Scene"]
+    under_way = [progress for progress in seen if progress is not None]
+    assert len(under_way) > 3
+    assert under_way == sorted(under_way)
+    assert under_way[0] < 0.5 < under_way[-1]
+    assert seen[-1] is None
+
+
+@pytest.mark.parametrize("edit", ["moved", "removed", "setting"])
+def test_a_shot_that_is_edited_while_it_is_read_is_read_anew(shot: Any, edit: str) -> None:
+    shot.frame_end = 4000
+    shot_cache.latest(shot)
+    bpy.context.view_layer.update()
+    time.sleep(shot_cache.SETTLE_SECONDS + 0.05)
+    while (shot_cache.latest(shot).progress or 0.0) < 0.2:
+        shot_cache._tick()
+    cube = bpy.data.objects["Cube"]
+    if edit == "moved":
+        cube.scale.x = 3
+    elif edit == "setting":
+        shot.motionbooth.background_distance = 3
+    else:
+        bpy.data.objects.remove(cube)
+    bpy.context.view_layer.update()
+    shot_cache._tick()
+    assert shot_cache.latest(shot).progress is None, "what was read so far is of the scene before"
+    motion, _ = read_in_slices(shot)
+    shot_cache.stop()
+    assert all_read(motion) == all_read(shot_cache.read_now(shot).motion)
+
+
+def falling(shot: Any) -> Any:
+    """The cube falls, with no floor under it."""
+    cube = bpy.data.objects["Cube"]
+    cube.animation_data_clear()
+    bpy.context.view_layer.objects.active = cube
+    cube.select_set(True)
+    bpy.ops.rigidbody.object_add()
+    return cube
+
+
+def test_what_is_simulated_is_not_played_unasked_and_says_so(shot: Any) -> None:
+    falling(shot)
+    shot.frame_set(9)
+    shot_cache.latest(shot)
+    settle()
+    known = shot_cache.latest(shot)
+    assert known.motion.unread
+    assert all(seen.box is None for seen in known.motion.sights[0])
+    sentences = [concern.sentence for concern in known.concerns]
+    assert any("rigid body" in sentence and "Read by Playing" in sentence for sentence in sentences)
+    bpy.ops.motionbooth.read_by_playing()
+    motion, _ = read_in_slices(shot)
+    assert not motion.unread
+    assert [(way.name, way.reason) for way in motion.ways] == [("Camera", ""), ("Imp", "rigid body")]
+    falls = [seen.box.center[1] for seen in motion.sights[0] if seen.box]
+    assert falls[-1] - falls[0] > 0.1
+    assert shot.frame_current == 9
+    settle()
+    assert not shot_cache.latest(shot).motion.unread, "it stays until something changes"
+
+
+def test_a_camera_that_has_to_be_played_is_said_and_then_read(shot: Any) -> None:
+    cube = falling(shot)
+    shot.camera.parent = cube
+    shot_cache.latest(shot)
+    settle()
+    assert shot_cache.latest(shot).motion is None
+    assert shot_cache.latest(shot).needs_playing
+    assert "The camera is only right when the scene is played (rigid body)" in shot_cache.latest(shot).trouble
+    bpy.ops.motionbooth.read_by_playing()
+    motion, _ = read_in_slices(shot)
+    assert motion.camera.offsets[-1].dy > 0.1

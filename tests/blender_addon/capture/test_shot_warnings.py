@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from motionbooth_addon._protocol.motion import Box
+from motionbooth_addon.capture.projection import Travel, View, travel
+from motionbooth_addon.capture.shot_warnings import SMALLEST_HEIGHT, SMALLEST_WIDTH, camera_concerns, track_concerns
+
+MOMENTS = list(range(1, 41))
+
+
+def moving(move: np.ndarray, **columns: np.ndarray) -> Travel:
+    """A camera that does nothing but what is given, over 40 frames."""
+    still = {"zoom": np.ones(40), "lens": np.ones(40), "roll": np.zeros(40), "lag": np.zeros((40, 2))}
+    return Travel(offsets=move, **{**still, **columns}, cuts=[])
+
+
+def between(first: int, last: int, size: float) -> np.ndarray:
+    """0 up to frame `first`, then evenly to `size` at frame `last`, for frames 1 to 40."""
+    return np.interp(MOMENTS, [first, last], [0, size])
+
+
+STILL = np.zeros((40, 2))
+
+
+def test_a_pan_is_no_concern() -> None:
+    assert camera_concerns(moving(np.linspace([0, 0], [2, 1], 40)), MOMENTS) == []
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"roll": between(10, 24, -12)}, "rolls by 12 degrees"),
+        ({"zoom": np.exp(between(10, 24, 0.7)), "lens": np.exp(between(10, 24, 0.7))}, "zooms .* grow to 201%"),
+        ({"zoom": np.exp(between(10, 24, -0.7)), "lens": np.exp(between(10, 24, -0.7))}, "zooms .* shrink to 50%"),
+        ({"zoom": np.exp(between(10, 24, 0.7))}, "towards the background .* grows to 201%"),
+        ({"zoom": np.exp(between(10, 24, -0.7))}, "away from the background .* shrinks to 50%"),
+        ({"lag": np.stack([between(10, 24, -0.3), np.zeros(40)], axis=1)}, "sideways .* lag behind by 30%"),
+    ],
+)
+def test_what_a_sliding_picture_cannot_show_is_said_with_its_frames(columns: dict[str, np.ndarray], words: str) -> None:
+    (concern,) = camera_concerns(moving(STILL, **columns), MOMENTS)
+    assert (concern.first, concern.last) == (10, 24)
+    assert "from frame 10 to 24" in concern.sentence
+    assert re.search(words, concern.sentence)
+
+
+def test_a_dolly_zoom_is_both_a_zoom_and_a_move() -> None:
+    """The background keeps its size, and yet neither the lens nor the camera stays as it is."""
+    grown = np.exp(between(5, 30, 0.5))
+    found = camera_concerns(moving(STILL, lens=grown), MOMENTS)
+    assert ["lens zooms" in concern.sentence for concern in found] == [True, False]
+    assert "away from the background" in found[1].sentence
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"roll": between(1, 40, 2.9)},
+        {"zoom": np.exp(between(1, 40, 0.04))},
+        {"lag": np.stack([between(1, 40, 0.04), STILL[:, 0]], axis=1)},
+    ],
+)
+def test_what_nobody_will_see_is_not_said(columns: dict[str, np.ndarray]) -> None:
+    assert camera_concerns(moving(STILL, **columns), MOMENTS) == []
+
+
+def test_a_cut_is_said_at_its_frame() -> None:
+    ahead = View(np.eye(4), np.array([[2.0, 0, 0, 0], [0, 3, 0, 0], [0, 0, -1, -0.2], [0, 0, -1, 0]]))
+    back = View(np.diag([-1.0, 1, -1, 1]), ahead.projection)
+    (concern,) = camera_concerns(travel([ahead, ahead, back, back], 10.0), [1, 2, 3, 4])
+    assert "jumps at frame 3" in concern.sentence
+
+
+def box(x: float, width: float = 0.2, height: float = 0.4) -> Box:
+    return Box(x, 0.3, x + width, 0.3 + height)
+
+
+def sentences(boxes: list[Box | None], behind: list[bool] | None = None) -> list[str]:
+    """Of a subject at frames 1, 8, 15, ..."""
+    moments = [1 + 7 * number for number in range(len(boxes))]
+    return [c.sentence for c in track_concerns("Imp {x}", boxes, behind or [False] * len(boxes), moments)]
+
+
+def test_a_walk_across_the_frame_is_no_concern() -> None:
+    assert sentences([box(0.1 * number) for number in range(8)]) == []
+
+
+def test_each_stretch_out_of_the_frame_or_behind_the_camera_is_said_by_itself() -> None:
+    boxes = [None, box(0.1), None, None, box(0.1), None]
+    said = sentences(boxes, [False, False, False, False, False, True])
+    assert said == [
+        '"Imp {x}" is behind the camera at frame 36; it will not be seen there.',
+        '"Imp {x}" is outside the frame at frame 1; it will not be seen there.',
+        '"Imp {x}" is outside the frame from frame 15 to 22; it will not be seen there.',
+    ]
+
+
+def test_a_box_smaller_than_a_cell_is_said_and_one_of_a_cell_is_not() -> None:
+    assert sentences([box(0.1, SMALLEST_WIDTH + 1e-9, SMALLEST_HEIGHT + 1e-9)]) == []
+    assert "smaller at frame 1" in sentences([box(0.1, width=0.05)])[0]
+    assert "smaller at frame 1" in sentences([box(0.1, height=0.09)])[0]
+
+
+def test_only_the_part_inside_the_frame_counts_for_the_size() -> None:
+    assert "smaller at frame 1" in sentences([box(0.98)])[0]
+
+
+def test_a_jump_by_more_than_the_box_is_said_between_its_frames() -> None:
+    said = sentences([box(0.1), box(0.1), box(0.31), box(0.31)])
+    assert len(said) == 1
+    assert "from frame 8 to 15" in said[0]
+    assert sentences([box(0.1), box(0.29)]) == []

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from motionbooth_addon._protocol.motion import Box
+from motionbooth_addon.drawing.shapes import DOT_RADIUS, Sketch, box_at, subject_shapes, travel_shapes
+
+ORANGE = (1.0, 0.5, 0.0)
+WALK = [Box(0.1 * n, 0.2, 0.1 * n + 0.2, 0.6) for n in range(8)]
+
+
+def test_the_path_runs_through_the_centers_of_the_boxes() -> None:
+    hop = [box.moved(0, -0.02 * number * (7 - number)) for number, box in enumerate(WALK)]
+    sketch = Sketch(1.5)
+    subject_shapes(sketch, hop, [], ORANGE)
+    drawn = sketch.finish()
+    assert {box.center for box in hop} <= {tuple(point) for point in drawn.lines.tolist()}
+    assert drawn.line_colors.shape == (len(drawn.lines), 4)
+    assert len(drawn.triangles) == 0
+
+
+def test_a_dot_is_round_on_screen_and_lies_on_its_keyframe() -> None:
+    sketch = Sketch(1.5)
+    subject_shapes(sketch, WALK, [0, 7], ORANGE)
+    first = sketch.finish().triangles[:6]
+    assert first.mean(axis=0) == pytest.approx(WALK[0].center)
+    assert np.ptp(first, axis=0) * (1.5, 1) == pytest.approx([2 * DOT_RADIUS] * 2)
+
+
+def test_a_long_path_is_drawn_with_few_lines_and_nowhere_off() -> None:
+    share = np.linspace(0, 1, 250)
+    curve = np.stack([share, 0.3 * np.sin(4 * share)], axis=1)
+    sketch = Sketch(1.5)
+    sketch.path(curve, ORANGE)
+    lines = sketch.finish().lines
+    assert len(lines) < 100
+    corners = np.concatenate([lines[::2], lines[-1:]])
+    assert np.interp(share, corners[:, 0], corners[:, 1]) == pytest.approx(curve[:, 1], abs=2e-3)
+
+
+def test_where_the_subject_is_not_seen_the_path_is_broken() -> None:
+    sketch = Sketch(1.5)
+    subject_shapes(sketch, [WALK[0], None, WALK[2], WALK[3]], [1], ORANGE)
+    drawn = sketch.finish()
+    assert np.isfinite(drawn.lines).all()
+    assert len(drawn.triangles) == 0
+    assert len(drawn.lines) == 3 * 8 + 2, "three ghosts and the one step that is whole"
+
+
+def test_a_path_without_points_draws_nothing() -> None:
+    sketch = Sketch(1.5)
+    sketch.path(np.empty((0, 2)), (1.0, 1.0, 1.0))
+    assert len(sketch.finish().lines) == 0
+
+
+def test_the_camera_s_way_starts_in_the_middle_and_its_arrow_points_along_it() -> None:
+    offsets = np.linspace([0, 0], [0.4, 0], 10)
+    drawn = travel_shapes(np.concatenate([offsets, offsets[-1:], offsets[-1:]]), 1.5)
+    assert drawn.lines[0] == pytest.approx([0.5, 0.5])
+    tip, left, right = drawn.triangles
+    assert tip == pytest.approx([0.9, 0.5])
+    assert left[0] == right[0] < 0.9
+
+
+def test_a_camera_that_stands_still_draws_nothing() -> None:
+    drawn = travel_shapes(np.zeros((8, 2)), 1.5)
+    assert len(drawn.lines) == len(drawn.triangles) == 0
+
+
+@pytest.mark.parametrize(("position", "left"), [(0, 0.0), (2.5, 0.25), (7, 0.7), (-0.1, None), (7.1, None)])
+def test_between_two_boxes_lies_the_box_in_proportion(position: float, left: float | None) -> None:
+    box = box_at(WALK, position)
+    assert (box.x1 if box else None) == (None if left is None else pytest.approx(left))
+
+
+def test_at_the_edge_of_a_gap_the_nearer_entry_counts() -> None:
+    boxes = [WALK[0], None]
+    assert box_at(boxes, 0.4) == WALK[0]
+    assert box_at(boxes, 0.6) is None

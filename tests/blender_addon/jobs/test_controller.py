@@ -1,0 +1,388 @@
+"""The extension against a real backend whose model only draws, through its operators, as the panels call them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
+
+from motionbooth.server import keys  # noqa: E402
+from motionbooth_addon import compat  # noqa: E402
+from motionbooth_addon._protocol.errors import MotionBoothError  # noqa: E402
+from motionbooth_addon.jobs import controller, specs  # noqa: E402
+from motionbooth_addon.jobs.events import Changed  # noqa: E402
+from motionbooth_addon.preferences import preferences  # noqa: E402
+from motionbooth_addon.timeline import clips, takes  # noqa: E402
+from motionbooth_addon.ui_state import state  # noqa: E402
+from motionbooth_protocol.client import Client  # noqa: E402
+from motionbooth_protocol.connection import Connection  # noqa: E402
+from running_backend import RunningBackend  # noqa: E402
+
+Pump = Callable[..., None]
+
+
+@pytest.fixture
+def shot(linked: Any, scene: Any) -> Any:
+    """A scene with one box, whose subject the model knows by itself: ready to be filmed."""
+    bpy.ops.motionbooth.add_subject_box()
+    subject = scene.motionbooth.subjects[0]
+    subject.class_word, subject.token = "dog", ""
+    bpy.ops.motionbooth.add_to_prompt()
+    return scene
+
+
+def strips(scene: Any) -> list[Any]:
+    return list(compat.strips(scene.sequence_editor)) if scene.sequence_editor else []
+
+
+def states() -> list[str]:
+    return [row.state for row in state().jobs]
+
+
+def film(scene: Any, pump: Pump, **settings: Any) -> None:
+    """Film a take and have it on the timeline."""
+    for name, value in settings.items():
+        setattr(scene.motionbooth, name, value)
+    before = len(scene.motionbooth.takes)
+    bpy.ops.motionbooth.film()
+    pump(lambda: len(bpy.context.scene.motionbooth.takes) == before + scene.motionbooth.take_count)
+
+
+def make_pictures(folder: Path) -> Path:
+    folder.mkdir()
+    for number in range(3):
+        Image.new("RGB", (64, 64), (80 * number, 40, 200)).save(folder / f"toy{number}.png")
+    Image.new("L", (64, 64), 255).save(folder / "toy0_mask.png")
+    return folder
+
+
+def test_a_filmed_shot_lands_on_the_timeline_with_its_settings(shot: Any, pump: Pump, tmp_path: Path) -> None:
+    assert shot.view_settings.view_transform == "AgX"
+    film(shot, pump, new_seed=False, seed=5)
+    assert shot.view_settings.view_transform == "AgX", "the look of the 3-D scene is its user's"
+    assert "saturated colors of the clip" in state().notice
+    (strip,) = strips(shot)
+    assert compat.strip_range(strip) == (shot.frame_start, shot.frame_end)
+    assert (strip.name, strip.mute) == ("Scene take 1", False)
+    (take,) = shot.motionbooth.takes
+    assert (take.seed, strip[clips.JOB]) == (5, take.job_id)
+    assert takes.settings_of(take).prompt == "a dog"
+    assert Path(bpy.path.abspath(take.clip_path)).parent == tmp_path / "motionbooth", "beside the .blend"
+
+
+def test_a_new_take_goes_above_and_mutes_the_old_ones(shot: Any, pump: Pump) -> None:
+    film(shot, pump, take_count=2)
+    first, second = strips(shot)
+    assert (first.channel, first.mute, second.channel, second.mute) == (1, True, 2, False)
+    assert len({take.seed for take in shot.motionbooth.takes}) == 2, "each take has a seed of its own"
+
+
+def test_a_fixed_seed_counts_up_over_the_takes(shot: Any, pump: Pump) -> None:
+    film(shot, pump, take_count=3, new_seed=False, seed=7)
+    assert sorted(take.seed for take in shot.motionbooth.takes) == [7, 8, 9]
+
+
+def test_words_are_asked_for_as_the_backend_will_look_for_them(shot: Any) -> None:
+    settings = shot.motionbooth
+    settings.subjects[0].token = "<new>"  # no letter at its ends
+    settings.prompt, settings.background_phrase = "a <new>  dog in a parking lot", "parking lot"
+    specs.check_words(shot)
+    settings.background_phrase = "park"
+    with pytest.raises(MotionBoothError, match='background words "park"'):
+        specs.check_words(shot)
+
+
+def test_the_largest_seed_that_blender_keeps_is_followed_by_zero(shot: Any) -> None:
+    settings = shot.motionbooth
+    settings.new_seed, settings.seed, settings.take_count = False, 2**31 - 2, 3
+    assert specs.seeds(settings) == [2**31 - 2, 2**31 - 1, 0]
+
+
+def test_takes_are_swapped_compared_starred_and_removed(shot: Any, pump: Pump) -> None:
+    film(shot, pump, take_count=2)
+    bpy.ops.motionbooth.activate_take(index=0)
+    assert [strip.mute for strip in strips(shot)] == [False, True]
+    bpy.ops.motionbooth.compare_takes(index=1)
+    assert [strip.mute for strip in strips(shot)] == [False, False]
+    assert [strip.crop.max_x for strip in strips(shot)] == [0, 48], "half of 96 pixels"
+    bpy.ops.motionbooth.star_take(index=1)
+    assert [take.starred for take in shot.motionbooth.takes] == [False, True]
+    bpy.ops.motionbooth.remove_take(index=0)
+    (strip,) = strips(shot)
+    assert (strip.name, strip.mute, strip.crop.max_x) == (shot.motionbooth.takes[0].name, False, 0)
+
+
+def test_a_take_whose_strip_was_deleted_comes_back_when_it_is_shown(shot: Any, pump: Pump) -> None:
+    film(shot, pump)
+    compat.strips(shot.sequence_editor).remove(strips(shot)[0])
+    bpy.ops.motionbooth.activate_take(index=0)
+    assert [strip.name for strip in strips(shot)] == ["Scene take 1"]
+
+
+def test_the_settings_of_a_take_are_used_again(shot: Any, pump: Pump) -> None:
+    film(shot, pump, new_seed=False, seed=11, quality="DRAFT", negative_prompt="rain")
+    shot.motionbooth.seed, shot.motionbooth.quality, shot.motionbooth.negative_prompt = 1, "FINE", "snow"
+    bpy.ops.motionbooth.use_take_settings()
+    settings = shot.motionbooth
+    assert (settings.seed, settings.new_seed, settings.quality) == (11, False, "DRAFT")
+    assert settings.negative_prompt == "rain"
+
+
+def test_a_take_is_seen_in_the_camera_in_step_with_the_timeline(shot: Any, pump: Pump) -> None:
+    film(shot, pump)
+    bpy.ops.motionbooth.take_as_background()
+    bpy.ops.motionbooth.take_as_background()
+    (picture,) = shot.camera.data.background_images
+    assert shot.camera.data.show_background_images
+    assert (picture.image_user.frame_start, picture.image_user.frame_duration) == (1, 24)
+
+
+def test_a_take_becomes_an_image_sequence_above_it(shot: Any, pump: Pump) -> None:
+    shot.frame_start, shot.frame_end = 10, 13
+    film(shot, pump)
+    bpy.ops.motionbooth.take_as_images()
+    movie, pictures = strips(shot)
+    assert (movie.mute, compat.strip_range(pictures)) == (True, (10, 13))
+    folder = Path(bpy.path.abspath(pictures.directory))
+    assert len(pictures.elements) == 4
+    for element in pictures.elements:
+        with Image.open(folder / element.filename) as written:
+            assert written.size == (96, 64)
+            reds, greys = (written.convert("RGB").getpixel(place) for place in ((48, 32), (2, 2)))
+            assert reds[0] - reds[2] > 100, "the box is in the middle"
+            assert max(greys) - min(greys) < 10, "and only there"
+    assert [scene.name for scene in bpy.data.scenes] == ["Scene"]
+    Path(bpy.path.abspath(shot.motionbooth.takes[0].clip_path)).write_bytes(b"no clip any more")
+    with pytest.raises(RuntimeError, match="fetch the take again"):
+        bpy.ops.motionbooth.take_as_images()
+    assert [scene.name for scene in bpy.data.scenes] == ["Scene"]
+
+
+def test_a_subject_is_trained_from_pictures_and_then_filmed(shot: Any, linked: Any, pump: Pump, tmp_path: Path) -> None:
+    subject = shot.motionbooth.subjects[0]
+    subject.token, subject.class_word, subject.pictures = "sks", "toy", str(make_pictures(tmp_path / "toys"))
+    shot.motionbooth.prompt = "a sks toy"
+    bpy.ops.motionbooth.train_subject()
+    pump(lambda: bpy.context.scene.motionbooth.subjects[0].weights)
+    assert states() == ["done"]
+    film(shot, pump)
+    assert takes.settings_of(shot.motionbooth.takes[0]).shot.subjects[0].weights == subject.weights
+
+
+def test_subjects_trained_on_another_machine_are_listed_with_their_pictures(
+    shot: Any, linked: Any, pump: Pump, tmp_path: Path
+) -> None:
+    subject = shot.motionbooth.subjects[0]
+    subject.name, subject.token, subject.class_word = "Rex", "sks", "toy"
+    subject.pictures = str(make_pictures(tmp_path / "toys"))
+    bpy.ops.motionbooth.train_subject()
+    pump(lambda: bpy.context.scene.motionbooth.subjects[0].weights)
+    # The same person in front of another machine: nothing is there but the connection.
+    linked.close()
+    controller._session = elsewhere = controller.Session(tmp_path / "elsewhere")
+
+    def shown() -> bool:
+        elsewhere.tick()
+        return any(row.name == "Rex" and row.picture and Path(row.picture).is_file() for row in state().trained)
+
+    pump(shown)
+    (row,) = [row for row in state().trained if row.name == "Rex"]
+    assert Path(row.picture).is_relative_to(tmp_path / "elsewhere")
+    assert Path(row.picture).read_bytes() == (tmp_path / "toys" / "toy0.png").read_bytes()
+
+
+def test_a_3d_object_is_rendered_elsewhere_while_this_blender_stays_free(
+    shot: Any, linked: Any, pump: Pump, add_cube: Callable[..., Any]
+) -> None:
+    subject = shot.motionbooth.subjects[0]
+    subject.token, subject.class_word, subject.model_object = "sks", "toy", add_cube(shot)
+    bpy.ops.motionbooth.train_subject()
+    stages = set()
+
+    def trained() -> str:
+        stages.update(row.stage for row in state().jobs)
+        return bpy.context.scene.motionbooth.subjects[0].weights
+
+    pump(trained, seconds=90)
+    assert "rendering pictures" in stages
+    assert len(list((linked.folder / "training").glob("*/*_mask.png"))) == 8
+
+
+def test_a_training_is_canceled_while_it_renders(
+    shot: Any, linked: Any, pump: Pump, add_cube: Callable[..., Any]
+) -> None:
+    subject = shot.motionbooth.subjects[0]
+    subject.token, subject.class_word, subject.model_object = "sks", "toy", add_cube(shot)
+    bpy.ops.motionbooth.train_subject()
+    pump(lambda: any(row.stage == "rendering pictures" for row in state().jobs))
+    bpy.ops.motionbooth.cancel_job()
+    pump(lambda: states() == ["canceled"])
+
+
+def test_a_job_is_canceled_sent_again_and_forgotten(shot: Any, linked: Any, pump: Pump) -> None:
+    shot.motionbooth.new_seed, shot.motionbooth.seed = False, 999  # films for a minute
+    bpy.ops.motionbooth.film()
+    pump(lambda: states() == ["running"] and state().jobs[0].stage == "sampling")
+    bpy.ops.motionbooth.cancel_job()
+    pump(lambda: states() == ["canceled"])
+    bpy.ops.motionbooth.retry_job()
+    pump(lambda: states() == ["running", "canceled"])
+    bpy.ops.motionbooth.cancel_job(job=state().jobs[0].job)
+    pump(lambda: states() == ["canceled", "canceled"])
+    gone = state().jobs[1].job
+    bpy.ops.motionbooth.forget_job(job=gone)
+    assert [row.job for row in state().jobs] == list(linked.ledger.records)
+    with Client(linked.background.connection) as client:
+        pump(lambda: gone not in [job.id for job in client.jobs()])
+
+
+def test_a_job_survives_another_file_and_another_blender(shot: Any, linked: Any, pump: Pump, tmp_path: Path) -> None:
+    bpy.ops.wm.save_mainfile()
+    bpy.ops.motionbooth.film()
+    film_id = next(iter(linked.ledger.records))
+    bpy.ops.wm.read_homefile(use_empty=True)
+    assert not state().jobs, "not of this file"
+    pump(lambda: linked.ledger.records[film_id].state == "done")
+    # Another Blender, later, with the same user's folder.
+    linked.close()
+    controller._session = again = controller.Session(linked.data)
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
+    assert [row.job for row in state().jobs] == [film_id]
+
+    def placed() -> int:
+        again.tick()
+        return len(bpy.context.scene.motionbooth.takes)
+
+    pump(placed)
+    assert [strip[clips.JOB] for strip in strips(bpy.context.scene)] == [film_id]
+
+
+def test_jobs_wait_for_a_backend_that_is_restarted(
+    shot: Any, linked: Any, pump: Pump, drawing_home: Path, tmp_path: Path
+) -> None:
+    """Cut off, a film is kept here and sent when the backend is back."""
+    good = preferences().connection_file
+    connection = Connection.read(Path(good))
+    away = Connection("tcp://127.0.0.1:9", connection.server_public, connection.client_public, connection.client_secret)
+    away.write(tmp_path / "away.json")
+    preferences().connection_file = str(tmp_path / "away.json")
+    pump(lambda: state().link == "LOST")
+    assert "No backend listens" in state().link_text
+    bpy.ops.motionbooth.film()
+    assert states() == ["sending"]
+    bpy.ops.motionbooth.film()
+    bpy.ops.motionbooth.cancel_job(job=state().jobs[0].job)
+    pump(lambda: states() == ["canceled", "sending"])
+    preferences().connection_file = good
+    pump(lambda: len(bpy.context.scene.motionbooth.takes) == 1)
+    assert states() == ["canceled", "done"]
+
+
+def test_a_failed_job_says_why(shot: Any, linked: Any, pump: Pump) -> None:
+    film(shot, pump, new_seed=False, seed=3)
+    record = next(iter(linked.ledger.records.values()))
+    shot.motionbooth.takes.clear()
+    Path(record.clip).write_bytes(b"broken")
+    bpy.ops.motionbooth.place_job()
+    pump(lambda: "readable frames" in state().notice)
+    assert state().notice_is_error
+
+
+def test_a_backend_on_another_machine_needs_online_access(at_work: Any, pump: Pump, tmp_path: Path) -> None:
+    key = "x" * 40
+    Connection("tcp://render-box:5599", key, key, key).write(tmp_path / "box.json")
+    preferences().connection_file = str(tmp_path / "box.json")
+    if bpy.app.online_access:
+        pytest.skip("this Blender may go online")
+    pump(lambda: state().link == "LOST")
+    assert "online access is off" in state().link_text
+    assert at_work.background is None
+
+
+def test_connecting_takes_an_invitation_and_adds_ones_own_keys(at_work: Any, tmp_path: Path) -> None:
+    bpy.ops.motionbooth.export_key(filepath=str(tmp_path / "me.pub"))
+    public = (tmp_path / "me.pub").read_text().strip()
+    (tmp_path / "box.json").write_text('{"address": "tcp://127.0.0.1:9", "server_public": "' + "x" * 40 + '"}')
+    bpy.ops.motionbooth.connect_to_box(filepath=str(tmp_path / "box.json"), address="tcp://localhost:9")
+    kept = Path(preferences().connection_file)
+    assert kept.stat().st_mode & 0o077 == 0, "for its owner's eyes only"
+    connection = Connection.read(kept)
+    assert (connection.address, connection.client_public) == ("tcp://localhost:9", public)
+    bpy.ops.motionbooth.use_local_backend()
+    assert preferences().connection_file == ""
+
+
+def test_connecting_by_address_uses_ones_own_keys(at_work: Any, tmp_path: Path) -> None:
+    bpy.ops.motionbooth.export_key(filepath=str(tmp_path / "me.pub"))
+    bpy.ops.motionbooth.connect_by_address(address="tcp://127.0.0.1:9", server_public=" " + "x" * 40)
+    connection = Connection.read(Path(preferences().connection_file))
+    assert (connection.address, connection.server_public) == ("tcp://127.0.0.1:9", "x" * 40)
+    assert connection.client_public == (tmp_path / "me.pub").read_text().strip()
+    with pytest.raises(RuntimeError, match="has 40 characters, this one 3"):
+        bpy.ops.motionbooth.connect_by_address(address="tcp://127.0.0.1:9", server_public="abc")
+
+
+def test_a_key_saved_in_blender_is_let_in_by_the_backends_owner(
+    at_work: Any, backend: RunningBackend, pump: Pump, tmp_path: Path
+) -> None:
+    backend.start()
+    bpy.ops.motionbooth.export_key(filepath=str(tmp_path / "ann.pub"))
+    shown = backend.connection
+    bpy.ops.motionbooth.connect_by_address(address=shown.address, server_public=shown.server_public)
+    pump(lambda: "refuses this key" in state().link_text)
+    keys.authorize(backend.home, "ann", (tmp_path / "ann.pub").read_text().strip())
+    pump(lambda: state().link == "LINKED")
+
+
+@pytest.mark.parametrize(("file", "address"), [("{}", ""), ("not json", ""), (None, ""), ("good", "render-box")])
+def test_a_file_that_is_no_connection_is_refused_with_a_sentence(
+    file: str | None, address: str, at_work: Any, tmp_path: Path
+) -> None:
+    if file is not None:
+        good = '{"address": "tcp://127.0.0.1:9", "server_public": "' + "x" * 40 + '"}'
+        (tmp_path / "box.json").write_text(good if file == "good" else file)
+    with pytest.raises(RuntimeError, match=r"connection file|An address looks like"):
+        bpy.ops.motionbooth.connect_to_box(filepath=str(tmp_path / "box.json"), address=address)
+
+
+def test_a_local_backend_is_started_found_again_and_stopped(at_work: Any, pump: Pump, tmp_path: Path) -> None:
+    program = tmp_path / "motionbooth"
+    server = Path(__file__).parents[1] / "drawing_server.py"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{server}" "$3"\n')
+    program.chmod(0o755)
+    preferences().backend_command = str(program)
+    bpy.ops.motionbooth.start_local_backend()
+    pump(lambda: state().link == "LINKED")
+    assert not bpy.ops.motionbooth.start_local_backend.poll()
+    again = controller.Session(at_work.data)
+    assert again.local.running, "another Blender finds it"
+    bpy.ops.motionbooth.stop_local_backend()
+    pump(lambda: state().link == "NONE")
+    assert state().notice == ""
+
+
+def test_a_local_backend_that_cannot_start_says_why(at_work: Any, pump: Pump, tmp_path: Path) -> None:
+    preferences().backend_command = str(tmp_path / "nowhere")
+    with pytest.raises(RuntimeError, match="There is no backend program"):
+        bpy.ops.motionbooth.start_local_backend()
+    program = tmp_path / "motionbooth"
+    program.write_text("#!/bin/sh\necho the disk is full\nexit 3\n")
+    program.chmod(0o755)
+    preferences().backend_command = str(program)
+    bpy.ops.motionbooth.start_local_backend()
+    pump(lambda: "the disk is full" in state().notice)
+    assert state().link == "NONE"
+
+
+def test_a_tick_stays_short_while_many_jobs_report(linked: Any) -> None:
+    """News beyond the budget wait for the next tick, and none is lost."""
+    told = [Changed(f"nobodys-{number:06d}", "running", 1, "", []) for number in range(200_000)]
+    linked.background._news.extend(told)
+    linked.tick()
+    assert 0 < len(linked.background._news) < len(told)

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from motionbooth.evaluation.report import MotionReport, SubjectFrame, SubjectReport, motion_report
+from motionbooth_addon._protocol.jobs import GenerateSpec
+from motionbooth_addon._protocol.motion import Box, CameraPath, Shot, SubjectTrack
+from motionbooth_addon.timeline.take_motion import load_take_motion, report_beside
+
+BOX = Box(0.1, 0.1, 0.5, 0.5)
+TRACK = SubjectTrack(name="Imp", class_word="toy", boxes=[BOX, BOX])
+SHOT = Shot(
+    name="hop", frame_start=1, frame_end=24, fps=24, width=96, height=64, camera=CameraPath.still(2), subjects=[TRACK]
+)
+SETTINGS = msgspec.json.encode(GenerateSpec(shot=SHOT, prompt="a toy")).decode()
+
+
+def report(found: Box | None, share: float | None) -> bytes:
+    """As the backend writes it."""
+    frames = [SubjectFrame(asked=None, found=found, center_error=0.02, iou=0.5) for _ in range(2)]
+    subject = SubjectReport(name="Imp", iou=0.5, center_error=0.02, found_share=share, frames=frames)
+    return msgspec.json.encode(MotionReport(width=96, height=64, subjects=[subject], flow_error_px=0.42, camera=[]))
+
+
+def test_the_backends_report_is_understood(tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mp4"
+    report_beside(clip).write_bytes(report(BOX, 1.0))
+    take = load_take_motion(SETTINGS, clip)
+    assert take is not None
+    assert take.spec.shot.subjects == [TRACK]
+    assert [box.as_tuple() for box in take.found["Imp"] if box] == [BOX.as_tuple()] * 2
+    assert take.verdicts["Imp"] == "Imp: found in 100% of the frames, overlap 50%, centre off by 2.0% of the width"
+    assert "0.4 px" in take.camera_verdict
+
+
+def test_scenery_without_texture_is_said_in_place_of_a_figure(tmp_path: Path) -> None:
+    frames = np.full((4, 64, 96, 3), (120, 170, 220), np.uint8)
+    measured = motion_report(frames, [], CameraPath.straight(0.3, 0, 4))
+    report_beside(tmp_path / "clip.mp4").write_bytes(msgspec.json.encode(measured))
+    take = load_take_motion(SETTINGS, tmp_path / "clip.mp4")
+    assert take is not None
+    assert take.camera_verdict == "no texture to see the camera move by"
+
+
+def test_a_subject_that_was_not_found_is_said_so(tmp_path: Path) -> None:
+    report_beside(tmp_path / "clip.mp4").write_bytes(report(None, 0.0))
+    take = load_take_motion(SETTINGS, tmp_path / "clip.mp4")
+    assert take is not None
+    assert take.verdicts == {"Imp": "Imp: not found in the take"}
+    assert not np.any(take.found["Imp"])
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}", b"no json"])
+def test_without_a_report_what_was_asked_is_still_known(content: bytes | None, tmp_path: Path) -> None:
+    if content is not None:
+        report_beside(tmp_path / "clip.mp4").write_bytes(content)
+    take = load_take_motion(SETTINGS, tmp_path / "clip.mp4")
+    assert take is not None
+    assert (take.found, take.verdicts) == ({}, {})
+
+
+@pytest.mark.parametrize("settings", ["", "{}", "no json"])
+def test_a_take_without_settings_shows_nothing(settings: str, tmp_path: Path) -> None:
+    assert load_take_motion(settings, tmp_path / "clip.mp4") is None
