@@ -21,7 +21,12 @@ bpy.ops.extensions.package_install_files(filepath=str(archive), repo="user_defau
 assert NAME in bpy.context.preferences.addons, "not enabled"
 
 import bl_ext.user_default.motionbooth as extension  # noqa: E402
-from bl_ext.user_default.motionbooth import clips, commands, compat, concerns, files, readings, session  # noqa: E402
+from bl_ext.user_default.motionbooth import compat, files  # noqa: E402
+from bl_ext.user_default.motionbooth.batch import blender_command as commands  # noqa: E402
+from bl_ext.user_default.motionbooth.capture import shot_cache as readings  # noqa: E402
+from bl_ext.user_default.motionbooth.capture import shot_warnings as concerns  # noqa: E402
+from bl_ext.user_default.motionbooth.jobs import controller as session  # noqa: E402
+from bl_ext.user_default.motionbooth.timeline import clips  # noqa: E402
 
 library = Path(bpy.utils.user_resource("EXTENSIONS"), ".local", "lib")
 wheels = [*library.glob("python3.*/site-packages/*/__init__.py"), *library.glob("site-packages/*/__init__.py")]

@@ -49,7 +49,7 @@ def test_the_zip_holds_the_contract_and_a_wheel_of_each_kind_for_each_python(arc
     with zipfile.ZipFile(archive) as content:
         names = set(content.namelist())
     contract = {f"_protocol/{file.name}" for file in (ROOT / "shared" / "motionbooth_protocol").glob("*.py")}
-    assert {"__init__.py", "blender_manifest.toml", "registration.py", "capture.py", *contract} <= names
+    assert {"__init__.py", "blender_manifest.toml", "registration.py", "capture/reader.py", *contract} <= names
     wheels = sorted(name.removeprefix("wheels/").split("-")[0::2][:2] for name in names if name.endswith(".whl"))
     assert wheels == [["msgspec", "cp311"], ["msgspec", "cp313"], ["pyzmq", "cp311"], ["pyzmq", "cp313"]]
     assert not [name for name in names if "__pycache__" in name or name.endswith(".blend")]

@@ -15,7 +15,7 @@ SENTENCES = {
 }  # fmt: skip
 NOT_SHOWN = {"name", "uid", "job_id", "filter_glob", "filter_folder", "filter_image", "display_type", "directory"}
 LAYOUT = {"label", "operator", "prop", "menu", "progress", "prop_search"}
-ELSEWHERE = {"batch.py", "film_file.py", "filming.py", "commands.py"}  # without a window
+ELSEWHERE = {"runner.py", "generate_file.py", "generate_shots.py", "blender_command.py"}  # without a window
 
 
 def of_blender(classes: tuple[type, ...]) -> Iterator[tuple[str, str]]:

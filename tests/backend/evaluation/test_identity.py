@@ -147,7 +147,7 @@ def test_contrast_is_less_where_ones_own_are_alike_and_more_where_decoys_are() -
 
 
 def test_a_training_of_a_few_steps_comes_out_the_same_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("motionbooth.evaluation.identity_train.PEOPLE", 3)
+    monkeypatch.setattr("motionbooth_lab.toybox.identity_train.PEOPLE", 3)
     sprites = draw_sprites(SEED, 3)
     first, second = (train(sprites, steps=2).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)

@@ -40,7 +40,7 @@ OPEN = """
 import bpy, json, sys
 import motionbooth_addon
 motionbooth_addon.register()
-from motionbooth_addon import clips
+from motionbooth_addon.timeline import clips
 bpy.ops.wm.open_mainfile(filepath=sys.argv[1])
 scene = bpy.context.scene
 seen = []
@@ -237,8 +237,8 @@ import bpy, motionbooth_addon
 motionbooth_addon.register()
 bpy.context.preferences.addons.new().module = "motionbooth_addon"
 from motionbooth_addon.preferences import preferences
-from motionbooth_addon.session import session
-from motionbooth_addon.window_state import state
+from motionbooth_addon.jobs.controller import session
+from motionbooth_addon.ui_state import state
 preferences().connection_file = sys.argv[2]
 bpy.ops.wm.open_mainfile(filepath=sys.argv[1])
 ends = time.monotonic() + 60
