@@ -17,7 +17,7 @@ from bpy.props import (
 
 from . import compat
 from ._protocol.limits import MAX_NAME, MAX_TEXT
-from .capture.outlines import UNSEEN_TYPES
+from .capture.geometry import TYPES_WITHOUT_SURFACE
 from .timeline import takes
 
 QUALITIES = [
@@ -29,12 +29,12 @@ QUALITIES = [
 
 def has_shape(_: bpy.types.PropertyGroup, thing: bpy.types.Object) -> bool:
     """What the picker for a subject's place offers."""
-    return thing.type not in UNSEEN_TYPES
+    return thing.type not in TYPES_WITHOUT_SURFACE
 
 
 def can_be_pictured(subject: bpy.types.PropertyGroup, thing: bpy.types.Object) -> bool:
     """What the picker for training pictures offers: what can be rendered, alone or with its parts; no subject's box."""
-    if thing.type in UNSEEN_TYPES or is_subject_box(thing):
+    if thing.type in TYPES_WITHOUT_SURFACE or is_subject_box(thing):
         return False
     return thing.type not in {"EMPTY", "LATTICE"} or bool(thing.children) or thing.instance_collection is not None
 

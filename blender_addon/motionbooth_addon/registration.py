@@ -15,7 +15,7 @@ from .operators import takes as take_operators
 from .panels import jobs as job_panels
 from .panels import menus, shot, thumbnails
 from .panels import takes as take_panels
-from .timeline import blend_files
+from .timeline import file_handlers
 
 CLASSES = (
     properties.MotionBoothSubject,
@@ -49,13 +49,13 @@ def register() -> None:
     overlay.register()
     bpy.types.STATUSBAR_HT_header.append(job_panels.draw_status)
     controller.register()
-    blend_files.register()
+    file_handlers.register()
     blender_command.register()
 
 
 def unregister() -> None:
     blender_command.unregister()
-    blend_files.unregister()
+    file_handlers.unregister()
     controller.unregister()
     bpy.types.STATUSBAR_HT_header.remove(job_panels.draw_status)
     overlay.unregister()

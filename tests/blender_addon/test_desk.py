@@ -59,7 +59,7 @@ def states() -> dict[str, str]:
 
 def weights_of_take() -> str | None:
     shot = bpy.context.scene.motionbooth
-    return takes.settings_of(shot.takes[0]).shot.subjects[0].weights if shot.takes else None
+    return takes.spec_of(shot.takes[0]).shot.subjects[0].weights if shot.takes else None
 
 
 # Train, then generate

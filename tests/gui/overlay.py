@@ -136,7 +136,7 @@ def show_a_take() -> hands.Steps:
         for track in shot.subjects
     ]
     report = {"subjects": subjects, "flow_error_px": 0.42}
-    module["take_motion"].report_beside(clip).write_bytes(msgspec.json.encode(report))
+    module["take_motion"].report_path(clip).write_bytes(msgspec.json.encode(report))
     take = scene.motionbooth.takes.add()
     take.name, take.clip_path, take.settings = "Hop take 1", str(clip), msgspec.json.encode(spec).decode()
     bpy.context.window_manager.motionbooth_overlay_take = True
@@ -149,7 +149,7 @@ def show_a_take() -> hands.Steps:
 def box_now(capture: Any) -> list[float]:
     """The first subject's box at frame 20, as it would be filmed."""
     scene = bpy.context.scene
-    return list(capture.read_motion(scene, 48).sights[0][19].box.as_tuple())
+    return list(capture.read_motion(scene, 48).projections[0][19].box.as_tuple())
 
 
 def frame_on_screen(overlay: Any) -> Any:

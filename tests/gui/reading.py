@@ -51,9 +51,9 @@ def read(readings: Any, name: str) -> hands.Steps:
     yield from hands.wait(lambda: not readings.latest(bpy.context.scene).changed)
     known = readings.latest(bpy.context.scene)
     version = known.version
-    boxes = [seen.box for seen in known.motion.sights[0] if seen.box is not None]
+    boxes = [seen.box for seen in known.motion.projections[0] if seen.box is not None]
     falls = boxes[-1].center[1] - boxes[0].center[1] if boxes else 0.0
-    hands.seen[name] = {"unread": known.motion.unread, "last": known.motion.moments[-1], "falls": falls}
+    hands.seen[name] = {"unread": known.motion.incomplete, "last": known.motion.moments[-1], "falls": falls}
     yield 2
     hands.seen[name]["again"] = readings.latest(bpy.context.scene).version - version
 

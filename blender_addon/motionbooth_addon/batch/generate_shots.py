@@ -20,7 +20,7 @@ from .._protocol.motion import Shot
 from ..capture import framing, shots
 from ..jobs.specs import SMALLEST_PICTURE, check_words, generate_spec
 from ..timeline import takes
-from ..timeline.take_motion import report_beside
+from ..timeline.take_motion import report_path
 from ..turntable.pictures import check_source, needs_training, training_pictures
 from ..turntable.turntable import TrainingPicture
 from .folders import folder_for_each
@@ -207,13 +207,17 @@ def _read(scene: bpy.types.Scene, folder: Path, frames: int, size: tuple[int, in
 
 def _of_framing(shot: Shot) -> list[str]:
     """What is generated and not shown, or shown empty."""
-    words = framing.explained(shot.model_frame) if shot.model_frame else ""
+    words = framing.explanation(shot.model_frame) if shot.model_frame else ""
     return [words] if words else []
 
 
-def _of_ways(reading: shots.Reading) -> list[str]:
+def _of_ways(reading: shots.CapturedShot) -> list[str]:
     """What was not read beside the scene."""
-    return [f"{way.name} was read by playing the scene ({way.reason})." for way in reading.ways if way.reason]
+    return [
+        f"{method.name} was read by playing the scene ({method.playback_reason})."
+        for method in reading.read_methods
+        if method.playback_reason
+    ]
 
 
 def _film_shots(jobs: Jobs, shots: list[Filmed], options: Options, tell: Tell) -> None:
@@ -260,7 +264,7 @@ def _fetch_clip(jobs: Jobs, filmed: Filmed, job: Job, tell: Tell) -> None:
     jobs.client.fetch(job.result("clip"), filmed.clip)
     for blob in job.results:
         if blob.role == "report":
-            jobs.client.fetch(blob, report_beside(filmed.clip))
+            jobs.client.fetch(blob, report_path(filmed.clip))
 
 
 def _learn(jobs: Jobs, filmed: Filmed, subject: bpy.types.PropertyGroup, options: Options, tell: Tell) -> str:
@@ -318,7 +322,7 @@ def _place(filmed: Filmed, tell: Tell) -> None:
     assert filmed.clip is not None
     assert filmed.job is not None
     assert filmed.generate is not None
-    if caveat := takes.place(filmed.scene, filmed.job, filmed.generate, filmed.clip):
+    if caveat := takes.place_take(filmed.scene, filmed.job, filmed.generate, filmed.clip):
         filmed.warnings.append(caveat)
         tell(_progress("placing the clip", note=caveat))
 

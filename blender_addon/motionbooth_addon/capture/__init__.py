@@ -1,1 +1,1 @@
-"""From a scene to a shot: boxes and the camera's path, read from what Blender evaluates."""
+"""Reads boxes and the camera path of a shot from a Blender scene."""

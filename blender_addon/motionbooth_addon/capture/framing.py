@@ -1,8 +1,8 @@
-"""Where the model's frame lies in the shot's, when the two have different shapes. Free of bpy.
+"""Fits the model's frame to the shot's frame when their aspect ratios differ (no bpy).
 
-FIT: the whole shot lies inside the model's frame; what the model shows beyond it is not seen in the finished picture.
-CROP: the model's frame lies inside the shot's; the shot's edges are cut, and stay empty in the finished picture.
-Either way what was drawn is where it was drawn, and nothing is stretched.
+FIT: the model's frame contains the whole shot; what the model generates beyond it is hidden.
+CROP: the model's frame is inside the shot's frame; the edges of the shot stay empty.
+Nothing is stretched or moved in either mode.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from .._protocol.motion import Box
 
 FIT, CROP = "FIT", "CROP"
 WHOLE = Box(0.0, 0.0, 1.0, 1.0)
-SAME_SHAPE = 1e-3  # relative difference of two aspect ratios that is less than a pixel of any clip
+SAME_ASPECT = 1e-3  # relative difference of two aspect ratios that is less than a pixel of any clip
 
 
 def model_frame(shot_aspect: float, model_aspect: float, framing: str) -> Box:
-    """The model's frame in shares of the shot's, centered in it. Aspects are width / height as they are shown."""
+    """The model's frame in shares of the shot's frame, centered. Aspect ratios are width / height as displayed."""
     wider = model_aspect / shot_aspect
-    if abs(wider - 1) < SAME_SHAPE:
+    if abs(wider - 1) < SAME_ASPECT:
         return WHOLE
     across = max(wider, 1.0) if framing == FIT else min(wider, 1.0)
     return _centered(across, across / wider)
@@ -28,19 +28,20 @@ def _centered(width: float, height: float) -> Box:
 
 
 def size(frame: Box) -> tuple[float, float]:
+    """Width and height."""
     return frame.x2 - frame.x1, frame.y2 - frame.y1
 
 
 def in_shot(box: Box, frame: Box) -> Box:
-    """A box in shares of the model's frame, in shares of the shot's, in which the model's lies at `frame`."""
+    """Convert a box from shares of the model's frame to shares of the shot's; `frame` is the model's in the shot's."""
     width, height = size(frame)
     return Box(
         frame.x1 + box.x1 * width, frame.y1 + box.y1 * height, frame.x1 + box.x2 * width, frame.y1 + box.y2 * height
     )
 
 
-def explained(frame: Box) -> str:
-    """What the framing does to the picture, a sentence; empty where both frames have the same shape."""
+def explanation(frame: Box) -> str:
+    """A sentence on what the framing hides or leaves empty; "" if both frames have the same aspect ratio."""
     width, height = size(frame)
     if width > 1 or height > 1:
         hidden = 1 - 1 / max(width, height)

@@ -1,7 +1,6 @@
-"""Matrices and world points to screen boxes and a camera path. Free of bpy; needs numpy.
+"""Projects world points to screen boxes and measures a camera path, from matrices (no bpy).
 
-Blender's y points up and its cameras look along -z; the contract's y points down. The flip happens in `to_shares`
-and nowhere else.
+In Blender y points up and cameras look along -z; in the contract y points down. Only `to_shares` flips y.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from .._protocol.motion import Box, CameraPath, Offset
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Edges = np.ndarray[Any, np.dtype[np.integer[Any]]]
 
-MIN_EXTENT = 1e-4  # share of the frame: what is seen edge-on, or is a single point, still needs a box with an area
-FAR_OUTSIDE = 100.0  # shares of the frame: the contract's bound on a coordinate
+MIN_EXTENT = 1e-4  # share of the frame: a flat shape seen edge-on, or a single point, still needs a box with an area
+MAX_COORDINATE = 100.0  # shares of the frame: the contract's limit
 
 
 @dataclass(frozen=True)
@@ -27,32 +26,32 @@ class View:
     """A camera at one moment.
 
     world_to_view: (4, 4), world to camera space (x right, y up, looking along -z), without scale.
-    projection: (4, 4), camera space to clip space as OpenGL has it: x / w and y / w run from -1 to 1 across the frame,
-        z + w > 0 beyond the near plane. Lens, sensor fit, pixel aspect and shift are all in it.
+    view_to_clip: (4, 4), camera space to OpenGL's clip space: x / w and y / w run from -1 to 1 across the frame, and
+        z + w > 0 beyond the near plane. It includes lens, sensor fit, pixel aspect and shift.
     """
 
     world_to_view: Array
-    projection: Array
+    view_to_clip: Array
 
     def framed(self, frame: Box) -> View:
-        """The same camera with another frame: `frame` in shares of this one's."""
+        """The same camera with another frame; `frame` is in shares of the current one."""
         width, height = frame.x2 - frame.x1, frame.y2 - frame.y1
         x, y = frame.center
-        share = np.eye(4)  # of clip space: what is at the frame's sides comes to -1 and 1
-        share[0, 0], share[1, 1] = 1 / width, 1 / height
-        share[0, 3], share[1, 3] = (1 - 2 * x) / width, (2 * y - 1) / height
-        return View(self.world_to_view, share @ self.projection)
+        to_frame = np.eye(4)  # scales and shifts clip space, so that the sides of `frame` are at -1 and 1
+        to_frame[0, 0], to_frame[1, 1] = 1 / width, 1 / height
+        to_frame[0, 3], to_frame[1, 3] = (1 - 2 * x) / width, (2 * y - 1) / height
+        return View(self.world_to_view, to_frame @ self.view_to_clip)
 
 
 @dataclass(frozen=True)
 class Travel:
-    """What a camera does over T moments, measured on a background at one distance.
+    """Camera motion over T moments, measured on a background at one distance.
 
-    offsets: (T, 2) how far it has travelled, shares of the frame, right and down positive; the first is (0, 0).
-    zoom: (T,) by which factor the background has grown; lens: (T,) by which of it the lens has made things grow.
-    roll: (T,) degrees turned about the line of sight.
-    lag: (T, 2) how much less than `offsets` things twice as far away have moved (parallax).
-    cuts: moments at which the view jumps so far that there is nothing to measure from.
+    offsets: (T, 2) how far the view has traveled, in shares of the frame, right and down positive; the first is (0, 0).
+    zoom: (T,) the factor by which the background has grown on screen; lens: (T,) the part of it that the lens explains.
+    roll: (T,) degrees of rotation about the line of sight.
+    lag: (T, 2) by how much less than `offsets` things twice as far away have moved (parallax).
+    cuts: indices of moments at which the view jumps too far to be measured.
     """
 
     offsets: Array
@@ -64,10 +63,10 @@ class Travel:
 
 
 def screen_box(points: Array, edges: Edges, view: View) -> Box | None:
-    """Bounds on screen of world `points` (N, 3) joined by `edges` (E, 2), as far as they lie beyond the near plane.
+    """Screen bounds of world `points` (N, 3) with `edges` (E, 2), clipped at the near plane.
 
-    Exact for any mesh: what the near plane leaves of a face has its corners at points in front of it and where
-    edges cross it. None where nothing is in front of the camera, or all of it outside the frame.
+    Exact for any mesh: a clipped face has its corners at the points beyond the near plane and where its edges cross
+    that plane. None if nothing is in front of the camera or everything is outside the frame.
     """
     clip = to_clip(points, view)
     depth = clip[:, 2] + clip[:, 3]  # > 0 beyond the near plane
@@ -79,14 +78,15 @@ def screen_box(points: Array, edges: Edges, view: View) -> Box | None:
 
 
 def is_behind(points: Array, view: View) -> bool:
-    """Whether all of the world `points` (N, 3) lie before the near plane."""
+    """Whether none of the world `points` (N, 3) is beyond the near plane."""
     clip = to_clip(points, view)
     return bool((clip[:, 2] + clip[:, 3] <= 0).all())
 
 
 def to_clip(points: Array, view: View) -> Array:
     """World points (N, 3) to clip space (N, 4)."""
-    return points @ (view.projection @ view.world_to_view)[:, :3].T + (view.projection @ view.world_to_view)[:, 3]
+    world_to_clip = view.view_to_clip @ view.world_to_view
+    return points @ world_to_clip[:, :3].T + world_to_clip[:, 3]
 
 
 def to_shares(clip: Array) -> Array:
@@ -96,7 +96,7 @@ def to_shares(clip: Array) -> Array:
 
 
 def _near_crossings(clip: Array, depth: Array, edges: Edges) -> Array:
-    """Where edges pass through the near plane, in clip space (M, 4)."""
+    """The points (M, 4) in clip space where edges cross the near plane."""
     start, end = edges[:, 0], edges[:, 1]
     cross = (depth[start] > 0) != (depth[end] > 0)
     start, end = start[cross], end[cross]
@@ -107,61 +107,58 @@ def _near_crossings(clip: Array, depth: Array, edges: Edges) -> Array:
 def _bounds(shares: Array) -> Box | None:
     low, high = shares.min(axis=0), shares.max(axis=0)
     thin = np.maximum(MIN_EXTENT - (high - low), 0) / 2
-    low = np.clip(low - thin, -FAR_OUTSIDE, FAR_OUTSIDE - MIN_EXTENT)
-    high = np.clip(high + thin, MIN_EXTENT - FAR_OUTSIDE, FAR_OUTSIDE)
+    low = np.clip(low - thin, -MAX_COORDINATE, MAX_COORDINATE - MIN_EXTENT)
+    high = np.clip(high + thin, MIN_EXTENT - MAX_COORDINATE, MAX_COORDINATE)
     box = Box(float(low[0]), float(low[1]), float(high[0]), float(high[1]))
     return box if box.visible else None
 
 
-def travel(views: Sequence[View], distance: float, other_camera: Sequence[int] = ()) -> Travel:
-    """Follow a background `distance` (scene units) in front of the camera from each view to the next.
+def accumulate(batches: Sequence[Steps], other_camera: Sequence[int] = ()) -> Travel:
+    """The travel over all steps: how the background has slid through the frame since the first view.
 
-    The reference point is the one in the middle of the view; it is taken anew at every view and its steps are added
-    up. So a turning camera has travelled as far as its picture has slid, evenly for an even turn and past 90 degrees
-    too, where a point fixed at the first view would race off and end up behind the camera. For a camera that tracks
-    or shifts its lens both are the same. Give views close together (one for each scene frame).
+    The reference point is the center of the view. It is chosen anew at each view and the steps are summed, so that a
+    rotating camera travels as far as its picture slides, even past 90 degrees, where a point fixed at the first view
+    would end up behind the camera. For a camera that tracks or shifts its lens both definitions agree. The views
+    should be close together (one for each scene frame).
 
-    `other_camera`: the views that another camera has than the one before. Nothing travels from the one to the other.
+    batches: from `measure_steps`, in order.
+    other_camera: indices of the views that belong to another camera than the view before. They add no travel.
     """
-    return add_up([measure_steps(views, distance)], other_camera)
-
-
-def add_up(measured: Sequence[Steps], other_camera: Sequence[int] = ()) -> Travel:
-    """The travel of all steps, measured piece by piece: see `travel`."""
-    seen = Steps(*(np.concatenate([getattr(piece, name) for piece in measured]) for name in Steps.__match_args__))
-    jumps = ~(seen.clip[:, :, 3] > 1e-9).all(axis=1)
-    still = jumps.copy()
-    still[[number - 1 for number in other_camera]] = True
-    clip = np.where(still[:, None, None], np.array([0.0, 0.0, 0.0, 1.0]), seen.clip)
+    steps = Steps(*(np.concatenate([getattr(batch, name) for batch in batches]) for name in Steps.__match_args__))
+    jumps = ~(steps.clip[:, :, 3] > 1e-9).all(axis=1)
+    ignored = jumps.copy()
+    ignored[[index - 1 for index in other_camera]] = True
+    clip = np.where(ignored[:, None, None], np.array([0.0, 0.0, 0.0, 1.0]), steps.clip)
     middle, beside, far = np.moveaxis(to_shares(clip), 1, 0)
-    right = (beside - middle) * seen.aspect_after[:, None] ** (1, 0)  # in units of the frame's height
-    zoom = np.hypot(*right.T) / (PROBE * seen.aspect_before)
+    right = (beside - middle) * steps.aspect_after[:, None] ** (1, 0)  # in units of the frame's height
+    zoom = np.hypot(*right.T) / (PROBE * steps.aspect_before)
     return Travel(
-        offsets=_summed(np.where(still[:, None], 0.0, 0.5 - middle)),
-        zoom=np.exp(_summed(np.log(np.where(still, 1.0, zoom)))),
-        lens=np.exp(_summed(np.log(np.where(still, 1.0, seen.lens)))),
-        roll=_summed(np.where(still, 0.0, np.degrees(np.arctan2(right[:, 1], right[:, 0])))),
-        lag=_summed(np.where(still[:, None], 0.0, far - middle)),
+        offsets=_cumulative(np.where(ignored[:, None], 0.0, 0.5 - middle)),
+        zoom=np.exp(_cumulative(np.log(np.where(ignored, 1.0, zoom)))),
+        lens=np.exp(_cumulative(np.log(np.where(ignored, 1.0, steps.lens)))),
+        roll=_cumulative(np.where(ignored, 0.0, np.degrees(np.arctan2(right[:, 1], right[:, 0])))),
+        lag=_cumulative(np.where(ignored[:, None], 0.0, far - middle)),
         cuts=[int(step) + 1 for step in np.flatnonzero(jumps) if step + 1 not in set(other_camera)],
     )
 
 
 def camera_path(offsets: Array) -> CameraPath:
-    """Offsets (F, 2) at the model's frames as the contract has them, counted from the first."""
+    """The contract's camera path from offsets (F, 2) at the model's frames, relative to the first."""
     return CameraPath([Offset(float(dx), float(dy)) for dx, dy in offsets - offsets[0]])
 
 
-PROBE = 0.01  # share of the frame: a second point beside the middle shows growth and turning
+PROBE = 0.01  # share of the frame: a second point beside the center measures zoom and roll
 PROBES = np.array([(0.5, 0.5), (0.5 + PROBE, 0.5), (0.5, 0.5)])
-PROBE_DISTANCES = np.array([1.0, 1.0, 2.0])  # of the background's
+PROBE_DISTANCES = np.array([1.0, 1.0, 2.0])  # multiples of the background distance
 
 
 @dataclass(frozen=True)
 class Steps:
-    """What is seen from each of S views and again from the next.
+    """S steps, each from one view to the next.
 
-    clip: (S, 3, 4), where the next view has the probes of this one, in clip space. aspect_before, aspect_after: (S,) of
-    the two frames. lens: (S,) by which factor the lens makes things grow.
+    clip: (S, 3, 4), the probes of the first view, in the clip space of the second.
+    aspect_before, aspect_after: (S,), the aspect ratios of the two frames.
+    lens: (S,), the factor by which the lens enlarges things.
     """
 
     clip: Array
@@ -171,9 +168,9 @@ class Steps:
 
 
 def measure_steps(views: Sequence[View], distance: float) -> Steps:
-    """The steps between S + 1 views, of a background `distance` away."""
+    """Measure the S steps between S + 1 views, for a background at `distance` (scene units)."""
     world_to_view = np.stack([view.world_to_view for view in views])
-    lens = np.stack([view.projection for view in views])
+    lens = np.stack([view.view_to_clip for view in views])
     local = _unproject(lens[:-1], PROBES, PROBE_DISTANCES * distance)
     world = local @ np.linalg.inv(world_to_view[:-1]).swapaxes(1, 2)
     aspect, height = lens[:, 1, 1] / lens[:, 0, 0], lens[:, 1, 1]
@@ -182,7 +179,7 @@ def measure_steps(views: Sequence[View], distance: float) -> Steps:
 
 
 def _unproject(lens: Array, shares: Array, distances: Array) -> Array:
-    """Points (T, N, 4) of T cameras' spaces at `shares` (N, 2) of their frames, `distances` (N,) ahead."""
+    """Points (T, N, 4) in T camera spaces, at `shares` (N, 2) of the frame and `distances` (N,) ahead."""
     ndc = np.stack([2 * shares[:, 0] - 1, 1 - 2 * shares[:, 1]], axis=1)
     # (T, N, 2, 4): rows . (x, y, -distance, 1) = 0
     rows = lens[:, None, :2] - ndc[None, :, :, None] * lens[:, None, 3:]
@@ -192,5 +189,5 @@ def _unproject(lens: Array, shares: Array, distances: Array) -> Array:
     return np.concatenate([across, ahead], axis=2)
 
 
-def _summed(steps: Array) -> Array:
+def _cumulative(steps: Array) -> Array:
     return np.concatenate([np.zeros((1, *steps.shape[1:])), np.cumsum(steps, axis=0)])

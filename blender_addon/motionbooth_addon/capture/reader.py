@@ -1,7 +1,4 @@
-"""Reads what moves in a shot, in slices of time, so that Blender's main thread is never held for long.
-
-Between two slices nothing of Blender's data is kept but names; a scene that is edited meanwhile is read anew.
-"""
+"""Reads the motion of a shot in slices of time, so that Blender's main thread is never blocked for long."""
 
 from __future__ import annotations
 
@@ -17,257 +14,291 @@ import numpy as np
 from .._protocol.errors import InvalidInput
 from .._protocol.limits import MAX_FRAMES
 from .._protocol.motion import Box, CameraPath, scene_times
-from . import framing, projection, stages
-from .dependence import why_drawn_pan_played, why_played
-from .outlines import NOWHERE, Seen, look, needed, with_geometry
+from . import framing, projection, scene_evaluation
+from .dependencies import pan_playback_reason, playback_reason
+from .geometry import NOT_VISIBLE, Projection, objects_with_surface, project_objects, with_instanced_children
 from .projection import View
 from .shot_warnings import Concern, camera_concerns, cut_concern, unread_concern
 
 CAMERA = "Camera"
-PIECE = 500  # steps of the camera that are measured at once: a few milliseconds
+STEPS_AT_ONCE = 500  # camera steps that are measured in one batch: a few milliseconds
 
 
-class NeedsPlaying(InvalidInput):
-    """The camera is only right when the scene is played."""
+class NeedsPlayback(InvalidInput):
+    """The camera can only be read by playing the scene, and playback was not allowed."""
 
 
 @dataclass(frozen=True)
-class Way:
-    """How the camera or a subject, by its `name`, was read: beside the scene, or by playing it, and why that."""
+class ReadMethod:
+    """How the camera or a subject, identified by `name`, is read.
+
+    playback_reason: why the scene has to be played for it; "" if a temporary scene is enough.
+    """
 
     name: str
-    reason: str = ""  # "" beside the scene
+    playback_reason: str = ""
 
 
 @dataclass(frozen=True)
 class Motion:
-    """What moves in a shot, at moments spread evenly over its frame range, in shares of the model's frame.
+    """The motion of a shot, sampled evenly over its frame range.
 
-    moments: scene frames with fractions. sights: for each subject of the scene, at each moment. camera: its path there.
-    concerns: what of the camera's move cannot be followed, and what was not read. frame: where the model's frame lies,
-    in shares of the shot's. ways: of the camera, then of each subject. unread: something has to be played for it.
+    moments: the sampled scene frames, fractions included.
+    projections: for each subject of the scene, its projection at each moment, in shares of the model's frame.
+    camera: the camera path at the same moments, in shares of the model's frame.
+    concerns: camera moves that the model cannot follow, and what was not read.
+    frame: the model's frame in shares of the shot's frame.
+    read_methods: how the camera and then each subject was read.
+    incomplete: something needs playback and was not read.
     """
 
     moments: list[float]
-    sights: list[list[Seen]]
+    projections: list[list[Projection]]
     camera: CameraPath
     concerns: list[Concern]
     frame: Box = framing.WHOLE
-    ways: list[Way] = field(default_factory=list)
-    unread: bool = False
+    read_methods: list[ReadMethod] = field(default_factory=list)
+    incomplete: bool = False
 
 
 @dataclass(frozen=True)
 class _Phase:
-    """`count` steps in one stage: `open` it, `take` one step."""
+    """`step_count` calls of `take_step` in the scene that `open` provides."""
 
     open: Callable[[bpy.types.Scene], AbstractContextManager[bpy.types.Scene]]
-    take: Callable[[bpy.types.Scene, bpy.types.Scene, int], None]
-    count: int
+    take_step: Callable[[bpy.types.Scene, bpy.types.Scene, int], None]
+    step_count: int
 
 
 @dataclass(frozen=True)
-class _Noted:
-    """The camera at one moment, by its name, and the drawn pan."""
+class _CameraSample:
+    """The active camera's view and name at one moment, and the value of the keyframed pan."""
 
     view: View
     camera: str
     pan: tuple[float, ...]
 
 
-class Reader:
-    """One reading of a scene at `frames` moments for a model's frame of `aspect` (None: as the shot's).
+class ShotReader:
+    """Reads a scene once, at `frames` moments, for a model's frame with the given aspect ratio.
 
-    `play`: whether the scene may be played for what cannot be read beside it; else that is nowhere, and said. Raises
-    InvalidInput.
+    Between two calls of `advance` it keeps names and numbers only, no Blender data. If the scene is edited in between,
+    start again with a new reader.
+
+    aspect: width / height of the model's frame; None for the shot's own.
+    allow_playback: whether the scene may be played for whatever cannot be read in a temporary scene. If it may not,
+        such subjects are reported as not visible and the motion as incomplete.
+    Raises NeedsPlayback if the camera needs playback and may not have it, InvalidInput for a shot that cannot be read.
     """
 
-    def __init__(self, scene: bpy.types.Scene, frames: int, aspect: float | None = None, play: bool = True) -> None:
+    def __init__(
+        self, scene: bpy.types.Scene, frames: int, aspect: float | None = None, allow_playback: bool = True
+    ) -> None:
         if not 2 <= frames <= MAX_FRAMES:
             raise InvalidInput(f"A shot is sampled at 2 to {MAX_FRAMES} model frames, got {frames}.")
         settings = scene.motionbooth
-        shape = stages.aspect(scene)
-        self._frame = framing.model_frame(shape, aspect or shape, settings.framing)
+        shot_aspect = scene_evaluation.aspect_ratio(scene)
+        self._frame = framing.model_frame(shot_aspect, aspect or shot_aspect, settings.framing)
         self._times = scene_times(scene.frame_start, scene.frame_end, frames)
-        self._moments, self._every = _between(self._times)
-        self._noted: dict[int, _Noted] = {}  # by the entry of `moments`
-        self._measured: list[projection.Steps] = []
-        self._sights = [[NOWHERE] * frames for _ in settings.subjects]
-        self._ways = [self._way_of_camera(scene), *(_way(subject) for subject in settings.subjects)]
-        self._played = [number for number, way in enumerate(self._ways[1:]) if way.reason or self._ways[0].reason]
-        self._unread = bool(self._played or self._ways[0].reason) and not play
-        if self._ways[0].reason and not play:
-            raise NeedsPlaying(unread_concern("", self._ways[0].reason, scene.frame_start, scene.frame_end).sentence)
+        # The camera is sampled more densely: `_stride` moments for each model frame.
+        self._moments, self._stride = _dense_moments(self._times)
+        self._camera_samples: dict[int, _CameraSample] = {}  # by index into `_moments`
+        self._camera_steps: list[projection.Steps] = []
+        self._projections = [[NOT_VISIBLE] * frames for _ in settings.subjects]
+        self._camera_method = _camera_method(scene)
+        self._subject_methods = [_subject_method(subject) for subject in settings.subjects]
+        # If the camera needs playback, every subject is projected during playback, too.
+        self._played_subjects = [
+            index
+            for index, method in enumerate(self._subject_methods)
+            if method.playback_reason or self._camera_method.playback_reason
+        ]
+        self._incomplete = bool(self._played_subjects) and not allow_playback
+        if (reason := self._camera_method.playback_reason) and not allow_playback:
+            raise NeedsPlayback(unread_concern("", reason, scene.frame_start, scene.frame_end).sentence)
         self._played_to: int | None = None
-        self._phases = self._plan(scene, play)
-        self._done = 0  # steps of the first phase
-        self._steps = sum(phase.count for phase in self._phases)
-        self._left = self._steps
+        self._phases = self._plan(scene, allow_playback)
+        self._phase_steps_done = 0
+        self._steps_total = sum(phase.step_count for phase in self._phases)
+        self._steps_left = self._steps_total
 
     @property
     def progress(self) -> float:
         """From 0 to 1."""
-        return 1 - self._left / self._steps if self._steps else 1.0
+        return 1 - self._steps_left / self._steps_total if self._steps_total else 1.0
 
     @property
     def done(self) -> bool:
-        """Whether all is read."""
+        """Whether everything has been read."""
         return not self._phases
 
-    def go_on(self, scene: bpy.types.Scene, seconds: float = math.inf) -> None:
-        """Read on for about so long."""
-        ends = time.perf_counter() + seconds
+    def advance(self, scene: bpy.types.Scene, seconds: float = math.inf) -> None:
+        """Continue reading for about `seconds`."""
+        deadline = time.perf_counter() + seconds
         while self._phases:
             phase = self._phases[0]
-            with phase.open(scene) as stage:
-                while self._done < phase.count:
-                    phase.take(scene, stage, self._done)
-                    self._done += 1
-                    self._left -= 1
-                    if time.perf_counter() > ends:
+            with phase.open(scene) as evaluated_scene:
+                while self._phase_steps_done < phase.step_count:
+                    phase.take_step(scene, evaluated_scene, self._phase_steps_done)
+                    self._phase_steps_done += 1
+                    self._steps_left -= 1
+                    if time.perf_counter() > deadline:
                         break
-            if self._done < phase.count:
+            if self._phase_steps_done < phase.step_count:
                 return
             self._phases.pop(0)
-            self._done = 0
+            self._phase_steps_done = 0
 
     def motion(self, scene: bpy.types.Scene) -> Motion:
-        """What was read, once it is all there."""
-        path, concerns = self._path(scene)
-        unread = [
-            unread_concern(way.name, way.reason, scene.frame_start, scene.frame_end)
-            for way in self._ways[1:]
-            if way.reason and self._unread
-        ]
-        return Motion(self._times, self._sights, path, concerns + unread, self._frame, self._ways, self._unread)
+        """The result; call it once `done` is true."""
+        path, concerns = self._camera_path(scene)
+        if self._incomplete:
+            concerns += [
+                unread_concern(method.name, method.playback_reason, scene.frame_start, scene.frame_end)
+                for method in self._subject_methods
+                if method.playback_reason
+            ]
+        methods = [self._camera_method, *self._subject_methods]
+        return Motion(self._times, self._projections, path, concerns, self._frame, methods, self._incomplete)
 
-    # What there is to do
+    # The phases
 
-    def _way_of_camera(self, scene: bpy.types.Scene) -> Way:
-        reason = why_played(camera for camera in stages.cameras_of(scene) if camera)
-        if not reason and scene.motionbooth.camera_mode == "DRAWN":
-            reason = why_drawn_pan_played(scene)
-        return Way(CAMERA, reason)
-
-    def _plan(self, scene: bpy.types.Scene, play: bool) -> list[_Phase]:
-        camera_played = bool(self._ways[0].reason)
+    def _plan(self, scene: bpy.types.Scene, allow_playback: bool) -> list[_Phase]:
+        camera_played = bool(self._camera_method.playback_reason)
         phases = []
         if not camera_played:
-            phases.append(_Phase(lambda s: stages.bare_scene(s, ()), self._take_camera, len(self._moments)))
-        if len(self._played) < len(self._sights):
-            phases.append(_Phase(self._bare, self._take_subjects, len(self._times)))
-        if play and (self._played or camera_played):
+            phases.append(
+                _Phase(lambda s: scene_evaluation.temporary_scene(s, ()), self._take_camera_step, len(self._moments))
+            )
+        if len(self._played_subjects) < len(self._projections):
+            phases.append(_Phase(self._open_subject_scene, self._take_subject_step, len(self._times)))
+        if allow_playback and (self._played_subjects or camera_played):
             self._check_visible(scene)
-            order = self._playing_order(stages.play_start(scene), self._moments if camera_played else self._times)
-            phases.append(_Phase(self._play, lambda s, _, number: self._take_played(s, order[number]), len(order)))
+            first_frame = scene_evaluation.playback_start(scene)
+            order = self._playback_order(first_frame, self._moments if camera_played else self._times)
+            phases.append(
+                _Phase(
+                    lambda s: scene_evaluation.played_scene(s, self._played_to),
+                    lambda s, _, index: self._take_playback_step(s, *order[index]),
+                    len(order),
+                )
+            )
         if scene.motionbooth.camera_mode == "MEASURED":
-            phases.append(_Phase(nullcontext, self._measure, math.ceil((len(self._moments) - 1) / PIECE)))
+            batches = math.ceil((len(self._moments) - 1) / STEPS_AT_ONCE)
+            phases.append(_Phase(nullcontext, self._measure_camera, batches))
         return phases
 
     def _check_visible(self, scene: bpy.types.Scene) -> None:
-        for camera in stages.cameras_of(scene) if self._ways[0].reason else ():
+        camera_reason = self._camera_method.playback_reason
+        for camera in scene_evaluation.cameras_of(scene) if camera_reason else ():
             assert camera is not None
-            stages.check_visible(scene, camera, self._ways[0].reason)
-        for number in self._played:
-            for part in _parts(scene, number):
-                stages.check_visible(scene, part, self._ways[1 + number].reason or self._ways[0].reason)
+            scene_evaluation.check_visible(scene, camera, camera_reason)
+        for index in self._played_subjects:
+            for part in _parts(scene, index):
+                reason = self._subject_methods[index].playback_reason or camera_reason
+                scene_evaluation.check_visible(scene, part, reason)
 
-    def _playing_order(self, start: int, moments: Sequence[float]) -> list[tuple[float, int | None]]:
-        """Moments to evaluate, and which entry of `moments` each is: all whole frames first, as they are played.
+    def _playback_order(self, first_frame: int, moments: Sequence[float]) -> list[tuple[float, int | None]]:
+        """The moments to evaluate, each with its index in `moments`: first all whole frames in order, as in playback.
 
-        Between two frames a simulation is what its caches make of both, so the fractions come when these are there.
+        Between two frames Blender interpolates a simulation from its caches, so fractions come after both frames.
         """
-        entry = {moment: number for number, moment in enumerate(moments)}
-        whole = [(float(frame), entry.get(float(frame))) for frame in range(start, math.ceil(moments[-1]) + 1)]
-        between = [(moment, number) for number, moment in enumerate(moments) if moment != math.floor(moment)]
-        return [*whole, *between]
+        indices = {moment: index for index, moment in enumerate(moments)}
+        whole = [(float(frame), indices.get(float(frame))) for frame in range(first_frame, math.ceil(moments[-1]) + 1)]
+        fractions = [(moment, index) for index, moment in enumerate(moments) if moment != math.floor(moment)]
+        return [*whole, *fractions]
 
-    def _bare(self, scene: bpy.types.Scene) -> AbstractContextManager[bpy.types.Scene]:
-        light = [number for number in range(len(self._sights)) if number not in self._played]
-        return stages.bare_scene(scene, set().union(*(needed(_parts(scene, number)) for number in light)))
+    def _open_subject_scene(self, scene: bpy.types.Scene) -> AbstractContextManager[bpy.types.Scene]:
+        indices = [index for index in range(len(self._projections)) if index not in self._played_subjects]
+        parts = set().union(*(with_instanced_children(_parts(scene, index)) for index in indices))
+        return scene_evaluation.temporary_scene(scene, parts)
 
-    def _play(self, scene: bpy.types.Scene) -> AbstractContextManager[bpy.types.Scene]:
-        return stages.played_scene(scene, self._played_to)
+    # The steps of each phase
 
-    # The steps
+    def _take_camera_step(self, scene: bpy.types.Scene, temporary: bpy.types.Scene, index: int) -> None:
+        # Only cameras are evaluated here, so the dense moments cost little.
+        temporary.camera = scene_evaluation.camera_at(scene, self._moments[index])
+        depsgraph = scene_evaluation.evaluate_at(temporary, self._moments[index])
+        self._sample_camera(scene, temporary, index, depsgraph)
 
-    def _take_camera(self, scene: bpy.types.Scene, bare: bpy.types.Scene, number: int) -> None:
-        """Only cameras are evaluated, so many moments cost little."""
-        bare.camera = stages.camera_at(scene, self._moments[number])
-        self._note_camera(scene, bare, number, stages.at(bare, self._moments[number]))
-
-    def _note_camera(
-        self, scene: bpy.types.Scene, stage: bpy.types.Scene, number: int, depsgraph: bpy.types.Depsgraph
+    def _sample_camera(
+        self, scene: bpy.types.Scene, evaluated_scene: bpy.types.Scene, index: int, depsgraph: bpy.types.Depsgraph
     ) -> None:
-        camera = stages.camera_at(scene, self._moments[number])
-        view = stages.view_of(scene, camera, depsgraph)
-        pan = tuple(stage.evaluated_get(depsgraph).motionbooth.pan)
-        self._noted[number] = _Noted(
-            view if self._frame == framing.WHOLE else view.framed(self._frame), camera.name, pan
-        )
+        camera = scene_evaluation.camera_at(scene, self._moments[index])
+        view = scene_evaluation.view_of(scene, camera, depsgraph)
+        if self._frame != framing.WHOLE:
+            view = view.framed(self._frame)
+        pan = tuple(evaluated_scene.evaluated_get(depsgraph).motionbooth.pan)
+        self._camera_samples[index] = _CameraSample(view, camera.name, pan)
 
-    def _take_subjects(self, scene: bpy.types.Scene, bare: bpy.types.Scene, number: int) -> None:
-        bare.camera = stages.camera_at(scene, self._times[number])
-        depsgraph = stages.at(bare, self._times[number])
-        for subject in range(len(self._sights)):
-            if subject not in self._played:
-                self._look(scene, subject, number, depsgraph)
+    def _take_subject_step(self, scene: bpy.types.Scene, temporary: bpy.types.Scene, index: int) -> None:
+        temporary.camera = scene_evaluation.camera_at(scene, self._times[index])
+        depsgraph = scene_evaluation.evaluate_at(temporary, self._times[index])
+        for subject in range(len(self._projections)):
+            if subject not in self._played_subjects:
+                self._project(scene, subject, index, depsgraph)
 
-    def _take_played(self, scene: bpy.types.Scene, step: tuple[float, int | None]) -> None:
-        moment, number = step
-        depsgraph = stages.at(scene, moment)
+    def _take_playback_step(self, scene: bpy.types.Scene, moment: float, index: int | None) -> None:
+        depsgraph = scene_evaluation.evaluate_at(scene, moment)
         if moment == math.floor(moment):
             self._played_to = int(moment)
-        if number is None:
+        if index is None:
             return
-        if self._ways[0].reason:
-            self._note_camera(scene, scene, number, depsgraph)
-            if number % self._every:
+        if self._camera_method.playback_reason:  # `index` counts the dense moments
+            self._sample_camera(scene, scene, index, depsgraph)
+            if index % self._stride:
                 return
-            number //= self._every
-        for subject in self._played:
-            self._look(scene, subject, number, depsgraph)
+            index //= self._stride
+        for subject in self._played_subjects:
+            self._project(scene, subject, index, depsgraph)
 
-    def _look(self, scene: bpy.types.Scene, subject: int, number: int, depsgraph: bpy.types.Depsgraph) -> None:
-        view = self._noted[number * self._every].view
-        self._sights[subject][number] = look(_parts(scene, subject), depsgraph, view)
+    def _project(self, scene: bpy.types.Scene, subject: int, index: int, depsgraph: bpy.types.Depsgraph) -> None:
+        view = self._camera_samples[index * self._stride].view
+        self._projections[subject][index] = project_objects(_parts(scene, subject), depsgraph, view)
 
-    # The camera's path
+    # The camera path
 
-    def _measure(self, scene: bpy.types.Scene, _: bpy.types.Scene, number: int) -> None:
-        last = min((number + 1) * PIECE, len(self._moments) - 1)
-        views = [self._noted[moment].view for moment in range(number * PIECE, last + 1)]
-        self._measured.append(projection.measure_steps(views, scene.motionbooth.background_distance))
+    def _measure_camera(self, scene: bpy.types.Scene, _: bpy.types.Scene, batch: int) -> None:
+        last = min((batch + 1) * STEPS_AT_ONCE, len(self._moments) - 1)
+        views = [self._camera_samples[index].view for index in range(batch * STEPS_AT_ONCE, last + 1)]
+        self._camera_steps.append(projection.measure_steps(views, scene.motionbooth.background_distance))
 
-    def _path(self, scene: bpy.types.Scene) -> tuple[CameraPath, list[Concern]]:
-        """Measured or drawn, and what it cannot carry over."""
+    def _camera_path(self, scene: bpy.types.Scene) -> tuple[CameraPath, list[Concern]]:
+        """The measured or keyframed path, and the camera moves that it cannot represent."""
         settings = scene.motionbooth
-        names = [self._noted[number].camera for number in range(len(self._moments))]
-        cuts = [number for number in range(1, len(names)) if names[number] != names[number - 1]]
-        of_cuts = [cut_concern(names[number - 1], names[number], self._moments[number]) for number in cuts]
+        names = [self._camera_samples[index].camera for index in range(len(self._moments))]
+        cuts = [index for index in range(1, len(names)) if names[index] != names[index - 1]]
+        concerns = [cut_concern(names[index - 1], names[index], self._moments[index]) for index in cuts]
         if settings.camera_mode == "DRAWN":
-            pan = [self._noted[number].pan for number in range(0, len(self._moments), self._every)]
-            return projection.camera_path(np.array(pan) / framing.size(self._frame)), of_cuts
-        measured = projection.add_up(self._measured, cuts)
-        path = projection.camera_path(measured.offsets[:: self._every])
-        return path, of_cuts + camera_concerns(measured, self._moments)
+            pan = [self._camera_samples[index].pan for index in range(0, len(self._moments), self._stride)]
+            return projection.camera_path(np.array(pan) / framing.size(self._frame)), concerns
+        travel = projection.accumulate(self._camera_steps, cuts)
+        path = projection.camera_path(travel.offsets[:: self._stride])
+        return path, concerns + camera_concerns(travel, self._moments)
 
 
-def _way(subject: bpy.types.PropertyGroup) -> Way:
-    return Way(subject.name, why_played(with_geometry(subject.object)) if subject.object else "")
+def _camera_method(scene: bpy.types.Scene) -> ReadMethod:
+    reason = playback_reason(camera for camera in scene_evaluation.cameras_of(scene) if camera)
+    if not reason and scene.motionbooth.camera_mode == "DRAWN":
+        reason = pan_playback_reason(scene)
+    return ReadMethod(CAMERA, reason)
 
 
-def _parts(scene: bpy.types.Scene, number: int) -> set[bpy.types.Object]:
-    thing = scene.motionbooth.subjects[number].object
-    return set(with_geometry(thing)) if thing else set()
+def _subject_method(subject: bpy.types.PropertyGroup) -> ReadMethod:
+    return ReadMethod(subject.name, playback_reason(objects_with_surface(subject.object)) if subject.object else "")
 
 
-def _between(times: Sequence[float]) -> tuple[list[float], int]:
-    """The moments to look at: `times` and, evenly between them, as many as make steps of at most one scene frame.
+def _parts(scene: bpy.types.Scene, subject: int) -> set[bpy.types.Object]:
+    proxy = scene.motionbooth.subjects[subject].object
+    return set(objects_with_surface(proxy)) if proxy else set()
+
+
+def _dense_moments(times: Sequence[float]) -> tuple[list[float], int]:
+    """`times` with as many moments evenly between them as it takes to have steps of at most one scene frame.
 
     Returns the moments and how many of them there are for each of `times`.
     """
-    every = max(1, math.ceil(times[1] - times[0]))
-    dense = np.interp(np.arange((len(times) - 1) * every + 1) / every, range(len(times)), times)
-    dense[::every] = times  # to the last bit
-    return dense.tolist(), every
+    stride = max(1, math.ceil(times[1] - times[0]))
+    dense = np.interp(np.arange((len(times) - 1) * stride + 1) / stride, range(len(times)), times)
+    dense[::stride] = times  # exactly, without the rounding of the interpolation
+    return dense.tolist(), stride

@@ -1,9 +1,9 @@
-"""What each scene's shot looks like now, read again a moment after a change. The overlay and the panels ask here.
+"""Caches the motion of each scene's shot for the overlay and the panels, and reads it again after a change.
 
-Drawing must not evaluate a scene, so `latest` hands out what was read last and asks for it to be kept up to date while
-it goes on being called. A long shot is read in slices, one a tick, so that the window stays free; a change begins it
-anew. The scene itself is played only where `play` asks for it. When nobody has asked for a while, handlers and timer
-are gone.
+Drawing code must not evaluate a scene. It calls `get`, which returns the result of the last reading and keeps it up to
+date for as long as it is called. A long shot is read in slices, one each tick of a timer, so that the window stays
+responsive; a change starts the reading over. The scene is played only if `read_by_playing` was called. The handlers and
+the timer are removed once nothing has called `get` for a while.
 """
 
 from __future__ import annotations
@@ -19,87 +19,85 @@ from bpy.app.handlers import persistent
 from .._protocol.errors import MotionBoothError
 from .._protocol.limits import MAX_FRAMES
 from . import shots
-from .reader import Motion, NeedsPlaying, Reader
+from .reader import Motion, NeedsPlayback, ShotReader
 from .shot_warnings import Concern
 
-SETTLE_SECONDS = 0.25  # without a change, before the scene is read again
+SETTLE_SECONDS = 0.25  # how long the scene must stay unchanged before it is read again
 TICK_SECONDS = 0.1
-SLICE_SECONDS = 0.015  # of the main thread, for reading in one tick
-BETWEEN_SLICES = 0.01  # seconds for everything else
-FORGET_SECONDS = 5.0  # after which what nobody has asked for is not kept up to date any more
-LONGEST_READING = 2.0  # seconds of the main thread in all; a scene that takes longer is read at fewer frames
-MOST_FRAMES, FEWEST_FRAMES = 250, 24
-USUAL_FRAMES = 8  # of a model that the backend has not told us of
+SLICE_SECONDS = 0.015  # main thread time for reading in one tick
+SLICE_PAUSE_SECONDS = 0.01  # between two slices
+EXPIRE_SECONDS = 5.0  # without a call of `get`, before a cache is dropped
+MAX_READING_SECONDS = 2.0  # main thread time for one reading; a scene that takes longer is sampled at fewer frames
+MAX_SAMPLES, MIN_SAMPLES = 250, 24
+DEFAULT_MODEL_FRAMES = 8  # while the backend's models are not cache
 
 
 @dataclass
-class Latest:
-    """A scene's shot as it was last read.
+class ShotCache:
+    """A scene's shot as of the last reading, and the reading in progress.
 
-    motion: None where it cannot be read; `trouble` is why. concerns: what a model cannot follow of it. version: another
-    number after each reading. changed: the scene has changed since then.
-    reader: what is being read, in slices, with `spent` seconds of the main thread so far; None where nothing is.
-    play: the next reading may play the scene. needs_playing: the last one could not be made without.
-    moved_frame: where objects were moved by hand last, so that what the view shows there may be keyed nowhere; `moves`
-    counts that.
+    motion: None if the shot cannot be read; `error` says why.
+    concerns: what the model cannot follow.
+    version: increases with each reading.
+    outdated: the scene has changed since the last reading.
+    moved_frame: the frame at which the user last moved objects, which may have no keyframe yet; `moves` counts that.
+    last_requested: the time of the last `get`.
+    settings: the settings that the reading depends on, see `_settings`.
+    max_samples: at how many moments the next reading may sample the scene; `stride`: samples for each model frame.
+    reader: the reading in progress, with `seconds_spent` on the main thread so far.
+    allow_playback: the next reading may play the scene.
+    needs_playback: the last reading failed because the scene has to be played for the camera.
     """
 
     motion: Motion | None = None
     concerns: list[Concern] = field(default_factory=list)
-    trouble: str = ""
+    error: str = ""
     version: int = 0
-    changed: bool = True
+    outdated: bool = True
     moved_frame: int | None = None
     moves: int = 0
-    asked_at: float = 0.0
+    last_requested: float = 0.0
     settings: tuple[Any, ...] = ()
-    frames: int = MOST_FRAMES
-    every: int = 1
-    reader: Reader | None = None
-    spent: float = 0.0
-    play: bool = False
-    needs_playing: bool = False
+    max_samples: int = MAX_SAMPLES
+    stride: int = 1
+    reader: ShotReader | None = None
+    seconds_spent: float = 0.0
+    allow_playback: bool = False
+    needs_playback: bool = False
 
     @property
     def progress(self) -> float | None:
-        """Of the reading under way, from 0 to 1; None where nothing is read."""
+        """Of the reading in progress, from 0 to 1; None if there is none."""
         return None if self.reader is None else self.reader.progress
 
 
-_known: dict[str, Latest] = {}  # by the scene's name
+_caches: dict[str, ShotCache] = {}  # by the scene's name
 _changed_at = 0.0
-_own_updates: dict[str, bool] = {}  # scenes of which the next update comes from having been read: whether by playing
+# Scenes whose next depsgraph update comes from our reading, and whether that played the scene.
+_own_updates: dict[str, bool] = {}
 
 
-def latest(scene: bpy.types.Scene) -> Latest:
-    """What is known of the scene's shot; never evaluates anything. Areas are redrawn when it was read again."""
-    if not _known:
+def get(scene: bpy.types.Scene) -> ShotCache:
+    """The scene's cached shot. Evaluates nothing; after the next reading, the areas are redrawn."""
+    if not _caches:
         _start()
-    known = _known.get(scene.name)
-    if known is None:
-        known = _known[scene.name] = Latest(settings=_settings(scene))
-        _note_change(known)
-    known.asked_at = time.monotonic()
-    return known
+    cache = _caches.get(scene.name)
+    if cache is None:
+        cache = _caches[scene.name] = ShotCache(settings=_settings(scene))
+        _note_change(cache)
+    cache.last_requested = time.monotonic()
+    return cache
 
 
-def concerns_of(scene: bpy.types.Scene) -> list[Concern]:
-    """For a panel: what a model cannot follow of the scene's shot, each with its scene frames and a whole sentence.
-
-    As of a moment ago: cheap enough to be called in `draw`, and the panel is redrawn when there is news.
-    """
-    return latest(scene).concerns
-
-
-def play(scene: bpy.types.Scene) -> None:
-    """Read the scene's shot once by playing the scene, in slices, as far as it has to be."""
-    known = latest(scene)
-    known.play, known.changed, known.reader = True, True, None
+def read_by_playing(scene: bpy.types.Scene) -> None:
+    """Start a reading that may play the scene."""
+    cache = get(scene)
+    cache.allow_playback, cache.outdated, cache.reader = True, True, None
 
 
 def stop() -> None:
-    """Forget everything, and watch nothing."""
-    _known.clear()
+    """Drop all caches and remove the timer and the handlers."""
+    _caches.clear()
     if bpy.app.timers.is_registered(_tick):
         bpy.app.timers.unregister(_tick)
     for handlers, handler in _handlers():
@@ -116,12 +114,12 @@ def _start() -> None:
 def _handlers() -> list[tuple[list[Any], Any]]:
     on = bpy.app.handlers
     return [(on.depsgraph_update_post, _on_update)] + [
-        (handlers, _on_everything) for handlers in (on.undo_post, on.redo_post, on.load_post)
+        (handlers, _on_any_change) for handlers in (on.undo_post, on.redo_post, on.load_post)
     ]
 
 
 def _settings(scene: bpy.types.Scene) -> tuple[Any, ...]:
-    """What a shot depends on and Blender does not report as a change."""
+    """The settings that a shot depends on and whose changes Blender does not report to handlers."""
     shot, render = scene.motionbooth, scene.render
     return (
         scene.frame_start,
@@ -130,144 +128,145 @@ def _settings(scene: bpy.types.Scene) -> tuple[Any, ...]:
         tuple((marker.frame, marker.camera.name) for marker in scene.timeline_markers if marker.camera),
         (render.resolution_x, render.resolution_y, render.resolution_percentage),
         (render.pixel_aspect_x, render.pixel_aspect_y),
-        (shot.camera_mode, shot.background_distance, shot.model, shot.framing, _model_shape(scene)),
+        (shot.camera_mode, shot.background_distance, shot.model, shot.framing, _model_aspect(scene)),
         tuple((subject.name, subject.object.name if subject.object else "") for subject in shot.subjects),
     )
 
 
 @persistent
 def _on_update(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> None:
-    known = _known.get(scene.name)
-    if known is None:
+    cache = _caches.get(scene.name)
+    if cache is None:
         return
     played = _own_updates.pop(scene.name, None)
     own = played is not None
-    if played:  # it reports all that moved
+    if played:  # everything that moved during playback is reported
         return
     for update in depsgraph.updates:
-        # Having been read, a scene reports its collections as new, and its actions and cameras as touched.
+        # After a reading, Blender reports the scene's collections as new and its actions and cameras as updated.
         moved = update.is_updated_transform or update.is_updated_geometry
         if moved and isinstance(update.id, bpy.types.Object):
-            known.moved_frame, known.moves = scene.frame_current, known.moves + 1
-            _note_change(known)
+            cache.moved_frame, cache.moves = scene.frame_current, cache.moves + 1
+            _note_change(cache)
         elif not own and (moved or isinstance(update.id, (bpy.types.Action, bpy.types.Camera))):
-            _note_change(known)
+            _note_change(cache)
 
 
 @persistent
-def _on_everything(*_: object) -> None:
-    for known in _known.values():
-        _note_change(known)
+def _on_any_change(*_: object) -> None:
+    for cache in _caches.values():
+        _note_change(cache)
 
 
-def _note_change(known: Latest) -> None:
+def _note_change(cache: ShotCache) -> None:
     global _changed_at
-    known.changed, known.reader, known.play = True, None, False
+    cache.outdated, cache.reader, cache.allow_playback = True, None, False
     _changed_at = time.monotonic()
 
 
 def _tick() -> float | None:
     now = time.monotonic()
-    for name in [name for name, known in _known.items() if now - known.asked_at > FORGET_SECONDS]:
-        del _known[name]
-    if not _known:
+    for name in [name for name, cache in _caches.items() if now - cache.last_requested > EXPIRE_SECONDS]:
+        del _caches[name]
+    if not _caches:
         stop()
         return None
-    for name, known in _known.items():
+    for name, cache in _caches.items():
         scene = bpy.data.scenes.get(name)
-        if scene is not None and (settings := _settings(scene)) != known.settings:
-            known.settings = settings
-            _note_change(known)
+        if scene is not None and (settings := _settings(scene)) != cache.settings:
+            cache.settings = settings
+            _note_change(cache)
     if now - _changed_at > SETTLE_SECONDS and not _is_busy():
-        for name, known in list(_known.items()):
+        for name, cache in list(_caches.items()):
             scene = bpy.data.scenes.get(name)
-            if known.changed and scene is not None:
-                _read_on(scene, known, SLICE_SECONDS)
+            if cache.outdated and scene is not None:
+                _read_on(scene, cache, SLICE_SECONDS)
                 break  # one in a tick
-    return BETWEEN_SLICES if any(known.reader for known in _known.values()) else TICK_SECONDS
+    return SLICE_PAUSE_SECONDS if any(cache.reader for cache in _caches.values()) else TICK_SECONDS
 
 
 def _is_busy() -> bool:
-    """While something plays or renders, reading would make it stutter."""
+    """Whether something plays or renders, which reading would slow down."""
     windows = bpy.context.window_manager.windows
     return bpy.app.is_job_running("RENDER") or any(window.screen.is_animation_playing for window in windows)
 
 
-def read_now(scene: bpy.types.Scene) -> Latest:
-    """Read the scene's shot, whether it has changed or not, and wait for it."""
-    known = _known.setdefault(scene.name, Latest(asked_at=time.monotonic(), settings=_settings(scene)))
-    known.changed, known.reader = True, None
-    _read_on(scene, known, math.inf)
-    return known
+def read_now(scene: bpy.types.Scene) -> ShotCache:
+    """Read the scene's shot completely, even if it has not changed."""
+    cache = _caches.setdefault(scene.name, ShotCache(last_requested=time.monotonic(), settings=_settings(scene)))
+    cache.outdated, cache.reader = True, None
+    _read_on(scene, cache, math.inf)
+    return cache
 
 
-def _read_on(scene: bpy.types.Scene, known: Latest, seconds: float) -> None:
-    """Begin to read the scene, or go on with it, for about so long."""
+def _read_on(scene: bpy.types.Scene, cache: ShotCache, seconds: float) -> None:
+    """Start to read the scene, or continue, for about `seconds`."""
     began = time.perf_counter()
-    _own_updates[scene.name] = known.play
+    _own_updates[scene.name] = cache.allow_playback
     try:
-        while known.changed and (left := began + seconds - time.perf_counter()) > 0:
-            _take_step(scene, known, left)
+        while cache.outdated and (left := began + seconds - time.perf_counter()) > 0:
+            _take_step(scene, cache, left)
     except MotionBoothError as error:
-        _finish(known, None, [], str(error))
-        known.needs_playing = isinstance(error, NeedsPlaying)
-    except ReferenceError:  # something was removed between two slices, and Blender has not reported it yet
-        known.reader = None
-    known.spent += time.perf_counter() - began
-    if not known.changed:
-        known.frames = _affordable(known)
+        _finish(cache, None, [], str(error))
+        cache.needs_playback = isinstance(error, NeedsPlayback)
+    except ReferenceError:  # an object was removed between two slices, and Blender has not reported it yet
+        cache.reader = None
+    cache.seconds_spent += time.perf_counter() - began
+    if not cache.outdated:
+        cache.max_samples = _affordable_samples(cache)
     redraw()
 
 
-def _take_step(scene: bpy.types.Scene, known: Latest, seconds: float) -> None:
-    if known.reader is None:
-        _begin(scene, known)
-    elif not known.reader.done:
-        known.reader.go_on(scene, seconds)
+def _take_step(scene: bpy.types.Scene, cache: ShotCache, seconds: float) -> None:
+    if cache.reader is None:
+        _begin(scene, cache)
+    elif not cache.reader.done:
+        cache.reader.advance(scene, seconds)
     else:
-        motion = known.reader.motion(scene)
-        _finish(known, motion, shots.concerns(scene, motion, known.every), "")
+        motion = cache.reader.motion(scene)
+        _finish(cache, motion, shots.concerns(scene, motion, cache.stride), "")
 
 
-def _begin(scene: bpy.types.Scene, known: Latest) -> None:
+def _begin(scene: bpy.types.Scene, cache: ShotCache) -> None:
     shots.check_frame(scene)
-    known.spent, known.every = 0.0, _every(scene, known.frames)
-    shape = _model_shape(scene)
-    known.reader = Reader(scene, known.every * (_model_frames(scene) - 1) + 1, shape, known.play)
+    cache.seconds_spent, cache.stride = 0.0, _stride(scene, cache.max_samples)
+    aspect = _model_aspect(scene)
+    cache.reader = ShotReader(scene, cache.stride * (_model_frames(scene) - 1) + 1, aspect, cache.allow_playback)
 
 
-def _finish(known: Latest, motion: Motion | None, concerns: list[Concern], trouble: str) -> None:
-    known.motion, known.concerns, known.trouble = motion, concerns, trouble
-    known.reader, known.changed, known.play, known.needs_playing = None, False, False, False
-    known.version += 1
+def _finish(cache: ShotCache, motion: Motion | None, concerns: list[Concern], error: str) -> None:
+    cache.motion, cache.concerns, cache.error = motion, concerns, error
+    cache.reader, cache.outdated, cache.allow_playback, cache.needs_playback = None, False, False, False
+    cache.version += 1
 
 
-def _affordable(known: Latest) -> int:
-    """How many frames the next reading may have."""
-    share = LONGEST_READING / max(known.spent, 1e-3)
-    return int(min(max(known.frames * share, FEWEST_FRAMES), MOST_FRAMES))
+def _affordable_samples(cache: ShotCache) -> int:
+    """How many samples the next reading may take."""
+    share = MAX_READING_SECONDS / max(cache.seconds_spent, 1e-3)
+    return int(min(max(cache.max_samples * share, MIN_SAMPLES), MAX_SAMPLES))
 
 
-def _every(scene: bpy.types.Scene, most: int) -> int:
-    """How many moments to read for each of the model's frames: up to one a scene frame, `most` in all."""
+def _stride(scene: bpy.types.Scene, max_samples: int) -> int:
+    """Samples for each of the model's frames: at most one for each scene frame, and at most `max_samples` in all."""
     gaps = _model_frames(scene) - 1
     wanted = math.ceil((scene.frame_end - scene.frame_start) / gaps)
-    return max(1, min(wanted, most // gaps, (MAX_FRAMES - 1) // gaps))
+    return max(1, min(wanted, max_samples // gaps, (MAX_FRAMES - 1) // gaps))
 
 
 def _model_frames(scene: bpy.types.Scene) -> int:
-    """Frames of the scene's model, where the backend has told us."""
+    """The frame count of the scene's model, or a default while it is not known."""
     model = bpy.context.window_manager.motionbooth.models.get(scene.motionbooth.model)
-    return max(2, model.frames) if model else USUAL_FRAMES
+    return max(2, model.frames) if model else DEFAULT_MODEL_FRAMES
 
 
-def _model_shape(scene: bpy.types.Scene) -> float | None:
-    """Width / height of what the scene's model makes, where the backend has told us."""
+def _model_aspect(scene: bpy.types.Scene) -> float | None:
+    """Width / height of the frames of the scene's model, or None while it is not known."""
     model = bpy.context.window_manager.motionbooth.models.get(scene.motionbooth.model)
     return model.width / model.height if model and model.height else None
 
 
 def redraw() -> None:
+    """Redraw the 3D views and the sequencers."""
     for window in bpy.context.window_manager.windows:
         for area in window.screen.areas:
             if area.type in {"VIEW_3D", "SEQUENCE_EDITOR"}:

@@ -1,9 +1,4 @@
-"""Reads a shot from a scene: screen boxes of its subjects and the camera's path, at the model's frames.
-
-What can be is evaluated in a temporary scene that holds only the cameras and the subjects, so a heavy scene costs
-nothing; parents, constraints, drivers and armatures outside of it are still evaluated, and the user's scene is not
-touched. What is simulated, or driven by the scene itself, is read by playing the scene, see dependence.py.
-"""
+"""Captures a shot from a scene: the screen boxes of its subjects and the camera path, at the model's frames."""
 
 from __future__ import annotations
 
@@ -15,19 +10,19 @@ from .._protocol.errors import InvalidInput
 from .._protocol.limits import MAX_SUBJECTS
 from .._protocol.motion import Shot, SubjectTrack
 from .framing import WHOLE
-from .outlines import UNSEEN_TYPES, Seen, with_geometry
-from .reader import Motion, Reader, Way
+from .geometry import TYPES_WITHOUT_SURFACE, Projection, objects_with_surface
+from .reader import Motion, ReadMethod, ShotReader
+from .scene_evaluation import cameras_of, render_size
 from .shot_warnings import Concern, track_concerns
-from .stages import cameras_of, render_size
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A shot as the scene has it, and what the animator should know about it."""
+class CapturedShot:
+    """A shot, what the animator should know about it, and how the camera and each subject were read."""
 
     shot: Shot
     concerns: list[Concern] = field(default_factory=list)
-    ways: list[Way] = field(default_factory=list)
+    read_methods: list[ReadMethod] = field(default_factory=list)
 
     @property
     def warnings(self) -> list[str]:
@@ -36,15 +31,15 @@ class Reading:
 
 
 def has_shot(scene: bpy.types.Scene) -> bool:
-    """Does this scene have a subject to film?"""
+    """Whether the scene has a subject."""
     return len(scene.motionbooth.subjects) > 0
 
 
-def read_shot(scene: bpy.types.Scene, model_frames: int, model_size: tuple[int, int] | None = None) -> Reading:
-    """Sample the scene at `model_frames` moments spread over its frame range. Raises InvalidInput.
+def read_shot(scene: bpy.types.Scene, model_frames: int, model_size: tuple[int, int] | None = None) -> CapturedShot:
+    """Capture the scene's shot at `model_frames` moments spread evenly over its frame range. Raises InvalidInput.
 
-    `model_size`: width and height of the model's frame, into which everything is mapped as the shot's framing has it;
-    None for a model of the shot's own shape.
+    model_size: width and height of the model's frame, to which the shot is fitted by its framing; None for a model with
+        the shot's own aspect ratio.
     """
     check_scene(scene)
     motion = read_motion(scene, model_frames, model_size)
@@ -57,32 +52,37 @@ def read_shot(scene: bpy.types.Scene, model_frames: int, model_size: tuple[int, 
         width=render_size(scene)[0],
         height=render_size(scene)[1],
         camera=motion.camera,
-        subjects=[_track(subject, sights) for subject, sights in zip(settings.subjects, motion.sights, strict=True)],
+        subjects=[
+            _track(subject, projections)
+            for subject, projections in zip(settings.subjects, motion.projections, strict=True)
+        ],
         model_frame=None if motion.frame == WHOLE else motion.frame,
     )
-    return Reading(shot, concerns(scene, motion), motion.ways)
+    return CapturedShot(shot, concerns(scene, motion), motion.read_methods)
 
 
 def read_motion(scene: bpy.types.Scene, frames: int, model_size: tuple[int, int] | None = None) -> Motion:
-    """Boxes and camera path at `frames` moments. A subject without an object is nowhere. Raises InvalidInput."""
+    """Boxes and camera path at `frames` moments. A subject without an object is not visible. Raises InvalidInput."""
     check_frame(scene)
-    reader = Reader(scene, frames, model_size[0] / model_size[1] if model_size else None)
-    reader.go_on(scene)
+    reader = ShotReader(scene, frames, model_size[0] / model_size[1] if model_size else None)
+    reader.advance(scene)
     return reader.motion(scene)
 
 
-def concerns(scene: bpy.types.Scene, motion: Motion, every: int = 1) -> list[Concern]:
-    """What a model cannot follow of the shot, where every `every`-th moment of `motion` is one of its frames."""
+def concerns(scene: bpy.types.Scene, motion: Motion, stride: int = 1) -> list[Concern]:
+    """What the model cannot follow. `stride`: how many moments of `motion` there are for each of the model's frames."""
     found = list(motion.concerns)
-    for subject, way, sights in zip(scene.motionbooth.subjects, motion.ways[1:], motion.sights, strict=True):
-        if not (way.reason and motion.unread):
-            boxes, behind = [seen.box for seen in sights[::every]], [seen.behind for seen in sights[::every]]
-            found += track_concerns(subject.name, boxes, behind, motion.moments[::every], motion.frame)
+    for subject, method, projections in zip(
+        scene.motionbooth.subjects, motion.read_methods[1:], motion.projections, strict=True
+    ):
+        if not (method.playback_reason and motion.incomplete):
+            boxes, behind = zip(*((shown.box, shown.behind) for shown in projections[::stride]), strict=True)
+            found += track_concerns(subject.name, boxes, behind, motion.moments[::stride], motion.frame)
     return found
 
 
 def check_scene(scene: bpy.types.Scene) -> None:
-    """Raises InvalidInput for what can be seen without reading the scene's animation."""
+    """Check everything that does not need the animation to be read. Raises InvalidInput."""
     check_frame(scene)
     where = f'Scene "{scene.name}"'
     if not scene.motionbooth.subjects:
@@ -94,14 +94,14 @@ def check_scene(scene: bpy.types.Scene) -> None:
     names = set[str]()
     for subject in scene.motionbooth.subjects:
         _check_subject(subject, where)
-        spelt = bpy.path.clean_name(subject.name).casefold()  # as its folder and its line in a report are found by it
-        if spelt in names:
+        key = bpy.path.clean_name(subject.name).casefold()  # also the name of its folder and its key in a report
+        if key in names:
             raise InvalidInput(f'{where} has two subjects called "{subject.name}"; give each a name of its own.')
-        names.add(spelt)
+        names.add(key)
 
 
 def check_frame(scene: bpy.types.Scene) -> None:
-    """Raises InvalidInput where there is no range or no camera, whatever the subjects are."""
+    """Check the frame range and the cameras. Raises InvalidInput."""
     where = f'Scene "{scene.name}"'
     if scene.frame_end <= scene.frame_start:
         raise InvalidInput(
@@ -131,25 +131,25 @@ def _check_subject(subject: bpy.types.PropertyGroup, where: str) -> None:
             f'Subject "{subject.name}" of {where} has no object; choose the rectangle or object that shows where it is '
             "to be seen."
         )
-    if subject.object.type in UNSEEN_TYPES:
+    if subject.object.type in TYPES_WITHOUT_SURFACE:
         raise InvalidInput(
             f'Subject "{subject.name}" of {where} is the {subject.object.type.lower()} "{subject.object.name}", which '
             "has no shape; choose a mesh, a text, an empty or the like."
         )
-    for part in with_geometry(subject.object):
+    for part in objects_with_surface(subject.object):
         _check_enabled(part)
 
 
-def _check_enabled(thing: bpy.types.Object) -> None:
-    if thing.hide_viewport:
+def _check_enabled(checked: bpy.types.Object) -> None:
+    if checked.hide_viewport:
         raise InvalidInput(
-            f'Object "{thing.name}" is disabled in viewports, so Blender does not animate it; enable it (the screen '
+            f'Object "{checked.name}" is disabled in viewports, so Blender does not animate it; enable it (the screen '
             "icon in the outliner) and hide it with the eye icon instead."
         )
 
 
-def _track(subject: bpy.types.PropertyGroup, sights: list[Seen]) -> SubjectTrack:
-    boxes = [seen.box for seen in sights]
+def _track(subject: bpy.types.PropertyGroup, projections: list[Projection]) -> SubjectTrack:
+    boxes = [projection.box for projection in projections]
     if not any(boxes):
         raise InvalidInput(
             f'Subject "{subject.name}" is outside the camera\'s view in every frame of the shot; move '

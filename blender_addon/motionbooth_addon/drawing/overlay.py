@@ -19,7 +19,7 @@ from mathutils import Vector
 
 from .. import compat
 from .._protocol.motion import Box
-from ..capture import framing, outlines, projection, shot_cache, shots, stages
+from ..capture import framing, geometry, projection, scene_evaluation, shot_cache, shots
 from ..capture.reader import Motion
 from ..i18n.translation import told
 from ..timeline import take_motion, takes
@@ -145,7 +145,7 @@ def _draw_preview() -> None:
         return
     take = active_take(scene)
     if take is not None:
-        width, height = stages.render_size(scene)
+        width, height = scene_evaluation.render_size(scene)
         left, top = context.region.view2d.view_to_region(-width / 2, height / 2, clip=False)
         right, bottom = context.region.view2d.view_to_region(width / 2, -height / 2, clip=False)
         _draw_take(scene, take, FrameRect(left, top, right - left, top - bottom))
@@ -166,27 +166,27 @@ def _camera_rect(context: bpy.types.Context) -> FrameRect:
 
 def _draw_shot(context: bpy.types.Context, shot_rect: FrameRect) -> None:
     scene = context.scene
-    latest = shot_cache.latest(scene)
+    latest = shot_cache.get(scene)
     picture = _pictures.setdefault((scene.name, False), _Picture())
     motion = latest.motion
     if motion is None:
-        text(shot_rect.left + 10, shot_rect.top - 24, told(latest.trouble), (1.0, 0.6, 0.3))
+        text(shot_rect.left + 10, shot_rect.top - 24, told(latest.error), (1.0, 0.6, 0.3))
         return
     rect = shot_rect.part(motion.frame)
     colors = [srgb(subject.color) for subject in scene.motionbooth.subjects]
-    if len(colors) != len(motion.sights):
+    if len(colors) != len(motion.projections):
         return  # a subject was added or removed; the next reading is on its way
     key = (latest.version, round(rect.aspect, 3), tuple(colors))
     if key != picture.key:
         picture.key, picture.now_key = key, ()
-        picture.tracks = [[seen.box for seen in sights] for sights in motion.sights]
+        picture.tracks = [[seen.box for seen in projections] for projections in motion.projections]
         picture.still = Still(_shot_shapes(scene, motion, picture.tracks, colors, rect.aspect))
         picture.offsets = [(offset.dx, offset.dy) for offset in motion.camera.offsets]
         picture.travel = Still(shapes.travel_shapes(np.array(picture.offsets), rect.aspect))
         picture.framing = Still(shapes.framing_shapes(motion.frame, shot_rect.aspect))
     moved = latest.moves if latest.moved_frame == scene.frame_current else None
     band = _band(rect)
-    now_key = (latest.version, scene.frame_current, scene.frame_subframe, moved, latest.changed, band)
+    now_key = (latest.version, scene.frame_current, scene.frame_subframe, moved, latest.outdated, band)
     if now_key != picture.now_key:
         picture.now_key = now_key
         position = _position(motion.moments, scene)
@@ -246,7 +246,7 @@ def _keyed_entries(thing: bpy.types.Object, moments: list[float]) -> list[int]:
 
 def _boxes_now(
     context: bpy.types.Context,
-    latest: shot_cache.Latest,
+    latest: shot_cache.ShotCache,
     tracks: list[list[Box | None]],
     position: float | None,
     moved: bool,
@@ -258,9 +258,9 @@ def _boxes_now(
         return boxes
     depsgraph = context.view_layer.depsgraph
     frame = latest.motion.frame if latest.motion else framing.WHOLE
-    view = stages.view_of(scene, scene.camera, depsgraph).framed(frame)
+    view = scene_evaluation.view_of(scene, scene.camera, depsgraph).framed(frame)
     for number, subject in enumerate(scene.motionbooth.subjects):
-        if subject.object is not None and (latest.changed or is_rectangle(subject.object)):
+        if subject.object is not None and (latest.outdated or is_rectangle(subject.object)):
             boxes[number] = _bounds_now(subject.object, depsgraph, view)
     return boxes
 
@@ -273,7 +273,7 @@ def is_rectangle(thing: bpy.types.Object) -> bool:
 def _bounds_now(thing: bpy.types.Object, depsgraph: bpy.types.Depsgraph, view: projection.View) -> Box | None:
     """From the bounding boxes alone: exact for a rectangle, a little large for what is round."""
     points = []
-    for part in outlines.with_geometry(thing):
+    for part in geometry.objects_with_surface(thing):
         evaluated = part.evaluated_get(depsgraph)
         points += [tuple(evaluated.matrix_world @ Vector(corner)) for corner in evaluated.bound_box]
     edges = np.concatenate([_BOUND_EDGES + 8 * number for number in range(len(points) // 8)])
@@ -310,7 +310,7 @@ def active_take(scene: bpy.types.Scene) -> take_motion.TakeMotion | None:
         return None
     take = shot.takes[shot.active_take]
     clip = Path(bpy.path.abspath(take.clip_path))
-    report = take_motion.report_beside(clip)
+    report = take_motion.report_path(clip)
     key = (take.settings, str(clip), report.stat().st_mtime if report.is_file() else 0.0)
     if key not in _takes:
         _takes[key] = take_motion.load_take_motion(take.settings, clip)
@@ -321,7 +321,7 @@ def _draw_take(scene: bpy.types.Scene, take: take_motion.TakeMotion, shot_rect: 
     """Over its clip, wherever that lies in the frame."""
     shot = take.spec.shot
     job = scene.motionbooth.takes[scene.motionbooth.active_take].job_id
-    rect = shot_rect.part(takes.frame_of(scene, job, shot))
+    rect = shot_rect.part(takes.clip_frame(scene, job, shot))
     picture = _pictures.setdefault((scene.name, True), _Picture())
     colors = {subject.name: srgb(subject.color) for subject in scene.motionbooth.subjects}
     key = (id(take), round(rect.aspect, 3), tuple(colors.items()))

@@ -39,7 +39,7 @@ from ..local_backend.process import LocalBackend
 from ..preferences import preferences
 from ..takeover import home_of, in_use, take_over
 from ..timeline import clips, colors, takes
-from ..timeline.take_motion import report_beside
+from ..timeline.take_motion import report_path
 from ..user_data import data_folder, environment_folder
 from .events import (
     Advanced,
@@ -179,7 +179,7 @@ class Session:
         """Send a new job of this scene's shot, at once or when the jobs are done that train its subjects (`awaits`, by
         the subjects' names); never waits itself. Raises InvalidInput where there is no backend to send it to.
         """
-        return self._begin(order, title, takes.identify(scene), scene.name, bpy.data.filepath, awaits or {})
+        return self._begin(order, title, takes.shot_id(scene), scene.name, bpy.data.filepath, awaits or {})
 
     def again(self, record: Record) -> None:
         """The same once more, as a new job of the same shot, which need not be open."""
@@ -249,7 +249,7 @@ class Session:
 
     def adopt(self, record: Record, scene: bpy.types.Scene) -> None:
         """Have a job of another file belong to this scene's shot."""
-        record.shot, record.scene, record.blend = takes.identify(scene), scene.name, bpy.data.filepath
+        record.shot, record.scene, record.blend = takes.shot_id(scene), scene.name, bpy.data.filepath
         record.placed = False
         self.ledger.put(record)
         self.screen.show_jobs()
@@ -300,7 +300,7 @@ class Session:
             self.watch()
             if ui_update.can_edit():
                 for scene in bpy.data.scenes:
-                    colors.follow(scene)
+                    colors.update_color_spaces(scene)
             if time.monotonic() > self._notice_until:
                 self.screen.show_notice("", False)
         self._hear_installation()
@@ -394,7 +394,7 @@ class Session:
         path = clip_folder(preferences().clip_folder, bpy.data.filepath) / name
         report = record.result("report")
         if report is not None:  # first: with the clip there, the take is placed
-            self.background.order(Fetch(record.id, report, report_beside(path)))
+            self.background.order(Fetch(record.id, report, report_path(path)))
         self.background.order(Fetch(record.id, clip, path))
 
     def _fetch_pictures(self, subjects: list[SubjectInfo]) -> None:
@@ -438,9 +438,9 @@ class Session:
         clip, folder = Path(record.clip), clip_folder(preferences().clip_folder, bpy.data.filepath)
         if record.clip and clip.parent == unsaved_clips() != folder and clip.is_file():
             with contextlib.suppress(OSError):  # it stays where it is
-                record.clip = str(clips.carry(clip, folder))
+                record.clip = str(clips.copy_clip(clip, folder))
         try:
-            done = takes.receive(scene, record)
+            done = takes.place_result(scene, record)
         except MotionBoothError as error:
             self.tell(str(error), is_error=True)
             return
@@ -448,7 +448,7 @@ class Session:
         self.tell(done)
         ui_update.push_undo(done)
 
-    # Files that are opened and saved, see blend_files.py
+    # Files that are opened and saved, see file_handlers.py
 
     def opened(self) -> None:
         """Another .blend: its jobs are shown, and what ended meanwhile, or was not saved, is given to it."""
@@ -477,7 +477,7 @@ class Session:
 
     def _mend(self) -> None:
         """Find clips that are not where they should be; fetch those that are nowhere any more."""
-        for job in clips.mend(self._places_of):
+        for job in clips.relink_missing(self._places_of):
             record = self.ledger.records.get(job)
             if record is not None and record.backend == self.backend and record.result("clip") is not None:
                 record.clip = ""
@@ -497,7 +497,7 @@ class Session:
         for record in self.ledger.records.values():
             clip, old = Path(record.clip), unsaved_clips() / Path(record.clip).name
             if record.clip and clip != old and clip.is_file() and old.is_file():
-                report_beside(old).unlink(missing_ok=True)
+                report_path(old).unlink(missing_ok=True)
                 shutil.rmtree(old.with_suffix(""), ignore_errors=True)
                 old.unlink()
 

@@ -12,10 +12,10 @@ from mathutils import Vector
 from .._protocol.errors import InvalidInput
 from .._protocol.limits import MAX_SUBJECTS
 from ..capture import shot_cache
-from ..capture.outlines import UNSEEN_TYPES
+from ..capture.geometry import TYPES_WITHOUT_SURFACE
 from ..preferences import preferences
 from ..properties import is_subject_box
-from ..timeline.takes import identify
+from ..timeline.takes import shot_id
 from ..turntable.pictures import pairs_in
 from ..ui_state import state
 from .base import SentenceForErrors, refuse
@@ -34,7 +34,7 @@ def add_subject(scene: bpy.types.Scene, thing: bpy.types.Object, name: str) -> b
     names, tokens = {subject.name for subject in shot.subjects}, {subject.token for subject in shot.subjects}
     if not shot.subjects and not shot.uid:  # a new shot
         shot.model, shot.quality = preferences().default_model, preferences().default_quality
-    identify(scene)
+    shot_id(scene)
     subject = shot.subjects.add()
     number = len(shot.subjects)
     subject.name = name if name not in names else f"{name} {number}"
@@ -117,7 +117,7 @@ class MOTIONBOOTH_OT_use_selected_object(SentenceForErrors, bpy.types.Operator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         thing = context.active_object
-        if thing is None or thing.type in UNSEEN_TYPES:
+        if thing is None or thing.type in TYPES_WITHOUT_SURFACE:
             return refuse(cls, "Select an object that has a shape: a mesh, a rigged character, an empty.")
         if any(subject.object == thing for subject in context.scene.motionbooth.subjects):
             return refuse(cls, "The selected object is a subject already.")
@@ -227,7 +227,7 @@ class MOTIONBOOTH_OT_read_by_playing(bpy.types.Operator):
     bl_label = "Read by Playing"
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        shot_cache.play(context.scene)
+        shot_cache.read_by_playing(context.scene)
         return {"FINISHED"}
 
 

@@ -61,7 +61,7 @@ class MOTIONBOOTH_OT_show_exact_colors(SentenceForErrors, bpy.types.Operator):
     bl_options = {"REGISTER", "UNDO"}
 
     def act(self, context: bpy.types.Context) -> None:
-        changed = colors.show_exactly(context.scene)
+        changed = colors.show_exact_colors(context.scene)
         self.report({"INFO"}, told(changed or "The clips have their exact colors already."))
 
 
@@ -106,7 +106,7 @@ class MOTIONBOOTH_OT_use_take_settings(_OfTake, bpy.types.Operator):
     bl_label = "Use These Settings Again"
 
     def act_on(self, context: bpy.types.Context, index: int) -> None:
-        specs.use_again(context.scene, takes.settings_of(context.scene.motionbooth.takes[index]))
+        specs.use_again(context.scene, takes.spec_of(context.scene.motionbooth.takes[index]))
 
 
 class MOTIONBOOTH_OT_take_as_background(_OfTake, bpy.types.Operator):
@@ -133,7 +133,7 @@ class MOTIONBOOTH_OT_take_as_images(_OfTake, bpy.types.Operator):
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         shot = context.scene.motionbooth
-        self._writing = image_sequence.write(context.scene, shot.active_take if self.index < 0 else self.index)
+        self._writing = image_sequence.write_images(context.scene, shot.active_take if self.index < 0 else self.index)
         self._timer = context.window_manager.event_timer_add(0.01, window=context.window)
         context.window_manager.progress_begin(0, 1)
         context.window_manager.modal_handler_add(self)
@@ -162,7 +162,7 @@ class MOTIONBOOTH_OT_take_as_images(_OfTake, bpy.types.Operator):
         return result
 
     def act_on(self, context: bpy.types.Context, index: int) -> None:
-        for _ in image_sequence.write(context.scene, index):
+        for _ in image_sequence.write_images(context.scene, index):
             pass
 
 

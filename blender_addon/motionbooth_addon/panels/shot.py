@@ -173,13 +173,13 @@ class MOTIONBOOTH_PT_warnings(InView, bpy.types.Panel):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        known = shot_cache.latest(context.scene)
-        return bool(context.scene.motionbooth.subjects and (known.concerns or known.trouble))
+        known = shot_cache.get(context.scene)
+        return bool(context.scene.motionbooth.subjects and (known.concerns or known.error))
 
     def draw(self, context: bpy.types.Context) -> None:
-        known = shot_cache.latest(context.scene)
-        if known.trouble:
-            sentence(self.layout, known.trouble, context.region, "ERROR")
+        known = shot_cache.get(context.scene)
+        if known.error:
+            sentence(self.layout, known.error, context.region, "ERROR")
         for concern in known.concerns:
             box = self.layout.box()
             sentence(box, concern.sentence, context.region, "ERROR")
@@ -209,8 +209,8 @@ class MOTIONBOOTH_PT_film(InView, bpy.types.Panel):
             size = told(f"{model.frames} frames, {model.width} x {model.height}")
             column.label(text=size, translate=False)
         column.prop(shot, "framing")
-        motion = shot_cache.latest(context.scene).motion if shot.subjects else None
-        if motion is not None and (words := framing.explained(motion.frame)):
+        motion = shot_cache.get(context.scene).motion if shot.subjects else None
+        if motion is not None and (words := framing.explanation(motion.frame)):
             sentence(layout, words, context.region, "INFO")
             column = layout.column()
             column.use_property_split = True
@@ -271,22 +271,22 @@ class MOTIONBOOTH_PT_camera(InView, bpy.types.Panel):
         else:
             column.prop(shot, "pan")
         if shot.subjects:
-            draw_reading(self.layout, shot_cache.latest(context.scene), context.region)
+            draw_reading(self.layout, shot_cache.get(context.scene), context.region)
 
 
-def draw_reading(layout: bpy.types.UILayout, known: shot_cache.Latest, region: bpy.types.Region) -> None:
+def draw_reading(layout: bpy.types.UILayout, known: shot_cache.ShotCache, region: bpy.types.Region) -> None:
     """How far the shot is read, and which way."""
     if known.progress is not None:
         layout.progress(factor=known.progress, text="Reading the shot")
-    played = [way for way in known.motion.ways if way.reason] if known.motion else []
-    unread = known.motion is not None and known.motion.unread
-    for way in played:
-        done = told(f"{way.name}: read by playing the scene ({way.reason})")
-        to_do = told(f"{way.name}: not read; the scene has to be played ({way.reason})")
+    played = [method for method in known.motion.read_methods if method.playback_reason] if known.motion else []
+    unread = known.motion is not None and known.motion.incomplete
+    for method in played:
+        done = told(f"{method.name}: read by playing the scene ({method.playback_reason})")
+        to_do = told(f"{method.name}: not read; the scene has to be played ({method.playback_reason})")
         sentence(layout, to_do if unread else done, region, "PHYSICS")
     if known.motion is not None and not played:
         layout.label(text="Read beside the scene", icon="CHECKMARK")
-    if unread or known.needs_playing:
+    if unread or known.needs_playback:
         layout.operator("motionbooth.read_by_playing", icon="PLAY")
 
 

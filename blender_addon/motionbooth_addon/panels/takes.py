@@ -46,7 +46,7 @@ def draw_takes(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
         box = layout.box()
         for verdict in (*take.verdicts.values(), take.camera_verdict):
             sentence(box, verdict, context.region)
-    if len(shot.takes) and (caveat := colors.caveat(context.scene)) is not None:
+    if len(shot.takes) and (caveat := colors.color_warning(context.scene)) is not None:
         sentence(layout, caveat, context.region, "COLOR")
         layout.operator("motionbooth.show_exact_colors", icon="COLOR")
     column = layout.column(align=True)

@@ -18,7 +18,7 @@ import bpy
 
 from .. import compat
 from . import colors
-from .take_motion import report_beside
+from .take_motion import report_path
 
 JOB = "motionbooth_job"  # custom property of a take's strip: the job that made it
 
@@ -57,16 +57,16 @@ def all_takes() -> Iterator[tuple[bpy.types.Scene, bpy.types.PropertyGroup]]:
                 yield scene, take
 
 
-def point(scene: bpy.types.Scene, take: bpy.types.PropertyGroup, clip: Path) -> None:
+def relink(scene: bpy.types.Scene, take: bpy.types.PropertyGroup, clip: Path) -> None:
     """Have a take and its strip show the clip at another place."""
     take.clip_path = path_for(clip)
     strip = strip_of(scene, take.job_id)
     if strip is not None and strip.type == "MOVIE":
         strip.filepath = take.clip_path  # where it is set, Blender reads the file anew
-        colors.match(scene, strip)
+        colors.set_color_space(scene, strip)
 
 
-def mend(known: Callable[[bpy.types.PropertyGroup], list[Path]]) -> list[str]:
+def relink_missing(known: Callable[[bpy.types.PropertyGroup], list[Path]]) -> list[str]:
     """Find the clips of the open .blend whose files are not where they should be.
 
     `known`: where a take's clip may be besides. Returns the jobs whose strips have lost their clip.
@@ -83,13 +83,13 @@ def mend(known: Callable[[bpy.types.PropertyGroup], list[Path]]) -> list[str]:
         places = [*([shown] if shown else []), clip, *near, *known(take)]
         found = next((place for place in places if place.is_file()), None)
         if found is not None:
-            point(scene, take, found)
+            relink(scene, take, found)
         elif strip is not None:
             lost.append(take.job_id)
     return lost
 
 
-class Saving:
+class SaveTransaction:
     """One saving of the open .blend as `blend`, from before it is written to after it.
 
     `homeless`: where the clips of unsaved files are; `folder`: where those of `blend` go. `trouble` says which clips
@@ -111,7 +111,7 @@ class Saving:
 
     def _carry(self, clip: Path, folder: Path, base: str | None) -> Path:
         try:
-            carried = carry(clip, folder)
+            carried = copy_clip(clip, folder)
         except OSError as error:
             self.trouble = (
                 f"The clips cannot be put into {folder} ({error.strerror}) and stay in {clip.parent}; free some space "
@@ -145,11 +145,11 @@ def _as_before(path: str, clip: Path, blend: str) -> str:
     return made
 
 
-def carry(clip: Path, folder: Path) -> Path:
+def copy_clip(clip: Path, folder: Path) -> Path:
     """The clip and all that lies beside it for it, in `folder`, too: an undo, and a crash, find the old one."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / clip.name
-    for source in (report_beside(clip), clip):
+    for source in (report_path(clip), clip):
         if source.is_file() and not (folder / source.name).exists():
             _copy(source, folder / source.name)
     pictures = clip.with_suffix("")

@@ -4,7 +4,7 @@ A clip is a finished picture. Its scene's view transform (AgX as Blender comes) 
 it, and the sequencer puts everything through it. So a clip's strip is read by the color space that undoes the view, and
 the scene stays as it is. What holds: exact under Standard, Raw and ACES 2.0; under Filmic to within 2 of 255 for all
 colors that are not strongly saturated; under AgX for grays and muted colors alone, for AgX shows no saturated color, by
-whatever way it comes. `show_exactly` is for those, and only runs where its user asks for it.
+whatever way it comes. `show_exact_colors` is for those, and only runs where its user asks for it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _EXACT = {"Standard", "Raw", "ACES 2.0"}
 _NEUTRAL = {"look": "None", "exposure": 0.0, "gamma": 1.0, "use_curve_mapping": False}
 
 
-def match(scene: bpy.types.Scene, strip: Any) -> None:
+def set_color_space(scene: bpy.types.Scene, strip: Any) -> None:
     """Have a strip read so that the scene's view shows its file's own colors, as nearly as that view can."""
     view = scene.view_settings.view_transform
     strip[VIEW] = view
@@ -43,16 +43,16 @@ def match(scene: bpy.types.Scene, strip: Any) -> None:
     strip.transform.filter = "BILINEAR" if view in _WIDE else "AUTO"
 
 
-def follow(scene: bpy.types.Scene) -> None:
+def update_color_spaces(scene: bpy.types.Scene) -> None:
     """Match the scene's clips again where its view transform is another one now; a space chosen by hand stays."""
     if scene.sequence_editor is None:
         return
     for strip in compat.all_strips(scene.sequence_editor):
         if strip.get(VIEW, scene.view_settings.view_transform) != scene.view_settings.view_transform:
-            match(scene, strip)
+            set_color_space(scene, strip)
 
 
-def caveat(scene: bpy.types.Scene) -> str | None:
+def color_warning(scene: bpy.types.Scene) -> str | None:
     """What the scene's view does to the clips on its timeline, as a sentence; None where it shows them exactly."""
     settings = scene.view_settings
     if settings.view_transform in _EXACT and _is_neutral(settings):
@@ -63,7 +63,7 @@ def caveat(scene: bpy.types.Scene) -> str | None:
     )
 
 
-def show_exactly(scene: bpy.types.Scene) -> str | None:
+def show_exact_colors(scene: bpy.types.Scene) -> str | None:
     """Show the sequencer's pictures as they are in their files; what was changed, as a sentence, or None."""
     settings = scene.view_settings
     before = settings.view_transform
@@ -72,7 +72,7 @@ def show_exactly(scene: bpy.types.Scene) -> str | None:
     settings.view_transform = "Standard"
     for name, value in _NEUTRAL.items():
         setattr(settings, name, value)
-    follow(scene)
+    update_color_spaces(scene)
     return f'The color management of scene "{scene.name}" was {before} and is Standard now.'
 
 

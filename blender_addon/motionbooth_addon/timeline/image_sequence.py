@@ -14,7 +14,7 @@ from .._protocol.motion import Shot
 from . import clips, colors, strips, takes
 
 
-def write(scene: bpy.types.Scene, index: int) -> Generator[tuple[int, int], None, None]:
+def write_images(scene: bpy.types.Scene, index: int) -> Generator[tuple[int, int], None, None]:
     """Write the pictures of a take beside its clip, one for each step of the iterator: (done, of how many).
 
     Then they are placed above the take, which is muted. Closed before that, it leaves the timeline as it was.
@@ -24,7 +24,7 @@ def write(scene: bpy.types.Scene, index: int) -> Generator[tuple[int, int], None
     clip = clips.clip_of(take)
     if not clip.is_file():
         raise NotFound(f'The clip of take "{take.name}" is not at {clip}; place it again from the job list.')
-    shot = takes.settings_of(take).shot
+    shot = takes.spec_of(take).shot
     folder = clip.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     pictures = [folder / f"{clip.stem}_{frame:04d}.png" for frame in range(shot.frame_start, shot.frame_end + 1)]
@@ -44,7 +44,7 @@ def write(scene: bpy.types.Scene, index: int) -> Generator[tuple[int, int], None
 
 def _load(projector: bpy.types.Scene, scene: bpy.types.Scene, clip: Path, frame_start: int, frame_end: int) -> None:
     """Make it a scene with nothing but the clip on its timeline, that renders the clip's own pixels."""
-    colors.show_exactly(projector)
+    colors.show_exact_colors(projector)
     strip = strips.place_clip(projector, clip, clip.stem, frame_start, frame_end)
     projector.frame_start, projector.frame_end = frame_start, frame_end
     projector.render.fps, projector.render.fps_base = scene.render.fps, scene.render.fps_base
@@ -65,7 +65,7 @@ def _place(scene: bpy.types.Scene, index: int, pictures: list[Path], shot: Shot)
         strip.elements.append(picture.name)
     if shot.model_frame is not None:
         strips.put_at(scene, strip, shot.model_frame)
-    colors.match(scene, strip)
+    colors.set_color_space(scene, strip)
     movie = clips.strip_of(scene, take.job_id)
     if movie is not None:
         movie.mute = True

@@ -41,7 +41,7 @@ def place_clip(
         )
     if frame is not None:
         put_at(scene, strip, frame)
-    colors.match(scene, strip)
+    colors.set_color_space(scene, strip)
     return strip
 
 

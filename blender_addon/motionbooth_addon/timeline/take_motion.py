@@ -1,6 +1,6 @@
 """What a finished take was asked to show, and what was found in it. Free of bpy.
 
-The backend measures each clip; its report lies beside the clip, see `report_beside`.
+The backend measures each clip; its report lies beside the clip, see `report_path`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class TakeMotion:
     camera_verdict: str = ""
 
 
-def report_beside(clip: Path) -> Path:
+def report_path(clip: Path) -> Path:
     """Where a clip's report lies: clip.mp4 has clip.report.json."""
     return clip.with_suffix(".report.json")
 
@@ -61,7 +61,7 @@ def load_take_motion(settings: str, clip: Path) -> TakeMotion | None:
     except msgspec.DecodeError:
         return None
     try:
-        report = msgspec.json.decode(report_beside(clip).read_bytes(), type=_Report)
+        report = msgspec.json.decode(report_path(clip).read_bytes(), type=_Report)
     except (OSError, msgspec.DecodeError):
         return TakeMotion(spec, {}, {})
     return TakeMotion(

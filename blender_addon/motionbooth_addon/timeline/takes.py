@@ -21,7 +21,7 @@ SETTINGS = "motionbooth_settings"  # custom property of a take's strip, beside c
 _COLOR_TAG = "COLOR_04"
 
 
-def identify(scene: bpy.types.Scene) -> str:
+def shot_id(scene: bpy.types.Scene) -> str:
     """The id by which jobs know this scene's shot; made at the first call, and for a copy of a scene."""
     settings = scene.motionbooth
     taken = {other.motionbooth.uid for other in bpy.data.scenes if other != scene}
@@ -41,17 +41,17 @@ def scene_of(record: Record) -> bpy.types.Scene | None:
     return None
 
 
-def receive(scene: bpy.types.Scene, record: Record) -> str:
+def place_result(scene: bpy.types.Scene, record: Record) -> str:
     """Give the shot what the job made; says what was done. Raises InvalidInput or NotFound."""
     if isinstance(record.order, TrainOrder):
-        return _receive_subject(scene, record, record.order)
-    caveat = place(scene, record.id, record.order, Path(record.clip))
+        return _use_trained_subject(scene, record, record.order)
+    caveat = place_take(scene, record.id, record.order, Path(record.clip))
     if caveat is not None:
         return f'Placed "{record.title}" on the timeline. {caveat}'
     return f'Placed "{record.title}" on the timeline'
 
 
-def _receive_subject(scene: bpy.types.Scene, record: Record, order: TrainOrder) -> str:
+def _use_trained_subject(scene: bpy.types.Scene, record: Record, order: TrainOrder) -> str:
     weights = record.result("subject")
     for subject in scene.motionbooth.subjects:
         if (subject.name, subject.token) == (order.name, order.token) and weights is not None:
@@ -60,7 +60,7 @@ def _receive_subject(scene: bpy.types.Scene, record: Record, order: TrainOrder) 
     raise NotFound(f'The scene has no subject "{order.name}" any more; choose it from the trained subjects.')
 
 
-def place(scene: bpy.types.Scene, job: str, spec: GenerateSpec, clip: Path) -> str | None:
+def place_take(scene: bpy.types.Scene, job: str, spec: GenerateSpec, clip: Path) -> str | None:
     """A take at the shot's range, above what is there and instead of the shot's other takes.
 
     A take that is there already has its clip at `clip` from now on. Returns, once for a scene, what the scene's look
@@ -69,7 +69,7 @@ def place(scene: bpy.types.Scene, job: str, spec: GenerateSpec, clip: Path) -> s
     shot = scene.motionbooth
     known = index_of(scene, job)
     if known is not None:
-        clips.point(scene, shot.takes[known], clip)
+        clips.relink(scene, shot.takes[known], clip)
         if clips.strip_of(scene, job) is None:
             activate(scene, known)
         return None
@@ -81,7 +81,7 @@ def place(scene: bpy.types.Scene, job: str, spec: GenerateSpec, clip: Path) -> s
     take.settings, take.seed = settings, spec.seed
     show_only(scene, len(shot.takes) - 1)
     compat.show_in_sequencer(scene)
-    return colors.caveat(scene) if len(shot.takes) == 1 else None
+    return colors.color_warning(scene) if len(shot.takes) == 1 else None
 
 
 def index_of(scene: bpy.types.Scene, job: str) -> int | None:
@@ -97,7 +97,7 @@ def _place_strip(scene: bpy.types.Scene, job: str, spec: GenerateSpec, settings:
     return strip
 
 
-def frame_of(scene: bpy.types.Scene, job: str, shot: Shot) -> Box:
+def clip_frame(scene: bpy.types.Scene, job: str, shot: Shot) -> Box:
     """Where a take's clip is seen in the scene's frame: as its strip lies, or as it was framed."""
     strip = clips.strip_of(scene, job)
     if strip is not None and strip.type == "MOVIE" and strip.elements[0].orig_width:
@@ -110,7 +110,7 @@ def activate(scene: bpy.types.Scene, index: int) -> None:
     take = scene.motionbooth.takes[index]
     if clips.strip_of(scene, take.job_id) is None:
         clip = clips.clip_of(take)
-        _place_strip(scene, take.job_id, settings_of(take), take.settings, clip, take.name)
+        _place_strip(scene, take.job_id, spec_of(take), take.settings, clip, take.name)
     show_only(scene, index)
 
 
@@ -158,7 +158,7 @@ def remove(scene: bpy.types.Scene, index: int) -> None:
         show_only(scene, min(index, len(shot.takes) - 1))
 
 
-def settings_of(take: bpy.types.PropertyGroup) -> GenerateSpec:
+def spec_of(take: bpy.types.PropertyGroup) -> GenerateSpec:
     """What a take was filmed with. Raises InvalidInput."""
     try:
         return msgspec.json.decode(take.settings, type=GenerateSpec)
@@ -171,7 +171,7 @@ def as_camera_background(scene: bpy.types.Scene, take: bpy.types.PropertyGroup) 
     clip = clips.clip_of(take)
     if not clip.is_file():
         raise NotFound(f'The clip of take "{take.name}" is not at {clip}; fetch it again from the job list.')
-    spec = settings_of(take)
+    spec = spec_of(take)
     image = bpy.data.images.load(str(clip), check_existing=True)
     camera = scene.camera.data
     picture = next((p for p in camera.background_images if p.image is not None and p.image.name == image.name), None)

@@ -28,7 +28,7 @@ from ..capture.projection import Array
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 LENS_ANGLE = math.radians(30)
-UNSEEN_TYPES = {"CAMERA", "LIGHT", "LIGHT_PROBE", "SPEAKER", "EMPTY", "ARMATURE", "LATTICE"}
+TYPES_WITHOUT_SURFACE = {"CAMERA", "LIGHT", "LIGHT_PROBE", "SPEAKER", "EMPTY", "ARMATURE", "LATTICE"}
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ def _bounding_sphere(studio: bpy.types.Scene, thing: bpy.types.Object) -> tuple[
     corners = [
         instance.matrix_world @ Vector(corner)
         for instance in depsgraph.object_instances
-        if instance.object.type not in UNSEEN_TYPES
+        if instance.object.type not in TYPES_WITHOUT_SURFACE
         for corner in instance.object.bound_box
     ]
     points = np.array(corners).reshape(-1, 3)

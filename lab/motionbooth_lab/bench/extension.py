@@ -163,16 +163,16 @@ def measure_long_reading() -> dict[str, float]:
 
     scene = _new_shot(LONG_SHOT)
     bpy.context.view_layer.update()
-    shot_cache.latest(scene)
+    shot_cache.get(scene)
     holds = []
     until = time.monotonic() + LONGEST_WAIT
-    while shot_cache.latest(scene).changed and time.monotonic() < until:
+    while shot_cache.get(scene).outdated and time.monotonic() < until:
         began = time.perf_counter()
         pause = shot_cache._tick() or 0.0
         bpy.context.view_layer.update()
         holds.append(time.perf_counter() - began)
         time.sleep(pause)
-    if (motion := shot_cache.latest(scene).motion) is None or motion.moments[-1] != LONG_SHOT:
+    if (motion := shot_cache.get(scene).motion) is None or motion.moments[-1] != LONG_SHOT:
         raise JobFailed(f"{LONG_SHOT} frames were not read in {LONGEST_WAIT} seconds.")
     return {"reading_10000_ms": 1000 * max(holds)}
 

@@ -49,11 +49,11 @@ def error_of(folder: Path, size: tuple[int, int], model: tuple[int, int], how: s
     from motionbooth_addon.timeline import takes
 
     scene = _new_shot(size, how)
-    drawn = [seen.box for seen in shots.read_motion(scene, FRAMES).sights[0]]
+    drawn = [seen.box for seen in shots.read_motion(scene, FRAMES).projections[0]]
     shot = shots.read_shot(scene, FRAMES, model).shot
     clip = folder / "clip.mp4"
     write_clip(clip, np.stack([_marked(model, box) for box in shot.subjects[0].boxes]), shot.fps)
-    takes.place(scene, "job", GenerateSpec(shot=shot, prompt="a sks toy", model="any", seed=1), clip)
+    takes.place_take(scene, "job", GenerateSpec(shot=shot, prompt="a sks toy", model="any", seed=1), clip)
     return max(_off(scene, folder / "frame.png", frame, drawn[frame - 1]) for frame in (1, LAST))
 
 

@@ -42,7 +42,7 @@ def test_boxes_and_camera_come_back_where_they_were_drawn(
     plain = shots.read_motion(shot, FRAMES)
     shot.motionbooth.framing = how
     motion = shots.read_motion(shot, FRAMES, model)
-    for drawn, mapped in zip(plain.sights[0], motion.sights[0], strict=True):
+    for drawn, mapped in zip(plain.projections[0], motion.projections[0], strict=True):
         assert drawn.box is not None
         if mapped.box is None:
             assert how == "CROP"  # cut off
@@ -70,7 +70,7 @@ def test_a_drawn_pan_is_told_in_the_models_frame_too(shot: Any) -> None:
 def test_a_shot_of_the_models_shape_needs_no_framing(shot: Any) -> None:
     reading = shots.read_shot(shot, FRAMES, (96, 64))
     assert reading.shot.model_frame is None
-    assert framing.explained(framing.WHOLE) == ""
+    assert framing.explanation(framing.WHOLE) == ""
 
 
 def test_a_box_beyond_the_shots_edge_is_kept_where_the_model_shows_it_and_cut_where_not(shot: Any) -> None:
@@ -79,14 +79,14 @@ def test_a_box_beyond_the_shots_edge_is_kept_where_the_model_shows_it_and_cut_wh
     thing = shot.motionbooth.subjects[0].object
     animate(thing, "location", (0, 4.5, -8), (0, 4.5, -8))
     above = shots.read_motion(shot, FRAMES, (256, 256))
-    assert above.sights[0][0].box is not None
-    assert framing.in_shot(above.sights[0][0].box, above.frame).y2 < 0
+    assert above.projections[0][0].box is not None
+    assert framing.in_shot(above.projections[0][0].box, above.frame).y2 < 0
     said = [concern.sentence for concern in shots.concerns(shot, above)]
     assert any("is outside the frame from frame 1 to 24" in sentence for sentence in said)
     animate(thing, "location", (3.4, 0, -8), (3.4, 0, -8))
     shot.motionbooth.framing = "CROP"
-    assert shots.read_motion(shot, FRAMES, (256, 256)).sights[0][0].box is None
-    assert shots.read_motion(shot, FRAMES).sights[0][0].box is not None
+    assert shots.read_motion(shot, FRAMES, (256, 256)).projections[0][0].box is None
+    assert shots.read_motion(shot, FRAMES).projections[0][0].box is not None
 
 
 # A clip in which a white marker stands where it was asked, through the sequencer
@@ -132,13 +132,13 @@ def test_the_finished_frame_shows_a_box_where_it_was_drawn(
     thing = shot.motionbooth.subjects[0].object
     animate(thing, "location", (0.4, 0.2, -8), (0.4, 0.2, -8))
     thing.scale = (0.7, 0.7, 1)
-    drawn = shots.read_motion(shot, FRAMES).sights[0][0].box
+    drawn = shots.read_motion(shot, FRAMES).projections[0][0].box
     reading = shots.read_shot(shot, FRAMES, (96, 64))
     asked = reading.shot.subjects[0].boxes[0]
     assert drawn is not None
     assert asked is not None
     clip = clip_with_marker(tmp_path / "clip.mp4", asked, (96, 64), 24)
-    takes.place(shot, "job", GenerateSpec(shot=reading.shot, prompt="a sks toy", model="toybox", seed=1), clip)
+    takes.place_take(shot, "job", GenerateSpec(shot=reading.shot, prompt="a sks toy", model="toybox", seed=1), clip)
     picture = rendered(shot, tmp_path / "frame.png")
     # Half a pixel of the picture to each side, and as much of the clip, of which a pixel is smaller.
     assert shown_box(picture) == pytest.approx(drawn.as_tuple(), abs=1.0 / min(picture.shape) + 1e-3)
@@ -153,8 +153,8 @@ def test_a_clip_from_before_framings_is_fitted_as_it_was_and_its_boxes_drawn_ove
     reading = shots.read_shot(shot, FRAMES)
     assert reading.shot.model_frame is None
     clip = clip_with_marker(tmp_path / "clip.mp4", Box(0.2, 0.2, 0.6, 0.8), (96, 64), 24)
-    takes.place(shot, "job", GenerateSpec(shot=reading.shot, prompt="a sks toy", model="toybox", seed=1), clip)
-    where = takes.frame_of(shot, "job", reading.shot)
+    takes.place_take(shot, "job", GenerateSpec(shot=reading.shot, prompt="a sks toy", model="toybox", seed=1), clip)
+    where = takes.clip_frame(shot, "job", reading.shot)
     across = 1.5 / (640 / 360)
     assert where.as_tuple() == pytest.approx((0.5 - across / 2, 0, 0.5 + across / 2, 1), abs=1e-4)
     seen = shown_box(rendered(shot, tmp_path / "frame.png"))
@@ -164,12 +164,12 @@ def test_a_clip_from_before_framings_is_fitted_as_it_was_and_its_boxes_drawn_ove
 def test_what_a_framing_does_is_said_in_numbers() -> None:
     fitted = framing.model_frame(16 / 9, 1.5, "FIT")
     assert fitted.y2 - fitted.y1 == pytest.approx(16 / 9 / 1.5)
-    assert "16% of its height" in framing.explained(fitted)
+    assert "16% of its height" in framing.explanation(fitted)
     cropped = framing.model_frame(16 / 9, 1.5, "CROP")
-    assert "16% of the shot's width is cut" in framing.explained(cropped)
+    assert "16% of the shot's width is cut" in framing.explanation(cropped)
     assert math.isclose(cropped.x2 - cropped.x1, 1.5 / (16 / 9))
     tall = framing.model_frame(9 / 16, 1.5, "FIT")
-    assert "62% of its width" in framing.explained(tall)
+    assert "62% of its width" in framing.explanation(tall)
 
 
 def placed(shot: Any, tmp_path: Path, how: str) -> Any:
@@ -178,14 +178,14 @@ def placed(shot: Any, tmp_path: Path, how: str) -> Any:
     shot.motionbooth.framing = how
     sent = shots.read_shot(shot, FRAMES, (96, 64)).shot
     spec = GenerateSpec(shot=sent, prompt="a sks toy", model="toybox", seed=1)
-    takes.place(shot, "job", spec, clip_with_marker(tmp_path / "clip.mp4", Box(0.2, 0.2, 0.6, 0.8), (96, 64), 24))
+    takes.place_take(shot, "job", spec, clip_with_marker(tmp_path / "clip.mp4", Box(0.2, 0.2, 0.6, 0.8), (96, 64), 24))
     return spec
 
 
 @pytest.mark.parametrize("how", ["FIT", "CROP"])
 def test_a_take_as_single_pictures_lies_where_its_clip_does(shot: Any, tmp_path: Path, how: str) -> None:
     frame = placed(shot, tmp_path, how).shot.model_frame
-    for _ in image_sequence.write(shot, 0):
+    for _ in image_sequence.write_images(shot, 0):
         pass
     (pictures,) = [strip for strip in compat.strips(shot.sequence_editor) if strip.type == "IMAGE"]
     assert strips.covered_by(shot, pictures).as_tuple() == pytest.approx(frame.as_tuple(), abs=1e-4)
@@ -206,6 +206,6 @@ def test_a_take_behind_the_scene_covers_what_its_strip_does(shot: Any, tmp_path:
 def test_a_take_that_was_removed_from_the_timeline_comes_back_where_it_was(shot: Any, tmp_path: Path) -> None:
     frame = placed(shot, tmp_path, "FIT").shot.model_frame
     compat.strips(shot.sequence_editor).remove(clips.strip_of(shot, "job"))
-    assert takes.frame_of(shot, "job", takes.settings_of(shot.motionbooth.takes[0]).shot) == frame
+    assert takes.clip_frame(shot, "job", takes.spec_of(shot.motionbooth.takes[0]).shot) == frame
     takes.activate(shot, 0)
     assert strips.covered_by(shot, clips.strip_of(shot, "job")).as_tuple() == pytest.approx(frame.as_tuple(), abs=1e-4)

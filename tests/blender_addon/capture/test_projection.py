@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from motionbooth_addon.capture.projection import View, camera_path, screen_box, travel
+from motionbooth_addon.capture.projection import Travel, View, accumulate, camera_path, measure_steps, screen_box
 
 ASPECT = 1.5
 FOCAL = 35 / 36  # focal length in widths of the frame
@@ -55,6 +55,10 @@ def view(
         projection[2] = [0, 0, -2 / (far - near), -(far + near) / (far - near)]
         projection[3] = [0, 0, 0, 1]
     return View(np.linalg.inv(world), projection)
+
+
+def travel(views: list[View], distance: float) -> Travel:
+    return accumulate([measure_steps(views, distance)])
 
 
 def box_of(points: np.ndarray, seen_by: View, edges: np.ndarray = SQUARE_EDGES) -> tuple[float, ...] | None:

@@ -50,9 +50,9 @@ def test_a_scene_is_read_as_it_plays(name: str) -> None:
 def test_the_way_a_subject_was_read_is_named_and_the_scene_is_left_at_its_frame(name: str) -> None:
     scene = scene_kinds.new_scene(name)
     scene.frame_set(5)
-    camera, subject = shots.read_shot(scene, 8).ways
-    assert subject.reason == PLAYED.get(name, "")
-    assert camera.reason == (
+    camera, subject = shots.read_shot(scene, 8).read_methods
+    assert subject.playback_reason == PLAYED.get(name, "")
+    assert camera.playback_reason == (
         BODY if name == "camera_on_a_rigid_body" else "script move_thing" if "script" in name else ""
     )
     assert scene.frame_current == 5
@@ -69,8 +69,8 @@ def test_what_cannot_be_read_is_refused_with_what_to_do(name: str) -> None:
 def test_a_simulation_that_was_not_played_is_read_right_at_fractions_of_a_frame_too() -> None:
     """Between two frames it is what its caches make of both."""
     scene = scene_kinds.new_scene("rigid_body")
-    sights = shots.read_motion(scene, 2 * 21 + 1).sights[0]
-    heights = [seen.box.center[1] for seen in sights if seen.box]
+    projections = shots.read_motion(scene, 2 * 21 + 1).projections[0]
+    heights = [seen.box.center[1] for seen in projections if seen.box]
     assert len(heights) == 43
     for before, between, after in zip(heights[0:12:2], heights[1:12:2], heights[2:14:2], strict=True):
         assert before < between < after, "it falls from half a frame to the next"

@@ -31,38 +31,38 @@ def settle() -> None:
     shot_cache._tick()
     time.sleep(shot_cache.SETTLE_SECONDS + 0.05)
     shot_cache._tick()
-    while any(known.reader for known in shot_cache._known.values()):  # read in slices
+    while any(known.reader for known in shot_cache._caches.values()):  # read in slices
         bpy.context.view_layer.update()
         shot_cache._tick()
 
 
 def test_asking_costs_no_reading_and_the_ticks_bring_one(shot: Any) -> None:
-    assert shot_cache.latest(shot).motion is None
+    assert shot_cache.get(shot).motion is None
     settle()
-    motion = shot_cache.latest(shot).motion
+    motion = shot_cache.get(shot).motion
     assert motion is not None
     assert motion.moments[0] == 1
     assert motion.moments[-1] == 24
     assert len(motion.moments) >= 24
-    assert all(seen.box for seen in motion.sights[0])
+    assert all(seen.box for seen in motion.projections[0])
 
 
 def test_nothing_is_read_again_until_something_moves(shot: Any) -> None:
-    shot_cache.latest(shot)
+    shot_cache.get(shot)
     settle()
     settle()
-    assert shot_cache.latest(shot).version == 1
+    assert shot_cache.get(shot).version == 1
     shot.frame_set(12)
     settle()
-    assert shot_cache.latest(shot).version == 1, "another frame is no change of the shot"
+    assert shot_cache.get(shot).version == 1, "another frame is no change of the shot"
     bpy.data.objects["Cube"].scale.x = 3
     settle()
-    assert shot_cache.latest(shot).version == 2
+    assert shot_cache.get(shot).version == 2
 
 
 @pytest.mark.parametrize("setting", ["frame_end", "background_distance", "subject"])
 def test_a_setting_that_blender_does_not_report_is_noticed(shot: Any, setting: str) -> None:
-    shot_cache.latest(shot)
+    shot_cache.get(shot)
     settle()
     if setting == "frame_end":
         shot.frame_end = 48
@@ -70,43 +70,43 @@ def test_a_setting_that_blender_does_not_report_is_noticed(shot: Any, setting: s
         shot.motionbooth.background_distance = 3
     else:
         shot.motionbooth.subjects.add().name = "Other"
-    shot_cache.latest(shot)
+    shot_cache.get(shot)
     settle()
-    assert shot_cache.latest(shot).version == 2
+    assert shot_cache.get(shot).version == 2
 
 
 def test_panels_are_told_where_it_goes_wrong(shot: Any) -> None:
     shot.camera.keyframe_insert("rotation_euler", frame=6)
     shot.camera.rotation_euler.y = 0.5
     shot.camera.keyframe_insert("rotation_euler", frame=18)
-    shot_cache.concerns_of(shot)
+    shot_cache.get(shot)
     settle()
-    rolls = [concern for concern in shot_cache.concerns_of(shot) if "rolls" in concern.sentence]
+    rolls = [concern for concern in shot_cache.get(shot).concerns if "rolls" in concern.sentence]
     assert len(rolls) == 1
     assert 6 <= rolls[0].first < rolls[0].last <= 18
 
 
 def test_a_shot_that_cannot_be_read_says_why(shot: Any) -> None:
     shot.camera = None
-    shot_cache.latest(shot)
+    shot_cache.get(shot)
     settle()
-    known = shot_cache.latest(shot)
+    known = shot_cache.get(shot)
     assert known.motion is None
-    assert "has no camera" in known.trouble
+    assert "has no camera" in known.error
 
 
 def test_a_subject_without_an_object_does_not_hide_the_others(shot: Any) -> None:
     shot.motionbooth.subjects.add().name = "Other"
     motion = shot_cache.read_now(shot).motion
     assert motion is not None
-    assert motion.sights[0][0].box is not None
-    assert motion.sights[1][0].box is None
+    assert motion.projections[0][0].box is not None
+    assert motion.projections[1][0].box is None
 
 
 def test_when_nobody_asks_any_more_nothing_is_left_running(shot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    shot_cache.latest(shot)
+    shot_cache.get(shot)
     assert bpy.app.timers.is_registered(shot_cache._tick)
-    monkeypatch.setattr(shot_cache, "FORGET_SECONDS", 0.0)
+    monkeypatch.setattr(shot_cache, "EXPIRE_SECONDS", 0.0)
     time.sleep(0.01)
     assert shot_cache._tick() is None
     handlers = bpy.app.handlers
@@ -115,7 +115,7 @@ def test_when_nobody_asks_any_more_nothing_is_left_running(shot: Any, monkeypatc
 
 
 def all_read(motion: Any) -> Any:
-    return (motion.moments, motion.sights, motion.camera, [concern.sentence for concern in motion.concerns])
+    return (motion.moments, motion.projections, motion.camera, [concern.sentence for concern in motion.concerns])
 
 
 def read_in_slices(shot: Any) -> tuple[Any, int]:
@@ -123,12 +123,12 @@ def read_in_slices(shot: Any) -> tuple[Any, int]:
     bpy.context.view_layer.update()
     time.sleep(shot_cache.SETTLE_SECONDS + 0.05)
     ticks = 0
-    while shot_cache.latest(shot).changed:
+    while shot_cache.get(shot).outdated:
         shot_cache._tick()
         bpy.context.view_layer.update()
         ticks += 1
         assert ticks < 10_000, "it does not come to an end"
-    return shot_cache.latest(shot).motion, ticks
+    return shot_cache.get(shot).motion, ticks
 
 
 def test_a_long_shot_is_read_in_slices_to_the_same_result(shot: Any) -> None:
@@ -140,7 +140,7 @@ def test_a_long_shot_is_read_in_slices_to_the_same_result(shot: Any) -> None:
     shot.frame_set(7)
     whole = all_read(shot_cache.read_now(shot).motion)
     shot_cache.stop()
-    shot_cache.latest(shot)
+    shot_cache.get(shot)
     motion, ticks = read_in_slices(shot)
     assert ticks > 5
     assert all_read(motion) == whole
@@ -150,13 +150,13 @@ def test_a_long_shot_is_read_in_slices_to_the_same_result(shot: Any) -> None:
 
 def test_between_two_slices_the_progress_is_known_and_no_scene_of_ours_is_there(shot: Any) -> None:
     shot.frame_end = 4000
-    shot_cache.latest(shot)
+    shot_cache.get(shot)
     time.sleep(shot_cache.SETTLE_SECONDS + 0.05)
     seen = []
-    while shot_cache.latest(shot).changed:
+    while shot_cache.get(shot).outdated:
         shot_cache._tick()
         bpy.context.view_layer.update()
-        seen.append(shot_cache.latest(shot).progress)
+        seen.append(shot_cache.get(shot).progress)
         assert [scene.name for scene in bpy.data.scenes] == ["Scene"]
     under_way = [progress for progress in seen if progress is not None]
     assert len(under_way) > 3
@@ -168,10 +168,10 @@ def test_between_two_slices_the_progress_is_known_and_no_scene_of_ours_is_there(
 @pytest.mark.parametrize("edit", ["moved", "removed", "setting"])
 def test_a_shot_that_is_edited_while_it_is_read_is_read_anew(shot: Any, edit: str) -> None:
     shot.frame_end = 4000
-    shot_cache.latest(shot)
+    shot_cache.get(shot)
     bpy.context.view_layer.update()
     time.sleep(shot_cache.SETTLE_SECONDS + 0.05)
-    while (shot_cache.latest(shot).progress or 0.0) < 0.2:
+    while (shot_cache.get(shot).progress or 0.0) < 0.2:
         shot_cache._tick()
     cube = bpy.data.objects["Cube"]
     if edit == "moved":
@@ -182,7 +182,7 @@ def test_a_shot_that_is_edited_while_it_is_read_is_read_anew(shot: Any, edit: st
         bpy.data.objects.remove(cube)
     bpy.context.view_layer.update()
     shot_cache._tick()
-    assert shot_cache.latest(shot).progress is None, "what was read so far is of the scene before"
+    assert shot_cache.get(shot).progress is None, "what was read so far is of the scene before"
     motion, _ = read_in_slices(shot)
     shot_cache.stop()
     assert all_read(motion) == all_read(shot_cache.read_now(shot).motion)
@@ -201,32 +201,35 @@ def falling(shot: Any) -> Any:
 def test_what_is_simulated_is_not_played_unasked_and_says_so(shot: Any) -> None:
     falling(shot)
     shot.frame_set(9)
-    shot_cache.latest(shot)
+    shot_cache.get(shot)
     settle()
-    known = shot_cache.latest(shot)
-    assert known.motion.unread
-    assert all(seen.box is None for seen in known.motion.sights[0])
+    known = shot_cache.get(shot)
+    assert known.motion.incomplete
+    assert all(seen.box is None for seen in known.motion.projections[0])
     sentences = [concern.sentence for concern in known.concerns]
     assert any("rigid body" in sentence and "Read by Playing" in sentence for sentence in sentences)
     bpy.ops.motionbooth.read_by_playing()
     motion, _ = read_in_slices(shot)
-    assert not motion.unread
-    assert [(way.name, way.reason) for way in motion.ways] == [("Camera", ""), ("Imp", "rigid body")]
-    falls = [seen.box.center[1] for seen in motion.sights[0] if seen.box]
+    assert not motion.incomplete
+    assert [(method.name, method.playback_reason) for method in motion.read_methods] == [
+        ("Camera", ""),
+        ("Imp", "rigid body"),
+    ]
+    falls = [seen.box.center[1] for seen in motion.projections[0] if seen.box]
     assert falls[-1] - falls[0] > 0.1
     assert shot.frame_current == 9
     settle()
-    assert not shot_cache.latest(shot).motion.unread, "it stays until something changes"
+    assert not shot_cache.get(shot).motion.incomplete, "it stays until something changes"
 
 
 def test_a_camera_that_has_to_be_played_is_said_and_then_read(shot: Any) -> None:
     cube = falling(shot)
     shot.camera.parent = cube
-    shot_cache.latest(shot)
+    shot_cache.get(shot)
     settle()
-    assert shot_cache.latest(shot).motion is None
-    assert shot_cache.latest(shot).needs_playing
-    assert "The camera is only right when the scene is played (rigid body)" in shot_cache.latest(shot).trouble
+    assert shot_cache.get(shot).motion is None
+    assert shot_cache.get(shot).needs_playback
+    assert "The camera is only right when the scene is played (rigid body)" in shot_cache.get(shot).error
     bpy.ops.motionbooth.read_by_playing()
     motion, _ = read_in_slices(shot)
     assert motion.camera.offsets[-1].dy > 0.1

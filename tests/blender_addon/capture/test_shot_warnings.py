@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 from motionbooth_addon._protocol.motion import Box
-from motionbooth_addon.capture.projection import Travel, View, travel
+from motionbooth_addon.capture.projection import Travel, View, accumulate, measure_steps
 from motionbooth_addon.capture.shot_warnings import SMALLEST_HEIGHT, SMALLEST_WIDTH, camera_concerns, track_concerns
 
 MOMENTS = list(range(1, 41))
@@ -69,8 +69,8 @@ def test_what_nobody_will_see_is_not_said(columns: dict[str, np.ndarray]) -> Non
 
 def test_a_cut_is_said_at_its_frame() -> None:
     ahead = View(np.eye(4), np.array([[2.0, 0, 0, 0], [0, 3, 0, 0], [0, 0, -1, -0.2], [0, 0, -1, 0]]))
-    back = View(np.diag([-1.0, 1, -1, 1]), ahead.projection)
-    (concern,) = camera_concerns(travel([ahead, ahead, back, back], 10.0), [1, 2, 3, 4])
+    back = View(np.diag([-1.0, 1, -1, 1]), ahead.view_to_clip)
+    (concern,) = camera_concerns(accumulate([measure_steps([ahead, ahead, back, back], 10.0)]), [1, 2, 3, 4])
     assert "jumps at frame 3" in concern.sentence
 
 

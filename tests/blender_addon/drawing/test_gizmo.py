@@ -38,7 +38,7 @@ def drag(scene: Any, by: Matrix) -> None:
 
 
 def seen(scene: Any) -> list[float]:
-    box = shots.read_motion(scene, 2).sights[0][0].box
+    box = shots.read_motion(scene, 2).projections[0][0].box
     assert box is not None
     return list(box.as_tuple())
 

@@ -72,7 +72,7 @@ def test_a_filmed_shot_lands_on_the_timeline_with_its_settings(shot: Any, pump: 
     assert (strip.name, strip.mute) == ("Scene take 1", False)
     (take,) = shot.motionbooth.takes
     assert (take.seed, strip[clips.JOB]) == (5, take.job_id)
-    assert takes.settings_of(take).prompt == "a dog"
+    assert takes.spec_of(take).prompt == "a dog"
     assert Path(bpy.path.abspath(take.clip_path)).parent == tmp_path / "motionbooth", "beside the .blend"
 
 
@@ -172,7 +172,7 @@ def test_a_subject_is_trained_from_pictures_and_then_filmed(shot: Any, linked: A
     pump(lambda: bpy.context.scene.motionbooth.subjects[0].weights)
     assert states() == ["done"]
     film(shot, pump)
-    assert takes.settings_of(shot.motionbooth.takes[0]).shot.subjects[0].weights == subject.weights
+    assert takes.spec_of(shot.motionbooth.takes[0]).shot.subjects[0].weights == subject.weights
 
 
 def test_subjects_trained_on_another_machine_are_listed_with_their_pictures(

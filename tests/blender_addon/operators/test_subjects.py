@@ -122,10 +122,10 @@ def test_the_settings_of_a_shot_survive_saving_and_opening(at_work: Any, scene: 
 def test_a_copied_scene_is_a_shot_of_its_own(at_work: Any, scene: Any) -> None:
     from motionbooth_addon.timeline import takes
 
-    first = takes.identify(scene)
+    first = takes.shot_id(scene)
     copy = scene.copy()
-    assert takes.identify(copy) != first
-    assert takes.identify(scene) == first
+    assert takes.shot_id(copy) != first
+    assert takes.shot_id(scene) == first
 
 
 def test_every_operator_says_what_it_does(registered: Any) -> None:

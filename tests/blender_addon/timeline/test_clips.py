@@ -68,7 +68,7 @@ def make_clip(path: Path) -> Path:
 
 def place(scene: Any, clip: Path, job: str = "a" * 32) -> Any:
     shot = Shot("Shot", 1, 24, 24.0, 48, 32, CameraPath.still(8))
-    takes.place(scene, job, GenerateSpec(shot=shot, prompt="a dog", model="toybox", seed=1), clip)
+    takes.place_take(scene, job, GenerateSpec(shot=shot, prompt="a dog", model="toybox", seed=1), clip)
     return scene.motionbooth.takes[-1]
 
 
@@ -218,7 +218,7 @@ def shot(linked: Any, scene: Any) -> Any:
     subject = scene.motionbooth.subjects[0]
     subject.class_word, subject.token = "dog", ""
     bpy.ops.motionbooth.add_to_prompt()
-    takes.identify(scene)
+    takes.shot_id(scene)
     bpy.ops.wm.save_mainfile()
     return scene
 

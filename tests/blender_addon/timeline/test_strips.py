@@ -70,7 +70,7 @@ def test_the_clip_comes_out_of_a_render_in_its_own_colors_and_fills_the_frame(
     assert scene.view_settings.view_transform == "AgX", "what Blender comes with, and what shifts colors"
     scene.render.resolution_percentage = percentage
     strip = strips.place_clip(scene, make_clip(tmp_path / "clip.mp4", 24), "take", 1, 24)
-    assert "was AgX and is Standard now" in (colors.show_exactly(scene) or "")
+    assert "was AgX and is Standard now" in (colors.show_exact_colors(scene) or "")
     assert strip.colorspace_settings.name == "sRGB"
     scene.frame_set(12)
     picture = render(scene, tmp_path / "frame.png")
@@ -112,29 +112,29 @@ def test_a_saturated_color_is_nearer_to_its_own_than_through_the_scenes_look_alo
     strip.colorspace_settings.name = "sRGB"
     plain = np.abs(centers(render(scene, tmp_path / "plain.png")) - PATCHES)
     assert undone.mean() < plain.mean() / 2
-    assert "saturated colors of the clip" in (colors.caveat(scene) or "")
+    assert "saturated colors of the clip" in (colors.color_warning(scene) or "")
 
 
 def test_a_strip_follows_the_scenes_look_and_a_space_chosen_by_hand_stays(scene: Any, tmp_path: Path) -> None:
     strip = strips.place_clip(scene, make_clip(tmp_path / "clip.mp4", 24), "take", 1, 24)
     assert strip.colorspace_settings.name == "AgX Base sRGB"
     scene.view_settings.view_transform = "Filmic"
-    colors.follow(scene)
+    colors.update_color_spaces(scene)
     assert strip.colorspace_settings.name == "Filmic sRGB"
     strip.colorspace_settings.name = "Rec.1886"
-    colors.follow(scene)
+    colors.update_color_spaces(scene)
     assert strip.colorspace_settings.name == "Rec.1886"
 
 
 @pytest.mark.parametrize(("setting", "value"), [("exposure", 1.0), ("gamma", 1.5), ("use_curve_mapping", True)])
 def test_a_look_that_no_color_space_undoes_is_said(setting: str, value: float, scene: Any) -> None:
     scene.view_settings.view_transform = "Standard"
-    assert colors.caveat(scene) is None
-    assert colors.show_exactly(scene) is None, "there is nothing to change"
+    assert colors.color_warning(scene) is None
+    assert colors.show_exact_colors(scene) is None, "there is nothing to change"
     setattr(scene.view_settings, setting, value)
-    assert colors.caveat(scene)
-    assert colors.show_exactly(scene)
-    assert colors.caveat(scene) is None
+    assert colors.color_warning(scene)
+    assert colors.show_exact_colors(scene)
+    assert colors.color_warning(scene) is None
 
 
 def test_the_strip_fills_exactly_the_range_wherever_it_begins(scene: Any, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from motionbooth.evaluation.report import MotionReport, SubjectFrame, SubjectReport, motion_report
 from motionbooth_addon._protocol.jobs import GenerateSpec
 from motionbooth_addon._protocol.motion import Box, CameraPath, Shot, SubjectTrack
-from motionbooth_addon.timeline.take_motion import load_take_motion, report_beside
+from motionbooth_addon.timeline.take_motion import load_take_motion, report_path
 
 BOX = Box(0.1, 0.1, 0.5, 0.5)
 TRACK = SubjectTrack(name="Imp", class_word="toy", boxes=[BOX, BOX])
@@ -27,7 +27,7 @@ def report(found: Box | None, share: float | None) -> bytes:
 
 def test_the_backends_report_is_understood(tmp_path: Path) -> None:
     clip = tmp_path / "clip.mp4"
-    report_beside(clip).write_bytes(report(BOX, 1.0))
+    report_path(clip).write_bytes(report(BOX, 1.0))
     take = load_take_motion(SETTINGS, clip)
     assert take is not None
     assert take.spec.shot.subjects == [TRACK]
@@ -39,14 +39,14 @@ def test_the_backends_report_is_understood(tmp_path: Path) -> None:
 def test_scenery_without_texture_is_said_in_place_of_a_figure(tmp_path: Path) -> None:
     frames = np.full((4, 64, 96, 3), (120, 170, 220), np.uint8)
     measured = motion_report(frames, [], CameraPath.straight(0.3, 0, 4))
-    report_beside(tmp_path / "clip.mp4").write_bytes(msgspec.json.encode(measured))
+    report_path(tmp_path / "clip.mp4").write_bytes(msgspec.json.encode(measured))
     take = load_take_motion(SETTINGS, tmp_path / "clip.mp4")
     assert take is not None
     assert take.camera_verdict == "no texture to see the camera move by"
 
 
 def test_a_subject_that_was_not_found_is_said_so(tmp_path: Path) -> None:
-    report_beside(tmp_path / "clip.mp4").write_bytes(report(None, 0.0))
+    report_path(tmp_path / "clip.mp4").write_bytes(report(None, 0.0))
     take = load_take_motion(SETTINGS, tmp_path / "clip.mp4")
     assert take is not None
     assert take.verdicts == {"Imp": "Imp: not found in the take"}
@@ -56,7 +56,7 @@ def test_a_subject_that_was_not_found_is_said_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"no json"])
 def test_without_a_report_what_was_asked_is_still_known(content: bytes | None, tmp_path: Path) -> None:
     if content is not None:
-        report_beside(tmp_path / "clip.mp4").write_bytes(content)
+        report_path(tmp_path / "clip.mp4").write_bytes(content)
     take = load_take_motion(SETTINGS, tmp_path / "clip.mp4")
     assert take is not None
     assert (take.found, take.verdicts) == ({}, {})

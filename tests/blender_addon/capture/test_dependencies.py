@@ -9,7 +9,7 @@ import pytest
 
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
-from motionbooth_addon.capture.dependence import why_played  # noqa: E402
+from motionbooth_addon.capture.dependencies import playback_reason  # noqa: E402
 
 
 def driven(thing: Any, expression: str) -> Any:
@@ -80,9 +80,9 @@ def test_what_is_not_known_to_be_harmless_is_played(
     spoil: Callable[[Any], None], scene: Any, add_cube: Callable[..., Any]
 ) -> None:
     cube = add_cube(scene)
-    assert why_played([cube]) == ""
+    assert playback_reason([cube]) == ""
     spoil(cube)
-    assert why_played([cube]) != ""
+    assert playback_reason([cube]) != ""
 
 
 @pytest.mark.parametrize("expression", ["frame / 24", "sin(frame) if frame > 3 else max(0, 1)", "v ** 2", "syntax("])
@@ -92,7 +92,7 @@ def test_a_driver_of_numbers_alone_is_read_beside_the_scene(
     cube, other = add_cube(scene), add_cube(scene, name="Other")
     variable = driven(cube, expression).variables.new()
     variable.name, variable.targets[0].id, variable.targets[0].data_path = "v", other, "location.x"
-    assert why_played([cube]) == ""
+    assert playback_reason([cube]) == ""
 
 
 def test_hair_without_dynamics_and_a_thing_beside_a_simulation_are_not_played(
@@ -103,6 +103,6 @@ def test_hair_without_dynamics_and_a_thing_beside_a_simulation_are_not_played(
     bpy.ops.rigidbody.object_add()
     settings = cube.modifiers.new("Hair", "PARTICLE_SYSTEM").particle_system.settings
     settings.type = "HAIR"
-    assert why_played([cube]) == ""
-    assert why_played([falling]) == "rigid body"
-    assert why_played([cube, falling]) == "rigid body"
+    assert playback_reason([cube]) == ""
+    assert playback_reason([falling]) == "rigid body"
+    assert playback_reason([cube, falling]) == "rigid body"

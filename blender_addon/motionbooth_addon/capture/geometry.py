@@ -1,4 +1,4 @@
-"""What is seen of evaluated objects: their points and edges, and where a camera has them."""
+"""Projects the evaluated geometry of objects onto a camera's frame."""
 
 from __future__ import annotations
 
@@ -13,62 +13,68 @@ from .._protocol.motion import Box
 from . import projection
 from .projection import Array, Edges, View
 
-# Corners of a cube of 1 unit to each side, and its edges as pairs of corners that differ in one coordinate.
+# The corners of a cube from -1 to 1, and its edges: pairs of corners that differ in one coordinate.
 CUBE = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], dtype=float)
 CUBE_EDGES = np.array([(a, b) for a in range(8) for b in (a + 1, a + 2, a + 4) if b < 8 and bin(a ^ b).count("1") == 1])
 NO_EDGES = CUBE_EDGES[:0]
 
 MESH_TYPES = {"MESH", "CURVE", "SURFACE", "FONT", "META"}
-UNSEEN_TYPES = {"CAMERA", "LIGHT", "LIGHT_PROBE", "SPEAKER"}
+TYPES_WITHOUT_SURFACE = {"CAMERA", "LIGHT", "LIGHT_PROBE", "SPEAKER"}
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A subject at one moment: its box on screen, None where it is out of the frame, or `behind` the camera."""
+class Projection:
+    """A subject's projection onto the frame at one moment.
+
+    box: the visible box; None if the subject is outside the frame or behind the camera.
+    behind: whether all of the subject is behind the camera.
+    """
 
     box: Box | None
     behind: bool = False
 
 
-NOWHERE = Seen(None)
+NOT_VISIBLE = Projection(None)
 
 
-def with_geometry(thing: bpy.types.Object) -> list[bpy.types.Object]:
-    """The object itself; for an empty or an armature with children, which have no surface, everything beneath it."""
-    beneath = [child for child in thing.children_recursive if child.type not in UNSEEN_TYPES | {"EMPTY", "ARMATURE"}]
-    plain = thing.type == "ARMATURE" or (thing.type == "EMPTY" and thing.instance_type != "COLLECTION")
-    return beneath if plain and beneath else [thing]
+def objects_with_surface(proxy: bpy.types.Object) -> list[bpy.types.Object]:
+    """The object itself, or the children of an empty or armature, which has no surface of its own."""
+    excluded = TYPES_WITHOUT_SURFACE | {"EMPTY", "ARMATURE"}
+    children = [child for child in proxy.children_recursive if child.type not in excluded]
+    is_parent_only = proxy.type == "ARMATURE" or (proxy.type == "EMPTY" and proxy.instance_type != "COLLECTION")
+    return children if is_parent_only and children else [proxy]
 
 
-def needed(parts: set[bpy.types.Object]) -> set[bpy.types.Object]:
-    """What has to be in a scene for these to look as they do: an object set on vertices or faces is their child."""
+def with_instanced_children(parts: set[bpy.types.Object]) -> set[bpy.types.Object]:
+    """The objects and, for those that instance on vertices or faces, the children that are instanced."""
     instancers = [part for part in parts if part.instance_type in {"VERTS", "FACES"}]
     return parts.union(child for part in instancers for child in part.children_recursive)
 
 
-def look(parts: set[bpy.types.Object], depsgraph: bpy.types.Depsgraph, view: View) -> Seen:
-    """Where the camera sees the objects' evaluated geometry, instances included."""
+def project_objects(parts: set[bpy.types.Object], depsgraph: bpy.types.Depsgraph, view: View) -> Projection:
+    """Project the evaluated geometry of `parts`, instances included, onto the frame of `view`."""
     points, edges, count = [], [], 0
     for instance in depsgraph.object_instances:
         owner = instance.parent if instance.is_instance else instance.object
         if owner is None or owner.original not in parts:
             continue
-        corners, joints = _outline(instance.object)
+        vertices, joints = _points_and_edges(instance.object)
         world = np.array(instance.matrix_world)
-        points.append(corners @ world[:3, :3].T + world[:3, 3])
+        points.append(vertices @ world[:3, :3].T + world[:3, 3])
         edges.append(joints + count)
-        count += len(corners)
+        count += len(vertices)
     if not count:
-        return NOWHERE
+        return NOT_VISIBLE
     box = projection.screen_box(np.concatenate(points), np.concatenate(edges), view)
-    return Seen(box, box is None and projection.is_behind(np.concatenate(points), view))
+    return Projection(box, box is None and projection.is_behind(np.concatenate(points), view))
 
 
-def _outline(shape: bpy.types.Object) -> tuple[Array, Edges]:
-    """An evaluated object's points (N, 3) in its own space and the edges (E, 2) between them.
+def _points_and_edges(shape: bpy.types.Object) -> tuple[Array, Edges]:
+    """An evaluated object's points (N, 3) in object space and the edges (E, 2) between them.
 
-    Every vertex of what has or becomes a mesh; every point of grease pencil, point clouds and hair curves, without its
-    radius; the drawn size of an empty; the bounding box of the rest (volumes, lattices, armatures).
+    Meshes, and objects that can be converted to one: all vertices. Grease pencil, point clouds and hair curves: all
+    points, without their radius. Empties: their display size. Everything else (volumes, lattices, armatures): the
+    bounding box.
     """
     match shape.type:
         case "EMPTY":
@@ -97,7 +103,7 @@ def _mesh(shape: bpy.types.Object) -> tuple[Array, Edges]:
 
 
 def _strokes(shape: bpy.types.Object) -> Iterator[Array]:
-    """The points of each layer that is seen, in the object's space."""
+    """The points of each visible grease pencil layer, in object space."""
     into_object = np.linalg.inv(np.array(shape.matrix_world))
     for layer in shape.data.layers:
         frame = None if layer.hide else layer.current_frame()
@@ -116,6 +122,7 @@ def _parent_of(layer: Any) -> Array:
 
 
 def _old_strokes(shape: bpy.types.Object) -> Iterator[Array]:
+    """The same before Blender 4.3."""
     for layer in shape.data.layers:
         strokes = [] if layer.hide or layer.active_frame is None else layer.active_frame.strokes
         placed = np.array(layer.matrix_layer)
@@ -124,7 +131,7 @@ def _old_strokes(shape: bpy.types.Object) -> Iterator[Array]:
 
 
 def _positions(data: Any) -> Array:
-    """The points (N, 3) of a data-block that keeps them as an attribute."""
+    """The points (N, 3) of a data-block that stores them in its attribute `position`."""
     attribute = data.attributes.get("position")
     return CUBE[:0] if attribute is None else _read(attribute.data, "vector")
 

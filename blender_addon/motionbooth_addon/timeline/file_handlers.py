@@ -12,7 +12,7 @@ from ..files import clip_folder, unsaved_clips
 from ..jobs import controller
 from . import clips
 
-_saving: clips.Saving | None = None
+_saving: clips.SaveTransaction | None = None
 
 
 def clip_setting() -> str:
@@ -25,7 +25,7 @@ def clip_setting() -> str:
 def _before_save(blend: str) -> None:
     global _saving
     if blend:  # "" for the startup file
-        _saving = clips.Saving(blend, unsaved_clips(), clip_folder(clip_setting(), blend))
+        _saving = clips.SaveTransaction(blend, unsaved_clips(), clip_folder(clip_setting(), blend))
 
 
 @persistent
@@ -49,7 +49,7 @@ def _after_failed_save(_: str) -> None:
         saving.undone()
 
 
-def _take_saving() -> clips.Saving | None:
+def _take_saving() -> clips.SaveTransaction | None:
     global _saving
     saving, _saving = _saving, None
     return saving
@@ -60,7 +60,7 @@ def _after_load(_: str) -> None:
     if controller.is_begun():
         controller.session().opened()
     else:
-        clips.mend(lambda take: [unsaved_clips() / Path(take.clip_path).name])
+        clips.relink_missing(lambda take: [unsaved_clips() / Path(take.clip_path).name])
 
 
 _HANDLERS = {
