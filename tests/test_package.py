@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from motionbooth.cli.app import app
-from motionbooth_protocol.limits import PROTOCOL_MAJOR, PROTOCOL_MINOR
+from motionbooth_protocol.limits import PROTOCOL_VERSION
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +31,7 @@ def test_there_is_one_version_and_the_manifest_has_it() -> None:
 
 def test_the_protocols_version_is_that_of_its_description() -> None:
     told = (ROOT / "shared" / "motionbooth_protocol" / "README.md").read_text()
-    assert f"version {PROTOCOL_MAJOR}.{PROTOCOL_MINOR}" in told
+    assert f"version {PROTOCOL_VERSION}\n" in told
 
 
 def test_there_is_one_address_of_the_project() -> None:

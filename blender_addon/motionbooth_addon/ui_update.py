@@ -7,9 +7,11 @@ from pathlib import Path
 
 import bpy
 
+from ._protocol.jobs import JobState
+from ._protocol.reports import ProgressReport
 from .files import TRAINING_PICTURES, trained_picture, training_doubts, training_picture
-from .jobs.events import Advanced, Linked
-from .jobs.job_store import WAITING, Ledger, Record
+from .jobs.events import Linked
+from .jobs.job_store import Ledger, Record
 from .panels import thumbnails
 from .timeline import takes
 from .ui_state import MotionBoothJob, state
@@ -72,7 +74,7 @@ class Screen:
     def _forget_progress(self) -> None:
         """What a backend said of its jobs is no news any more once it is out of reach."""
         for row in state().jobs:
-            if row.state in {"queued", "running"} and row.stage:
+            if row.state in {JobState.QUEUED, JobState.RUNNING} and row.stage:
                 row.stage, row.factor, row.seconds_left, row.counted = "", 0, -1, False
                 self._changed = self._told = True
 
@@ -135,18 +137,18 @@ class Screen:
         if row is None:
             return
         row.state, row.error, row.placed = record.state, record.error, record.placed
-        if record.kind == "train" and record.state == "done":
+        if record.kind == "train" and record.state == JobState.DONE:
             row.picture, row.masks = (str(training_picture(self._folder, record.id, r)) for r in TRAINING_PICTURES)
             row.doubts = str(training_doubts(self._folder, record.id))
         row.scene, row.blend = record.scene, os.path.basename(record.blend)
-        row.awaits = ", ".join(record.awaits) if record.state == WAITING else ""
-        if record.state != "running":
+        row.awaits = ", ".join(record.awaits) if record.state == JobState.WAITING else ""
+        if record.state != JobState.RUNNING:
             row.stage, row.factor, row.seconds_left, row.counted = "", 0, -1, False
         self._changed = self._told = True
 
-    def show_progress(self, at: Advanced) -> None:
-        row = self._row(at.job)
-        if row is None or (row.state != "sending" and self._link[0] != "LINKED"):
+    def show_progress(self, job: str, at: ProgressReport) -> None:
+        row = self._row(job)
+        if row is None or (row.state != JobState.SENDING and self._link[0] != "LINKED"):
             return
         row.stage, row.counted = at.stage, at.steps > 0
         row.factor = min(1.0, at.step / at.steps) if at.steps else 0.0

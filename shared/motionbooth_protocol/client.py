@@ -12,22 +12,23 @@ from typing import Any, BinaryIO
 from . import messages
 from .dialogue import Dialogue
 from .errors import Canceled, Damaged, InvalidInput, JobFailed, NotFound, OutOfSpace, is_disk_full
-from .jobs import TERMINAL_STATES, Blob, Job, JobSpec, check_spec
+from .jobs import TERMINAL_STATES, Blob, Job, JobSpec, JobState, check_spec
 from .limits import CHUNK_BYTES, CHUNKS_IN_FLIGHT, MAX_BLOB_BYTES
+from .reports import PreviewReport, ProgressReport
 
-OnBytes = Callable[[int, int], None]  # bytes that are over, of how many
+OnBytes = Callable[[int, int], None]  # bytes transferred so far, and in all
 
 
 def new_job_id() -> str:
-    """An id for a job that nobody has used."""
+    """A new, unique job id."""
     return uuid.uuid4().hex
 
 
 class Client(Dialogue):
-    """What a backend can be asked for; see Dialogue for its construction. To be used by one thread at a time."""
+    """A client of one backend; Dialogue documents its parameters. Not thread-safe."""
 
     def ping(self) -> float:
-        """Seconds that the server took to answer."""
+        """The round-trip time to the server, in seconds."""
 
         def once() -> float:
             began = time.monotonic()
@@ -40,93 +41,89 @@ class Client(Dialogue):
         """The base models that the backend can run."""
         return self.connect().models
 
-    def jobs(self, limit: int = 100, everybody: bool = False) -> list[Job]:
-        """This key's jobs, or (for an admin) everybody's; newest first."""
-        if everybody:
-            return self._ask_since(1, messages.ListJobs(id=0, limit=limit, all=True), messages.Jobs).jobs
-        return self._persist(lambda: self._ask(messages.ListJobs(id=0, limit=limit), messages.Jobs).jobs, self._timeout)
+    def jobs(self, limit: int = 100, all_users: bool = False) -> list[Job]:
+        """This key's jobs, or those of all users (admins only); newest first."""
+        return self._request(messages.ListJobs(id=0, limit=limit, all=all_users), messages.Jobs).jobs
 
     def status(self) -> messages.Status:
         """How the backend is doing."""
-        return self._ask_since(1, messages.GetStatus(id=0), messages.Status)
+        return self._request(messages.GetStatus(id=0), messages.Status)
 
     def spec(self, job: str) -> messages.Spec:
-        """What a job asked for; to try it once more, submit its spec under a new id. Raises NotFound."""
-        return self._ask_since(1, messages.GetSpec(id=0, job=job), messages.Spec)
+        """The spec of a job. To run the job again, submit its spec under a new id. Raises NotFound."""
+        return self._request(messages.GetSpec(id=0, job=job), messages.Spec)
 
     def forget(self, job: str) -> None:
         """Remove an ended job, and the files that no other job needs. Raises Conflict while it has not ended."""
-        self._ask_since(1, messages.Forget(id=0, job=job), messages.Forgotten)
+        self._request(messages.Forget(id=0, job=job), messages.Forgotten)
 
     def subjects(self) -> list[messages.SubjectInfo]:
         """This key's trained subjects, newest first."""
-        return self._persist(lambda: self._ask(messages.ListSubjects(id=0), messages.Subjects).subjects, self._timeout)
+        return self._request(messages.ListSubjects(id=0), messages.Subjects).subjects
 
     def get(self, job: str) -> Job:
         """The job as it is now. Raises NotFound."""
-        return self._persist(lambda: self._ask(messages.Get(id=0, job=job), messages.Snapshot).job, self._timeout)
+        return self._request(messages.Get(id=0, job=job), messages.Snapshot).job
 
     def submit(self, job: str, spec: JobSpec, priority: int = 0) -> messages.Accepted:
-        """Send a job under an id of your own (`new_job_id`); sent twice, it is one job. Afterwards it is on disk.
+        """Submit a job under an id of your own (see `new_job_id`); submitted twice, it is still one job.
 
-        Raises InvalidInput where a value of the spec is out of its bounds, Conflict where the id was used for another
-        spec, NotFound where a file it names was not uploaded.
+        The job is on the backend's disk when this returns. Raises InvalidInput if a value of the spec is out of bounds,
+        Conflict if the id was used for another spec, NotFound if a file that the spec names was not uploaded.
         """
         check_spec(spec)
         request = messages.Submit(id=0, job=job, spec=spec, priority=priority)
-        return self._persist(lambda: self._ask(request, messages.Accepted), self._patience)
+        return self._request(request, messages.Accepted, self._patience)
 
-    def cancel(self, job: str) -> str:
-        """Cancel a job; its state after that: "running" until its worker has stopped."""
-        request = messages.Cancel(id=0, job=job)
-        return self._persist(lambda: self._ask(request, messages.Canceling).state, self._timeout)
+    def cancel(self, job: str) -> JobState:
+        """Cancel a job; returns its new state, which is RUNNING until its worker has stopped."""
+        return self._request(messages.Cancel(id=0, job=job), messages.Canceling).state
 
     def attach(self, job: str, after_seq: int = 0) -> messages.Snapshot:
-        """Have the job's events after `after_seq`, its progress and its previews sent to `on_push` in this session."""
-        request = messages.Attach(id=0, job=job, after_seq=after_seq)
-        return self._persist(lambda: self._ask(request, messages.Snapshot), self._timeout)
+        """Subscribe `on_push` to the job's events after `after_seq`, its progress and previews, for this session."""
+        return self._request(messages.Attach(id=0, job=job, after_seq=after_seq), messages.Snapshot)
 
     def follow(
         self,
         job: str,
-        on_progress: Callable[[messages.Progress], None] | None = None,
+        on_progress: Callable[[ProgressReport], None] | None = None,
         on_event: Callable[[messages.Event], None] | None = None,
-        on_preview: Callable[[messages.Preview, bytes], None] | None = None,
+        on_preview: Callable[[PreviewReport], None] | None = None,
     ) -> Job:
-        """Wait until the job is done, through broken networks and restarts of the server.
+        """Wait until the job is done, across network failures and restarts of the server.
 
-        `on_event` gets each change of state once, in order; `on_progress` and `on_preview` (with the
-        picture's JPEG or PNG bytes) what comes of those.
-        Raises JobFailed with the reason, Canceled, NotFound, or Unreachable after the client's patience.
+        `on_event` receives each change of state once and in order; `on_progress` and `on_preview` may miss reports.
+        Raises JobFailed with the reason, Canceled, NotFound, or Unreachable after `patience` seconds of silence.
         """
         last_seq = 0
 
-        def heed(message: messages.AnyReply, payload: bytes | None) -> bool:
-            """Whether the message ends the job."""
+        def handle(message: messages.AnyReply) -> bool:
+            """Pass the message on; True if the job has ended."""
             nonlocal last_seq
-            if isinstance(message, messages.Progress) and message.job == job and on_progress is not None:
-                on_progress(message)
-            elif isinstance(message, messages.Preview) and message.job == job and on_preview is not None:
-                on_preview(message, payload or b"")
-            elif isinstance(message, messages.Event) and message.job == job and message.seq > last_seq:
-                last_seq = message.seq
-                if on_event is not None:
-                    on_event(message)
-                return message.state in TERMINAL_STATES
+            match message:
+                case messages.Progress(job=about, report=progress) if about == job and on_progress is not None:
+                    on_progress(progress)
+                case messages.Preview(job=about, report=preview) if about == job and on_preview is not None:
+                    on_preview(preview)
+                case messages.Event(job=about, seq=seq) if about == job and seq > last_seq:
+                    last_seq = seq
+                    if on_event is not None:
+                        on_event(message)
+                    return message.state in TERMINAL_STATES
             return False
 
         def once() -> Job:
             snapshot = self._ask(messages.Attach(id=0, job=job, after_seq=last_seq), messages.Snapshot)
             if snapshot.job.state in TERMINAL_STATES and snapshot.last_seq <= last_seq:
                 return snapshot.job
-            while not heed(*self._next()):
+            while not handle(self._next()):
                 pass
             return self._ask(messages.Get(id=0, job=job), messages.Snapshot).job
 
         return _successful(self._persist(once, self._patience))
 
     def upload(self, path: Path, on_bytes: OnBytes | None = None) -> str:
-        """Send a file, or what is missing of it there; its sha256, by which jobs name it."""
+        """Upload a file, or the part that the backend lacks. Returns its sha256, by which jobs name it."""
         sha256, size = _identity(path)
 
         def once() -> None:
@@ -137,7 +134,7 @@ class Client(Dialogue):
         return sha256
 
     def fetch(self, blob: Blob, path: Path, on_bytes: OnBytes | None = None) -> None:
-        """Get a result; `path` is there once it is whole and its sha256 right. A broken fetch goes on where it was."""
+        """Download a result to `path`, which appears once the sha256 is verified. A broken download is resumed."""
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{blob.sha256[:16]}.part")
 
@@ -163,7 +160,7 @@ class Client(Dialogue):
             reply, _ = self._reply(in_flight, messages.PutHave)
             in_flight.discard(reply.re)
             have = max(have, reply.offset)
-            # Another session may send the same file: go on from wherever it has got to.
+            # Another session may be sending the same file: continue from where the server is.
             sent = max(sent, have) if in_flight else have
             if on_bytes is not None:
                 on_bytes(have, size)
@@ -195,15 +192,15 @@ class Client(Dialogue):
 
 
 def _successful(job: Job) -> Job:
-    if job.state == "failed":
+    if job.state == JobState.FAILED:
         raise JobFailed(job.error)
-    if job.state == "canceled":
+    if job.state == JobState.CANCELED:
         raise Canceled("The job was canceled.")
     return job
 
 
 def _identity(path: Path) -> tuple[str, int]:
-    """sha256 and size of a file that is to be sent."""
+    """sha256 and size in bytes of a file to upload."""
     try:
         with path.open("rb") as file:
             digest, size = _digest_so_far(file)
@@ -217,7 +214,7 @@ def _identity(path: Path) -> tuple[str, int]:
 
 
 def _digest_so_far(file: BinaryIO) -> tuple[Any, int]:
-    """A hash of what the file holds, to go on with, and its size; the file stands at its end then."""
+    """The running hash and size of an open file, which is left at its end."""
     file.seek(0)
     digest = hashlib.sha256()
     while piece := file.read(1 << 20):
@@ -226,7 +223,7 @@ def _digest_so_far(file: BinaryIO) -> tuple[Any, int]:
 
 
 def _write(file: BinaryIO, offset: int, data: bytes) -> None:
-    """Append, or leave the file as it was."""
+    """Append `data` at `offset`. If the disk is full, the file keeps its old contents."""
     try:
         file.write(data)
         file.flush()

@@ -1,8 +1,7 @@
 """Requests and their replies over a connection that may break. Needs pyzmq; no bpy, no torch.
 
-A connection that breaks is made again here and not by ZeroMQ, which would never try again after a refusal, and would
-send into a session that the server does not know. Every request may be sent twice without harm, so whatever was under
-way is asked again on the new connection.
+This module reconnects, not ZeroMQ: ZeroMQ gives up after a refusal, and would send into a session that the server does
+not know. Requests are idempotent, so pending ones are sent again on the new connection.
 """
 
 from __future__ import annotations
@@ -21,24 +20,24 @@ import zmq
 from . import messages
 from .codec import decode_reply, encode
 from .connection import Connection
-from .errors import Busy, Canceled, Damaged, Malformed, NoSession, Unreachable, VersionMismatch, by_code
-from .limits import PROTOCOL_MAJOR, PROTOCOL_MINOR
+from .errors import Busy, Canceled, Damaged, Malformed, NoSession, Unreachable, by_code
+from .limits import PROTOCOL_VERSION
 from .link import Link, WrongServer
 
-_QUIET_SECONDS = 5.0  # of a followed job, before the client asks whether the server is still there
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # seconds between attempts to connect again
 
 ReplyType = TypeVar("ReplyType", bound=messages.Reply)
 Result = TypeVar("Result")
-OnPush = Callable[[messages.AnyReply, bytes | None], None]  # what the server sends of its own accord, and its payload
+OnPush = Callable[[messages.AnyReply], None]  # receives what the server sends unasked
 
 
 class Dialogue:
-    """A session with one backend, to be used by one thread at a time.
+    """A session with one backend. Not thread-safe.
 
-    `timeout`: seconds for one answer, and for the first connection. `patience`: seconds for which a transfer, a
-    submission or the following of a job goes on trying after the backend was last heard. `stop`: once set, waiting
-    raises Canceled. `on_push` hears events, progress and previews of all jobs that are attached, as they arrive.
+    `timeout`: seconds for one reply, and for the first connection. `patience`: seconds of silence after which a
+    transfer, a submission or `follow` gives up. `stop`: once set, waiting raises Canceled. `on_push` receives the
+    events, progress and previews of all attached jobs as they arrive. `ping_after`: seconds of silence after which the
+    server is pinged.
     """
 
     def __init__(
@@ -49,14 +48,16 @@ class Dialogue:
         stop: threading.Event | None = None,
         name: str = "",
         on_push: OnPush | None = None,
+        ping_after: float = 5.0,
     ) -> None:
-        self.sessions = 0  # begun so far; in a new one nothing is attached
+        self.sessions = 0  # opened so far; a new one has no job attached
         self._connection = connection
         self._timeout = timeout
         self._patience = patience
         self._stop = stop or threading.Event()
         self._name = name
         self._on_push = on_push
+        self._ping_after = ping_after
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._ids = itertools.count(1)
         self._link: Link | None = None
@@ -77,21 +78,21 @@ class Dialogue:
         self.close()
 
     def close(self) -> None:
-        """End the session; jobs go on. The client cannot be used after that."""
+        """End the session. Jobs continue. The client cannot be used afterwards."""
         if self._link is not None:
-            with contextlib.suppress(Unreachable):  # the end is what was wanted
+            with contextlib.suppress(Unreachable):  # it is closed anyway
                 self._send(messages.Bye(id=0))
             self._drop_link(linger_milliseconds=200)
         self._context.term()
 
     def connect(self) -> messages.Welcome:
-        """Connect if that is still to be done; the server's greeting.
+        """Connect, unless connected already. Returns the server's greeting.
 
-        Raises Unreachable, NotAuthorized or VersionMismatch, each with what to do about it.
+        Raises Unreachable, NotAuthorized or VersionMismatch.
         """
         if self._link is None or self._welcome is None:
             self._link = Link(self._context, self._connection, self._timeout, self._stop)
-            hello = messages.Hello(id=0, major=PROTOCOL_MAJOR, minor=PROTOCOL_MINOR, client=self._name)
+            hello = messages.Hello(id=0, version=PROTOCOL_VERSION, client=self._name)
             try:
                 self._welcome = self._ask(hello, messages.Welcome)
             except BaseException:
@@ -101,13 +102,13 @@ class Dialogue:
         return self._welcome
 
     def listen(self, seconds: float) -> None:
-        """Let what is attached arrive for so long. Raises Unreachable or NoSession where the session ended."""
+        """Receive reports of the attached jobs for `seconds`. Raises Unreachable or NoSession if the session ended."""
         self.connect()
         deadline = time.monotonic() + seconds
         try:
             while (left := deadline - time.monotonic()) > 0 and self._receive(left) is not None:
                 pass
-            if time.monotonic() - self._heard_at > _QUIET_SECONDS:
+            if time.monotonic() - self._heard_at > self._ping_after:
                 self._ask(messages.Ping(id=0), messages.Pong)
         except (Unreachable, NoSession):
             self._drop_link()
@@ -116,7 +117,7 @@ class Dialogue:
     # For the client's own methods
 
     def _persist(self, once: Callable[[], Result], patience: float) -> Result:
-        """Do it; where the connection breaks, again on a new one, until the server was not heard for `patience` s."""
+        """Call `once`; if the connection breaks, again on a new one, until the server is silent for `patience` s."""
         began, pause = time.monotonic(), _FIRST_PAUSE
         while True:
             try:
@@ -127,70 +128,60 @@ class Dialogue:
                 never_there = self._welcome is None
                 if never_there or time.monotonic() - max(began, self._heard_at) > patience:
                     raise
-            except Busy:  # it is there, and will answer in a while
+            except Busy:  # the server is alive and will reply later
                 pass
             if self._stop.wait(pause):
                 raise Canceled("Stopped waiting for the backend.")
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     def _persist_damaged(self, once: Callable[[], None]) -> None:
-        """A transfer; from its beginning a second time where what was kept of an earlier one proves to be spoilt."""
+        """Run a transfer. If the data kept from an earlier one proves to be corrupt, start again from the beginning."""
         try:
             self._persist(once, self._patience)
         except Damaged:
             self._persist(once, self._patience)
 
-    def _ask_since(self, minor: int, request: messages.AnyRequest, kind: type[ReplyType]) -> ReplyType:
-        """Ask, with patience for one answer, what a backend answers from this minor version on."""
-
-        def once() -> ReplyType:
-            spoken = self.connect().minor
-            if spoken < minor:
-                raise VersionMismatch(
-                    f"The backend speaks protocol {PROTOCOL_MAJOR}.{spoken}, which does not know "
-                    f"{type(request).__name__} ({PROTOCOL_MAJOR}.{minor}): update the backend."
-                )
-            return self._ask(request, kind)
-
-        return self._persist(once, self._timeout)
+    def _request(self, request: messages.AnyRequest, kind: type[ReplyType], patience: float | None = None) -> ReplyType:
+        """The reply to a request, over as many connections as it takes; `patience` is `timeout` by default."""
+        return self._persist(lambda: self._ask(request, kind), self._timeout if patience is None else patience)
 
     def _ask(self, request: messages.AnyRequest, kind: type[ReplyType]) -> ReplyType:
-        number = self._send(request)
-        return self._reply((number,), kind)[0]
+        return self._reply((self._send(request),), kind)[0]
 
     def _send(self, request: messages.AnyRequest, payload: bytes | None = None) -> int:
-        """Send under a new id, which is returned."""
-        number = next(self._ids)
-        self._connected().send(encode(msgspec.structs.replace(request, id=number), payload))
-        return number
+        """Send the request under a new id, and return the id."""
+        id = next(self._ids)
+        self._connected().send(encode(msgspec.structs.replace(request, id=id), payload))
+        return id
 
-    def _reply(self, numbers: Container[int], kind: type[ReplyType]) -> tuple[ReplyType, bytes | None]:
-        """The next answer to one of these requests. Raises the error that the server answers instead."""
+    def _reply(self, ids: Container[int], kind: type[ReplyType]) -> tuple[ReplyType, bytes | None]:
+        """The next reply to one of these requests, and its payload. Raises the error that the server replies with."""
         deadline = time.monotonic() + self._timeout
         while (left := deadline - time.monotonic()) > 0:
-            received = self._receive(left, numbers)
+            received = self._receive(left, ids)
             if received is None:
                 break
             reply, payload = received
-            if reply.re in numbers:
+            if reply.re in ids:
                 if not isinstance(reply, kind):
                     raise Malformed(f"The backend answered {type(reply).__name__} where {kind.__name__} was due.")
                 return reply, payload
         raise self._silent()
 
-    def _next(self) -> tuple[messages.AnyReply, bytes | None]:
-        """The next message of any kind, and its payload; after a while of silence the server is asked for one."""
-        received = self._receive(_QUIET_SECONDS)
+    def _next(self) -> messages.AnyReply:
+        """The next message of any kind. After `ping_after` seconds of silence, ping the server."""
+        received = self._receive(self._ping_after)
         if received is None:
-            number = self._send(messages.Ping(id=0))
-            received = self._receive(self._timeout, (number,))
+            received = self._receive(self._timeout, (self._send(messages.Ping(id=0)),))
         if received is None:
             raise self._silent()
-        return received
+        return received[0]
 
-    def _receive(self, timeout: float, numbers: Container[int] = ()) -> tuple[messages.AnyReply, bytes | None] | None:
-        """The next message; None after `timeout` seconds. Raises an error that is meant for one of these requests, or
-        for the whole session; late refusals of what was given up before are passed over.
+    def _receive(self, timeout: float, ids: Container[int] = ()) -> tuple[messages.AnyReply, bytes | None] | None:
+        """The next message and its payload; None after `timeout` seconds.
+
+        Raises an error that is about one of these requests or the whole session. Errors about abandoned requests are
+        returned like any other message.
         """
         frames = self._connected().receive(timeout)
         if frames is None:
@@ -199,10 +190,10 @@ class Dialogue:
         self._heard_at = time.monotonic()
         if isinstance(reply, messages.Draining):
             raise Unreachable(f"The backend at {self._connection.address} is stopping; jobs are kept. Start it again.")
-        if isinstance(reply, messages.Error) and (reply.re == 0 or reply.re in numbers):
+        if isinstance(reply, messages.Error) and (reply.re == 0 or reply.re in ids):
             raise by_code(reply.code)(reply.message)
         if reply.re == 0 and self._on_push is not None:
-            self._on_push(reply, payload)
+            self._on_push(reply)
         return reply, payload
 
     def _connected(self) -> Link:

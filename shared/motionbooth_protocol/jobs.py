@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from enum import StrEnum
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -25,7 +26,6 @@ JobId = Annotated[str, Meta(pattern=r"\A[0-9a-zA-Z_-]{8,64}\Z")]
 Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 Within = Annotated[float, Meta(ge=0, le=1)]
 Seed = Annotated[int, Meta(ge=0, le=MAX_SEED)]
-State = Annotated[str, Meta(pattern=r"\A(queued|running|done|failed|canceled)\Z")]
 
 # What people call the fields of a spec.
 _CALLED = {
@@ -34,7 +34,21 @@ _CALLED = {
     "subjects": "the list of subjects", "pictures": "the list of pictures", "seed": "the seed",
 }  # fmt: skip
 
-TERMINAL_STATES = frozenset({"done", "failed", "canceled"})
+
+class JobState(StrEnum):
+    """The state of a job: in the client `waiting` for another job or `sending`, in the backend from `queued` on."""
+
+    WAITING = "waiting"
+    SENDING = "sending"
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+
+BACKEND_STATES = tuple(state for state in JobState if state not in (JobState.WAITING, JobState.SENDING))
+TERMINAL_STATES = frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELED})
 
 
 class Picture(Struct, frozen=True):
@@ -42,7 +56,7 @@ class Picture(Struct, frozen=True):
 
     Without a mask the picture's own alpha is the mask; without that, the backend finds one, led by `box` (where the
     subject is) or `point` (a place on it), both in shares of the upright picture's width and height from its top left.
-    `name`: what errors call the picture, its file's name for instance. All three since 1.1.
+    `name`: what errors call the picture, its file's name for instance.
     """
 
     image: Sha256
@@ -78,7 +92,7 @@ class SubjectSpec(Struct, frozen=True):
 class TrainSpec(Struct, frozen=True, tag="train"):
     """Learn a subject. Every None takes the base model's own default.
 
-    `recipe` (since 1.1): how it is learned, by name; a backend that does not know it says which it knows.
+    `recipe`: the name of the training recipe. A backend that does not know it answers with the list of those it knows.
     """
 
     subject: SubjectSpec
@@ -134,7 +148,7 @@ class Job(Struct, frozen=True):
 
     id: JobId
     kind: Annotated[str, Meta(pattern=r"\A(train|generate)\Z")]
-    state: State
+    state: JobState
     created: float
     updated: float
     attempt: int = 0

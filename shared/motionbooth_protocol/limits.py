@@ -1,7 +1,6 @@
-"""Bounds that both sides keep to. A message outside them is refused before anything is done with it."""
+"""The protocol's version and its bounds. A message outside the bounds is refused before it is acted upon."""
 
-PROTOCOL_MAJOR = 1
-PROTOCOL_MINOR = 2
+PROTOCOL_VERSION = 1  # both sides need the same
 
 MAX_HEADER_BYTES = 1 << 20  # one msgpack header: a shot of MAX_FRAMES frames and MAX_SUBJECTS subjects fits
 CHUNK_BYTES = 256 << 10  # payload of one upload or download chunk
@@ -18,4 +17,4 @@ MAX_SEED = 2**31 - 1  # the largest whole number that Blender keeps
 MAX_TRAINING_STEPS = 100_000
 MAX_SAMPLING_STEPS = 1000
 MAX_LISTED = 500  # jobs in one listing
-MAX_WORKERS = 4096  # workers in one status
+MAX_WORKERS = 4096  # in one status

@@ -1,7 +1,7 @@
-"""The messages of protocol version 1. README.md beside this file is their written specification.
+"""The messages of the protocol. README.md in this folder is their written specification.
 
-Every request carries an `id` chosen by the client, counting up from 1; its reply names it in `re`. Messages that the
-server sends of its own accord (events, progress, previews) have `re = 0`. What came with a later minor version says so.
+Every request carries an `id` chosen by the client, counting up from 1; its reply repeats it in `re`. Messages that the
+server sends unasked (events, progress, previews) have `re = 0`.
 """
 
 from __future__ import annotations
@@ -10,23 +10,21 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from .jobs import Blob, Job, JobId, JobSpec, State
+from .jobs import Blob, Job, JobId, JobSpec, JobState
 from .limits import (
     CHUNK_BYTES,
     CHUNKS_IN_FLIGHT,
     MAX_BLOB_BYTES,
     MAX_FRAMES,
     MAX_LISTED,
-    MAX_NAME,
     MAX_PICTURES,
     MAX_SUBJECTS,
     MAX_WORKERS,
 )
 from .motion import Sha256
+from .reports import Count, PreviewReport, ProgressReport, Short
 
-Count = Annotated[int, Meta(ge=0, lt=2**53)]
 Size = Annotated[int, Meta(ge=0, le=MAX_BLOB_BYTES)]
-Short = Annotated[str, Meta(max_length=MAX_NAME)]
 Role = Annotated[str, Meta(pattern=r"\A(user|admin)\Z")]
 
 
@@ -37,8 +35,7 @@ class Request(Struct, frozen=True, tag=True, kw_only=True):
 class Hello(Request, frozen=True, tag=True):
     """First message of a session."""
 
-    major: Count
-    minor: Count
+    version: Count
     client: Short = ""
 
 
@@ -51,7 +48,7 @@ class Submit(Request, frozen=True, tag=True):
 
 
 class Attach(Request, frozen=True, tag=True):
-    """Follow a job: its durable events after `after_seq`, and its progress, arrive from now on."""
+    """Subscribe to a job: its durable events after `after_seq`, its progress and its previews."""
 
     job: JobId
     after_seq: Count = 0
@@ -62,40 +59,40 @@ class Get(Request, frozen=True, tag=True):
 
 
 class GetSpec(Request, frozen=True, tag=True):
-    """What a job asked for. Since 1.1. A job is tried once more by sending its spec under a new id."""
+    """Ask for the spec of a job. To run a job again, submit its spec under a new id."""
 
     job: JobId
 
 
 class ListJobs(Request, frozen=True, tag=True):
-    """`all` (since 1.1): everybody's jobs; for admins."""
+    """`all`: the jobs of all users (admins only)."""
 
     limit: Annotated[int, Meta(ge=1, le=MAX_LISTED)] = 100
     all: bool = False
 
 
 class ListSubjects(Request, frozen=True, tag=True):
-    """Trained subjects that this key may use."""
+    """Ask for the trained subjects of this key."""
 
 
 class Cancel(Request, frozen=True, tag=True):
-    """An admin may cancel anybody's job."""
+    """Cancel a job. An admin may cancel any user's job."""
 
     job: JobId
 
 
 class Forget(Request, frozen=True, tag=True):
-    """Remove an ended job, and the files that no other job needs. Since 1.1."""
+    """Remove an ended job, and the files that no other job needs."""
 
     job: JobId
 
 
 class GetStatus(Request, frozen=True, tag=True):
-    """How the backend is doing. Since 1.1."""
+    """Ask how the backend is doing."""
 
 
 class Put(Request, frozen=True, tag=True):
-    """Announce an upload; the answer says from which offset to send, `size` itself when the blob is there already."""
+    """Announce an upload. The reply gives the offset to send from: `size` if the server has the whole blob already."""
 
     sha256: Sha256
     size: Size
@@ -117,11 +114,11 @@ class Fetch(Request, frozen=True, tag=True):
 
 
 class Ping(Request, frozen=True, tag=True):
-    """Is the server's loop alive? (libzmq answers its own heartbeats even where it hangs.)"""
+    """Check that the server's loop is alive. libzmq answers its own heartbeats even if the loop hangs."""
 
 
 class Bye(Request, frozen=True, tag=True):
-    """The session ends; jobs go on."""
+    """End the session. Jobs continue."""
 
 
 AnyRequest = (
@@ -161,7 +158,7 @@ class ModelInfo(Struct, frozen=True):
 class SubjectInfo(Struct, frozen=True):
     """A trained subject: `weights` goes into SubjectTrack.weights.
 
-    `picture` (since 1.1): a png that shows it, of `picture_size` bytes, to be fetched like any blob.
+    `picture`: a PNG that shows it, `picture_size` bytes long, to be fetched like any blob.
     """
 
     name: Short
@@ -175,7 +172,7 @@ class SubjectInfo(Struct, frozen=True):
 
 
 class Limits(Struct, frozen=True):
-    """What the backend takes from one key. 0: no limit of the backend's own."""
+    """What the backend accepts from one key. 0: no limit."""
 
     blob_bytes: Count = MAX_BLOB_BYTES
     chunk_bytes: Count = CHUNK_BYTES
@@ -183,17 +180,16 @@ class Limits(Struct, frozen=True):
     frames: Count = MAX_FRAMES
     subjects: Count = MAX_SUBJECTS
     pictures: Count = MAX_PICTURES
-    quota_bytes: Count = 0  # of uploads and results, together
+    quota_bytes: Count = 0  # uploads and results together
     waiting_jobs: Count = 0  # queued and running
-    requests_per_second: Count = 0  # chunks apart; beyond it: Error(busy), to be tried again in a while
+    requests_per_second: Count = 0  # chunks excluded; above it: Error(busy), try again later
 
 
 class Welcome(Reply, frozen=True, tag=True):
-    """`limits`, and the `role` and `name` of the client's key: since 1.1."""
+    """Reply to Hello. `limits`, `role` and `name` are those of the client's key."""
 
     server: Short
-    major: Count
-    minor: Count
+    version: Count
     models: list[ModelInfo]
     limits: Limits = Limits()
     role: Role = "user"
@@ -201,15 +197,15 @@ class Welcome(Reply, frozen=True, tag=True):
 
 
 class Accepted(Reply, frozen=True, tag=True):
-    """The job is on disk. `cached`: it was answered from an earlier job with the same spec."""
+    """Reply to Submit: the job is on disk. `cached`: its results are those of an earlier job with the same spec."""
 
     job: JobId
-    state: State
+    state: JobState
     cached: bool = False
 
 
 class Snapshot(Reply, frozen=True, tag=True):
-    """Answer to Attach and Get: the job as it is now, and the number of its last durable event."""
+    """Reply to Attach and Get: the job as it is now, and the number of its last durable event."""
 
     job: Job
     last_seq: Count
@@ -220,41 +216,28 @@ class Event(Reply, frozen=True, tag=True):
 
     job: JobId
     seq: Count
-    state: State
+    state: JobState
     attempt: int = 0
     error: str = ""
     results: list[Blob] = []
 
 
 class Progress(Reply, frozen=True, tag=True):
-    """How far a running job is; latest value only, dropped rather than queued. `step` of `steps` within `stage`;
-    `seconds_left` of the whole job, as far as the worker can tell.
-    """
+    """How far a running job is. Only the latest counts: the server drops it rather than queue it."""
 
     job: JobId
-    stage: Short
-    step: Count
-    steps: Count
-    seconds_left: float | None = None
-    note: str = ""
+    report: ProgressReport
 
 
 class Preview(Reply, frozen=True, tag=True):
-    """A small picture of a running job so far, with its JPEG or PNG bytes as payload; dropped like progress. Since 1.1.
-
-    The picture is `width` x `height` pixels and has at most PREVIEW_BYTES bytes; it shows `step` of `steps` of `stage`.
-    """
+    """A picture of a running job so far. Dropped like progress."""
 
     job: JobId
-    stage: Short
-    step: Count
-    steps: Count
-    width: Count
-    height: Count
+    report: PreviewReport
 
 
 class Spec(Reply, frozen=True, tag=True):
-    """Answer to GetSpec."""
+    """Reply to GetSpec."""
 
     job: JobId
     spec: JobSpec
@@ -271,7 +254,7 @@ class Subjects(Reply, frozen=True, tag=True):
 
 class Canceling(Reply, frozen=True, tag=True):
     job: JobId
-    state: State
+    state: JobState
 
 
 class Forgotten(Reply, frozen=True, tag=True):
@@ -281,23 +264,23 @@ class Forgotten(Reply, frozen=True, tag=True):
 
 
 class WorkerInfo(Struct, frozen=True):
-    """One worker and what it runs. `job` is told to its owner and to admins only, `owner` (a name) to admins."""
+    """One worker and the job that it runs. `job` is shown to its owner and to admins, `owner` (a name) to admins only.
+
+    `model`: the base model in its memory. `progress`: None while no job runs there, or before its first report.
+    """
 
     name: Short
     state: Annotated[str, Meta(pattern=r"\A(starting|idle|running)\Z")]
     device: Short = ""
-    model: Short = ""  # that it holds in memory
+    model: Short = ""
     job: JobId | None = None
     owner: Short = ""
     kind: Short = ""
-    stage: Short = ""
-    step: Count = 0
-    steps: Count = 0
-    seconds_left: float | None = None  # of the whole job
+    progress: ProgressReport | None = None
 
 
 class Status(Reply, frozen=True, tag=True):
-    """Answer to GetStatus. Counts of everybody's jobs, ended ones as far as the store still has them."""
+    """Reply to GetStatus. Counts the jobs of all users; ended ones as long as the store keeps them."""
 
     server: Short
     version: Short
@@ -309,7 +292,7 @@ class Status(Reply, frozen=True, tag=True):
     canceled: Count
     sessions: Count
     disk_free: Count  # bytes
-    store_bytes: Count  # that the files of all jobs take
+    store_bytes: Count  # in the files of all jobs
     workers: Annotated[list[WorkerInfo], Meta(max_length=MAX_WORKERS)] = []
 
 

@@ -21,7 +21,6 @@ from motionbooth_protocol.errors import (
     NotFound,
     OutOfSpace,
     Unreachable,
-    VersionMismatch,
     by_code,
 )
 from motionbooth_protocol.jobs import Blob
@@ -213,17 +212,6 @@ def test_a_full_disk_here_is_told_and_the_fetch_goes_on_when_there_is_space(
     assert (tmp_path / "clip.mp4").read_bytes() == data
 
 
-def test_a_backend_that_is_too_old_for_a_request_is_told_of_and_what_it_knows_still_works(
-    shared_backend: RunningBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with shared_backend.client() as client:
-        monkeypatch.setattr(client, "_welcome", replace(client.connect(), minor=0))
-        for ask in (client.status, lambda: client.forget("job-00001"), lambda: client.spec("job-00001")):
-            with pytest.raises(VersionMismatch, match=r"1\.0.*update the backend"):
-                ask()
-        assert client.ping() < 5
-
-
 def test_a_busy_backend_is_asked_again_until_it_answers(backend: RunningBackend) -> None:
     backend.start(REQUESTS_PER_SECOND="5")
     with backend.client() as client:
@@ -237,7 +225,7 @@ def test_what_the_server_sends_of_its_own_accord_is_heard_for_all_attached_jobs_
     shared_backend: RunningBackend,
 ) -> None:
     heard: list[messages.AnyReply] = []
-    pushing = Client(shared_backend.connection, on_push=lambda message, payload: heard.append(message))
+    pushing = Client(shared_backend.connection, on_push=heard.append)
     with pushing as client:
         assert client.sessions == 1
         jobs = [new_job_id() for _ in range(3)]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 from motionbooth_protocol.client import new_job_id
 from motionbooth_protocol.jobs import Job
-from motionbooth_protocol.messages import Event, Progress
+from motionbooth_protocol.messages import Event
+from motionbooth_protocol.reports import ProgressReport
 from msgspec.structs import replace
 from running_backend import RunningBackend, small_job
 
@@ -14,20 +16,23 @@ from running_backend import RunningBackend, small_job
 class Following(threading.Thread):
     """A client that submits a job and follows it, while the test does its worst."""
 
-    def __init__(self, backend: RunningBackend, prompt: str, address: str = "", timeout: float = 15.0) -> None:
+    def __init__(
+        self, backend: RunningBackend, prompt: str, address: str = "", timeout: float = 15.0, **options: Any
+    ) -> None:
         super().__init__(daemon=True)
         self._timeout = timeout
+        self._options = options  # of the client
         self._backend = backend
         self._connection = replace(backend.connection, address=address or backend.connection.address)
         self.job = new_job_id()
         self._spec = small_job(prompt)
         self.events: list[Event] = []
-        self.progress: list[Progress] = []
+        self.progress: list[ProgressReport] = []
         self.result: Job | None = None
         self.start()
 
     def run(self) -> None:
-        with self._backend.client(self._timeout, connection=self._connection) as client:
+        with self._backend.client(self._timeout, connection=self._connection, **self._options) as client:
             client.submit(self.job, self._spec)
             self.result = client.follow(self.job, self.progress.append, self.events.append)
 

@@ -9,9 +9,9 @@ import zmq
 from motionbooth_protocol import messages
 from motionbooth_protocol.codec import decode_reply
 from motionbooth_protocol.connection import Connection
-from motionbooth_protocol.limits import PROTOCOL_MAJOR
+from motionbooth_protocol.limits import PROTOCOL_VERSION
 
-HELLO = messages.Hello(id=1, major=PROTOCOL_MAJOR, minor=1)
+HELLO = messages.Hello(id=1, version=PROTOCOL_VERSION)
 PING = messages.Ping(id=2)
 
 

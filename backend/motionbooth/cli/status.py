@@ -20,7 +20,7 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 ConnectionFile = Annotated[
     Path | None, typer.Option("--connection", help="Of a backend elsewhere; else of the one in --home.")
 ]
-Watch = Annotated[bool, typer.Option("--watch", help="Go on and on, until Ctrl+C.")]
+Watch = Annotated[bool, typer.Option("--watch", help="Refresh until Ctrl+C.")]
 
 
 def status(home: Home = DEFAULT_HOME, connection: ConnectionFile = None, watch: Watch = False) -> None:
@@ -35,12 +35,12 @@ def jobs(
     connection: ConnectionFile = None,
     watch: Watch = False,
     limit: Annotated[int, typer.Option(min=1, max=500, help="How many, the newest first.")] = 20,
-    everybody: Annotated[bool, typer.Option("--all", help="Everybody's; for admins.")] = False,
+    all_users: Annotated[bool, typer.Option("--all", help="Show all users' jobs (admins only).")] = False,
 ) -> None:
     """Your jobs on a backend, and what became of them."""
     from motionbooth.cli.tables import jobs_table
 
-    _show(home, connection, watch, lambda client: jobs_table(client.jobs(limit, everybody), time.time(), everybody))
+    _show(home, connection, watch, lambda client: jobs_table(client.jobs(limit, all_users), time.time(), all_users))
 
 
 def _connection(home: Path, named: Path | None) -> Connection:

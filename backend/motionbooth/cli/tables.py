@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from motionbooth_protocol.jobs import Job
+from motionbooth_protocol.jobs import TERMINAL_STATES, Job, JobState
 from motionbooth_protocol.messages import Status, WorkerInfo
+from motionbooth_protocol.reports import ProgressReport
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-_COLORS = {"queued": "yellow", "running": "cyan", "done": "green", "failed": "red", "canceled": "dim"}
+_COLORS: dict[str, str] = {
+    JobState.QUEUED: "yellow",
+    JobState.RUNNING: "cyan",
+    JobState.DONE: "green",
+    JobState.FAILED: "red",
+    JobState.CANCELED: "dim",
+}
 
 
 def status_view(status: Status) -> RenderableType:
@@ -34,8 +41,8 @@ def workers_table(workers: Sequence[WorkerInfo]) -> Table:
             Text(worker.model),
             Text(worker.kind + (f" {worker.job[:8]}" if worker.job else "")),
             Text(worker.owner),
-            _progress(worker),
-            duration(worker.seconds_left) if worker.seconds_left is not None else "",
+            _progress(worker.progress),
+            _time_left(worker.progress),
         )
     return table
 
@@ -47,7 +54,7 @@ def jobs_table(jobs: Sequence[Job], now: float, with_owners: bool = False) -> Ta
         table.add_column("whose")
     table.add_column("", overflow="fold")
     for job in jobs:
-        ended = job.updated if job.state in ("done", "failed", "canceled") else now
+        ended = job.updated if job.state in TERMINAL_STATES else now
         cells: list[RenderableType] = [
             Text(job.id[:8]),
             Text(job.name),
@@ -83,12 +90,16 @@ def size(count: int) -> str:
     return f"{amount:.1f} GB"
 
 
-def _progress(worker: WorkerInfo) -> RenderableType:
-    if not worker.steps:
-        return Text(worker.stage)
+def _time_left(progress: ProgressReport | None) -> str:
+    return "" if progress is None or progress.seconds_left is None else duration(progress.seconds_left)
+
+
+def _progress(progress: ProgressReport | None) -> RenderableType:
+    if progress is None or not progress.steps:
+        return Text("" if progress is None else progress.stage)
     line = Table.grid(padding=(0, 1))
     line.add_row(
-        ProgressBar(total=worker.steps, completed=worker.step, width=16),
-        Text(f"{worker.stage} {worker.step}/{worker.steps}"),
+        ProgressBar(total=progress.steps, completed=progress.step, width=16),
+        Text(f"{progress.stage} {progress.step}/{progress.steps}"),
     )
     return line

@@ -11,8 +11,8 @@ from typing import Any
 
 from motionbooth_protocol import messages
 from motionbooth_protocol.errors import Malformed, NotAuthorized, OverLimit
-from motionbooth_protocol.jobs import Job
-from motionbooth_protocol.limits import MAX_WORKERS, PROTOCOL_MAJOR, PROTOCOL_MINOR
+from motionbooth_protocol.jobs import Job, JobState
+from motionbooth_protocol.limits import MAX_WORKERS, PROTOCOL_VERSION
 from msgspec.structs import replace
 
 from motionbooth.server import worker_pipe
@@ -75,7 +75,7 @@ class Answers:
     def welcome(self, key: Key, request: messages.Hello) -> messages.Welcome:
         """The greeting to a client that speaks our major version."""
         return messages.Welcome(
-            re=request.id, server=self._server, major=PROTOCOL_MAJOR, minor=PROTOCOL_MINOR, models=self._models,
+            re=request.id, server=self._server, version=PROTOCOL_VERSION, models=self._models,
             limits=self.limits, role=key.role, name=key.name,
         )  # fmt: skip
 
@@ -134,7 +134,7 @@ class Answers:
 
     def _on_cancel(self, key: Key, request: messages.Cancel) -> messages.AnyReply:
         state = self._scheduler.cancel(self.number(key, request.job))
-        return messages.Canceling(re=request.id, job=request.job, state=state)
+        return messages.Canceling(re=request.id, job=request.job, state=JobState(state))
 
     def _on_forget(self, key: Key, request: messages.Forget) -> messages.AnyReply:
         # For one's own jobs only: an admin may stop what others do, not take away what they have.
@@ -195,11 +195,7 @@ class Answers:
             job=job.id if is_told else None, owner=self._authorized.name(job.owner) if key.is_admin else "",
         )  # fmt: skip
         progress = self.progress.get(worker.job)
-        if progress is None:
-            return info
-        return replace(
-            info, stage=progress.stage, step=progress.step, steps=progress.steps, seconds_left=progress.seconds_left
-        )
+        return info if progress is None else replace(info, progress=progress.report)
 
     # Limits
 

@@ -27,7 +27,7 @@ from motionbooth_protocol.errors import (
     VersionMismatch,
 )
 from motionbooth_protocol.jobs import TERMINAL_STATES
-from motionbooth_protocol.limits import PROTOCOL_MAJOR
+from motionbooth_protocol.limits import PROTOCOL_VERSION
 from msgspec.structs import replace
 
 from motionbooth.server import worker_pipe
@@ -48,7 +48,6 @@ class Session:
     """One connection that has said Hello. `follows`: job number -> last event sent."""
 
     owner: str
-    minor: int
     follows: dict[int, int] = field(default_factory=dict)
     heard_at: float = field(default_factory=time.monotonic)
 
@@ -156,12 +155,7 @@ class Sessions:
     def _tell_progress(self, report: worker_pipe.Advanced) -> None:
         known = self._answers.progress.get(report.number)
         progress = self._answers.progress[report.number] = messages.Progress(
-            job=known.job if known is not None else self._store.job(report.number).id,
-            stage=report.stage,
-            step=report.step,
-            steps=report.steps,
-            seconds_left=report.seconds_left,
-            note=report.note,
+            job=known.job if known is not None else self._store.job(report.number).id, report=report.report
         )
         frames = encode(progress)
         for identity in list(self._followers.get(report.number, ())):
@@ -173,23 +167,10 @@ class Sessions:
         if followers:
             frames = self._preview(report)
             for identity in followers:
-                self._send_preview(identity, frames)
+                self._send(identity, frames)
 
     def _preview(self, report: worker_pipe.Pictured) -> Sequence[bytes]:
-        preview = messages.Preview(
-            job=self._store.job(report.number).id,
-            stage=report.stage,
-            step=report.step,
-            steps=report.steps,
-            width=report.width,
-            height=report.height,
-        )
-        return encode(preview, report.picture)
-
-    def _send_preview(self, identity: bytes, frames: Sequence[bytes]) -> None:
-        session = self._sessions.get(identity)
-        if session is not None and session.minor >= 1:
-            self._send(identity, frames)
+        return encode(messages.Preview(job=self._store.job(report.number).id, report=report.report))
 
     def _send_events(self, identity: bytes, number: int) -> None:
         session = self._sessions.get(identity)
@@ -255,16 +236,16 @@ class Sessions:
         return reply, data
 
     def _greet(self, identity: bytes, key: Key, request: messages.Hello) -> messages.Welcome:
-        if request.major != PROTOCOL_MAJOR:
-            newer, older = ("add-on", "backend") if request.major > PROTOCOL_MAJOR else ("backend", "add-on")
+        if request.version != PROTOCOL_VERSION:
+            newer, older = ("add-on", "backend") if request.version > PROTOCOL_VERSION else ("backend", "add-on")
             raise VersionMismatch(
-                f"The {newer} is newer than the {older} (protocol {request.major} there, {PROTOCOL_MAJOR} here): "
+                f"The {newer} is newer than the {older} (protocol {request.version} there, {PROTOCOL_VERSION} here): "
                 f"update the {older}."
             )
         self._forget(identity)
         if sum(session.owner == key.public for session in self._sessions.values()) >= _SESSIONS_OF_ONE_KEY:
             raise OverLimit(f"This key has {_SESSIONS_OF_ONE_KEY} sessions open, as many as the backend allows it.")
-        self._sessions[identity] = Session(key.public, request.minor)
+        self._sessions[identity] = Session(key.public)
         return self._answers.welcome(key, request)
 
     def _attach(self, identity: bytes, session: Session, key: Key, request: messages.Attach) -> messages.Snapshot:
@@ -285,7 +266,7 @@ class Sessions:
             if number in self._answers.progress:
                 self._send(identity, encode(self._answers.progress[number]))
             if number in self._answers.pictures:
-                self._send_preview(identity, self._preview(self._answers.pictures[number]))
+                self._send(identity, self._preview(self._answers.pictures[number]))
 
     def _check_rate(self, key: Key) -> None:
         rate = self._answers.limits.requests_per_second

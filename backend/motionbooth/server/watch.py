@@ -65,5 +65,7 @@ class Watch:
         status, _ = self._answers.answer(_OWNER, messages.GetStatus(id=0), None)
         assert isinstance(status, messages.Status)
         jobs = [self._answers.told(job) for job in self._store.newest_of_all_states(_JOBS_SHOWN)]
-        pictures = {self._store.job(number).id: shown.picture for number, shown in self._answers.pictures.items()}
+        pictures = {
+            self._store.job(number).id: shown.report.picture for number, shown in self._answers.pictures.items()
+        }
         return View(replace(status, sessions=len(self._sessions)), jobs, pictures)

@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING
 
 from motionbooth_protocol.errors import Canceled, MotionBoothError, OutOfSpace, is_disk_full
 from motionbooth_protocol.jobs import Blob, JobSpec, TrainSpec
+from motionbooth_protocol.reports import PreviewReport, ProgressReport
 
 from motionbooth.progress.time_left import Paces, Stage, TimeLeft
 from motionbooth.server import worker_pipe
@@ -126,10 +127,11 @@ class PipeReporter:
         worker_pipe.write(
             self._pipe,
             worker_pipe.Advanced(
-                number=about.number, attempt=about.attempt, stage=stage, step=step, steps=steps,
-                seconds_left=seconds_left, note=note,
+                number=about.number,
+                attempt=about.attempt,
+                report=ProgressReport(stage, step, steps, seconds_left, note),
             ),
-        )  # fmt: skip
+        )
 
     def preview(self, picture: bytes, width: int, height: int) -> None:
         """Send a small picture, JPEG or PNG, of what the last progress told of."""
@@ -138,10 +140,11 @@ class PipeReporter:
         worker_pipe.write(
             self._pipe,
             worker_pipe.Pictured(
-                number=about.number, attempt=about.attempt, stage=stage, step=self._step, steps=steps,
-                width=width, height=height, picture=picture,
+                number=about.number,
+                attempt=about.attempt,
+                report=PreviewReport(stage, self._step, steps, width, height, picture),
             ),
-        )  # fmt: skip
+        )
 
 
 def scratch_folder(home: Path, number: int) -> Path:

@@ -7,7 +7,7 @@ from typing import IO, Annotated
 
 import msgspec
 from motionbooth_protocol.jobs import Blob, JobSpec
-from motionbooth_protocol.limits import PREVIEW_BYTES
+from motionbooth_protocol.reports import PreviewReport, ProgressReport
 from msgspec import Meta, Struct
 
 _LENGTH = struct.Struct("<I")
@@ -32,24 +32,11 @@ class Stop(About, frozen=True, tag=True):
 
 
 class Advanced(About, frozen=True, tag=True):
-    """`step` of `steps` of `stage` are done; `seconds_left` of the whole job, None while unknown."""
-
-    stage: str
-    step: Number
-    steps: Number
-    seconds_left: float | None
-    note: str = ""
+    report: ProgressReport
 
 
 class Pictured(About, frozen=True, tag=True):
-    """What the job looks like at `step` of `steps` of `stage`: a JPEG or PNG of `width` x `height` pixels."""
-
-    stage: str
-    step: Number
-    steps: Number
-    width: Number
-    height: Number
-    picture: Annotated[bytes, Meta(max_length=PREVIEW_BYTES)]
+    report: PreviewReport
 
 
 class Finished(About, frozen=True, tag=True):

@@ -14,9 +14,9 @@ import msgspec
 from .._protocol.client import Client, new_job_id
 from .._protocol.connection import Connection
 from .._protocol.errors import InvalidInput, MotionBoothError, NotFound, OutOfSpace
-from .._protocol.jobs import GenerateSpec, Job, JobSpec, Picture, SubjectSpec, TrainSpec, spec_digest
-from .._protocol.messages import Progress
+from .._protocol.jobs import GenerateSpec, Job, JobSpec, JobState, Picture, SubjectSpec, TrainSpec, spec_digest
 from .._protocol.motion import Shot
+from .._protocol.reports import ProgressReport
 from ..capture import framing, shots
 from ..jobs.specs import SMALLEST_PICTURE, check_words, generate_spec
 from ..timeline import takes
@@ -98,14 +98,14 @@ class Jobs:
 
     def _goes_on(self, job: str | None) -> bool:
         try:
-            return job is not None and self.client.get(job).state in {"queued", "running", "done"}
+            return job is not None and self.client.get(job).state in {JobState.QUEUED, JobState.RUNNING, JobState.DONE}
         except NotFound:
             return False
 
     def follow(self, job: str, note: str, tell: Tell) -> Job:
         """Wait for it. Raises JobFailed with the reason."""
 
-        def on_progress(at: Progress) -> None:
+        def on_progress(at: ProgressReport) -> None:
             tell(_progress(at.stage, at.step, at.steps, at.seconds_left, at.note or note))
 
         return self.client.follow(job, on_progress)

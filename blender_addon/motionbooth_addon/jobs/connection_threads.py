@@ -20,11 +20,12 @@ from .._protocol import messages
 from .._protocol.client import Client
 from .._protocol.connection import Connection
 from .._protocol.errors import Canceled, MotionBoothError, NotFound, OutOfSpace, is_disk_full
-from .._protocol.jobs import TERMINAL_STATES, Blob, Picture, SubjectSpec
+from .._protocol.jobs import TERMINAL_STATES, Blob, JobState, Picture, SubjectSpec
 from .._protocol.limits import CHUNK_BYTES
+from .._protocol.messages import Progress
+from .._protocol.reports import PreviewReport, ProgressReport
 from ..turntable import background_render
 from .events import (
-    Advanced,
     AnyOrder,
     Cancel,
     Changed,
@@ -123,7 +124,7 @@ class Background:
         finally:
             client.close()
 
-    def _client(self, on_push: Callable[[messages.AnyReply, bytes | None], None] | None = None) -> Client:
+    def _client(self, on_push: Callable[[messages.AnyReply], None] | None = None) -> Client:
         return Client(self.connection, patience=_PATIENCE, stop=self._stop, name="Blender", on_push=on_push)
 
     def _greet(self, client: Client) -> None:
@@ -159,7 +160,7 @@ class Background:
             if isinstance(cancel, Cancel) and film is not None:
                 self._short.remove(film)
                 self._short.remove(cancel)
-                self._news.append(Changed(film.job, "canceled", 0, "", []))
+                self._news.append(Changed(film.job, JobState.CANCELED, 0, "", []))
 
     def _carry_out(self, client: Client, order: AnyOrder) -> None:
         match order:
@@ -183,39 +184,40 @@ class Background:
         try:
             snapshot = client.attach(job, last_seq)
         except NotFound:
-            self._changed(job, "failed", last_seq, "The backend does not know this job any more; send it again.", [])
+            self._changed(
+                job, JobState.FAILED, last_seq, "The backend does not know this job any more; send it again.", []
+            )
             return
         now = snapshot.job
         self._changed(job, now.state, snapshot.last_seq, now.error, now.results)
 
-    def _heard(self, message: messages.AnyReply, payload: bytes | None) -> None:
+    def _heard(self, message: messages.AnyReply) -> None:
         match message:
-            case messages.Progress(job=job):
-                at = Advanced(job, message.stage, message.step, message.steps, message.seconds_left)
-                self._latest[Advanced, job] = at
+            case Progress(job=job):
+                self._latest[Progress, job] = message
             case messages.Event(job=job, seq=seq) if seq > self._followed.get(job, seq):
                 self._changed(job, message.state, seq, message.error, message.results)
-            case messages.Preview() if payload:
-                self._keep_preview(message, payload)
+            case messages.Preview(job=job, report=preview):
+                self._keep_preview(job, preview)
 
-    def _changed(self, job: str, state: str, last_seq: int, error: str, results: list[Blob]) -> None:
+    def _changed(self, job: str, state: JobState, last_seq: int, error: str, results: list[Blob]) -> None:
         if state in TERMINAL_STATES:
             self._followed.pop(job, None)
         else:
             self._followed[job] = last_seq
-        self._latest.pop((Advanced, job), None)  # is of the state before
+        self._latest.pop((Progress, job), None)  # is of the state before
         self._news.append(Changed(job, state, last_seq, error, results))
 
-    def _keep_preview(self, preview: messages.Preview, payload: bytes) -> None:
-        suffix = ".png" if payload.startswith(b"\x89PNG") else ".jpg"
+    def _keep_preview(self, job: str, preview: PreviewReport) -> None:
+        suffix = ".png" if preview.picture.startswith(b"\x89PNG") else ".jpg"
         # A number of our own: what a backend calls its stages is no part of a path.
-        path = self._scratch / f"{preview.job}_{next(self._previews)}{suffix}"
+        path = self._scratch / f"{job}_{next(self._previews)}{suffix}"
         try:
             self._scratch.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(payload)
+            path.write_bytes(preview.picture)
         except OSError:  # a full disk costs the preview, nothing else
             return
-        self._latest[Pictured, preview.job] = Pictured(preview.job, path)
+        self._latest[Pictured, job] = Pictured(job, path)
 
     # The second thread: pictures to the backend, results to files
 
@@ -243,7 +245,7 @@ class Background:
         except Canceled:
             if order.job not in self._dropped:
                 raise
-            self._news.append(Changed(order.job, "canceled", 0, "", []))
+            self._news.append(Changed(order.job, JobState.CANCELED, 0, "", []))
         except MotionBoothError as error:
             self._news.append(Refused(order, str(error)))
         except OSError as error:
@@ -294,12 +296,12 @@ class Background:
             self._report(order.job, "fetching", have // CHUNK_BYTES, -(-size // CHUNK_BYTES), left)
 
         client.fetch(order.blob, order.path, on_bytes)
-        self._latest.pop((Advanced, order.job), None)
+        self._latest.pop((Progress, order.job), None)
         self._news.append(Fetched(order.job, order.blob.role, order.path))
 
     def _report(self, job: str, stage: str, step: int, steps: int, left: float | None = None) -> None:
         self._go_on(job)
-        self._latest[Advanced, job] = Advanced(job, stage, step, steps, left)
+        self._latest[Progress, job] = Progress(job=job, report=ProgressReport(stage, step, steps, left))
 
     def _go_on(self, job: str) -> None:
         """Raises Canceled where the job was, or where Blender ends."""

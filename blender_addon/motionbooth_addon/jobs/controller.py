@@ -22,8 +22,8 @@ from .. import __package__ as base_package
 from .. import ui_update
 from .._protocol.connection import Connection
 from .._protocol.errors import InvalidInput, MotionBoothError
-from .._protocol.jobs import Blob, GenerateSpec
-from .._protocol.messages import SubjectInfo
+from .._protocol.jobs import Blob, GenerateSpec, JobState
+from .._protocol.messages import Progress, SubjectInfo
 from ..files import (
     TRAINING_PICTURES,
     clip_folder,
@@ -42,7 +42,6 @@ from ..timeline import clips, colors, takes
 from ..timeline.take_motion import report_path
 from ..user_data import data_folder, environment_folder
 from .events import (
-    Advanced,
     Cancel,
     Changed,
     Fetch,
@@ -58,7 +57,7 @@ from .events import (
     Refused,
     Train,
 )
-from .job_store import SENDING, WAITING, Ledger, Order, Record, TrainOrder
+from .job_store import Ledger, Order, Record, TrainOrder
 
 if TYPE_CHECKING:
     from .connection_threads import Background
@@ -209,7 +208,7 @@ class Session:
             shot=shot,
             scene=scene,
             blend=blend,
-            state=WAITING if awaits else SENDING,
+            state=JobState.WAITING if awaits else JobState.SENDING,
             awaits=awaits,
         )
         self.ledger.put(record)
@@ -221,8 +220,10 @@ class Session:
     def cancel(self, job: str) -> None:
         record = self.ledger.records[job]
         is_ours = self.background is not None and record.backend == self.backend
-        if record.state == WAITING or (record.state == SENDING and not is_ours):  # nobody has heard of it yet
-            self._change(record, Changed(job, "canceled", 0, "", []))
+        if record.state == JobState.WAITING or (
+            record.state == JobState.SENDING and not is_ours
+        ):  # nobody has heard of it yet
+            self._change(record, Changed(job, JobState.CANCELED, 0, "", []))
         elif self.background is not None and is_ours:
             record.canceling = True
             self.ledger.put(record)
@@ -262,26 +263,26 @@ class Session:
     def _release(self) -> None:
         """Send the clips whose subjects are trained by now; those whose training ended otherwise are given up."""
         for record in list(self.ledger.records.values()):
-            if record.state != WAITING:
+            if record.state != JobState.WAITING:
                 continue
             assert isinstance(record.order, GenerateSpec)
             trainings = {name: self.ledger.records.get(job) for name, job in record.awaits.items()}
             lost = next((name for name, job in trainings.items() if job is None or _is_lost(job)), None)
             if lost is not None:
                 error = f'Subject "{lost}" was not trained; train it, then generate again.'
-                self._change(record, Changed(record.id, "failed", 0, error, []))
-            elif all(training is not None and training.state == "done" for training in trainings.values()):
+                self._change(record, Changed(record.id, JobState.FAILED, 0, error, []))
+            elif all(training is not None and training.state == JobState.DONE for training in trainings.values()):
                 record.order = _with_weights(record.order, trainings)
-                record.state = SENDING
+                record.state = JobState.SENDING
                 self.ledger.put(record)
                 self.screen.show_job(record)
                 if record.backend == self.backend:
                     self._send(record)
 
     def _send(self, record: Record) -> None:
-        if self.background is None or record.state == WAITING:
+        if self.background is None or record.state == JobState.WAITING:
             return
-        if record.state != SENDING:
+        if record.state != JobState.SENDING:
             self.background.order(Follow(record.id, record.last_seq))
         elif isinstance(record.order, TrainOrder):
             self.background.order(Train(record.id, record.order, self.folder / "training" / record.id))
@@ -327,8 +328,8 @@ class Session:
                 self.screen.show_link("LOST", reason)
             case Changed(job) if (record := self.ledger.records.get(job)) is not None:
                 self._change(record, news)
-            case Advanced(job):
-                self.screen.show_progress(news)
+            case Progress(job=job, report=report):
+                self.screen.show_progress(job, report)
             case Pictured(job, path):
                 self.screen.show_picture(job, path)
             case Fetched(job, role, path) if (record := self.ledger.records.get(job)) is not None:
@@ -345,11 +346,11 @@ class Session:
         record.last_seq = max(record.last_seq, news.last_seq)
         self.ledger.put(record)
         self.screen.show_job(record)
-        if record.state == "done":
+        if record.state == JobState.DONE:
             title = record.title
             self.tell(f'"{title}" is trained.' if record.kind == "train" else f'"{title}" is filmed.')
             self._finish(record)
-        elif record.state == "failed":
+        elif record.state == JobState.FAILED:
             self.tell(f'"{record.title}" failed: {record.error}', is_error=True)
         if record.kind == "train" and record.ended:
             self._release()
@@ -379,7 +380,7 @@ class Session:
         """Finish what was done while its .blend was not open, or its backend not there."""
         self._mend()
         for record in self.ledger.records.values():
-            if record.state == "done":
+            if record.state == JobState.DONE:
                 self._finish(record)
 
     def _fetch_clip(self, record: Record) -> None:
@@ -423,7 +424,7 @@ class Session:
         self._awaited.discard(news.order.job)
         record = self.ledger.records.get(news.order.job)
         if record is not None and isinstance(news.order, Film | Train):
-            record.state, record.error = "failed", news.reason
+            record.state, record.error = JobState.FAILED, news.reason
             self.ledger.put(record)
             self.screen.show_job(record)
             self._release()

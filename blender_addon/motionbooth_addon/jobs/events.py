@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .._protocol.jobs import Blob, GenerateSpec
-from .._protocol.messages import ModelInfo, SubjectInfo
+from .._protocol.jobs import Blob, GenerateSpec, JobState
+from .._protocol.messages import ModelInfo, Progress, SubjectInfo
 from .job_store import TrainOrder
 
 # What can be ordered
@@ -90,21 +90,10 @@ class Changed:
     """A job's state, as the backend has it on its disk."""
 
     job: str
-    state: str
+    state: JobState
     last_seq: int
     error: str
     results: list[Blob]
-
-
-@dataclass(frozen=True)
-class Advanced:
-    """How far a job is. Only the latest of a job is kept."""
-
-    job: str
-    stage: str
-    step: int
-    steps: int
-    seconds_left: float | None
 
 
 @dataclass(frozen=True)
@@ -130,4 +119,4 @@ class Refused:
     reason: str
 
 
-News = Linked | Lost | Changed | Advanced | Pictured | Fetched | Refused
+News = Linked | Lost | Changed | Progress | Pictured | Fetched | Refused

@@ -9,18 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
-from msgspec import Meta
 
-from .._protocol.jobs import TERMINAL_STATES, Blob, GenerateSpec, JobId, SubjectSpec, TrainSpec
-
-# Before the backend has it on its disk, a job is "sending": pictures are made and sent, or the network is waited for.
-SENDING = "sending"
-# A clip whose subjects are still trained is kept here until they are.
-WAITING = "waiting"
-State = Annotated[str, Meta(pattern=r"\A(waiting|sending|queued|running|done|failed|canceled)\Z")]
+from .._protocol.jobs import TERMINAL_STATES, Blob, GenerateSpec, JobId, JobState, SubjectSpec, TrainSpec
 
 
 class Render(msgspec.Struct, frozen=True):
@@ -67,7 +59,7 @@ class Record(msgspec.Struct, kw_only=True):
     shot: str = ""
     scene: str = ""
     blend: str = ""
-    state: State = SENDING
+    state: JobState = JobState.SENDING
     error: str = ""
     last_seq: int = 0
     results: list[Blob] = []

@@ -10,7 +10,7 @@ import bpy
 from bpy.props import FloatProperty, StringProperty
 
 from .._protocol.errors import InvalidInput
-from .._protocol.jobs import GenerateSpec
+from .._protocol.jobs import GenerateSpec, JobState
 from ..i18n.translation import told
 from ..jobs.controller import session
 from ..jobs.job_store import Record
@@ -208,7 +208,7 @@ class MOTIONBOOTH_OT_place_job(_OfJob, bpy.types.Operator):
     bl_label = "Place on Timeline"
 
     def act_on(self, context: bpy.types.Context, record: Record) -> None:
-        if record.state != "done":
+        if record.state != JobState.DONE:
             raise InvalidInput(f'"{record.title}" is not done yet.')
         if takes.scene_of(record) is None:
             session().adopt(record, context.scene)

@@ -9,24 +9,24 @@ from typing import Any
 import bpy
 import msgspec
 
-from .._protocol.jobs import MaskDoubt
+from .._protocol.jobs import TERMINAL_STATES, JobState, MaskDoubt
 from ..i18n.translation import told
 from ..ui_state import MotionBoothJob, state
 from .base import InSequencer, InView, panel_scale, sentence, time_left
 from .thumbnails import large_icons
 
 _SYMBOLS = {
-    "waiting": "SORTTIME",
-    "sending": "EXPORT",
-    "queued": "TIME",
-    "running": "PLAY",
-    "done": "CHECKMARK",
-    "failed": "ERROR",
-    "canceled": "CANCEL",
+    JobState.WAITING: "SORTTIME",
+    JobState.SENDING: "EXPORT",
+    JobState.QUEUED: "TIME",
+    JobState.RUNNING: "PLAY",
+    JobState.DONE: "CHECKMARK",
+    JobState.FAILED: "ERROR",
+    JobState.CANCELED: "CANCEL",
 }
 
 
-UNFINISHED = {"waiting", "sending", "queued", "running"}
+UNFINISHED = frozenset(JobState) - TERMINAL_STATES
 UNDER_WAY = 3  # of the shot's unfinished jobs, so many are shown where they are asked for
 
 
@@ -51,14 +51,14 @@ class MOTIONBOOTH_UL_jobs(bpy.types.UIList):
             row.label(text=told(state_of(item)), translate=False)
         if item.state in UNFINISHED:
             row.operator("motionbooth.cancel_job", text="", icon="X", emboss=False).job = item.job
-        elif item.state in {"failed", "canceled"}:
+        elif item.state in {JobState.FAILED, JobState.CANCELED}:
             row.operator("motionbooth.retry_job", text="", icon="FILE_REFRESH", emboss=False).job = item.job
 
 
 def state_of(job: MotionBoothJob) -> str:
     """A word or two. What a backend is doing is not known while it is out of reach."""
-    if job.state in {"sending", "queued", "running"} and state().link != "LINKED":
-        return "Not sent yet" if job.state == "sending" else "Backend not reached"
+    if job.state in {JobState.SENDING, JobState.QUEUED, JobState.RUNNING} and state().link != "LINKED":
+        return "Not sent yet" if job.state == JobState.SENDING else "Backend not reached"
     return job.state.capitalize()
 
 
@@ -132,7 +132,7 @@ def _draw_job(layout: bpy.types.UILayout, job: MotionBoothJob, region: bpy.types
         row.operator("motionbooth.forget_job", text="Forget", icon="TRASH").job = job.job
     if job.kind == "generate":
         box.operator("motionbooth.use_job_settings", icon="LOOP_BACK").job = job.job
-    if job.state == "done" and job.here:
+    if job.state == JobState.DONE and job.here:
         filmed = job.kind == "generate"
         place = box.operator(
             "motionbooth.place_job",
@@ -140,7 +140,7 @@ def _draw_job(layout: bpy.types.UILayout, job: MotionBoothJob, region: bpy.types
             icon="NLA_PUSHDOWN",
         )
         place.job = job.job
-    elif job.state == "done" and job.kind == "generate":  # its file was never saved, or is elsewhere
+    elif job.state == JobState.DONE and job.kind == "generate":  # its file was never saved, or is elsewhere
         box.operator("motionbooth.place_job", text="Place in This Scene", icon="NLA_PUSHDOWN").job = job.job
 
 
@@ -182,7 +182,7 @@ def draw_status(self: bpy.types.Header, context: bpy.types.Context) -> None:
     """In the status bar: the job that runs, or that none can, and the notice."""
     shown = state()
     running = next((job for job in shown.jobs if job.stage), None)
-    cut_off = sum(job.state in {"sending", "queued", "running"} for job in shown.jobs)
+    cut_off = sum(job.state in {JobState.SENDING, JobState.QUEUED, JobState.RUNNING} for job in shown.jobs)
     if running is not None:
         row = self.layout.row()
         row.ui_units_x = 16

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import zmq
 from motionbooth_protocol.client import Client
@@ -115,8 +116,10 @@ class RunningBackend:
         if self.process is not None and self.process.poll() is None:
             self.stop()
 
-    def client(self, timeout: float = 15.0, patience: float = 60.0, connection: Connection | None = None) -> Client:
-        return Client(connection or self.connection, timeout=timeout, patience=patience)
+    def client(
+        self, timeout: float = 15.0, patience: float = 60.0, connection: Connection | None = None, **options: Any
+    ) -> Client:
+        return Client(connection or self.connection, timeout=timeout, patience=patience, **options)
 
     def new_key(self, name: str) -> Connection:
         """Let another person's key in; the connection file for it."""

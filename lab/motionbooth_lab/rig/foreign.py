@@ -9,7 +9,7 @@ import msgspec
 from motionbooth_protocol import messages
 from motionbooth_protocol.codec import encode
 from motionbooth_protocol.jobs import Picture, SubjectSpec, TrainSpec
-from motionbooth_protocol.limits import CHUNK_BYTES, MAX_HEADER_BYTES
+from motionbooth_protocol.limits import CHUNK_BYTES, MAX_HEADER_BYTES, PROTOCOL_VERSION
 
 from motionbooth_lab.rig.backend import small_job
 
@@ -26,7 +26,7 @@ def corpus() -> list[bytes]:
     """A header of each request, with ordinary values."""
     train = TrainSpec(subject=SubjectSpec("Toy", "sks", "toy", [Picture(_SHA)]), model="small")
     requests: list[messages.AnyRequest] = [
-        messages.Hello(id=1, major=1, minor=1),
+        messages.Hello(id=1, version=PROTOCOL_VERSION),
         messages.Submit(id=2, job="job-00001", spec=small_job("steps=1")),
         messages.Submit(id=3, job="job-00002", spec=train),
         messages.Attach(id=4, job="job-00001"),

@@ -15,6 +15,7 @@ from motionbooth_protocol.client import new_job_id
 from motionbooth_protocol.codec import decode_reply, decode_request, encode
 from motionbooth_protocol.connection import Connection
 from motionbooth_protocol.errors import Malformed, MotionBoothError
+from motionbooth_protocol.limits import PROTOCOL_VERSION
 
 from motionbooth_lab.rig.backend import RunningBackend, small_job
 from motionbooth_lab.rig.foreign import foreign_messages
@@ -81,7 +82,7 @@ def _bombard(backend: RunningBackend, count: int, seconds: float, seed: int) -> 
     source = foreign_messages(seed)
     with zmq.Context() as context, _socket(context, backend.connection) as socket:
         while sent < count and time.monotonic() - began < seconds:
-            socket.send_multipart(encode(messages.Hello(id=0, major=1, minor=1)))
+            socket.send_multipart(encode(messages.Hello(id=0, version=PROTOCOL_VERSION)))
             for frames in itertools.islice(source, min(_BATCH, count - sent)):
                 socket.send_multipart(frames)
                 sent += 1

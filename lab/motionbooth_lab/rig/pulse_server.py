@@ -15,6 +15,7 @@ from motionbooth.server import worker_pipe
 from motionbooth.server.local_executor import Attempt, Place, Report
 from motionbooth.server.serve import serve
 from motionbooth.server.store import Work
+from motionbooth_protocol.reports import ProgressReport
 
 from motionbooth_lab.rig.server_process import SMALL_MODEL
 
@@ -79,9 +80,8 @@ class PulseExecutor:
                 attempts = list(self._running.values())
                 for number, attempt in attempts:
                     report = worker_pipe.Advanced(
-                        number=number, attempt=attempt, stage="sampling", step=step % _STEPS, steps=_STEPS,
-                        seconds_left=1.0,
-                    )  # fmt: skip
+                        number=number, attempt=attempt, report=ProgressReport("sampling", step % _STEPS, _STEPS, 1.0)
+                    )
                     reports.send(worker_pipe.encode(report))
                     # Spread over the tenth of a second, as those of workers that know nothing of each other.
                     self._stop.wait(1 / _REPORTS_A_SECOND / len(attempts))

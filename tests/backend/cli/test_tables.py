@@ -4,6 +4,7 @@ import pytest
 from motionbooth.cli.tables import duration, jobs_table, size, status_view
 from motionbooth_protocol.jobs import Job
 from motionbooth_protocol.messages import Status, WorkerInfo
+from motionbooth_protocol.reports import ProgressReport
 from rich.console import Console, RenderableType
 
 STATUS = Status(
@@ -11,7 +12,7 @@ STATUS = Status(
     sessions=4, disk_free=5_000_000_000, store_bytes=1_500_000,
     workers=[
         WorkerInfo(name="gpu-0", state="running", device="GPU 0: A100, 80 GB", model="zeroscope", job="0123456789",
-                   owner="ann", kind="generate", stage="sampling", step=5, steps=20, seconds_left=90),
+                   owner="ann", kind="generate", progress=ProgressReport("sampling", 5, 20, 90)),
         WorkerInfo(name="gpu-1", state="idle", device="GPU 1: A100, 80 GB"),
     ],
 )  # fmt: skip

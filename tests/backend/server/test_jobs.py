@@ -12,6 +12,7 @@ from motionbooth_protocol.errors import Canceled, JobFailed, NotAuthorized, NotF
 from motionbooth_protocol.jobs import GenerateSpec, Picture, SubjectSpec, TrainSpec
 from motionbooth_protocol.messages import Event, Progress
 from motionbooth_protocol.motion import Box, SubjectTrack
+from motionbooth_protocol.reports import PreviewReport
 from msgspec.structs import replace
 from running_backend import SHOT, RunningBackend, is_running, small_job, wait_until
 
@@ -45,19 +46,13 @@ def test_a_job_gives_its_clip_and_tells_how_far_it_is(client: Client, tmp_path: 
 
 
 def test_a_running_job_shows_pictures_of_what_it_becomes(client: Client) -> None:
-    job, shown = new_job_id(), []
+    job, shown = new_job_id(), list[PreviewReport]()
     client.submit(job, small_job("steps=4 pause=0.1 preview=60000", seed=60))
-    client.follow(job, on_preview=lambda preview, picture: shown.append((preview, picture)))
+    client.follow(job, on_preview=shown.append)
     assert len(shown) >= 2
-    for preview, picture in shown:
-        assert (preview.job, preview.stage, preview.steps, preview.width, preview.height) == (
-            job,
-            "sampling",
-            4,
-            64,
-            48,
-        )
-        assert picture == bytes([preview.step]) * 60_000
+    for preview in shown:
+        assert (preview.stage, preview.steps, preview.width, preview.height) == ("sampling", 4, 64, 48)
+        assert preview.picture == bytes([preview.step]) * 60_000
 
 
 def test_the_worker_stays_warm_between_jobs(client: Client) -> None:

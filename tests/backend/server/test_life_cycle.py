@@ -22,6 +22,7 @@ from motionbooth.server.scheduler import Scheduler
 from motionbooth.server.store import Store, Work
 from motionbooth_protocol.errors import Conflict, NotFound, OutOfSpace
 from motionbooth_protocol.jobs import TERMINAL_STATES, Blob, Job
+from motionbooth_protocol.reports import ProgressReport
 from running_backend import small_job
 
 NAMES = [f"job-{letter * 5}" for letter in "abcd"]
@@ -149,7 +150,7 @@ class LifeCycle(RuleBasedStateMachine):
     def advance(self, work: Work | None) -> None:
         if work is not None:
             about = {"number": work.number, "attempt": work.attempt}
-            self.workers.report(worker_pipe.Advanced(**about, stage="sampling", step=1, steps=2, seconds_left=None))
+            self.workers.report(worker_pipe.Advanced(**about, report=ProgressReport("sampling", 1, 2)))
 
     @rule(name=st.sampled_from(NAMES))
     def cancel(self, name: str) -> None:

@@ -50,7 +50,7 @@ def test_an_admin_sees_and_cancels_everybodys_jobs_and_a_user_does_not(shared_ba
     ):
         job = new_job_id()
         guest.submit(job, small_job("steps=1000 pause=0.05"))
-        listed = {found.id: found for found in admin.jobs(everybody=True)}
+        listed = {found.id: found for found in admin.jobs(all_users=True)}
         assert (listed[job].owner, listed[job].name, listed[job].model) == ("guest", "shot", "small")
         wait_until(lambda: admin.get(job).state == "running")
         assert admin.spec(job).spec == small_job("steps=1000 pause=0.05")
@@ -59,7 +59,7 @@ def test_an_admin_sees_and_cancels_everybodys_jobs_and_a_user_does_not(shared_ba
         with pytest.raises(Canceled):
             guest.follow(job)
         with pytest.raises(NotAuthorized, match="for admins"):
-            guest.jobs(everybody=True)
+            guest.jobs(all_users=True)
 
 
 def test_a_user_is_not_told_what_others_run(shared_backend: RunningBackend) -> None:

@@ -97,10 +97,10 @@ def test_an_attempt_tells_how_far_it_is_shows_pictures_and_gives_its_results(run
     running.start(1, "steps=3 preview=1000")
     finished = running.wait(worker_pipe.Finished, 1)
     assert [blob.role for blob in finished.results] == ["clip"]
-    steps = [report.step for report in running.reports if isinstance(report, worker_pipe.Pictured)]
+    steps = [report.report.step for report in running.reports if isinstance(report, worker_pipe.Pictured)]
     assert steps == sorted(steps)
     assert steps[-1] == 2, "of pictures only the latest counts"
-    pictured = running.wait(worker_pipe.Pictured, 1)
+    pictured = running.wait(worker_pipe.Pictured, 1).report
     assert (pictured.width, pictured.height, len(pictured.picture), pictured.steps) == (64, 48, 1000, 3)
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from pathlib import Path
 
 import msgspec
 import pytest
 from motionbooth_addon._protocol import messages
+from motionbooth_addon._protocol.messages import Progress
+from motionbooth_addon._protocol.reports import PreviewReport
 from motionbooth_addon.jobs.connection_threads import Background
 from motionbooth_addon.jobs.events import (
-    Advanced,
     Cancel,
     Changed,
     Fetch,
@@ -53,7 +55,9 @@ def begin(tmp_path: Path) -> Iterator[Callable[[Connection], tuple[Background, W
             while time.monotonic() < deadline:
                 heard.extend(background.news())
                 for news in heard:
-                    if isinstance(news, kind) and all(getattr(news, name) == value for name, value in values.items()):
+                    if isinstance(news, kind) and all(
+                        attrgetter(name)(news) == value for name, value in values.items()
+                    ):
                         heard.remove(news)
                         return news
                 time.sleep(0.01)
@@ -70,7 +74,7 @@ def test_a_film_is_sent_followed_and_fetched(shared_backend: RunningBackend, beg
     background, wait = begin(shared_backend.connection)
     assert wait(Linked).models[0].name == "small"
     background.order(Film("film-0001", small_job("steps=8 pause=0.05 size=700000", seed=3)))
-    assert wait(Advanced, job="film-0001", stage="sampling").steps == 8
+    assert wait(Progress, job="film-0001", **{"report.stage": "sampling"}).report.steps == 8
     (clip,) = [blob for blob in wait(Changed, state="done").results if blob.role == "clip"]
     background.order(Fetch("film-0001", clip, tmp_path / "clips" / "clip.mp4"))
     assert wait(Fetched).path.read_bytes() == bytes([3]) * 700_000
@@ -169,8 +173,8 @@ def test_what_a_backend_calls_its_stages_leads_to_no_other_folder(tmp_path: Path
     background = Background(NOBODY, tmp_path / "previews", renderer=[])
     (tmp_path / "previews" / "job-0001_").mkdir(parents=True)
     for step in range(2):
-        stage = messages.Preview(job="job-0001", stage="/../../evil", step=step, steps=2, width=1, height=1)
-        background._heard(stage, b"a picture")
+        report = PreviewReport("/../../evil", step, 2, 1, 1, b"a picture")
+        background._heard(messages.Preview(job="job-0001", report=report))
     (shown,) = background.news()
     assert shown.path.parent == tmp_path / "previews"
     assert shown.path.read_bytes() == b"a picture"

@@ -1,5 +1,5 @@
 "use strict";
-// Everything that comes from jobs is set as text, never as HTML.
+// Text from jobs is set as text, never as HTML.
 
 const MILLISECONDS = 1000;
 
@@ -16,7 +16,7 @@ function duration(seconds) {
   return `${Math.floor(seconds / 3600)} h ${Math.floor(seconds % 3600 / 60)} min`;
 }
 
-// Keep what is there already: a clip that plays goes on playing.
+// Keep existing elements, so that a clip that is playing continues.
 function fill(id, items, key, make, update, none) {
   const box = document.getElementById(id);
   const known = new Map([...box.children].map((child) => [child.dataset.key, child]));
@@ -43,9 +43,9 @@ function updateWorker(line, worker) {
   name.textContent = worker.name;
   device.textContent = worker.device;
   state.textContent = worker.state;
-  work.textContent = [worker.model, worker.stage, worker.steps ? `${worker.step} of ${worker.steps}` : ""]
-    .filter(Boolean).join(", ");
-  left.textContent = worker.seconds_left == null ? "" : `${duration(worker.seconds_left)} left`;
+  const at = worker.progress || {};
+  work.textContent = [worker.model, at.stage, at.steps ? `${at.step} of ${at.steps}` : ""].filter(Boolean).join(", ");
+  left.textContent = at.seconds_left == null ? "" : `${duration(at.seconds_left)} left`;
 }
 
 function runningCard(job) {
@@ -69,12 +69,12 @@ function updateRunning(card, job) {
       picture.src = `preview/${job.id}?${job.picture}`;
     }
   }
-  const worker = job.worker || {};
-  card.querySelector("p").textContent = `${job.owner}: ${worker.stage || "starting"}`;
+  const at = (job.worker && job.worker.progress) || {};
+  card.querySelector("p").textContent = `${job.owner}: ${at.stage || "starting"}`;
   const bar = card.querySelector("progress");
-  if (worker.steps) {
-    bar.max = worker.steps;
-    bar.value = worker.step;
+  if (at.steps) {
+    bar.max = at.steps;
+    bar.value = at.step;
   }
 }
 

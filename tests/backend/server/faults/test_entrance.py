@@ -15,7 +15,7 @@ from motionbooth_protocol.client import new_job_id
 from motionbooth_protocol.codec import encode
 from motionbooth_protocol.connection import Connection
 from motionbooth_protocol.errors import NotAuthorized
-from motionbooth_protocol.limits import PROTOCOL_MAJOR
+from motionbooth_protocol.limits import PROTOCOL_VERSION
 from msgspec.structs import replace
 from raw_socket import HELLO, PING, answer, error, raw
 from running_backend import Proxy, RunningBackend, small_job, wait_until
@@ -52,10 +52,10 @@ def test_fault_12_an_oversize_frame_ends_its_connection_and_nobody_elses(shared_
         assert shared_backend.memory() - before < 32 << 20
 
 
-def test_fault_13_another_major_version_is_told_which_side_to_update(shared_backend: RunningBackend) -> None:
+def test_fault_13_another_version_is_told_which_side_to_update(shared_backend: RunningBackend) -> None:
     with raw(shared_backend.connection) as socket:
-        newer = answer(socket, *encode(replace(HELLO, major=PROTOCOL_MAJOR + 1)))
-        older = answer(socket, *encode(replace(HELLO, major=0)))
+        newer = answer(socket, *encode(replace(HELLO, version=PROTOCOL_VERSION + 1)))
+        older = answer(socket, *encode(replace(HELLO, version=0)))
         assert isinstance(newer, messages.Error)
         assert isinstance(older, messages.Error)
         assert newer.code == older.code == "version_mismatch"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import zmq
 from following import Following
-from motionbooth_protocol import dialogue, messages
+from motionbooth_protocol import messages
 from motionbooth_protocol.client import new_job_id
 from motionbooth_protocol.codec import decode_reply, encode
 from motionbooth_protocol.errors import Conflict
@@ -89,10 +89,9 @@ def test_fault_07_an_upload_goes_on_where_the_network_was_cut(
 
 
 def test_fault_08_a_server_that_hangs_for_a_while_is_found_out_and_taken_up_again(
-    backend: RunningBackend, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+    backend: RunningBackend, proxy: Proxy
 ) -> None:
-    monkeypatch.setattr(dialogue, "_QUIET_SECONDS", 0.5)
-    following = Following(backend, "steps=20 pause=0.1", proxy.address, timeout=2.0)
+    following = Following(backend, "steps=20 pause=0.1", proxy.address, timeout=2.0, ping_after=0.5)
     wait_until(lambda: len(following.progress) > 3)
     assert backend.process is not None
     backend.process.send_signal(signal.SIGSTOP)
@@ -102,10 +101,9 @@ def test_fault_08_a_server_that_hangs_for_a_while_is_found_out_and_taken_up_agai
 
 
 def test_fault_08_a_half_open_connection_is_found_by_the_client_and_it_goes_on(
-    backend: RunningBackend, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+    backend: RunningBackend, proxy: Proxy
 ) -> None:
-    monkeypatch.setattr(dialogue, "_QUIET_SECONDS", 0.5)
-    following = Following(backend, "steps=20 pause=0.1", proxy.address, timeout=1.0)
+    following = Following(backend, "steps=20 pause=0.1", proxy.address, timeout=1.0, ping_after=0.5)
     wait_until(lambda: len(following.progress) > 3)
     proxy.is_paused = True  # still connected, but nothing comes through
     wait_until(lambda: proxy.connections > 1)
