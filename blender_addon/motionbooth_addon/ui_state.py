@@ -1,4 +1,4 @@
-"""What the panels show of the backend and of all jobs. Kept by the WindowManager: never saved, no part of undo."""
+"""The state of the backend and of all jobs as the panels show it. In the WindowManager: not saved, not undone."""
 
 # mypy: disable-error-code="valid-type"
 
@@ -14,14 +14,14 @@ from bpy.props import (
 
 
 def show_jobs() -> None:
-    """List the jobs anew."""
-    from .jobs.controller import session  # which needs these classes
+    """Fill the list of jobs again."""
+    from .jobs.controller import job_controller  # imports this module
 
-    session().screen.show_jobs()
+    job_controller().ui.show_jobs()
 
 
 class MotionBoothModel(bpy.types.PropertyGroup):
-    """A base model of the backend, by its `name`."""
+    """A base model of the backend, called `name`."""
 
     title: StringProperty()
     frames: IntProperty()
@@ -31,17 +31,17 @@ class MotionBoothModel(bpy.types.PropertyGroup):
 
 
 class MotionBoothTrained(bpy.types.PropertyGroup):
-    """A subject that the backend has learned, by its `name`."""
+    """A subject that was trained on the backend, called `name`."""
 
     token: StringProperty()
     class_word: StringProperty()
     model: StringProperty()
     weights: StringProperty()
-    picture: StringProperty(description="A file that shows it, or nothing")
+    picture: StringProperty(description="The file of a picture of it, or empty")
 
 
 class MotionBoothJob(bpy.types.PropertyGroup):
-    """A job as the list shows it; the ledger has the rest. `name` is its title."""
+    """A row of the job list; the job store has the rest. `name` is the job's title."""
 
     job: StringProperty()
     model: StringProperty()
@@ -49,17 +49,17 @@ class MotionBoothJob(bpy.types.PropertyGroup):
     state: StringProperty()
     stage: StringProperty()
     factor: FloatProperty(min=0, max=1)
-    counted: BoolProperty(description="Whether the stage has a known number of steps")
-    seconds_left: FloatProperty(default=-1, description="Less than 0: nobody knows")
+    counted: BoolProperty(description="Whether the number of the stage's steps is known")
+    seconds_left: FloatProperty(default=-1, description="Negative: unknown")
     error: StringProperty()
     scene: StringProperty()
     blend: StringProperty()
     here: BoolProperty(description="Whether it belongs to a shot of the open .blend")
     placed: BoolProperty()
-    awaits: StringProperty(description="The subjects that are still trained for it")
-    picture: StringProperty(description="The latest preview's file, or nothing")
-    masks: StringProperty(description="A file that shows the masks a training used, or nothing")
-    doubts: StringProperty(description="A file with what speaks against these masks, or nothing")
+    awaits: StringProperty(description="The subjects that must be trained first")
+    picture: StringProperty(description="The file of the latest preview, or empty")
+    masks: StringProperty(description="The file of a picture of the training masks, or empty")
+    doubts: StringProperty(description="The file with the doubts about these masks, or empty")
 
 
 class MotionBoothState(bpy.types.PropertyGroup):
@@ -73,9 +73,9 @@ class MotionBoothState(bpy.types.PropertyGroup):
         ]
     )
     link_text: StringProperty(description="The backend's name, or why there is no connection")
-    install_stage: StringProperty(description="What the installation of a backend does, or nothing")
+    install_stage: StringProperty(description="The stage of the backend's installation, or empty")
     install_factor: FloatProperty(min=0, max=1)
-    notice: StringProperty(description="What the status bar says for a while")
+    notice: StringProperty(description="The message in the status bar, or empty")
     notice_is_error: BoolProperty()
     models: CollectionProperty(type=MotionBoothModel)
     trained: CollectionProperty(type=MotionBoothTrained)

@@ -1,8 +1,9 @@
-"""What changes by itself on the screen: the WindowManager's copy of jobs and backend, the notice, redraws, undo."""
+"""Keeps the panels up to date: the WindowManager's copy of jobs and backend, the notice, redraws, undo steps."""
 
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import bpy
@@ -10,18 +11,20 @@ import bpy
 from ._protocol.jobs import JobState
 from ._protocol.reports import ProgressReport
 from .files import TRAINING_PICTURES, trained_picture, training_doubts, training_picture
-from .jobs.events import Linked
-from .jobs.job_store import Ledger, Record
+from .i18n.translation import told
+from .jobs.events import Connected
+from .jobs.job_store import JobRecord, JobStore
 from .panels import thumbnails
 from .timeline import takes
 from .ui_state import MotionBoothJob, state
 
-# While one of these runs, its user is moving things: strips and undo steps wait until it is done.
+_NOTICE_SECONDS = 12.0
+# While one of these operators runs, the user is dragging something: strips and undo steps wait until it ends.
 _MOVING = ("TRANSFORM_OT_", "SEQUENCER_OT_", "SEQUENCE_OT_")
 
 
 def can_edit() -> bool:
-    """Whether Blender's data may be changed now: it does not render, and nobody is dragging something."""
+    """Whether Blender's data may be changed now: it is not rendering, and the user is not dragging anything."""
     if bpy.app.is_job_running("RENDER"):
         return False
     return not any(
@@ -32,7 +35,7 @@ def can_edit() -> bool:
 
 
 def push_undo(message: str) -> None:
-    """Make what was just done by the timer a step of its own, so that one Ctrl+Z takes it back."""
+    """Make the change that the timer has just made an undo step."""
     windows = bpy.context.window_manager.windows
     if bpy.app.background or not windows:
         return
@@ -40,19 +43,20 @@ def push_undo(message: str) -> None:
         bpy.ops.ed.undo_push(message=f"MotionBooth: {message}")
 
 
-class Screen:
-    """Keeps `window_state` as the ledger and the backend have it, and the panels drawn."""
+class UiUpdater:
+    """Copies the state of jobs and backend into `ui_state`, and redraws the panels. `folder`: the extension's files."""
 
-    def __init__(self, ledger: Ledger, folder: Path) -> None:
-        self._ledger = ledger
+    def __init__(self, store: JobStore, folder: Path) -> None:
+        self._store = store
         self._folder = folder
         self._rows: dict[str, int] = {}
         self._link = ("NONE", "")
-        self._backend: Linked | None = None
-        self._changed = self._told = False
+        self._backend: Connected | None = None
+        self._notice_until = 0.0
+        self._changed = self._status_changed = False
 
     def show_all(self) -> None:
-        """After a file was opened, which may have brought a new window manager."""
+        """Show everything again: a file was opened, which may have brought a new window manager."""
         self.show_link(*self._link)
         if self._backend is not None and self._link[0] == "LINKED":
             self.show_backend(self._backend)
@@ -69,16 +73,16 @@ class Screen:
         shown = state()
         if (shown.link, shown.link_text) != (link, text):
             shown.link, shown.link_text = link, text
-            self._changed = self._told = True
+            self._changed = self._status_changed = True
 
     def _forget_progress(self) -> None:
-        """What a backend said of its jobs is no news any more once it is out of reach."""
+        """Hide the progress of jobs: it is out of date once their backend is out of reach."""
         for row in state().jobs:
             if row.state in {JobState.QUEUED, JobState.RUNNING} and row.stage:
                 row.stage, row.factor, row.seconds_left, row.counted = "", 0, -1, False
-                self._changed = self._told = True
+                self._changed = self._status_changed = True
 
-    def show_backend(self, backend: Linked) -> None:
+    def show_backend(self, backend: Connected) -> None:
         self._backend = backend
         self.show_link("LINKED", backend.server)
         models, trained = state().models, state().trained
@@ -96,7 +100,7 @@ class Screen:
         self._changed = True
 
     def show_fetched(self) -> None:
-        """A picture's file is there now, where a row has its path."""
+        """The file of a picture has arrived; a row has its path already."""
         self._changed = True
 
     def show_installation(self, stage: str, factor: float) -> None:
@@ -105,34 +109,43 @@ class Screen:
             shown.install_stage, shown.install_factor = stage, factor
             self._changed = True
 
-    def show_notice(self, sentence: str, is_error: bool) -> None:
+    def show_notice(self, sentence: str, is_error: bool = False) -> None:
+        """Show a sentence in the status bar for _NOTICE_SECONDS."""
+        self._notice_until = time.monotonic() + _NOTICE_SECONDS
+        self._set_notice(told(sentence), is_error)
+
+    def expire_notice(self) -> None:
+        if time.monotonic() > self._notice_until:
+            self._set_notice("", False)
+
+    def _set_notice(self, sentence: str, is_error: bool) -> None:
         shown = state()
         if shown.notice != sentence:
             shown.notice, shown.notice_is_error = sentence, is_error
-            self._changed = self._told = True
+            self._changed = self._status_changed = True
 
     def show_jobs(self, chosen: str = "") -> None:
-        """The whole list, newest first: of this file, or of all. `chosen`: the job to be selected, else the same."""
+        """Fill the list, newest first. `chosen`: the job to select, "" for the one that is selected now."""
         shown = state()
         if not chosen and shown.active_job < len(shown.jobs):
             chosen = shown.jobs[shown.active_job].job
         before = {row.job: (row.stage, row.factor, row.counted, row.seconds_left, row.picture) for row in shown.jobs}
         shown.jobs.clear()
         self._rows = {}
-        for record in reversed(self._ledger.records.values()):
+        for record in reversed(self._store.records.values()):
             here = takes.scene_of(record) is not None
             if here or shown.all_files:
                 self._rows[record.id] = len(self._rows)
                 row = shown.jobs.add()
                 row.name, row.job, row.kind, row.here = record.title, record.id, record.kind, here
-                row.model = record.order.model
+                row.model = record.request.model
                 if record.id in before:
                     row.stage, row.factor, row.counted, row.seconds_left, row.picture = before[record.id]
                 self.show_job(record)
         shown.active_job = self._rows.get(chosen, 0)
         self._changed = True
 
-    def show_job(self, record: Record) -> None:
+    def show_job(self, record: JobRecord) -> None:
         row = self._row(record.id)
         if row is None:
             return
@@ -144,19 +157,19 @@ class Screen:
         row.awaits = ", ".join(record.awaits) if record.state == JobState.WAITING else ""
         if record.state != JobState.RUNNING:
             row.stage, row.factor, row.seconds_left, row.counted = "", 0, -1, False
-        self._changed = self._told = True
+        self._changed = self._status_changed = True
 
-    def show_progress(self, job: str, at: ProgressReport) -> None:
+    def show_progress(self, job: str, report: ProgressReport) -> None:
         row = self._row(job)
         if row is None or (row.state != JobState.SENDING and self._link[0] != "LINKED"):
             return
-        row.stage, row.counted = at.stage, at.steps > 0
-        row.factor = min(1.0, at.step / at.steps) if at.steps else 0.0
-        row.seconds_left = -1 if at.seconds_left is None else at.seconds_left
-        self._changed = self._told = True
+        row.stage, row.counted = report.stage, report.steps > 0
+        row.factor = min(1.0, report.step / report.steps) if report.steps else 0.0
+        row.seconds_left = -1 if report.seconds_left is None else report.seconds_left
+        self._changed = self._status_changed = True
 
     def show_large(self) -> None:
-        """Read a picture that a panel shows large."""
+        """Load the pictures that a panel wants to show large."""
         self._changed |= thumbnails.read_wanted()
 
     def show_picture(self, job: str, path: Path) -> None:
@@ -166,14 +179,14 @@ class Screen:
             self._changed = True
 
     def redraw(self) -> None:
-        """The panels and the status bar, where something has changed since the last time."""
+        """Redraw the panels and the status bar if something has changed since the last call."""
         if self._changed and not bpy.app.background:
             for window in bpy.context.window_manager.windows:
                 _redraw_panels(window)
-                if self._told and not window.modal_operators:
+                if self._status_changed and not window.modal_operators:
                     with bpy.context.temp_override(window=window, workspace=window.workspace):
                         window.workspace.status_text_set_internal(None)  # redraws the status bar
-        self._changed = self._told = False
+        self._changed = self._status_changed = False
 
     def _row(self, job: str) -> MotionBoothJob | None:
         index = self._rows.get(job)

@@ -74,7 +74,7 @@ def add_cube(registered: Any) -> Callable[..., Any]:
 
 @pytest.fixture
 def at_work(scene: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The extension's session with a folder of the test's own, and its preferences; the saved scene is open."""
+    """The extension's job controller with a folder of the test's own, and its preferences; the saved scene is open."""
     import bpy
     from motionbooth_addon import user_data
     from motionbooth_addon.jobs import controller
@@ -82,18 +82,18 @@ def at_work(scene: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.setenv("XDG_DATA_HOME" if sys.platform != "win32" else "LOCALAPPDATA", str(tmp_path / "user"))
     entry = bpy.context.preferences.addons.new()
     entry.module = "motionbooth_addon"
-    controller._session = controller.Session(user_data.data_folder())
+    controller._controller = controller.JobController(user_data.data_folder())
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))
-    yield controller._session
-    controller._session.local.stop()
-    controller._session.close()
-    controller._session.screen.clear()
-    controller._session = None
+    yield controller._controller
+    controller._controller.backend.local.stop()
+    controller._controller.close()
+    controller._controller.ui.clear()
+    controller._controller = None
 
 
 @pytest.fixture
 def pump(at_work: Any) -> Callable[..., None]:
-    """Let the session's timer go on until something is true."""
+    """Call the controller's timer until something is true."""
 
     def pump(until: Callable[[], object], seconds: float = 40) -> None:
         deadline = time.monotonic() + seconds
@@ -121,7 +121,7 @@ def drawing_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def linked(at_work: Any, drawing_home: Path, pump: Callable[..., None]) -> Any:
-    """The session, connected to the backend that draws."""
+    """The controller, connected to the backend that draws."""
     from motionbooth_addon.preferences import preferences
     from motionbooth_addon.ui_state import state
 

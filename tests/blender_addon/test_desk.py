@@ -66,7 +66,7 @@ def weights_of_take() -> str | None:
 
 
 def test_one_press_trains_and_generates(shot: Any, linked: Any, pump: Pump, capfd: pytest.CaptureFixture[str]) -> None:
-    bpy.ops.motionbooth.film()
+    bpy.ops.motionbooth.generate()
     assert states() == {"train": "sending", "generate": "waiting"}
     assert "Waiting for the training of Nib" in capfd.readouterr().out
     chosen = state().jobs[state().active_job]
@@ -95,7 +95,7 @@ def test_a_clip_waits_for_the_training_under_way_and_nothing_is_trained_twice(sh
     with pytest.raises(RuntimeError, match="is being trained already"):
         bpy.ops.motionbooth.train_subject()
     shot.motionbooth.take_count = 2
-    bpy.ops.motionbooth.film()
+    bpy.ops.motionbooth.generate()
     pump(lambda: states()["train"] == "running")
     assert [row.state for row in state().jobs] == ["waiting", "waiting", "running"]
     assert state().jobs[state().active_job].name == "Scene 1 of 2", "the first to be made is selected"
@@ -105,18 +105,18 @@ def test_a_clip_waits_for_the_training_under_way_and_nothing_is_trained_twice(sh
 
 def test_the_wish_survives_closing_blender(shot: Any, linked: Any, pump: Pump, tmp_path: Path) -> None:
     learn_slowly(shot)
-    bpy.ops.motionbooth.film()
+    bpy.ops.motionbooth.generate()
     pump(lambda: states()["train"] == "running")
     bpy.ops.wm.save_mainfile()
-    connection = linked.background.connection
-    training = next(record.id for record in linked.ledger.records.values() if record.kind == "train")
+    connection = linked.jobs.threads.connection
+    training = next(record.id for record in linked.store.records.values() if record.kind == "train")
     linked.close()  # Blender ends; the training does not
     with Client(connection) as client:
         wait_until(lambda: client.get(training).state == "done")
         assert not [
             job for job in client.jobs() if job.kind == "generate" and job.created > client.get(training).created
         ]
-    controller._session = again = controller.Session(linked.data)
+    controller._controller = again = controller.JobController(linked.data)
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
 
     def placed() -> str | None:
@@ -129,7 +129,7 @@ def test_the_wish_survives_closing_blender(shot: Any, linked: Any, pump: Pump, t
 
 def test_a_clip_whose_training_is_canceled_is_given_up_and_says_so(shot: Any, linked: Any, pump: Pump) -> None:
     learn_slowly(shot)
-    bpy.ops.motionbooth.film()
+    bpy.ops.motionbooth.generate()
     pump(lambda: states()["train"] == "running")
     training = next(row.job for row in state().jobs if row.kind == "train")
     bpy.ops.motionbooth.cancel_job(job=training)
@@ -139,7 +139,7 @@ def test_a_clip_whose_training_is_canceled_is_given_up_and_says_so(shot: Any, li
 
 
 def test_a_waiting_clip_is_canceled_and_its_training_goes_on(shot: Any, linked: Any, pump: Pump) -> None:
-    bpy.ops.motionbooth.film()
+    bpy.ops.motionbooth.generate()
     bpy.ops.motionbooth.cancel_job()
     assert states()["generate"] == "canceled"
     pump(lambda: states()["train"] == "done")
@@ -149,9 +149,9 @@ def test_a_waiting_clip_is_canceled_and_its_training_goes_on(shot: Any, linked: 
 
 def test_a_subject_with_nothing_to_learn_from_keeps_the_button_grey(shot: Any) -> None:
     shot.motionbooth.subjects[0].pictures = ""
-    assert not bpy.ops.motionbooth.film.poll()
+    assert not bpy.ops.motionbooth.generate.poll()
     shot.motionbooth.subjects[0].token = ""
-    assert bpy.ops.motionbooth.film.poll(), "as the model knows it"
+    assert bpy.ops.motionbooth.generate.poll(), "as the model knows it"
 
 
 # A backend that is gone
@@ -193,7 +193,7 @@ def test_what_a_dead_backend_said_last_is_not_shown_any_more(
     subject.class_word, subject.token = "dog", ""
     bpy.ops.motionbooth.add_to_prompt()
     scene.motionbooth.new_seed, scene.motionbooth.seed = False, 999
-    bpy.ops.motionbooth.film()
+    bpy.ops.motionbooth.generate()
     assert 'Sending 1 take of "Scene"' in capfd.readouterr().out
     pump(lambda: state().jobs[0].stage == "sampling" and state().jobs[0].seconds_left > 0)
     own.kill()
@@ -201,13 +201,13 @@ def test_what_a_dead_backend_said_last_is_not_shown_any_more(
     pump(lambda: not is_reached())
     assert time.monotonic() - began < 15
     for _ in range(20):  # nothing that was on its way comes after it
-        controller.session().tick()
+        controller.job_controller().tick()
     (row,) = state().jobs
     assert (row.state, row.stage, row.factor, row.seconds_left) == ("running", "", 0, -1)
     assert panel.state_of(row) == "Backend not reached"
     running = row.job
     scene.motionbooth.seed = 1
-    bpy.ops.motionbooth.film()
+    bpy.ops.motionbooth.generate()
     told = capfd.readouterr().out
     assert "Not sent yet: 1 take" in told
     assert "Sending" not in told
@@ -221,12 +221,12 @@ def test_without_any_backend_nothing_is_taken_for_sent(own: OwnBackend, scene: A
     bpy.ops.motionbooth.add_subject_box()
     scene.motionbooth.subjects[0].class_word, scene.motionbooth.subjects[0].token = "dog", ""
     bpy.ops.motionbooth.add_to_prompt()
-    assert bpy.ops.motionbooth.film.poll()
+    assert bpy.ops.motionbooth.generate.poll()
     preferences().connection_file = ""
     pump(lambda: state().link == "NONE")
-    assert not bpy.ops.motionbooth.film.poll()
+    assert not bpy.ops.motionbooth.generate.poll()
     with pytest.raises(MotionBoothError, match="no backend"):
-        controller.session().submit(scene, specs.film_orders(scene)[0], "Scene")
+        controller.job_controller().submit(scene, specs.generate_specs(scene)[0], "Scene")
     assert not state().jobs
 
 
@@ -236,7 +236,7 @@ def test_without_any_backend_nothing_is_taken_for_sent(own: OwnBackend, scene: A
 def test_an_empty_prompt_says_what_to_write(shot: Any) -> None:
     shot.motionbooth.prompt = "  "
     with pytest.raises(RuntimeError, match=r'prompt .* is empty; .* for example "a sks toy on the grass"'):
-        bpy.ops.motionbooth.film()
+        bpy.ops.motionbooth.generate()
     assert not state().jobs
 
 
@@ -249,7 +249,7 @@ def test_words_that_no_model_can_be_taught_are_refused_in_the_panels_words(
 ) -> None:
     subject = shot.motionbooth.subjects[0]
     subject.token, subject.class_word, shot.motionbooth.prompt = token, class_word, f"a {token} {class_word}"
-    for button in (bpy.ops.motionbooth.film, bpy.ops.motionbooth.train_subject):
+    for button in (bpy.ops.motionbooth.generate, bpy.ops.motionbooth.train_subject):
         with pytest.raises(RuntimeError, match=told):
             button()
     assert not state().jobs
@@ -281,7 +281,7 @@ def test_a_preview_is_shown_large_frame_by_frame(shot: Any, linked: Any, pump: P
     """From the backend's bytes to the pixels that a panel draws: each frame of the strip with all that it has."""
     shot.motionbooth.subjects[0].token, shot.motionbooth.prompt = "", "a toy"
     shot.motionbooth.new_seed, shot.motionbooth.seed = False, 999
-    bpy.ops.motionbooth.film()
+    bpy.ops.motionbooth.generate()
     pump(lambda: state().jobs and state().jobs[0].picture)
     row = state().jobs[0]
     path, shape = row.picture, panel.frame_shape(row)

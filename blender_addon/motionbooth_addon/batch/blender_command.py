@@ -20,7 +20,7 @@ def unregister() -> None:
 
 def execute(arguments: list[str]) -> int:
     """The command's exit status."""
-    from ..jobs.controller import session
+    from ..jobs.controller import job_controller
     from . import (
         generate_file,  # sockets are loaded with a command, not with Blender
         runner,
@@ -34,7 +34,7 @@ def execute(arguments: list[str]) -> int:
     as_here = [] if bpy.app.python_args else ["--python-use-system-env"]
     one_file = [bpy.app.binary_path, *as_here, "--command", "motionbooth", "film"]
     try:
-        return runner.main(arguments[1:], one_file, session().connection_file)
+        return runner.main(arguments[1:], one_file, job_controller().backend.connection_file)
     except SystemExit as end:  # argparse, after it has said what is wrong or how it is used
         return int(end.code or 0)
 

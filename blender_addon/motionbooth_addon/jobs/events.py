@@ -1,35 +1,36 @@
-"""What the main thread orders from the threads of background.py, and what it hears from them. No bpy, no sockets."""
+"""The commands that the main thread sends to the connection's threads, and the events that it receives. No bpy."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from .._protocol.jobs import Blob, GenerateSpec, JobState
+from .._protocol.errors import MotionBoothError
+from .._protocol.jobs import Blob, GenerateSpec, JobState, TrainSpec
 from .._protocol.messages import ModelInfo, Progress, SubjectInfo
-from .job_store import TrainOrder
+from .job_store import TrainRequest
 
-# What can be ordered
+# Commands
 
 
 @dataclass(frozen=True)
-class Film:
+class Generate:
     job: str
     spec: GenerateSpec
 
 
 @dataclass(frozen=True)
 class Train:
-    """`folder` is for pictures that have still to be rendered."""
+    """Render the pictures if needed (into `folder`), upload them, and submit the training."""
 
     job: str
-    order: TrainOrder
+    request: TrainRequest
     folder: Path
 
 
 @dataclass(frozen=True)
 class Follow:
-    """Hear of a job that was sent before: what happened after its event `after_seq`."""
+    """Receive the events after number `after_seq` of a job that was submitted before."""
 
     job: str
     after_seq: int = 0
@@ -41,15 +42,15 @@ class Cancel:
 
 
 @dataclass(frozen=True)
-class Forget:
-    """Have the backend remove a job that has ended."""
+class Remove:
+    """Remove an ended job from the backend."""
 
     job: str
 
 
 @dataclass(frozen=True)
 class Fetch:
-    """Get a result of a job into a file; `job` is "" for a picture of a subject, trained by whatever machine."""
+    """Download a result of a job to a file. `job` is "" for the picture of a subject."""
 
     job: str
     blob: Blob
@@ -57,21 +58,21 @@ class Fetch:
 
 
 @dataclass(frozen=True)
-class Look:
-    """Tell once more what the backend has: it has learned a subject."""
+class Refresh:
+    """List the backend's models and subjects again."""
 
     job: str = ""
 
 
-AnyOrder = Film | Train | Follow | Cancel | Forget | Fetch | Look
+Command = Generate | Train | Follow | Cancel | Remove | Fetch | Refresh
 
 
-# What is heard
+# Events
 
 
 @dataclass(frozen=True)
-class Linked:
-    """There is a session."""
+class Connected:
+    """There is a session with the backend, or its lists were refreshed."""
 
     server: str
     models: list[ModelInfo]
@@ -79,26 +80,34 @@ class Linked:
 
 
 @dataclass(frozen=True)
-class Lost:
-    """There is none, and why; it is tried again."""
+class Disconnected:
+    """The backend cannot be reached; the threads keep trying."""
 
-    reason: str
+    error: MotionBoothError
 
 
 @dataclass(frozen=True)
-class Changed:
-    """A job's state, as the backend has it on its disk."""
+class TrainingSubmitted:
+    """The pictures of a training were uploaded, and `spec` was submitted."""
+
+    job: str
+    spec: TrainSpec
+
+
+@dataclass(frozen=True)
+class StateChanged:
+    """A job's state, as the backend has stored it."""
 
     job: str
     state: JobState
-    last_seq: int
-    error: str
-    results: list[Blob]
+    last_seq: int = 0
+    error: str = ""
+    results: list[Blob] | None = None
 
 
 @dataclass(frozen=True)
-class Pictured:
-    """A picture of a job under way is in `path`. Only the latest of a job is kept."""
+class PreviewSaved:
+    """A preview of a running job is in the file `path`. Only the latest one of a job is kept."""
 
     job: str
     path: Path
@@ -113,10 +122,10 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Refused:
-    """An order that cannot be carried out, and why."""
+    """A command that cannot be carried out, and why."""
 
-    order: AnyOrder
-    reason: str
+    command: Command
+    error: MotionBoothError
 
 
-News = Linked | Lost | Changed | Progress | Pictured | Fetched | Refused
+Event = Connected | Disconnected | TrainingSubmitted | StateChanged | Progress | PreviewSaved | Fetched | Refused

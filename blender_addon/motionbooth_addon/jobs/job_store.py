@@ -1,7 +1,7 @@
-"""The jobs that this person sent, one small file each, so that they survive closing Blender. No bpy.
+"""The jobs that a user has sent, one JSON file each, so that they survive closing Blender. No bpy.
 
-Several Blenders may use the folder at once: a file is replaced whole, and each Blender writes only about jobs that it
-sent or that belong to the .blend that it has open.
+Several Blenders may use the folder at once: a file is replaced as a whole, and each Blender writes only the jobs that
+it sent or that belong to the .blend that it has open.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .._protocol.jobs import TERMINAL_STATES, Blob, GenerateSpec, JobId, JobStat
 
 
 class Render(msgspec.Struct, frozen=True):
-    """Training pictures that have still to be rendered: object `object` of library `blend`, `size` pixels square."""
+    """Training pictures that are still to be rendered: `object` of the library `blend`, `size` pixels square."""
 
     blend: str
     object: str
@@ -24,8 +24,8 @@ class Render(msgspec.Struct, frozen=True):
     size: int
 
 
-class TrainOrder(msgspec.Struct, frozen=True, tag="train"):
-    """A subject to be learned, from pictures (and masks, or None) on this machine, or from what `render` makes."""
+class TrainRequest(msgspec.Struct, frozen=True, tag="train"):
+    """A subject to train, with its picture files on this machine (a mask each, or None) or what `render` will make."""
 
     name: str
     token: str
@@ -39,20 +39,22 @@ class TrainOrder(msgspec.Struct, frozen=True, tag="train"):
         return TrainSpec(subject=subject, model=self.model, steps=self.steps)
 
 
-Order = TrainOrder | GenerateSpec
+JobRequest = TrainRequest | GenerateSpec
 
 
-class Record(msgspec.Struct, kw_only=True):
-    """One job: what was ordered, for which shot of which .blend on which backend, and how far it is.
+class JobRecord(msgspec.Struct, kw_only=True):
+    """One job: what was requested, for which shot of which .blend, on which backend, and its state.
 
-    `shot` is the id that the scene keeps, `backend` the backend's public key. `clip` is where the clip is on this
-    machine, once it was fetched; `placed` says that the shot has been given its result. `awaits`: the jobs that train
-    its subjects, by the subjects' names; their weights are filled into the order when they are done.
-    `canceling`: it is to be canceled as soon as the backend can be told.
+    shot: the scene's `motionbooth.uid`.
+    backend: the backend's public key.
+    clip: the path of the fetched clip, "" before.
+    placed: whether the shot has received the result.
+    awaits: the jobs that train the clip's subjects, by subject name; their weights are filled in when they are done.
+    canceling: cancel it as soon as the backend can be reached.
     """
 
     id: JobId
-    order: Order
+    request: JobRequest
     title: str
     created: float
     backend: str
@@ -70,36 +72,41 @@ class Record(msgspec.Struct, kw_only=True):
 
     @property
     def kind(self) -> str:
-        return "train" if isinstance(self.order, TrainOrder) else "generate"
+        return "train" if isinstance(self.request, TrainRequest) else "generate"
 
     @property
     def ended(self) -> bool:
         return self.state in TERMINAL_STATES
 
+    @property
+    def has_clip(self) -> bool:
+        """Whether the clip's file is on this machine."""
+        return bool(self.clip) and Path(self.clip).is_file()
+
     def result(self, role: str) -> Blob | None:
         return next((blob for blob in self.results if blob.role == role), None)
 
 
-class Ledger:
-    """All records in a folder, by job id, oldest first."""
+class JobStore:
+    """All records of a folder, by job id, oldest first."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.records: dict[str, Record] = {}
+        self.records: dict[str, JobRecord] = {}
         folder.mkdir(parents=True, exist_ok=True)
         found = [record for path in folder.glob("*.json") if (record := _read(path)) is not None]
         for record in sorted(found, key=lambda record: record.created):
             self.records[record.id] = record
 
-    def put(self, record: Record) -> None:
-        """Keep a new or changed record."""
+    def put(self, record: JobRecord) -> None:
+        """Store a new or changed record."""
         self.records[record.id] = record
         path = self._path(record.id)
         scratch = path.with_suffix(f".{os.getpid()}.part")
         scratch.write_bytes(msgspec.json.encode(record))
         scratch.replace(path)
 
-    def forget(self, job: str) -> None:
+    def remove(self, job: str) -> None:
         self.records.pop(job, None)
         self._path(job).unlink(missing_ok=True)
 
@@ -107,8 +114,8 @@ class Ledger:
         return self._folder / f"{job}.json"
 
 
-def _read(path: Path) -> Record | None:
-    """None for a file that another version wrote, that was damaged, or that is just being taken away."""
+def _read(path: Path) -> JobRecord | None:
+    """None for a file that is corrupt or has just been removed."""
     with contextlib.suppress(msgspec.MsgspecError, OSError):
-        return msgspec.json.decode(path.read_bytes(), type=Record)
+        return msgspec.json.decode(path.read_bytes(), type=JobRecord)
     return None

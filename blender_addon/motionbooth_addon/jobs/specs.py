@@ -16,7 +16,7 @@ from .._protocol.wording import class_fault, token_fault
 from ..capture import shots
 from ..turntable.pictures import check_source, folder_pictures
 from ..ui_state import MotionBoothModel, state
-from .job_store import Render, TrainOrder
+from .job_store import Render, TrainRequest
 
 SMALLEST_PICTURE = 128  # pixels; larger where the model's frames are higher
 _STEPS = {"MODEL": None, "DRAFT": 10, "FINE": 50}  # denoising steps of each quality
@@ -37,7 +37,7 @@ def steps_of(settings: bpy.types.PropertyGroup) -> int | None:
     return settings.steps if settings.quality == "CUSTOM" else _STEPS[settings.quality]
 
 
-def film_orders(scene: bpy.types.Scene) -> list[GenerateSpec]:
+def generate_specs(scene: bpy.types.Scene) -> list[GenerateSpec]:
     """A spec for each take that the shot asks for. Raises InvalidInput where something in the scene must be changed."""
     settings = scene.motionbooth
     check_words(scene)
@@ -123,7 +123,7 @@ def use_again(scene: bpy.types.Scene, spec: GenerateSpec) -> None:
         subject.weights = trained.get(subject.name) or subject.weights
 
 
-def train_order(scene: bpy.types.Scene, subject: bpy.types.PropertyGroup, folder: Path) -> TrainOrder:
+def train_request(scene: bpy.types.Scene, subject: bpy.types.PropertyGroup, folder: Path) -> TrainRequest:
     """What is to be learned from what. A 3-D object is written into `folder`, for another Blender to render.
 
     Raises InvalidInput where something of the subject must be changed.
@@ -142,7 +142,7 @@ def train_order(scene: bpy.types.Scene, subject: bpy.types.PropertyGroup, folder
     thing = subject.model_object
     render = _library(scene, thing, folder, size) if thing is not None else None
     files = [] if render else [(p.image, p.mask) for p in folder_pictures(subject)]
-    return TrainOrder(
+    return TrainRequest(
         name=subject.name,
         token=subject.token,
         class_word=subject.class_word,

@@ -16,7 +16,7 @@ from .._protocol.errors import InvalidInput, MotionBoothError, NotFound
 from .._protocol.wording import in_words
 from ..files import own_keys
 from ..i18n.translation import told
-from ..jobs.controller import session, start
+from ..jobs.controller import job_controller, start
 from ..local_backend.install import Plan, installed_command, plan, size
 from ..local_backend.process import BY_HAND, find_command
 from ..preferences import preferences
@@ -34,7 +34,7 @@ class MOTIONBOOTH_OT_start_local_backend(SentenceForErrors, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        if session().local.starting or session().local.running:
+        if job_controller().backend.local.starting or job_controller().backend.local.running:
             return refuse(cls, "The local backend is already running.")
         return True
 
@@ -48,9 +48,9 @@ class MOTIONBOOTH_OT_start_local_backend(SentenceForErrors, bpy.types.Operator):
         return self.execute(context)
 
     def act(self, context: bpy.types.Context) -> None:
-        session().local.start(_command())
+        job_controller().backend.local.start(_command())
         preferences().connection_file = ""
-        session().watch()
+        job_controller().backend.watch()
         start()
 
 
@@ -66,11 +66,11 @@ class MOTIONBOOTH_OT_install_backend(SentenceForErrors, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        if session().installation is not None:
+        if job_controller().backend.installation is not None:
             return refuse(cls, "The backend is being installed.")
         if not bpy.app.online_access:
             return refuse(cls, BY_HAND)
-        if session().local.starting or session().local.running:
+        if job_controller().backend.local.starting or job_controller().backend.local.running:
             return refuse(cls, "Stop the local backend first.")
         return True
 
@@ -102,7 +102,7 @@ class MOTIONBOOTH_OT_install_backend(SentenceForErrors, bpy.types.Operator):
         if not bpy.app.online_access:
             raise InvalidInput(BY_HAND)
         made = self._plan if self._plan is not None else self._make_plan()
-        session().install(made, extension_version())
+        job_controller().backend.install(made, extension_version())
         start()
 
     _plan = None  # type: Plan | None
@@ -126,10 +126,10 @@ class MOTIONBOOTH_OT_cancel_install(SentenceForErrors, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        return session().installation is not None or refuse(cls, "Nothing is being installed.")
+        return job_controller().backend.installation is not None or refuse(cls, "Nothing is being installed.")
 
     def act(self, context: bpy.types.Context) -> None:
-        if (installation := session().installation) is not None:
+        if (installation := job_controller().backend.installation) is not None:
             installation.cancel()
 
 
@@ -141,7 +141,7 @@ class MOTIONBOOTH_OT_stop_local_backend(SentenceForErrors, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        if session().local.starting or session().local.running:
+        if job_controller().backend.local.starting or job_controller().backend.local.running:
             return True
         return refuse(cls, "The local backend isn't running.")
 
@@ -155,7 +155,7 @@ class MOTIONBOOTH_OT_stop_local_backend(SentenceForErrors, bpy.types.Operator):
         )
 
     def act(self, context: bpy.types.Context) -> None:
-        session().local.stop()
+        job_controller().backend.local.stop()
 
 
 class MOTIONBOOTH_OT_export_key(SentenceForErrors, ExportHelper, bpy.types.Operator):
@@ -172,7 +172,7 @@ class MOTIONBOOTH_OT_export_key(SentenceForErrors, ExportHelper, bpy.types.Opera
         return ExportHelper.invoke(self, context, event)
 
     def act(self, context: bpy.types.Context) -> None:
-        public, _ = own_keys(session().folder)
+        public, _ = own_keys(job_controller().folder)
         try:
             Path(self.filepath).write_text(f"{public}\n", encoding="ascii")
         except OSError as error:
@@ -192,7 +192,7 @@ class MOTIONBOOTH_OT_connect_to_box(SentenceForErrors, ImportHelper, bpy.types.O
     )
 
     def act(self, context: bpy.types.Context) -> None:
-        connection = read_invitation(Path(self.filepath), self.address.strip(), session().folder)
+        connection = read_invitation(Path(self.filepath), self.address.strip(), job_controller().folder)
         use_connection(context, connection, Path(self.filepath).name)
 
 
@@ -214,18 +214,18 @@ class MOTIONBOOTH_OT_connect_by_address(SentenceForErrors, bpy.types.Operator):
             raise InvalidInput(f"A public key has {KEY_CHARACTERS} characters, this one {len(key)}; copy it once more.")
         address = self.address.strip()
         host_and_port(address)
-        connection = Connection(address, key, *own_keys(session().folder))
+        connection = Connection(address, key, *own_keys(job_controller().folder))
         name = bpy.path.clean_name(connection.address.removeprefix("tcp://"))
         use_connection(context, connection, f"{name}.json")
 
 
 def use_connection(context: bpy.types.Context, connection: Connection, name: str) -> None:
     """Keep it among the user's own files, and connect."""
-    kept = session().folder / "connections" / name
+    kept = job_controller().folder / "connections" / name
     connection.write(kept)
     preferences().connection_file = str(kept)
     context.preferences.is_dirty = True
-    session().watch()
+    job_controller().backend.watch()
     start()
 
 
@@ -261,7 +261,7 @@ class MOTIONBOOTH_OT_use_local_backend(SentenceForErrors, bpy.types.Operator):
     def act(self, context: bpy.types.Context) -> None:
         preferences().connection_file = ""
         context.preferences.is_dirty = True
-        session().watch()
+        job_controller().backend.watch()
 
 
 CLASSES = (

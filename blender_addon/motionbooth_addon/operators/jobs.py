@@ -12,9 +12,9 @@ from bpy.props import FloatProperty, StringProperty
 from .._protocol.errors import InvalidInput
 from .._protocol.jobs import GenerateSpec, JobState
 from ..i18n.translation import told
-from ..jobs.controller import session
-from ..jobs.job_store import Record
-from ..jobs.specs import film_orders, train_order, use_again
+from ..jobs.controller import job_controller
+from ..jobs.job_store import JobRecord
+from ..jobs.specs import generate_specs, train_request, use_again
 from ..panels import thumbnails
 from ..timeline import takes
 from ..turntable.pictures import needs_training
@@ -25,7 +25,7 @@ from .subjects import has_camera, has_subject
 
 def is_linked(cls: type[bpy.types.Operator]) -> bool:
     """A backend has been reached; where it is lost for a while, jobs wait for it."""
-    if len(state().models) and session().background is not None:
+    if len(state().models) and job_controller().jobs.threads is not None:
         return True
     reasons = {
         "STARTING": "The local backend is starting; wait a moment.",
@@ -49,7 +49,7 @@ def lack_for_training(subject: bpy.types.PropertyGroup) -> str | None:
 def untrained(scene: bpy.types.Scene) -> list[bpy.types.PropertyGroup]:
     """The subjects that have to be trained before the shot can be generated, and are not under way."""
     subjects = [subject for subject in scene.motionbooth.subjects if needs_training(subject)]
-    return [subject for subject in subjects if session().training_of(scene, subject) is None]
+    return [subject for subject in subjects if job_controller().training_of(scene, subject) is None]
 
 
 class MOTIONBOOTH_OT_train_subject(SentenceForErrors, bpy.types.Operator):
@@ -71,9 +71,9 @@ class MOTIONBOOTH_OT_train_subject(SentenceForErrors, bpy.types.Operator):
     def act(self, context: bpy.types.Context) -> None:
         scene = context.scene
         subject = scene.motionbooth.subjects[scene.motionbooth.active_subject]
-        if session().training_of(scene, subject) is not None:
+        if job_controller().training_of(scene, subject) is not None:
             raise InvalidInput(f'"{subject.name}" is being trained already; cancel that job first to train it anew.')
-        session().submit(scene, train_order(scene, subject, _new_folder()), subject.name)
+        job_controller().submit(scene, train_request(scene, subject, _new_folder()), subject.name)
         if is_reached():
             self.report({"INFO"}, told(f'"{subject.name}" is being trained; see Jobs.'))
         else:
@@ -87,13 +87,13 @@ def is_reached() -> bool:
 
 def _new_folder() -> Path:
     """For a training's pictures that have still to be rendered."""
-    return session().folder / "training" / uuid.uuid4().hex
+    return job_controller().folder / "training" / uuid.uuid4().hex
 
 
-class MOTIONBOOTH_OT_film(SentenceForErrors, bpy.types.Operator):
+class MOTIONBOOTH_OT_generate(SentenceForErrors, bpy.types.Operator):
     """Send the shot to the backend, which trains new subjects first. The clip lands in the sequencer when it is done"""
 
-    bl_idname = "motionbooth.film"
+    bl_idname = "motionbooth.generate"
     bl_label = "Generate"
     bl_options = {"REGISTER"}
 
@@ -115,14 +115,19 @@ class MOTIONBOOTH_OT_film(SentenceForErrors, bpy.types.Operator):
 
     def act(self, context: bpy.types.Context) -> None:
         scene = context.scene
-        specs = film_orders(scene)
-        trainings = {subject.name: train_order(scene, subject, _new_folder()) for subject in untrained(scene)}
+        specs = generate_specs(scene)
+        trainings = {subject.name: train_request(scene, subject, _new_folder()) for subject in untrained(scene)}
         for name, training in trainings.items():
-            session().submit(scene, training, name)
-        under_way = {subject.name: session().training_of(scene, subject) for subject in scene.motionbooth.subjects}
+            job_controller().submit(scene, training, name)
+        under_way = {
+            subject.name: job_controller().training_of(scene, subject) for subject in scene.motionbooth.subjects
+        }
         awaits = {name: record.id for name, record in under_way.items() if record is not None}
-        sent = [session().submit(scene, spec, title, awaits) for spec, title in zip(specs, titles(specs), strict=True)]
-        session().screen.show_jobs(chosen=sent[0].id)  # the first to have a preview
+        sent = [
+            job_controller().submit(scene, spec, title, awaits)
+            for spec, title in zip(specs, titles(specs), strict=True)
+        ]
+        job_controller().ui.show_jobs(chosen=sent[0].id)  # the first to have a preview
         self._tell(specs[0].shot.name, len(specs), list(awaits))
 
     def _tell(self, shot: str, count: int, awaits: list[str]) -> None:
@@ -158,12 +163,12 @@ class _OfJob(SentenceForErrors):
 
     def act(self, context: bpy.types.Context) -> None:
         job = self.job or state().jobs[state().active_job].job
-        record = session().ledger.records.get(job)
+        record = job_controller().store.records.get(job)
         if record is None:
             raise InvalidInput("This job is not on the list any more.")
         self.act_on(context, record)
 
-    def act_on(self, context: bpy.types.Context, record: Record) -> None:
+    def act_on(self, context: bpy.types.Context, record: JobRecord) -> None:
         raise NotImplementedError
 
 
@@ -173,10 +178,10 @@ class MOTIONBOOTH_OT_cancel_job(_OfJob, bpy.types.Operator):
     bl_idname = "motionbooth.cancel_job"
     bl_label = "Cancel Job"
 
-    def act_on(self, context: bpy.types.Context, record: Record) -> None:
+    def act_on(self, context: bpy.types.Context, record: JobRecord) -> None:
         if record.ended:
             raise InvalidInput(f'"{record.title}" has ended already.')
-        session().cancel(record.id)
+        job_controller().jobs.cancel(record)
 
 
 class MOTIONBOOTH_OT_retry_job(_OfJob, bpy.types.Operator):
@@ -185,8 +190,8 @@ class MOTIONBOOTH_OT_retry_job(_OfJob, bpy.types.Operator):
     bl_idname = "motionbooth.retry_job"
     bl_label = "Try Again"
 
-    def act_on(self, context: bpy.types.Context, record: Record) -> None:
-        session().again(record)
+    def act_on(self, context: bpy.types.Context, record: JobRecord) -> None:
+        job_controller().retry(record)
 
 
 class MOTIONBOOTH_OT_forget_job(_OfJob, bpy.types.Operator):
@@ -195,10 +200,10 @@ class MOTIONBOOTH_OT_forget_job(_OfJob, bpy.types.Operator):
     bl_idname = "motionbooth.forget_job"
     bl_label = "Forget Job"
 
-    def act_on(self, context: bpy.types.Context, record: Record) -> None:
+    def act_on(self, context: bpy.types.Context, record: JobRecord) -> None:
         if not record.ended:
             raise InvalidInput(f'"{record.title}" has not ended; cancel it first.')
-        session().forget(record.id)
+        job_controller().remove(record)
 
 
 class MOTIONBOOTH_OT_place_job(_OfJob, bpy.types.Operator):
@@ -207,12 +212,12 @@ class MOTIONBOOTH_OT_place_job(_OfJob, bpy.types.Operator):
     bl_idname = "motionbooth.place_job"
     bl_label = "Place on Timeline"
 
-    def act_on(self, context: bpy.types.Context, record: Record) -> None:
+    def act_on(self, context: bpy.types.Context, record: JobRecord) -> None:
         if record.state != JobState.DONE:
             raise InvalidInput(f'"{record.title}" is not done yet.')
         if takes.scene_of(record) is None:
-            session().adopt(record, context.scene)
-        session().place(record.id)
+            job_controller().adopt(record, context.scene)
+        job_controller().place(record)
 
 
 class MOTIONBOOTH_OT_use_job_settings(_OfJob, bpy.types.Operator):
@@ -222,10 +227,10 @@ class MOTIONBOOTH_OT_use_job_settings(_OfJob, bpy.types.Operator):
     bl_label = "Use These Settings Again"
     bl_options = {"REGISTER", "UNDO"}
 
-    def act_on(self, context: bpy.types.Context, record: Record) -> None:
-        if not isinstance(record.order, GenerateSpec):
+    def act_on(self, context: bpy.types.Context, record: JobRecord) -> None:
+        if not isinstance(record.request, GenerateSpec):
             raise InvalidInput("A training has no settings of a film; choose a filmed job.")
-        use_again(context.scene, record.order)
+        use_again(context.scene, record.request)
 
 
 class MOTIONBOOTH_OT_show_picture(bpy.types.Operator):
@@ -259,7 +264,7 @@ class MOTIONBOOTH_OT_show_picture(bpy.types.Operator):
 
 CLASSES = (
     MOTIONBOOTH_OT_train_subject,
-    MOTIONBOOTH_OT_film,
+    MOTIONBOOTH_OT_generate,
     MOTIONBOOTH_OT_cancel_job,
     MOTIONBOOTH_OT_retry_job,
     MOTIONBOOTH_OT_forget_job,

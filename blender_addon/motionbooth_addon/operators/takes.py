@@ -8,7 +8,7 @@ from bpy.props import IntProperty
 from .._protocol.errors import InvalidInput, MotionBoothError
 from ..i18n.translation import told
 from ..jobs import specs
-from ..jobs.controller import session
+from ..jobs.controller import job_controller
 from ..timeline import clips, colors, image_sequence, takes
 from .base import SentenceForErrors, refuse
 
@@ -46,9 +46,10 @@ class MOTIONBOOTH_OT_activate_take(_OfTake, bpy.types.Operator):
 
     def act_on(self, context: bpy.types.Context, index: int) -> None:
         take = context.scene.motionbooth.takes[index]
-        if not clips.clip_of(take).is_file() and take.job_id in session().ledger.records:
-            session().place(take.job_id)  # it is fetched again
+        record = job_controller().store.records.get(take.job_id)
+        if record is not None and not clips.clip_of(take).is_file():
             takes.show_only(context.scene, index)
+            job_controller().place(record)  # fetches the clip again
         else:
             takes.activate(context.scene, index)
 

@@ -16,7 +16,7 @@ class MOTIONBOOTH_MT_shot(bpy.types.Menu):
         layout.operator("motionbooth.add_to_prompt")
         layout.separator()
         layout.operator("motionbooth.train_subject")
-        layout.operator("motionbooth.film", icon="RENDER_ANIMATION")
+        layout.operator("motionbooth.generate", icon="RENDER_ANIMATION")
         layout.separator()
         layout.operator("motionbooth.start_local_backend")
         layout.operator("motionbooth.stop_local_backend")
@@ -30,7 +30,7 @@ class MOTIONBOOTH_MT_takes(bpy.types.Menu):
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout
-        layout.operator("motionbooth.film", icon="RENDER_ANIMATION")
+        layout.operator("motionbooth.generate", icon="RENDER_ANIMATION")
         layout.separator()
         layout.operator("motionbooth.activate_take")
         layout.operator("motionbooth.star_take")
@@ -55,8 +55,8 @@ CLASSES = (MOTIONBOOTH_MT_shot, MOTIONBOOTH_MT_takes)
 # Keymap, space, operator and key; all with Shift and Alt, which Blender leaves free on these.
 KEYS = (
     ("3D View", "VIEW_3D", "motionbooth.add_subject_box", "B"),
-    ("3D View", "VIEW_3D", "motionbooth.film", "F"),
-    ("Sequencer", "SEQUENCE_EDITOR", "motionbooth.film", "F"),
+    ("3D View", "VIEW_3D", "motionbooth.generate", "F"),
+    ("Sequencer", "SEQUENCE_EDITOR", "motionbooth.generate", "F"),
 )
 _keys: list[tuple[bpy.types.KeyMap, bpy.types.KeyMapItem]] = []
 

@@ -222,9 +222,9 @@ class MOTIONBOOTH_PT_film(InView, bpy.types.Panel):
         row = layout.row()
         row.scale_y = 1.6
         if untrained(context.scene):
-            row.operator("motionbooth.film", text="Train and Generate", icon="RENDER_ANIMATION")
+            row.operator("motionbooth.generate", text="Train and Generate", icon="RENDER_ANIMATION")
         else:
-            row.operator("motionbooth.film", icon="RENDER_ANIMATION")
+            row.operator("motionbooth.generate", icon="RENDER_ANIMATION")
         draw_under_way(layout)
 
     def _draw_missing(self, context: bpy.types.Context, shot: bpy.types.PropertyGroup) -> None:

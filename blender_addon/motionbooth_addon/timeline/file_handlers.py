@@ -38,9 +38,9 @@ def _after_save(blend: str) -> None:
         return
     saving.done()
     if controller.is_begun():
-        controller.session().saved()
+        controller.job_controller().saved()
         if saving.trouble:
-            controller.session().tell(saving.trouble, is_error=True)
+            controller.job_controller().ui.show_notice(saving.trouble, is_error=True)
 
 
 @persistent
@@ -58,7 +58,7 @@ def _take_saving() -> clips.SaveTransaction | None:
 @persistent
 def _after_load(_: str) -> None:
     if controller.is_begun():
-        controller.session().opened()
+        controller.job_controller().opened()
     else:
         clips.relink_missing(lambda take: [unsaved_clips() / Path(take.clip_path).name])
 

@@ -14,7 +14,7 @@ from .._protocol.errors import InvalidInput, NotFound
 from .._protocol.jobs import GenerateSpec
 from .._protocol.motion import Box, Shot
 from ..capture.framing import WHOLE, size
-from ..jobs.job_store import Record, TrainOrder
+from ..jobs.job_store import JobRecord, TrainRequest
 from . import clips, colors, strips
 
 SETTINGS = "motionbooth_settings"  # custom property of a take's strip, beside clips.JOB
@@ -30,7 +30,7 @@ def shot_id(scene: bpy.types.Scene) -> str:
     return settings.uid
 
 
-def scene_of(record: Record) -> bpy.types.Scene | None:
+def scene_of(record: JobRecord) -> bpy.types.Scene | None:
     """The scene of the open .blend that a job belongs to."""
     for scene in bpy.data.scenes:
         if scene.motionbooth.uid == record.shot:
@@ -41,17 +41,17 @@ def scene_of(record: Record) -> bpy.types.Scene | None:
     return None
 
 
-def place_result(scene: bpy.types.Scene, record: Record) -> str:
+def place_result(scene: bpy.types.Scene, record: JobRecord) -> str:
     """Give the shot what the job made; says what was done. Raises InvalidInput or NotFound."""
-    if isinstance(record.order, TrainOrder):
-        return _use_trained_subject(scene, record, record.order)
-    caveat = place_take(scene, record.id, record.order, Path(record.clip))
+    if isinstance(record.request, TrainRequest):
+        return _use_trained_subject(scene, record, record.request)
+    caveat = place_take(scene, record.id, record.request, Path(record.clip))
     if caveat is not None:
         return f'Placed "{record.title}" on the timeline. {caveat}'
     return f'Placed "{record.title}" on the timeline'
 
 
-def _use_trained_subject(scene: bpy.types.Scene, record: Record, order: TrainOrder) -> str:
+def _use_trained_subject(scene: bpy.types.Scene, record: JobRecord, order: TrainRequest) -> str:
     weights = record.result("subject")
     for subject in scene.motionbooth.subjects:
         if (subject.name, subject.token) == (order.name, order.token) and weights is not None:

@@ -50,7 +50,7 @@ def _ticks(backend: RunningBackend, folder: Path) -> list[float]:
     with backend.client() as client:
         sha256 = client.upload(folder / "large")
     preferences().connection_file = str(backend.connection_file)
-    at_work = controller.Session(folder / "user")
+    at_work = controller.JobController(folder / "user")
     try:
         _tick_until(at_work.tick, lambda: state().link == "LINKED")
         shot = Shot("shot", 1, 24, 24.0, 960, 640, CameraPath.still(8))
@@ -58,9 +58,9 @@ def _ticks(backend: RunningBackend, folder: Path) -> list[float]:
             spec = GenerateSpec(shot, prompt="a dog", model="small", seed=number)  # type: ignore[arg-type]
             at_work.submit(bpy.context.scene, spec, f"shot {number}")
         _tick_until(at_work.tick, lambda: all(row.stage for row in state().jobs))
-        assert at_work.background is not None
+        assert at_work.jobs.threads is not None
         copy = folder / "copy"
-        at_work.background.order(events.Fetch(new_job_id(), Blob("clip", sha256, BYTES), copy))
+        at_work.jobs.threads.send(events.Fetch(new_job_id(), Blob("clip", sha256, BYTES), copy))
         return _tick_until(at_work.tick, copy.exists, TICKS)
     finally:
         at_work.close()

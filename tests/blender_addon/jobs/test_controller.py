@@ -16,7 +16,7 @@ from motionbooth.server import keys  # noqa: E402
 from motionbooth_addon import compat  # noqa: E402
 from motionbooth_addon._protocol.errors import MotionBoothError  # noqa: E402
 from motionbooth_addon.jobs import controller, specs  # noqa: E402
-from motionbooth_addon.jobs.events import Changed  # noqa: E402
+from motionbooth_addon.jobs.events import StateChanged  # noqa: E402
 from motionbooth_addon.preferences import preferences  # noqa: E402
 from motionbooth_addon.timeline import clips, takes  # noqa: E402
 from motionbooth_addon.ui_state import state  # noqa: E402
@@ -50,7 +50,7 @@ def film(scene: Any, pump: Pump, **settings: Any) -> None:
     for name, value in settings.items():
         setattr(scene.motionbooth, name, value)
     before = len(scene.motionbooth.takes)
-    bpy.ops.motionbooth.film()
+    bpy.ops.motionbooth.generate()
     pump(lambda: len(bpy.context.scene.motionbooth.takes) == before + scene.motionbooth.take_count)
 
 
@@ -185,7 +185,7 @@ def test_subjects_trained_on_another_machine_are_listed_with_their_pictures(
     pump(lambda: bpy.context.scene.motionbooth.subjects[0].weights)
     # The same person in front of another machine: nothing is there but the connection.
     linked.close()
-    controller._session = elsewhere = controller.Session(tmp_path / "elsewhere")
+    controller._controller = elsewhere = controller.JobController(tmp_path / "elsewhere")
 
     def shown() -> bool:
         elsewhere.tick()
@@ -227,7 +227,7 @@ def test_a_training_is_canceled_while_it_renders(
 
 def test_a_job_is_canceled_sent_again_and_forgotten(shot: Any, linked: Any, pump: Pump) -> None:
     shot.motionbooth.new_seed, shot.motionbooth.seed = False, 999  # films for a minute
-    bpy.ops.motionbooth.film()
+    bpy.ops.motionbooth.generate()
     pump(lambda: states() == ["running"] and state().jobs[0].stage == "sampling")
     bpy.ops.motionbooth.cancel_job()
     pump(lambda: states() == ["canceled"])
@@ -237,21 +237,21 @@ def test_a_job_is_canceled_sent_again_and_forgotten(shot: Any, linked: Any, pump
     pump(lambda: states() == ["canceled", "canceled"])
     gone = state().jobs[1].job
     bpy.ops.motionbooth.forget_job(job=gone)
-    assert [row.job for row in state().jobs] == list(linked.ledger.records)
-    with Client(linked.background.connection) as client:
+    assert [row.job for row in state().jobs] == list(linked.store.records)
+    with Client(linked.jobs.threads.connection) as client:
         pump(lambda: gone not in [job.id for job in client.jobs()])
 
 
 def test_a_job_survives_another_file_and_another_blender(shot: Any, linked: Any, pump: Pump, tmp_path: Path) -> None:
     bpy.ops.wm.save_mainfile()
-    bpy.ops.motionbooth.film()
-    film_id = next(iter(linked.ledger.records))
+    bpy.ops.motionbooth.generate()
+    film_id = next(iter(linked.store.records))
     bpy.ops.wm.read_homefile(use_empty=True)
     assert not state().jobs, "not of this file"
-    pump(lambda: linked.ledger.records[film_id].state == "done")
+    pump(lambda: linked.store.records[film_id].state == "done")
     # Another Blender, later, with the same user's folder.
     linked.close()
-    controller._session = again = controller.Session(linked.data)
+    controller._controller = again = controller.JobController(linked.data)
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
     assert [row.job for row in state().jobs] == [film_id]
 
@@ -274,9 +274,9 @@ def test_jobs_wait_for_a_backend_that_is_restarted(
     preferences().connection_file = str(tmp_path / "away.json")
     pump(lambda: state().link == "LOST")
     assert "No backend listens" in state().link_text
-    bpy.ops.motionbooth.film()
+    bpy.ops.motionbooth.generate()
     assert states() == ["sending"]
-    bpy.ops.motionbooth.film()
+    bpy.ops.motionbooth.generate()
     bpy.ops.motionbooth.cancel_job(job=state().jobs[0].job)
     pump(lambda: states() == ["canceled", "sending"])
     preferences().connection_file = good
@@ -286,7 +286,7 @@ def test_jobs_wait_for_a_backend_that_is_restarted(
 
 def test_a_failed_job_says_why(shot: Any, linked: Any, pump: Pump) -> None:
     film(shot, pump, new_seed=False, seed=3)
-    record = next(iter(linked.ledger.records.values()))
+    record = next(iter(linked.store.records.values()))
     shot.motionbooth.takes.clear()
     Path(record.clip).write_bytes(b"broken")
     bpy.ops.motionbooth.place_job()
@@ -302,7 +302,7 @@ def test_a_backend_on_another_machine_needs_online_access(at_work: Any, pump: Pu
         pytest.skip("this Blender may go online")
     pump(lambda: state().link == "LOST")
     assert "online access is off" in state().link_text
-    assert at_work.background is None
+    assert at_work.jobs.threads is None
 
 
 def test_connecting_takes_an_invitation_and_adds_ones_own_keys(at_work: Any, tmp_path: Path) -> None:
@@ -360,8 +360,8 @@ def test_a_local_backend_is_started_found_again_and_stopped(at_work: Any, pump: 
     bpy.ops.motionbooth.start_local_backend()
     pump(lambda: state().link == "LINKED")
     assert not bpy.ops.motionbooth.start_local_backend.poll()
-    again = controller.Session(at_work.data)
-    assert again.local.running, "another Blender finds it"
+    again = controller.JobController(at_work.data)
+    assert again.backend.local.running, "another Blender finds it"
     bpy.ops.motionbooth.stop_local_backend()
     pump(lambda: state().link == "NONE")
     assert state().notice == ""
@@ -381,8 +381,8 @@ def test_a_local_backend_that_cannot_start_says_why(at_work: Any, pump: Pump, tm
 
 
 def test_a_tick_stays_short_while_many_jobs_report(linked: Any) -> None:
-    """News beyond the budget wait for the next tick, and none is lost."""
-    told = [Changed(f"nobodys-{number:06d}", "running", 1, "", []) for number in range(200_000)]
-    linked.background._news.extend(told)
+    """Events beyond the budget wait for the next tick, and none is lost."""
+    told = [StateChanged(f"nobodys-{number:06d}", JobState.RUNNING, 1) for number in range(200_000)]
+    linked.jobs.threads._events.extend(told)
     linked.tick()
-    assert 0 < len(linked.background._news) < len(told)
+    assert 0 < len(linked.jobs.threads._events) < len(told)

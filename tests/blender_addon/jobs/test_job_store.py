@@ -3,35 +3,37 @@ from __future__ import annotations
 from pathlib import Path
 
 from motionbooth_addon._protocol.jobs import Blob
-from motionbooth_addon.jobs.job_store import Ledger, Record, Render, TrainOrder
+from motionbooth_addon.jobs.job_store import JobRecord, JobStore, Render, TrainRequest
 
 
-def make_record(job: str, created: float = 1.0) -> Record:
-    order = TrainOrder(name="Imp", token="sks", class_word="toy", model="m", render=Render("a.blend", "Imp", 1, 128))
-    return Record(id=job, order=order, title="shot", created=created, backend="key")
+def make_record(job: str, created: float = 1.0) -> JobRecord:
+    request = TrainRequest(
+        name="Imp", token="sks", class_word="toy", model="m", render=Render("a.blend", "Imp", 1, 128)
+    )
+    return Record(id=job, request=request, title="shot", created=created, backend="key")
 
 
 def test_records_are_there_again_oldest_first(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path)
+    store = JobStore(tmp_path)
     second, first = make_record("second-1", 2.0), make_record("first-11", 1.0)
     first.results = [Blob("subject", "a" * 64, 3)]
-    ledger.put(second)
-    ledger.put(first)
-    again = Ledger(tmp_path).records
+    store.put(second)
+    store.put(first)
+    again = JobStore(tmp_path).records
     assert list(again.values()) == [first, second]
 
 
 def test_what_is_forgotten_stays_forgotten(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path)
-    ledger.put(make_record("gone-job"))
-    ledger.forget("gone-job")
-    ledger.forget("gone-job")
-    assert Ledger(tmp_path).records == {}
+    store = JobStore(tmp_path)
+    store.put(make_record("gone-job"))
+    store.remove("gone-job")
+    store.remove("gone-job")
+    assert JobStore(tmp_path).records == {}
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_file_costs_its_own_job_only(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path)
-    ledger.put(make_record("good-job"))
+    store = JobStore(tmp_path)
+    store.put(make_record("good-job"))
     (tmp_path / "bad.json").write_text("{")
-    assert list(Ledger(tmp_path).records) == ["good-job"]
+    assert list(JobStore(tmp_path).records) == ["good-job"]

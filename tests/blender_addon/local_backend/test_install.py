@@ -40,7 +40,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def online(at_work: Any) -> Iterator[Any]:
-    """The session, in a Blender that may go online."""
+    """The controller, in a Blender that may go online."""
     system = bpy.context.preferences.system
     system.use_online_access = True
     if not bpy.app.online_access:
@@ -73,9 +73,9 @@ def without_downloads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     thread.join()
 
 
-def stop(session: Any, pump: Pump) -> None:
+def stop(controller: Any, pump: Pump) -> None:
     """The backend that was started, to its end."""
-    process = session.local._process
+    process = controller.backend.local._process
     bpy.ops.motionbooth.stop_local_backend()
     pump(lambda: process.poll() is not None)
 
@@ -120,7 +120,7 @@ def test_what_was_canceled_and_what_was_torn_is_installed_by_the_next_try(
     bpy.ops.motionbooth.install_backend()
     pump(lambda: state().install_stage == "downloading", seconds=60)
     bpy.ops.motionbooth.cancel_install()
-    pump(lambda: online.installation is None)
+    pump(lambda: online.backend.installation is None)
     assert "canceled" in state().notice
     assert not state().notice_is_error
     assert not ready()
@@ -150,7 +150,7 @@ def test_an_index_without_it_is_said_with_what_to_do(
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("HOME", str(tmp_path))  # nothing in Downloads
     bpy.ops.motionbooth.install_backend()
-    pump(lambda: online.installation is None, seconds=100)
+    pump(lambda: online.backend.installation is None, seconds=100)
     assert "package index has no motionbooth==" in state().notice
     assert "Name the backend's wheel" in state().notice
     assert not ready()

@@ -225,7 +225,7 @@ def shot(linked: Any, scene: Any) -> Any:
 
 def film(pump: Pump) -> str:
     """The job, once its take is on the timeline."""
-    bpy.ops.motionbooth.film()
+    bpy.ops.motionbooth.generate()
     pump(lambda: len(bpy.context.scene.motionbooth.takes) == 1)
     return bpy.context.scene.motionbooth.takes[0].job_id
 
@@ -245,9 +245,9 @@ ends = time.monotonic() + 60
 def pump(until):
     while not until():
         assert time.monotonic() < ends
-        time.sleep(session().tick() / 5)
+        time.sleep(job_controller().tick() / 5)
 pump(lambda: state().link == "LINKED")
-bpy.ops.motionbooth.film()
+bpy.ops.motionbooth.generate()
 pump(lambda: len(bpy.context.scene.motionbooth.takes) == 1)
 print("SEEN1", flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -263,7 +263,7 @@ def test_a_take_that_was_placed_and_lost_in_a_crash_is_placed_again(
     crashed = subprocess.run([sys.executable, "-c", FILM_AND_CRASH, blend, connection], capture_output=True, text=True)
     assert crashed.returncode == -signal.SIGKILL, crashed.stderr
     assert "SEEN1" in crashed.stdout
-    controller._session = again = controller.Session(linked.data)
+    controller._controller = again = controller.JobController(linked.data)
     bpy.ops.wm.open_mainfile(filepath=blend)
     assert len(bpy.context.scene.motionbooth.takes) == 0
 
@@ -285,22 +285,22 @@ def test_a_take_that_was_not_saved_is_placed_again_and_one_that_was_removed_is_n
     bpy.ops.wm.save_mainfile()
     bpy.ops.wm.revert_mainfile()
     for _ in range(10):
-        controller.session().tick()
+        controller.job_controller().tick()
     assert len(bpy.context.scene.motionbooth.takes) == 0
     bpy.ops.motionbooth.place_job()
     pump(lambda: [take.job_id for take in bpy.context.scene.motionbooth.takes] == [job])
     bpy.ops.motionbooth.place_job()
     for _ in range(10):
-        controller.session().tick()
+        controller.job_controller().tick()
     assert len(bpy.context.scene.motionbooth.takes) == 1, "the same take is not there twice"
 
 
 def test_a_saved_copy_is_no_saving_of_the_open_file(shot: Any, linked: Any, pump: Pump, tmp_path: Path) -> None:
     job = film(pump)
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "copy.blend"), copy=True)
-    assert not linked.ledger.records[job].placed
+    assert not linked.store.records[job].placed
     bpy.ops.wm.save_mainfile()
-    assert linked.ledger.records[job].placed
+    assert linked.store.records[job].placed
 
 
 def test_a_clip_that_is_gone_from_the_disk_comes_back_from_the_backend(
@@ -315,7 +315,7 @@ def test_a_clip_that_is_gone_from_the_disk_comes_back_from_the_backend(
     pump(clip.is_file)
     assert clip.read_bytes() == content
     for _ in range(10):
-        controller.session().tick()
+        controller.job_controller().tick()
     assert len(bpy.context.scene.motionbooth.takes) == 1
     # And where its strip is gone, too, it comes when the take is shown.
     clip.unlink()
@@ -352,7 +352,7 @@ def test_the_take_of_a_file_that_was_never_saved_is_placed_in_another_scene(
     # The next Blender tidies up: the clip is with its .blend now.
     assert (files.unsaved_clips() / _name()).is_file()
     state().all_files = False
-    controller.Session(linked.data)
+    controller.JobController(linked.data)
     assert not (files.unsaved_clips() / _name()).exists()
     assert clips.clip_of(bpy.context.scene.motionbooth.takes[0]).is_file()
 
