@@ -25,19 +25,19 @@ from bl_ext.user_default.motionbooth import compat, files  # noqa: E402
 from bl_ext.user_default.motionbooth.batch import blender_command as commands  # noqa: E402
 from bl_ext.user_default.motionbooth.capture import shot_cache as readings  # noqa: E402
 from bl_ext.user_default.motionbooth.capture import shot_warnings as concerns  # noqa: E402
-from bl_ext.user_default.motionbooth.jobs import controller as session  # noqa: E402
+from bl_ext.user_default.motionbooth.jobs import controller  # noqa: E402
 from bl_ext.user_default.motionbooth.timeline import clips  # noqa: E402
 
 library = Path(bpy.utils.user_resource("EXTENSIONS"), ".local", "lib")
 wheels = [*library.glob("python3.*/site-packages/*/__init__.py"), *library.glob("site-packages/*/__init__.py")]
 assert {wheel.parent.name for wheel in wheels} >= {"zmq", "msgspec"}, "the wheels are not installed"
 
-# What an earlier version kept in the extension's folder is taken over when the session begins.
+# What an earlier version kept in the extension's folder is taken over when the controller is created.
 former = files.former_folder()
 assert former.is_relative_to(bpy.utils.user_resource("EXTENSIONS")), former
 (former / "clips").mkdir(parents=True)
 (former / "clips" / "old.mp4").write_bytes(b"an old clip")
-session.session()
+controller.job_controller()
 kept = files.user_folder() / "clips" / "old.mp4"
 assert kept.read_bytes() == b"an old clip"
 

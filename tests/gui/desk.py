@@ -129,8 +129,8 @@ def die() -> hands.Steps:
     """The backend is killed in the middle of it."""
     yield from hands.wait(lambda: hands.state().jobs[0].stage == "sampling")
     yield from hands.picture("alive")
-    session = importlib.import_module(f"{hands.MODULE}.session").session()
-    os.kill(int((session.local.home / "backend.pid").read_text()), signal.SIGKILL)
+    session = importlib.import_module(f"{hands.MODULE}.jobs.controller").job_controller()
+    os.kill(int((session.backend.local.home / "backend.pid").read_text()), signal.SIGKILL)
     yield from hands.wait(lambda: hands.state().link == "LOST")
     hands.press("F", shift=True, alt=True)
     yield 0.5

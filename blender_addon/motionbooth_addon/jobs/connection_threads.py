@@ -1,8 +1,8 @@
 """The connection to a backend, in two threads, so that Blender never waits for a network. No bpy.
 
 The job thread has a session for short requests: it submits, cancels and follows jobs. The transfer thread has a session
-for long ones: it renders and uploads pictures and downloads results. Each thread owns its sockets; the main thread sends
-typed commands and receives typed events.
+for long ones: it renders and uploads pictures and downloads results. Each thread owns its sockets. The main thread
+sends typed commands and receives typed events.
 """
 
 from __future__ import annotations

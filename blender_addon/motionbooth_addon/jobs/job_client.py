@@ -104,9 +104,7 @@ class JobClient:
     def cancel(self, record: JobRecord) -> None:
         """Raises InvalidInput if the job is on another backend."""
         is_reachable = self.threads is not None and record.backend == self.backend
-        if record.state == JobState.WAITING or (
-            record.state == JobState.SENDING and not is_reachable
-        ):  # it was never sent
+        if record.state == JobState.WAITING or (record.state == JobState.SENDING and not is_reachable):  # not sent yet
             self._change(record, StateChanged(record.id, JobState.CANCELED))
         elif self.threads is not None and is_reachable:
             record.canceling = True
@@ -132,7 +130,7 @@ class JobClient:
         return record.backend == self.backend and record.result("clip") is not None
 
     def fetch_clip(self, record: JobRecord, path: Path) -> None:
-        """Download a done job's clip, after the report that belongs beside it. Raises InvalidInput if it is out of reach."""
+        """Download the clip of a done job, after the report that belongs to it. Raises InvalidInput if it is out of reach."""
         clip = record.result("clip")
         if clip is None or record.backend != self.backend:
             raise InvalidInput(f'The clip of "{record.title}" is on a backend that is not connected.')

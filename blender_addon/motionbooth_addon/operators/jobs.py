@@ -115,6 +115,7 @@ class MOTIONBOOTH_OT_generate(SentenceForErrors, bpy.types.Operator):
 
     def act(self, context: bpy.types.Context) -> None:
         scene = context.scene
+        controller = job_controller()
         specs = generate_specs(scene)
         trainings = {subject.name: train_request(scene, subject, _new_folder()) for subject in untrained(scene)}
         for name, training in trainings.items():

@@ -15,6 +15,7 @@ bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for 
 from motionbooth.server import keys  # noqa: E402
 from motionbooth_addon import compat  # noqa: E402
 from motionbooth_addon._protocol.errors import MotionBoothError  # noqa: E402
+from motionbooth_addon._protocol.jobs import JobState  # noqa: E402
 from motionbooth_addon.jobs import controller, specs  # noqa: E402
 from motionbooth_addon.jobs.events import StateChanged  # noqa: E402
 from motionbooth_addon.preferences import preferences  # noqa: E402

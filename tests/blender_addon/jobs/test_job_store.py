@@ -10,7 +10,7 @@ def make_record(job: str, created: float = 1.0) -> JobRecord:
     request = TrainRequest(
         name="Imp", token="sks", class_word="toy", model="m", render=Render("a.blend", "Imp", 1, 128)
     )
-    return Record(id=job, request=request, title="shot", created=created, backend="key")
+    return JobRecord(id=job, request=request, title="shot", created=created, backend="key")
 
 
 def test_records_are_there_again_oldest_first(tmp_path: Path) -> None:

@@ -237,7 +237,7 @@ import bpy, motionbooth_addon
 motionbooth_addon.register()
 bpy.context.preferences.addons.new().module = "motionbooth_addon"
 from motionbooth_addon.preferences import preferences
-from motionbooth_addon.jobs.controller import session
+from motionbooth_addon.jobs.controller import job_controller
 from motionbooth_addon.ui_state import state
 preferences().connection_file = sys.argv[2]
 bpy.ops.wm.open_mainfile(filepath=sys.argv[1])
