@@ -130,7 +130,7 @@ class JobClient:
         return record.backend == self.backend and record.result("clip") is not None
 
     def fetch_clip(self, record: JobRecord, path: Path) -> None:
-        """Download the clip of a done job, after the report that belongs to it. Raises InvalidInput if it is out of reach."""
+        """Download a done job's clip, after its report. Raises InvalidInput if the backend is not connected."""
         clip = record.result("clip")
         if clip is None or record.backend != self.backend:
             raise InvalidInput(f'The clip of "{record.title}" is on a backend that is not connected.')

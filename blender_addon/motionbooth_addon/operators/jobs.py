@@ -119,16 +119,11 @@ class MOTIONBOOTH_OT_generate(SentenceForErrors, bpy.types.Operator):
         specs = generate_specs(scene)
         trainings = {subject.name: train_request(scene, subject, _new_folder()) for subject in untrained(scene)}
         for name, training in trainings.items():
-            job_controller().submit(scene, training, name)
-        under_way = {
-            subject.name: job_controller().training_of(scene, subject) for subject in scene.motionbooth.subjects
-        }
+            controller.submit(scene, training, name)
+        under_way = {subject.name: controller.training_of(scene, subject) for subject in scene.motionbooth.subjects}
         awaits = {name: record.id for name, record in under_way.items() if record is not None}
-        sent = [
-            job_controller().submit(scene, spec, title, awaits)
-            for spec, title in zip(specs, titles(specs), strict=True)
-        ]
-        job_controller().ui.show_jobs(chosen=sent[0].id)  # the first to have a preview
+        sent = [controller.submit(scene, spec, title, awaits) for spec, title in zip(specs, titles(specs), strict=True)]
+        controller.ui.show_jobs(chosen=sent[0].id)  # the first to have a preview
         self._tell(specs[0].shot.name, len(specs), list(awaits))
 
     def _tell(self, shot: str, count: int, awaits: list[str]) -> None:
