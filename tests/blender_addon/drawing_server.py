@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import cv2
 import msgspec
 import numpy as np
-from motionbooth.finetuning.mask_doubts import BORDER, OTHERWISE
 from motionbooth.generation.video import write_clip
+from motionbooth.pictures.mask_doubts import BORDER, OTHERWISE
 from motionbooth.server import worker
 from motionbooth.server.serve import serve
 from motionbooth_protocol.jobs import JobSpec, MaskDoubt, TrainSpec

@@ -11,7 +11,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet3DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from motionbooth.generation.control.boxes import AttentionControl, Grid
+from motionbooth.control.boxes import AttentionControl, Grid
 from motionbooth.models.registry import Base, lay_channels_last
 from motionbooth.models.settings import BaseSettings
 from motionbooth.models.sources import MODELS, TOYBOX, Source

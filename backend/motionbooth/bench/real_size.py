@@ -24,12 +24,12 @@ from torch import Tensor
 from motionbooth.bench.measures import BenchResult, Measure
 from motionbooth.bench.midsize import midsize_base
 from motionbooth.bench.sampling import Step, busy_plan, our_steps
+from motionbooth.control.boxes import AttentionControl, Grid
 from motionbooth.finetuning.dataset import SubjectData
 from motionbooth.finetuning.gradient_checkpointing import recompute_layers
 from motionbooth.finetuning.trainer import Trainer
-from motionbooth.finetuning.weights import add_lora
-from motionbooth.generation.control.boxes import AttentionControl, Grid
 from motionbooth.models.registry import Base, UNet, lay_channels_last
+from motionbooth.models.subject_weights import add_lora
 
 LATENTS: Grid = (40, 72)
 PICTURES = 5

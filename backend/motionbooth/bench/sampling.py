@@ -31,10 +31,11 @@ from torch import Tensor
 from motionbooth.bench.measures import BenchResult, Measure
 from motionbooth.bench.memory import peak_bytes
 from motionbooth.bench.midsize import FRAMES, TEXT_WIDTH, midsize_base, midsize_unet
-from motionbooth.generation.control.boxes import Grid
-from motionbooth.generation.control.camera import random_pick
-from motionbooth.generation.control.plan import ControlSettings, StepPlan, plan_steps
-from motionbooth.generation.control.prompt import PromptTokens
+from motionbooth.control.boxes import Grid
+from motionbooth.control.camera import random_pick
+from motionbooth.control.plan import StepPlan, plan_steps
+from motionbooth.control.prompt import PromptTokens
+from motionbooth.control.settings import ControlSettings
 from motionbooth.generation.sampling import denoise
 from motionbooth.models.registry import Base, lay_channels_last
 

@@ -26,13 +26,13 @@ from torch import Tensor
 from motionbooth.bench.measures import BenchResult, Measure
 from motionbooth.bench.memory import peak_bytes
 from motionbooth.bench.midsize import CELL_PX, FRAMES, TEXT_TOKENS, TEXT_WIDTH, midsize_base, midsize_unet
+from motionbooth.control.boxes import Grid
 from motionbooth.finetuning.dataset import SubjectData, encode_frames, gather_data
 from motionbooth.finetuning.gradient_checkpointing import recompute_layers
 from motionbooth.finetuning.trainer import Trainer
-from motionbooth.finetuning.weights import add_lora
-from motionbooth.generation.control.boxes import Grid
 from motionbooth.models.registry import Base, lay_channels_last
 from motionbooth.models.settings import TrainSettings
+from motionbooth.models.subject_weights import add_lora
 from motionbooth.pictures.images import TrainingPicture
 
 LATENTS: Grid = (20, 36)

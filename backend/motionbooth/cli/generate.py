@@ -38,7 +38,7 @@ def generate(
 
     from motionbooth.cli.progress_bars import reporter
     from motionbooth.generation.script import Words, script_with_subjects
-    from motionbooth.generation.takes import film_best_of, takes_table
+    from motionbooth.jobs.takes import film_best_of, takes_table
 
     chosen = script or script_file
     if chosen is None or (script and script_file):

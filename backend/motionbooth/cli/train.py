@@ -76,10 +76,10 @@ def train(
 
     from motionbooth.cli.progress_bars import reporter
     from motionbooth.finetuning.finetune import DoubtfulMasks, Material
-    from motionbooth.finetuning.picture_folder import read_folder
     from motionbooth.finetuning.recipes import recipe_named
-    from motionbooth.finetuning.sam import Checkpoint, check_checkpoint, chosen_checkpoint
     from motionbooth.jobs.local_training import train_here
+    from motionbooth.pictures.folder import read_folder
+    from motionbooth.pictures.sam import Checkpoint, check_checkpoint, chosen_checkpoint
 
     recipe_named(recipe)
     found, files = read_folder(pictures, masks)

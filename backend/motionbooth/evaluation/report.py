@@ -11,8 +11,9 @@ from motionbooth_protocol.motion import Box, CameraPath, Shot
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from motionbooth.evaluation.box_adherence import Appearance, FoundSubject, find_all, obey
+from motionbooth.evaluation.box_adherence import FoundSubject, box_adherence, find_subjects
 from motionbooth.evaluation.camera_adherence import Flow, asked_flow_px, flow_error_px, scenery_flows_px
+from motionbooth.pictures.appearance import Appearance
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def motion_report(frames: NDArray[np.uint8], subjects: Sequence[AskedSubject], c
     """
     _check_lengths(len(frames), subjects, camera)
     _, height, width, _ = frames.shape
-    found = find_all([subject.appearance for subject in subjects], frames, [subject.boxes for subject in subjects])
+    found = find_subjects([subject.appearance for subject in subjects], frames, [subject.boxes for subject in subjects])
     reports = [_subject_report(*pair, aspect=width / height) for pair in zip(subjects, found, strict=True)]
     flows = scenery_flows_px(frames, _hidden(found, len(frames)))
     seen = [_camera_frame(*pair) for pair in zip(asked_flow_px(camera, width, height), flows, strict=True)]
@@ -149,7 +150,7 @@ def _check_lengths(count: int, subjects: Sequence[AskedSubject], camera: CameraP
 
 
 def _subject_report(asked: AskedSubject, found: Sequence[FoundSubject | None], aspect: float) -> SubjectReport:
-    answers = [obey(box, place, aspect) for box, place in zip(asked.boxes, found, strict=True)]
+    answers = [box_adherence(box, place, aspect) for box, place in zip(asked.boxes, found, strict=True)]
     wanted = [answer for answer in answers if answer.iou is not None]
     errors = [answer.center_error for answer in wanted if answer.center_error is not None]
     return SubjectReport(

@@ -15,12 +15,12 @@ from motionbooth_protocol.wording import in_words
 from numpy.typing import NDArray
 from rich.table import Table
 
-from motionbooth.evaluation.box_adherence import Appearance
 from motionbooth.evaluation.contact_sheet import Row, Sheet, write_contact_sheet
 from motionbooth.evaluation.report import MotionReport, shot_report
-from motionbooth.finetuning.masks import picture_with_mask
 from motionbooth.generation.video import read_clip, spread_evenly
 from motionbooth.models.sources import source_named
+from motionbooth.pictures.appearance import Appearance
+from motionbooth.pictures.masks import picture_with_mask
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".heic", ".bmp"})
 MASK_SUFFIX = "_mask.png"  # dog_mask.png beside dog.png, as the extension writes them
@@ -46,7 +46,7 @@ class FilmedShot:
 
     def knowing(self, subject: Path) -> FilmedShot:
         """The same, with the looks that a trained subject's file tells. Raises InvalidInput where it is not in it."""
-        from motionbooth.finetuning.weights import read_card  # loads torch, which a clip from Blender does not need
+        from motionbooth.models.subject_card import read_card
 
         card = read_card(subject)
         phrase = f"{card.token} {card.class_word}"
@@ -140,7 +140,7 @@ def _picture(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
 
 
 def _looks(pictures: Sequence[tuple[NDArray[np.uint8], NDArray[np.float32]]]) -> Appearance:
-    return Appearance.learn([rgb for rgb, _ in pictures], [mask.astype(np.uint8) for _, mask in pictures])
+    return Appearance.from_pictures([rgb for rgb, _ in pictures], [mask for _, mask in pictures])
 
 
 def report_table(report: MotionReport, tracks: Sequence[SubjectTrack]) -> Table:

@@ -15,16 +15,16 @@ from motionbooth_protocol.motion import Box
 from numpy.typing import NDArray
 from torch import Tensor
 
+from motionbooth.control.boxes import BoxControl
+from motionbooth.control.prompt import PromptTokens, prompt_tokens
 from motionbooth.finetuning.losses import mask_cells
-from motionbooth.finetuning.mask_doubts import doubts_about
-from motionbooth.finetuning.masks import Finder, Hint, picture_with_mask
 from motionbooth.finetuning.pasting import ENLARGED, Rgba, cut_out
-from motionbooth.generation.control.boxes import BoxControl
-from motionbooth.generation.control.prompt import PromptTokens, prompt_tokens
 from motionbooth.generation.sampling import OnStep
 from motionbooth.models.registry import Base
 from motionbooth.models.settings import TrainSettings
 from motionbooth.pictures.images import CENTERED, Mask, Placement, Rgb, TrainingPicture, fit_picture
+from motionbooth.pictures.mask_doubts import doubts_about
+from motionbooth.pictures.masks import Finder, Hint, picture_with_mask
 
 
 def nobody(done: int, steps: int) -> None:

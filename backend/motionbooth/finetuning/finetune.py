@@ -17,7 +17,8 @@ from motionbooth_protocol.jobs import MaskDoubt, SubjectSpec, TrainSpec
 from PIL import Image
 from torch import Tensor
 
-from motionbooth.evaluation.box_adherence import Appearance
+from motionbooth.control.camera import random_pick
+from motionbooth.control.plan import StepPlan
 from motionbooth.finetuning.clip_folder import folder_clips
 from motionbooth.finetuning.dataset import SubjectData, SubjectPicture, covers_cells, gather_data, read_pictures
 from motionbooth.finetuning.gradient_checkpointing import recompute_layers
@@ -25,16 +26,16 @@ from motionbooth.finetuning.pasting import pasted_pictures
 from motionbooth.finetuning.plots import draw_losses, draw_masks, draw_samples
 from motionbooth.finetuning.prior_preservation import generated_places, missing_clips, missing_places, ordinary_clips
 from motionbooth.finetuning.recipes import with_recipe
-from motionbooth.finetuning.sam import Checkpoint, WhenNeeded, chosen_checkpoint
 from motionbooth.finetuning.trainer import StepLosses, Trainer, arithmetic, learn
-from motionbooth.finetuning.weights import SubjectCard, add_lora, save_subject
-from motionbooth.generation.control.camera import random_pick
-from motionbooth.generation.control.plan import StepPlan
 from motionbooth.generation.sampling import decode, denoise, initial_noise
 from motionbooth.models.registry import Base, load_base
 from motionbooth.models.settings import BaseSettings, TrainSettings
 from motionbooth.models.sources import Source, source_named
+from motionbooth.models.subject_card import SubjectCard
+from motionbooth.models.subject_weights import add_lora, save_subject
+from motionbooth.pictures.appearance import Appearance
 from motionbooth.pictures.images import Rgb, TrainingPicture
+from motionbooth.pictures.sam import Checkpoint, WhenNeeded, chosen_checkpoint
 from motionbooth.progress.reporting import Reporter
 from motionbooth.progress.stages import train_stages
 
@@ -286,7 +287,7 @@ def film_sample(base: Base, settings: TrainSettings, prompt: str) -> Rgb:
 
 def _card(spec: TrainSpec, base: Base, settings: TrainSettings, framed: list[TrainingPicture]) -> SubjectCard:
     subject = spec.subject
-    looks = Appearance.learn([each.rgb for each in framed], [each.mask.astype(np.uint8) for each in framed])
+    looks = Appearance.from_pictures([each.rgb for each in framed], [each.mask for each in framed])
     return SubjectCard(
         name=subject.name,
         token=subject.token,

@@ -18,7 +18,7 @@ from diffusers.models.transformers.transformer_temporal import TransformerTempor
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from motionbooth.generation.control.boxes import AttentionControl
+from motionbooth.control.boxes import AttentionControl
 from motionbooth.models.lavie import blocks as lavie
 
 LAYERS = (

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from motionbooth.generation.control.boxes import Grid
+from motionbooth.control.boxes import Grid
 
 
 def mask_cells(masks: Tensor, latent_size: Grid, grow: int = 0) -> Tensor:

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from motionbooth.control.camera import random_pick
+from motionbooth.control.plan import StepPlan
 from motionbooth.finetuning.latent_cache import find, is_kept, keep
 from motionbooth.finetuning.pasting import Place
 from motionbooth.finetuning.trainer import arithmetic
-from motionbooth.generation.control.camera import random_pick
-from motionbooth.generation.control.plan import StepPlan
 from motionbooth.generation.sampling import OnStep, decode, denoise, initial_noise
 from motionbooth.models.registry import Base
 from motionbooth.models.settings import TrainSettings

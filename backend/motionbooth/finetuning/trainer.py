@@ -14,6 +14,7 @@ from diffusers import DDPMScheduler
 from msgspec import Struct, structs
 from torch import Tensor, nn
 
+from motionbooth.control.boxes import BoxControl, level_grids
 from motionbooth.finetuning.dataset import SubjectData
 from motionbooth.finetuning.losses import (
     mask_cells,
@@ -22,7 +23,6 @@ from motionbooth.finetuning.losses import (
     subject_attention,
     subject_region_loss,
 )
-from motionbooth.generation.control.boxes import BoxControl, level_grids
 from motionbooth.generation.sampling import shared_noise
 from motionbooth.models.registry import Base
 from motionbooth.models.settings import TrainSettings

@@ -12,10 +12,10 @@ from motionbooth_protocol.jobs import GenerateSpec
 from motionbooth_protocol.motion import CameraPath
 from torch import Tensor
 
-from motionbooth.generation.control.boxes import BoxControl
-from motionbooth.generation.control.camera import Pick, random_pick, shift_by_phase, shift_latents
-from motionbooth.generation.control.plan import StepPlan, plan_steps
-from motionbooth.generation.control.prompt import prompt_tokens
+from motionbooth.control.boxes import BoxControl
+from motionbooth.control.camera import Pick, random_pick, shift_by_phase, shift_latents
+from motionbooth.control.plan import StepPlan, plan_steps
+from motionbooth.control.prompt import prompt_tokens
 from motionbooth.models.registry import Base
 
 OnStep = Callable[[int, int], None]  # (steps done, steps in all); whatever it raises ends the run

@@ -18,8 +18,8 @@ from motionbooth_protocol.messages import ModelInfo
 from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
 from motionbooth_protocol.wording import in_words
 
-from motionbooth.finetuning.weights import read_card
 from motionbooth.models.sources import source_named
+from motionbooth.models.subject_card import read_card
 
 KeyBox = tuple[float, float, float, float]  # x1 y1 x2 y2, shares of the frame, in the uncovered world
 _PLACEHOLDER = re.compile(r"\[([^\[\]]*)\]")

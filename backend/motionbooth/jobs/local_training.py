@@ -13,7 +13,7 @@ from motionbooth_protocol.jobs import TrainSpec, spec_digest
 from motionbooth.finetuning.clip_folder import folder_digest
 from motionbooth.finetuning.finetune import Material, learn_subject
 from motionbooth.finetuning.tensorboard import Board
-from motionbooth.finetuning.weights import read_card
+from motionbooth.models.subject_card import read_card
 from motionbooth.progress.reporting import Reporter
 
 ORDER = "order.txt"

@@ -9,9 +9,10 @@ import torch
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import GenerateSpec
 
-from motionbooth.finetuning.weights import load_subject, read_card
 from motionbooth.models.registry import Base, load_base
 from motionbooth.models.sources import source_named, stamp
+from motionbooth.models.subject_card import read_card
+from motionbooth.models.subject_weights import load_subject
 
 
 class WarmBase:

@@ -10,15 +10,15 @@ from motionbooth_protocol.errors import Canceled
 from motionbooth_protocol.jobs import GenerateSpec, JobSpec, TrainSpec
 from motionbooth_protocol.motion import Shot
 
-from motionbooth.evaluation.box_adherence import Appearance
 from motionbooth.evaluation.report import shot_report
 from motionbooth.finetuning.finetune import Material, learn_subject
-from motionbooth.finetuning.weights import read_card
 from motionbooth.generation.previews import Previewer, Show
 from motionbooth.generation.sampling import film
 from motionbooth.generation.video import write_clip
 from motionbooth.jobs.model_cache import WarmBase
 from motionbooth.models.sources import source_named
+from motionbooth.models.subject_card import read_card
+from motionbooth.pictures.appearance import Appearance
 from motionbooth.progress.reporting import Reporter
 from motionbooth.progress.stages import generate_stages
 

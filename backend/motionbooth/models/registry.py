@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from motionbooth.generation.control.boxes import AttentionControl, Grid
+from motionbooth.control.boxes import AttentionControl, Grid
 from motionbooth.models.lavie.unet import LaVieUNet
 from motionbooth.models.settings import BaseSettings
 from motionbooth.models.sources import Source

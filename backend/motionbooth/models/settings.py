@@ -10,7 +10,7 @@ from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.wording import in_words
 from msgspec import Meta, Struct, field
 
-from motionbooth.generation.control.plan import ControlSettings
+from motionbooth.control.settings import ControlSettings
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 Positive = Annotated[int, Meta(ge=1)]

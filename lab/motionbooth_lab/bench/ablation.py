@@ -27,12 +27,12 @@ import cv2
 import msgspec
 import numpy as np
 from motionbooth.bench.measures import BenchResult, Measure, with_interval
-from motionbooth.evaluation.box_adherence import Appearance
 from motionbooth.evaluation.report import MotionReport
 from motionbooth.finetuning.recipes import RECIPES
-from motionbooth.finetuning.weights import load_subject
 from motionbooth.models.registry import load_base
 from motionbooth.models.sources import source_named
+from motionbooth.models.subject_weights import load_subject
+from motionbooth.pictures.appearance import Appearance
 from motionbooth_protocol.motion import Box
 from numpy.typing import NDArray
 from rich.progress import Progress
@@ -135,7 +135,7 @@ def learn_with(recipe: str, number: int, steps: int | None, folder: Path, seed: 
     tuned = load_base(source_named("toybox"))
     if recipe != UNTRAINED:
         load_subject(tuned, learn_set(subject, folder / f"{recipe}-{subject.name}-{seed}", recipe, steps, seed))
-    looks = Appearance.learn(subject.pictures, subject.masks)
+    looks = Appearance.from_pictures(subject.pictures, subject.masks)
     filmings = [with_seed(filming, seed) for filming in subject_filmings(subject, weights="0" * 64)]
     clips = [film_frames(tuned, filming.spec) for filming in filmings]
     others = [film_frames(tuned, without_token(filming).spec) for filming in filmings[:LEAK_CLIPS]]

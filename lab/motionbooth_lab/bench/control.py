@@ -20,17 +20,17 @@ import cv2
 import msgspec
 import numpy as np
 from motionbooth.bench.measures import BenchResult, Measure
-from motionbooth.evaluation.box_adherence import Appearance
+from motionbooth.control.settings import Suppress
 from motionbooth.evaluation.contact_sheet import Row, Sheet, write_contact_sheet
 from motionbooth.evaluation.identity import Gallery
 from motionbooth.evaluation.report import AskedSubject, MotionReport, mean_of, motion_report
 from motionbooth.finetuning.prior_preservation import generated_places, ordinary_clips
-from motionbooth.finetuning.weights import load_subject
-from motionbooth.generation.control.boxes import Suppress
 from motionbooth.generation.sampling import decode, film
 from motionbooth.jobs.runner import run
 from motionbooth.models.registry import Base, load_base
 from motionbooth.models.sources import source_named
+from motionbooth.models.subject_weights import load_subject
+from motionbooth.pictures.appearance import Appearance
 from motionbooth.progress.time_left import Stage
 from motionbooth_protocol.jobs import GenerateSpec, Picture, SubjectSpec, TrainSpec
 from motionbooth_protocol.motion import Box, CameraPath, Offset
@@ -229,7 +229,7 @@ def learn_and_film(
     seconds = time.monotonic() - started
     tuned = _base.__wrapped__(suppress)  # one of its own
     load_subject(tuned, weights)
-    looks = Appearance.learn(subject.pictures, subject.masks)
+    looks = Appearance.from_pictures(subject.pictures, subject.masks)
     filmings = list(subject_filmings(subject, sha256_of(weights)))
     filmed = [_film_both(tuned, filming, looks) for filming in filmings]
     shifts = [colour_shift(tuned, filming) for filming in list(base_filmings())[:DRIFT_CLIPS]]
@@ -311,7 +311,7 @@ def _looks_of_kind(kind: str, colour: str) -> Appearance:
         draw_clip(kind_scene(kind, colour, place), np.random.default_rng([29, number]))
         for number, place in enumerate(places)
     ]
-    return Appearance.learn([clip.frames[0] for clip in clips], [clip.masks[0] for clip in clips])
+    return Appearance.from_pictures([clip.frames[0] for clip in clips], [clip.masks[0] for clip in clips])
 
 
 def _middle_lab(frames: NDArray[np.uint8], boxes: Sequence[Box]) -> NDArray[np.float64]:

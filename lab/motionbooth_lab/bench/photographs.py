@@ -5,8 +5,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from motionbooth.finetuning.masks import Hint, picture_with_mask
-from motionbooth.finetuning.picture_folder import read_folder
+from motionbooth.pictures.folder import read_folder
+from motionbooth.pictures.masks import Hint, picture_with_mask
 from motionbooth_protocol.errors import InvalidInput
 from numpy.typing import NDArray
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from motionbooth.generation.control.boxes import Grid, level_grids
+from motionbooth.control.boxes import Grid, level_grids
 from torch import Tensor
 from transformers import CLIPTokenizer
 

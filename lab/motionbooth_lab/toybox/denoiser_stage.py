@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, UNet3DConditionModel
-from motionbooth.generation.control.boxes import BoxAttnProcessor
+from motionbooth.control.boxes import BoxAttnProcessor
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from motionbooth.bench.memory import peak_bytes
 from motionbooth.bench.sampling import GUIDANCE, Step, alternate, busy_plan, diffusers_steps, our_steps
-from motionbooth.generation.control.plan import StepPlan
+from motionbooth.control.plan import StepPlan
 from motionbooth.models.registry import Base
 
 pytestmark = pytest.mark.numeric

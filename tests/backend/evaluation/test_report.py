@@ -3,9 +3,9 @@
 import msgspec
 import numpy as np
 import pytest
-from motionbooth.evaluation.box_adherence import Appearance
 from motionbooth.evaluation.report import AskedSubject, MotionReport, motion_report, obedience_order
 from motionbooth.evaluation.shot_folder import report_table
+from motionbooth.pictures.appearance import Appearance
 from motionbooth_lab.toybox.backgrounds import draw_texture
 from motionbooth_lab.toybox.draw import Clip, draw_clip, kind_scene
 from motionbooth_protocol.errors import InvalidInput
@@ -22,7 +22,7 @@ def camera_of(clip: Clip) -> CameraPath:
 
 
 def asked_of(clip: Clip) -> AskedSubject:
-    appearance = Appearance.learn([clip.frames[0]], [clip.masks[0]])
+    appearance = Appearance.from_pictures([clip.frames[0]], [clip.masks[0]])
     return AskedSubject("heart", appearance, [Box(*map(float, box)) for box in clip.boxes_xyxy])
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import platformdirs
 import pytest
 import torch
+from motionbooth.control.boxes import BoxControl
 from motionbooth.finetuning.dataset import SubjectData, SubjectPicture, gather_data
 from motionbooth.finetuning.finetune import training_pictures
 from motionbooth.finetuning.gradient_checkpointing import recompute_layers
@@ -17,7 +18,6 @@ from motionbooth.finetuning.pasting import Place, cut_out, pasted_pictures
 from motionbooth.finetuning.prior_preservation import generated_places, missing_places
 from motionbooth.finetuning.recipes import with_recipe
 from motionbooth.finetuning.trainer import StepLosses, Trainer, learn
-from motionbooth.generation.control.boxes import BoxControl
 from motionbooth.models.registry import Base, load_base
 from motionbooth.models.settings import BaseSettings, PasteSettings, TrainSettings
 from motionbooth.models.sources import Source, source_named

@@ -25,9 +25,9 @@ from motionbooth.finetuning.trainer import (
     learn,
     learning_rate,
 )
-from motionbooth.finetuning.weights import add_lora
 from motionbooth.models.registry import Base, load_base
 from motionbooth.models.sources import Source
+from motionbooth.models.subject_weights import add_lora
 from rounding import BY_TIME_EMBEDDING, assert_equal_but_for_the_time_embedding
 from torch import nn
 

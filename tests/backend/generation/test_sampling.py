@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler, EulerDiscreteScheduler
-from motionbooth.generation.control.boxes import BoxControl
-from motionbooth.generation.control.camera import Pick
-from motionbooth.generation.control.plan import StepPlan, free_cells
-from motionbooth.generation.control.prompt import prompt_tokens
+from motionbooth.control.boxes import BoxControl
+from motionbooth.control.camera import Pick
+from motionbooth.control.plan import StepPlan, free_cells
+from motionbooth.control.prompt import prompt_tokens
 from motionbooth.generation.sampling import decode, denoise, film, film_takes, plan_shot, shared_noise
 from motionbooth.models.registry import Base
 from motionbooth_protocol.errors import Canceled, InvalidInput

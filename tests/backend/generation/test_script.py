@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 from motionbooth.cli.app import app
-from motionbooth.finetuning.weights import SubjectCard, add_lora, save_subject
 from motionbooth.generation.sampling import plan_shot
 from motionbooth.generation.script import Words, interpolate_boxes, read_script, script_with_subjects
 from motionbooth.generation.video import read_clip
 from motionbooth.models.registry import Base
 from motionbooth.models.sources import source_named
+from motionbooth.models.subject_card import SubjectCard
+from motionbooth.models.subject_weights import add_lora, save_subject
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.messages import ModelInfo
 from typer.testing import CliRunner

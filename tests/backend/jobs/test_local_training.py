@@ -16,11 +16,11 @@ import pytest
 import torch
 from motionbooth.cli.app import app
 from motionbooth.finetuning.finetune import Material
-from motionbooth.finetuning.picture_folder import read_folder
-from motionbooth.finetuning.weights import read_card
 from motionbooth.jobs.local_training import train_here
 from motionbooth.jobs.runner import run
 from motionbooth.models.sources import Source
+from motionbooth.models.subject_card import read_card
+from motionbooth.pictures.folder import read_folder
 from motionbooth.progress.time_left import Stage
 from motionbooth_lab.toybox.backgrounds import draw_texture
 from motionbooth_protocol.errors import InvalidInput

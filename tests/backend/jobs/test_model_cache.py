@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from motionbooth.finetuning.weights import SubjectCard, add_lora, read_card, save_subject
 from motionbooth.generation.sampling import film
 from motionbooth.jobs.model_cache import WarmBase, in_loading_order
 from motionbooth.models.registry import load_base
 from motionbooth.models.sources import Source
+from motionbooth.models.subject_card import SubjectCard, read_card
+from motionbooth.models.subject_weights import add_lora, save_subject
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import GenerateSpec
 from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack

@@ -11,10 +11,10 @@ import numpy as np
 import platformdirs
 import pytest
 from motionbooth.evaluation.report import MotionReport
-from motionbooth.finetuning.weights import read_card
 from motionbooth.generation.video import read_clip
 from motionbooth.jobs.runner import run
 from motionbooth.models.sources import Source
+from motionbooth.models.subject_card import read_card
 from motionbooth.progress.time_left import Stage
 from motionbooth_protocol.errors import Canceled, InvalidInput
 from motionbooth_protocol.jobs import GenerateSpec, Picture, SubjectSpec, TrainSpec

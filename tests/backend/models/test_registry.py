@@ -14,7 +14,7 @@ import huggingface_hub
 import pytest
 import torch
 from diffusers import UNet3DConditionModel
-from motionbooth.generation.control.boxes import AttentionControl, BoxAttnProcessor
+from motionbooth.control.boxes import AttentionControl, BoxAttnProcessor
 from motionbooth.models.registry import Base, load_base, load_sampler
 from motionbooth.models.settings import BaseSettings
 from motionbooth.models.sources import MODELS, Source, source_named, sources

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import ui_texts
-from motionbooth.finetuning.mask_doubts import REASONS
+from motionbooth.pictures.mask_doubts import REASONS
 
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 

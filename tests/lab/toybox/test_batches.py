@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from motionbooth.generation.control.boxes import BoxControl, attention_bias
-from motionbooth.generation.control.prompt import prompt_tokens
+from motionbooth.control.boxes import BoxControl, attention_bias
+from motionbooth.control.prompt import prompt_tokens
 from motionbooth_lab.toybox.autoencoder import latents_of_noise
 from motionbooth_lab.toybox.backgrounds import PLACES
 from motionbooth_lab.toybox.bank import Bank, build_bank

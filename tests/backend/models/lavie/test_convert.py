@@ -10,13 +10,13 @@ import msgspec
 import pytest
 import torch
 from motionbooth.cli.app import app
-from motionbooth.finetuning.weights import add_lora
 from motionbooth.generation.sampling import film
 from motionbooth.models.lavie.convert import convert_lavie, lavie_unet, read_ema
 from motionbooth.models.lavie.unet import LaVieUNet
 from motionbooth.models.registry import load_base
 from motionbooth.models.settings import BaseSettings
 from motionbooth.models.sources import MODELS, Source
+from motionbooth.models.subject_weights import add_lora
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import GenerateSpec
 from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from motionbooth.control.boxes import AttentionControl, BoxControl
+from motionbooth.control.prompt import PromptTokens
 from motionbooth.finetuning.gradient_checkpointing import recompute_layers
 from motionbooth.finetuning.losses import subject_attention
-from motionbooth.generation.control.boxes import AttentionControl, BoxControl
-from motionbooth.generation.control.prompt import PromptTokens
 from motionbooth.models.lavie.blocks import position_bucket
 from motionbooth.models.lavie.unet import LaVieUNet
 from motionbooth_protocol.motion import Box

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from motionbooth.generation.control.plan import ControlSettings, StepPlan, plan_steps
-from motionbooth.generation.control.prompt import PromptTokens
+from motionbooth.control.plan import StepPlan, plan_steps
+from motionbooth.control.prompt import PromptTokens
+from motionbooth.control.settings import ControlSettings
 from motionbooth_protocol.motion import Box, CameraPath
 
 ZEROSCOPE = ControlSettings(alpha=7.5, amplify_until=0.1, shift_from=0.2, shift_until=0.4)

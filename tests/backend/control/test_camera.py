@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from motionbooth.generation.control.camera import (
+from motionbooth.control.camera import (
     boxes_under_way,
     random_pick,
     rest_in_cells,

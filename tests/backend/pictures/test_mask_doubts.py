@@ -5,8 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from motionbooth.finetuning.mask_doubts import doubts_about
-from motionbooth.finetuning.masks import Hint, find_mask
+from motionbooth.pictures.mask_doubts import doubts_about
+from motionbooth.pictures.masks import Hint, find_mask
 from motionbooth_lab.toybox.backgrounds import draw_texture
 from motionbooth_protocol.motion import Box
 

@@ -12,7 +12,7 @@ import torch
 from motionbooth_protocol.motion import Box, CameraPath
 from torch import Tensor
 
-from motionbooth.generation.control.boxes import Grid
+from motionbooth.control.boxes import Grid
 
 Cells = tuple[int, int]  # the camera's travel (dx to the right, dy down) in latent cells
 Pick = Callable[[Tensor, int], Tensor]

@@ -11,7 +11,7 @@ import torch
 from diffusers import UNet3DConditionModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from motionbooth.generation.control.boxes import (
+from motionbooth.control.boxes import (
     AttentionControl,
     BoxControl,
     attention_bias,
@@ -19,7 +19,7 @@ from motionbooth.generation.control.boxes import (
     box_cells,
     level_grids,
 )
-from motionbooth.generation.control.prompt import PromptTokens
+from motionbooth.control.prompt import PromptTokens
 from motionbooth.models.registry import Base
 from motionbooth_protocol.motion import Box
 

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from motionbooth.generation.control.prompt import prompt_tokens
+from motionbooth.control.prompt import prompt_tokens
 from motionbooth_protocol.errors import InvalidInput
 from transformers import CLIPTokenizer
 
-GOLDEN = Path(__file__).parents[3] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 # In the other cases the authors find only the first of several places, part of another word, or nothing.
 AGREEING = ["", "multi-token words", "phrase first", "whole prompt", "punctuation, double blanks"]
 CASES = [

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,16 +12,16 @@ import pytest
 import torch
 from diffusers import UNet3DConditionModel
 from motionbooth.cli.app import app
-from motionbooth.evaluation.box_adherence import Appearance
 from motionbooth.evaluation.report import MotionReport, SubjectReport, obedience_order
 from motionbooth.evaluation.shot_folder import FilmedShot, asked_in, pictures_for
-from motionbooth.finetuning.weights import SubjectCard, add_lora, read_card, save_subject
-from motionbooth.generation.takes import film_best_of
 from motionbooth.generation.video import read_clip, write_clip
+from motionbooth.jobs.takes import film_best_of
 from motionbooth.models.registry import load_base
 from motionbooth.models.sources import Source
+from motionbooth.models.subject_card import SubjectCard, read_card
+from motionbooth.models.subject_weights import add_lora, save_subject
+from motionbooth.pictures.appearance import Appearance
 from motionbooth.progress.time_left import Stage
-from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import GenerateSpec
 from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
 from PIL import Image
@@ -51,7 +49,7 @@ def subject(tiny_source: Source, tmp_path: Path) -> Path:
     settings = base.settings.lora
     add_lora(base.unet, settings.rank, settings.layers, seed=0)
     picture, mask = np.full((8, 8, 3), (220, 30, 30), np.uint8), np.full((8, 8), 255, np.uint8)
-    looks = Appearance.learn([picture], [mask]).as_text()
+    looks = Appearance.from_pictures([picture], [mask]).as_text()
     own = ("Red", "sks", "dog", "a sks dog", "tiny", tiny_source.fingerprint, "lora", settings.rank, settings.layers)
     save_subject(tmp_path / "red.safetensors", base.unet, SubjectCard(*own, looks=looks))
     return tmp_path / "red.safetensors"
@@ -217,16 +215,3 @@ def test_what_cannot_serve_to_evaluate_is_refused(
 
 def without_looks(card: SubjectCard) -> SubjectCard:
     return msgspec.structs.replace(card, looks="")
-
-
-def as_text(values: np.ndarray) -> str:
-    return base64.b64encode(zlib.compress(values.astype("<f4").tobytes())).decode()
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "nonsense", as_text(np.ones(7)), as_text(np.zeros(13 * 28 * 28)), as_text(np.full(13 * 28 * 28, np.nan))],
-)
-def test_looks_that_cannot_be_read_are_refused(text: str) -> None:
-    with pytest.raises(InvalidInput, match="colours cannot be read"):
-        Appearance.from_text(text)

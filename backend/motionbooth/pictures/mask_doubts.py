@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from motionbooth_protocol.motion import Box
 
-from motionbooth.finetuning.masks import MARGIN, NO_HINT, Finder, Hint, Seed, find_mask
 from motionbooth.pictures.images import Mask, Rgb
+from motionbooth.pictures.masks import MARGIN, NO_HINT, Finder, Hint, Seed, find_mask
 
 SEEDS = (Seed(margin=0.02), Seed(margin=0.14), Seed(core=0.5))
 AGREEMENT = 0.75

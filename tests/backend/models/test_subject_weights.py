@@ -10,9 +10,10 @@ import pytest
 import torch
 from diffusers import UNet3DConditionModel
 from diffusers.loaders import PeftAdapterMixin
-from motionbooth.finetuning.weights import SubjectCard, add_lora, load_subject, read_card, save_subject
 from motionbooth.models.registry import Base, load_base
 from motionbooth.models.sources import Source
+from motionbooth.models.subject_card import SubjectCard, read_card
+from motionbooth.models.subject_weights import add_lora, load_subject, save_subject
 from motionbooth_protocol.errors import InvalidInput
 from safetensors import safe_open
 from safetensors.torch import load_file

@@ -9,31 +9,14 @@ import torch
 from motionbooth_protocol.motion import Box, CameraPath
 from torch import Tensor
 
-from motionbooth.generation.control.boxes import BoxControl, Grid, Suppress, box_mask
-from motionbooth.generation.control.camera import Cells, boxes_under_way, rest_in_cells, travel_in_cells
-from motionbooth.generation.control.prompt import PromptTokens
+from motionbooth.control.boxes import BoxControl, Grid, box_mask
+from motionbooth.control.camera import Cells, boxes_under_way, rest_in_cells, travel_in_cells
+from motionbooth.control.prompt import PromptTokens
+from motionbooth.control.settings import ControlSettings
 
 LEAST_SEEN = 0.5  # of a box's visible part: with less of it in the frame, a subject forms at the edge and is cut off
 
 Tracks = tuple[tuple[Box | None, ...], ...]  # boxes[subject][frame], shares of the frame as it is at that step
-
-
-@dataclass(frozen=True)
-class ControlSettings:
-    """How strongly and when the controls act; windows are shares (0..1) of the sampling steps.
-
-    `alpha`: amplification inside a box, while the step is before `amplify_until`, or for longer where the camera
-    leads a box out of the frame until then (see `amplified_steps`). The camera's shift is spread over
-    the steps from `shift_from` up to `shift_until`; in whole cells, as in the paper, or with `shift_parts` to the part
-    of a cell (ours), for a base whose cells are large beside a slow pan.
-    """
-
-    alpha: float
-    amplify_until: float
-    shift_from: float
-    shift_until: float
-    suppress: Suppress = "content"
-    shift_parts: bool = False
 
 
 @dataclass(frozen=True)

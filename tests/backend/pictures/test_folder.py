@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from motionbooth.finetuning.picture_folder import read_folder
+from motionbooth.pictures.folder import read_folder
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.motion import Box
 from PIL import Image

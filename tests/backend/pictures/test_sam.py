@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from motionbooth.finetuning.masks import Hint, picture_with_mask
-from motionbooth.finetuning.sam import PUBLISHED, Checkpoint, SamFinder, WhenNeeded, build_sam, sam_finder
+from motionbooth.pictures.masks import Hint, picture_with_mask
+from motionbooth.pictures.sam import PUBLISHED, Checkpoint, SamFinder, WhenNeeded, build_sam, sam_finder
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.motion import Box
 from PIL import Image

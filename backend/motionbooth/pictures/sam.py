@@ -23,8 +23,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig, SamVisionConfig
 
-from motionbooth.finetuning.masks import Hint
 from motionbooth.pictures.images import Mask, Rgb
+from motionbooth.pictures.masks import Hint
 
 PUBLISHED = {
     "sam_vit_b_01ec64.pth": "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from motionbooth.finetuning.masks import Hint, find_mask, picture_with_mask
+from motionbooth.pictures.masks import Hint, find_mask, picture_with_mask
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.motion import Box
 from PIL import Image, ImageDraw, ImageFilter

@@ -1,46 +1,22 @@
-"""A learned subject as a file: safetensors, with what it is and what it belongs to in the header."""
+"""A trained subject's weights: put into a UNet, saved to a file, loaded from it."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
 import torch
 from motionbooth_protocol.errors import InvalidInput
-from msgspec import Meta, Struct
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraModel
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 
 from motionbooth.models.registry import Base, lay_channels_last
+from motionbooth.models.subject_card import HEADER, SubjectCard, read_card
 
-HEADER = "motionbooth"
 PREFIX = "unet."  # diffusers' layout of a LoRA file
-
-
-class SubjectCard(Struct, frozen=True):
-    """What a subject's file says of itself. `base_fingerprint`: Source.fingerprint of the base it was learned on.
-
-    `recipe`: how, see recipes.py. `pictures`: the sha256 of each picture that it was learned from. `looks`: its colours
-    (Appearance.as_text), by which it is found in a clip without the pictures; "" in files of older versions.
-    """
-
-    name: str
-    token: str
-    class_word: str
-    prompt: str
-    base: str
-    base_fingerprint: str
-    method: Annotated[str, Meta(pattern="^(lora|full)$")]
-    rank: int
-    layers: str
-    recipe: str = "motionbooth"
-    pictures: list[str] = []
-    looks: str = ""
 
 
 def add_lora(unet: nn.Module, rank: int, layers: str, seed: int) -> LoraModel:
@@ -77,18 +53,6 @@ def _in_order(content: bytes) -> bytes:
     if len(text) > size:
         raise ValueError(f"the header grew from {size} to {len(text)} bytes")
     return content[:8] + text.ljust(size) + content[8 + size :]
-
-
-def read_card(path: Path) -> SubjectCard:
-    """Raises InvalidInput for a file that is not a subject."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return msgspec.json.decode((file.metadata() or {})[HEADER], type=SubjectCard)
-    except (SafetensorError, OSError, KeyError, msgspec.MsgspecError) as error:
-        raise InvalidInput(
-            f"{path.name} is not a subject that this program has learned: it is missing, damaged or another file. "
-            "Name the right file, or learn the subject again."
-        ) from error
 
 
 def load_subject(base: Base, path: Path) -> SubjectCard:

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,10 +26,10 @@ from einops import rearrange
 from motionbooth_protocol.motion import Box
 from torch import Tensor
 
-from motionbooth.generation.control.prompt import PromptTokens
+from motionbooth.control.prompt import PromptTokens
+from motionbooth.control.settings import Suppress
 
 Grid = tuple[int, int]  # (height, width) in cells
-Suppress = Literal["content", "subject"]
 
 _TEXT_ATTENTION = re.compile(r"\.attentions\.\d+\.transformer_blocks\.\d+\.attn2\.processor$")
 

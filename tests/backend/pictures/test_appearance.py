@@ -1,0 +1,27 @@
+"""A subject's appearance: from its pictures, to text and back."""
+
+import base64
+import zlib
+
+import numpy as np
+import pytest
+from motionbooth.pictures.appearance import Appearance
+from motionbooth_protocol.errors import InvalidInput
+
+
+def test_masks_without_a_pixel_are_refused_in_a_sentence() -> None:
+    with pytest.raises(InvalidInput, match="at least one picture whose mask"):
+        Appearance.from_pictures([np.zeros((8, 8, 3), np.uint8)], [np.zeros((8, 8), np.uint8)])
+
+
+def as_text(values: np.ndarray) -> str:
+    return base64.b64encode(zlib.compress(values.astype("<f4").tobytes())).decode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "nonsense", as_text(np.ones(7)), as_text(np.zeros(13 * 28 * 28)), as_text(np.full(13 * 28 * 28, np.nan))],
+)
+def test_an_appearance_that_cannot_be_read_are_refused(text: str) -> None:
+    with pytest.raises(InvalidInput, match="colours cannot be read"):
+        Appearance.from_text(text)
