@@ -168,4 +168,4 @@ class MotionBoothShot(bpy.types.PropertyGroup):
     subjects: CollectionProperty(type=MotionBoothSubject)
     active_subject: IntProperty(min=0)
     takes: CollectionProperty(type=MotionBoothTake)
-    active_take: IntProperty(min=0, update=lambda shot, _: takes.show_active(shot.id_data))
+    active_take: IntProperty(min=0, update=lambda shot, _: takes.mute_inactive(shot.id_data))

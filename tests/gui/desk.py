@@ -4,7 +4,6 @@ backend that dies.
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
 import sys
@@ -80,16 +79,16 @@ def light_scene() -> hands.Steps:
     subject.object.keyframe_insert("location", frame=1)
     subject.object.location.x = 1
     subject.object.keyframe_insert("location", frame=24)
-    readings = importlib.import_module(f"{hands.MODULE}.readings")
-    yield from hands.wait(lambda: readings.latest(bpy.context.scene).motion is not None)
+    shot_cache = hands.module("capture.shot_cache")
+    yield from hands.wait(lambda: shot_cache.get(bpy.context.scene).motion is not None)
     yield 1.5
     yield from hands.picture("light")
-    overlay = importlib.import_module(f"{hands.MODULE}.overlay")
+    overlay = hands.module("drawing.overlay")
     with in_view():
         rect = overlay._camera_rect(bpy.context)
     region = hands.region("VIEW_3D", "WINDOW")
-    label = overlay._pictures[scene.name, False].labels[0]
-    x, y = rect.at((label[2].x1, label[2].y1))
+    label = hands.module("drawing.shot_overlay")._drawings[scene.name].labels[0]
+    x, y = rect.at((label.box.x1, label.box.y1))
     hands.seen["label"] = [region.x + x, hands.window().height - (region.y + y + 6)]
 
 
@@ -113,7 +112,7 @@ def generate() -> hands.Steps:
             bpy.ops.view2d.scroll_down(page=True)
     yield from hands.picture("preview")
     row = hands.state().jobs[0]
-    panel = importlib.import_module(f"{hands.MODULE}.panels.jobs")
+    panel = hands.module("panels.jobs")
     hands.point_at("VIEW_3D")
     with in_view():
         bpy.ops.motionbooth.show_picture("INVOKE_DEFAULT", path=row.picture, shape=panel.frame_shape(row))
@@ -129,8 +128,8 @@ def die() -> hands.Steps:
     """The backend is killed in the middle of it."""
     yield from hands.wait(lambda: hands.state().jobs[0].stage == "sampling")
     yield from hands.picture("alive")
-    session = importlib.import_module(f"{hands.MODULE}.jobs.controller").job_controller()
-    os.kill(int((session.backend.local.home / "backend.pid").read_text()), signal.SIGKILL)
+    controller = hands.module("jobs.controller").job_controller()
+    os.kill(int((controller.backend.local.home / "backend.pid").read_text()), signal.SIGKILL)
     yield from hands.wait(lambda: hands.state().link == "LOST")
     hands.press("F", shift=True, alt=True)
     yield 0.5

@@ -18,8 +18,7 @@ import hands  # noqa: E402
 
 def look_at_framings() -> hands.Steps:
     yield from hands.install()
-    readings = importlib.import_module(f"{hands.MODULE}.readings")
-    overlay = importlib.import_module(f"{hands.MODULE}.overlay")
+    shot_cache = hands.module("capture.shot_cache")
     sys.modules["motionbooth_addon"] = importlib.import_module(hands.MODULE)  # as the demo's script knows it
     demo = importlib.import_module("make_demo_scene")
     for thing in list(bpy.data.objects):
@@ -32,18 +31,18 @@ def look_at_framings() -> hands.Steps:
     scene.frame_set(20)
     for framing in ("FIT", "CROP"):
         scene.motionbooth.framing = framing
-        yield from hands.wait(lambda: not readings.latest(bpy.context.scene).changed)
+        yield from hands.wait(lambda: not shot_cache.get(bpy.context.scene).outdated)
         yield 1
         yield from hands.picture(f"framing_{framing.lower()}")
-        hands.seen[framing] = report(overlay, readings)
+        hands.seen[framing] = report(shot_cache)
 
 
-def report(overlay: Any, readings: Any) -> dict[str, Any]:
+def report(shot_cache: Any) -> dict[str, Any]:
     """The model's frame, and how many triangles and lines are drawn for it."""
     scene = bpy.context.scene
-    drawn = overlay._pictures[scene.name, False].framing
+    drawn = hands.module("drawing.shot_overlay")._drawings[scene.name].framing
     return {
-        "frame": list(readings.latest(scene).motion.frame.as_tuple()),
+        "frame": list(shot_cache.get(scene).motion.frame.as_tuple()),
         "shaded": drawn._triangles is not None,
         "outlined": drawn._lines is not None,
     }

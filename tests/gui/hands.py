@@ -8,6 +8,7 @@ one. What is seen goes to FOLDER: pictures, and seen.json at the end.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -59,6 +60,11 @@ def install(connect: bool = True) -> Steps:
     preferences.connection_file = TASK["connection"]
     yield 0.5
     yield from wait(lambda: state().link == "LINKED")
+
+
+def module(name: str) -> Any:
+    """A module of the installed extension."""
+    return importlib.import_module(f"{MODULE}.{name}")
 
 
 def wait(until: Callable[[], object]) -> Steps:

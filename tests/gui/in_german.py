@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
 
@@ -18,8 +17,8 @@ def in_german() -> hands.Steps:
     view.language = "de_DE"
     view.use_translate_interface = view.use_translate_tooltips = view.use_translate_reports = True
     yield from hands.install()
-    german = importlib.import_module(f"{hands.MODULE}.german")
-    translation = importlib.import_module(f"{hands.MODULE}.translation")
+    german = hands.module("i18n.german")
+    translation = hands.module("i18n.translation")
     iface = bpy.app.translations.pgettext_iface
     hands.seen["wrong"] = [
         text

@@ -22,19 +22,17 @@ LONG_SHOT, REDRAWS = 250, 40
 
 def look_at_it() -> hands.Steps:
     yield from hands.install()
-    overlay, readings, capture = (
-        importlib.import_module(f"{hands.MODULE}.{name}") for name in ("overlay", "readings", "capture")
-    )
+    overlay, shot_cache, shots = map(hands.module, ("drawing.overlay", "capture.shot_cache", "capture.shots"))
     scene = meadow()
     with in_view():
         bpy.ops.view3d.view_camera()
         bpy.ops.ed.undo_push(message="Meadow")
     scene.frame_set(20)
-    yield from hands.wait(lambda: readings.latest(bpy.context.scene).motion is not None)
+    yield from hands.wait(lambda: shot_cache.get(bpy.context.scene).motion is not None)
     yield 1
     yield from hands.picture("overlay")
 
-    yield from drag_the_cage(overlay, capture, readings)
+    yield from drag_the_cage(overlay, shots, shot_cache)
     bpy.context.scene.frame_set(20)
     yield from show_a_take()
 
@@ -42,7 +40,7 @@ def look_at_it() -> hands.Steps:
     for number in range(3):
         copy_subject(bpy.context.scene, number)
     hands.seen["subjects"] = len(bpy.context.scene.motionbooth.subjects)
-    readings.read_now(bpy.context.scene)
+    shot_cache.read_now(bpy.context.scene)
     hands.seen["overlay_ms"] = time_redraws(overlay)
     manager = bpy.context.window_manager
     manager.motionbooth_overlay = False
@@ -85,16 +83,16 @@ def in_view() -> Any:
     )
 
 
-def drag_the_cage(overlay: Any, capture: Any, readings: Any) -> hands.Steps:
+def drag_the_cage(overlay: Any, shots: Any, shot_cache: Any) -> hands.Steps:
     """From its middle to the right and down; then its lower right corner out; then both undone."""
     bpy.context.scene.motionbooth.active_subject = 0
     bpy.context.scene.tool_settings.use_keyframe_insert_auto = True
-    hands.seen["box"] = box_now(capture)
+    hands.seen["box"] = box_now(shots)
     for name, corner in (("moved", (0.5, 0.5)), ("scaled", (1.0, 1.0))):
-        x1, y1, x2, y2 = box_now(capture)
+        x1, y1, x2, y2 = box_now(shots)
         start = on_screen(overlay, (x1 + (x2 - x1) * corner[0], y1 + (y2 - y1) * corner[1]))
         hands.move(*start)
-        yield from hands.wait(lambda: not readings.latest(bpy.context.scene).changed)
+        yield from hands.wait(lambda: not shot_cache.get(bpy.context.scene).outdated)
         yield 1
         hands.move(start[0] + 1, start[1])  # once more, for a slow machine: the cage must have seen the mouse
         yield 1
@@ -109,21 +107,20 @@ def drag_the_cage(overlay: Any, capture: Any, readings: Any) -> hands.Steps:
         yield 1
         hands._event("LEFTMOUSE", "RELEASE")
         yield 2
-        hands.seen[name] = box_now(capture)
+        hands.seen[name] = box_now(shots)
     hands.seen["share of 60 pixels"] = 60 / frame_on_screen(overlay).width
     for name in ("scaling undone", "all undone"):
         hands.press("Z", ctrl=True)
         yield 2
-        hands.seen[name] = box_now(capture)
+        hands.seen[name] = box_now(shots)
 
 
 def show_a_take() -> hands.Steps:
     """Over the view, a take that kept to its boxes nearly."""
     scene = bpy.context.scene
-    module = {name: importlib.import_module(f"{hands.MODULE}.{name}") for name in ("capture", "orders", "take_motion")}
     msgspec = importlib.import_module("msgspec")
-    shot = module["capture"].read_shot(scene, 8).shot
-    spec = module["orders"].generate_spec(scene.motionbooth, shot, 1)
+    shot = hands.module("capture.shots").read_shot(scene, 8).shot
+    spec = hands.module("jobs.specs").generate_spec(scene.motionbooth, shot, 1)
     clip = hands.FOLDER / "clip.mp4"
     subjects = [
         {
@@ -136,7 +133,7 @@ def show_a_take() -> hands.Steps:
         for track in shot.subjects
     ]
     report = {"subjects": subjects, "flow_error_px": 0.42}
-    module["take_motion"].report_path(clip).write_bytes(msgspec.json.encode(report))
+    hands.module("timeline.take_motion").report_path(clip).write_bytes(msgspec.json.encode(report))
     take = scene.motionbooth.takes.add()
     take.name, take.clip_path, take.settings = "Hop take 1", str(clip), msgspec.json.encode(spec).decode()
     bpy.context.window_manager.motionbooth_overlay_take = True
@@ -146,10 +143,10 @@ def show_a_take() -> hands.Steps:
     scene.motionbooth.takes.clear()
 
 
-def box_now(capture: Any) -> list[float]:
+def box_now(shots: Any) -> list[float]:
     """The first subject's box at frame 20, as it would be filmed."""
     scene = bpy.context.scene
-    return list(capture.read_motion(scene, 48).projections[0][19].box.as_tuple())
+    return list(shots.read_motion(scene, 48).projections[0][19].box.as_tuple())
 
 
 def frame_on_screen(overlay: Any) -> Any:

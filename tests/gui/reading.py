@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ LONG_SHOT = 4000
 
 def look_at_readings() -> hands.Steps:
     yield from hands.install()
-    readings = importlib.import_module(f"{hands.MODULE}.readings")
+    shot_cache = hands.module("capture.shot_cache")
     scene = bpy.context.scene
     cube = bpy.data.objects["Cube"]
     scene.frame_end = LONG_SHOT
@@ -29,7 +28,7 @@ def look_at_readings() -> hands.Steps:
     subject = scene.motionbooth.subjects.add()
     subject.name, subject.class_word, subject.object = "Cube", "box", cube
     yield from hands.open_tab("VIEW_3D")  # whose panels ask for the reading
-    yield from read(readings, "long")
+    yield from read(shot_cache, "long")
 
     scene = bpy.context.scene
     scene.frame_end = 40
@@ -38,24 +37,24 @@ def look_at_readings() -> hands.Steps:
         bpy.ops.rigidbody.object_add()
     scene.frame_set(9)
     yield 2
-    yield from read(readings, "unplayed")
+    yield from read(shot_cache, "unplayed")
     yield from hands.picture("not_read")
-    readings.play(bpy.context.scene)
-    yield from read(readings, "played")
+    shot_cache.read_by_playing(bpy.context.scene)
+    yield from read(shot_cache, "played")
     yield from hands.picture("read_by_playing")
     hands.seen["frame"] = bpy.context.scene.frame_current
 
 
-def read(readings: Any, name: str) -> hands.Steps:
+def read(shot_cache: Any, name: str) -> hands.Steps:
     """Until it is read; then what was, and how often it was in the two seconds after."""
-    yield from hands.wait(lambda: not readings.latest(bpy.context.scene).changed)
-    known = readings.latest(bpy.context.scene)
+    yield from hands.wait(lambda: not shot_cache.get(bpy.context.scene).outdated)
+    known = shot_cache.get(bpy.context.scene)
     version = known.version
-    boxes = [seen.box for seen in known.motion.projections[0] if seen.box is not None]
+    boxes = [projection.box for projection in known.motion.projections[0] if projection.box is not None]
     falls = boxes[-1].center[1] - boxes[0].center[1] if boxes else 0.0
-    hands.seen[name] = {"unread": known.motion.incomplete, "last": known.motion.moments[-1], "falls": falls}
+    hands.seen[name] = {"incomplete": known.motion.incomplete, "last": known.motion.moments[-1], "falls": falls}
     yield 2
-    hands.seen[name]["again"] = readings.latest(bpy.context.scene).version - version
+    hands.seen[name]["again"] = shot_cache.get(bpy.context.scene).version - version
 
 
 hands.perform(look_at_readings)

@@ -12,9 +12,9 @@ def test_readings_come_to_their_end_in_a_living_window(act: Callable[[str], dict
     """What Blender updates after each slice is not taken for a change by the user, which would begin it anew."""
     seen = act("reading.py")
     assert (seen["long"]["last"], seen["long"]["again"]) == (4000, 0)
-    assert seen["unplayed"]["unread"]
+    assert seen["unplayed"]["incomplete"]
     assert seen["unplayed"]["again"] == 0
-    assert not seen["played"]["unread"]
+    assert not seen["played"]["incomplete"]
     assert seen["played"]["falls"] > 0.2
     assert seen["played"]["again"] == 0
     assert seen["frame"] == 9

@@ -53,16 +53,32 @@ def with_instanced_children(parts: set[bpy.types.Object]) -> set[bpy.types.Objec
 
 def project_objects(parts: set[bpy.types.Object], depsgraph: bpy.types.Depsgraph, view: View) -> Projection:
     """Project the evaluated geometry of `parts`, instances included, onto the frame of `view`."""
-    points, edges, count = [], [], 0
+    outlines = []
     for instance in depsgraph.object_instances:
         owner = instance.parent if instance.is_instance else instance.object
-        if owner is None or owner.original not in parts:
-            continue
-        vertices, joints = _points_and_edges(instance.object)
-        world = np.array(instance.matrix_world)
-        points.append(vertices @ world[:3, :3].T + world[:3, 3])
+        if owner is not None and owner.original in parts:
+            outlines.append((*_points_and_edges(instance.object), np.array(instance.matrix_world)))
+    return _project(outlines, view)
+
+
+def project_bounds(proxy: bpy.types.Object, depsgraph: bpy.types.Depsgraph, view: View) -> Box | None:
+    """The visible box of an object from bounding boxes alone: exact for a rectangle, too large for round shapes."""
+    evaluated = [part.evaluated_get(depsgraph) for part in objects_with_surface(proxy)]
+    return _project([(*_bounding_box(part), np.array(part.matrix_world)) for part in evaluated], view).box
+
+
+def is_rectangle(proxy: bpy.types.Object) -> bool:
+    """Whether it is a flat mesh with one face, so that its bounding box is its outline."""
+    return proxy.type == "MESH" and len(proxy.data.polygons) == 1 and not proxy.modifiers
+
+
+def _project(outlines: list[tuple[Array, Edges, Array]], view: View) -> Projection:
+    """Project outlines, each with its points (N, 3), edges (E, 2) and world matrix (4, 4), as one shape."""
+    points, edges, count = [], [], 0
+    for local, joints, world in outlines:
+        points.append(local @ world[:3, :3].T + world[:3, 3])
         edges.append(joints + count)
-        count += len(vertices)
+        count += len(local)
     if not count:
         return NOT_VISIBLE
     box = projection.screen_box(np.concatenate(points), np.concatenate(edges), view)
@@ -88,6 +104,10 @@ def _points_and_edges(shape: bpy.types.Object) -> tuple[Array, Edges]:
             return _positions(shape.data), NO_EDGES
         case kind if kind in MESH_TYPES:
             return _mesh(shape)
+    return _bounding_box(shape)
+
+
+def _bounding_box(shape: bpy.types.Object) -> tuple[Array, Edges]:
     corners = np.array(shape.bound_box)
     low, high = corners.min(axis=0), corners.max(axis=0)
     return (low + high) / 2 + CUBE * (high - low) / 2, CUBE_EDGES

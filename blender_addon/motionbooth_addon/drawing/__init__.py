@@ -1,1 +1,1 @@
-"""What is drawn over the 3-D view and the sequencer."""
+"""Draws over the 3D view and the sequencer."""

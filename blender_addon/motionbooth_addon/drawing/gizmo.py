@@ -1,4 +1,4 @@
-"""A cage around the active subject's rectangle in the camera's view: dragged to move, by corners and sides to scale."""
+"""A gizmo around the active subject's rectangle in the camera view, to move and scale it by dragging."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from dataclasses import dataclass
 import bpy
 from mathutils import Matrix
 
-from .overlay import is_rectangle
+from ..capture.geometry import is_rectangle
 
-END_SECONDS = 0.1  # how often it is looked whether a drag is over
+POLL_SECONDS = 0.1  # how often to check whether a drag has ended
 
 
 @dataclass
 class _Drag:
-    """A drag under way. Gizmos do not tell when they are let go, so it is watched."""
+    """A drag in progress. Gizmos do not report their release, so a timer polls for it."""
 
     held: bool  # as of the last redraw
-    before: tuple[float, ...]  # location and scale
+    transform_before: tuple[float, ...]  # location and scale
 
 
 _drag: _Drag | None = None
 
 
 def active_rectangle(context: bpy.types.Context) -> bpy.types.Object | None:
-    """The rectangle of the scene's active subject, where it is one that hangs on the camera."""
+    """The proxy object of the active subject, if it is a visible rectangle parented to the camera."""
     scene = context.scene
     shot = scene.motionbooth
     if not 0 <= shot.active_subject < len(shot.subjects):
         return None
-    thing = shot.subjects[shot.active_subject].object
-    if thing is None or scene.camera is None or thing.parent != scene.camera or not is_rectangle(thing):
+    proxy = shot.subjects[shot.active_subject].object
+    if proxy is None or scene.camera is None or proxy.parent != scene.camera or not is_rectangle(proxy):
         return None
-    return thing if thing.visible_get() else None
+    return proxy if proxy.visible_get() else None
 
 
 class MOTIONBOOTH_GGT_box(bpy.types.GizmoGroup):
-    """Shows the cage while the view is the camera's."""
+    """Shows the cage in the camera view."""
 
     bl_label = "Subject Box"
     bl_space_type = "VIEW_3D"
@@ -64,77 +64,77 @@ class MOTIONBOOTH_GGT_box(bpy.types.GizmoGroup):
         self.draw_prepare(context)
 
     def draw_prepare(self, context: bpy.types.Context) -> None:
-        """Lay the cage on the rectangle as it is now."""
+        """Fit the cage to the rectangle."""
         if _drag is not None:
             _drag.held = self.cage.is_modal
-        thing = active_rectangle(context)
-        if thing is None:
+        rectangle = active_rectangle(context)
+        if rectangle is None:
             return
-        low, high = _extent(thing)
+        low, high = _extent(rectangle)
         self.cage.dimensions = high[0] - low[0], high[1] - low[1]
-        # The mouse is followed in the plane of this matrix, so it has to lie as deep as the rectangle does.
-        self.cage.matrix_basis = thing.parent.matrix_world @ thing.matrix_parent_inverse @ _depth(thing)
+        # The mouse is tracked in the plane of this matrix, so it must be at the depth of the rectangle.
+        self.cage.matrix_basis = rectangle.parent.matrix_world @ rectangle.matrix_parent_inverse @ _depth(rectangle)
         self.cage.color = self.cage.color_highlight = context.scene.motionbooth.subjects[
             context.scene.motionbooth.active_subject
         ].color
 
 
-def _extent(thing: bpy.types.Object) -> tuple[Sequence[float], Sequence[float]]:
-    """Lowest and highest corner of the rectangle in its own space."""
-    corners = [corner[:] for corner in thing.bound_box]
+def _extent(rectangle: bpy.types.Object) -> tuple[Sequence[float], Sequence[float]]:
+    """The lowest and highest corner of the rectangle in object space."""
+    corners = [corner[:] for corner in rectangle.bound_box]
     return [min(axis) for axis in zip(*corners, strict=True)], [max(axis) for axis in zip(*corners, strict=True)]
 
 
-def _center(thing: bpy.types.Object) -> Matrix:
-    """From the cage, which is centred on its own origin, to the rectangle's own space."""
-    low, high = _extent(thing)
+def _center(rectangle: bpy.types.Object) -> Matrix:
+    """From the cage, which is centered on its origin, to the rectangle's object space."""
+    low, high = _extent(rectangle)
     return Matrix.Translation([(a + b) / 2 for a, b in zip(low, high, strict=True)])
 
 
-def _depth(thing: bpy.types.Object) -> Matrix:
-    return Matrix.Translation((0, 0, thing.location.z))
+def _depth(rectangle: bpy.types.Object) -> Matrix:
+    return Matrix.Translation((0, 0, rectangle.location.z))
 
 
 def _read_matrix() -> list[float]:
-    """The cage in its plane: columns one after the other, as gizmos have them."""
-    thing = active_rectangle(bpy.context)
-    if thing is None:
+    """The cage's matrix in its plane, column by column, as gizmos expect it."""
+    rectangle = active_rectangle(bpy.context)
+    if rectangle is None:
         return _flat(Matrix.Identity(4))
-    return _flat(_depth(thing).inverted() @ thing.matrix_basis @ _center(thing))
+    return _flat(_depth(rectangle).inverted() @ rectangle.matrix_basis @ _center(rectangle))
 
 
 def _write_matrix(columns: Sequence[float]) -> None:
-    """The rectangle to where the cage is dragged. Its depth stays as it is."""
+    """Move and scale the rectangle as the cage is dragged. Its depth does not change."""
     global _drag
-    thing = active_rectangle(bpy.context)
-    if thing is None:
+    rectangle = active_rectangle(bpy.context)
+    if rectangle is None:
         return
     if _drag is None:
-        _drag = _Drag(True, _place(thing))
-        bpy.app.timers.register(_finish, first_interval=END_SECONDS, persistent=True)
+        _drag = _Drag(True, _transform(rectangle))
+        bpy.app.timers.register(_poll_release, first_interval=POLL_SECONDS, persistent=True)
     cage = Matrix([columns[start : start + 4] for start in (0, 4, 8, 12)]).transposed()
-    location, _, scale = (cage @ _center(thing).inverted()).decompose()
-    thing.location.xy = location.xy
-    thing.scale.xy = scale.xy
+    location, _, scale = (cage @ _center(rectangle).inverted()).decompose()
+    rectangle.location.xy = location.xy
+    rectangle.scale.xy = scale.xy
 
 
-def _finish() -> float | None:
-    """Once it was let go: keyframes where auto-key is on, and a step to undo."""
+def _poll_release() -> float | None:
+    """After the release: insert keyframes if Auto Keying is on, and push an undo step."""
     global _drag
     if _drag is None or _drag.held:
-        return None if _drag is None else END_SECONDS
+        return None if _drag is None else POLL_SECONDS
     drag, _drag = _drag, None
-    thing = active_rectangle(bpy.context)
-    if thing is not None and _place(thing) != drag.before:
+    rectangle = active_rectangle(bpy.context)
+    if rectangle is not None and _transform(rectangle) != drag.transform_before:
         if bpy.context.scene.tool_settings.use_keyframe_insert_auto:
-            thing.keyframe_insert("location")
-            thing.keyframe_insert("scale")
+            rectangle.keyframe_insert("location")
+            rectangle.keyframe_insert("scale")
         bpy.ops.ed.undo_push(message="Move Subject Box")
     return None
 
 
-def _place(thing: bpy.types.Object) -> tuple[float, ...]:
-    return (*thing.location, *thing.scale)
+def _transform(rectangle: bpy.types.Object) -> tuple[float, ...]:
+    return (*rectangle.location, *rectangle.scale)
 
 
 def _flat(matrix: Matrix) -> list[float]:

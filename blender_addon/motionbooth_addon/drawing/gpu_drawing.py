@@ -1,4 +1,4 @@
-"""Drawing with the gpu module over any region: shapes in shares of a frame, and text."""
+"""Draws shapes in coordinates of a frame, and text, with the gpu module."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ..capture.projection import Array
 from .shapes import BAND_TRIANGLES, Color, Shapes, band
 
 TEXT_SIZE = 13
-BACKING = (0.0, 0.0, 0.0, 0.9)  # behind words and around boxes, for light pictures; a view mixes linear light
-MARGIN = 4  # of the backing around words, pixels at a scale of the interface of 1
-RIM = 1.6  # times as wide as the outline that lies in it
+BACKING = (0.0, 0.0, 0.0, 0.9)  # behind text and around boxes, so that they are readable on a light picture
+MARGIN = 4  # of the backing around text, pixels at a resolution scale of 1
+RIM = 1.6  # width of the dark rim of an outline, relative to the outline
 
 
 @dataclass(frozen=True)
 class FrameRect:
-    """Where the finished frame lies in a region, pixels from its lower left corner; y points up."""
+    """The position of the shot's frame in a region, in pixels from its lower left corner; y points up."""
 
     left: float
     top: float
@@ -35,14 +35,16 @@ class FrameRect:
 
     @property
     def aspect(self) -> float:
+        """Width / height."""
         return self.width / self.height
 
     def part(self, box: Box) -> FrameRect:
-        """The part of it that `box`, in its shares, covers."""
+        """The part of the frame that `box`, in shares of the frame, covers."""
         left, top = self.at((box.x1, box.y1))
         return FrameRect(left, top, (box.x2 - box.x1) * self.width, (box.y2 - box.y1) * self.height)
 
     def at(self, share: Sequence[float]) -> tuple[float, float]:
+        """The pixel position of a point in shares of the frame."""
         return self.left + share[0] * self.width, self.top - share[1] * self.height
 
 
@@ -51,18 +53,18 @@ def _shader(name: str) -> Any:
     return gpu.shader.from_builtin(name)
 
 
-class Still:
-    """Shapes on the graphics card."""
+class ShapeBatch:
+    """Shapes in GPU memory."""
 
-    def __init__(self, drawn: Shapes | None = None) -> None:
+    def __init__(self, shapes: Shapes | None = None) -> None:
         self._lines: Any = None
         self._triangles: Any = None
-        if drawn is not None:
-            self._lines = _batch("POLYLINE_FLAT_COLOR", "LINES", drawn.lines, drawn.line_colors)
-            self._triangles = _batch("FLAT_COLOR", "TRIS", drawn.triangles, drawn.triangle_colors)
+        if shapes is not None:
+            self._lines = _batch("POLYLINE_FLAT_COLOR", "LINES", shapes.lines, shapes.line_colors)
+            self._triangles = _batch("FLAT_COLOR", "TRIS", shapes.triangles, shapes.triangle_colors)
 
     def draw(self, width: float) -> None:
-        """`width`: of lines, pixels at a scale of the interface of 1."""
+        """Draw them; `width` is that of lines, in pixels at a resolution scale of 1."""
         if self._lines is not None:
             shader = _shader("POLYLINE_FLAT_COLOR")
             shader.bind()
@@ -73,10 +75,10 @@ class Still:
             self._triangles.draw(_shader("FLAT_COLOR"))
 
 
-class Outlines:
-    """Boxes on the graphics card, with thick outlines `across` and `up` (shares of the frame) to each side.
+class BoxBatch:
+    """Box outlines in GPU memory, which reach `across` and `up` (shares of the frame) to each side of the box's border.
 
-    A dark rim keeps them visible on what is as light as they are.
+    A dark rim keeps them visible on a picture of the same color.
     """
 
     def __init__(self, boxes: Sequence[tuple[Box, Color]] = (), across: float = 0.0, up: float = 0.0) -> None:
@@ -98,8 +100,8 @@ class Outlines:
             self._batch.draw(_shader("FLAT_COLOR"))
 
 
-class in_shares:
-    """While it lasts, coordinates are shares of the frame, y down, and colours are mixed with what is there."""
+class frame_coordinates:
+    """Context manager: coordinates are shares of the frame, y down, and colors are blended."""
 
     def __init__(self, rect: FrameRect) -> None:
         self._rect = rect
@@ -116,7 +118,7 @@ class in_shares:
 
 
 def _batch(shader: str, kind: str, points: Array, colors: Array) -> Any:
-    """None where there is nothing to draw."""
+    """A batch, or None if there is nothing to draw."""
     if not len(points):
         return None
     deep = np.zeros((len(points), 3), np.float32)
@@ -124,35 +126,36 @@ def _batch(shader: str, kind: str, points: Array, colors: Array) -> Any:
     return batch_for_shader(_shader(shader), kind, {"pos": deep, "color": colors.astype(np.float32)})
 
 
-def text(x: float, y: float, words: str, color: Color) -> None:
-    texts([(x, y, words, color)])
+def text(x: float, y: float, line: str, color: Color) -> None:
+    """Draw one line of text; see `texts`."""
+    texts([(x, y, line, color)])
 
 
 def texts(lines: Sequence[tuple[float, float, str, Color]]) -> None:
-    """Words at their places in the region, pixels from its lower left corner, each on a dark backing."""
+    """Draw lines of text (x, y, text, color) on dark backings; x, y in pixels from the region's lower left corner."""
     if not lines:
         return
     scale = bpy.context.preferences.system.ui_scale
     blf.size(0, TEXT_SIZE * scale)
-    backing = _backing(tuple((round(x), round(y), *blf.dimensions(0, words)) for x, y, words, _ in lines), scale)
+    backing = _backing(tuple((round(x), round(y), *blf.dimensions(0, line)) for x, y, line, _ in lines), scale)
     gpu.state.blend_set("ALPHA")
     backing.draw(_shader("FLAT_COLOR"))
     gpu.state.blend_set("NONE")
-    for x, y, words, color in lines:
+    for x, y, line, color in lines:
         blf.color(0, *color, 1.0)
         blf.position(0, x, y, 0)
-        blf.draw(0, words)
+        blf.draw(0, line)
 
 
 @lru_cache(maxsize=8)
-def _backing(words: tuple[tuple[float, float, float, float], ...], scale: float) -> Any:
-    """A rectangle behind each of the words: x, y, width, height of them in pixels."""
+def _backing(rects: tuple[tuple[float, float, float, float], ...], scale: float) -> Any:
+    """A dark rectangle behind each line of text, given by x, y, width and height in pixels."""
     margin = MARGIN * scale
-    # All are as high as a line with its descenders, whatever letters a word has.
+    # All backings have the same height, whatever letters the text has.
     low, high = 0.3 * TEXT_SIZE * scale, 0.8 * TEXT_SIZE * scale
     points = [
         corner
-        for x, y, width, _ in words
+        for x, y, width, _ in rects
         for corner in (
             (x - margin, y - low, 0.0), (x + width + margin, y - low, 0.0),
             (x + width + margin, y + high + margin / 2, 0.0), (x - margin, y + high + margin / 2, 0.0),
@@ -164,6 +167,6 @@ def _backing(words: tuple[tuple[float, float, float, float], ...], scale: float)
 
 
 def srgb(color: Sequence[float]) -> Color:
-    """A scene's (linear) colour as screens have it."""
+    """Convert a scene linear color to sRGB."""
     red, green, blue = BlenderColor(color).from_scene_linear_to_srgb()
     return red, green, blue

@@ -48,7 +48,7 @@ class MOTIONBOOTH_OT_activate_take(_OfTake, bpy.types.Operator):
         take = context.scene.motionbooth.takes[index]
         record = job_controller().store.records.get(take.job_id)
         if record is not None and not clips.clip_of(take).is_file():
-            takes.show_only(context.scene, index)
+            context.scene.motionbooth.active_take = index
             job_controller().place(record)  # fetches the clip again
         else:
             takes.activate(context.scene, index)
@@ -123,7 +123,7 @@ class MOTIONBOOTH_OT_take_as_background(_OfTake, bpy.types.Operator):
         return super().poll(context)
 
     def act_on(self, context: bpy.types.Context, index: int) -> None:
-        takes.as_camera_background(context.scene, context.scene.motionbooth.takes[index])
+        takes.show_in_camera(context.scene, context.scene.motionbooth.takes[index])
 
 
 class MOTIONBOOTH_OT_take_as_images(_OfTake, bpy.types.Operator):

@@ -6,9 +6,9 @@ from typing import Any
 
 import bpy
 
-from ..drawing.overlay import active_take
 from ..i18n.translation import told
 from ..timeline import colors
+from ..timeline.takes import active_take_motion
 from .base import InSequencer, InView, sentence
 
 
@@ -41,13 +41,13 @@ def draw_takes(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
         sentence(layout, text, context.region, "INFO")
         return
     layout.template_list("MOTIONBOOTH_UL_takes", "", shot, "takes", shot, "active_take", rows=3)
-    take = active_take(context.scene)
+    take = active_take_motion(context.scene)
     if take is not None and take.verdicts:
         box = layout.box()
         for verdict in (*take.verdicts.values(), take.camera_verdict):
             sentence(box, verdict, context.region)
-    if len(shot.takes) and (caveat := colors.color_warning(context.scene)) is not None:
-        sentence(layout, caveat, context.region, "COLOR")
+    if len(shot.takes) and (warning := colors.color_warning(context.scene)) is not None:
+        sentence(layout, warning, context.region, "COLOR")
         layout.operator("motionbooth.show_exact_colors", icon="COLOR")
     column = layout.column(align=True)
     column.operator("motionbooth.activate_take", icon="HIDE_OFF")

@@ -1,1 +1,1 @@
-"""Clips on the timeline: takes, strips and files."""
+"""Puts clips on the timeline: takes, strips and their files."""

@@ -1,8 +1,7 @@
-"""Takes, strips and clip files stay together, wherever the .blend goes.
+"""Keeps the paths of takes, strips and clip files consistent when the .blend is saved or moved.
 
-A take's clip is named twice: by its strip, whose path Blender itself keeps right when the .blend is saved elsewhere,
-and by the take, whose path nobody keeps right but us. The clip of a .blend that was never saved is among the user's own
-files until there is a folder to put it in.
+Blender updates a strip's path when the .blend is saved to another folder, but not the path that the take stores. The
+clips of an unsaved .blend are in the user's data folder until the first save, which copies them beside the .blend.
 """
 
 from __future__ import annotations
@@ -20,21 +19,21 @@ from .. import compat
 from . import colors
 from .take_motion import report_path
 
-JOB = "motionbooth_job"  # custom property of a take's strip: the job that made it
+JOB = "motionbooth_job"  # custom property of a take's strip: the job that generated it
 
 
 def clip_of(take: bpy.types.PropertyGroup) -> Path:
-    """Where the clip should be."""
+    """The path of a take's clip, whether the file exists or not."""
     return absolute(take.clip_path)
 
 
 def absolute(path: str) -> Path:
-    """A path as Blender keeps it, which may be relative to the open .blend."""
+    """Resolve a path that may be relative to the open .blend."""
     return Path(bpy.path.abspath(path)).resolve()
 
 
 def path_for(clip: Path, blend: str | None = None) -> str:
-    """Relative to the .blend (None: the open one) where both are under one folder, to be moved together."""
+    """The path to store for a clip: relative if it is below the folder of the .blend (None: the open one)."""
     blend = bpy.data.filepath if blend is None else blend
     folder = Path(blend).parent.resolve()
     if blend and clip.resolve().is_relative_to(folder):
@@ -43,14 +42,14 @@ def path_for(clip: Path, blend: str | None = None) -> str:
 
 
 def strip_of(scene: bpy.types.Scene, job: str) -> Any | None:
-    """The strip of a take, whatever its user has named it."""
+    """The strip of the take that a job generated, or None if it was deleted."""
     if scene.sequence_editor is None:
         return None
     return next((strip for strip in compat.all_strips(scene.sequence_editor) if strip.get(JOB) == job), None)
 
 
 def all_takes() -> Iterator[tuple[bpy.types.Scene, bpy.types.PropertyGroup]]:
-    """Of the open .blend, without those in its libraries."""
+    """All takes of the open .blend, without those of linked libraries."""
     for scene in bpy.data.scenes:
         if scene.library is None:
             for take in scene.motionbooth.takes:
@@ -58,18 +57,18 @@ def all_takes() -> Iterator[tuple[bpy.types.Scene, bpy.types.PropertyGroup]]:
 
 
 def relink(scene: bpy.types.Scene, take: bpy.types.PropertyGroup, clip: Path) -> None:
-    """Have a take and its strip show the clip at another place."""
+    """Set another path for the clip of a take and its strip."""
     take.clip_path = path_for(clip)
     strip = strip_of(scene, take.job_id)
     if strip is not None and strip.type == "MOVIE":
-        strip.filepath = take.clip_path  # where it is set, Blender reads the file anew
+        strip.filepath = take.clip_path  # setting it reloads the file and resets the color space
         colors.set_color_space(scene, strip)
 
 
-def relink_missing(known: Callable[[bpy.types.PropertyGroup], list[Path]]) -> list[str]:
-    """Find the clips of the open .blend whose files are not where they should be.
+def relink_missing(candidates: Callable[[bpy.types.PropertyGroup], list[Path]]) -> list[str]:
+    """Find the clips of the open .blend that are not at their path, and relink them.
 
-    `known`: where a take's clip may be besides. Returns the jobs whose strips have lost their clip.
+    candidates: further paths at which a take's clip may be. Returns the jobs whose clip was not found for their strip.
     """
     lost = []
     for scene, take in all_takes():
@@ -80,8 +79,8 @@ def relink_missing(known: Callable[[bpy.types.PropertyGroup], list[Path]]) -> li
             continue
         beside = Path(bpy.data.filepath).parent
         near = [beside / "motionbooth" / clip.name, beside / clip.name] if bpy.data.filepath else []
-        places = [*([shown] if shown else []), clip, *near, *known(take)]
-        found = next((place for place in places if place.is_file()), None)
+        paths = [*([shown] if shown else []), clip, *near, *candidates(take)]
+        found = next((path for path in paths if path.is_file()), None)
         if found is not None:
             relink(scene, take, found)
         elif strip is not None:
@@ -90,63 +89,63 @@ def relink_missing(known: Callable[[bpy.types.PropertyGroup], list[Path]]) -> li
 
 
 class SaveTransaction:
-    """One saving of the open .blend as `blend`, from before it is written to after it.
+    """Prepares clips and their paths for a save of the open .blend as `blend`; then call `commit` or `rollback`.
 
-    `homeless`: where the clips of unsaved files are; `folder`: where those of `blend` go. `trouble` says which clips
-    could not be put there, and stay where they are.
+    unsaved: the folder with the clips of unsaved files; folder: the folder for the clips of `blend`.
+    error: says which clips could not be copied to it; they stay where they are.
     """
 
-    def __init__(self, blend: str, homeless: Path, folder: Path) -> None:
-        self.trouble = ""
+    def __init__(self, blend: str, unsaved: Path, folder: Path) -> None:
+        self.error = ""
         self._blend = blend
-        self._carried: list[tuple[Path, Path]] = []
+        self._copies: list[tuple[Path, Path]] = []
         self._paths = [(take, take.clip_path) for _, take in all_takes()]
-        # Of a file that was never saved, Blender leaves relative paths as they are: they can be the new file's already.
+        # Blender does not remap the relative paths of an unsaved file, so they may already be those of the new file.
         base = None if bpy.data.filepath else blend
         for _, take in all_takes():
             clip = clip_of(take)
-            if clip.is_relative_to(homeless.resolve()) and folder != homeless and clip.is_file():
-                clip = self._carry(clip, folder, base)
-            take.clip_path = _as_before(take.clip_path, clip, blend)
+            if clip.is_relative_to(unsaved.resolve()) and folder != unsaved and clip.is_file():
+                clip = self._copy(clip, folder, base)
+            take.clip_path = _remapped(take.clip_path, clip, blend)
 
-    def _carry(self, clip: Path, folder: Path, base: str | None) -> Path:
+    def _copy(self, clip: Path, folder: Path, base: str | None) -> Path:
         try:
-            carried = copy_clip(clip, folder)
+            copy = copy_clip(clip, folder)
         except OSError as error:
-            self.trouble = (
+            self.error = (
                 f"The clips cannot be put into {folder} ({error.strerror}) and stay in {clip.parent}; free some space "
                 "or choose another folder in the preferences, and save again."
             )
             return clip
-        self._carried.append((clip, carried))
-        _show_instead(clip, carried, bpy.data.filepath, base or "")
-        return carried
+        self._copies.append((clip, copy))
+        _replace_paths(clip, copy, bpy.data.filepath, base or "")
+        return copy
 
-    def done(self) -> None:
-        """It was written. Paths that go with the .blend are relative from now on."""
-        for _, carried in self._carried:
-            _show_instead(carried, carried, self._blend, bpy.data.filepath)
+    def commit(self) -> None:
+        """The .blend was saved: store the paths of the copies relative to it."""
+        for _, copy in self._copies:
+            _replace_paths(copy, copy, self._blend, bpy.data.filepath)
 
-    def undone(self) -> None:
-        """It was not, or a copy was: the open .blend is where it was, and so are its clips."""
-        for clip, carried in self._carried:
-            _show_instead(carried, clip, self._blend, bpy.data.filepath)
+    def rollback(self) -> None:
+        """The save failed, or saved a copy: restore the paths of the open .blend."""
+        for clip, copy in self._copies:
+            _replace_paths(copy, clip, self._blend, bpy.data.filepath)
         for take, path in self._paths:
             take.clip_path = path
 
 
-def _as_before(path: str, clip: Path, blend: str) -> str:
-    """The path of a clip for a .blend at another place: relative if it was, as Blender does with its own paths."""
-    made = path_for(clip, blend)
-    if made.startswith("//") or not path.startswith("//"):
-        return made
+def _remapped(path: str, clip: Path, blend: str) -> str:
+    """The path to store for a clip in `blend`; a relative path stays relative, as Blender does with its own paths."""
+    stored = path_for(clip, blend)
+    if stored.startswith("//") or not path.startswith("//"):
+        return stored
     with contextlib.suppress(ValueError):  # on another drive
         return "//" + Path(os.path.relpath(clip, Path(blend).parent)).as_posix()
-    return made
+    return stored
 
 
 def copy_clip(clip: Path, folder: Path) -> Path:
-    """The clip and all that lies beside it for it, in `folder`, too: an undo, and a crash, find the old one."""
+    """Copy a clip with its report and images to `folder`. The originals stay for an undo and after a crash."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / clip.name
     for source in (report_path(clip), clip):
@@ -162,7 +161,7 @@ def copy_clip(clip: Path, folder: Path) -> Path:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Without taking more of the disk where that can be; whole or not at all."""
+    """Copy a file atomically; as a hard link if possible, which takes no disk space."""
     try:
         os.link(source, target)
     except OSError:
@@ -171,10 +170,10 @@ def _copy(source: Path, target: Path) -> None:
         part.replace(target)
 
 
-def _show_instead(old: Path, new: Path, before: str, after: str) -> None:
-    """Every strip and picture of the open .blend that shows the clip at `old` shows it at `new`.
+def _replace_paths(old: Path, new: Path, before: str, after: str) -> None:
+    """Replace the path of the clip `old` by `new` in every strip and image of the open .blend.
 
-    `before`, `after`: the .blend to which relative paths belong before that, and after.
+    before, after: the .blend to which relative paths belong before and after the change.
     """
     pictures = old.with_suffix("")
     for scene in bpy.data.scenes:
@@ -191,5 +190,5 @@ def _show_instead(old: Path, new: Path, before: str, after: str) -> None:
 
 
 def _is(path: str, clip: Path, blend: str) -> bool:
-    """Whether a path, as Blender keeps it in the open file or in `blend`, is that of a clip."""
+    """Whether a path, stored relative to the open file or to `blend`, is that of a clip."""
     return absolute(path) == clip or absolute(bpy.path.abspath(path, start=os.path.dirname(blend))) == clip

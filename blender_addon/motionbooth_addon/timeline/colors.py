@@ -1,10 +1,10 @@
-"""The colors of clips on a timeline, whatever look its scene gives to what is rendered from 3-D.
+"""Shows clips on the timeline in their own colors, whatever the scene's view transform is.
 
-A clip is a finished picture. Its scene's view transform (AgX as Blender comes) is made for light as a renderer computes
-it, and the sequencer puts everything through it. So a clip's strip is read by the color space that undoes the view, and
-the scene stays as it is. What holds: exact under Standard, Raw and ACES 2.0; under Filmic to within 2 of 255 for all
-colors that are not strongly saturated; under AgX for grays and muted colors alone, for AgX shows no saturated color, by
-whatever way it comes. `show_exact_colors` is for those, and only runs where its user asks for it.
+The sequencer applies the scene's view transform (AgX by default) to every strip, although a clip is already a finished
+picture. So the strip gets the input color space that inverts the view transform, and the scene keeps its settings. The
+colors are then exact with Standard, Raw and ACES 2.0, and within 2 of 255 with Filmic unless they are strongly
+saturated. AgX cannot display saturated colors at all, so only grays and muted colors are right; `show_exact_colors`
+changes the view transform for users who ask for it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import bpy
 from .. import compat
 
 VIEW = "motionbooth_view"  # custom property of our strips: the view transform that their color space was chosen for
-# The color space, for each view transform, whose pixels come out of it as they are in the file.
+# For each view transform, the input color space that inverts it.
 _SPACES = {
     "Standard": "sRGB",
     "Raw": "Linear Rec.709",
@@ -34,17 +34,17 @@ _NEUTRAL = {"look": "None", "exposure": 0.0, "gamma": 1.0, "use_curve_mapping": 
 
 
 def set_color_space(scene: bpy.types.Scene, strip: Any) -> None:
-    """Have a strip read so that the scene's view shows its file's own colors, as nearly as that view can."""
+    """Set a strip's color space so that the scene's view transform shows its file's colors as closely as it can."""
     view = scene.view_settings.view_transform
     strip[VIEW] = view
-    with contextlib.suppress(TypeError):  # a studio's own OpenColorIO configuration may have no such space
+    with contextlib.suppress(TypeError):  # a custom OpenColorIO configuration may lack it
         strip.colorspace_settings.name = _SPACES.get(view, "sRGB")
-    # What undoes a view may lie outside the sequencer's gamut, and the usual filter cuts that off.
+    # Inverted colors may be outside the sequencer's gamut, and the default filter clips them.
     strip.transform.filter = "BILINEAR" if view in _WIDE else "AUTO"
 
 
 def update_color_spaces(scene: bpy.types.Scene) -> None:
-    """Match the scene's clips again where its view transform is another one now; a space chosen by hand stays."""
+    """Set the color spaces again after the scene's view transform has changed; otherwise a user's choice is kept."""
     if scene.sequence_editor is None:
         return
     for strip in compat.all_strips(scene.sequence_editor):
@@ -53,7 +53,7 @@ def update_color_spaces(scene: bpy.types.Scene) -> None:
 
 
 def color_warning(scene: bpy.types.Scene) -> str | None:
-    """What the scene's view does to the clips on its timeline, as a sentence; None where it shows them exactly."""
+    """A sentence on how the scene's view transform changes the clips' colors; None if it shows them exactly."""
     settings = scene.view_settings
     if settings.view_transform in _EXACT and _is_neutral(settings):
         return None
@@ -64,7 +64,7 @@ def color_warning(scene: bpy.types.Scene) -> str | None:
 
 
 def show_exact_colors(scene: bpy.types.Scene) -> str | None:
-    """Show the sequencer's pictures as they are in their files; what was changed, as a sentence, or None."""
+    """Set the scene to the Standard view, which shows files unchanged; returns a sentence on the change, or None."""
     settings = scene.view_settings
     before = settings.view_transform
     if before == "Standard" and _is_neutral(settings):

@@ -1,4 +1,4 @@
-"""What happens to takes and jobs when a .blend is opened or saved: Blender's handlers."""
+"""Blender's handlers that keep takes and jobs up to date when a .blend is opened or saved."""
 
 from __future__ import annotations
 
@@ -12,47 +12,47 @@ from ..files import clip_folder, unsaved_clips
 from ..jobs import controller
 from . import clips
 
-_saving: clips.SaveTransaction | None = None
+_transaction: clips.SaveTransaction | None = None
 
 
 def clip_setting() -> str:
-    """Where clips go: the preference; beside the .blend where a script has not enabled the extension."""
+    """The folder for clips from the preferences, or its default if a script uses the package without enabling it."""
     entry = bpy.context.preferences.addons.get(base_package)
     return entry.preferences.clip_folder if entry is not None else "//motionbooth"
 
 
 @persistent
 def _before_save(blend: str) -> None:
-    global _saving
+    global _transaction
     if blend:  # "" for the startup file
-        _saving = clips.SaveTransaction(blend, unsaved_clips(), clip_folder(clip_setting(), blend))
+        _transaction = clips.SaveTransaction(blend, unsaved_clips(), clip_folder(clip_setting(), blend))
 
 
 @persistent
 def _after_save(blend: str) -> None:
-    saving = _take_saving()
-    if saving is None:
+    transaction = _end_transaction()
+    if transaction is None:
         return
-    if blend != bpy.data.filepath:  # a copy, and the open file is where it was
-        saving.undone()
+    if blend != bpy.data.filepath:  # a copy was saved; the path of the open file has not changed
+        transaction.rollback()
         return
-    saving.done()
+    transaction.commit()
     if controller.is_begun():
         controller.job_controller().saved()
-        if saving.trouble:
-            controller.job_controller().ui.show_notice(saving.trouble, is_error=True)
+        if transaction.error:
+            controller.job_controller().ui.show_notice(transaction.error, is_error=True)
 
 
 @persistent
 def _after_failed_save(_: str) -> None:
-    if (saving := _take_saving()) is not None:
-        saving.undone()
+    if (transaction := _end_transaction()) is not None:
+        transaction.rollback()
 
 
-def _take_saving() -> clips.SaveTransaction | None:
-    global _saving
-    saving, _saving = _saving, None
-    return saving
+def _end_transaction() -> clips.SaveTransaction | None:
+    global _transaction
+    transaction, _transaction = _transaction, None
+    return transaction
 
 
 @persistent

@@ -1,10 +1,9 @@
-"""A take as single pictures: its clip written out frame by frame, and placed as an image strip."""
+"""Writes a take as an image sequence and places it as an image strip."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
 
 import bpy
 
@@ -15,10 +14,10 @@ from . import clips, colors, strips, takes
 
 
 def write_images(scene: bpy.types.Scene, index: int) -> Generator[tuple[int, int], None, None]:
-    """Write the pictures of a take beside its clip, one for each step of the iterator: (done, of how many).
+    """Write a take's images beside its clip, one for each step of the generator, which yields (images done, total).
 
-    Then they are placed above the take, which is muted. Closed before that, it leaves the timeline as it was.
-    Raises NotFound where the clip is gone, InvalidInput where it is broken.
+    After the last one the images are placed above the take, and the take is muted. If the generator is closed before
+    that, the timeline does not change. Raises NotFound if the clip is missing, InvalidInput if it cannot be read.
     """
     take = scene.motionbooth.takes[index]
     clip = clips.clip_of(take)
@@ -27,46 +26,47 @@ def write_images(scene: bpy.types.Scene, index: int) -> Generator[tuple[int, int
     shot = takes.spec_of(take).shot
     folder = clip.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = [folder / f"{clip.stem}_{frame:04d}.png" for frame in range(shot.frame_start, shot.frame_end + 1)]
-    projector = bpy.data.scenes.new(".motionbooth_projector")
+    images = [folder / f"{clip.stem}_{frame:04d}.png" for frame in range(shot.frame_start, shot.frame_end + 1)]
+    renderer = bpy.data.scenes.new(".motionbooth_renderer")
     try:
-        _load(projector, scene, clip, shot.frame_start, shot.frame_end)
-        for number, picture in enumerate(pictures):
-            projector.frame_set(shot.frame_start + number)
-            projector.render.filepath = str(picture)
-            with bpy.context.temp_override(scene=projector):  # given by its name, it would take the window's frame
+        _set_up_renderer(renderer, scene, clip, shot.frame_start, shot.frame_end)
+        for step, image in enumerate(images):
+            renderer.frame_set(shot.frame_start + step)
+            renderer.render.filepath = str(image)
+            with bpy.context.temp_override(scene=renderer):  # render(scene=...) would use the window's frame
                 bpy.ops.render.render(write_still=True)
-            yield number + 1, len(pictures)
+            yield step + 1, len(images)
     finally:
-        bpy.data.scenes.remove(projector)
-    _place(scene, index, pictures, shot)
+        bpy.data.scenes.remove(renderer)
+    _place_images(scene, index, images, shot)
 
 
-def _load(projector: bpy.types.Scene, scene: bpy.types.Scene, clip: Path, frame_start: int, frame_end: int) -> None:
-    """Make it a scene with nothing but the clip on its timeline, that renders the clip's own pixels."""
-    colors.show_exact_colors(projector)
-    strip = strips.place_clip(projector, clip, clip.stem, frame_start, frame_end)
-    projector.frame_start, projector.frame_end = frame_start, frame_end
-    projector.render.fps, projector.render.fps_base = scene.render.fps, scene.render.fps_base
-    projector.render.resolution_x = strip.elements[0].orig_width
-    projector.render.resolution_y = strip.elements[0].orig_height
-    strip.transform.scale_x = strip.transform.scale_y = 1.0  # it was fitted to a new scene's size
-    projector.render.image_settings.file_format = "PNG"
+def _set_up_renderer(
+    renderer: bpy.types.Scene, scene: bpy.types.Scene, clip: Path, frame_start: int, frame_end: int
+) -> None:
+    """Set up a scene that renders the pixels of the clip unchanged."""
+    colors.show_exact_colors(renderer)
+    strip = strips.place_clip(renderer, clip, clip.stem, frame_start, frame_end)
+    renderer.frame_start, renderer.frame_end = frame_start, frame_end
+    renderer.render.fps, renderer.render.fps_base = scene.render.fps, scene.render.fps_base
+    renderer.render.resolution_x = strip.elements[0].orig_width
+    renderer.render.resolution_y = strip.elements[0].orig_height
+    strip.transform.scale_x = strip.transform.scale_y = 1.0  # it was fitted to the default render size
+    renderer.render.image_settings.file_format = "PNG"
 
 
-def _place(scene: bpy.types.Scene, index: int, pictures: list[Path], shot: Shot) -> Any:
+def _place_images(scene: bpy.types.Scene, index: int, images: list[Path], shot: Shot) -> None:
     take = scene.motionbooth.takes[index]
     frame_start = shot.frame_start
     all_strips = compat.strips(scene.sequence_editor or scene.sequence_editor_create())
-    channel = strips.free_channel(all_strips, frame_start, frame_start + len(pictures) - 1)
-    first, *others = pictures
+    channel = strips.free_channel(all_strips, frame_start, frame_start + len(images) - 1)
+    first, *others = images
     strip = all_strips.new_image(f"{take.name} pictures", clips.path_for(first), channel, frame_start, fit_method="FIT")
-    for picture in others:
-        strip.elements.append(picture.name)
+    for image in others:
+        strip.elements.append(image.name)
     if shot.model_frame is not None:
-        strips.put_at(scene, strip, shot.model_frame)
+        strips.set_strip_frame(scene, strip, shot.model_frame)
     colors.set_color_space(scene, strip)
     movie = clips.strip_of(scene, take.job_id)
     if movie is not None:
         movie.mute = True
-    return strip

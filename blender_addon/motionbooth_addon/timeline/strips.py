@@ -1,4 +1,4 @@
-"""A finished clip onto the timeline: a movie strip at the shot's frames, in the clip's own colors."""
+"""Places a finished clip on the timeline as a movie strip at the shot's frames."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from .._protocol.motion import Box
 from ..capture.framing import size
 from . import clips, colors
 
-CHANNELS = 128  # of Blender's sequencer
+MAX_CHANNELS = 128  # of Blender's sequencer
 
 
 def place_clip(
     scene: bpy.types.Scene, clip: Path, name: str, frame_start: int, frame_end: int, frame: Box | None = None
 ) -> Any:
-    """Put `clip` on a free channel so that it fills `frame_start` to `frame_end` (both included); returns the strip.
+    """Place `clip` on a free channel from `frame_start` to `frame_end` (both included), and return its strip.
 
-    `frame`: where the clip lies in the scene's frame, in shares of that one; None fits it into the scene's.
+    frame: the position of the clip in the scene's frame, in shares of the frame; None fits it into the frame.
 
-    The clip must be at the scene's frame rate and have exactly that many frames; the backend makes it so. Raises
-    InvalidInput and leaves the timeline as it was where the clip is missing, broken or of another length.
+    The clip must have the scene's frame rate and exactly that many frames, as the backend encodes it. Raises
+    InvalidInput, without a change to the timeline, if the clip is missing, unreadable or of another length.
     """
     if not clip.is_file():
         raise InvalidInput(f"The clip {clip} is not there; fetch the take again.")
@@ -40,13 +40,13 @@ def place_clip(
             f"{frame_start} to {frame_end}; fetch the take again, or film it again if the shot's range has changed."
         )
     if frame is not None:
-        put_at(scene, strip, frame)
+        set_strip_frame(scene, strip, frame)
     colors.set_color_space(scene, strip)
     return strip
 
 
-def put_at(scene: bpy.types.Scene, strip: Any, frame: Box) -> None:
-    """Scale and move a strip so that its picture covers `frame`, in shares of the scene's frame."""
+def set_strip_frame(scene: bpy.types.Scene, strip: Any, frame: Box) -> None:
+    """Scale and move a strip so that its image covers `frame`, in shares of the scene's frame."""
     across, up = scene.render.resolution_x, scene.render.resolution_y
     width, height = size(frame)
     x, y = frame.center
@@ -56,8 +56,8 @@ def put_at(scene: bpy.types.Scene, strip: Any, frame: Box) -> None:
     strip.transform.offset_x, strip.transform.offset_y = (x - 0.5) * across, (0.5 - y) * up
 
 
-def covered_by(scene: bpy.types.Scene, strip: Any) -> Box:
-    """Where a strip's picture lies in the scene's frame, in shares of that one."""
+def strip_frame(scene: bpy.types.Scene, strip: Any) -> Box:
+    """The part of the scene's frame that a strip's image covers, in shares of the frame."""
     across, up = scene.render.resolution_x, scene.render.resolution_y
     placed, picture = strip.transform, strip.elements[0]
     width, height = placed.scale_x * picture.orig_width / across, placed.scale_y * picture.orig_height / up
@@ -66,14 +66,14 @@ def covered_by(scene: bpy.types.Scene, strip: Any) -> Box:
 
 
 def free_channel(strips: Any, frame_start: int, frame_end: int) -> int:
-    """The lowest channel above everything in the way, so that nothing is covered by accident or pushed aside."""
-    busy = 0
+    """The lowest channel above all strips in the range, so that no strip is hidden or moved."""
+    highest = 0
     for strip in strips:
         first, last = compat.strip_range(strip)
         if first <= frame_end and last >= frame_start:
-            busy = max(busy, strip.channel)
-    if busy >= CHANNELS:
+            highest = max(highest, strip.channel)
+    if highest >= MAX_CHANNELS:
         raise InvalidInput(
             f"The sequencer has no free channel from frame {frame_start} to {frame_end}; remove or move a strip there."
         )
-    return busy + 1
+    return highest + 1

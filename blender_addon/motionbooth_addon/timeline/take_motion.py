@@ -1,11 +1,9 @@
-"""What a finished take was asked to show, and what was found in it. Free of bpy.
-
-The backend measures each clip; its report lies beside the clip, see `report_path`.
-"""
+"""Loads the requested and the detected motion of a take from its settings and the backend's report (no bpy)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import msgspec
@@ -30,7 +28,7 @@ class _Subject(Struct, frozen=True):
 
 
 class _Report(Struct, frozen=True):
-    """As much of the backend's motion report as is shown."""
+    """The part of the backend's motion report that the extension shows."""
 
     subjects: list[_Subject]
     flow_error_px: float | None = None
@@ -38,9 +36,10 @@ class _Report(Struct, frozen=True):
 
 @dataclass(frozen=True)
 class TakeMotion:
-    """Boxes of a take's subjects at the model's frames. Without a report nothing is found, and `verdicts` is empty.
+    """The motion of a take's subjects at the model's frames.
 
-    verdicts: for each subject a line on how well it kept to its boxes.
+    spec: the request. found: the detected boxes of each subject. verdicts: for each subject, a line on how well it
+    followed its boxes. camera_verdict: the same for the camera. The last three are empty without a report.
     """
 
     spec: GenerateSpec
@@ -50,18 +49,27 @@ class TakeMotion:
 
 
 def report_path(clip: Path) -> Path:
-    """Where a clip's report lies: clip.mp4 has clip.report.json."""
+    """The path of a clip's report: clip.report.json for clip.mp4."""
     return clip.with_suffix(".report.json")
 
 
 def load_take_motion(settings: str, clip: Path) -> TakeMotion | None:
-    """From a take's settings (a GenerateSpec as JSON) and its report, if there is one; None where they are no such."""
+    """Load a take from its settings (a GenerateSpec as JSON) and its report, if there is one.
+
+    The result is cached until the report changes. Returns None if the settings cannot be read.
+    """
+    report = report_path(clip)
+    return _load(settings, report, report.stat().st_mtime if report.is_file() else None)
+
+
+@lru_cache(maxsize=32)
+def _load(settings: str, report_file: Path, _modified: float | None) -> TakeMotion | None:
     try:
         spec = msgspec.json.decode(settings, type=GenerateSpec)
     except msgspec.DecodeError:
         return None
     try:
-        report = msgspec.json.decode(report_path(clip).read_bytes(), type=_Report)
+        report = msgspec.json.decode(report_file.read_bytes(), type=_Report)
     except (OSError, msgspec.DecodeError):
         return TakeMotion(spec, {}, {})
     return TakeMotion(

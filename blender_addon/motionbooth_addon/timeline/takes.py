@@ -1,4 +1,4 @@
-"""What jobs made, given to their shots: trained subjects, and takes on the timeline. Finds a job's shot."""
+"""Puts the results of jobs into their shots: takes on the timeline, and trained subjects."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from .._protocol.motion import Box, Shot
 from ..capture.framing import WHOLE, size
 from ..jobs.job_store import JobRecord, TrainRequest
 from . import clips, colors, strips
+from .take_motion import TakeMotion, load_take_motion
 
 SETTINGS = "motionbooth_settings"  # custom property of a take's strip, beside clips.JOB
 _COLOR_TAG = "COLOR_04"
 
 
 def shot_id(scene: bpy.types.Scene) -> str:
-    """The id by which jobs know this scene's shot; made at the first call, and for a copy of a scene."""
+    """The id by which jobs refer to the scene's shot. The first call creates it; a copied scene gets a new one."""
     settings = scene.motionbooth
     taken = {other.motionbooth.uid for other in bpy.data.scenes if other != scene}
     if not settings.uid or settings.uid in taken:
@@ -31,23 +32,23 @@ def shot_id(scene: bpy.types.Scene) -> str:
 
 
 def scene_of(record: JobRecord) -> bpy.types.Scene | None:
-    """The scene of the open .blend that a job belongs to."""
+    """The scene of the open .blend to which a job belongs, or None."""
     for scene in bpy.data.scenes:
         if scene.motionbooth.uid == record.shot:
             return scene
-    # The id may have been undone, or never saved.
+    # The id may have been undone or never saved.
     if record.blend and record.blend == bpy.data.filepath:
         return bpy.data.scenes.get(record.scene)
     return None
 
 
 def place_result(scene: bpy.types.Scene, record: JobRecord) -> str:
-    """Give the shot what the job made; says what was done. Raises InvalidInput or NotFound."""
+    """Put a job's result into its shot; returns a sentence on what was done. Raises InvalidInput or NotFound."""
     if isinstance(record.request, TrainRequest):
         return _use_trained_subject(scene, record, record.request)
-    caveat = place_take(scene, record.id, record.request, Path(record.clip))
-    if caveat is not None:
-        return f'Placed "{record.title}" on the timeline. {caveat}'
+    warning = place_take(scene, record.id, record.request, Path(record.clip))
+    if warning is not None:
+        return f'Placed "{record.title}" on the timeline. {warning}'
     return f'Placed "{record.title}" on the timeline'
 
 
@@ -61,17 +62,17 @@ def _use_trained_subject(scene: bpy.types.Scene, record: JobRecord, order: Train
 
 
 def place_take(scene: bpy.types.Scene, job: str, spec: GenerateSpec, clip: Path) -> str | None:
-    """A take at the shot's range, above what is there and instead of the shot's other takes.
+    """Add a take at the shot's frame range, above all strips there, and mute the shot's other takes.
 
-    A take that is there already has its clip at `clip` from now on. Returns, once for a scene, what the scene's look
-    does to the clip, as a sentence, or None.
+    If the take exists already, its clip is set to `clip`. For the first take of a scene, returns the color warning of
+    the scene's view transform, if there is one.
     """
     shot = scene.motionbooth
-    known = index_of(scene, job)
-    if known is not None:
-        clips.relink(scene, shot.takes[known], clip)
+    existing = index_of(scene, job)
+    if existing is not None:
+        clips.relink(scene, shot.takes[existing], clip)
         if clips.strip_of(scene, job) is None:
-            activate(scene, known)
+            activate(scene, existing)
         return None
     name = f"{spec.shot.name} take {len(shot.takes) + 1}"
     settings = msgspec.json.encode(spec).decode()
@@ -79,14 +80,14 @@ def place_take(scene: bpy.types.Scene, job: str, spec: GenerateSpec, clip: Path)
     take = shot.takes.add()
     take.name, take.job_id, take.clip_path = strip.name, job, clips.path_for(clip)
     take.settings, take.seed = settings, spec.seed
-    show_only(scene, len(shot.takes) - 1)
+    shot.active_take = len(shot.takes) - 1
     compat.show_in_sequencer(scene)
     return colors.color_warning(scene) if len(shot.takes) == 1 else None
 
 
 def index_of(scene: bpy.types.Scene, job: str) -> int | None:
-    """Of the take that a job made."""
-    return next((number for number, take in enumerate(scene.motionbooth.takes) if take.job_id == job), None)
+    """The index of the take that a job generated, or None."""
+    return next((index for index, take in enumerate(scene.motionbooth.takes) if take.job_id == job), None)
 
 
 def _place_strip(scene: bpy.types.Scene, job: str, spec: GenerateSpec, settings: str, clip: Path, name: str) -> Any:
@@ -98,48 +99,43 @@ def _place_strip(scene: bpy.types.Scene, job: str, spec: GenerateSpec, settings:
 
 
 def clip_frame(scene: bpy.types.Scene, job: str, shot: Shot) -> Box:
-    """Where a take's clip is seen in the scene's frame: as its strip lies, or as it was framed."""
+    """The part of the scene's frame that a take's clip covers: as its strip is placed, or as it was generated."""
     strip = clips.strip_of(scene, job)
     if strip is not None and strip.type == "MOVIE" and strip.elements[0].orig_width:
-        return strips.covered_by(scene, strip)
+        return strips.strip_frame(scene, strip)
     return shot.model_frame or WHOLE
 
 
 def activate(scene: bpy.types.Scene, index: int) -> None:
-    """Show this take instead of the others; back on the timeline, if its strip was deleted."""
+    """Make a take the active one, which mutes the others. Places its strip again if that was deleted."""
     take = scene.motionbooth.takes[index]
     if clips.strip_of(scene, take.job_id) is None:
         clip = clips.clip_of(take)
         _place_strip(scene, take.job_id, spec_of(take), take.settings, clip, take.name)
-    show_only(scene, index)
+    scene.motionbooth.active_take = index  # its update callback calls `mute_inactive`, as after a click in the list
 
 
-def show_only(scene: bpy.types.Scene, index: int) -> None:
-    """Make this take the active one, and mute the shot's others."""
-    scene.motionbooth.active_take = index  # which shows it, as a click in the list does
-
-
-def show_active(scene: bpy.types.Scene) -> None:
-    """Mute all takes of the shot but the active one."""
+def mute_inactive(scene: bpy.types.Scene) -> None:
+    """Mute all takes of the shot except the active one, and end a comparison."""
     shot = scene.motionbooth
-    for number, take in enumerate(shot.takes):
+    for index, take in enumerate(shot.takes):
         strip = clips.strip_of(scene, take.job_id)
         if strip is not None:
-            strip.mute, strip.select = number != shot.active_take, number == shot.active_take
+            strip.mute, strip.select = index != shot.active_take, index == shot.active_take
             strip.crop.max_x = 0
 
 
 def compare(scene: bpy.types.Scene, index: int, other: int) -> None:
-    """Two takes in one picture: the left half of the frame from the one, the right half from the other."""
-    show_only(scene, index)
-    upper, lower = (_strip_or_complain(scene, number) for number in (index, other))
+    """Show two takes side by side: the left half of the frame from `index`, the right half from `other`."""
+    scene.motionbooth.active_take = index
+    upper, lower = _require_strip(scene, index), _require_strip(scene, other)
     if upper.channel < lower.channel:
         upper, lower = lower, upper
     upper.mute = lower.mute = False
     upper.crop.max_x = upper.elements[0].orig_width // 2
 
 
-def _strip_or_complain(scene: bpy.types.Scene, index: int) -> Any:
+def _require_strip(scene: bpy.types.Scene, index: int) -> Any:
     take = scene.motionbooth.takes[index]
     strip = clips.strip_of(scene, take.job_id)
     if strip is None:
@@ -148,26 +144,35 @@ def _strip_or_complain(scene: bpy.types.Scene, index: int) -> Any:
 
 
 def remove(scene: bpy.types.Scene, index: int) -> None:
-    """Take a take and its strip away; its clip file stays."""
+    """Remove a take and its strip; the clip file stays on disk."""
     shot = scene.motionbooth
     strip = clips.strip_of(scene, shot.takes[index].job_id)
     if strip is not None:
         compat.remove_strip(scene.sequence_editor, strip)
     shot.takes.remove(index)
     if shot.takes:
-        show_only(scene, min(index, len(shot.takes) - 1))
+        shot.active_take = min(index, len(shot.takes) - 1)
 
 
 def spec_of(take: bpy.types.PropertyGroup) -> GenerateSpec:
-    """What a take was filmed with. Raises InvalidInput."""
+    """The settings with which a take was generated. Raises InvalidInput."""
     try:
         return msgspec.json.decode(take.settings, type=GenerateSpec)
     except msgspec.MsgspecError:
         raise InvalidInput(f'The settings of take "{take.name}" cannot be read; another version made it.') from None
 
 
-def as_camera_background(scene: bpy.types.Scene, take: bpy.types.PropertyGroup) -> None:
-    """The clip behind the scene, as the active camera sees it, in step with the timeline."""
+def active_take_motion(scene: bpy.types.Scene) -> TakeMotion | None:
+    """The requested and the detected motion of the active take, or None if there is none."""
+    shot = scene.motionbooth
+    if not 0 <= shot.active_take < len(shot.takes):
+        return None
+    take = shot.takes[shot.active_take]
+    return load_take_motion(take.settings, clips.clip_of(take))
+
+
+def show_in_camera(scene: bpy.types.Scene, take: bpy.types.PropertyGroup) -> None:
+    """Show a take's clip as the background image of the active camera, in sync with the timeline."""
     clip = clips.clip_of(take)
     if not clip.is_file():
         raise NotFound(f'The clip of take "{take.name}" is not at {clip}; fetch it again from the job list.')
@@ -181,7 +186,7 @@ def as_camera_background(scene: bpy.types.Scene, take: bpy.types.PropertyGroup) 
     picture.image_user.frame_duration = spec.shot.scene_frames
     picture.image_user.use_auto_refresh = True
     picture.alpha = 1.0
-    # Centered, with its proportions: inside the camera's frame, or all around it.
+    # Both methods center the image and keep its aspect ratio.
     frame = spec.shot.model_frame or WHOLE
     picture.frame_method = "CROP" if max(size(frame)) > 1 else "FIT"
     camera.show_background_images = True

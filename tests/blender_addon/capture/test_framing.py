@@ -143,7 +143,7 @@ def test_the_finished_frame_shows_a_box_where_it_was_drawn(
     # Half a pixel of the picture to each side, and as much of the clip, of which a pixel is smaller.
     assert shown_box(picture) == pytest.approx(drawn.as_tuple(), abs=1.0 / min(picture.shape) + 1e-3)
     strip = clips.strip_of(shot, "job")
-    assert strips.covered_by(shot, strip).as_tuple() == pytest.approx(
+    assert strips.strip_frame(shot, strip).as_tuple() == pytest.approx(
         (reading.shot.model_frame or framing.WHOLE).as_tuple(), abs=1e-4
     )
 
@@ -188,7 +188,7 @@ def test_a_take_as_single_pictures_lies_where_its_clip_does(shot: Any, tmp_path:
     for _ in image_sequence.write_images(shot, 0):
         pass
     (pictures,) = [strip for strip in compat.strips(shot.sequence_editor) if strip.type == "IMAGE"]
-    assert strips.covered_by(shot, pictures).as_tuple() == pytest.approx(frame.as_tuple(), abs=1e-4)
+    assert strips.strip_frame(shot, pictures).as_tuple() == pytest.approx(frame.as_tuple(), abs=1e-4)
     shot.frame_set(12)
     seen = shown_box(rendered(shot, tmp_path / "frame.png"))
     expected = np.clip(framing.in_shot(Box(0.2, 0.2, 0.6, 0.8), frame).as_tuple(), 0, 1)
@@ -199,7 +199,7 @@ def test_a_take_as_single_pictures_lies_where_its_clip_does(shot: Any, tmp_path:
 def test_a_take_behind_the_scene_covers_what_its_strip_does(shot: Any, tmp_path: Path, how: str, method: str) -> None:
     """Blender's names are of the picture in the camera's frame: CROP fills the frame and reaches beyond it."""
     placed(shot, tmp_path, how)
-    takes.as_camera_background(shot, shot.motionbooth.takes[0])
+    takes.show_in_camera(shot, shot.motionbooth.takes[0])
     assert [picture.frame_method for picture in shot.camera.data.background_images] == [method]
 
 
@@ -208,4 +208,4 @@ def test_a_take_that_was_removed_from_the_timeline_comes_back_where_it_was(shot:
     compat.strips(shot.sequence_editor).remove(clips.strip_of(shot, "job"))
     assert takes.clip_frame(shot, "job", takes.spec_of(shot.motionbooth.takes[0]).shot) == frame
     takes.activate(shot, 0)
-    assert strips.covered_by(shot, clips.strip_of(shot, "job")).as_tuple() == pytest.approx(frame.as_tuple(), abs=1e-4)
+    assert strips.strip_frame(shot, clips.strip_of(shot, "job")).as_tuple() == pytest.approx(frame.as_tuple(), abs=1e-4)

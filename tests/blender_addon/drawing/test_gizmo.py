@@ -33,8 +33,8 @@ def drag(scene: Any, by: Matrix) -> None:
     gizmo._write_matrix(gizmo._flat(by @ cage))
     assert gizmo._drag is not None
     gizmo._drag.held = False
-    gizmo._finish()
-    bpy.app.timers.unregister(gizmo._finish)
+    gizmo._poll_release()
+    bpy.app.timers.unregister(gizmo._poll_release)
 
 
 def seen(scene: Any) -> list[float]:
@@ -44,9 +44,9 @@ def seen(scene: Any) -> list[float]:
 
 
 def test_what_is_written_back_unchanged_changes_nothing(scene: Any, box: Any) -> None:
-    before = gizmo._place(box)
+    before = gizmo._transform(box)
     drag(scene, Matrix.Identity(4))
-    assert gizmo._place(box) == pytest.approx(before, abs=1e-6)
+    assert gizmo._transform(box) == pytest.approx(before, abs=1e-6)
 
 
 def test_a_drag_moves_the_box_in_its_plane(scene: Any, box: Any) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from motionbooth_addon._protocol.motion import Box
-from motionbooth_addon.drawing.shapes import DOT_RADIUS, Sketch, box_at, subject_shapes, travel_shapes
+from motionbooth_addon.drawing.shapes import DOT_RADIUS, ShapeBuilder, box_at, subject_shapes, travel_shapes
 
 ORANGE = (1.0, 0.5, 0.0)
 WALK = [Box(0.1 * n, 0.2, 0.1 * n + 0.2, 0.6) for n in range(8)]
@@ -11,18 +11,18 @@ WALK = [Box(0.1 * n, 0.2, 0.1 * n + 0.2, 0.6) for n in range(8)]
 
 def test_the_path_runs_through_the_centers_of_the_boxes() -> None:
     hop = [box.moved(0, -0.02 * number * (7 - number)) for number, box in enumerate(WALK)]
-    sketch = Sketch(1.5)
-    subject_shapes(sketch, hop, [], ORANGE)
-    drawn = sketch.finish()
+    builder = ShapeBuilder(1.5)
+    subject_shapes(builder, hop, [], ORANGE)
+    drawn = builder.build()
     assert {box.center for box in hop} <= {tuple(point) for point in drawn.lines.tolist()}
     assert drawn.line_colors.shape == (len(drawn.lines), 4)
     assert len(drawn.triangles) == 0
 
 
 def test_a_dot_is_round_on_screen_and_lies_on_its_keyframe() -> None:
-    sketch = Sketch(1.5)
-    subject_shapes(sketch, WALK, [0, 7], ORANGE)
-    first = sketch.finish().triangles[:6]
+    builder = ShapeBuilder(1.5)
+    subject_shapes(builder, WALK, [0, 7], ORANGE)
+    first = builder.build().triangles[:6]
     assert first.mean(axis=0) == pytest.approx(WALK[0].center)
     assert np.ptp(first, axis=0) * (1.5, 1) == pytest.approx([2 * DOT_RADIUS] * 2)
 
@@ -30,27 +30,27 @@ def test_a_dot_is_round_on_screen_and_lies_on_its_keyframe() -> None:
 def test_a_long_path_is_drawn_with_few_lines_and_nowhere_off() -> None:
     share = np.linspace(0, 1, 250)
     curve = np.stack([share, 0.3 * np.sin(4 * share)], axis=1)
-    sketch = Sketch(1.5)
-    sketch.path(curve, ORANGE)
-    lines = sketch.finish().lines
+    builder = ShapeBuilder(1.5)
+    builder.path(curve, ORANGE)
+    lines = builder.build().lines
     assert len(lines) < 100
     corners = np.concatenate([lines[::2], lines[-1:]])
     assert np.interp(share, corners[:, 0], corners[:, 1]) == pytest.approx(curve[:, 1], abs=2e-3)
 
 
 def test_where_the_subject_is_not_seen_the_path_is_broken() -> None:
-    sketch = Sketch(1.5)
-    subject_shapes(sketch, [WALK[0], None, WALK[2], WALK[3]], [1], ORANGE)
-    drawn = sketch.finish()
+    builder = ShapeBuilder(1.5)
+    subject_shapes(builder, [WALK[0], None, WALK[2], WALK[3]], [1], ORANGE)
+    drawn = builder.build()
     assert np.isfinite(drawn.lines).all()
     assert len(drawn.triangles) == 0
     assert len(drawn.lines) == 3 * 8 + 2, "three ghosts and the one step that is whole"
 
 
 def test_a_path_without_points_draws_nothing() -> None:
-    sketch = Sketch(1.5)
-    sketch.path(np.empty((0, 2)), (1.0, 1.0, 1.0))
-    assert len(sketch.finish().lines) == 0
+    builder = ShapeBuilder(1.5)
+    builder.path(np.empty((0, 2)), (1.0, 1.0, 1.0))
+    assert len(builder.build().lines) == 0
 
 
 def test_the_camera_s_way_starts_in_the_middle_and_its_arrow_points_along_it() -> None:
