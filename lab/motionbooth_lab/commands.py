@@ -72,21 +72,25 @@ def scheduler(
 
 def ablation(
     json_file: JsonFile = None,
-    subjects: Annotated[int, typer.Option(min=1, max=5, help="How many of bench control's subjects.")] = 2,
+    subjects: Annotated[int, typer.Option(min=1, max=10, help="How many of bench control's subjects.")] = 2,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Of each training; the model's own number by default.")
+        int | None, typer.Option(min=1, help="Steps of each training [default: the model's own number].")
     ] = None,
-    recipe: Annotated[list[str] | None, typer.Option(help="Only these; once for each.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Of each training and its clips, for the intervals.")] = 1,
+    recipe: Annotated[list[str] | None, typer.Option(help="Only this recipe; repeat the option for several.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each subject, for the intervals.")] = 1,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Ignore the cached results of earlier runs.")] = False,
 ) -> None:
-    """Does each loss of subject learning earn its place? Every recipe on the same pictures and seeds."""
+    """Compare the training recipes on the same pictures and seeds: what does each loss contribute?
+
+    Every result is cached as soon as it is finished. If the bench is interrupted, run it again to continue.
+    """
     from motionbooth.bench.measures import publish
     from motionbooth.finetuning.recipes import RECIPES, recipe_named
 
     from motionbooth_lab.bench.ablation import bench_ablation
 
     chosen = [name for name in recipe or RECIPES if recipe_named(name)]
-    publish(bench_ablation(subjects, steps, chosen, seeds), json_file)
+    publish(bench_ablation(subjects, steps, chosen, seeds, fresh), json_file)
 
 
 def fuzz(

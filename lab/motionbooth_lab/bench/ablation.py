@@ -1,36 +1,40 @@
-"""`motionbooth bench ablation`: does each loss earn its place on the bundled model?
+"""`motionbooth bench ablation`: what each loss contributes on the bundled model.
 
-Every recipe learns from the same pictures and seeds.
+Every recipe trains on the same pictures with the same seeds. For each recipe the bench reports means over subjects (the
+first of those of `bench control`), each trained with several seeds. The 95 % confidence intervals are Student's t over
+the subjects' means, because the seeds of one subject are not independent. With one subject they are over its seeds.
 
-For each recipe, means over subjects that it learned (the first of those of `bench control`), each from several seeds,
-with intervals of 95 % confidence by Student's t over the subjects' means (a subject's seeds are not independent of each
-other; with one subject the interval is over its seeds):
+- `iou_`, `found_`: box adherence, as in `bench control`
+- `likeness_`: pixel-wise correlation of the box's content with the training pictures (-1..1); the only figure that sees
+  shape and face
+- `leak_`: likeness of the same clip when its prompt names the class without the token; lower is better
+- `drift_`: how far the color of one of the base's own kinds moved (CIE Lab); lower is better
+- `flow_error_`: error of the camera path (pixels per frame); lower is better
 
-- `iou_`, `found_`: box obedience, as `bench control` measures it
-- `likeness_`: correlation of what is in the asked box with the training pictures, pixel for pixel (-1..1): the one
-  figure that sees shape and face
-- `leak_`: likeness of what comes when the class is filmed without the token; less is better
-- `drift_`: how far one of the base's own kinds changes colour (CIE Lab); less is better
-- `flow_error_`: the camera's path (px a frame); less is better
+`_untrained` are the same figures of the base model, which has never seen the subject.
 
-`_untrained` are the same figures of the base, which has never seen the subject.
+Each finished run is written to the user's cache at once, so an interrupted bench continues where it stopped.
 """
 
+import hashlib
 import multiprocessing
+import os
 import tempfile
+import threading
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import msgspec
 import numpy as np
+import platformdirs
 from motionbooth.bench.measures import BenchResult, Measure, with_interval
 from motionbooth.evaluation.report import MotionReport
-from motionbooth.finetuning.recipes import RECIPES
+from motionbooth.finetuning.recipes import RECIPES, with_recipe
 from motionbooth.models.registry import load_base
-from motionbooth.models.sources import source_named
+from motionbooth.models.sources import files_digest, source_named
 from motionbooth.models.subject_weights import load_subject
 from motionbooth.pictures.appearance import Appearance
 from motionbooth_protocol.motion import Box
@@ -51,114 +55,191 @@ from motionbooth_lab.bench.subjects import TrainingSet, unseen_subjects
 
 UNTRAINED = "untrained"
 SEED_STEP = 10_000
-"""More than the seeds of one subject's clips are apart."""
+"""Larger than the distance between the seeds of one subject's clips."""
 
 LEAK_CLIPS, DRIFT_CLIPS = 1, 1
-THUMB_PX = 24
-"""Side of the squares that are correlated: about the size at which toybox films a subject."""
+THUMBNAIL_PX = 24
+"""Side of the squares that are correlated: about the size of a subject in toybox's clips."""
 
 
 @dataclass(frozen=True)
-class Learned:
-    """What one recipe made of one subject."""
+class Run:
+    """One training.
 
-    reports: list[MotionReport]
+    `subject`: index into `unseen_subjects()`. `seed`: 0 is the bench's own. `steps`: None is the base's own number.
+    """
+
+    recipe: str
+    subject: int
+    seed: int = 0
+    steps: int | None = None
+
+
+class RunFigures(msgspec.Struct, frozen=True):
+    """What one training achieved; the fields are explained in the module's docstring. None: could not be measured."""
+
+    iou: float
+    found: float
     likeness: float
     leak: float
     drift: float
+    flow_error: float | None
+
+
+UNITS = {"iou": "0..1", "found": "0..1", "likeness": "-1..1", "leak": "-1..1", "drift": "CIE Lab"}
+UNITS |= {"flow_error": "px a frame"}
 
 
 def bench_ablation(
-    subjects: int, steps: int | None, recipes: Sequence[str] = tuple(RECIPES), seeds: int = 1
+    subjects: int, steps: int | None, recipes: Sequence[str] = tuple(RECIPES), seeds: int = 1, fresh: bool = False
 ) -> BenchResult:
-    """About 10 minutes for two subjects and one seed, in two processes of one thread each.
+    """Run the bench: about four minutes for each recipe, subject and seed; two run at a time, with one thread each.
 
-    `steps`: None is the base's own. `seeds`: of each training and its clips.
+    `steps`: of each training; None is the base's own number. `fresh`: ignore the results of earlier runs.
     """
-    recipes = [UNTRAINED, *recipes]
-    with (
-        Progress(transient=True) as progress,
-        tempfile.TemporaryDirectory(prefix="motionbooth-bench-") as folder,
-        ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn")) as pool,
-    ):
-        bar = progress.add_task("learning", total=len(recipes) * subjects * seeds)
-        pool.submit(film_ordinary_clips).result()  # once, before two trainings film them both
-        futures = {
-            recipe: [
-                [pool.submit(learn_with, recipe, number, steps, Path(folder), seed) for seed in range(seeds)]
-                for number in range(subjects)
-            ]
-            for recipe in recipes
-        }
-        learned: dict[str, list[list[Learned]]] = {recipe: [[] for _ in range(subjects)] for recipe in recipes}
-        for recipe, of_recipe in futures.items():
-            for of_subject, done in zip(of_recipe, learned[recipe], strict=True):
-                for future in of_subject:
-                    done.append(future.result())
+    names = [UNTRAINED, *recipes]
+    runs = [Run(name, subject, seed, steps) for name in names for subject in range(subjects) for seed in range(seeds)]
+    figures = {} if fresh else read_results(runs)
+    missing = [run for run in runs if run not in figures]
+    with Progress(transient=True) as progress:
+        bar = progress.add_task("training", total=len(runs), completed=len(figures))
+        if missing:
+            pool = ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn"), end_with_parent)
+            try:
+                pool.submit(film_ordinary_clips).result()  # once, before two trainings make them at the same time
+                futures = {pool.submit(run_and_store, run): run for run in missing}
+                for future in as_completed(futures):
+                    figures[futures[future]] = future.result()
                     progress.advance(bar)
-    return BenchResult("ablation", [measure for recipe in recipes for measure in summed_up(recipe, learned[recipe])])
+            finally:
+                pool.shutdown(cancel_futures=True)
+    measures = []
+    for name in names:
+        by_subject = [
+            [figures[Run(name, subject, seed, steps)] for seed in range(seeds)] for subject in range(subjects)
+        ]
+        measures += recipe_measures(name, by_subject)
+    return BenchResult("ablation", measures)
 
 
-def summed_up(recipe: str, learned: Sequence[Sequence[Learned]]) -> list[Measure]:
-    """The figures of one recipe; `learned[subject][seed]`."""
+def end_with_parent() -> None:
+    """End this process of the pool when the bench is killed; results that are finished are already in the cache."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def recipe_measures(recipe: str, figures: Sequence[Sequence[RunFigures]]) -> list[Measure]:
+    """The means and intervals of one recipe; `figures[subject][seed]`."""
     name = recipe.replace("-", "_")
-    units = {"iou": "0..1", "found": "0..1", "likeness": "-1..1", "leak": "-1..1", "drift": "CIE Lab"}
-    units |= {"flow_error": "px a frame"}
-    runs = [[_figures(one) for one in of_subject] for of_subject in learned]
     return [
-        with_interval(f"{figure}_{name}", _independent([[one[figure] for one in seeds] for seeds in runs]), unit)
-        for figure, unit in units.items()
+        with_interval(
+            f"{figure}_{name}", _independent([[_value(one, figure) for one in seeds] for seeds in figures]), unit
+        )
+        for figure, unit in UNITS.items()
     ]
 
 
-def _figures(learned: Learned) -> dict[str, float]:
-    """Of one subject, trained once."""
-    tally = BenchResult("", Tally(learned.reports).measures("", ""))
-    measured_on_clips = {"iou": "iou", "found": "found_share", "flow_error": "flow_error"}
-    own = {"likeness": learned.likeness, "leak": learned.leak, "drift": learned.drift}
-    return own | {figure: tally.value(name) for figure, name in measured_on_clips.items()}
+def _value(figures: RunFigures, name: str) -> float:
+    value = getattr(figures, name)
+    return float("nan") if value is None else value
 
 
 def _independent(values: Sequence[Sequence[float]]) -> list[float]:
-    """`values[subject][seed]`: the mean of each subject, or those of the only one."""
+    """`values[subject][seed]`: the mean of each subject, or the values of the only one."""
     if len(values) == 1:
         return list(values[0])
     return [float(np.nanmean(of_subject)) for of_subject in values]
 
 
-def learn_with(recipe: str, number: int, steps: int | None, folder: Path, seed: int = 0) -> Learned:
-    """Learn one subject by one recipe (or not at all: UNTRAINED), and generate clips of it as `bench control` does.
+def read_results(runs: Sequence[Run]) -> dict[Run, RunFigures]:
+    """The cached results; a missing or damaged file is left out."""
+    found = {}
+    for run in runs:
+        try:
+            found[run] = msgspec.json.decode(result_file(run).read_bytes(), type=RunFigures)
+        except (FileNotFoundError, msgspec.DecodeError):
+            continue
+    return found
 
-    `seed`: 0 is the bench's own, of the training and of the clips.
+
+def result_file(run: Run) -> Path:
+    """Where the result of `run` is cached.
+
+    The name depends on the model's files, the training settings with the recipe's changes, and the subject's pictures.
     """
-    subject = unseen_subjects()[number]
+    source = source_named("toybox")
+    subject = unseen_subjects()[run.subject]
+    settings = source.settings.full if run.recipe == UNTRAINED else with_recipe(source.settings.full, run.recipe)
+    model = files_digest([path for path in sorted(source.folder.rglob("*")) if path.is_file()])
+    digest = hashlib.sha256(msgspec.json.encode([model, settings, run.steps]))
+    for pixels in (*subject.pictures, *subject.masks):
+        digest.update(pixels.tobytes())
+    name = f"{run.recipe}-{subject.name}-{run.seed}-{digest.hexdigest()[:16]}.json"
+    return platformdirs.user_cache_path("motionbooth") / "bench_ablation" / name
+
+
+def run_and_store(run: Run) -> RunFigures:
+    """Carry out `run` and write its result to the cache."""
+    figures = carry_out(run)
+    file = result_file(run)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(f".{os.getpid()}")
+    partial.write_bytes(msgspec.json.encode(figures))
+    partial.replace(file)
+    return figures
+
+
+def carry_out(run: Run) -> RunFigures:
+    """Train one subject by one recipe (UNTRAINED: not at all), and generate clips of it as `bench control` does."""
+    subject = unseen_subjects()[run.subject]
     tuned = load_base(source_named("toybox"))
-    if recipe != UNTRAINED:
-        load_subject(tuned, learn_set(subject, folder / f"{recipe}-{subject.name}-{seed}", recipe, steps, seed))
+    if run.recipe != UNTRAINED:
+        with tempfile.TemporaryDirectory(prefix="motionbooth-bench-") as folder:
+            load_subject(tuned, learn_set(subject, Path(folder) / "training", run.recipe, run.steps, run.seed))
     looks = Appearance.from_pictures(subject.pictures, subject.masks)
-    filmings = [with_seed(filming, seed) for filming in subject_filmings(subject, weights="0" * 64)]
+    filmings = [with_seed(filming, run.seed) for filming in subject_filmings(subject, weights="0" * 64)]
     clips = [film_frames(tuned, filming.spec) for filming in filmings]
     others = [film_frames(tuned, without_token(filming).spec) for filming in filmings[:LEAK_CLIPS]]
 
     def likeness_of(films: Sequence[NDArray[np.uint8]]) -> float:
         return float(np.mean([likeness(film, of.boxes, subject) for film, of in zip(films, filmings, strict=False)]))
 
-    return Learned(
-        reports=[measured(clip, filming, looks) for clip, filming in zip(clips, filmings, strict=True)],
+    return run_figures(
+        [measured(clip, filming, looks) for clip, filming in zip(clips, filmings, strict=True)],
         likeness=likeness_of(clips),
         leak=likeness_of(others),
         drift=float(np.mean([colour_shift(tuned, filming) for filming in list(base_filmings())[:DRIFT_CLIPS]])),
     )
 
 
+def run_figures(reports: Sequence[MotionReport], likeness: float, leak: float, drift: float) -> RunFigures:
+    """Sum up the motion reports of a run's clips."""
+    tally = BenchResult("", Tally(reports).measures("", ""))
+    flow_error = tally.value("flow_error")
+    return RunFigures(
+        iou=tally.value("iou"),
+        found=tally.value("found_share"),
+        likeness=likeness,
+        leak=leak,
+        drift=drift,
+        flow_error=None if np.isnan(flow_error) else flow_error,
+    )
+
+
 def with_seed(filming: Filming, seed: int) -> Filming:
-    """The same boxes and camera from another seed; 0 leaves it as it is."""
+    """The same boxes and camera with another seed; 0 changes nothing."""
     spec = filming.spec
     return replace(filming, spec=msgspec.structs.replace(spec, seed=spec.seed + SEED_STEP * seed))
 
 
 def without_token(filming: Filming) -> Filming:
-    """The same film of any other member of the subject's class."""
+    """The same clip with the subject's class word only, without its token."""
     spec = filming.spec
     (track,) = spec.shot.subjects
     shot = msgspec.structs.replace(spec.shot, subjects=[msgspec.structs.replace(track, token="")])
@@ -167,33 +248,33 @@ def without_token(filming: Filming) -> Filming:
 
 
 def likeness(clip: NDArray[np.uint8], boxes: Sequence[Box], subject: TrainingSet) -> float:
-    """Mean over the frames of the best correlation with any of the training pictures, each pixel against its own.
+    """Mean over the frames of the best pixel-wise correlation with any of the training pictures (-1..1).
 
-    clip (F, H, W, 3). Only the subject's own pixels count; each colour channel about its mean over them, so that a blot
-    of the right colours alone is not like it.
+    clip (F, H, W, 3). Only the subject's pixels count. The mean of each color channel over these pixels is subtracted,
+    so a uniform patch of the right color does not correlate.
     """
-    thumbs = [_thumb(picture, mask) for picture, mask in zip(subject.pictures, subject.masks, strict=True)]
+    thumbnails = [_thumbnail(picture, mask) for picture, mask in zip(subject.pictures, subject.masks, strict=True)]
     height, width = clip.shape[1:3]
     found = []
     for frame, box in zip(clip, boxes, strict=True):
         x1, y1, x2, y2 = (round(edge * size) for edge, size in zip(box.as_tuple(), (width, height) * 2, strict=True))
         seen = _resized(frame[max(y1, 0) : y2, max(x1, 0) : x2]).astype(np.float64)
-        found.append(max(_correlation(seen[mask], thumb[mask]) for thumb, mask in thumbs))
+        found.append(max(_correlation(seen[mask], thumb[mask]) for thumb, mask in thumbnails))
     return float(np.mean(found))
 
 
-def _thumb(picture: NDArray[np.uint8], mask: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The subject cut out along its bounds, as a small square, and which of its pixels are the subject's."""
+def _thumbnail(picture: NDArray[np.uint8], mask: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The subject's bounding rectangle scaled to a small square (N, N, 3), and its mask (N, N)."""
     rows, columns = np.nonzero(mask)
     part = slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
     return _resized(picture[part]).astype(np.float64), _resized(mask[part]) > 127
 
 
 def _resized(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return cv2.resize(picture, (THUMB_PX, THUMB_PX), interpolation=cv2.INTER_AREA)
+    return cv2.resize(picture, (THUMBNAIL_PX, THUMBNAIL_PX), interpolation=cv2.INTER_AREA)
 
 
 def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Of two lists of pixels (N, 3)."""
+    """Pearson's correlation of two lists of pixels (N, 3), each channel centered separately."""
     a, b = a - a.mean(0), b - b.mean(0)
     return float((a * b).sum() / max(np.sqrt((a**2).sum() * (b**2).sum()), 1e-9))

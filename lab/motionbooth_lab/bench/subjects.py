@@ -1,6 +1,7 @@
 """Ten subjects that toybox has never seen, eight solids and two drawn sprites, and ten others who fill up a gallery."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -106,9 +107,10 @@ class TrainingSet:
     masks: list[NDArray[np.uint8]]
 
 
-def unseen_subjects() -> list[TrainingSet]:
-    """The ten subjects, always the same; five rendered things are of kinds in no training set."""
-    return [
+@cache
+def unseen_subjects() -> tuple[TrainingSet, ...]:
+    """The ten subjects, always the same; five of the rendered ones are of kinds that are in no training set."""
+    return (
         _toy("robot", "robot", ROBOT, ("grass", "snow", "sand", "wall")),
         _toy("duck", "toy", DUCK, ("sea", "road", "night", "wall")),
         _toy("mushroom", "toy", MUSHROOM, ("grass", "sea", "road", "night")),
@@ -119,7 +121,7 @@ def unseen_subjects() -> list[TrainingSet]:
         _toy("teapot", "toy", TEAPOT, ("grass", "road", "wall", "floor")),
         _toy("rocket", "toy", ROCKET, ("grass", "sea", "night", "road")),
         _toy("house", "toy", HOUSE, ("grass", "snow", "sea", "road")),
-    ]
+    )
 
 
 def gallery_fillers(count: int = 10) -> list[TrainingSet]:
