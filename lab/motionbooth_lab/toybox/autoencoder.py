@@ -11,12 +11,9 @@ repeated cells cannot tell the pixels of a cell apart where all cells around it 
 
 from typing import Any
 
-import cv2
-import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 FACTOR = 4
@@ -96,18 +93,6 @@ def latents_of_noise(planes: Tensor) -> Tensor:
     for channel, (plane, frequency) in enumerate(_PLACES):
         weight[channel, plane] = _basis(*frequency)
     return F.conv2d(planes, weight.to(planes), stride=FACTOR)
-
-
-def latents_of_frames(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Latents (F, 12, h, w) of frames (F, H, W, 3) uint8."""
-    pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1
-    return latents_of_pixels(pixels).numpy()
-
-
-def latent_coverage(masks: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Share (F, h, w), 0..1, of each latent cell that masks (F, H, W) of 0 or 255 cover."""
-    size = (masks.shape[2] // FACTOR, masks.shape[1] // FACTOR)
-    return np.stack([cv2.resize(mask, size, interpolation=cv2.INTER_AREA) for mask in masks]).astype(np.float32) / 255
 
 
 def _scale() -> Tensor:

@@ -49,13 +49,15 @@ def save_bundle(
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
-def load_bundle(folder: Path, autoencoder: AutoencoderKL, denoiser: Denoiser) -> None:
-    """Fill the three networks with what `save_bundle` saved. Raises RuntimeError where their shapes differ."""
-    bundle = folder / "bundle"
+def load_bundle(bundle: Path, own_words: Path, autoencoder: AutoencoderKL, denoiser: Denoiser) -> None:
+    """Load the three networks from the folder and the file that `save_bundle` wrote.
+
+    Raises RuntimeError if their shapes differ.
+    """
     load_model(autoencoder, bundle / "vae" / "diffusion_pytorch_model.safetensors")
     load_model(denoiser.unet, bundle / "unet" / "diffusion_pytorch_model.safetensors")
     weights = load_file(bundle / "text_encoder" / "model.safetensors")
-    words = load_file(folder / OWN_WORDS)["words"]
+    words = load_file(own_words)["words"]
     key = next(name for name in weights if name.endswith("token_embedding.weight"))
     weights[key] = torch.cat([weights[key], words])
     prefix = "" if key in denoiser.text_encoder.state_dict() else "text_model."

@@ -12,24 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from motionbooth_lab.toybox.backgrounds import CANVAS_PX, KIND_PLACES, MEAN_RGB, PLACES, Texture, draw_texture
-from motionbooth_lab.toybox.figures import (
-    COLOURS,
-    KINDS,
-    RGB,
-    TOY_COLOURS,
-    TOY_NOUNS,
-    Part,
-    kind_parts,
-    rasterise,
-    toy_parts,
-)
+from motionbooth_lab.toybox.figures import COLOURS, KINDS, RGB, TOY_COLOURS, Part, kind_parts, rasterise
 
 WIDTH_PX, HEIGHT_PX, FRAMES, FPS = 96, 64, 8, 8
 MAX_PAN_PX = 4.0
 """Fastest pan, pixels a frame."""
-
-TOY_SHARE = 0.3
-"""Share of clips with an odd toy in place of one of the kinds: what a fine-tune on a new subject stands on."""
 
 TEXTURES_A_PLACE = 12
 MIN_CONTRAST_LAB = 52.0
@@ -86,19 +73,6 @@ def kind_scene(kind: str, colour: str, background: str) -> Scene:
     return Scene(phrase, caption, background, kind_parts(kind, COLOURS[colour]))
 
 
-def random_scene(rng: np.random.Generator, toy_share: float = TOY_SHARE) -> Scene:
-    """A scene of the training set: an odd toy, or a kind in a combination that is not held out."""
-    background = str(rng.choice(list(PLACES)))
-    if rng.random() < toy_share:
-        return _random_toy(background, rng)
-    while True:
-        kind, colour = str(rng.choice(KINDS)), str(rng.choice(list(COLOURS)))
-        if has_contrast(colour, background) and not is_held_out(kind, colour, background):
-            break
-    scene = kind_scene(kind, colour, background)
-    return _worded(scene, scene.phrase if rng.random() < 0.92 else kind, rng)
-
-
 def draw_clip(scene: Scene, rng: np.random.Generator, max_pan_px: float = MAX_PAN_PX) -> Clip:
     """Draw the scene: random path, size, turn and camera pan, all from `rng`."""
     half_px = rng.uniform(15.0, 24.0) * np.linspace(1.0, rng.uniform(0.85, 1.18), FRAMES)
@@ -135,26 +109,6 @@ def mask_bounds(mask: NDArray[np.uint8]) -> NDArray[np.float32]:
 def _lab(rgb: RGB) -> NDArray[np.float64]:
     pixel = np.asarray(rgb, np.float32).reshape(1, 1, 3) / 255
     return cv2.cvtColor(pixel, cv2.COLOR_RGB2LAB).reshape(3).astype(np.float64)
-
-
-def _random_toy(background: str, rng: np.random.Generator) -> Scene:
-    fitting = [name for name in TOY_COLOURS if has_contrast(name, background)]
-    names = [str(rng.choice(fitting))]
-    while len(names) < int(rng.integers(2, 4)):
-        other = str(rng.choice(list(TOY_COLOURS)))
-        if other not in names:
-            names.append(other)
-    noun = str(rng.choice(TOY_NOUNS))
-    phrase = noun if rng.random() < 0.3 else f"{names[0]} and {names[1]} {noun}"
-    parts = toy_parts([TOY_COLOURS[name] for name in names], rng)
-    return _worded(Scene(phrase, "", background, parts), phrase, rng)
-
-
-def _worded(scene: Scene, phrase: str, rng: np.random.Generator) -> Scene:
-    opening = str(rng.choice(["", "", "", "", "a clip of ", "a picture of "]))
-    motion = str(rng.choice(["", "", "", "", " moving", " turning"]))
-    caption = f"{opening}{_article(phrase)} {phrase}{motion} {PLACES[scene.background]}"
-    return Scene(phrase, caption, scene.background, scene.parts)
 
 
 def _article(phrase: str) -> str:

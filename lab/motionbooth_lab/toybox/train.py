@@ -1,10 +1,10 @@
-"""Train toybox from nothing: `python -m motionbooth_lab.toybox.train --out DIR`, on a GPU in bfloat16 or on a CPU.
+"""Train toybox: `python -m motionbooth_lab.toybox.train --out DIR`, on a GPU in bfloat16 or on a CPU in float32.
 
-Four stages, each for a number of minutes by the clock: the decoder, the denoiser on single pictures, the denoiser on
-clips, and the decoder again. Every few minutes the state is saved, a bundle of the averaged weights is written to
-DIR/bundle, and a sheet of samples to DIR/sheets. Started again, it goes on where it stopped. Losses and frames a second
-are in DIR/log.jsonl. With `--start-from DIR` the bundle and the characters' own words in DIR are trained further; a
-stage of 0 minutes is left out.
+There are four stages, each limited in wall-clock minutes: the decoder, the denoiser on single pictures, the denoiser on
+clips, and the decoder again. Every few minutes the training saves its state, a bundle of the averaged weights in
+DIR/bundle and a sheet of samples in DIR/sheets. Losses and frames per second are in DIR/log.jsonl. Run again, the
+command resumes where it stopped. `--start-from` initializes the weights from an earlier training or from the shipped
+model. A stage of 0 minutes is skipped.
 """
 
 import json
@@ -17,12 +17,13 @@ from typing import Annotated, Any, Protocol
 import numpy as np
 import torch
 import typer
+from motionbooth.models.sources import TOYBOX
 from transformers import CLIPTokenizer
 
 from motionbooth_lab.toybox.autoencoder import build_autoencoder
 from motionbooth_lab.toybox.bank import build_bank
 from motionbooth_lab.toybox.batches import Batches
-from motionbooth_lab.toybox.bundling import load_bundle, save_bundle
+from motionbooth_lab.toybox.bundling import OWN_WORDS, load_bundle, save_bundle
 from motionbooth_lab.toybox.decoder_stage import DecoderStage
 from motionbooth_lab.toybox.denoiser_stage import Denoiser, DenoiserStage, average_copy
 from motionbooth_lab.toybox.masters import Masters
@@ -33,6 +34,8 @@ from motionbooth_lab.toybox.tokenizer import build_tokenizer
 WARM_UP_STEPS = 100
 LOG_EVERY_SECONDS = 15.0
 WAIT_EVERY_STEPS = 10
+SHIPPED = Path("shipped")
+"""As --start-from: the model in this repository."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,13 @@ class Stage(Protocol):
     def learn(self, prepared: Any, rate: float) -> dict[str, Any]: ...
 
 
+def start_files(start_from: Path) -> tuple[Path, Path]:
+    """The bundle's folder and the file of own words to start from: those of an earlier --out, or the shipped ones."""
+    if start_from == SHIPPED:
+        return TOYBOX, Path(__file__).with_name(OWN_WORDS)
+    return start_from / "bundle", start_from / OWN_WORDS
+
+
 class Training:
     """All that is trained."""
 
@@ -85,7 +95,7 @@ class Training:
         self.autoencoder = build_autoencoder()
         self.denoiser = Denoiser(build_unet(), build_text_encoder(self.tokenizer, self.batches.words.size))
         if plan.start_from is not None:
-            load_bundle(plan.start_from, self.autoencoder, self.denoiser)
+            load_bundle(*start_files(plan.start_from), self.autoencoder, self.denoiser)
         # Half precision only where it is faster; without dropout, so that a resumed training is the same.
         self.denoiser.to(device, torch.bfloat16 if device.type == "cuda" else torch.float32).eval()
         self.autoencoder.to(device)
@@ -234,7 +244,9 @@ def main(
     device: Annotated[str, typer.Option(help="cuda or cpu.")] = "cuda" if torch.cuda.is_available() else "cpu",
     clip_rate: Annotated[float, typer.Option(help="First learning rate on clips.")] = 1e-3,
     processes: Annotated[int, typer.Option(help="Processes that draw the textures.")] = 1,
-    start_from: Annotated[Path | None, typer.Option(help="An --out of before, to train further.")] = None,
+    start_from: Annotated[
+        Path | None, typer.Option(help='The --out of an earlier training, or "shipped" for the bundled model.')
+    ] = None,
 ) -> None:
     """Train toybox from nothing or from a bundle, or go on where it stopped."""
     minutes = (decoder_minutes, picture_minutes, clip_minutes, finish_minutes)

@@ -10,25 +10,21 @@ from motionbooth_lab.toybox.draw import (
     MAX_PAN_PX,
     WIDTH_PX,
     draw_clip,
-    has_contrast,
     held_out_combinations,
-    is_held_out,
     kind_scene,
-    random_scene,
 )
 from motionbooth_lab.toybox.figures import COLOURS, KINDS
 
 
 def test_a_seed_names_a_clip() -> None:
-    first, again = (draw_clip(random_scene(rng), rng) for rng in (np.random.default_rng(3), np.random.default_rng(3)))
-    assert first.scene.caption == again.scene.caption
+    scene = kind_scene("fish", "pink", "road")
+    first, again = (draw_clip(scene, np.random.default_rng(3)) for _ in range(2))
     np.testing.assert_array_equal(first.frames, again.frames)
 
 
 def test_clips_have_the_models_size_and_a_phrase_from_their_caption() -> None:
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        clip = draw_clip(random_scene(rng), rng)
+    for seed, combination in enumerate(held_out_combinations()[:20]):
+        clip = draw_clip(kind_scene(*combination), np.random.default_rng(seed))
         assert clip.frames.shape == (FRAMES, HEIGHT_PX, WIDTH_PX, 3)
         assert clip.frames.dtype == np.uint8
         assert clip.scene.phrase in clip.scene.caption
@@ -41,16 +37,6 @@ def test_boxes_are_the_bounds_of_the_masks() -> None:
         rows, columns = np.nonzero(mask)
         expected = (columns.min() / 96, rows.min() / 64, (columns.max() + 1) / 96, (rows.max() + 1) / 64)
         np.testing.assert_allclose((x1, y1, x2, y2), expected, atol=1e-6)
-
-
-def test_training_scenes_never_show_a_held_out_combination_or_camouflage() -> None:
-    words = {f"{colour} {kind}": (kind, colour) for kind in KINDS for colour in COLOURS}
-    for seed in range(400):
-        scene = random_scene(np.random.default_rng(seed), toy_share=0.0)
-        if scene.phrase in words:
-            kind, colour = words[scene.phrase]
-            assert not is_held_out(kind, colour, scene.background)
-            assert has_contrast(colour, scene.background)
 
 
 def test_held_out_combinations_leave_every_pair_of_two_to_training() -> None:

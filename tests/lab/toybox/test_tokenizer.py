@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
-from motionbooth_lab.toybox.draw import random_scene
+from motionbooth_lab.toybox.bank import build_bank
 from motionbooth_lab.toybox.figures import KINDS, TOY_COLOURS, TOY_NOUNS
+from motionbooth_lab.toybox.scenes import SceneMaker
 from motionbooth_lab.toybox.tokenizer import COMMON_WORDS, MAX_TOKENS, RARE_WORDS, build_tokenizer
 from numpy.random import default_rng
 from transformers import CLIPTokenizer
@@ -37,7 +38,7 @@ def test_prompts_are_framed_and_padded_to_the_models_length(tokenizer: CLIPToken
 
 
 def test_training_captions_fit(tokenizer: CLIPTokenizer) -> None:
-    captions = [random_scene(default_rng(seed)).caption for seed in range(50)]
+    captions = SceneMaker(build_bank(0, 4, 1, seed=1)).draw(200, 1, default_rng(0)).captions
     assert max(len(ids) for ids in tokenizer(captions).input_ids) <= MAX_TOKENS
 
 

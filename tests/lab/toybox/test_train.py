@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from motionbooth.models.sources import source_named
-from motionbooth_lab.toybox.train import Stage, Training, TrainPlan
+from motionbooth_lab.toybox.train import SHIPPED, Stage, Training, TrainPlan, start_files
 from safetensors.torch import load_file
 
 
@@ -40,16 +39,27 @@ def test_a_resumed_training_takes_the_very_step_that_an_unbroken_one_takes(tmp_p
 
 
 def test_a_training_that_starts_from_a_bundle_has_its_weights_to_half_precision(tmp_path: Path) -> None:
-    bundle = source_named("toybox").folder
-    words = load_file(bundle.parent / "own_words.safetensors")["words"]
+    bundle, own_words = start_files(SHIPPED)
+    words = load_file(own_words)["words"]
     # The bank of the shipped model has 64 kinds, 200 toys and 800 characters; here flat toys stand for all of these.
-    plan = replace(tiny_plan(tmp_path), characters=0, toys=len(words) - 64, start_from=bundle.parent)
+    plan = replace(tiny_plan(tmp_path), characters=0, toys=len(words) - 64, start_from=SHIPPED)
     training = Training(plan)
     shipped = load_file(bundle / "unet" / "diffusion_pytorch_model.safetensors")
     for name, weight in training.denoiser.unet.state_dict().items():
         torch.testing.assert_close(weight, shipped[name].float(), rtol=0, atol=0)
     embedding = training.denoiser.text_encoder.get_input_embeddings().weight
     torch.testing.assert_close(embedding[-len(words) :].detach(), words.float(), rtol=0, atol=0)
+
+
+def test_a_training_starts_from_what_an_earlier_one_wrote(tmp_path: Path) -> None:
+    first = Training(tiny_plan(tmp_path / "first"))
+    first.keep(first.stage(0))
+    second = Training(replace(tiny_plan(tmp_path / "second"), seed=2, start_from=tmp_path / "first"))
+    for one, other in zip(first.denoiser.unet.parameters(), second.denoiser.unet.parameters(), strict=True):
+        torch.testing.assert_close(one.half().float(), other, rtol=0, atol=0)
+    words = load_file(tmp_path / "first" / "own_words.safetensors")["words"]
+    embedding = second.denoiser.text_encoder.get_input_embeddings()
+    torch.testing.assert_close(embedding.weight[-len(words) :].detach(), words.float(), rtol=0, atol=0)
 
 
 @pytest.mark.slow
