@@ -72,7 +72,7 @@ assert isinstance(concerns.SMALLEST_WIDTH, float)
 blend = out / "scene.blend"
 bpy.ops.wm.save_as_mainfile(filepath=str(blend))
 options = ["--connection", str(connection), "--out", str(out)]
-assert commands.execute(["film", str(blend), *options]) == 0, "not filmed"
+assert commands.execute(["generate", str(blend), *options]) == 0, "not filmed"
 assert (out / "clip.mp4").stat().st_size > 1000
 
 # The copy, as Blender opens it again.

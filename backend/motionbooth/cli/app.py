@@ -71,7 +71,8 @@ def _motionbooth(
     """Film your own character in Blender: boxes and a camera path steer a text-to-video model."""
 
 
-for command in (demo, batch, serve, doctor, status, jobs, train, generate, evaluate, convert_lavie):
+for command in (demo, serve, doctor, status, jobs, train, generate, evaluate, convert_lavie):
     app.command()(command)
+app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(batch)
 app.add_typer(keys, name="keys")
 app.add_typer(bench, name="bench")

@@ -1,4 +1,4 @@
-"""For everyone's first minutes: `motionbooth demo`."""
+"""`motionbooth demo`: everything in one command."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,13 +11,13 @@ DEMO_SCENE = Path(__file__).with_name("demo.blend")
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for what is made; run again, it goes on from what is there.")],
+    out: Annotated[Path, typer.Option(help="Output folder. A second run reuses what is there.")],
     scene: Annotated[Path, typer.Option(help="A saved .blend with one shot.")] = DEMO_SCENE,
     seed: Seed = None,
     training_steps: TrainingSteps = None,
     sampling_steps: SamplingSteps = None,
 ) -> None:
-    """The main job on this machine: a saved .blend in, a controlled clip of its own subject on its timeline."""
+    """Generate the shot of a .blend on this machine: train its subject, and put a controlled clip on its timeline."""
     from rich.console import Console
 
     from motionbooth.demo import run_demo

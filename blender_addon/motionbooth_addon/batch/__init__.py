@@ -1,1 +1,1 @@
-"""Work without a window: shots of saved .blend files."""
+"""Batch work without a window: the shots of saved .blend files."""

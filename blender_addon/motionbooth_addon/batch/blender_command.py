@@ -1,4 +1,4 @@
-"""`blender --command motionbooth ...`: what Blender does for MotionBooth without a window."""
+"""`blender --command motionbooth ...`: MotionBooth without a window."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import bpy
 
 USAGE = """usage: blender --command motionbooth batch FILE.blend ... [options]
 
-Films every shot of every file. Options: blender --command motionbooth batch --help"""
+Generate every shot of every file. Options: blender --command motionbooth batch --help"""
 
 
 def register() -> None:
@@ -19,23 +19,20 @@ def unregister() -> None:
 
 
 def execute(arguments: list[str]) -> int:
-    """The command's exit status."""
+    """Run the command; returns its exit status."""
     from ..jobs.controller import job_controller
-    from . import (
-        generate_file,  # sockets are loaded with a command, not with Blender
-        runner,
-    )
+    from . import generate_file, runner  # they load pyzmq
 
-    if arguments[:1] == ["film"]:  # one file, for `batch`
+    if arguments[:1] == ["generate"]:  # one file, for `batch`
         return generate_file.main(arguments[1:])
     if arguments[:1] != ["batch"]:
         print(USAGE)
         return 0 if arguments[:1] in ([], ["--help"], ["-h"]) else 2
-    as_here = [] if bpy.app.python_args else ["--python-use-system-env"]
-    one_file = [bpy.app.binary_path, *as_here, "--command", "motionbooth", "film"]
+    environment = [] if bpy.app.python_args else ["--python-use-system-env"]
+    one_file = [bpy.app.binary_path, *environment, "--command", "motionbooth", "generate"]
     try:
         return runner.main(arguments[1:], one_file, job_controller().backend.connection_file)
-    except SystemExit as end:  # argparse, after it has said what is wrong or how it is used
+    except SystemExit as end:  # of argparse, which has printed an error or its help
         return int(end.code or 0)
 
 

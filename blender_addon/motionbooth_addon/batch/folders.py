@@ -1,4 +1,4 @@
-"""A folder for each of several things that have names. Free of bpy."""
+"""Folders for several things with names. No bpy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def folder_for_each(names: Sequence[str], out: Path) -> list[Path]:
-    """Named like it, in `out`; numbered where two have one name."""
+    """A folder in `out` for each name; equal names are numbered."""
     folders: list[Path] = []
     for name in names:
         folder, number = out / name, 2

@@ -275,11 +275,12 @@ class ConnectionThreads:
         request = train.request
         files = [(Path(image), Path(mask) if mask else None) for image, mask in request.pictures]
         if request.render is not None:
-            on_picture = partial(self._report, train.job, "rendering pictures")
-            files = background_render.render(self._renderer, request.render, train.folder, on_picture)
+            self._report(train.job, ProgressReport("rendering pictures", 0, 0))
+            on_progress = partial(self._report, train.job)
+            files = background_render.render(self._renderer, request.render, train.folder, on_progress)
         sent = []
         for index, (image, mask) in enumerate(files):
-            self._report(train.job, "sending pictures", index, len(files))
+            self._report(train.job, ProgressReport("uploading pictures", index, len(files)))
             digest = client.upload(image, lambda have, size: self._check_canceled(train.job))
             sent.append(Picture(digest, client.upload(mask) if mask else None))
         subject = SubjectSpec(name=request.name, token=request.token, class_word=request.class_word, pictures=sent)
@@ -297,15 +298,16 @@ class ConnectionThreads:
             resumed_at = have if resumed_at < 0 else resumed_at
             speed = (have - resumed_at) / max(time.monotonic() - began, 1e-3)
             left = (size - have) / speed if speed > 0 else None
-            self._report(command.job, "fetching", have // CHUNK_BYTES, -(-size // CHUNK_BYTES), left)
+            chunks, total = have // CHUNK_BYTES, -(-size // CHUNK_BYTES)
+            self._report(command.job, ProgressReport("downloading", chunks, total, left))
 
         client.fetch(command.blob, command.path, on_bytes)
         self._latest.pop((Progress, command.job), None)
         self._events.append(Fetched(command.job, command.blob.role, command.path))
 
-    def _report(self, job: str, stage: str, step: int, steps: int, left: float | None = None) -> None:
+    def _report(self, job: str, report: ProgressReport) -> None:
         self._check_canceled(job)
-        self._latest[Progress, job] = Progress(job=job, report=ProgressReport(stage, step, steps, left))
+        self._latest[Progress, job] = Progress(job=job, report=report)
 
     def _check_canceled(self, job: str) -> None:
         """Raises Canceled if the job was canceled or the threads are stopped."""

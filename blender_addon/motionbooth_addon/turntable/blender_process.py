@@ -1,4 +1,4 @@
-"""What the Blender that background_render.py starts runs; not a part of the extension in use."""
+"""The script that background_render.py runs in another Blender; not a part of the running extension."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import bpy
 
 PACKAGE = Path(__file__).parents[1]
-NAME = "motionbooth_turntable"  # the extension's package, under a name that nobody uses
+NAME = "motionbooth_turntable"  # the extension's package, under a name that is free
 
 
 def main(blend: str, name: str, frame: int, size: int, folder: str) -> None:
@@ -22,6 +21,8 @@ def main(blend: str, name: str, frame: int, size: int, folder: str) -> None:
     sys.modules[NAME] = importlib.util.module_from_spec(spec)
     turntable = importlib.import_module(f"{NAME}.turntable.turntable")
     errors = importlib.import_module(f"{NAME}._protocol.errors")
+    reports = importlib.import_module(f"{NAME}._protocol.reports")
+    writer = importlib.import_module(f"{NAME}._protocol.reporting_process").ReportWriter(sys.stdout)
     bpy.ops.wm.read_factory_settings(use_empty=True)
     scene = bpy.context.scene
     scene.frame_start = frame
@@ -33,15 +34,11 @@ def main(blend: str, name: str, frame: int, size: int, folder: str) -> None:
             wanted.objects[0],
             Path(folder),
             turntable.TurntableSettings(size),
-            lambda done, of: tell({"picture": [done, of]}),
+            lambda done, total: writer.progress(reports.ProgressReport("rendering pictures", done, total)),
         )
-        tell({"pictures": [[str(shot.image), str(shot.mask) if shot.mask else None] for shot in pictures]})
+        writer.done([[str(picture.image), str(picture.mask) if picture.mask else None] for picture in pictures])
     except errors.InvalidInput as error:
-        tell({"error": str(error)})
-
-
-def tell(message: dict[str, Any]) -> None:
-    print(json.dumps({"motionbooth": message}), flush=True)
+        writer.failed(error)
 
 
 if __name__ == "__main__":

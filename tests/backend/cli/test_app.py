@@ -39,7 +39,6 @@ NEW_KEY = ["keys", "new", "ann", "--address", "tcp://box:5599", "--server", PUBL
         (["keys", "list", "--home", "typo"], "There is no backend in typo"),
         (["keys", "revoke", "ann", "--home", "typo"], "There is no backend in typo"),
         (["status", "--connection", "typo.json"], "no connection file at typo.json"),
-        (["batch", "typo.blend", "--out", "o"], "'typo.blend' does not exist"),
         ([*NEW_KEY, "file/c.json"], "file cannot be used"),
         ([*NEW_KEY, "folder"], "is a directory"),
         (["keys", "new", "../ann", *NEW_KEY[3:], "c.json"], "A name begins with a letter or digit"),

@@ -29,6 +29,7 @@ from motionbooth_addon.timeline import clips  # noqa: E402
 from motionbooth_protocol.client import Client  # noqa: E402
 from motionbooth_protocol.connection import Connection  # noqa: E402
 from motionbooth_protocol.jobs import GenerateSpec  # noqa: E402
+from motionbooth_protocol.reports import ProgressReport  # noqa: E402
 
 SUBJECT_COLOR, GREY = (200, 60, 20), (90, 90, 90)
 
@@ -70,11 +71,11 @@ def test_everything_that_was_promised_is_there(filmed: tuple[Path, list[dict[str
 def test_every_stage_says_how_far_it_is(filmed: tuple[Path, list[dict[str, Any]]]) -> None:
     stages = [line["stage"] for line in filmed[1][:-1]]
     for earlier, later in (
-        ("reading the scene", "rendering training pictures"),
-        ("rendering training pictures", "sending training pictures"),
-        ("sending training pictures", "sampling"),
-        ("sampling", "fetching the clip"),
-        ("fetching the clip", "placing the clip"),
+        ("reading the scene", "rendering pictures"),
+        ("rendering pictures", "uploading pictures"),
+        ("uploading pictures", "sampling"),
+        ("sampling", "downloading"),
+        ("downloading", "placing the clip"),
     ):
         assert stages.index(earlier) < stages.index(later)
     assert all(set(line) == {"stage", "step", "steps", "seconds_left", "note"} for line in filmed[1][:-1])
@@ -126,7 +127,7 @@ def read_png(path: Path) -> np.ndarray:
 
 
 def test_what_was_sent_is_written_down_and_can_be_read_back(filmed: tuple[Path, list[dict[str, Any]]]) -> None:
-    sent = msgspec.json.decode((filmed[0] / "shot.json").read_bytes(), type=generate_shots.Sent)
+    sent = msgspec.json.decode((filmed[0] / "shot.json").read_bytes(), type=generate_shots.ShotFile)
     assert sent.generate.prompt == "a sks toy on the road"
     assert sent.generate.shot.frames == 8
     assert len(sent.train[0].subject.pictures) == 8
@@ -230,10 +231,12 @@ def test_two_scenes_are_two_shots_and_a_second_take_lies_above_the_first(
     bpy.data.scenes.new("No Shot")
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "two.blend"))
     out = tmp_path / "out"
-    said: list[dict[str, Any]] = []
-    report = generate_shots.film(tmp_path / "two.blend", connection_file, out, generate_shots.Options(), said.append)
+    said: list[ProgressReport] = []
+    report = generate_shots.generate(
+        tmp_path / "two.blend", connection_file, out, generate_shots.Options(), said.append
+    )
     assert [shot["scene"] for shot in report["shots"]] == ["Hop", "Hop Again"]
-    assert "rendering training pictures" not in [message["stage"] for message in said], "the subject is trained"
+    assert "rendering pictures" not in [report.stage for report in said], "the subject is trained"
     assert (out / "Hop" / "clip.mp4").is_file()
     assert len(read_clip(out / "Hop_Again" / "clip.mp4")[0]) == 24
     assert strips_of("Hop") == [(1, (1, 48)), (2, (1, 48))]
@@ -315,7 +318,7 @@ def test_bad_input_is_one_sentence_and_nothing_is_sent(
     with Client(Connection.read(connection_file)) as client:
         before = client.jobs()
         with pytest.raises(InvalidInput, match=sentence):
-            generate_shots.film(
+            generate_shots.generate(
                 scene, connection_file, tmp_path / "out", generate_shots.Options(), lambda message: None
             )
         assert client.jobs() == before
@@ -330,7 +333,7 @@ def test_what_is_no_blend_is_refused(content: bytes | None, sentence: str, regis
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InvalidInput, match=sentence):
-        generate_shots.film(path, None, tmp_path, generate_shots.Options(dry_run=True), lambda message: None)
+        generate_shots.generate(path, None, tmp_path, generate_shots.Options(dry_run=True), lambda message: None)
 
 
 @pytest.mark.parametrize("words", [["--seed", str(2**31)], ["--seed", "-1"], ["--training-steps", "0"]])

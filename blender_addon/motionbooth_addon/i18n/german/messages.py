@@ -117,4 +117,5 @@ TEXTS = {
     "{} cannot be used ({}); check its folder and permissions.": "{} ist nicht zu benutzen ({}); Ordner und Rechte prüfen.",
     "{} cannot be written ({}); choose another.": "{} ist nicht zu schreiben ({}); etwas anderes wählen.",
     "{} is no connection file ({}); ask the machine's owner for a new one.": "{} ist keine Verbindungsdatei ({}); den Besitzer des Rechners um eine neue bitten.",
+    "Blender could not render the training pictures. {} Render the object yourself (F12) to see what is wrong, or choose a folder of pictures instead.": "Blender konnte die Trainingsbilder nicht rendern. {} Rendern Sie das Objekt selbst (F12), um den Fehler zu sehen, oder wählen Sie stattdessen einen Bilderordner.",
 }

@@ -1,0 +1,105 @@
+"""The job client for batch work, whose methods wait. No bpy."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from .._protocol.connection import Connection
+from .._protocol.errors import Canceled, JobFailed, MotionBoothError
+from .._protocol.jobs import JobState, TrainSpec
+from .._protocol.messages import ModelInfo, Progress
+from .._protocol.reports import ProgressReport
+from ..jobs.events import Connected, Disconnected, Event, Refused, TrainingSubmitted
+from ..jobs.job_client import JobClient
+from ..jobs.job_store import JobRecord, JobRequest, JobStore, TrainRequest
+
+_PAUSE = 0.05  # seconds between two looks at the events
+_PATIENCE = 300.0  # seconds without a connection, after which the call fails
+_CANCEL_SECONDS = 10.0
+
+
+class BlockingJobs:
+    """The jobs of one call. They are not resumed by a later call: a backend shares the results of equal requests.
+
+    scratch: a folder that may be removed after `close`.
+    train_specs: the specs of the trainings that were submitted, by job id.
+
+    All methods raise MotionBoothError if a command is refused, or if the backend cannot be reached for _PATIENCE.
+    """
+
+    def __init__(self, connection: Connection, scratch: Path, on_progress: Callable[[ProgressReport], None]) -> None:
+        self.train_specs: dict[str, TrainSpec] = {}
+        self._models: list[ModelInfo] | None = None
+        self._on_progress = on_progress
+        self._disconnected_at: float | None = None
+        self._client = JobClient(JobStore(scratch / "jobs"), scratch / "training", on_change=lambda record: None)
+        self._client.connect(connection, scratch / "previews", renderer=[])
+
+    def models(self) -> list[ModelInfo]:
+        """The backend's models, once it is connected."""
+        self._wait(lambda: self._models is not None)
+        return self._models or []
+
+    def submit(self, request: JobRequest, title: str, awaits: Mapping[str, str] | None = None) -> JobRecord:
+        """See JobClient.submit."""
+        if isinstance(request, TrainRequest):
+            self._on_progress(ProgressReport("uploading pictures", 0, len(request.pictures), note=title))
+        return self._client.submit(request, title, awaits)
+
+    def wait_until_done(self, record: JobRecord) -> None:
+        """Raises JobFailed with the reason, or Canceled."""
+        self._wait(lambda: record.ended)
+        if record.state == JobState.FAILED:
+            raise JobFailed(record.error)
+        if record.state == JobState.CANCELED:
+            raise Canceled("The job was canceled.")
+
+    def fetch_clip(self, record: JobRecord, path: Path) -> None:
+        """Download a done job's clip, and its report beside it."""
+        self._on_progress(ProgressReport("downloading", 0, 0, note=record.title))
+        self._client.fetch_clip(record, path)
+        self._wait(lambda: record.clip)
+
+    def cancel(self) -> None:
+        """Cancel the jobs that have not ended, and wait a moment until they have."""
+        unfinished = [record for record in self._client.store.records.values() if not record.ended]
+        for record in unfinished:
+            with contextlib.suppress(MotionBoothError):
+                self._client.cancel(record)
+        deadline = time.monotonic() + _CANCEL_SECONDS
+        while time.monotonic() < deadline and not all(record.ended for record in unfinished):
+            for _ in self._client.events():
+                pass
+            time.sleep(_PAUSE)
+
+    def close(self) -> None:
+        self._client.disconnect()
+
+    def _wait(self, until: Callable[[], object]) -> None:
+        while not until():
+            for event in self._client.events():
+                self._handle_event(event)
+            time.sleep(_PAUSE)
+
+    def _handle_event(self, event: Event) -> None:
+        match event:
+            case Connected(models=models):
+                self._models, self._disconnected_at = models, None
+            case Disconnected(error):
+                now = time.monotonic()
+                self._disconnected_at = self._disconnected_at or now
+                if self._models is None or not error.retryable or now - self._disconnected_at > _PATIENCE:
+                    raise error
+            case Progress(job=job, report=report):
+                self._on_progress(
+                    report if report.note else replace(report, note=self._client.store.records[job].title)
+                )
+            case TrainingSubmitted(job, spec):
+                self.train_specs[job] = spec
+            case Refused(error=error):
+                raise error
