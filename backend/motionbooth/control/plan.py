@@ -12,6 +12,7 @@ from torch import Tensor
 from motionbooth.control.boxes import BoxControl, Grid, box_mask
 from motionbooth.control.camera import Cells, boxes_under_way, rest_in_cells, travel_in_cells
 from motionbooth.control.prompt import PromptTokens
+from motionbooth.control.scenery import Scenery, scenery_of
 from motionbooth.control.settings import ControlSettings
 
 LEAST_SEEN = 0.5  # of a box's visible part: with less of it in the frame, a subject forms at the edge and is cut off
@@ -25,13 +26,14 @@ class StepPlan:
 
     `moves`: cells for each frame, empty where nothing moves. `free` (F, h, w) bool: the cells that may fill the holes
     (outside all boxes, before the move). `rests`: the part of a cell for each frame, to move after that. `boxes`: the
-    attention edit, None for none.
+    attention edit, None for none. `scenery`: what is merged in the estimate of the clean clip, None for nothing.
     """
 
     moves: tuple[Cells, ...] = ()
     free: Tensor | None = None
     rests: tuple[tuple[float, float], ...] = ()
     boxes: BoxControl | None = None
+    scenery: Scenery | None = None
 
 
 def plan_steps(
@@ -48,6 +50,12 @@ def plan_steps(
     plans = []
     screen = tuple(tuple(track) for track in tracks)
     moved = travel_in_cells(camera, 0.0, latent_size)
+    merged = (
+        range(last - 1, round(settings.merge_until * steps))
+        if any(offset.dx or offset.dy for offset in camera.offsets)
+        else ()
+    )
+    scenery = scenery_of(camera, screen, latent_size)
     for step in range(steps):
         before, moved = moved, travel_in_cells(camera, _done(step, first, last), latent_size)
         moves = tuple((x - x0, y - y0) for (x, y), (x0, y0) in zip(moved, before, strict=True))
@@ -58,7 +66,8 @@ def plan_steps(
         still = not any(x or y for x, y in moves)
         free = None if still else free_cells(_under_way(screen, camera, before, latent_size), latent_size, len(moves))
         rests = tuple(rest_in_cells(camera, latent_size)) if settings.shift_parts and step == last - 1 else ()
-        plans.append(StepPlan(() if still else moves, free, rests if any(x or y for x, y in rests) else (), boxes))
+        rests = rests if any(x or y for x, y in rests) else ()
+        plans.append(StepPlan(() if still else moves, free, rests, boxes, scenery if step in merged else None))
     return plans
 
 

@@ -24,3 +24,6 @@ class ControlSettings:
     """Which tokens are suppressed: all content tokens (the authors' way), or only the subject's outside its box."""
     shift_parts: bool = False
     """Shift by fractions of a cell (ours), for a base whose cells are large beside a slow pan; else whole cells."""
+    merge_until: float = 0.0
+    """After the shift, the frames' scenery is merged along the camera's path, up to this share of the steps (ours,
+    see the module `scenery`); 0 for never."""

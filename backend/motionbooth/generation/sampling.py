@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from einops import rearrange
@@ -16,6 +17,7 @@ from motionbooth.control.boxes import BoxControl
 from motionbooth.control.camera import Pick, random_pick, shift_by_phase, shift_latents
 from motionbooth.control.plan import StepPlan, plan_steps
 from motionbooth.control.prompt import prompt_tokens
+from motionbooth.control.scenery import Scenery, merge_scenery
 from motionbooth.models.registry import Base
 
 OnStep = Callable[[int, int], None]  # (steps done, steps in all); whatever it raises ends the run
@@ -57,6 +59,8 @@ def denoise(
             if guided:
                 without, with_text = noise.chunk(2)
                 noise = without + guidance * (with_text - without)
+            if plan.scenery is not None:
+                noise = with_merged_scenery(base, noise, t, latents, plan.scenery)
             stepped = base.scheduler.step(noise, t, latents, generator=list(chance) or None)
             latents = stepped.prev_sample
             on_step(step + 1, len(plans))
@@ -65,6 +69,20 @@ def denoise(
     finally:
         base.control.clear()
     return latents
+
+
+def with_merged_scenery(base: Base, output: Tensor, t: Tensor, latents: Tensor, scenery: Scenery) -> Tensor:
+    """The UNet's output as if the clean clip that it implies had the same scenery in all frames."""
+    alpha = base.scheduler.alphas_cumprod.to(latents.device)[t].to(latents)
+    signal, sigma = alpha.sqrt(), (1 - alpha).sqrt()
+    is_velocity = base.scheduler.config.prediction_type == "v_prediction"
+    clean = signal * latents - sigma * output if is_velocity else (latents - sigma * output) / signal
+    scale = base.vae.config.scaling_factor
+    clips = [base.vae.decode(rearrange(clip, "c f h w -> f c h w") / scale).sample for clip in clean]
+    merged = [base.vae.encode(merge_scenery(clip, scenery)).latent_dist.mode() * scale for clip in clips]
+    cells = scenery.cells.to(latents.device)  # (F, h, w): the subjects do not pass through the autoencoder
+    clean = torch.where(cells, rearrange(torch.stack(merged), "b f c h w -> b c f h w"), clean)
+    return (signal * latents - clean) / sigma if is_velocity else (latents - signal * clean) / sigma
 
 
 def _set_boxes(base: Base, boxes: BoxControl | None, latents: Tensor, guided: bool) -> None:
@@ -136,13 +154,15 @@ def film_takes(
 
 def plan_shot(base: Base, spec: GenerateSpec) -> list[StepPlan]:
     """The controls of every step. The prompt is checked for every subject's phrase even where boxes are off."""
-    shot, settings = spec.shot, base.settings
+    shot, control = spec.shot, base.settings.control
+    if shot.subjects and not spec.box_control:  # where the subjects are is not known, and they are no scenery
+        control = replace(control, merge_until=0)
     tokens = prompt_tokens(
         base.tokenizer, spec.prompt, [track.phrase for track in shot.subjects], spec.background_phrase
     )
     return plan_steps(
-        settings.control,
-        spec.steps or settings.steps,
+        control,
+        spec.steps or base.settings.steps,
         base.latent_size,
         camera=shot.camera if spec.camera_control else CameraPath.still(shot.frames),
         tracks=[track.boxes for track in shot.subjects] if spec.box_control else [],

@@ -89,12 +89,23 @@ def load_base(source: Source, device: str | None = None, dtype: torch.dtype | No
     return Base(
         source,
         source.settings,
-        scheduler=load_sampler(source.folder),
+        scheduler=load_sampler_for(source),
         control=AttentionControl.install(parts["unet"]),
         device=torch.device(device),
         dtype=dtype,
         **parts,
     )
+
+
+def load_sampler_for(source: Source) -> Any:
+    """The folder's own sampler. Raises InvalidInput for one that remembers past steps or cannot do what is set."""
+    sampler = load_sampler(source.folder)
+    if source.settings.merge_until and isinstance(sampler, EulerDiscreteScheduler):
+        raise InvalidInput(
+            f"The base model in {source.folder} samples with EulerDiscreteScheduler, with which scenery cannot be "
+            "merged. Set merge_until to 0 in its motionbooth.json, or name DDIMScheduler in its scheduler."
+        )
+    return sampler
 
 
 def _load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:

@@ -132,6 +132,7 @@ class BaseSettings(Struct, frozen=True, forbid_unknown_fields=True):
     suppress: Literal["content", "subject"] = "content"
     shared_noise: Share = 0.0
     shift_parts: bool = False
+    merge_until: Share = 0.0
     method: Literal["lora", "full"] = "lora"
     cpu_threads: Positive | None = None
     hub: str | None = None
@@ -144,7 +145,13 @@ class BaseSettings(Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def control(self) -> ControlSettings:
         return ControlSettings(
-            self.alpha, self.amplify_until, self.shift_from, self.shift_until, self.suppress, self.shift_parts
+            self.alpha,
+            self.amplify_until,
+            self.shift_from,
+            self.shift_until,
+            self.suppress,
+            self.shift_parts,
+            self.merge_until,
         )
 
     @classmethod

@@ -14,7 +14,16 @@ from motionbooth.control.boxes import BoxControl
 from motionbooth.control.camera import Pick
 from motionbooth.control.plan import StepPlan, free_cells
 from motionbooth.control.prompt import prompt_tokens
-from motionbooth.generation.sampling import decode, denoise, film, film_takes, plan_shot, shared_noise
+from motionbooth.control.scenery import merge_scenery, scenery_of
+from motionbooth.generation.sampling import (
+    decode,
+    denoise,
+    film,
+    film_takes,
+    plan_shot,
+    shared_noise,
+    with_merged_scenery,
+)
 from motionbooth.models.registry import Base
 from motionbooth_protocol.errors import Canceled, InvalidInput
 from motionbooth_protocol.jobs import GenerateSpec
@@ -218,3 +227,27 @@ def test_a_camera_path_of_any_shape_arrives_where_it_should(tiny_single: Base) -
     moved = np.sum([plan.moves for plan in plans if plan.moves], axis=0)
     assert moved.tolist() == [[0, 0], [12, -4], [-6, 8], [0, 0]]  # cells of a frame of 24 x 16
     film(tiny_single, spec(shot=shot(there_and_back)), ignore)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_the_output_with_merged_scenery_implies_the_merged_clip(tiny_single: Base, kind: str) -> None:
+    tiny_single.scheduler.register_to_config(prediction_type=kind)
+    dice = torch.Generator().manual_seed(4)
+    shape = (1, 4, tiny_single.settings.frames, *tiny_single.latent_size)
+    latents, output = torch.randn(shape, generator=dice), torch.randn(shape, generator=dice)
+    moving = CameraPath([Offset(0.02 * f, 0) for f in range(shape[2])])
+    box = Box(0.3, 0.3, 0.6, 0.6)
+    scenery = scenery_of(moving, [[box] * shape[2]], tiny_single.latent_size)
+    tiny_single.scheduler.set_timesteps(20)
+    t = tiny_single.scheduler.timesteps[8]
+    with torch.no_grad():
+        before = tiny_single.scheduler.step(output, t, latents).pred_original_sample
+        changed = with_merged_scenery(tiny_single, output, t, latents, scenery)
+        after = tiny_single.scheduler.step(changed, t, latents).pred_original_sample
+        scale = tiny_single.vae.config.scaling_factor
+        clip = tiny_single.vae.decode(before[0].transpose(0, 1) / scale).sample
+        merged = tiny_single.vae.encode(merge_scenery(clip, scenery)).latent_dist.mode().transpose(0, 1) * scale
+    inside = (~scenery.cells).expand_as(before[0])
+    assert float((after - before).abs().max()) > 0.1, "something was merged"
+    torch.testing.assert_close(after[0][inside], before[0][inside], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(after[0][~inside], merged[~inside], rtol=1e-4, atol=1e-4)

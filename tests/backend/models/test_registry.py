@@ -66,6 +66,16 @@ def test_a_sampler_that_remembers_past_steps_is_refused(models: Path) -> None:
         load_sampler(models / "tiny")
 
 
+def test_a_sampler_with_which_scenery_cannot_be_merged_is_refused(models: Path) -> None:
+    path = models / "tiny" / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "_class_name": "EulerDiscreteScheduler"}))
+    load_base(source_named("tiny"), device="cpu")
+    path = models / "tiny" / "motionbooth.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "merge_until": 0.5}))
+    with pytest.raises(InvalidInput, match="EulerDiscreteScheduler"):
+        load_base(source_named("tiny"), device="cpu")
+
+
 def test_a_model_of_another_kind_is_refused(models: Path) -> None:
     path = models / "tiny" / "model_index.json"
     index = json.loads(path.read_text())
