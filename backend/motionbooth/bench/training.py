@@ -2,7 +2,7 @@
 
 One process, one thread, iterations of ours and of the baseline in turn; each ratio is that of two medians. Times are
 the process' own CPU seconds: what else the machine does is not in them. Memory is what torch has allocated for tensors
-at its peak, weights, gradients and the optimiser's state included, the scratch memory of its kernels not: the figure
+at its peak, weights, gradients and the optimizer's state included, the scratch memory of its kernels not: the figure
 that decides on a GPU. On a CPU the allocator of the C library keeps more for itself.
 """
 
@@ -114,7 +114,7 @@ def time_iterations(rounds: int, latent_size: Grid, done: Callable[[], None]) ->
 def forward_and_backward(unet: UNet3DConditionModel, batches: Batches) -> None:
     """The baseline: diffusers' own UNet on the same two batches, a mean squared error, the gradients of all weights.
 
-    No noise to be drawn, no masks, no attention to be watched, no optimiser.
+    No noise to be drawn, no masks, no attention to be watched, no optimizer.
     """
     unet.requires_grad_(True)
     for sample, timesteps, text, target in zip(
@@ -155,7 +155,7 @@ def in_fresh_process(function: Callable[[Callable[[], None]], int], work: Callab
 
 
 def train_full(latent_size: Grid) -> None:
-    """Two steps: from the second on the optimiser's own memory is there too."""
+    """Two steps: from the second on the optimizer's own memory is there too."""
     _two_steps(full_trainer(latent_size))
 
 

@@ -6,7 +6,7 @@ import typer
 
 from motionbooth.cli.home import DEFAULT_HOME, Home
 
-_COLOURS = {"ok": "green", "mended": "cyan", "warning": "yellow", "fault": "bold red"}
+_COLORS = {"ok": "green", "mended": "cyan", "warning": "yellow", "fault": "bold red"}
 
 
 def doctor(
@@ -25,8 +25,8 @@ def doctor(
     findings = [*examine_machine(home.absolute(), address), *examine_folder(home.absolute(), mend)]
     table = Table("", "", Column("found", overflow="fold"), Column("what to do", overflow="fold"))
     for finding in findings:
-        colour = _COLOURS[finding.state]
-        state = f"[{colour}]{finding.state}[/]"
+        color = _COLORS[finding.state]
+        state = f"[{color}]{finding.state}[/]"
         table.add_row(finding.about, state, escape(finding.seen), escape(finding.advice))
     Console().print(table)
     if any(finding.state == "fault" for finding in findings):

@@ -44,7 +44,7 @@ from rich.progress import Progress
 from motionbooth_lab.bench.control import (
     PROCESSES,
     Tally,
-    colour_shift,
+    color_shift,
     film_frames,
     film_ordinary_clips,
     learn_set,
@@ -214,7 +214,7 @@ def carry_out(run: Run) -> RunFigures:
         [measured(clip, filming, looks) for clip, filming in zip(clips, filmings, strict=True)],
         likeness=likeness_of(clips),
         leak=likeness_of(others),
-        drift=float(np.mean([colour_shift(tuned, filming) for filming in list(base_filmings())[:DRIFT_CLIPS]])),
+        drift=float(np.mean([color_shift(tuned, filming) for filming in list(base_filmings())[:DRIFT_CLIPS]])),
     )
 
 

@@ -62,14 +62,14 @@ class Tally:
     reports: Sequence[MotionReport]
 
     def measures(self, prefix: str, suffix: str) -> list[Measure]:
-        """Means over the frames of all clips; the centre error is a median."""
+        """Means over the frames of all clips; the center error is a median."""
         frames = [frame for report in self.reports for frame in report.subjects[0].frames]
-        centre_errors = [frame.center_error for frame in frames if frame.center_error is not None]
+        center_errors = [frame.center_error for frame in frames if frame.center_error is not None]
         flow_error = mean_of([frame.error_px for report in self.reports for frame in report.camera])
         figures = (
             ("iou", float(np.mean([frame.iou or 0.0 for frame in frames])), "0..1"),
-            ("center_error", float(np.median(centre_errors)) if centre_errors else 1.0, "frame widths"),
-            ("found_share", len(centre_errors) / len(frames), "0..1"),
+            ("center_error", float(np.median(center_errors)) if center_errors else 1.0, "frame widths"),
+            ("found_share", len(center_errors) / len(frames), "0..1"),
             ("flow_error", float("nan") if flow_error is None else flow_error, "px a frame"),
         )
         return [Measure(f"{prefix}{name}{suffix}", value, unit) for name, value, unit in figures]
@@ -93,11 +93,11 @@ class Filmed:
 
 @dataclass(frozen=True)
 class FilmedKind:
-    """A kind of the base's own: `drawn` is the report of a real clip of the same, `recognised` by the classifier."""
+    """A kind of the base's own: `drawn` is the report of a real clip of the same, `recognized` by the classifier."""
 
     filmed: Filmed
     drawn: MotionReport
-    recognised: bool
+    recognized: bool
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def kind_measures(kinds: Sequence[FilmedKind]) -> list[Measure]:
         *Tally([kind.filmed.report for kind in kinds]).measures("", ""),
         *Tally([kind.filmed.report_off for kind in kinds]).measures("", "_off"),
         *Tally([kind.drawn for kind in kinds]).measures("drawn_", ""),
-        Measure("class_accuracy", float(np.mean([kind.recognised for kind in kinds])), "0..1"),
+        Measure("class_accuracy", float(np.mean([kind.recognized for kind in kinds])), "0..1"),
         Measure("clip_seconds", float(np.mean([kind.filmed.seconds for kind in kinds])), "s"),
     ]
 
@@ -232,7 +232,7 @@ def learn_and_film(
     looks = Appearance.from_pictures(subject.pictures, subject.masks)
     filmings = list(subject_filmings(subject, sha256_of(weights)))
     filmed = [_film_both(tuned, filming, looks) for filming in filmings]
-    shifts = [colour_shift(tuned, filming) for filming in list(base_filmings())[:DRIFT_CLIPS]]
+    shifts = [color_shift(tuned, filming) for filming in list(base_filmings())[:DRIFT_CLIPS]]
     clips = [(each.frames, each.filming.boxes) for each in filmed]
     untrained = [(film_frames(_base(suppress), filming.spec), filming.boxes) for filming in filmings]
     identity = identity_of(_base(), subject, galleries, clips, untrained)
@@ -284,8 +284,8 @@ def _stored(pixels: NDArray[np.uint8], folder: Path) -> str:
     return name
 
 
-def colour_shift(tuned: Base, filming: Filming) -> float:
-    """How far a base kind's mean colour, in the middle of its box, moved by learning a subject."""
+def color_shift(tuned: Base, filming: Filming) -> float:
+    """How far a base kind's mean color, in the middle of its box, moved by learning a subject."""
     before, after = (_middle_lab(film_frames(base, filming.spec), filming.boxes) for base in (_base(), tuned))
     return float(np.linalg.norm(after - before))
 
@@ -304,18 +304,18 @@ def measured(frames: NDArray[np.uint8], filming: Filming, looks: Appearance) -> 
     return motion_report(frames, [AskedSubject("subject", looks, filming.boxes)], filming.camera)
 
 
-def _looks_of_kind(kind: str, colour: str) -> Appearance:
+def _looks_of_kind(kind: str, color: str) -> Appearance:
     """Learned from drawn pictures of the kind, as a user's subject is from photographs."""
-    places = [place for place in PLACES if has_contrast(colour, place)][:4]
+    places = [place for place in PLACES if has_contrast(color, place)][:4]
     clips = [
-        draw_clip(kind_scene(kind, colour, place), np.random.default_rng([29, number]))
+        draw_clip(kind_scene(kind, color, place), np.random.default_rng([29, number]))
         for number, place in enumerate(places)
     ]
     return Appearance.from_pictures([clip.frames[0] for clip in clips], [clip.masks[0] for clip in clips])
 
 
 def _middle_lab(frames: NDArray[np.uint8], boxes: Sequence[Box]) -> NDArray[np.float64]:
-    """Mean CIE Lab colour of the middle quarter of each frame's box."""
+    """Mean CIE Lab color of the middle quarter of each frame's box."""
     height, width = frames.shape[1:3]
     means = []
     for frame, box in zip(frames, boxes, strict=True):

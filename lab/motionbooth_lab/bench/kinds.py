@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from motionbooth_lab.toybox.backgrounds import PLACES
 from motionbooth_lab.toybox.draw import FRAMES, Scene, draw_clip, has_contrast, is_held_out, kind_scene
-from motionbooth_lab.toybox.figures import COLOURS, KINDS
+from motionbooth_lab.toybox.figures import COLORS, KINDS
 
 CROP_PX = 32
 TRAINING_CLIPS, EPOCHS, BATCH = 480, 8, 64
@@ -85,9 +85,9 @@ def _crops(vae: AutoencoderKL, rng: np.random.Generator) -> tuple[Tensor, Tensor
 
 def _random_kind(rng: np.random.Generator) -> tuple[Scene, str]:
     while True:
-        kind, colour, place = (str(rng.choice(list(names))) for names in (KINDS, COLOURS, PLACES))
-        if has_contrast(colour, place) and not is_held_out(kind, colour, place):
-            return kind_scene(kind, colour, place), kind
+        kind, color, place = (str(rng.choice(list(names))) for names in (KINDS, COLORS, PLACES))
+        if has_contrast(color, place) and not is_held_out(kind, color, place):
+            return kind_scene(kind, color, place), kind
 
 
 def _crop(frame: NDArray[np.uint8], box: Box) -> Tensor:

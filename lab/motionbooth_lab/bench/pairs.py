@@ -18,7 +18,7 @@ BASE_PAIRS = 32
 TOKEN = "sks"
 
 Combination = tuple[str, str, str]
-"""(kind, colour, background)."""
+"""(kind, color, background)."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ def random_track(extent: np.ndarray, rng: np.random.Generator) -> list[Box]:
     bend = rng.uniform(low, high)
     share = np.linspace(0, 1, FRAMES)[:, None]
     share = share * share * (3 - 2 * share)
-    centres = (1 - share) ** 2 * start + 2 * share * (1 - share) * bend + share**2 * end
+    centers = (1 - share) ** 2 * start + 2 * share * (1 - share) * bend + share**2 * end
     size = np.array([WIDTH_PX, HEIGHT_PX])
-    return [Box(*map(float, (*((c - half_px) / size), *((c + half_px) / size)))) for c in centres]
+    return [Box(*map(float, (*((c - half_px) / size), *((c + half_px) / size)))) for c in centers]
 
 
 def random_pan(rng: np.random.Generator) -> CameraPath:

@@ -22,14 +22,14 @@ LIGHT = np.array([0.4, 0.7, 0.6]) / np.linalg.norm([0.4, 0.7, 0.6])
 class Ellipsoid:
     """A ball with its own radius along each axis."""
 
-    centre: Vector
+    center: Vector
     radii: Vector
     rgb: RGB
 
     def distance(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """A lower bound of the distance from points (N, 3)."""
         radii = np.asarray(self.radii)
-        offset = points - self.centre
+        offset = points - self.center
         scaled = np.linalg.norm(offset / radii, axis=-1)
         return (scaled - 1) * radii.min()
 
@@ -38,13 +38,13 @@ class Ellipsoid:
 class Block:
     """An upright box with rounded edges."""
 
-    centre: Vector
+    center: Vector
     half: Vector
     rgb: RGB
     round: float = 0.06
 
     def distance(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        outside = np.abs(points - self.centre) - (np.asarray(self.half) - self.round)
+        outside = np.abs(points - self.center) - (np.asarray(self.half) - self.round)
         return np.linalg.norm(np.maximum(outside, 0), axis=-1) + np.minimum(outside.max(-1), 0) - self.round
 
 
@@ -69,7 +69,7 @@ Solid = list[Ellipsoid | Block | Capsule]
 def render(solid: Solid, yaw: float, scale: float, size_px: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The toy turned by `yaw` radians and filling about `scale` of the picture; from a little above, no perspective.
 
-    Returns colours (S, S, 3) uint8 RGB, black around the toy, and its mask (S, S), 0 or 255.
+    Returns colors (S, S, 3) uint8 RGB, black around the toy, and its mask (S, S), 0 or 255.
     """
     grid = ((np.arange(size_px) + 0.5) / size_px * 2 - 1) * 1.05 / scale
     x, y = np.meshgrid(grid, -grid)
@@ -84,9 +84,9 @@ def render(solid: Solid, yaw: float, scale: float, size_px: int) -> tuple[NDArra
         under_way = under_way[(step > HIT) & (step < PAST)]
     distances = _distances(solid, points)
     hit = distances.min(0) < 2 * HIT
-    colours = np.array([part.rgb for part in solid], np.float64)[distances.argmin(0)]
+    colors = np.array([part.rgb for part in solid], np.float64)[distances.argmin(0)]
     shade = 0.55 + 0.5 * np.clip(_normals(solid, points) @ (to_toy @ LIGHT), 0, 1)
-    pixels = np.where(hit[:, None], np.clip(colours * shade[:, None], 0, 255), 0).astype(np.uint8)
+    pixels = np.where(hit[:, None], np.clip(colors * shade[:, None], 0, 255), 0).astype(np.uint8)
     return pixels.reshape(size_px, size_px, 3), (hit * 255).astype(np.uint8).reshape(size_px, size_px)
 
 

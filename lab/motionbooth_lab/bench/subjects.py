@@ -16,7 +16,7 @@ SCALES = (0.6, 0.75, 0.95, 0.7, 0.55)
 """How much of each picture the subject fills: from near and from farther away, as people take pictures."""
 
 GROUNDS = ((150, 150, 152), (214, 196, 178), (92, 110, 128), (178, 198, 176), (74, 70, 76))
-"""Plain colours behind the training pictures, none of them a place of toybox's clips."""
+"""Plain colors behind the training pictures, none of them a place of toybox's clips."""
 
 ROBOT: Solid = [
     Block((0, -0.15, 0), (0.42, 0.42, 0.3), (40, 190, 210)),
@@ -97,7 +97,7 @@ _NOWHERE = ("grass", "grass", "grass", "grass")
 class TrainingSet:
     """A subject to learn: its class word, `pictures` (S, S, 3) uint8 RGB and `masks` (S, S), 255 on the subject.
 
-    `places`: backgrounds of toybox that its colours stand out from, one for each of the bench's paths.
+    `places`: backgrounds of toybox that its colors stand out from, one for each of the bench's paths.
     """
 
     name: str
@@ -136,14 +136,14 @@ def _toy(name: str, word: str, solid: Solid, places: tuple[str, str, str, str]) 
 
 def _sprite(name: str, word: str, drawing: str, places: tuple[str, str, str, str]) -> TrainingSet:
     """The sprite as it is, and leaning or smaller: a sprite has no other side."""
-    colours, mask = _inked(drawing)
+    colors, mask = _inked(drawing)
     views = []
     for degrees, scale in zip((-12, 6, 0, 12, -6), SCALES, strict=True):
         turn = cv2.getRotationMatrix2D((SIZE_PX / 2, SIZE_PX / 2), degrees, scale)
         size = (SIZE_PX, SIZE_PX)
         views.append(
             (
-                cv2.warpAffine(colours, turn, size, flags=cv2.INTER_NEAREST),
+                cv2.warpAffine(colors, turn, size, flags=cv2.INTER_NEAREST),
                 cv2.warpAffine(mask, turn, size, flags=cv2.INTER_NEAREST),
             )
         )
@@ -157,10 +157,10 @@ def _inked(drawing: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     dot = int(SIZE_PX * 0.86) // max(cover.shape)
     height, width = cover.shape[0] * dot, cover.shape[1] * dot
     top, left = (SIZE_PX - height) // 2, (SIZE_PX - width) // 2
-    colours, mask = np.zeros((SIZE_PX, SIZE_PX, 3), np.uint8), np.zeros((SIZE_PX, SIZE_PX), np.uint8)
-    colours[top : top + height, left : left + width] = small.repeat(dot, 0).repeat(dot, 1)
+    colors, mask = np.zeros((SIZE_PX, SIZE_PX, 3), np.uint8), np.zeros((SIZE_PX, SIZE_PX), np.uint8)
+    colors[top : top + height, left : left + width] = small.repeat(dot, 0).repeat(dot, 1)
     mask[top : top + height, left : left + width] = cover.repeat(dot, 0).repeat(dot, 1)
-    return colours, mask
+    return colors, mask
 
 
 def _on_grounds(
@@ -170,7 +170,7 @@ def _on_grounds(
     views: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]],
 ) -> TrainingSet:
     pictures = [
-        np.where(mask[..., None] > 0, colours, np.asarray(ground, np.uint8))
-        for (colours, mask), ground in zip(views, GROUNDS, strict=True)
+        np.where(mask[..., None] > 0, colors, np.asarray(ground, np.uint8))
+        for (colors, mask), ground in zip(views, GROUNDS, strict=True)
     ]
     return TrainingSet(name, word, places, pictures, [mask for _, mask in views])

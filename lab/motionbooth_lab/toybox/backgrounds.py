@@ -45,7 +45,7 @@ MEAN_RGB = {
     "kitchen": (196, 204, 200),
     "meadow": (128, 176, 72),
 }
-"""About the mean colour of each; subjects' colours are checked against it so that none is camouflaged."""
+"""About the mean color of each; subjects' colors are checked against it so that none is camouflaged."""
 
 
 def draw_texture(background: str, rng: np.random.Generator) -> Texture:

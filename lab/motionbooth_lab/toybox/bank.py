@@ -12,7 +12,7 @@ from torch import Tensor
 
 from motionbooth_lab.toybox.backgrounds import PLACES, Texture, draw_texture
 from motionbooth_lab.toybox.characters import SWINGS, YAWS, Character, random_character, side_view
-from motionbooth_lab.toybox.figures import COLOURS, KINDS, TOY_COLOURS, TOY_NOUNS, kind_parts, rasterise, toy_parts
+from motionbooth_lab.toybox.figures import COLORS, KINDS, TOY_COLORS, TOY_NOUNS, kind_parts, rasterize, toy_parts
 from motionbooth_lab.toybox.tracer import render
 
 SPRITE_PX = 64
@@ -72,12 +72,12 @@ def character_of(seed: int, number: int) -> Character:
 
 def _all_entries(characters: int, toys: int, seed: int, device: torch.device | str) -> Iterator[tuple[Entry, Tensor]]:
     for kind in KINDS:
-        for color, rgb in COLOURS.items():
+        for color, rgb in COLORS.items():
             yield Entry(0, 1, kind, (color,), kind=True), _flat(kind_parts(kind, rgb)).to(device)
     for number in range(toys):
         rng = np.random.default_rng([seed, 2, number])
-        names = [str(name) for name in rng.choice(list(TOY_COLOURS), int(rng.integers(2, 4)), replace=False)]
-        parts = toy_parts([TOY_COLOURS[name] for name in names], rng)
+        names = [str(name) for name in rng.choice(list(TOY_COLORS), int(rng.integers(2, 4)), replace=False)]
+        parts = toy_parts([TOY_COLORS[name] for name in names], rng)
         yield Entry(0, 1, str(rng.choice(TOY_NOUNS)), tuple(names[:2])), _flat(parts).to(device)
     for number in range(characters):
         person = character_of(seed, number)
@@ -99,7 +99,7 @@ def premultiplied(pictures: Tensor) -> Tensor:
 
 def _flat(parts: list) -> Tensor:
     half = SPRITE_PX / 2
-    color, cover = rasterise(parts, (half, half), half * 0.96, 0.0, False, (SPRITE_PX, SPRITE_PX))
+    color, cover = rasterize(parts, (half, half), half * 0.96, 0.0, False, (SPRITE_PX, SPRITE_PX))
     rgba = np.concatenate([color, cover * 255], -1).round().clip(0, 255).astype(np.uint8)
     return torch.from_numpy(rgba).permute(2, 0, 1)[None]
 

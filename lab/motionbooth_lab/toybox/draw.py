@@ -1,6 +1,6 @@
 """The clips that toybox learns from: a figure that moves and turns before a background that the camera pans over.
 
-Everything is drawn from a seeded generator, so that a seed names a clip. Captions say the figure's colour and kind and
+Everything is drawn from a seeded generator, so that a seed names a clip. Captions say the figure's color and kind and
 the place; boxes, masks and the camera's path are exact, because they are what the clip was drawn from.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from motionbooth_lab.toybox.backgrounds import CANVAS_PX, KIND_PLACES, MEAN_RGB, PLACES, Texture, draw_texture
-from motionbooth_lab.toybox.figures import COLOURS, KINDS, RGB, TOY_COLOURS, Part, kind_parts, rasterise
+from motionbooth_lab.toybox.figures import COLORS, KINDS, RGB, TOY_COLORS, Part, kind_parts, rasterize
 
 WIDTH_PX, HEIGHT_PX, FRAMES, FPS = 96, 64, 8, 8
 MAX_PAN_PX = 4.0
@@ -20,7 +20,7 @@ MAX_PAN_PX = 4.0
 
 TEXTURES_A_PLACE = 12
 MIN_CONTRAST_LAB = 52.0
-"""A subject's colour and the background's mean are at least this far apart in CIE Lab."""
+"""A subject's color and the background's mean are at least this far apart in CIE Lab."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Clip:
     """A drawn clip of F frames with everything that is true of it.
 
     frames (F, H, W, 3) uint8 RGB; masks (F, H, W) uint8, 255 on the figure; boxes_xyxy (F, 4), shares of the frame,
-    origin top left, the bounds of the mask; camera_px (F, 2): how far the camera has travelled, right and down.
+    origin top left, the bounds of the mask; camera_px (F, 2): how far the camera has traveled, right and down.
     """
 
     scene: Scene
@@ -48,29 +48,29 @@ class Clip:
     camera_px: NDArray[np.float32]
 
 
-def is_held_out(kind: str, colour: str, background: str) -> bool:
+def is_held_out(kind: str, color: str, background: str) -> bool:
     """True for the eighth of all combinations that training never sees (each pair of two of them it does see)."""
     place = list(PLACES).index(background)
-    return (KINDS.index(kind) + 3 * list(COLOURS).index(colour) + 5 * place) % 8 == 0
+    return (KINDS.index(kind) + 3 * list(COLORS).index(color) + 5 * place) % 8 == 0
 
 
 @cache
-def has_contrast(colour: str, background: str) -> bool:
-    """Whether a subject of this colour stands out from this background."""
-    return bool(np.linalg.norm(_lab(TOY_COLOURS[colour]) - _lab(MEAN_RGB[background])) >= MIN_CONTRAST_LAB)
+def has_contrast(color: str, background: str) -> bool:
+    """Whether a subject of this color stands out from this background."""
+    return bool(np.linalg.norm(_lab(TOY_COLORS[color]) - _lab(MEAN_RGB[background])) >= MIN_CONTRAST_LAB)
 
 
 def held_out_combinations() -> list[tuple[str, str, str]]:
-    """All (kind, colour, background) that are kept for measuring, in a fixed order."""
-    every = [(kind, colour, place) for kind in KINDS for colour in COLOURS for place in KIND_PLACES]
+    """All (kind, color, background) that are kept for measuring, in a fixed order."""
+    every = [(kind, color, place) for kind in KINDS for color in COLORS for place in KIND_PLACES]
     return [(k, c, p) for k, c, p in every if is_held_out(k, c, p) and has_contrast(c, p)]
 
 
-def kind_scene(kind: str, colour: str, background: str) -> Scene:
-    """The scene "a {colour} {kind} {place}", as "a red ball on the road"."""
-    phrase = f"{colour} {kind}"
+def kind_scene(kind: str, color: str, background: str) -> Scene:
+    """The scene "a {color} {kind} {place}", as "a red ball on the road"."""
+    phrase = f"{color} {kind}"
     caption = f"{_article(phrase)} {phrase} {PLACES[background]}"
-    return Scene(phrase, caption, background, kind_parts(kind, COLOURS[colour]))
+    return Scene(phrase, caption, background, kind_parts(kind, COLORS[color]))
 
 
 def draw_clip(scene: Scene, rng: np.random.Generator, max_pan_px: float = MAX_PAN_PX) -> Clip:
@@ -84,10 +84,10 @@ def draw_clip(scene: Scene, rng: np.random.Generator, max_pan_px: float = MAX_PA
     frames, masks = [], []
     for index in range(FRAMES):
         x, y = path_px[index]
-        colour, cover = rasterise(
+        color, cover = rasterize(
             scene.parts, (float(x), float(y)), float(half_px[index]), float(angle[index]), flip, (WIDTH_PX, HEIGHT_PX)
         )
-        frames.append(ground[index] * (1 - cover) + colour)
+        frames.append(ground[index] * (1 - cover) + color)
         masks.append(np.where(cover[..., 0] >= 0.5, 255, 0))
     mask_stack = np.stack(masks).astype(np.uint8)
     pixels = np.clip(np.stack(frames), 0, 255).round().astype(np.uint8)
@@ -116,7 +116,7 @@ def _article(phrase: str) -> str:
 
 
 def _random_path(half_px: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """(FRAMES, 2) centres in pixels: still, straight or curved, eased or not; the figure stays in the frame."""
+    """(FRAMES, 2) centers in pixels: still, straight or curved, eased or not; the figure stays in the frame."""
     margin = half_px.max() * 0.9
     low = np.array([margin, min(margin, HEIGHT_PX / 2 - 1)])
     high = np.array([WIDTH_PX, HEIGHT_PX]) - low

@@ -1,4 +1,4 @@
-"""The subjects of toybox's clips as coloured polygons: eight kinds of one colour, and odd toys of two or three.
+"""The subjects of toybox's clips as colored polygons: eight kinds of one color, and odd toys of two or three.
 
 A figure is a list of `Part`s in painting order, in figure coordinates: x to the right, y down, within -1..1.
 """
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 RGB = tuple[int, int, int]
 
-COLOURS: dict[str, RGB] = {
+COLORS: dict[str, RGB] = {
     "red": (226, 34, 34),
     "orange": (250, 138, 18),
     "yellow": (252, 222, 42),
@@ -21,9 +21,9 @@ COLOURS: dict[str, RGB] = {
     "purple": (150, 46, 206),
     "pink": (252, 124, 192),
 }
-"""The colours of the kinds: far from each other and from most backgrounds."""
+"""The colors of the kinds: far from each other and from most backgrounds."""
 
-TOY_COLOURS: dict[str, RGB] = COLOURS | {
+TOY_COLORS: dict[str, RGB] = COLORS | {
     "white": (240, 240, 240),
     "black": (34, 34, 38),
     "brown": (122, 74, 38),
@@ -47,7 +47,7 @@ class Part:
 
 
 def kind_parts(kind: str, rgb: RGB) -> list[Part]:
-    """The parts of one of `KINDS` in the given colour; raises KeyError for another kind."""
+    """The parts of one of `KINDS` in the given color; raises KeyError for another kind."""
     dark, light = _shade(rgb, 0.5), _tint(rgb, 0.55)
     return {
         "ball": _ball,
@@ -61,13 +61,13 @@ def kind_parts(kind: str, rgb: RGB) -> list[Part]:
     }[kind](rgb, dark, light)
 
 
-def toy_parts(colours: list[RGB], rng: np.random.Generator) -> list[Part]:
+def toy_parts(colors: list[RGB], rng: np.random.Generator) -> list[Part]:
     """An odd toy, symmetric about its upright axis: a body, a head, perhaps limbs, ears and a belly.
 
-    `colours` has two or three entries; the first is the body's.
+    `colors` has two or three entries; the first is the body's.
     """
-    body, head = colours[0], colours[1]
-    accent = colours[-1]
+    body, head = colors[0], colors[1]
+    accent = colors[-1]
     waist = rng.uniform(-0.25, 0.15)
     body_width, head_width = rng.uniform(0.45, 0.8), rng.uniform(0.35, 0.75)
     parts = []
@@ -89,9 +89,9 @@ def toy_parts(colours: list[RGB], rng: np.random.Generator) -> list[Part]:
     return parts + _eyes((top + waist) / 2, head_width, rng)
 
 
-def rasterise(
+def rasterize(
     parts: list[Part],
-    centre_px: tuple[float, float],
+    center_px: tuple[float, float],
     half_px: float,
     angle: float,
     flip: bool,
@@ -99,21 +99,21 @@ def rasterise(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Paint a figure, scaled to `half_px` pixels a unit, turned by `angle` radians, on a frame of `size_px` (w, h).
 
-    Returns premultiplied colour (h, w, 3), 0..255, and coverage (h, w, 1), 0..1, anti-aliased by supersampling.
+    Returns premultiplied color (h, w, 3), 0..255, and coverage (h, w, 1), 0..1, anti-aliased by supersampling.
     """
     width, height = size_px[0] * SUPERSAMPLING, size_px[1] * SUPERSAMPLING
     cos, sin = np.cos(angle) * half_px * SUPERSAMPLING, np.sin(angle) * half_px * SUPERSAMPLING
     turn = np.array([[cos, sin], [-sin, cos]])
     if flip:
         turn[0] *= -1
-    colour = np.zeros((height, width, 3), np.uint8)
+    color = np.zeros((height, width, 3), np.uint8)
     cover = np.zeros((height, width), np.uint8)
     for part in parts:
-        points = part.points @ turn + np.asarray(centre_px) * SUPERSAMPLING
+        points = part.points @ turn + np.asarray(center_px) * SUPERSAMPLING
         fixed = np.round(points * 16).astype(np.int32)
-        cv2.fillPoly(colour, [fixed], part.rgb, shift=4)
+        cv2.fillPoly(color, [fixed], part.rgb, shift=4)
         cv2.fillPoly(cover, [fixed], (255,), shift=4)
-    small = cv2.resize(colour, size_px, interpolation=cv2.INTER_AREA).astype(np.float32)
+    small = cv2.resize(color, size_px, interpolation=cv2.INTER_AREA).astype(np.float32)
     small_cover = cv2.resize(cover, size_px, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     return small, small_cover[..., None]
 
@@ -159,8 +159,8 @@ def _mirrored(points: NDArray[np.float64], rgb: RGB) -> list[Part]:
 
 def _rimmed(points: NDArray[np.float64], rgb: RGB) -> list[Part]:
     """The shape in a darker shade, and within it the shape itself: the rim makes silhouettes readable."""
-    centre = points.mean(0)
-    return [Part(points, _shade(rgb, 0.5)), Part(centre + (points - centre) * 0.84, rgb)]
+    center = points.mean(0)
+    return [Part(points, _shade(rgb, 0.5)), Part(center + (points - center) * 0.84, rgb)]
 
 
 def _eyes(y: float, head_width: float, rng: np.random.Generator) -> list[Part]:

@@ -1,7 +1,7 @@
 """toybox's tokenizer: a small byte-level BPE in CLIPTokenizer's layout, made from the word list of this file.
 
 Every word of the list is one token, so that a phrase such as "sks robot" is two; other words fall apart into pieces,
-down to single bytes, so that any prompt tokenises.
+down to single bytes, so that any prompt tokenizes.
 """
 
 from itertools import pairwise
@@ -11,7 +11,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
 
 from motionbooth_lab.toybox.backgrounds import PLACES
-from motionbooth_lab.toybox.figures import KINDS, TOY_COLOURS, TOY_NOUNS
+from motionbooth_lab.toybox.figures import KINDS, TOY_COLORS, TOY_NOUNS
 
 MAX_TOKENS = 32
 """Length of a prompt with its start, end and padding."""
@@ -66,7 +66,7 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
 
 def _words() -> list[str]:
     """All words, the short ones first: long words are then made of short ones, as compounds are."""
-    drawn = [*KINDS, *TOY_COLOURS, *TOY_NOUNS, *" ".join(PLACES.values()).split()]
+    drawn = [*KINDS, *TOY_COLORS, *TOY_NOUNS, *" ".join(PLACES.values()).split()]
     words = {*drawn, *RARE_WORDS.split(), *COMMON_WORDS.split()}
     return sorted(words, key=lambda word: (len(word), word))
 
@@ -87,7 +87,7 @@ def _merges(words: list[str]) -> list[tuple[str, str]]:
 
 
 def _apply(pieces: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
-    """Byte-pair encoding: merge the neighbours of the earliest rank until none has one."""
+    """Byte-pair encoding: merge the neighbors of the earliest rank until none has one."""
     while True:
         ranked = [(ranks[pair], place) for place, pair in enumerate(pairwise(pieces)) if pair in ranks]
         if not ranked:

@@ -51,7 +51,7 @@ def test_the_subject_itself_is_like_it_and_others_are_less() -> None:
     assert likeness(filmed(duck, 1), [BOX] * 2, robot) < 0.5
 
 
-def test_a_blot_of_its_mean_colour_is_not_like_it() -> None:
+def test_a_blot_of_its_mean_color_is_not_like_it() -> None:
     robot = unseen_subjects()[0]
     blot = np.zeros((2, 64, 96, 3), np.uint8) + robot.pictures[0][robot.masks[0] > 0].mean(0).astype(np.uint8)
     assert abs(likeness(blot, [BOX] * 2, robot)) < 0.05

@@ -13,7 +13,7 @@ from motionbooth_lab.toybox.draw import (
     held_out_combinations,
     kind_scene,
 )
-from motionbooth_lab.toybox.figures import COLOURS, KINDS
+from motionbooth_lab.toybox.figures import COLORS, KINDS
 
 
 def test_a_seed_names_a_clip() -> None:
@@ -43,8 +43,8 @@ def test_held_out_combinations_leave_every_pair_of_two_to_training() -> None:
     held_out = set(held_out_combinations())
     assert len(held_out) >= 48
     for kind in KINDS:
-        for colour in COLOURS:
-            assert sum((kind, colour, place) in held_out for place in PLACES) <= 1
+        for color in COLORS:
+            assert sum((kind, color, place) in held_out for place in PLACES) <= 1
 
 
 def test_content_moves_against_the_camera() -> None:

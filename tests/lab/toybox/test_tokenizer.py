@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from motionbooth_lab.toybox.bank import build_bank
-from motionbooth_lab.toybox.figures import KINDS, TOY_COLOURS, TOY_NOUNS
+from motionbooth_lab.toybox.figures import KINDS, TOY_COLORS, TOY_NOUNS
 from motionbooth_lab.toybox.scenes import SceneMaker
 from motionbooth_lab.toybox.tokenizer import COMMON_WORDS, MAX_TOKENS, RARE_WORDS, build_tokenizer
 from numpy.random import default_rng
@@ -19,12 +19,12 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> CLIPTokenizer:
 
 
 def test_every_listed_word_is_one_token(tokenizer: CLIPTokenizer) -> None:
-    for word in [*KINDS, *TOY_COLOURS, *TOY_NOUNS, *RARE_WORDS.split(), *COMMON_WORDS.split()]:
+    for word in [*KINDS, *TOY_COLORS, *TOY_NOUNS, *RARE_WORDS.split(), *COMMON_WORDS.split()]:
         assert tokenizer.tokenize(word) == [f"{word}</w>"]
 
 
 @pytest.mark.parametrize("prompt", ["Zygomatic xylophones, 42 of them!", "une forêt d'été", "ロボット", "a-b_c/d", ""])
-def test_any_prompt_tokenises_without_unknown_pieces(tokenizer: CLIPTokenizer, prompt: str) -> None:
+def test_any_prompt_tokenizes_without_unknown_pieces(tokenizer: CLIPTokenizer, prompt: str) -> None:
     ids = tokenizer(prompt, add_special_tokens=False).input_ids
     assert tokenizer.eos_token_id not in ids
     assert tokenizer.decode(ids).replace(" ", "") == prompt.lower().replace(" ", "")
