@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-State = Literal["ok", "mended", "warning", "fault"]
+State = Literal["ok", "fixed", "warning", "fault"]
 
 
 @dataclass(frozen=True)

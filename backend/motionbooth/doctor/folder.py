@@ -16,18 +16,18 @@ from motionbooth.server.blobs import Blobs
 from motionbooth.server.keys import is_key
 from motionbooth.server.store import Store
 
-_MEND = "motionbooth doctor --mend"
+_FIX = "motionbooth doctor --fix"
 
 
-def examine_folder(home: Path, mend: bool) -> Iterator[Finding]:
-    """Everything under `home`. With `mend`, what can be put right without losing anything is."""
+def examine_folder(home: Path, fix: bool) -> Iterator[Finding]:
+    """Everything under `home`. With `fix`, what can be fixed without losing anything is fixed."""
     if home.exists() and not home.is_dir():
         yield Finding("folder", "fault", f"{home} is a file", "name the folder of a backend")
         return
     if not home.is_dir():
         yield Finding("folder", "warning", f"{home} is not there", "motionbooth serve makes it at its first start")
         return
-    yield from _secrets(home, mend)
+    yield from _secrets(home, fix)
     yield from _authorized(home)
     if not (home / "jobs.sqlite").exists():
         yield Finding("store", "ok", "no jobs yet")
@@ -42,13 +42,13 @@ def examine_folder(home: Path, mend: bool) -> Iterator[Finding]:
         return
     try:
         yield from _store(store)
-        yield from _files(home, store, mend)
-        yield from _scratch(home, store, mend)
+        yield from _files(home, store, fix)
+        yield from _scratch(home, store, fix)
     finally:
         store.close()
 
 
-def _secrets(home: Path, mend: bool) -> Iterator[Finding]:
+def _secrets(home: Path, fix: bool) -> Iterator[Finding]:
     """What only its owner may read. Windows keeps permissions elsewhere."""
     if os.name == "nt":
         return
@@ -58,12 +58,12 @@ def _secrets(home: Path, mend: bool) -> Iterator[Finding]:
         yield Finding("secrets", "ok", "readable by their owner alone")
         return
     names = ", ".join(str(path.relative_to(home.parent)) for path in open_ones)
-    if mend:
+    if fix:
         for path in open_ones:
             path.chmod(stat.S_IMODE(path.stat().st_mode) & 0o700)
-        yield Finding("secrets", "mended", f"others could read {names}", "if others use this machine: make new keys")
+        yield Finding("secrets", "fixed", f"others could read {names}", "if others use this machine: make new keys")
     else:
-        yield Finding("secrets", "fault", f"others can read {names}", _MEND)
+        yield Finding("secrets", "fault", f"others can read {names}", _FIX)
 
 
 def _authorized(home: Path) -> Iterator[Finding]:
@@ -86,28 +86,28 @@ def _store(store: Store) -> Iterator[Finding]:
     yield Finding("store", "ok", f"sound; jobs: {counts or 'none'}")
 
 
-def _files(home: Path, store: Store, mend: bool) -> Iterator[Finding]:
+def _files(home: Path, store: Store, fix: bool) -> Iterator[Finding]:
     blobs = Blobs(home)
     found = {path.name: path for path in (home / "blobs").glob("??/*") if path.is_file()}
     damaged = [sha256 for sha256, path in found.items() if _sha256(path) != sha256]
-    if damaged and mend:
+    if damaged and fix:
         (home / "damaged").mkdir(exist_ok=True)
         for sha256 in damaged:
             found.pop(sha256).replace(home / "damaged" / sha256)
-    advice = "send or film those again; what was there is in the folder damaged" if mend else _MEND
+    advice = "send or film those again; what was there is in the folder damaged" if fix else _FIX
     if damaged:
-        yield Finding("files", "mended" if mend else "fault", f"{len(damaged)} damaged", advice)
+        yield Finding("files", "fixed" if fix else "fault", f"{len(damaged)} damaged", advice)
     else:
         size = sum(path.stat().st_size for path in found.values())
         yield Finding("files", "ok", f"{len(found)} with the right sha256, {size / 1e9:.2f} GB")
     yield from _missing(store, set(found))
     orphans = [sha256 for sha256 in found if not store.holdings.holds(sha256) and sha256 not in damaged]
-    if orphans and mend:
+    if orphans and fix:
         for sha256 in orphans:
             blobs.remove(sha256)
     if orphans:
-        state: State = "mended" if mend else "warning"
-        yield Finding("files", state, f"{len(orphans)} that no job and nobody knows of", "" if mend else _MEND)
+        state: State = "fixed" if fix else "warning"
+        yield Finding("files", state, f"{len(orphans)} that no job and nobody knows of", "" if fix else _FIX)
 
 
 def _missing(store: Store, found: set[str]) -> Iterator[Finding]:
@@ -125,18 +125,18 @@ def _missing(store: Store, found: set[str]) -> Iterator[Finding]:
         yield Finding("jobs", "warning", f"results are missing of {len(lost)}, e.g. {', '.join(lost[:3])}", advice)
 
 
-def _scratch(home: Path, store: Store, mend: bool) -> Iterator[Finding]:
+def _scratch(home: Path, store: Store, fix: bool) -> Iterator[Finding]:
     waiting = {
         str(number) for (number,) in store.database.rows("SELECT number FROM jobs WHERE state IN ('queued', 'running')")
     }
     stale = [path for path in (home / "scratch").glob("*") if path.name not in waiting]
     if not stale:
         return
-    if mend:
+    if fix:
         for path in stale:
             shutil.rmtree(path)
-    state: State = "mended" if mend else "warning"
-    yield Finding("scratch", state, f"half-made files of {len(stale)} ended jobs", "" if mend else _MEND)
+    state: State = "fixed" if fix else "warning"
+    yield Finding("scratch", state, f"half-made files of {len(stale)} ended jobs", "" if fix else _FIX)
 
 
 def _sha256(path: Path) -> str:

@@ -35,10 +35,10 @@ def home(tmp_path: Path) -> Path:
     return home
 
 
-def found(home: Path, mend: bool = False) -> dict[str, list[Finding]]:
+def found(home: Path, fix: bool = False) -> dict[str, list[Finding]]:
     """What is not in order, by what it is about."""
     wrong: dict[str, list[Finding]] = {}
-    for finding in examine_folder(home, mend):
+    for finding in examine_folder(home, fix):
         if finding.state != "ok":
             wrong.setdefault(finding.about, []).append(finding)
     return wrong
@@ -51,7 +51,7 @@ def clip_of(home: Path) -> Path:
 
 def test_a_sound_folder_is_told_to_be_sound_and_is_left_as_it_is(home: Path) -> None:
     before = sorted(home.rglob("*"))
-    assert found(home) == found(home, mend=True) == {}
+    assert found(home) == found(home, fix=True) == {}
     assert sorted(home.rglob("*")) == before
 
 
@@ -59,7 +59,7 @@ def test_secrets_that_others_can_read_are_closed(home: Path) -> None:
     (home / "keys" / "server.secret").chmod(0o644)
     home.chmod(0o755)
     assert found(home)["secrets"][0].state == "fault"
-    assert found(home, mend=True)["secrets"][0].state == "mended"
+    assert found(home, fix=True)["secrets"][0].state == "fixed"
     assert stat.S_IMODE((home / "keys" / "server.secret").stat().st_mode) == 0o600
     assert found(home) == {}
 
@@ -69,9 +69,9 @@ def test_a_damaged_file_is_put_aside_and_never_served(home: Path) -> None:
     clip.write_bytes(b"A clip")
     assert found(home)["files"][0].state == "fault"
     assert clip.exists()
-    mended = found(home, mend=True)
-    assert mended["files"][0].state == "mended"
-    assert "results are missing" in mended["jobs"][0].seen
+    fixed = found(home, fix=True)
+    assert fixed["files"][0].state == "fixed"
+    assert "results are missing" in fixed["jobs"][0].seen
     assert not clip.exists()
     assert (home / "damaged" / clip.name).read_bytes() == b"A clip"
 
@@ -81,7 +81,7 @@ def test_files_that_nobody_knows_of_are_removed_and_no_other(home: Path) -> None
     (home / "orphan").write_bytes(b"nobody's")
     sha256, _ = Blobs(home).adopt(home / "orphan")
     assert found(home)["files"][0].state == "warning"
-    assert found(home, mend=True)["files"][0].state == "mended"
+    assert found(home, fix=True)["files"][0].state == "fixed"
     assert not Blobs(home).has(sha256)
     assert clip_of(home) == clip
 
@@ -90,14 +90,14 @@ def test_scratch_of_ended_jobs_is_removed_and_that_of_waiting_ones_kept(home: Pa
     for number in (1, 2, 77):
         (home / "scratch" / str(number)).mkdir(parents=True)
         (home / "scratch" / str(number) / "checkpoint").write_bytes(b"...")
-    assert "2 ended jobs" in found(home, mend=True)["scratch"][0].seen
+    assert "2 ended jobs" in found(home, fix=True)["scratch"][0].seen
     assert [path.name for path in (home / "scratch").iterdir()] == ["2"]
 
 
 def test_a_spoilt_store_and_a_spoilt_key_are_told_and_left_alone(home: Path) -> None:
     (home / "authorized" / "bob.pub").write_text("no key")
     (home / "jobs.sqlite").write_bytes(b"no database" * 1000)
-    wrong = found(home, mend=True)
+    wrong = found(home, fix=True)
     assert "bob" in wrong["keys"][0].seen
     assert "Restore it from a copy" in wrong["store"][0].seen
     assert (home / "jobs.sqlite").read_bytes() == b"no database" * 1000
@@ -105,7 +105,7 @@ def test_a_spoilt_store_and_a_spoilt_key_are_told_and_left_alone(home: Path) -> 
 
 def test_a_running_backend_is_not_disturbed(backend: RunningBackend) -> None:
     backend.start()
-    stores = [finding for finding in examine_folder(backend.home, mend=True) if finding.about == "store"]
+    stores = [finding for finding in examine_folder(backend.home, fix=True) if finding.about == "store"]
     assert [finding.state for finding in stores] == ["ok"]
     assert "a backend runs" in stores[0].seen
     with backend.client() as client:
@@ -127,4 +127,4 @@ def test_the_command_prints_a_table_and_its_exit_status_tells_of_faults(home: Pa
     assert "toybox" in sound.output
     clip_of(home).write_bytes(b"A clip")
     assert CliRunner().invoke(app, arguments).exit_code == 1
-    assert CliRunner().invoke(app, [*arguments, "--mend"]).exit_code == 0
+    assert CliRunner().invoke(app, [*arguments, "--fix"]).exit_code == 0
