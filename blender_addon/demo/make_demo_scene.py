@@ -72,7 +72,7 @@ def describe_shot(scene: bpy.types.Scene, toy: bpy.types.Object, rectangle: bpy.
     subject.token = "sks"
     subject.class_word = "toy"
     subject.object = rectangle
-    subject.model_object = toy
+    subject.training_object = toy
 
 
 def make_camera(scene: bpy.types.Scene) -> bpy.types.Object:

@@ -1,4 +1,4 @@
-"""What belongs to the user's machine and not to a scene. Secrets stay in files: here is only the path to one."""
+"""The preferences of the extension. Keys stay in files; the preferences store their paths."""
 
 # mypy: disable-error-code="valid-type"
 
@@ -17,40 +17,37 @@ class MotionBoothPreferences(bpy.types.AddonPreferences):
 
     connection_file: StringProperty(
         name="Connection File",
-        description="The file with the address and keys of a backend on another machine. Empty: the backend that this "
-        "Blender starts on this machine",
+        description="File with the address and keys of a remote backend. If empty, the local backend is used",
         subtype="FILE_PATH",
     )
     backend_command: StringProperty(
-        name="Backend Program",
-        description="The program `motionbooth` of this machine's backend. Empty: found by itself",
+        name="Backend Executable",
+        description="Path of the local backend's program `motionbooth`. If empty, it is found automatically",
         subtype="FILE_PATH",
     )
     backend_wheel: StringProperty(
         name="Backend Wheel",
-        description="The file motionbooth-...-py3-none-any.whl, which lies beside the extension's zip, to install the "
-        "backend from. Empty: looked for in Downloads, then in pip's package index",
+        description="File motionbooth-...-py3-none-any.whl from which to install the local backend. "
+        "If empty, it is looked for in Downloads, then in the package index of pip",
         subtype="FILE_PATH",
     )
     clip_folder: StringProperty(
-        name="Clips",
-        description="Where clips are kept; // is the folder of the .blend",
+        name="Clip Folder",
+        description="Folder for generated clips; // is the folder of the .blend file",
         default="//motionbooth",
         subtype="DIR_PATH",
         options=compat.RELATIVE_PATH,
     )
     default_model: StringProperty(
-        name="Model of New Shots",
+        name="Default Model",
         default="toybox",
         maxlen=MAX_NAME,
-        description="Base model that a new shot begins with",
+        description="Base model of new shots",
     )
-    default_quality: EnumProperty(
-        name="Quality of New Shots", items=QUALITIES, description="How much time is spent on the clips of a new shot"
-    )
+    default_quality: EnumProperty(name="Default Quality", items=QUALITIES, description="Quality of new shots")
     connect_at_start: BoolProperty(
-        name="Connect When Blender Starts",
-        description="Look for the backend when Blender starts, so that jobs of earlier sessions go on",
+        name="Connect on Startup",
+        description="Connect to the backend when Blender starts, and resume the jobs of earlier sessions",
         default=True,
     )
 

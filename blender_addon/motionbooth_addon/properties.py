@@ -1,6 +1,6 @@
-"""What a .blend keeps of a shot: its settings, subjects and takes. Never keys, passwords or connection files."""
+"""The properties of a shot that a .blend stores: settings, subjects and takes, but no keys or connection files."""
 
-# The annotations below are Blender's property definitions, not types, so neither mypy nor PEP 563 may touch them.
+# The annotations below are Blender's property definitions, not types: no `from __future__ import annotations` here.
 # mypy: disable-error-code="valid-type"
 
 import bpy
@@ -21,40 +21,42 @@ from .capture.geometry import TYPES_WITHOUT_SURFACE
 from .timeline import takes
 
 QUALITIES = [
-    ("MODEL", "Standard", "The number of steps that the model is made for"),
-    ("DRAFT", "Draft", "10 steps: quick, for timing and framing"),
-    ("FINE", "Fine", "50 steps: slow"),
+    ("MODEL", "Standard", "Use the number of steps recommended for the model"),
+    ("DRAFT", "Draft", "Use 10 steps, a fast preview of timing and framing"),
+    ("FINE", "Fine", "Use 50 steps, which is slow"),
 ]
 
 
-def has_shape(_: bpy.types.PropertyGroup, thing: bpy.types.Object) -> bool:
-    """What the picker for a subject's place offers."""
-    return thing.type not in TYPES_WITHOUT_SURFACE
+def can_be_proxy(_: bpy.types.PropertyGroup, candidate: bpy.types.Object) -> bool:
+    """Whether an object can be chosen as a proxy object."""
+    return candidate.type not in TYPES_WITHOUT_SURFACE
 
 
-def can_be_pictured(subject: bpy.types.PropertyGroup, thing: bpy.types.Object) -> bool:
-    """What the picker for training pictures offers: what can be rendered, alone or with its parts; no subject's box."""
-    if thing.type in TYPES_WITHOUT_SURFACE or is_subject_box(thing):
+def can_be_rendered(_: bpy.types.PropertyGroup, candidate: bpy.types.Object) -> bool:
+    """Whether an object can be chosen as a training object: it or its children can be rendered."""
+    if candidate.type in TYPES_WITHOUT_SURFACE or is_subject_box(candidate):
         return False
-    return thing.type not in {"EMPTY", "LATTICE"} or bool(thing.children) or thing.instance_collection is not None
+    if candidate.type not in {"EMPTY", "LATTICE"}:
+        return True
+    return bool(candidate.children) or candidate.instance_collection is not None
 
 
-def is_subject_box(thing: bpy.types.Object) -> bool:
-    """Whether it is a rectangle that was made to show where a subject is to be seen."""
-    return thing.data is not None and thing.data.name.startswith("Subject Box")
+def is_subject_box(candidate: bpy.types.Object) -> bool:
+    """Whether an object is a rectangle that Add Subject Box has made."""
+    return candidate.data is not None and candidate.data.name.startswith("Subject Box")
 
 
 class MotionBoothSubject(bpy.types.PropertyGroup):
-    """One subject of the shot: `name` (Blender's own property), its words, and where it is."""
+    """A subject of the shot: its `name` (Blender's own property), token and class, proxy object and training source."""
 
     token: StringProperty(
         name="Token",
-        description="The rare word that will stand for your subject in prompts. Empty for something the model knows",
+        description="Rare word that stands for the subject in prompts. If empty, the model's own knowledge is used",
         default="sks",
         maxlen=MAX_NAME,
     )
     class_word: StringProperty(
-        name="Class", description="The ordinary word for what it is: dog, toy, car", maxlen=MAX_NAME
+        name="Class", description="Common word for the kind of subject, such as dog, toy or car", maxlen=MAX_NAME
     )
     color: FloatVectorProperty(
         name="Color",
@@ -63,97 +65,98 @@ class MotionBoothSubject(bpy.types.PropertyGroup):
         min=0,
         max=1,
         default=(1.0, 0.45, 0.1),
-        description="Of its box on screen",
+        description="Color of the subject's box in the overlay",
     )
     object: PointerProperty(
-        name="Object",
+        name="Proxy Object",
         type=bpy.types.Object,
-        poll=has_shape,
-        description="Where the subject is to be seen: a rectangle parented to the camera, or any object of the scene",
+        poll=can_be_proxy,
+        description="Object whose position in the camera view is the subject's box: a subject box, or any object",
     )
-    model_object: PointerProperty(
-        name="3-D Object",
+    training_object: PointerProperty(
+        name="Training Object",
         type=bpy.types.Object,
-        poll=can_be_pictured,
-        description="The subject itself, with everything parented to it: its training pictures are rendered from it",
+        poll=can_be_rendered,
+        description="3D model of the subject. Its training images are rendered from it and its children",
     )
-    pictures: StringProperty(
-        name="Pictures",
+    training_images: StringProperty(
+        name="Training Images",
         subtype="DIR_PATH",
         options=compat.RELATIVE_PATH,
-        description="A folder of pictures of the subject (png, jpg), where there is no 3-D object. "
-        "A mask for dog.jpg may lie beside it as dog_mask.png",
+        description="Folder with images of the subject (png, jpg or webp), used if there is no training object. "
+        "The mask of dog.jpg may be in the same folder as dog_mask.png",
     )
     weights: StringProperty(
-        name="Trained", description="The trained subject, by the name that the backend gave it", maxlen=64
+        name="Trained Weights", description="Checksum of the trained weights on the backend", maxlen=64
     )
 
 
 class MotionBoothTake(bpy.types.PropertyGroup):
-    """One result, `name`d as its strip: which job made it, where its clip is, and with what it was made."""
+    """A generated clip, `name`d like its strip, with the job that generated it and its settings."""
 
     job_id: StringProperty(name="Job", maxlen=64)
     clip_path: StringProperty(name="Clip", subtype="FILE_PATH", options=compat.RELATIVE_PATH)
-    settings: StringProperty(name="Settings", description="What was sent, as JSON: enough to make the take again")
-    seed: IntProperty(name="Seed", description="With it and the same settings, the same clip is made again")
-    starred: BoolProperty(name="Star", description="Mark this take as one to keep")
+    settings: StringProperty(name="Settings", description="Settings of the generation as JSON")
+    seed: IntProperty(name="Seed", description="Seed of this take")
+    starred: BoolProperty(name="Star", description="Mark this take as a favorite")
 
 
 class MotionBoothShot(bpy.types.PropertyGroup):
-    """A shot is a scene: its frame range, render size, frame rate and active camera, and these settings."""
+    """The shot of a scene: these settings, with the scene's frame range, resolution, frame rate and active camera."""
 
-    name: StringProperty(name="Shot", description="Empty: the scene's name", maxlen=MAX_NAME)
+    name: StringProperty(name="Shot", description="Name of the shot; the scene's name if empty", maxlen=MAX_NAME)
     prompt: StringProperty(
         name="Prompt",
-        description='What is to be seen, each subject as "token class": a sks dog runs on the beach',
+        description='Description of the clip, with each subject as "token class": a sks dog runs on the beach',
         maxlen=MAX_TEXT,
     )
-    negative_prompt: StringProperty(name="Negative Prompt", description="What is not to be seen", maxlen=MAX_TEXT)
+    negative_prompt: StringProperty(
+        name="Negative Prompt", description="Description of what the clip should not show", maxlen=MAX_TEXT
+    )
     background_phrase: StringProperty(
-        name="Background Words", description="Words of the prompt that belong outside all boxes", maxlen=MAX_TEXT
+        name="Background Phrase", description="Words of the prompt that apply outside of all boxes", maxlen=MAX_TEXT
     )
-    uid: StringProperty(name="Id", description="By which jobs know the shot they belong to", maxlen=64)
-    seed: IntProperty(name="Seed", min=0, description="The same seed and settings make the same clip")
-    new_seed: BoolProperty(
-        name="New Seed for Each Take",
+    uid: StringProperty(name="ID", description="Identifier by which jobs refer to this shot", maxlen=64)
+    seed: IntProperty(name="Seed", min=0, description="Seed of the random noise; the same seed gives the same clip")
+    random_seed: BoolProperty(
+        name="Random Seed",
         default=True,
-        description="Film each take with a seed of its own. Off: with the seed below, which makes the same take again; "
-        "further takes count up from it",
+        description="Use a new random seed for each take. When disabled, the first take uses the seed below, "
+        "and further takes count up from it",
     )
-    take_count: IntProperty(name="Takes", min=1, max=16, default=1, description="How many takes are generated at once")
+    take_count: IntProperty(name="Takes", min=1, max=16, default=1, description="Number of takes to generate")
     quality: EnumProperty(
         name="Quality",
-        items=[*QUALITIES, ("CUSTOM", "Custom", "A number of steps of your own")],
-        description="How much time is spent on a clip",
+        items=[*QUALITIES, ("CUSTOM", "Custom", "Set the number of steps")],
+        description="Trade generation time for quality",
     )
-    steps: IntProperty(name="Steps", min=1, max=1000, default=25, description="Denoising steps of a clip")
-    model: StringProperty(name="Model", default="toybox", maxlen=MAX_NAME, description="Base model of the backend")
+    steps: IntProperty(name="Steps", min=1, max=1000, default=25, description="Number of denoising steps")
+    model: StringProperty(
+        name="Model", default="toybox", maxlen=MAX_NAME, description="Base model for generating the clip"
+    )
     background_distance: FloatProperty(
         name="Background Distance",
         subtype="DISTANCE",
         unit="LENGTH",
         min=0.001,
         default=10.0,
-        description="How far away the background is whose sliding across the view is measured",
+        description="Distance from the camera at which its motion is measured, usually that of the visible background",
     )
     framing: EnumProperty(
         name="Framing",
         items=[
-            (
-                "FIT",
-                "Fit",
-                "The whole shot is generated, and fills the finished frame; what the model adds is not seen",
-            ),
-            ("CROP", "Crop", "The model's frame lies inside the shot's; the edges of the shot are cut"),
+            ("FIT", "Fit", "Generate the whole shot and hide what the model generates beyond it"),
+            ("CROP", "Crop", "Fill the shot with the model's frame as far as it reaches and leave the edges empty"),
         ],
-        description="How the model's frame lies in the shot's, where the two have different shapes",
+        description="How to fit the model's frame to the shot if their aspect ratios differ",
     )
     camera_mode: EnumProperty(
         name="Camera",
         items=[
-            ("MEASURED", "Measured", "The camera path is read from the scene's active camera"),
-            ("DRAWN", "Drawn Pan", "The camera path is the keyframed pan below"),
+            ("MEASURED", "Scene Camera", "Measure the camera path from the motion of the scene's camera"),
+            ("KEYFRAMED", "Keyframed Pan", "Use the keyframed pan below as the camera path"),
         ],
+        description="Source of the camera path",
     )
     pan: FloatVectorProperty(
         name="Pan",
@@ -161,10 +164,12 @@ class MotionBoothShot(bpy.types.PropertyGroup):
         min=-10,
         max=10,
         subtype="XYZ",
-        description="How far the camera has travelled, in widths and heights of the frame: right and down are positive",
+        description="Camera offset in frame widths and heights; right and down are positive",
     )
-    box_control: BoolProperty(name="Follow Boxes", default=True)
-    camera_control: BoolProperty(name="Follow Camera", default=True)
+    box_control: BoolProperty(name="Follow Boxes", default=True, description="Keep each subject inside its box")
+    camera_control: BoolProperty(
+        name="Follow Camera", default=True, description="Move the background with the camera path"
+    )
     subjects: CollectionProperty(type=MotionBoothSubject)
     active_subject: IntProperty(min=0)
     takes: CollectionProperty(type=MotionBoothTake)

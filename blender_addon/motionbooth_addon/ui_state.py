@@ -84,7 +84,7 @@ class MotionBoothState(bpy.types.PropertyGroup):
     active_job: IntProperty(min=0)
     all_files: BoolProperty(
         name="Jobs of All Files",
-        description="List the jobs of other .blend files, too. Off: those of this file only",
+        description="Also list the jobs of other .blend files",
         update=lambda _, __: show_jobs(),
     )
 

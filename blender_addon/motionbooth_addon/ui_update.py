@@ -170,7 +170,7 @@ class UiUpdater:
 
     def show_large(self) -> None:
         """Load the pictures that a panel wants to show large."""
-        self._changed |= thumbnails.read_wanted()
+        self._changed |= thumbnails.load_pending()
 
     def show_picture(self, job: str, path: Path) -> None:
         row = self._row(job)

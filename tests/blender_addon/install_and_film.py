@@ -62,8 +62,8 @@ bmesh.ops.create_icosphere(shape, subdivisions=2, radius=1)
 shape.to_mesh(body)
 shape.free()
 subject.name, subject.token, subject.class_word = "Imp", "sks", "toy"
-subject.model_object = bpy.data.objects.new("Imp", body)
-scene.collection.objects.link(subject.model_object)
+subject.training_object = bpy.data.objects.new("Imp", body)
+scene.collection.objects.link(subject.training_object)
 scene.motionbooth.prompt = "a sks toy on the grass"
 said = readings.read_now(scene).concerns
 assert not said, said

@@ -39,7 +39,7 @@ def shot(linked: Any, scene: Any, tmp_path: Path) -> Any:
     bpy.ops.motionbooth.add_subject_box()
     subject = scene.motionbooth.subjects[0]
     subject.name, subject.token, subject.class_word = "Nib", "sks", "toy"
-    subject.pictures = str(tmp_path / "toys")
+    subject.training_images = str(tmp_path / "toys")
     bpy.ops.motionbooth.add_to_prompt()
     bpy.ops.wm.save_mainfile()
     return scene
@@ -148,7 +148,7 @@ def test_a_waiting_clip_is_canceled_and_its_training_goes_on(shot: Any, linked: 
 
 
 def test_a_subject_with_nothing_to_learn_from_keeps_the_button_grey(shot: Any) -> None:
-    shot.motionbooth.subjects[0].pictures = ""
+    shot.motionbooth.subjects[0].training_images = ""
     assert not bpy.ops.motionbooth.generate.poll()
     shot.motionbooth.subjects[0].token = ""
     assert bpy.ops.motionbooth.generate.poll(), "as the model knows it"
@@ -192,7 +192,7 @@ def test_what_a_dead_backend_said_last_is_not_shown_any_more(
     subject = scene.motionbooth.subjects[0]
     subject.class_word, subject.token = "dog", ""
     bpy.ops.motionbooth.add_to_prompt()
-    scene.motionbooth.new_seed, scene.motionbooth.seed = False, 999
+    scene.motionbooth.random_seed, scene.motionbooth.seed = False, 999
     bpy.ops.motionbooth.generate()
     assert 'Sending 1 take of "Scene"' in capfd.readouterr().out
     pump(lambda: state().jobs[0].stage == "sampling" and state().jobs[0].seconds_left > 0)
@@ -273,14 +273,14 @@ def test_the_pickers_offer_what_has_a_shape_and_never_the_box_itself(
         poll = properties.MotionBoothSubject.__annotations__[picker].keywords["poll"]
         return {thing.name for thing in scene.objects if poll(subject, thing)}
 
-    assert offered("model_object") == {"Cube", "Rig", "Copies"}
+    assert offered("training_object") == {"Cube", "Rig", "Copies"}
     assert offered("object") == {"Cube", "Rig", "Copies", "Lonely", "Subject Box", "Subject Box.001"}
 
 
 def test_a_preview_is_shown_large_frame_by_frame(shot: Any, linked: Any, pump: Pump) -> None:
     """From the backend's bytes to the pixels that a panel draws: each frame of the strip with all that it has."""
     shot.motionbooth.subjects[0].token, shot.motionbooth.prompt = "", "a toy"
-    shot.motionbooth.new_seed, shot.motionbooth.seed = False, 999
+    shot.motionbooth.random_seed, shot.motionbooth.seed = False, 999
     bpy.ops.motionbooth.generate()
     pump(lambda: state().jobs and state().jobs[0].picture)
     row = state().jobs[0]

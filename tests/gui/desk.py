@@ -97,7 +97,7 @@ def generate() -> hands.Steps:
     scene = bpy.context.scene
     yield from hands.picture("before_generate")
     scene.motionbooth.prompt = "a dog on the grass"
-    scene.motionbooth.new_seed, scene.motionbooth.seed = False, 999
+    scene.motionbooth.random_seed, scene.motionbooth.seed = False, 999
     hands.point_at("VIEW_3D")
     hands.press("F", shift=True, alt=True)
     yield 0.3

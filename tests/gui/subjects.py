@@ -26,7 +26,7 @@ def subjects() -> hands.Steps:
     hands.seen["may train before"] = bpy.ops.motionbooth.train_subject.poll()
 
     with in_view():
-        bpy.ops.motionbooth.choose_pictures("INVOKE_DEFAULT")
+        bpy.ops.motionbooth.choose_training_images("INVOKE_DEFAULT")
     yield 1
     browser = hands.area("FILE_BROWSER")
     browser.spaces.active.params.directory = bytes(folder)
@@ -37,12 +37,12 @@ def subjects() -> hands.Steps:
     hands.move(middle.x + middle.width // 2, middle.y + middle.height // 3)
     hands.press("RET")
     yield 2
-    hands.seen["pictures"] = subject().pictures
+    hands.seen["pictures"] = subject().training_images
     yield from hands.picture("pictures")
     hands.point_at("VIEW_3D")
     hands.press("Z", ctrl=True)
     yield 0.5
-    hands.seen["pictures after undo"] = subject().pictures
+    hands.seen["pictures after undo"] = subject().training_images
     hands.press("Z", ctrl=True, shift=True)
     yield 0.5
 

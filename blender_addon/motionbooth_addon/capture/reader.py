@@ -269,7 +269,7 @@ class ShotReader:
         names = [self._camera_samples[index].camera for index in range(len(self._moments))]
         cuts = [index for index in range(1, len(names)) if names[index] != names[index - 1]]
         concerns = [cut_concern(names[index - 1], names[index], self._moments[index]) for index in cuts]
-        if settings.camera_mode == "DRAWN":
+        if settings.camera_mode == "KEYFRAMED":
             pan = [self._camera_samples[index].pan for index in range(0, len(self._moments), self._stride)]
             return projection.camera_path(np.array(pan) / framing.size(self._frame)), concerns
         travel = projection.accumulate(self._camera_steps, cuts)
@@ -279,7 +279,7 @@ class ShotReader:
 
 def _camera_method(scene: bpy.types.Scene) -> ReadMethod:
     reason = playback_reason(camera for camera in scene_evaluation.cameras_of(scene) if camera)
-    if not reason and scene.motionbooth.camera_mode == "DRAWN":
+    if not reason and scene.motionbooth.camera_mode == "KEYFRAMED":
         reason = pan_playback_reason(scene)
     return ReadMethod(CAMERA, reason)
 

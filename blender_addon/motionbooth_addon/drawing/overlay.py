@@ -50,14 +50,14 @@ def _set_switch(_: bpy.types.WindowManager, on: bool) -> None:
 def register() -> None:
     bpy.types.WindowManager.motionbooth_overlay = bpy.props.BoolProperty(
         name="Overlay",
-        description="Draw boxes, their paths and the camera's travel over the 3-D view, and what was found over takes",
+        description="Draw boxes, their paths and the camera path in the 3D view, and detected boxes over takes",
         get=lambda _: is_on(),
         set=_set_switch,
     )
     bpy.types.WindowManager.motionbooth_overlay_take = bpy.props.BoolProperty(
         name="Show Take",
-        description="Over the 3-D view, draw the active take instead of the shot as it is now: what was asked of it "
-        "(white) and what was found in it (green)",
+        description="Draw the active take in the 3D view instead of the current shot: requested boxes in white, "
+        "detected boxes in green",
         update=lambda _, __: shot_cache.redraw(),
     )
     bpy.types.VIEW3D_PT_overlay.append(_draw_switches)

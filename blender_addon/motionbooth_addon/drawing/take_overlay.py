@@ -18,7 +18,7 @@ from .shapes import PATH_WIDTH, Color, ShapeBuilder, Shapes
 
 DETECTED_COLOR: Color = (0.3, 1.0, 0.45)
 REQUESTED_COLOR: Color = (1.0, 1.0, 1.0)
-UNMEASURED = "The backend has not measured this take"
+UNMEASURED = "This take has not been measured"
 
 
 @dataclass

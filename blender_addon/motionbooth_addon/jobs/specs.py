@@ -86,7 +86,7 @@ def check_terms(subject: bpy.types.PropertyGroup) -> None:
 
 def seeds(settings: bpy.types.PropertyGroup) -> list[int]:
     """One for each take: new ones, or the shot's seed and those after it."""
-    if settings.new_seed:
+    if settings.random_seed:
         return [random.randrange(MAX_SEED + 1) for _ in range(settings.take_count)]
     return [(settings.seed + number) % (MAX_SEED + 1) for number in range(settings.take_count)]
 
@@ -113,7 +113,7 @@ def use_again(scene: bpy.types.Scene, spec: GenerateSpec) -> None:
         spec.negative_prompt,
         spec.background_phrase,
     )
-    shot.model, shot.seed, shot.new_seed = spec.model, spec.seed, False
+    shot.model, shot.seed, shot.random_seed = spec.model, spec.seed, False
     shot.box_control, shot.camera_control = spec.box_control, spec.camera_control
     shot.quality = next((name for name, steps in _STEPS.items() if steps == spec.steps), "CUSTOM")
     if spec.steps is not None:
@@ -139,7 +139,7 @@ def train_request(scene: bpy.types.Scene, subject: bpy.types.PropertyGroup, fold
     check_terms(subject)
     check_source(subject)
     size = max(SMALLEST_PICTURE, model_of(scene).height)
-    thing = subject.model_object
+    thing = subject.training_object
     render = _library(scene, thing, folder, size) if thing is not None else None
     files = [] if render else [(p.image, p.mask) for p in folder_pictures(subject)]
     return TrainRequest(

@@ -1,4 +1,4 @@
-"""Where the work is done: a backend on this machine, or one on another with keys that are exchanged as files."""
+"""Operators that install, start, stop and connect to a local or remote backend."""
 
 # mypy: disable-error-code="valid-type"
 
@@ -21,13 +21,13 @@ from ..local_backend.install import Plan, installed_command, plan, size
 from ..local_backend.process import BY_HAND, find_command
 from ..preferences import preferences
 from ..user_data import environment_folder
-from .base import SentenceForErrors, refuse
+from .base import ReportsErrors, refuse
 
 KEY_CHARACTERS = 40  # of 32 bytes in Z85
 
 
-class MOTIONBOOTH_OT_start_local_backend(SentenceForErrors, bpy.types.Operator):
-    """Run a backend on this machine, with keys of its own. It goes on when Blender is closed, until it is stopped"""
+class MOTIONBOOTH_OT_start_local_backend(ReportsErrors, bpy.types.Operator):
+    """Start a backend on this machine. It keeps running when Blender is closed, until it is stopped"""
 
     bl_idname = "motionbooth.start_local_backend"
     bl_label = "Start Local Backend"
@@ -39,7 +39,7 @@ class MOTIONBOOTH_OT_start_local_backend(SentenceForErrors, bpy.types.Operator):
         return True
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
-        """Where there is none to start, it can be installed."""
+        """If no backend is installed, ask whether to install it."""
         try:
             _command()
         except NotFound:
@@ -58,8 +58,8 @@ def _command() -> list[str]:
     return find_command(bpy.path.abspath(preferences().backend_command), installed_command(environment_folder()))
 
 
-class MOTIONBOOTH_OT_install_backend(SentenceForErrors, bpy.types.Operator):
-    """Install the backend on this machine, in a Python environment of its own outside Blender. You are asked first"""
+class MOTIONBOOTH_OT_install_backend(ReportsErrors, bpy.types.Operator):
+    """Install the backend on this machine in a separate Python environment, after a confirmation"""
 
     bl_idname = "motionbooth.install_backend"
     bl_label = "Install Backend"
@@ -118,8 +118,8 @@ def extension_version() -> str:
     return tomllib.loads(manifest.read_text(encoding="utf-8"))["version"]
 
 
-class MOTIONBOOTH_OT_cancel_install(SentenceForErrors, bpy.types.Operator):
-    """Stop the installation of the backend; what was downloaded is kept for the next try"""
+class MOTIONBOOTH_OT_cancel_install(ReportsErrors, bpy.types.Operator):
+    """Cancel the installation of the backend. Downloaded files are kept for the next attempt"""
 
     bl_idname = "motionbooth.cancel_install"
     bl_label = "Cancel Installation"
@@ -133,8 +133,8 @@ class MOTIONBOOTH_OT_cancel_install(SentenceForErrors, bpy.types.Operator):
             installation.cancel()
 
 
-class MOTIONBOOTH_OT_stop_local_backend(SentenceForErrors, bpy.types.Operator):
-    """Stop the backend on this machine; its jobs are kept and go on when it is started again"""
+class MOTIONBOOTH_OT_stop_local_backend(ReportsErrors, bpy.types.Operator):
+    """Stop the backend on this machine. Its jobs resume when it is started again"""
 
     bl_idname = "motionbooth.stop_local_backend"
     bl_label = "Stop Local Backend"
@@ -158,11 +158,11 @@ class MOTIONBOOTH_OT_stop_local_backend(SentenceForErrors, bpy.types.Operator):
         job_controller().backend.local.stop()
 
 
-class MOTIONBOOTH_OT_export_key(SentenceForErrors, ExportHelper, bpy.types.Operator):
-    """Write your public key into a file for the owner of a GPU machine, who lets you in with it. It is no secret"""
+class MOTIONBOOTH_OT_export_key(ReportsErrors, ExportHelper, bpy.types.Operator):
+    """Save your public key to a file for the owner of a remote backend, who grants you access with it"""
 
     bl_idname = "motionbooth.export_key"
-    bl_label = "Save My Public Key"
+    bl_label = "Export Public Key"
 
     filename_ext = ".pub"
     filter_glob: StringProperty(default="*.pub", options={"HIDDEN"})
@@ -180,15 +180,16 @@ class MOTIONBOOTH_OT_export_key(SentenceForErrors, ExportHelper, bpy.types.Opera
         self.report({"INFO"}, told(f"Saved {self.filepath}: send it to the owner of the machine."))
 
 
-class MOTIONBOOTH_OT_connect_to_box(SentenceForErrors, ImportHelper, bpy.types.Operator):
-    """Use a backend on another machine, by the connection file that its owner gave you"""
+class MOTIONBOOTH_OT_connect_to_box(ReportsErrors, ImportHelper, bpy.types.Operator):
+    """Connect to a backend on another machine with the connection file from its owner"""
 
     bl_idname = "motionbooth.connect_to_box"
-    bl_label = "Connect to Another Machine"
+    bl_label = "Connect to Remote Backend"
 
     filter_glob: StringProperty(default="*.json", options={"HIDDEN"})
     address: StringProperty(
-        name="Address", description="Of the machine as seen from here, tcp://HOST:PORT. Empty: as the file has it"
+        name="Address",
+        description="Address tcp://HOST:PORT of the backend as seen from this machine. If empty, the file's is used",
     )
 
     def act(self, context: bpy.types.Context) -> None:
@@ -196,14 +197,14 @@ class MOTIONBOOTH_OT_connect_to_box(SentenceForErrors, ImportHelper, bpy.types.O
         use_connection(context, connection, Path(self.filepath).name)
 
 
-class MOTIONBOOTH_OT_connect_by_address(SentenceForErrors, bpy.types.Operator):
-    """Use a backend on another machine whose owner has let your public key in and told you address and public key"""
+class MOTIONBOOTH_OT_connect_by_address(ReportsErrors, bpy.types.Operator):
+    """Connect to a backend on another machine by its address and public key, once its owner has added your key"""
 
     bl_idname = "motionbooth.connect_by_address"
     bl_label = "Connect by Address"
 
     address: StringProperty(name="Address", default="tcp://render-box:5599", description="tcp://HOST:PORT")
-    server_public: StringProperty(name="Its Public Key", description="40 characters, from `motionbooth keys list`")
+    server_public: StringProperty(name="Server Public Key", description="40 characters, from `motionbooth keys list`")
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         return context.window_manager.invoke_props_dialog(self, width=480)
@@ -252,11 +253,11 @@ def read_invitation(path: Path, address: str, folder: Path) -> Connection:
     return Connection(address, told.server_public, *keys)
 
 
-class MOTIONBOOTH_OT_use_local_backend(SentenceForErrors, bpy.types.Operator):
-    """Go back to the backend on this machine; the connection file of the other one is kept"""
+class MOTIONBOOTH_OT_use_local_backend(ReportsErrors, bpy.types.Operator):
+    """Switch back to the backend on this machine. The connection file of the remote backend is kept"""
 
     bl_idname = "motionbooth.use_local_backend"
-    bl_label = "Use This Machine"
+    bl_label = "Use Local Backend"
 
     def act(self, context: bpy.types.Context) -> None:
         preferences().connection_file = ""

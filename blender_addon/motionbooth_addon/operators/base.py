@@ -1,4 +1,4 @@
-"""What all operators of the extension share: errors that are sentences."""
+"""Shared by all operators: error reports and reasons why a button is disabled."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from ..i18n.translation import told
 
 
 def refuse(cls: type[bpy.types.Operator], why: str) -> bool:
-    """What a `poll` answers where the button is to be grey: `why` is in its tooltip."""
+    """Return False from `poll` and show the reason in the button's tooltip."""
     cls.poll_message_set(told(why))
     return False
 
 
-class SentenceForErrors:
-    """Mixin: `act` does it; an error that is meant for a person is reported, and nothing was done."""
+class ReportsErrors:
+    """Mixin for operators that implement `act`: a MotionBoothError is reported to the user and cancels the operator."""
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         try:
@@ -26,4 +26,5 @@ class SentenceForErrors:
         return {"FINISHED"}
 
     def act(self, context: bpy.types.Context) -> None:
+        """Run the operator. Raises MotionBoothError."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""What is sent to the backend, and what can be done with a job of the list."""
+"""Operators that start jobs, and those on a job of the list."""
 
 # mypy: disable-error-code="valid-type"
 
@@ -19,12 +19,12 @@ from ..panels import thumbnails
 from ..timeline import takes
 from ..turntable.pictures import needs_training
 from ..ui_state import state
-from .base import SentenceForErrors, refuse
+from .base import ReportsErrors, refuse
 from .subjects import has_camera, has_subject
 
 
 def is_linked(cls: type[bpy.types.Operator]) -> bool:
-    """A backend has been reached; where it is lost for a while, jobs wait for it."""
+    """For `poll`: a backend is known. If it is unreachable for a while, jobs wait for it."""
     if len(state().models) and job_controller().jobs.threads is not None:
         return True
     reasons = {
@@ -36,24 +36,24 @@ def is_linked(cls: type[bpy.types.Operator]) -> bool:
 
 
 def lack_for_training(subject: bpy.types.PropertyGroup) -> str | None:
-    """What a subject has to be given before it can be trained, a sentence; None where it has all."""
+    """A sentence on what the subject lacks for training; None if it can be trained."""
     if not subject.class_word:
         return "Give the subject a class first, the ordinary word for it: dog, toy, car."
     if not subject.token:
         return "Give the subject a token to train it; without one it is what the model knows by itself."
-    if subject.model_object is None and not subject.pictures:
+    if subject.training_object is None and not subject.training_images:
         return "Choose a 3-D object or a folder of pictures to learn the subject from."
     return None
 
 
 def untrained(scene: bpy.types.Scene) -> list[bpy.types.PropertyGroup]:
-    """The subjects that have to be trained before the shot can be generated, and are not under way."""
+    """The subjects that must be trained before the shot can be generated and are not in training yet."""
     subjects = [subject for subject in scene.motionbooth.subjects if needs_training(subject)]
     return [subject for subject in subjects if job_controller().training_of(scene, subject) is None]
 
 
-class MOTIONBOOTH_OT_train_subject(SentenceForErrors, bpy.types.Operator):
-    """Teach the backend this subject, from renders of its 3-D object or from your pictures. Blender stays free"""
+class MOTIONBOOTH_OT_train_subject(ReportsErrors, bpy.types.Operator):
+    """Train this subject on renders of its training object or on images, while you continue to work"""
 
     bl_idname = "motionbooth.train_subject"
     bl_label = "Train Subject"
@@ -86,12 +86,12 @@ def is_reached() -> bool:
 
 
 def _new_folder() -> Path:
-    """For a training's pictures that have still to be rendered."""
+    """A new folder for the training images of a job."""
     return job_controller().folder / "training" / uuid.uuid4().hex
 
 
-class MOTIONBOOTH_OT_generate(SentenceForErrors, bpy.types.Operator):
-    """Send the shot to the backend, which trains new subjects first. The clip lands in the sequencer when it is done"""
+class MOTIONBOOTH_OT_generate(ReportsErrors, bpy.types.Operator):
+    """Generate a clip of this shot and add it to the sequencer. New subjects are trained first"""
 
     bl_idname = "motionbooth.generate"
     bl_label = "Generate"
@@ -138,7 +138,7 @@ class MOTIONBOOTH_OT_generate(SentenceForErrors, bpy.types.Operator):
 
 
 def titles(specs: Sequence[GenerateSpec]) -> list[str]:
-    """What the jobs of several takes are called."""
+    """The titles of the jobs of one or more takes."""
     count = len(specs)
     return [
         spec.shot.name if count == 1 else f"{spec.shot.name} {number} of {count}"
@@ -146,8 +146,8 @@ def titles(specs: Sequence[GenerateSpec]) -> list[str]:
     ]
 
 
-class _OfJob(SentenceForErrors):
-    """An operator on one job: the one whose id it is given, or the active one of the list."""
+class _OfJob(ReportsErrors):
+    """Base of operators on one job: the one with the given id, or the active one of the list."""
 
     job: StringProperty(name="Job", options={"HIDDEN"})
 
@@ -169,7 +169,7 @@ class _OfJob(SentenceForErrors):
 
 
 class MOTIONBOOTH_OT_cancel_job(_OfJob, bpy.types.Operator):
-    """Stop this job; what it did so far is given up"""
+    """Cancel this job and discard its progress"""
 
     bl_idname = "motionbooth.cancel_job"
     bl_label = "Cancel Job"
@@ -181,20 +181,20 @@ class MOTIONBOOTH_OT_cancel_job(_OfJob, bpy.types.Operator):
 
 
 class MOTIONBOOTH_OT_retry_job(_OfJob, bpy.types.Operator):
-    """Send the same once more, as a new job"""
+    """Run this job again as a new job"""
 
     bl_idname = "motionbooth.retry_job"
-    bl_label = "Try Again"
+    bl_label = "Run Again"
 
     def act_on(self, context: bpy.types.Context, record: JobRecord) -> None:
         job_controller().retry(record)
 
 
 class MOTIONBOOTH_OT_forget_job(_OfJob, bpy.types.Operator):
-    """Take an ended job off the list and off the backend; a clip that is here stays"""
+    """Remove a finished job from the list and the backend. A downloaded clip is kept"""
 
     bl_idname = "motionbooth.forget_job"
-    bl_label = "Forget Job"
+    bl_label = "Remove Job"
 
     def act_on(self, context: bpy.types.Context, record: JobRecord) -> None:
         if not record.ended:
@@ -203,10 +203,10 @@ class MOTIONBOOTH_OT_forget_job(_OfJob, bpy.types.Operator):
 
 
 class MOTIONBOOTH_OT_place_job(_OfJob, bpy.types.Operator):
-    """Put what the job made into the scene once more: its clip on the timeline, its training into the subject"""
+    """Add the result of this job to the scene: a clip to the timeline, or trained weights to the subject"""
 
     bl_idname = "motionbooth.place_job"
-    bl_label = "Place on Timeline"
+    bl_label = "Add to Timeline"
 
     def act_on(self, context: bpy.types.Context, record: JobRecord) -> None:
         if record.state != JobState.DONE:
@@ -217,10 +217,10 @@ class MOTIONBOOTH_OT_place_job(_OfJob, bpy.types.Operator):
 
 
 class MOTIONBOOTH_OT_use_job_settings(_OfJob, bpy.types.Operator):
-    """Set prompt, model, seed, quality and switches of the scene as they were for this job"""
+    """Restore the prompt, model, seed and other settings of this job"""
 
     bl_idname = "motionbooth.use_job_settings"
-    bl_label = "Use These Settings Again"
+    bl_label = "Restore Settings"
     bl_options = {"REGISTER", "UNDO"}
 
     def act_on(self, context: bpy.types.Context, record: JobRecord) -> None:
@@ -230,16 +230,16 @@ class MOTIONBOOTH_OT_use_job_settings(_OfJob, bpy.types.Operator):
 
 
 class MOTIONBOOTH_OT_show_picture(bpy.types.Operator):
-    """Show this picture as large as the window has room for"""
+    """View this image as large as the window allows"""
 
     bl_idname = "motionbooth.show_picture"
-    bl_label = "Show Large"
+    bl_label = "View Full Size"
 
     path: StringProperty(name="Picture", options={"HIDDEN"})
     shape: FloatProperty(name="Shape", options={"HIDDEN"})
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
-        self._frames = thumbnails.read_large(self.path, self.shape)
+        self._frames = thumbnails.load_large(self.path, self.shape)
         if not self._frames:
             self.report({"ERROR"}, told("The picture is not there any more."))
             return {"CANCELLED"}

@@ -1,4 +1,4 @@
-"""Who is filmed and where: subjects of the scene, and the boxes that show where they are to be seen."""
+"""Operators on the subjects of a shot and their boxes."""
 
 # mypy: disable-error-code="valid-type"
 
@@ -18,16 +18,16 @@ from ..properties import is_subject_box
 from ..timeline.takes import shot_id
 from ..turntable.pictures import pairs_in
 from ..ui_state import state
-from .base import SentenceForErrors, refuse
+from .base import ReportsErrors, refuse
 
-# Rare words, one for each new subject: two subjects of a shot must not share one.
+# Rare words for new subjects: no two subjects of a shot may share one.
 TOKENS = ("sks", "ohwx", "zwx", "vrtk", "qxj", "bnha", "pltz", "mrzw")
-BOX_WIDTH, BOX_HEIGHT = 0.3, 0.45  # of the frame, of a new box
-BOX_DISTANCE = 4.0  # in front of the camera, where a drawn box is easy to select
+BOX_WIDTH, BOX_HEIGHT = 0.3, 0.45  # size of a new box, in shares of the frame
+BOX_DISTANCE = 4.0  # of a new box from the camera
 
 
-def add_subject(scene: bpy.types.Scene, thing: bpy.types.Object, name: str) -> bpy.types.PropertyGroup:
-    """A new subject with a name, token and colour of its own, shown by `thing`."""
+def add_subject(scene: bpy.types.Scene, proxy: bpy.types.Object, name: str) -> bpy.types.PropertyGroup:
+    """Add a subject with a unique name, token and color, and the given proxy object. Raises InvalidInput."""
     shot = scene.motionbooth
     if len(shot.subjects) >= MAX_SUBJECTS:
         raise InvalidInput(f"A shot has at most {MAX_SUBJECTS} subjects; remove one.")
@@ -39,26 +39,28 @@ def add_subject(scene: bpy.types.Scene, thing: bpy.types.Object, name: str) -> b
     number = len(shot.subjects)
     subject.name = name if name not in names else f"{name} {number}"
     subject.token = next((token for token in TOKENS if token not in tokens), f"sks{number}")
-    subject.color = colorsys.hsv_to_rgb((0.07 + 0.382 * (number - 1)) % 1, 0.85, 1)  # golden section: far apart
-    subject.object = thing
+    subject.color = colorsys.hsv_to_rgb((0.07 + 0.382 * (number - 1)) % 1, 0.85, 1)  # golden ratio: distinct hues
+    subject.object = proxy
     shot.active_subject = number - 1
     return subject
 
 
 def has_camera(cls: type[bpy.types.Operator], context: bpy.types.Context) -> bool:
+    """For `poll`: the scene must have an active camera."""
     if context.scene.camera is not None and context.scene.camera.type == "CAMERA":
         return True
     return refuse(cls, "The scene has no active camera; add one, or make one active with Ctrl+Numpad 0.")
 
 
 def has_subject(cls: type[bpy.types.Operator], context: bpy.types.Context) -> bool:
+    """For `poll`: a subject must be selected in the list."""
     if context.scene.motionbooth.active_subject < len(context.scene.motionbooth.subjects):
         return True
-    return refuse(cls, "Choose a subject in the list first.")
+    return refuse(cls, "Select a subject in the list first.")
 
 
-class MOTIONBOOTH_OT_add_subject_box(SentenceForErrors, bpy.types.Operator):
-    """Add a rectangle in the camera's view, where a subject is to be seen. Move and keyframe it like any object"""
+class MOTIONBOOTH_OT_add_subject_box(ReportsErrors, bpy.types.Operator):
+    """Add a subject with a rectangle in the camera view as its box. Move and keyframe it like any object"""
 
     bl_idname = "motionbooth.add_subject_box"
     bl_label = "Add Subject Box"
@@ -67,26 +69,26 @@ class MOTIONBOOTH_OT_add_subject_box(SentenceForErrors, bpy.types.Operator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if context.mode != "OBJECT":
-            return refuse(cls, "Go to Object Mode first.")
+            return refuse(cls, "Switch to Object Mode first.")
         return has_camera(cls, context)
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         if context.space_data is not None and context.space_data.type == "VIEW_3D":
-            context.space_data.region_3d.view_perspective = "CAMERA"  # where boxes are drawn
+            context.space_data.region_3d.view_perspective = "CAMERA"
         return self.execute(context)
 
     def act(self, context: bpy.types.Context) -> None:
         scene = context.scene
         box = make_box(scene)
         add_subject(scene, box, "Subject")
-        for thing in context.selected_objects:
-            thing.select_set(False)
+        for selected in context.selected_objects:
+            selected.select_set(False)
         box.select_set(True)
         context.view_layer.objects.active = box
 
 
 def make_box(scene: bpy.types.Scene) -> bpy.types.Object:
-    """A flat rectangle of 1 x 1, a child of the camera in the middle of its frame, that is never rendered."""
+    """Make a 1 x 1 rectangle, parented to the camera, centered in its frame and hidden in renders."""
     mesh = bpy.data.meshes.new("Subject Box")
     mesh.from_pydata([(-0.5, -0.5, 0), (0.5, -0.5, 0), (0.5, 0.5, 0), (-0.5, 0.5, 0)], [], [(0, 1, 2, 3)])
     box = bpy.data.objects.new("Subject Box", mesh)
@@ -94,54 +96,54 @@ def make_box(scene: bpy.types.Scene) -> bpy.types.Object:
     box.parent = scene.camera
     box.display_type, box.hide_render, box.show_in_front = "WIRE", True, True
     corners = [Vector(corner) for corner in scene.camera.data.view_frame(scene=scene)]
-    if scene.camera.data.type == "PERSP":  # the frame grows with the distance; an orthographic one does not
+    if scene.camera.data.type == "PERSP":  # an orthographic frame does not grow with the distance
         corners = [corner * (BOX_DISTANCE / -corner.z) for corner in corners]
     low = Vector(min(corner[axis] for corner in corners) for axis in range(3))
     high = Vector(max(corner[axis] for corner in corners) for axis in range(3))
     middle = (low + high) / 2
     box.location = (middle.x, middle.y, -BOX_DISTANCE)
     box.scale = ((high.x - low.x) * BOX_WIDTH, (high.y - low.y) * BOX_HEIGHT, 1)
-    # It stays in the plane of the frame.
+    # Keep it in the plane of the frame.
     box.lock_location[2] = box.lock_scale[2] = True
     box.lock_rotation = (True, True, True)
     return box
 
 
-class MOTIONBOOTH_OT_use_selected_object(SentenceForErrors, bpy.types.Operator):
-    """Let the active object show where a subject is to be seen: its bounds in the camera's view are the box"""
+class MOTIONBOOTH_OT_use_selected_object(ReportsErrors, bpy.types.Operator):
+    """Add a subject with the active object as its proxy. The object's bounds in the camera view are the box"""
 
     bl_idname = "motionbooth.use_selected_object"
-    bl_label = "Use Selected Object as Subject"
+    bl_label = "Use Active Object as Subject"
     bl_options = {"REGISTER", "UNDO"}
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        thing = context.active_object
-        if thing is None or thing.type in TYPES_WITHOUT_SURFACE:
-            return refuse(cls, "Select an object that has a shape: a mesh, a rigged character, an empty.")
-        if any(subject.object == thing for subject in context.scene.motionbooth.subjects):
-            return refuse(cls, "The selected object is a subject already.")
+        selected = context.active_object
+        if selected is None or selected.type in TYPES_WITHOUT_SURFACE:
+            return refuse(cls, "Select an object with a shape, such as a mesh, a rigged character or an empty.")
+        if any(subject.object == selected for subject in context.scene.motionbooth.subjects):
+            return refuse(cls, "The selected object is already a subject.")
         return True
 
     def act(self, context: bpy.types.Context) -> None:
-        thing = context.active_object
-        subject = add_subject(context.scene, thing, thing.name)
-        if thing.type in {"MESH", "ARMATURE", "EMPTY"}:
-            subject.model_object = thing
+        proxy = context.active_object
+        subject = add_subject(context.scene, proxy, proxy.name)
+        if proxy.type in {"MESH", "ARMATURE", "EMPTY"}:
+            subject.training_object = proxy
 
 
-class _OfSubject(SentenceForErrors):
-    """An operator on the active subject of the list."""
+class _SubjectOperator(ReportsErrors):
+    """Base of operators on the active subject of the list."""
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         return has_subject(cls, context)
 
 
-class MOTIONBOOTH_OT_choose_pictures(_OfSubject, bpy.types.Operator):
-    """Look through folders for pictures of the subject, and learn it from those in one of them"""
+class MOTIONBOOTH_OT_choose_training_images(_SubjectOperator, bpy.types.Operator):
+    """Choose a folder with images of the subject to train it on"""
 
-    bl_idname = "motionbooth.choose_pictures"
+    bl_idname = "motionbooth.choose_training_images"
     bl_label = "Use This Folder"
     bl_options = {"REGISTER", "UNDO"}
 
@@ -152,7 +154,7 @@ class MOTIONBOOTH_OT_choose_pictures(_OfSubject, bpy.types.Operator):
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         shot = context.scene.motionbooth
-        self.directory = bpy.path.abspath(shot.subjects[shot.active_subject].pictures or "//")
+        self.directory = bpy.path.abspath(shot.subjects[shot.active_subject].training_images or "//")
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
@@ -161,11 +163,11 @@ class MOTIONBOOTH_OT_choose_pictures(_OfSubject, bpy.types.Operator):
         if not pairs_in(folder):
             raise InvalidInput(f"There is no picture in {folder}; choose a folder with png, jpg or webp files.")
         shot = context.scene.motionbooth
-        shot.subjects[shot.active_subject].pictures = str(folder)
+        shot.subjects[shot.active_subject].training_images = str(folder)
 
 
-class MOTIONBOOTH_OT_remove_subject(_OfSubject, bpy.types.Operator):
-    """Take the subject off the list, and its box out of the scene; an object of yours stays"""
+class MOTIONBOOTH_OT_remove_subject(_SubjectOperator, bpy.types.Operator):
+    """Remove the active subject from the list and delete its subject box. Other objects are kept"""
 
     bl_idname = "motionbooth.remove_subject"
     bl_label = "Remove Subject"
@@ -173,19 +175,16 @@ class MOTIONBOOTH_OT_remove_subject(_OfSubject, bpy.types.Operator):
 
     def act(self, context: bpy.types.Context) -> None:
         shot = context.scene.motionbooth
-        thing = shot.subjects[shot.active_subject].object
+        proxy = shot.subjects[shot.active_subject].object
         shot.subjects.remove(shot.active_subject)
         shot.active_subject = max(0, min(shot.active_subject, len(shot.subjects) - 1))
-        if (
-            thing is not None
-            and is_subject_box(thing)
-            and not any(subject.object == thing for subject in shot.subjects)
-        ):
-            bpy.data.objects.remove(thing)
+        is_shared = any(subject.object == proxy for subject in shot.subjects)
+        if proxy is not None and is_subject_box(proxy) and not is_shared:
+            bpy.data.objects.remove(proxy)
 
 
-class MOTIONBOOTH_OT_add_to_prompt(_OfSubject, bpy.types.Operator):
-    """Write the subject's words into the prompt: the model films it only where the prompt names it"""
+class MOTIONBOOTH_OT_add_to_prompt(_SubjectOperator, bpy.types.Operator):
+    """Add the subject's token and class to the prompt. A subject appears only if the prompt names it"""
 
     bl_idname = "motionbooth.add_to_prompt"
     bl_label = "Add to Prompt"
@@ -200,8 +199,8 @@ class MOTIONBOOTH_OT_add_to_prompt(_OfSubject, bpy.types.Operator):
         shot.prompt = f"{shot.prompt.rstrip()} and {phrase}" if shot.prompt.strip() else phrase
 
 
-class MOTIONBOOTH_OT_use_trained(_OfSubject, bpy.types.Operator):
-    """Let the active subject be one that the backend has learned before"""
+class MOTIONBOOTH_OT_use_trained(_SubjectOperator, bpy.types.Operator):
+    """Use a subject that was trained before as the active subject"""
 
     bl_idname = "motionbooth.use_trained"
     bl_label = "Use Trained Subject"
@@ -221,10 +220,10 @@ class MOTIONBOOTH_OT_use_trained(_OfSubject, bpy.types.Operator):
 
 
 class MOTIONBOOTH_OT_read_by_playing(bpy.types.Operator):
-    """Play the scene from its first frame to read what is simulated. This takes longer; the current frame stays"""
+    """Play the scene from its first frame to read simulations. This is slower and keeps the current frame"""
 
     bl_idname = "motionbooth.read_by_playing"
-    bl_label = "Read by Playing"
+    bl_label = "Read with Playback"
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         shot_cache.read_by_playing(context.scene)
@@ -232,7 +231,7 @@ class MOTIONBOOTH_OT_read_by_playing(bpy.types.Operator):
 
 
 class MOTIONBOOTH_OT_go_to_frame(bpy.types.Operator):
-    """Go to the frame where this happens"""
+    """Jump to the first frame of this warning"""
 
     bl_idname = "motionbooth.go_to_frame"
     bl_label = "Go to Frame"
@@ -247,7 +246,7 @@ class MOTIONBOOTH_OT_go_to_frame(bpy.types.Operator):
 CLASSES = (
     MOTIONBOOTH_OT_add_subject_box,
     MOTIONBOOTH_OT_use_selected_object,
-    MOTIONBOOTH_OT_choose_pictures,
+    MOTIONBOOTH_OT_choose_training_images,
     MOTIONBOOTH_OT_remove_subject,
     MOTIONBOOTH_OT_add_to_prompt,
     MOTIONBOOTH_OT_use_trained,

@@ -1,4 +1,4 @@
-"""What can be done with a take: show it, star it, compare it, use its settings, see it in the camera, delete it."""
+"""Operators on takes: show, star, compare, restore settings, use as a camera background, convert, remove."""
 
 # mypy: disable-error-code="valid-type"
 
@@ -10,11 +10,11 @@ from ..i18n.translation import told
 from ..jobs import specs
 from ..jobs.controller import job_controller
 from ..timeline import clips, colors, image_sequence, takes
-from .base import SentenceForErrors, refuse
+from .base import ReportsErrors, refuse
 
 
-class _OfTake(SentenceForErrors):
-    """An operator on one take of the scene: the one of the given number, or the active one."""
+class _TakeOperator(ReportsErrors):
+    """Base of operators on one take of the scene: the one with the given index, or the active one."""
 
     bl_options = {"REGISTER", "UNDO"}
 
@@ -25,7 +25,7 @@ class _OfTake(SentenceForErrors):
         shot = context.scene.motionbooth
         if shot.active_take < len(shot.takes):
             return True
-        return refuse(cls, "There is no take yet: film the shot.")
+        return refuse(cls, "There is no take yet. Generate the shot first.")
 
     def act(self, context: bpy.types.Context) -> None:
         shot = context.scene.motionbooth
@@ -38,8 +38,8 @@ class _OfTake(SentenceForErrors):
         raise NotImplementedError
 
 
-class MOTIONBOOTH_OT_activate_take(_OfTake, bpy.types.Operator):
-    """Show this take on the timeline; the shot's other takes are muted"""
+class MOTIONBOOTH_OT_activate_take(_TakeOperator, bpy.types.Operator):
+    """Show this take on the timeline and mute the other takes of the shot"""
 
     bl_idname = "motionbooth.activate_take"
     bl_label = "Show Take"
@@ -54,8 +54,8 @@ class MOTIONBOOTH_OT_activate_take(_OfTake, bpy.types.Operator):
             takes.activate(context.scene, index)
 
 
-class MOTIONBOOTH_OT_show_exact_colors(SentenceForErrors, bpy.types.Operator):
-    """Set this scene's color management to Standard: clips are shown exactly as they are, and 3-D loses its look"""
+class MOTIONBOOTH_OT_show_exact_colors(ReportsErrors, bpy.types.Operator):
+    """Set the view transform of this scene to Standard, which shows clips unchanged and alters the look of renders"""
 
     bl_idname = "motionbooth.show_exact_colors"
     bl_label = "Show Exact Colors"
@@ -63,11 +63,11 @@ class MOTIONBOOTH_OT_show_exact_colors(SentenceForErrors, bpy.types.Operator):
 
     def act(self, context: bpy.types.Context) -> None:
         changed = colors.show_exact_colors(context.scene)
-        self.report({"INFO"}, told(changed or "The clips have their exact colors already."))
+        self.report({"INFO"}, told(changed or "The clips already have their exact colors."))
 
 
-class MOTIONBOOTH_OT_star_take(_OfTake, bpy.types.Operator):
-    """Mark this take as one to keep, or take the mark away"""
+class MOTIONBOOTH_OT_star_take(_TakeOperator, bpy.types.Operator):
+    """Mark this take as a favorite, or remove the mark"""
 
     bl_idname = "motionbooth.star_take"
     bl_label = "Star Take"
@@ -77,8 +77,8 @@ class MOTIONBOOTH_OT_star_take(_OfTake, bpy.types.Operator):
         take.starred = not take.starred
 
 
-class MOTIONBOOTH_OT_compare_takes(_OfTake, bpy.types.Operator):
-    """Show two takes at once: the left half of the picture from the active take, the right half from this one"""
+class MOTIONBOOTH_OT_compare_takes(_TakeOperator, bpy.types.Operator):
+    """Show the left half of the active take beside the right half of this one"""
 
     bl_idname = "motionbooth.compare_takes"
     bl_label = "Compare with Active Take"
@@ -90,8 +90,8 @@ class MOTIONBOOTH_OT_compare_takes(_OfTake, bpy.types.Operator):
         takes.compare(context.scene, shot.active_take, index)
 
 
-class MOTIONBOOTH_OT_remove_take(_OfTake, bpy.types.Operator):
-    """Take this take off the list and the timeline; its clip file stays on the disk"""
+class MOTIONBOOTH_OT_remove_take(_TakeOperator, bpy.types.Operator):
+    """Remove this take from the list and the timeline. Its clip file stays on disk"""
 
     bl_idname = "motionbooth.remove_take"
     bl_label = "Remove Take"
@@ -100,21 +100,21 @@ class MOTIONBOOTH_OT_remove_take(_OfTake, bpy.types.Operator):
         takes.remove(context.scene, index)
 
 
-class MOTIONBOOTH_OT_use_take_settings(_OfTake, bpy.types.Operator):
-    """Set prompt, model, seed, quality and switches of the scene as they were for this take"""
+class MOTIONBOOTH_OT_use_take_settings(_TakeOperator, bpy.types.Operator):
+    """Restore the prompt, model, seed and other settings with which this take was generated"""
 
     bl_idname = "motionbooth.use_take_settings"
-    bl_label = "Use These Settings Again"
+    bl_label = "Restore Settings"
 
     def act_on(self, context: bpy.types.Context, index: int) -> None:
         specs.use_again(context.scene, takes.spec_of(context.scene.motionbooth.takes[index]))
 
 
-class MOTIONBOOTH_OT_take_as_background(_OfTake, bpy.types.Operator):
-    """Show this take behind the scene in the active camera's view, in step with the timeline"""
+class MOTIONBOOTH_OT_take_as_background(_TakeOperator, bpy.types.Operator):
+    """Show this take as the background image of the active camera, in sync with the timeline"""
 
     bl_idname = "motionbooth.take_as_background"
-    bl_label = "Show in Camera"
+    bl_label = "Show as Camera Background"
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -126,11 +126,11 @@ class MOTIONBOOTH_OT_take_as_background(_OfTake, bpy.types.Operator):
         takes.show_in_camera(context.scene, context.scene.motionbooth.takes[index])
 
 
-class MOTIONBOOTH_OT_take_as_images(_OfTake, bpy.types.Operator):
-    """Write this take as single pictures beside its clip, and place them above it. Esc stops it"""
+class MOTIONBOOTH_OT_take_as_images(_TakeOperator, bpy.types.Operator):
+    """Write this take as an image sequence beside its clip, and place it above the take. Esc cancels"""
 
     bl_idname = "motionbooth.take_as_images"
-    bl_label = "To Image Sequence"
+    bl_label = "Convert to Image Sequence"
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         shot = context.scene.motionbooth
@@ -141,11 +141,11 @@ class MOTIONBOOTH_OT_take_as_images(_OfTake, bpy.types.Operator):
         return {"RUNNING_MODAL"}
 
     def modal(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
-        """A picture at each tick of the timer."""
+        """Write one image at each tick of the timer."""
         if event.type == "ESC":
             return self._end(context, {"CANCELLED"})
         if event.type != "TIMER":
-            return {"RUNNING_MODAL"}  # an undo in between would pull the scene away
+            return {"RUNNING_MODAL"}  # blocks other input: an undo would invalidate the scene
         try:
             done, of = next(self._writing)
         except StopIteration:

@@ -1,4 +1,4 @@
-"""Where the panels are."""
+"""Shared by all panels: their place in the sidebar, and wrapped text."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class InSequencer:
 
 
 def panel_scale(region: bpy.types.Region) -> float:
-    """For `template_icon`: a picture as wide as the panel, in units of the interface."""
+    """The scale for `template_icon` at which an image is as wide as the panel."""
     return max(6.0, region.width / (20 * bpy.context.preferences.system.ui_scale) - 3.5)
 
 
 def time_left(seconds: float) -> str:
-    """For a person; nothing where nobody knows."""
+    """The remaining time as text; empty if it is negative, which means unknown."""
     if seconds < 0:
         return ""
     if seconds < 60:
@@ -43,7 +43,7 @@ def time_left(seconds: float) -> str:
 
 
 def sentence(layout: bpy.types.UILayout, text: str, region: bpy.types.Region, symbol: str = "NONE") -> None:
-    """A text of several lines, as wide as the panel."""
+    """Draw text that wraps at the width of the panel."""
     width = max(20, int(region.width / (7 * bpy.context.preferences.system.ui_scale)) - 4)
     column = layout.column(align=True)
     column.scale_y = 0.8

@@ -1,4 +1,4 @@
-"""All jobs with their progress, and the chosen one with its preview and what can be done with it."""
+"""The job list, the details of the active job, and the status bar."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SYMBOLS = {
 
 
 UNFINISHED = frozenset(JobState) - TERMINAL_STATES
-UNDER_WAY = 3  # of the shot's unfinished jobs, so many are shown where they are asked for
+MAX_SHOWN = 3  # unfinished jobs below the Generate button
 
 
 class MOTIONBOOTH_UL_jobs(bpy.types.UIList):
@@ -56,16 +56,16 @@ class MOTIONBOOTH_UL_jobs(bpy.types.UIList):
 
 
 def state_of(job: MotionBoothJob) -> str:
-    """A word or two. What a backend is doing is not known while it is out of reach."""
+    """A short description of a job's state, which is not known while the backend is unreachable."""
     if job.state in {JobState.SENDING, JobState.QUEUED, JobState.RUNNING} and state().link != "LINKED":
-        return "Not sent yet" if job.state == JobState.SENDING else "Backend not reached"
+        return "Not sent yet" if job.state == JobState.SENDING else "Backend unreachable"
     return job.state.capitalize()
 
 
-def draw_under_way(layout: bpy.types.UILayout) -> None:
-    """This shot's jobs that have not ended, the first ones to end first: right where they were asked for."""
+def draw_unfinished(layout: bpy.types.UILayout) -> None:
+    """The unfinished jobs of this shot, the oldest first."""
     jobs = [job for job in reversed(state().jobs) if job.here and job.state in UNFINISHED]
-    for job in jobs[:UNDER_WAY]:
+    for job in jobs[:MAX_SHOWN]:
         row = layout.row(align=True)
         if job.stage:
             left = told(time_left(job.seconds_left))
@@ -74,14 +74,14 @@ def draw_under_way(layout: bpy.types.UILayout) -> None:
         else:
             row.label(text=f"{job.name}: {told(state_of(job))}", icon=_SYMBOLS[job.state], translate=False)
         row.operator("motionbooth.cancel_job", text="", icon="X").job = job.job
-    if len(jobs) > UNDER_WAY:
-        layout.label(text=told(f"and {len(jobs) - UNDER_WAY} more"), translate=False)
+    if len(jobs) > MAX_SHOWN:
+        layout.label(text=told(f"and {len(jobs) - MAX_SHOWN} more"), translate=False)
 
 
 def draw_jobs(layout: bpy.types.UILayout, region: bpy.types.Region) -> None:
     shown = state()
     if not shown.jobs:
-        text = "No jobs yet. Train a subject or generate a clip: what becomes of it is shown here."
+        text = "No jobs yet. Train a subject or generate a clip to start one."
         sentence(layout, text, region, "INFO")
         layout.prop(shown, "all_files")
         return
@@ -93,7 +93,7 @@ def draw_jobs(layout: bpy.types.UILayout, region: bpy.types.Region) -> None:
 
 @lru_cache(maxsize=16)
 def mask_doubts(path: str) -> tuple[str, ...]:
-    """The sentences of a training's doubts about its masks; the file never changes. None where it is no such file."""
+    """Warnings about the masks of a training job, from its file, which never changes; empty if it cannot be read."""
     try:
         with open(path, "rb") as file:
             doubts = msgspec.json.decode(file.read(), type=list[MaskDoubt])
@@ -105,7 +105,7 @@ def mask_doubts(path: str) -> tuple[str, ...]:
 def _draw_job(layout: bpy.types.UILayout, job: MotionBoothJob, region: bpy.types.Region) -> None:
     box = layout.box()
     if not job.here:
-        file = job.blend or told("An unsaved file")
+        file = job.blend or told("Unsaved file")
         box.label(text=f"{file}: {job.scene}", icon="FILE_BLEND", translate=False)
     if job.stage:
         box.progress(factor=job.factor, text=job.stage)
@@ -114,12 +114,12 @@ def _draw_job(layout: bpy.types.UILayout, job: MotionBoothJob, region: bpy.types
     if job.awaits:
         sentence(box, f"Starts when trained: {job.awaits}", region, "SORTTIME")
     elif job.state in UNFINISHED and state().link != "LINKED":
-        sentence(box, "The backend is not reached; the job goes on when it is.", region, "ERROR")
+        sentence(box, "The backend is unreachable. The job resumes when it is connected again.", region, "ERROR")
     if job.error:
         sentence(box, job.error, region, "ERROR")
     draw_picture(box, job.job, job.picture, region, frame_shape(job))
     if job.masks and os.path.isfile(job.masks):
-        box.label(text="Learned from, with masks")
+        box.label(text="Training Images with Masks")
         draw_picture(box, f"{job.job} masks", job.masks, region)
     if job.doubts and os.path.isfile(job.doubts):
         for doubt in mask_doubts(job.doubts):
@@ -128,24 +128,24 @@ def _draw_job(layout: bpy.types.UILayout, job: MotionBoothJob, region: bpy.types
     if job.state in UNFINISHED:
         row.operator("motionbooth.cancel_job", text="Cancel", icon="X").job = job.job
     else:
-        row.operator("motionbooth.retry_job", text="Again", icon="FILE_REFRESH").job = job.job
-        row.operator("motionbooth.forget_job", text="Forget", icon="TRASH").job = job.job
+        row.operator("motionbooth.retry_job", text="Run Again", icon="FILE_REFRESH").job = job.job
+        row.operator("motionbooth.forget_job", text="Remove", icon="TRASH").job = job.job
     if job.kind == "generate":
         box.operator("motionbooth.use_job_settings", icon="LOOP_BACK").job = job.job
     if job.state == JobState.DONE and job.here:
-        filmed = job.kind == "generate"
+        is_clip = job.kind == "generate"
         place = box.operator(
             "motionbooth.place_job",
-            text="Place on Timeline" if filmed else "Use for the Subject",
+            text="Add to Timeline" if is_clip else "Use for Subject",
             icon="NLA_PUSHDOWN",
         )
         place.job = job.job
-    elif job.state == JobState.DONE and job.kind == "generate":  # its file was never saved, or is elsewhere
-        box.operator("motionbooth.place_job", text="Place in This Scene", icon="NLA_PUSHDOWN").job = job.job
+    elif job.state == JobState.DONE and job.kind == "generate":  # it belongs to another or an unsaved file
+        box.operator("motionbooth.place_job", text="Add to This Scene", icon="NLA_PUSHDOWN").job = job.job
 
 
 def frame_shape(job: MotionBoothJob) -> float:
-    """Width / height of the frames that a clip's preview has side by side; 0 for a picture that is shown as it is."""
+    """Width / height of the frames side by side in a clip's preview; 0 for a single image."""
     model = state().models.get(job.model)
     return model.width / model.height if job.kind == "generate" and model is not None and model.height else 0.0
 
@@ -153,7 +153,7 @@ def frame_shape(job: MotionBoothJob) -> float:
 def draw_picture(
     layout: bpy.types.UILayout, place: str, path: str, region: bpy.types.Region, shape: float = 0.0
 ) -> None:
-    """As wide as the panel, of several frames the middle one; a button shows all, as large as the window allows."""
+    """An image as wide as the panel (of several frames, the middle one), with a button to view all at full size."""
     frames = large_icons(place, path, shape)
     if not frames:
         return
@@ -179,7 +179,7 @@ class MOTIONBOOTH_PT_sequencer_jobs(InSequencer, bpy.types.Panel):
 
 
 def draw_status(self: bpy.types.Header, context: bpy.types.Context) -> None:
-    """In the status bar: the job that runs, or that none can, and the notice."""
+    """In the status bar: the running job or the lost connection, and the latest notice."""
     shown = state()
     running = next((job for job in shown.jobs if job.stage), None)
     cut_off = sum(job.state in {JobState.SENDING, JobState.QUEUED, JobState.RUNNING} for job in shown.jobs)

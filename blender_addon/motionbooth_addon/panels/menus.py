@@ -1,4 +1,4 @@
-"""MotionBooth in the menus, where F3 searches too, and on keys."""
+"""Menus, which also make the operators searchable with F3, and shortcuts."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def in_strip_menu(self: bpy.types.Menu, context: bpy.types.Context) -> None:
 
 CLASSES = (MOTIONBOOTH_MT_shot, MOTIONBOOTH_MT_takes)
 
-# Keymap, space, operator and key; all with Shift and Alt, which Blender leaves free on these.
+# Keymap, space, operator and key, all with Shift and Alt. Blender itself does not use these combinations.
 KEYS = (
     ("3D View", "VIEW_3D", "motionbooth.add_subject_box", "B"),
     ("3D View", "VIEW_3D", "motionbooth.generate", "F"),
@@ -65,7 +65,7 @@ def register() -> None:
     bpy.types.VIEW3D_MT_object.append(in_object_menu)
     bpy.types.SEQUENCER_MT_strip.append(in_strip_menu)
     keys = bpy.context.window_manager.keyconfigs.addon
-    if keys is None:  # without a window there are no keys
+    if keys is None:  # in background mode
         return
     for name, space, operator, key in KEYS:
         keymap = keys.keymaps.new(name=name, space_type=space)

@@ -1,4 +1,4 @@
-"""The shot: the backend that films it, its subjects, its words and how it is filmed, its camera."""
+"""The panels of a shot: backend, subjects, camera and generation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..preferences import preferences
 from ..turntable import pictures
 from ..ui_state import state
 from .base import InView, sentence
-from .jobs import draw_under_way
+from .jobs import draw_unfinished
 from .thumbnails import icon
 
 _LINKS = {
@@ -39,14 +39,14 @@ class MOTIONBOOTH_PT_backend(InView, bpy.types.Panel):
         elsewhere = bool(preferences().connection_file)
         row = layout.row()
         sentence(row.column(), words or shown.link_text, context.region, symbol)
-        if bpy.ops.motionbooth.stop_local_backend.poll():  # never where Start was: a second click must not stop it
+        if bpy.ops.motionbooth.stop_local_backend.poll():  # not in place of Start: a double click must not stop it
             row.operator("motionbooth.stop_local_backend", text="", icon="CANCEL")
         if shown.install_stage:
             row = layout.row(align=True)
             text = f"{told(shown.install_stage)} {shown.install_factor:.0%}"
             row.progress(factor=shown.install_factor, text=text)
             row.operator("motionbooth.cancel_install", text="", icon="X")
-        elif shown.link != "LINKED" and not elsewhere:  # gray while it starts
+        elif shown.link != "LINKED" and not elsewhere:  # disabled while it starts
             layout.operator("motionbooth.start_local_backend", icon="PLAY")
         if elsewhere:
             layout.operator("motionbooth.use_local_backend", icon="HOME")
@@ -101,7 +101,7 @@ class MOTIONBOOTH_PT_subjects(InView, bpy.types.Panel):
         column.operator("motionbooth.add_subject_box", icon="SELECT_SET")
         column.operator("motionbooth.use_selected_object", icon="OBJECT_DATA")
         if not shot.subjects:
-            text = "No subject yet. Add a box in the camera's view, or select an object and use that."
+            text = "No subjects yet. Add a subject box, or use the active object as a subject."
             sentence(layout, text, context.region, "INFO")
         elif shot.active_subject < len(shot.subjects):
             self._draw_subject(context, shot.subjects[shot.active_subject])
@@ -110,39 +110,40 @@ class MOTIONBOOTH_PT_subjects(InView, bpy.types.Panel):
         column = self.layout.column()
         column.use_property_split = True
         column.use_property_decorate = False
-        words = column.column(align=True)
-        words.prop(subject, "class_word")
-        words.prop(subject, "token")
-        column.prop(subject, "object", text="Seen at")
-        if subject.token:
-            source = column.column(align=True)
-            source.prop(subject, "model_object", text="Learn from")
-            if subject.model_object is None:
-                row = source.row(align=True)
-                row.prop(subject, "pictures", text="or Pictures")
-                row.operator("motionbooth.choose_pictures", text="", icon="FILE_IMAGE")
-        if subject.token and subject.model_object is None and subject.pictures:
-            draw_pictures(self.layout, bpy.path.abspath(subject.pictures))
-        if subject.token:
-            row = self.layout.row()
-            row.scale_y = 1.3
-            if subject.weights:
-                row.operator("motionbooth.train_subject", text="Train Again", icon="MOD_ARMATURE")
-            elif subject.model_object is not None:
-                row.operator("motionbooth.train_subject", text="Train on This 3-D Object", icon="MOD_ARMATURE")
-            else:
-                row.operator("motionbooth.train_subject", text="Train on These Pictures", icon="MOD_ARMATURE")
+        names = column.column(align=True)
+        names.prop(subject, "class_word")
+        names.prop(subject, "token")
+        column.prop(subject, "object")
+        if not subject.token:
+            return
+        source = column.column(align=True)
+        source.prop(subject, "training_object")
+        if subject.training_object is None:
+            row = source.row(align=True)
+            row.prop(subject, "training_images")
+            row.operator("motionbooth.choose_training_images", text="", icon="FILE_IMAGE")
+            if subject.training_images:
+                draw_images(self.layout, bpy.path.abspath(subject.training_images))
+        row = self.layout.row()
+        row.scale_y = 1.3
+        if subject.weights:
+            text = "Train Again"
+        elif subject.training_object is not None:
+            text = "Train on 3D Object"
+        else:
+            text = "Train on Images"
+        row.operator("motionbooth.train_subject", text=text, icon="MOD_ARMATURE")
 
 
 def example(shot: bpy.types.PropertyGroup) -> str:
-    """A prompt for this shot, shown while there is none."""
+    """An example prompt for this shot, shown as a placeholder."""
     if not shot.subjects:
         return "a dog runs on the beach"
     return f"a {phrase_of(shot.subjects[0]) or 'dog'} runs on the beach"
 
 
-def draw_pictures(layout: bpy.types.UILayout, folder: str) -> None:
-    """The first pictures of a folder, each with its mask under it if it has one."""
+def draw_images(layout: bpy.types.UILayout, folder: str) -> None:
+    """Thumbnails of the first images of a folder, each with its mask below it if there is one."""
     grid = layout.grid_flow(row_major=True, columns=4, even_columns=True, align=True)
     for image, mask in pictures.pairs_in(Path(folder))[:8]:
         cell = grid.column(align=True)
@@ -173,23 +174,23 @@ class MOTIONBOOTH_PT_warnings(InView, bpy.types.Panel):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        known = shot_cache.get(context.scene)
-        return bool(context.scene.motionbooth.subjects and (known.concerns or known.error))
+        cache = shot_cache.get(context.scene)
+        return bool(context.scene.motionbooth.subjects and (cache.concerns or cache.error))
 
     def draw(self, context: bpy.types.Context) -> None:
-        known = shot_cache.get(context.scene)
-        if known.error:
-            sentence(self.layout, known.error, context.region, "ERROR")
-        for concern in known.concerns:
+        cache = shot_cache.get(context.scene)
+        if cache.error:
+            sentence(self.layout, cache.error, context.region, "ERROR")
+        for concern in cache.concerns:
             box = self.layout.box()
             sentence(box, concern.sentence, context.region, "ERROR")
             go = box.operator("motionbooth.go_to_frame", text=told(f"Frame {concern.first}"), translate=False)
             go.frame = concern.first
 
 
-class MOTIONBOOTH_PT_film(InView, bpy.types.Panel):
+class MOTIONBOOTH_PT_generate(InView, bpy.types.Panel):
     bl_label = "Generate"
-    bl_idname = "MOTIONBOOTH_PT_film"
+    bl_idname = "MOTIONBOOTH_PT_generate"
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout
@@ -201,7 +202,7 @@ class MOTIONBOOTH_PT_film(InView, bpy.types.Panel):
         column = layout.column()
         column.use_property_split = True
         column.use_property_decorate = False
-        if not state().models:  # not connected yet: a search would call every name wrong
+        if not state().models:  # not connected yet: a search field would mark every name as invalid
             column.prop(shot, "model")
         else:
             column.prop_search(shot, "model", state(), "models")
@@ -225,10 +226,10 @@ class MOTIONBOOTH_PT_film(InView, bpy.types.Panel):
             row.operator("motionbooth.generate", text="Train and Generate", icon="RENDER_ANIMATION")
         else:
             row.operator("motionbooth.generate", icon="RENDER_ANIMATION")
-        draw_under_way(layout)
+        draw_unfinished(layout)
 
     def _draw_missing(self, context: bpy.types.Context, shot: bpy.types.PropertyGroup) -> None:
-        """The first subject that the prompt does not name, and what to write."""
+        """A hint about the first subject that the prompt does not name."""
         for subject in shot.subjects:
             phrase = phrase_of(subject)
             if subject.class_word and not phrase_spans(shot.prompt, phrase):
@@ -237,9 +238,9 @@ class MOTIONBOOTH_PT_film(InView, bpy.types.Panel):
                 return
 
 
-class MOTIONBOOTH_PT_film_more(InView, bpy.types.Panel):
-    bl_label = "Seed, Words and Switches"
-    bl_parent_id = "MOTIONBOOTH_PT_film"
+class MOTIONBOOTH_PT_advanced(InView, bpy.types.Panel):
+    bl_label = "Advanced"
+    bl_parent_id = "MOTIONBOOTH_PT_generate"
     bl_options = {"DEFAULT_CLOSED"}
 
     def draw(self, context: bpy.types.Context) -> None:
@@ -247,9 +248,9 @@ class MOTIONBOOTH_PT_film_more(InView, bpy.types.Panel):
         column = self.layout.column()
         column.use_property_split = True
         column.use_property_decorate = False
-        column.prop(shot, "new_seed")
+        column.prop(shot, "random_seed")
         row = column.row()
-        row.active = not shot.new_seed
+        row.active = not shot.random_seed
         row.prop(shot, "seed")
         column.prop(shot, "negative_prompt")
         column.prop(shot, "background_phrase")
@@ -274,19 +275,19 @@ class MOTIONBOOTH_PT_camera(InView, bpy.types.Panel):
             draw_reading(self.layout, shot_cache.get(context.scene), context.region)
 
 
-def draw_reading(layout: bpy.types.UILayout, known: shot_cache.ShotCache, region: bpy.types.Region) -> None:
-    """How far the shot is read, and which way."""
-    if known.progress is not None:
-        layout.progress(factor=known.progress, text="Reading the shot")
-    played = [method for method in known.motion.read_methods if method.playback_reason] if known.motion else []
-    unread = known.motion is not None and known.motion.incomplete
+def draw_reading(layout: bpy.types.UILayout, cache: shot_cache.ShotCache, region: bpy.types.Region) -> None:
+    """The progress of reading the shot, and what needs playback."""
+    if cache.progress is not None:
+        layout.progress(factor=cache.progress, text="Reading Shot")
+    played = [method for method in cache.motion.read_methods if method.playback_reason] if cache.motion else []
+    incomplete = cache.motion is not None and cache.motion.incomplete
     for method in played:
         done = told(f"{method.name}: read by playing the scene ({method.playback_reason})")
         to_do = told(f"{method.name}: not read; the scene has to be played ({method.playback_reason})")
-        sentence(layout, to_do if unread else done, region, "PHYSICS")
-    if known.motion is not None and not played:
-        layout.label(text="Read beside the scene", icon="CHECKMARK")
-    if unread or known.needs_playback:
+        sentence(layout, to_do if incomplete else done, region, "PHYSICS")
+    if cache.motion is not None and not played:
+        layout.label(text="Read without playback", icon="CHECKMARK")
+    if incomplete or cache.needs_playback:
         layout.operator("motionbooth.read_by_playing", icon="PLAY")
 
 
@@ -297,6 +298,6 @@ CLASSES = (
     MOTIONBOOTH_PT_trained,
     MOTIONBOOTH_PT_camera,
     MOTIONBOOTH_PT_warnings,
-    MOTIONBOOTH_PT_film,
-    MOTIONBOOTH_PT_film_more,
+    MOTIONBOOTH_PT_generate,
+    MOTIONBOOTH_PT_advanced,
 )

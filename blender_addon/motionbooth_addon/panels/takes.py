@@ -1,4 +1,4 @@
-"""The takes of the shot, in the 3-D view and in the sequencer."""
+"""The list of takes, in the 3D view and in the sequencer."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class MOTIONBOOTH_UL_takes(bpy.types.UIList):
 def draw_takes(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
     shot = context.scene.motionbooth
     if not shot.takes:
-        text = "No takes yet. Each finished clip is listed here, and lies on the timeline."
+        text = "No takes yet. Finished clips are added here and to the timeline."
         sentence(layout, text, context.region, "INFO")
         return
     layout.template_list("MOTIONBOOTH_UL_takes", "", shot, "takes", shot, "active_take", rows=3)

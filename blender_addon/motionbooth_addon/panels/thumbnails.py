@@ -1,4 +1,4 @@
-"""Picture files as icons: small ones, which Blender reads when they are first drawn, and large ones with all pixels."""
+"""Image files as icons: thumbnails, which Blender loads when they are drawn, and large icons in full resolution."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import bpy
 import bpy.utils.previews
 import numpy as np
 
-MOST_PIXELS = 1024  # of a large icon's longer side
+MAX_PIXELS = 1024  # of the longer side of a large icon
 
 _icons: bpy.utils.previews.ImagePreviewCollection | None = None
-_large: dict[tuple[str, float], list[int]] = {}  # by the file's key and the frames' shape
-_shown: dict[str, list[int]] = {}  # by their place in a panel: the latest that were read
-_wanted: dict[str, tuple[str, float]] = {}  # by its place, what was drawn and is not read yet
+_large: dict[tuple[str, float], list[int]] = {}  # by the file's key and the frames' aspect ratio
+_shown: dict[str, list[int]] = {}  # by slot in a panel: the icons that were loaded last
+_pending: dict[str, tuple[str, float]] = {}  # by slot: what was requested and is not loaded yet
 
 
 def icon(path: str) -> int:
-    """An icon's number for `template_icon`; 0 where there is no such file. One that was written anew is read anew."""
+    """The icon ID of an image file for `template_icon`; 0 if there is no such file. A changed file is loaded again."""
     key = _key(path)
     if _icons is None or not key:
         return 0
@@ -26,40 +26,40 @@ def icon(path: str) -> int:
     return _icons[key].icon_id
 
 
-def large_icons(place: str, path: str, shape: float = 0.0) -> list[int]:
-    """Icons with all pixels of a picture; of a strip of frames of `shape` (width / height), one for each frame.
+def large_icons(slot: str, path: str, aspect: float = 0.0) -> list[int]:
+    """Icon IDs of an image in full resolution, or of each frame in a row of frames of `aspect` (width / height).
 
-    A panel that is drawn may not make images: until `read_wanted` has read it, there is what was in this place before.
+    Images cannot be created while a panel is drawn. Until `load_pending` has loaded the file, the slot keeps its icons.
     """
-    key = _key(path), shape
+    key = _key(path), aspect
     if key in _large:
-        _shown[place] = _large[key]
+        _shown[slot] = _large[key]
     elif key[0]:
-        _wanted[place] = path, shape
-    return _shown.get(place, [])
+        _pending[slot] = path, aspect
+    return _shown.get(slot, [])
 
 
-def read_wanted() -> bool:
-    """Read one picture that a panel wants to show large, when Blender's data may be changed; whether there was one."""
-    if not _wanted or _icons is None:
+def load_pending() -> bool:
+    """Load one requested image, outside of drawing code; returns whether there was one."""
+    if not _pending or _icons is None:
         return False
-    place = next(iter(_wanted))
-    _shown[place] = read_large(*_wanted.pop(place))
+    slot = next(iter(_pending))
+    _shown[slot] = load_large(*_pending.pop(slot))
     return True
 
 
-def read_large(path: str, shape: float = 0.0) -> list[int]:
-    """`large_icons`, read now where they were not yet."""
-    key = _key(path), shape
+def load_large(path: str, aspect: float = 0.0) -> list[int]:
+    """Like `large_icons`, but loads the file at once."""
+    key = _key(path), aspect
     if _icons is None or not key[0]:
         return []
     if key not in _large:
-        _large[key] = [_add(f"{key[0]}@{shape}@{n}", frame) for n, frame in enumerate(_frames(path, shape))]
+        _large[key] = [_add(f"{key[0]}@{aspect}@{n}", frame) for n, frame in enumerate(_frames(path, aspect))]
     return _large[key]
 
 
-def _frames(path: str, shape: float) -> list[np.ndarray]:
-    """RGBA (H, W, 4), the lowest row first; none where the file is no picture."""
+def _frames(path: str, aspect: float) -> list[np.ndarray]:
+    """The frames as RGBA (H, W, 4), bottom row first; empty if the file is no image."""
     try:
         image = bpy.data.images.load(path)
     except RuntimeError:
@@ -68,14 +68,14 @@ def _frames(path: str, shape: float) -> list[np.ndarray]:
         width, height = image.size
         if not width or not height:
             return []
-        if (longer := max(width, height)) > MOST_PIXELS and not shape:
-            image.scale(max(1, width * MOST_PIXELS // longer), max(1, height * MOST_PIXELS // longer))
+        if (longer := max(width, height)) > MAX_PIXELS and not aspect:
+            image.scale(max(1, width * MAX_PIXELS // longer), max(1, height * MAX_PIXELS // longer))
             width, height = image.size
         pixels = np.empty(width * height * 4, np.float32)
         image.pixels.foreach_get(pixels)
     finally:
         bpy.data.images.remove(image)
-    count = max(1, round(width / height / shape)) if shape else 1
+    count = max(1, round(width / height / aspect)) if aspect else 1
     return [np.ascontiguousarray(part) for part in np.array_split(pixels.reshape(height, width, 4), count, axis=1)]
 
 
@@ -88,7 +88,7 @@ def _add(name: str, pixels: np.ndarray) -> int:
 
 
 def _key(path: str) -> str:
-    """Another one for a file that was written anew; "" where there is none."""
+    """A key that changes when the file is written; "" if there is no file."""
     if not path:
         return ""
     try:
@@ -108,4 +108,4 @@ def unregister() -> None:
     _icons = None
     _large.clear()
     _shown.clear()
-    _wanted.clear()
+    _pending.clear()

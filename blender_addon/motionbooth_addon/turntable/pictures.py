@@ -22,9 +22,9 @@ def needs_training(subject: bpy.types.PropertyGroup) -> bool:
 
 def check_source(subject: bpy.types.PropertyGroup) -> None:
     """Raises InvalidInput where a subject must be trained and there is nothing to train it on."""
-    if not needs_training(subject) or subject.model_object is not None:
+    if not needs_training(subject) or subject.training_object is not None:
         return
-    if not subject.pictures:
+    if not subject.training_images:
         raise InvalidInput(
             f'Subject "{subject.name}" has neither a 3-D object nor pictures to learn it from; choose one of them, or '
             "clear its token to use what the model knows."
@@ -40,14 +40,14 @@ def training_pictures(
     on_picture: Callable[[int, int], None],
 ) -> list[TrainingPicture]:
     """The subject's pictures: rendered into `folder`, `size` pixels square, or as they lie in its own folder."""
-    if subject.model_object is not None:
-        return render_turntable(scene, subject.model_object, folder, TurntableSettings(size), on_picture)
+    if subject.training_object is not None:
+        return render_turntable(scene, subject.training_object, folder, TurntableSettings(size), on_picture)
     return folder_pictures(subject)
 
 
 def folder_pictures(subject: bpy.types.PropertyGroup) -> list[TrainingPicture]:
     """Pictures paired with their masks by name: dog.jpg and dog_mask.png. Raises InvalidInput."""
-    folder = Path(bpy.path.abspath(subject.pictures))
+    folder = Path(bpy.path.abspath(subject.training_images))
     if not folder.is_dir():
         raise InvalidInput(f'The picture folder of subject "{subject.name}" is not there: {folder}')
     pictures = [TrainingPicture(image, mask) for image, mask in pairs_in(folder)]

@@ -274,11 +274,11 @@ def no_token_in_the_prompt(scene: Any, subject: Any) -> None:
 
 
 def nothing_to_learn_from(scene: Any, subject: Any) -> None:
-    subject.model_object = None
+    subject.training_object = None
 
 
 def missing_folder(scene: Any, subject: Any) -> None:
-    subject.model_object, subject.pictures = None, "//nowhere/"
+    subject.training_object, subject.training_images = None, "//nowhere/"
 
 
 def background_words_not_in_the_prompt(scene: Any, subject: Any) -> None:
@@ -399,7 +399,7 @@ def test_a_subject_may_be_learned_from_pictures_in_a_folder(
     filmed: tuple[Path, list[dict[str, Any]]], registered: Any, connection_file: Path, tmp_path: Path
 ) -> None:
     def use_folder(scene: Any, subject: Any) -> None:
-        subject.model_object, subject.pictures = None, "//photos/"
+        subject.training_object, subject.training_images = None, "//photos/"
 
     shutil.copytree(filmed[0] / "training_pictures" / "Imp", tmp_path / "photos")
     (tmp_path / "photos" / "notes.txt").write_text("no picture")

@@ -73,7 +73,7 @@ def test_a_camera_that_tracks_a_target_follows_it(watched: Any) -> None:
 
 
 def test_a_drawn_pan_is_taken_from_its_keyframes_and_counted_from_the_first_frame(watched: Any) -> None:
-    watched.motionbooth.camera_mode = "DRAWN"
+    watched.motionbooth.camera_mode = "KEYFRAMED"
     animate(watched.camera, "rotation_euler", (math.pi / 2, 0, 0), (math.pi / 2, 0, 1))
     for frame, pan in ((1, (0.1, 0.2)), (24, (0.5, -0.1))):
         watched.motionbooth.pan = pan

@@ -59,7 +59,7 @@ def test_boxes_and_camera_come_back_where_they_were_drawn(
 
 def test_a_drawn_pan_is_told_in_the_models_frame_too(shot: Any) -> None:
     shot.render.resolution_x, shot.render.resolution_y = 1000, 500
-    shot.motionbooth.camera_mode = "DRAWN"
+    shot.motionbooth.camera_mode = "KEYFRAMED"
     for frame, pan in ((1, (0, 0)), (24, (0.5, 0.4))):
         shot.motionbooth.pan = pan
         shot.keyframe_insert("motionbooth.pan", frame=frame)

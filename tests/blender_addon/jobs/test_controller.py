@@ -65,7 +65,7 @@ def make_pictures(folder: Path) -> Path:
 
 def test_a_filmed_shot_lands_on_the_timeline_with_its_settings(shot: Any, pump: Pump, tmp_path: Path) -> None:
     assert shot.view_settings.view_transform == "AgX"
-    film(shot, pump, new_seed=False, seed=5)
+    film(shot, pump, random_seed=False, seed=5)
     assert shot.view_settings.view_transform == "AgX", "the look of the 3-D scene is its user's"
     assert "saturated colors of the clip" in state().notice
     (strip,) = strips(shot)
@@ -85,7 +85,7 @@ def test_a_new_take_goes_above_and_mutes_the_old_ones(shot: Any, pump: Pump) -> 
 
 
 def test_a_fixed_seed_counts_up_over_the_takes(shot: Any, pump: Pump) -> None:
-    film(shot, pump, take_count=3, new_seed=False, seed=7)
+    film(shot, pump, take_count=3, random_seed=False, seed=7)
     assert sorted(take.seed for take in shot.motionbooth.takes) == [7, 8, 9]
 
 
@@ -101,7 +101,7 @@ def test_words_are_asked_for_as_the_backend_will_look_for_them(shot: Any) -> Non
 
 def test_the_largest_seed_that_blender_keeps_is_followed_by_zero(shot: Any) -> None:
     settings = shot.motionbooth
-    settings.new_seed, settings.seed, settings.take_count = False, 2**31 - 2, 3
+    settings.random_seed, settings.seed, settings.take_count = False, 2**31 - 2, 3
     assert specs.seeds(settings) == [2**31 - 2, 2**31 - 1, 0]
 
 
@@ -127,11 +127,11 @@ def test_a_take_whose_strip_was_deleted_comes_back_when_it_is_shown(shot: Any, p
 
 
 def test_the_settings_of_a_take_are_used_again(shot: Any, pump: Pump) -> None:
-    film(shot, pump, new_seed=False, seed=11, quality="DRAFT", negative_prompt="rain")
+    film(shot, pump, random_seed=False, seed=11, quality="DRAFT", negative_prompt="rain")
     shot.motionbooth.seed, shot.motionbooth.quality, shot.motionbooth.negative_prompt = 1, "FINE", "snow"
     bpy.ops.motionbooth.use_take_settings()
     settings = shot.motionbooth
-    assert (settings.seed, settings.new_seed, settings.quality) == (11, False, "DRAFT")
+    assert (settings.seed, settings.random_seed, settings.quality) == (11, False, "DRAFT")
     assert settings.negative_prompt == "rain"
 
 
@@ -167,7 +167,7 @@ def test_a_take_becomes_an_image_sequence_above_it(shot: Any, pump: Pump) -> Non
 
 def test_a_subject_is_trained_from_pictures_and_then_filmed(shot: Any, linked: Any, pump: Pump, tmp_path: Path) -> None:
     subject = shot.motionbooth.subjects[0]
-    subject.token, subject.class_word, subject.pictures = "sks", "toy", str(make_pictures(tmp_path / "toys"))
+    subject.token, subject.class_word, subject.training_images = "sks", "toy", str(make_pictures(tmp_path / "toys"))
     shot.motionbooth.prompt = "a sks toy"
     bpy.ops.motionbooth.train_subject()
     pump(lambda: bpy.context.scene.motionbooth.subjects[0].weights)
@@ -181,7 +181,7 @@ def test_subjects_trained_on_another_machine_are_listed_with_their_pictures(
 ) -> None:
     subject = shot.motionbooth.subjects[0]
     subject.name, subject.token, subject.class_word = "Rex", "sks", "toy"
-    subject.pictures = str(make_pictures(tmp_path / "toys"))
+    subject.training_images = str(make_pictures(tmp_path / "toys"))
     bpy.ops.motionbooth.train_subject()
     pump(lambda: bpy.context.scene.motionbooth.subjects[0].weights)
     # The same person in front of another machine: nothing is there but the connection.
@@ -202,7 +202,7 @@ def test_a_3d_object_is_rendered_elsewhere_while_this_blender_stays_free(
     shot: Any, linked: Any, pump: Pump, add_cube: Callable[..., Any]
 ) -> None:
     subject = shot.motionbooth.subjects[0]
-    subject.token, subject.class_word, subject.model_object = "sks", "toy", add_cube(shot)
+    subject.token, subject.class_word, subject.training_object = "sks", "toy", add_cube(shot)
     bpy.ops.motionbooth.train_subject()
     stages = set()
 
@@ -219,7 +219,7 @@ def test_a_training_is_canceled_while_it_renders(
     shot: Any, linked: Any, pump: Pump, add_cube: Callable[..., Any]
 ) -> None:
     subject = shot.motionbooth.subjects[0]
-    subject.token, subject.class_word, subject.model_object = "sks", "toy", add_cube(shot)
+    subject.token, subject.class_word, subject.training_object = "sks", "toy", add_cube(shot)
     bpy.ops.motionbooth.train_subject()
     pump(lambda: any(row.stage == "rendering pictures" for row in state().jobs))
     bpy.ops.motionbooth.cancel_job()
@@ -227,7 +227,7 @@ def test_a_training_is_canceled_while_it_renders(
 
 
 def test_a_job_is_canceled_sent_again_and_forgotten(shot: Any, linked: Any, pump: Pump) -> None:
-    shot.motionbooth.new_seed, shot.motionbooth.seed = False, 999  # films for a minute
+    shot.motionbooth.random_seed, shot.motionbooth.seed = False, 999  # films for a minute
     bpy.ops.motionbooth.generate()
     pump(lambda: states() == ["running"] and state().jobs[0].stage == "sampling")
     bpy.ops.motionbooth.cancel_job()
@@ -286,7 +286,7 @@ def test_jobs_wait_for_a_backend_that_is_restarted(
 
 
 def test_a_failed_job_says_why(shot: Any, linked: Any, pump: Pump) -> None:
-    film(shot, pump, new_seed=False, seed=3)
+    film(shot, pump, random_seed=False, seed=3)
     record = next(iter(linked.store.records.values()))
     shot.motionbooth.takes.clear()
     Path(record.clip).write_bytes(b"broken")

@@ -68,7 +68,7 @@ def test_an_object_of_the_scene_becomes_a_subject_once(at_work: Any, scene: Any,
     bpy.context.view_layer.objects.active = cube
     bpy.ops.motionbooth.use_selected_object()
     (subject,) = scene.motionbooth.subjects
-    assert (subject.name, subject.object, subject.model_object) == ("Cube", cube, cube)
+    assert (subject.name, subject.object, subject.training_object) == ("Cube", cube, cube)
     assert not bpy.ops.motionbooth.use_selected_object.poll()
 
 
@@ -99,7 +99,7 @@ def test_a_subjects_words_are_added_to_the_prompt(at_work: Any, scene: Any) -> N
 
 
 def test_without_a_camera_a_backend_or_a_subject_the_buttons_are_off(at_work: Any, scene: Any) -> None:
-    for name in ("film", "train_subject", "remove_subject", "add_to_prompt", "cancel_job", "activate_take"):
+    for name in ("generate", "train_subject", "remove_subject", "add_to_prompt", "cancel_job", "activate_take"):
         assert not getattr(bpy.ops.motionbooth, name).poll(), name
     scene.camera = None
     assert not bpy.ops.motionbooth.add_subject_box.poll()
@@ -108,12 +108,12 @@ def test_without_a_camera_a_backend_or_a_subject_the_buttons_are_off(at_work: An
 def test_the_settings_of_a_shot_survive_saving_and_opening(at_work: Any, scene: Any) -> None:
     bpy.ops.motionbooth.add_subject_box()
     shot = scene.motionbooth
-    shot.prompt, shot.quality, shot.steps, shot.take_count, shot.new_seed = "a sks toy", "CUSTOM", 17, 3, False
+    shot.prompt, shot.quality, shot.steps, shot.take_count, shot.random_seed = "a sks toy", "CUSTOM", 17, 3, False
     uid = shot.uid
     bpy.ops.wm.save_mainfile()
     bpy.ops.wm.open_mainfile(filepath=bpy.data.filepath)
     shot = bpy.context.scene.motionbooth
-    assert (shot.prompt, shot.quality, shot.steps, shot.take_count, shot.new_seed) == (
+    assert (shot.prompt, shot.quality, shot.steps, shot.take_count, shot.random_seed) == (
         "a sks toy", "CUSTOM", 17, 3, False,
     )  # fmt: skip
     assert (shot.uid, shot.subjects[0].object.name) == (uid, "Subject Box")
