@@ -1,7 +1,7 @@
-"""Builds the extension, a zip for each platform: `python blender_addon/build.py [--platform linux-x64] [--out dist]`.
+"""Builds a zip of the extension for each platform: `python blender_addon/build.py [--platform linux-x64] [--out dist]`.
 
-OUT is then a repository of extensions: put on a web server, Blender installs and updates from its index.json. Needs the
-bpy module, which brings Blender's own packager, and pip. The wheels are kept in OUT/wheels and fetched once.
+OUT is then an extension repository: on a web server, Blender installs and updates from its index.json. The build needs
+pip and the bpy module, which contains Blender's packager. Wheels are downloaded to OUT/wheels once.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ SOURCE = Path(__file__).with_name("motionbooth_addon")
 ROOT = Path(__file__).parents[1]
 CONTRACT = ROOT / "shared" / "motionbooth_protocol"
 
-# Blender 4.2 to 5.0 has Python 3.11, from 5.1 on 3.13. One wheel for each: Blender refuses the mix of cp311 and abi3
-# wheels that later releases of pyzmq come in.
+# Blender 4.2 to 5.0 has Python 3.11, later versions have 3.13. This pyzmq has a wheel for each. Later releases have
+# cp311 and abi3 wheels, a mix that Blender refuses.
 PYTHONS = ("3.11", "3.13")
 REQUIREMENTS = ("pyzmq==26.4.0", "msgspec==0.22.0")
 PIP_PLATFORMS = {
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def build(blender_platform: str, out: Path) -> Path:
-    """Stage, zip and validate; the path of the zip. Raises CalledProcessError with what pip or Blender said."""
+    """Build and validate a platform's zip; returns its path. Raises CalledProcessError if pip or Blender fails."""
     out.mkdir(parents=True, exist_ok=True)
     wheels = fetch_wheels(blender_platform, out / "wheels")
     with tempfile.TemporaryDirectory(prefix="motionbooth_") as scratch:
@@ -56,7 +56,7 @@ def build(blender_platform: str, out: Path) -> Path:
 
 
 def stage(folder: Path, blender_platform: str, wheels: list[Path]) -> Path:
-    """The extension as it goes into the zip: with a copy of the contract (the zip would drop a link) and the wheels."""
+    """Copy the extension, the contract (Blender's packager drops links) and the wheels to `folder`."""
     ignored = shutil.ignore_patterns("__pycache__", "_protocol")
     shutil.copytree(SOURCE, folder, ignore=ignored)
     shutil.copytree(CONTRACT, folder / "_protocol", ignore=ignored)
@@ -67,16 +67,16 @@ def stage(folder: Path, blender_platform: str, wheels: list[Path]) -> Path:
         shutil.copy(wheel, folder / "wheels")
     manifest = folder / "blender_manifest.toml"
     lines = "".join(f'  "./wheels/{wheel.name}",\n' for wheel in wheels)
-    # Top-level keys of a TOML file come before its first table.
+    # In TOML, top-level keys must precede the first table.
     head, table, rest = manifest.read_text().partition("[permissions]")
     manifest.write_text(f'{head}platforms = ["{blender_platform}"]\nwheels = [\n{lines}]\n\n{table}{rest}')
     return folder
 
 
 def list_repository(folder: Path) -> Path:
-    """Write what Blender reads of a repository, and a page for people; the path of the former.
+    """Write the repository's index for Blender and an HTML page; returns the path of the index.
 
-    Zips of other versions go: Blender would be offered several and take any.
+    Zips of other versions are deleted: Blender would pick any of them.
     """
     manifest = tomllib.loads((SOURCE / "blender_manifest.toml").read_text())
     for archive in folder.glob(f"{manifest['id']}-*.zip"):
@@ -87,7 +87,7 @@ def list_repository(folder: Path) -> Path:
 
 
 def fetch_wheels(blender_platform: str, folder: Path) -> list[Path]:
-    """The wheels for a platform and both Pythons, as PyPI has them; from `folder` where they lie there already."""
+    """Download the wheels for a platform and both Python versions from PyPI, unless `folder` already has them."""
     folder = folder / blender_platform
     tags = [f"--platform={tag}" for tag in PIP_PLATFORMS[blender_platform]]
     wheels: list[Path] = []
@@ -105,7 +105,7 @@ def fetch_wheels(blender_platform: str, folder: Path) -> list[Path]:
 
 
 def packager(*arguments: str) -> None:
-    """Run Blender's own tool for extensions, as `blender --command extension ...` does."""
+    """Run Blender's packager, as `blender --command extension ...` does."""
     bpy = importlib.util.find_spec("bpy")
     if bpy is None or bpy.origin is None:
         sys.exit("Building needs Blender's packager, which comes with the bpy module: pip install -e '.[blender]'")
@@ -114,7 +114,7 @@ def packager(*arguments: str) -> None:
 
 
 def this_platform() -> str:
-    """The machine's name among Blender's platforms."""
+    """The name of this machine's platform in Blender's terms."""
     system = {"Linux": "linux", "Windows": "windows", "Darwin": "macos"}[platform.system()]
     return f"{system}-{'arm64' if platform.machine().lower() in {'arm64', 'aarch64'} else 'x64'}"
 

@@ -1,4 +1,4 @@
-"""Makes demo.blend: a toy, a rectangle that shows where it is to be seen, and a camera that pans along a road.
+"""Makes demo.blend: a toy, its subject box, and a camera that pans along a road.
 
     python blender_addon/demo/make_demo_scene.py [OUT.blend]
 
@@ -14,20 +14,20 @@ from pathlib import Path
 import bpy
 
 # isort: split
-# These exist once bpy is loaded, and not before.
+# These can be imported only after bpy.
 import bmesh
 import motionbooth_addon
 from mathutils import Matrix
 from motionbooth_addon import compat
+from motionbooth_addon.operators.subjects import BOX_DISTANCE, make_box
 
-KEPT = Path(__file__).parents[2] / "backend" / "motionbooth" / "cli" / "demo.blend"  # a wheel has it, too
+BUNDLED = Path(__file__).parents[2] / "backend" / "motionbooth" / "cli" / "demo.blend"  # also in the wheel
 FPS = 24
 FRAMES = 48
 SIZE = (960, 640)
 LENS, SENSOR = 35.0, 36.0  # mm
-PAN = 0.3  # share of the frame's width that the camera pans to the right
-RECTANGLE_DISTANCE = 4.0
-# Scene frame, centre and size of the rectangle in shares of the frame (origin top left): a hop from left to right.
+PAN = 0.3  # shares of the frame's width by which the camera pans to the right
+# Keyframes of the box: frame, center and size in shares of the camera's frame (origin top left). A hop to the right.
 KEYS = [
     (1, (0.25, 0.62), (0.40, 0.62)),
     (16, (0.40, 0.42), (0.40, 0.62)),
@@ -53,14 +53,14 @@ def make_scene(scene: bpy.types.Scene) -> None:
     scene.render.fps = FPS
     scene.render.resolution_x, scene.render.resolution_y = SIZE
     toy = make_toy(scene)
-    camera = make_camera(scene)
-    rectangle = make_rectangle(scene, camera)
+    make_camera(scene)
+    box = make_animated_box(scene)
     make_road(scene)
-    describe_shot(scene, toy, rectangle)
+    set_up_shot(scene, toy, box)
     scene.frame_set(1)
 
 
-def describe_shot(scene: bpy.types.Scene, toy: bpy.types.Object, rectangle: bpy.types.Object) -> None:
+def set_up_shot(scene: bpy.types.Scene, toy: bpy.types.Object, box: bpy.types.Object) -> None:
     shot = scene.motionbooth
     shot.name = "hop"
     shot.prompt = "a sks toy on the road"
@@ -71,45 +71,38 @@ def describe_shot(scene: bpy.types.Scene, toy: bpy.types.Object, rectangle: bpy.
     subject.name = "Imp"
     subject.token = "sks"
     subject.class_word = "toy"
-    subject.object = rectangle
+    subject.object = box
     subject.training_object = toy
 
 
-def make_camera(scene: bpy.types.Scene) -> bpy.types.Object:
-    """Stands still and turns to the right about the vertical, slow at both ends."""
+def make_camera(scene: bpy.types.Scene) -> None:
+    """A fixed camera that pans to the right and eases in and out."""
     camera = bpy.data.objects.new("Camera", bpy.data.cameras.new("Camera"))
     camera.data.lens, camera.data.sensor_width = LENS, SENSOR
     scene.collection.objects.link(camera)
     scene.camera = camera
     camera.location = (0, -12, 1.6)
-    angle = PAN * SENSOR / LENS  # small turns: the picture slides by angle x focal length
+    angle = PAN * SENSOR / LENS  # for small angles the picture slides by angle x focal length
     for frame, turn in ((1, angle / 2), (FRAMES, -angle / 2)):
         camera.rotation_euler = (math.radians(88), 0, turn)
         camera.keyframe_insert("rotation_euler", frame=frame)
-    return camera
 
 
-def make_rectangle(scene: bpy.types.Scene, camera: bpy.types.Object) -> bpy.types.Object:
-    """A child of the camera, so that its place in the frame is what is keyframed."""
-    mesh = bpy.data.meshes.new("Subject Rectangle")
-    mesh.from_pydata([(-0.5, -0.5, 0), (0.5, -0.5, 0), (0.5, 0.5, 0), (-0.5, 0.5, 0)], [], [(0, 1, 2, 3)])
-    rectangle = bpy.data.objects.new("Subject Rectangle", mesh)
-    rectangle.parent = camera
-    rectangle.display_type = "WIRE"
-    rectangle.hide_render = True
-    scene.collection.objects.link(rectangle)
-    width = RECTANGLE_DISTANCE * SENSOR / LENS
+def make_animated_box(scene: bpy.types.Scene) -> bpy.types.Object:
+    """A subject box with keyframes in the camera's frame."""
+    box = make_box(scene)
+    width = BOX_DISTANCE * SENSOR / LENS
     height = width * SIZE[1] / SIZE[0]
     for frame, center, size in KEYS:
-        rectangle.location = ((center[0] - 0.5) * width, (0.5 - center[1]) * height, -RECTANGLE_DISTANCE)
-        rectangle.scale = (size[0] * width, size[1] * height, 1)
-        rectangle.keyframe_insert("location", frame=frame)
-        rectangle.keyframe_insert("scale", frame=frame)
-    return rectangle
+        box.location = ((center[0] - 0.5) * width, (0.5 - center[1]) * height, -BOX_DISTANCE)
+        box.scale = (size[0] * width, size[1] * height, 1)
+        box.keyframe_insert("location", frame=frame)
+        box.keyframe_insert("scale", frame=frame)
+    return box
 
 
 def make_toy(scene: bpy.types.Scene) -> bpy.types.Object:
-    """A low-poly imp in purple and yellow, about 2 units tall; it stands behind the camera, out of the shot."""
+    """A low-poly imp in purple and yellow, about 2 units tall, behind the camera."""
     body = add_part(scene, "Imp", PURPLE, ball((0, 0, 0.85), (0.62, 0.55, 0.72)))
     yellow = [
         ball((0, -0.33, 0.72), (0.38, 0.28, 0.42)),  # belly
@@ -156,7 +149,7 @@ def cone(center: tuple[float, float, float], radius: float, height: float, tilt:
 def add_part(
     scene: bpy.types.Scene, name: str, color: tuple[float, float, float], *shapes: bmesh.types.BMesh
 ) -> bpy.types.Object:
-    """One object of one colour out of one or more shapes."""
+    """Add an object of one color, made of one or more shapes."""
     whole = bmesh.new()
     for shape in shapes:
         piece = bpy.data.meshes.new("piece")
@@ -185,7 +178,7 @@ def paint(name: str, color: tuple[float, float, float]) -> bpy.types.Material:
 
 
 def make_road(scene: bpy.types.Scene) -> None:
-    """Enough of a set to see the pan by: a grey plain with white dashes, a row of firs, a sky."""
+    """A set that makes the pan visible: a gray plain with white dashes, a row of firs and a sky."""
     asphalt = bmesh.new()
     bmesh.ops.create_grid(asphalt, x_segments=1, y_segments=1, size=60)
     add_part(scene, "Asphalt", (0.1, 0.1, 0.12), asphalt)
@@ -202,4 +195,4 @@ def make_road(scene: bpy.types.Scene) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else KEPT)
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else BUNDLED)

@@ -1,4 +1,4 @@
-"""Differences between the Blender versions 4.2 LTS to 5.2, and nothing else."""
+"""All differences between the Blender versions 4.2 LTS to 5.2."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import bpy
 
 VERSION: tuple[int, int, int] = tuple(bpy.app.version)
 
-# A path property may start with "//", the folder of the .blend; since 4.5 it has to say so.
+# Since 4.5 a path property has to declare that it supports "//", the folder of the .blend.
 RELATIVE_PATH: set[str] = {"PATH_SUPPORTS_BLEND_RELATIVE"} if VERSION >= (4, 5, 0) else set()
 
 
@@ -18,12 +18,12 @@ def strips(editor: Any) -> Any:
 
 
 def all_strips(editor: bpy.types.SequenceEditor) -> Any:
-    """Those in meta strips, too."""
+    """All strips, those in meta strips included."""
     return editor.strips_all if hasattr(editor, "strips_all") else editor.sequences_all
 
 
 def remove_strip(editor: bpy.types.SequenceEditor, strip: Any) -> None:
-    """Take a strip off the timeline, or out of the meta strip that it is in."""
+    """Remove a strip from the timeline, or from the meta strip that contains it."""
     metas = [meta for meta in all_strips(editor) if meta.type == "META"]
     for owner in (editor, *metas):
         if strip in list(strips(owner)):
@@ -39,7 +39,7 @@ def strip_range(strip: Any) -> tuple[int, int]:
 
 
 def show_in_sequencer(scene: bpy.types.Scene) -> None:
-    """Let the open sequencers show this scene, where they show none. Before 5.0 they show the window's scene."""
+    """Show this scene in the sequencers if they show none. Before 5.0 they show the window's scene."""
     workspace = bpy.context.workspace
     if VERSION >= (5, 0, 0) and workspace is not None and workspace.sequencer_scene is None:
         workspace.sequencer_scene = scene
@@ -51,7 +51,7 @@ def sequencer_scene(context: bpy.types.Context) -> bpy.types.Scene | None:
 
 
 def share_action(source: bpy.types.ID, target: bpy.types.ID) -> None:
-    """Let `target` be animated by the action of `source`, without a copy of its keyframes."""
+    """Animate `target` with the action of `source`, without a copy of the keyframes."""
     animation = source.animation_data
     if animation is None or animation.action is None:
         return
@@ -70,7 +70,7 @@ def keyed_frames(animated: bpy.types.ID) -> set[int]:
 
 
 def _curves(animation: bpy.types.AnimData) -> Any:
-    """Its F-curves. Since 4.4 an action has those of several owners, since 5.0 only there."""
+    """The F-curves of an action. Since 4.4 they are in slots, so that several owners can share the action."""
     if VERSION < (4, 4, 0):
         return animation.action.fcurves
     if animation.action_slot is None:
@@ -86,7 +86,7 @@ def _curves(animation: bpy.types.AnimData) -> Any:
 
 
 def paint_world(world: bpy.types.World, color: tuple[float, float, float]) -> None:
-    """One colour all around. Since 5.0 every new world has nodes, and its own colour is not rendered."""
+    """Set the background color. Since 5.0 every new world has nodes, and its own color is not rendered."""
     if world.node_tree is None:
         world.color = color
     else:

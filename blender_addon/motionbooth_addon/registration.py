@@ -1,4 +1,4 @@
-"""Every class and property of the extension: a list, and its reverse."""
+"""Registers every class and property of the extension, and removes them in reverse order."""
 
 from __future__ import annotations
 

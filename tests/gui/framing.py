@@ -19,7 +19,7 @@ import hands  # noqa: E402
 def look_at_framings() -> hands.Steps:
     yield from hands.install()
     shot_cache = hands.module("capture.shot_cache")
-    sys.modules["motionbooth_addon"] = importlib.import_module(hands.MODULE)  # as the demo's script knows it
+    hands.alias_package()
     demo = importlib.import_module("make_demo_scene")
     for thing in list(bpy.data.objects):
         bpy.data.objects.remove(thing)

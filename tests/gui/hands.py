@@ -67,6 +67,13 @@ def module(name: str) -> Any:
     return importlib.import_module(f"{MODULE}.{name}")
 
 
+def alias_package() -> None:
+    """Make the installed extension importable as `motionbooth_addon`, the name by which the demo's script knows it."""
+    for name, imported in list(sys.modules.items()):
+        if name == MODULE or name.startswith(f"{MODULE}."):
+            sys.modules[f"motionbooth_addon{name.removeprefix(MODULE)}"] = imported
+
+
 def wait(until: Callable[[], object]) -> Steps:
     waited = 0.0
     while not until():

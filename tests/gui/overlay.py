@@ -52,7 +52,7 @@ def look_at_it() -> hands.Steps:
 
 def meadow() -> Any:
     """The demo's scene with a second subject, a ball that rolls across it."""
-    sys.modules["motionbooth_addon"] = importlib.import_module(hands.MODULE)  # as the demo's script knows it
+    hands.alias_package()
     demo = importlib.import_module("make_demo_scene")
     for thing in list(bpy.data.objects):
         bpy.data.objects.remove(thing)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import runpy
 import sys
 from pathlib import Path
@@ -97,8 +96,7 @@ def told() -> dict[str, Any]:
 
 def make_scene() -> Any:
     """The demo's scene, by the script that makes its .blend, which is from a later Blender than this may be."""
-    for name in ("", ".compat"):
-        sys.modules[f"motionbooth_addon{name}"] = importlib.import_module(hands.MODULE + name)
+    hands.alias_package()
     bpy.data.batch_remove(list(bpy.data.objects))
     runpy.run_path(str(MAKE_DEMO), run_name="demo")["make_scene"](bpy.context.scene)
     bpy.ops.wm.save_as_mainfile(filepath=str(hands.FOLDER / "shot.blend"))
