@@ -1,1 +1,1 @@
-"""The commands of `motionbooth`, a file for each kind of user. What is heavy to import is imported inside them."""
+"""The commands of `motionbooth`. Heavy modules are imported inside the functions, so that --help stays fast."""

@@ -1,4 +1,4 @@
-"""`python -m motionbooth.cli`: the same as the program `motionbooth`."""
+"""`python -m motionbooth.cli`, the same as the program `motionbooth`."""
 
 from motionbooth.cli.app import app
 

@@ -1,4 +1,4 @@
-"""The command line: `motionbooth COMMAND`. Each command is in the folder commands/."""
+"""The command line: `motionbooth COMMAND`."""
 
 import errno
 from importlib.metadata import version
@@ -19,27 +19,30 @@ from motionbooth.cli.serve import serve
 from motionbooth.cli.status import jobs, status
 from motionbooth.cli.train import train
 
+_SUMMARY = "Generate clips of your own character in Blender: boxes and a camera path steer a text-to-video model."
 
-class _SentenceForErrors(TyperGroup):
-    """One red sentence for every error that is meant for a person; exit status 2 where the input is wrong or names
-    what is not there, else 1.
+
+class _ErrorMessages(TyperGroup):
+    """Prints an error as one message in red instead of a traceback.
+
+    The exit status is 2 if the input is wrong or names something that doesn't exist, otherwise 1.
     """
 
     def invoke(self, context: object) -> object:
         try:
             return super().invoke(context)  # type: ignore[arg-type]
         except MotionBoothError as error:
-            told = error
+            reported = error
         except OSError as error:
-            if error.errno == errno.EPIPE:  # whoever read our output has gone: typer ends in silence
+            if error.errno == errno.EPIPE:  # the reader of our output has quit: typer exits silently
                 raise
-            told = _of_the_system(error)
-        typer.secho(str(told), fg=typer.colors.RED, err=True)
-        raise typer.Exit(2 if isinstance(told, InvalidInput | NotFound) else 1)
+            reported = _from_os_error(error)
+        typer.secho(str(reported), fg=typer.colors.RED, err=True)
+        raise typer.Exit(2 if isinstance(reported, InvalidInput | NotFound) else 1)
 
 
-def _of_the_system(error: OSError) -> MotionBoothError:
-    """A file or folder that cannot be had, wherever that came out, in words."""
+def _from_os_error(error: OSError) -> MotionBoothError:
+    """The message for a file or folder that cannot be used."""
     what, why = error.filename2 or error.filename, error.strerror or str(error)
     if is_disk_full(error):
         return OutOfSpace(f"The disk is full{f' at {what}' if what else ''} ({why}): free some space and run it again.")
@@ -49,26 +52,25 @@ def _of_the_system(error: OSError) -> MotionBoothError:
 
 
 app = typer.Typer(
-    cls=_SentenceForErrors,
+    cls=_ErrorMessages,
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
-    help="Film your own character in Blender: boxes and a camera path steer a text-to-video model.",
 )
 
 
-def _say_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"motionbooth {version('motionbooth')}")
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(help=_SUMMARY)
 def _motionbooth(
     version: Annotated[
-        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say the version and exit.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Film your own character in Blender: boxes and a camera path steer a text-to-video model."""
+    """Only for --version."""
 
 
 for command in (demo, serve, doctor, status, jobs, train, generate, evaluate, convert_lavie):

@@ -1,24 +1,26 @@
-"""`motionbooth bench ...`: measure what this machine can do; each prints a table and writes JSON."""
+"""`motionbooth bench`: measure the product on this machine. A checkout adds the laboratory's benches."""
 
-from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-bench = typer.Typer(no_args_is_help=True, help="Measure the product; each prints a table and writes JSON.")
-JsonFile = Annotated[Path | None, typer.Option("--json", dir_okay=False, help="Write the figures to this file too.")]
+bench = typer.Typer(no_args_is_help=True, help="Run a benchmark. Each prints a table and can write JSON.")
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", dir_okay=False, help="Also write the figures to this JSON file.")
+]
 
 
 @bench.command()
 def training(
     json_file: JsonFile = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Iterations of each kind; the figures are medians.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Repetitions. The figures are medians.")] = 5,
     large: Annotated[
-        bool, typer.Option(help="Latents of 40 x 72 cells instead of 20 x 36: five times as long.")
+        bool, typer.Option(help="Use latents of 40 x 72 cells instead of 20 x 36 (five times slower).")
     ] = False,
 ) -> None:
-    """What learning a subject costs beyond the network's own time, and how much memory."""
+    """Measure the time and memory that fine-tuning needs beyond the plain network."""
     from motionbooth.bench.measures import publish
     from motionbooth.bench.training import LATENTS, bench_training
 
@@ -28,12 +30,12 @@ def training(
 @bench.command()
 def sampling(
     json_file: JsonFile = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Steps of each kind; the figures are medians.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Repetitions. The figures are medians.")] = 5,
     large: Annotated[
-        bool, typer.Option(help="Latents of 40 x 72 cells instead of 20 x 36: about half an hour.")
+        bool, typer.Option(help="Use latents of 40 x 72 cells instead of 20 x 36 (about half an hour).")
     ] = False,
 ) -> None:
-    """What control costs in a denoising step: time and memory, against diffusers' own loop."""
+    """Measure the time and memory that control adds to a denoising step of diffusers."""
     from motionbooth.bench.measures import publish
     from motionbooth.bench.sampling import LATENTS, bench_sampling
 
@@ -43,11 +45,11 @@ def sampling(
 @bench.command("real-size")
 def real_size(
     json_file: JsonFile = None,
-    frames: Annotated[int, typer.Option(min=2, help="Of the clip; Zeroscope's own number is 24.")] = 24,
+    frames: Annotated[int, typer.Option(min=2, help="Frames of the clip. Zeroscope uses 24.")] = 24,
 ) -> None:
-    """Whether Zeroscope's true size fits into this machine: a step of sampling, one of learning (Linux, macOS).
+    """Check whether a model of Zeroscope's size fits on this machine: one sampling and one training step.
 
-    Half an hour or more on a few cores, most of it in the second step.
+    Linux and macOS only. Takes half an hour or more on a few CPU cores, most of it in the training step.
     """
     from motionbooth.bench.measures import publish
     from motionbooth.bench.real_size import bench_real_size
@@ -55,7 +57,7 @@ def real_size(
     publish(bench_real_size(frames), json_file)
 
 
-with suppress(ModuleNotFoundError):  # a checkout has more of them, a wheel does not
+if find_spec("motionbooth_lab") is not None:  # only a checkout has the laboratory
     from motionbooth_lab.commands import add_benches
 
     add_benches(bench)

@@ -1,4 +1,4 @@
-"""For work without Blender and without a backend: `motionbooth generate`."""
+"""`motionbooth generate` and `motionbooth evaluate`: work with clips without Blender and without a backend."""
 
 from __future__ import annotations
 
@@ -8,31 +8,33 @@ from typing import Annotated
 import typer
 from motionbooth_protocol.limits import MAX_SEED
 
-Token = Annotated[str | None, typer.Option(help="For a script's placeholder [rare token]; else the subject's own.")]
+Token = Annotated[str | None, typer.Option(help="Replaces [rare token] in a script [default: the subject's].")]
 ClassWord = Annotated[
-    str | None, typer.Option("--class", help="For a script's placeholder [class name]; else the subject's own.")
+    str | None, typer.Option("--class", help="Replaces [class name] in a script [default: the subject's].")
 ]
 
 
 def generate(
-    out: Annotated[
-        Path, typer.Option(dir_okay=False, help="The clip to write, .mp4; the names of several takes begin like it.")
-    ],
+    out: Annotated[Path, typer.Option(dir_okay=False, help="MP4 file to write. Several takes are numbered.")],
     script: Annotated[
-        Path | None, typer.Argument(help="JSON: prompt, phrases, bbox, bbox_proportions, camera_speed.")
+        Path | None, typer.Argument(help="JSON file with prompt, phrases, bbox, bbox_proportions and camera_speed.")
     ] = None,
-    script_file: Annotated[Path | None, typer.Option("--script", help="The same, as an option.")] = None,
-    model: Annotated[str, typer.Option(help="A base model of this machine.")] = "toybox",
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the first take; the others count up.")] = 0,
-    subject: Annotated[list[Path] | None, typer.Option(help="A trained subject (safetensors); once for each.")] = None,
-    takes: Annotated[int, typer.Option(min=1, help="How many to film, the best first.")] = 1,
-    together: Annotated[
-        int, typer.Option(min=1, help="Takes in one batch: quicker on a GPU, needs its memory, differs in last bits.")
+    script_file: Annotated[Path | None, typer.Option("--script", help="The script as an option.")] = None,
+    model: Annotated[str, typer.Option(help="Base model.")] = "toybox",
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="Seed of the first take. The other takes count up from it.")
+    ] = 0,
+    subject: Annotated[
+        list[Path] | None, typer.Option(help="Trained subject (.safetensors). Repeat for several.")
+    ] = None,
+    takes: Annotated[int, typer.Option(min=1, help="Number of takes. They are sorted by adherence, best first.")] = 1,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Takes per batch. Faster on a GPU, but needs more memory.")
     ] = 1,
     token: Token = None,
     class_word: ClassWord = None,
 ) -> None:
-    """Film a script of the MotionBooth paper's authors here and now, without a backend."""
+    """Generate a clip from a script in the format of the MotionBooth paper's authors, without a backend."""
     from motionbooth_protocol.errors import InvalidInput
     from rich.console import Console
 
@@ -46,28 +48,32 @@ def generate(
     subjects = subject or []
     spec = script_with_subjects(chosen, model, seed, subjects, Words.of(token, class_word, subjects))
     with reporter() as shown:
-        filmed = film_best_of(spec, takes, together, out, Path, shown)
+        filmed = film_best_of(spec, takes, batch_size, out, Path, shown)
     Console().print(takes_table(filmed))
 
 
 def evaluate(
-    clip: Annotated[Path, typer.Argument(help="Any clip that was filmed from the shot.")],
-    shot: Annotated[Path, typer.Option(help="What was asked: the shot.json beside a clip from Blender, or a script.")],
-    subject: Annotated[list[Path] | None, typer.Option(help="A trained subject (safetensors); once for each.")] = None,
+    clip: Annotated[Path, typer.Argument(help="Clip that was generated from the shot.")],
+    shot: Annotated[Path, typer.Option(help="The shot: the shot.json next to a clip from Blender, or a script.")],
+    subject: Annotated[
+        list[Path] | None, typer.Option(help="Trained subject (.safetensors). Repeat for several.")
+    ] = None,
     pictures: Annotated[
-        Path | None, typer.Option(help="Pictures of the subject with masks, or a folder of them for each subject.")
+        Path | None,
+        typer.Option(help="Folder of the subject's pictures and masks, or with one such folder per subject."),
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", dir_okay=False, help="Write the report, frame by frame.")
+        Path | None, typer.Option("--json", dir_okay=False, help="Write the frame-by-frame report to this JSON file.")
     ] = None,
-    model: Annotated[str, typer.Option(help="The base model that a script was filmed with.")] = "toybox",
+    model: Annotated[str, typer.Option(help="Base model that the script's clip was generated with.")] = "toybox",
     sheet: Annotated[
-        Path | None, typer.Option(dir_okay=False, help="Draw asked and found boxes over the frames, PNG.")
+        Path | None,
+        typer.Option(dir_okay=False, help="Write a PNG of the frames with the requested and the detected boxes."),
     ] = None,
     token: Token = None,
     class_word: ClassWord = None,
 ) -> None:
-    """Measure on a clip's pixels how well subjects kept to their boxes and the camera to its path."""
+    """Measure how closely a clip follows its boxes and its camera path."""
     from rich.console import Console
 
     from motionbooth.evaluation.report import write_report

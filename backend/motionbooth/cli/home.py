@@ -1,4 +1,4 @@
-"""The folder that the backend's commands share."""
+"""The backend's data folder, which its commands share."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,11 +8,11 @@ import typer
 from motionbooth_protocol.errors import NotFound
 
 DEFAULT_HOME = platformdirs.user_data_path("motionbooth")
-Home = Annotated[Path, typer.Option(file_okay=False, help="The backend's folder for keys, jobs and results.")]
+Home = Annotated[Path, typer.Option(file_okay=False, help="The backend's data folder (keys, jobs, results).")]
 
 
 def existing(home: Path) -> Path:
-    """Of a backend that is there, absolute: what only looks must not make one. Raises NotFound."""
+    """The absolute path of an existing data folder. Raises NotFound: commands that only read must not create one."""
     if not (home / "keys").is_dir() and not (home / "authorized").is_dir():
         raise NotFound(
             f"There is no backend in {home}. Check --home; `motionbooth serve` makes one there at its first start."

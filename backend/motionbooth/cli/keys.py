@@ -1,4 +1,4 @@
-"""For whoever runs a backend, and for who wants to use one: who may enter, `motionbooth keys ...`."""
+"""`motionbooth keys`: manage the keys that may connect to a backend."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,20 +7,27 @@ import typer
 
 from motionbooth.cli.home import DEFAULT_HOME, Home, existing
 
-keys = typer.Typer(no_args_is_help=True, help="Who may use the backend besides this machine's own Blender.")
-Name = Annotated[str, typer.Argument(help="Whose key it is.")]
-Role = Annotated[str, typer.Option(help="user: own jobs only; admin: sees and cancels everybody's.")]
-Address = Annotated[str, typer.Option(help="The backend as seen from there, e.g. tcp://render-box:5599")]
+keys = typer.Typer(no_args_is_help=True, help="Manage the keys of users on other machines.")
+Name = Annotated[str, typer.Argument(help="Name of the user.")]
+Role = Annotated[str, typer.Option(help="user: sees own jobs only; admin: sees and cancels all jobs.")]
+Address = Annotated[
+    str, typer.Option(help="Address of the backend as the user reaches it, e.g. tcp://render-box:5599.")
+]
 
 
 @keys.command("new")
 def keys_new(
     name: Name,
     address: Address,
-    server: Annotated[str, typer.Option(help="The backend's public key, as its owner sees it with `keys list`.")],
-    out: Annotated[Path, typer.Option(dir_okay=False, help="The connection file to write, for your eyes only.")],
+    server: Annotated[
+        str, typer.Option(help="The backend's public key, as shown by `motionbooth keys list` on the backend.")
+    ],
+    out: Annotated[Path, typer.Option(dir_okay=False, help="Connection file to write. Keep it private.")],
 ) -> None:
-    """On your own machine: make a key whose secret never leaves it. NAME.pub beside the file is for the owner."""
+    """On your machine: create a key whose secret never leaves it.
+
+    Send NAME.pub, which is written next to the connection file, to the owner of the backend.
+    """
     from motionbooth_protocol.connection import write_private
     from motionbooth_protocol.errors import Conflict
 
@@ -34,18 +41,18 @@ def keys_new(
             raise Conflict(f"{file} is there already, and may be in use. Name another file, or remove that one first.")
     connection.write(out)
     write_private(public_file, f"{connection.client_public}\n".encode())
-    typer.echo(f"Wrote {out}, for you alone, and {public_file}, for the backend's owner, who lets it in with")
+    typer.echo(f"Wrote {out} (keep it private) and {public_file}. Send the latter to the backend's owner, who runs")
     typer.echo(f"  motionbooth keys authorize {public_file.name}")
 
 
 @keys.command("authorize")
 def keys_authorize(
-    public_file: Annotated[Path, typer.Argument(help="NAME.pub, as `motionbooth keys new` wrote it.")],
-    name: Annotated[str | None, typer.Option(help="Whose key it is; otherwise the file's own name.")] = None,
+    public_file: Annotated[Path, typer.Argument(help="The NAME.pub that `motionbooth keys new` wrote.")],
+    name: Annotated[str | None, typer.Option(help="Name of the user [default: the file's name].")] = None,
     role: Role = "user",
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """On the backend: let somebody's public key in, also while it runs."""
+    """On the backend: authorize a public key. Works while the backend is running."""
     from motionbooth_protocol.errors import InvalidInput
 
     from motionbooth.server.keys import authorize
@@ -56,7 +63,7 @@ def keys_authorize(
         raise InvalidInput(f"The key file {public_file} cannot be read ({error.strerror}).") from None
     name = name or public_file.stem
     authorize(home.absolute(), name, words[0] if words else "", role)
-    typer.echo(f"{name} may enter.")
+    typer.echo(f"{name} is authorized.")
 
 
 @keys.command("add")
@@ -64,26 +71,26 @@ def keys_add(
     name: Name,
     address: Address,
     out: Annotated[
-        Path, typer.Option(dir_okay=False, help="The connection file to write, for that person's eyes only.")
+        Path, typer.Option(dir_okay=False, help="Connection file to write. It contains the user's secret key.")
     ],
     role: Role = "user",
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """On the backend, new and authorize in one: writes the connection file that another person's Blender needs."""
+    """On the backend: create and authorize a key in one step, and write the user's connection file."""
     from motionbooth.server.keys import let_in, revoke
 
     connection = let_in(home.absolute(), name, address, role)
     try:
         connection.write(out)
     except OSError:
-        revoke(home.absolute(), name)  # nobody has its secret
+        revoke(home.absolute(), name)  # nobody has its secret key
         raise
-    typer.echo(f"{name} may enter with {out}; give it to nobody else.")
+    typer.echo(f"{name} is authorized. Send {out} to this user only: it contains the secret key.")
 
 
 @keys.command("list")
 def keys_list(home: Home = DEFAULT_HOME) -> None:
-    """On the backend: who may enter, and the backend's own public key."""
+    """On the backend: list the authorized keys and the backend's own public key."""
     from rich.console import Console
     from rich.table import Column, Table
     from rich.text import Text
@@ -100,8 +107,8 @@ def keys_list(home: Home = DEFAULT_HOME) -> None:
 
 @keys.command("revoke")
 def keys_revoke(name: Name, home: Home = DEFAULT_HOME) -> None:
-    """On the backend: withdraw a key; what is open with it ends within seconds, its jobs stay."""
+    """On the backend: revoke a key. Its connections are closed within seconds; its jobs stay."""
     from motionbooth.server.keys import revoke
 
     revoke(existing(home), name)
-    typer.echo(f"{name} may not enter any more.")
+    typer.echo(f"Access of {name} is revoked.")

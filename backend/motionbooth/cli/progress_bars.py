@@ -1,4 +1,4 @@
-"""Progress of a job: bars in a terminal, lines with the time where the output goes to a file."""
+"""Progress of a job: bars in a terminal, lines with a timestamp if the output is redirected."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 @contextmanager
 def reporter() -> Iterator[Reporter]:
-    """For the terminal, or for a log where there is none."""
+    """Bars in a terminal, otherwise lines for a log."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
@@ -37,7 +37,7 @@ def reporter() -> Iterator[Reporter]:
 
 
 class BarReporter:
-    """One bar for each stage, the time left of the whole job at the present one; notes are printed above."""
+    """One bar per stage; the current one shows the time left for the whole job. Notes are printed above the bars."""
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
@@ -55,12 +55,12 @@ class BarReporter:
         if note and step == 0:
             self._bars.console.print(f"Note: {note}.")
         left = _in_words(self._time_left.step(stage, step, steps))
-        described = f"{stage}  {note * (step > 0)}"
-        self._bars.update(self._tasks[stage], completed=step, total=steps, description=described, left=left)
+        description = f"{stage}  {note * (step > 0)}"
+        self._bars.update(self._tasks[stage], completed=step, total=steps, description=description, left=left)
 
 
 class LineReporter:
-    """A line on standard error at the begin and the end of each stage, and each ten seconds between."""
+    """Writes a line to stderr at the start and end of each stage, and every ten seconds in between."""
 
     def __init__(self) -> None:
         self._time_left = TimeLeft()

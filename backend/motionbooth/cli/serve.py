@@ -1,4 +1,4 @@
-"""For whoever runs a backend: `motionbooth serve`."""
+"""`motionbooth serve`: run a backend."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -8,15 +8,15 @@ import typer
 from motionbooth.cli.home import DEFAULT_HOME, Home
 
 
-class Where(StrEnum):
-    """Of --executor."""
+class ExecutorKind(StrEnum):
+    """The choices of --executor."""
 
     local = "local"
     ray = "ray"
 
 
 class LogFormat(StrEnum):
-    """Of --log-format."""
+    """The choices of --log-format."""
 
     text = "text"
     json = "json"
@@ -24,26 +24,29 @@ class LogFormat(StrEnum):
 
 def serve(
     home: Home = DEFAULT_HOME,
-    address: Annotated[str, typer.Option(help="Where to listen; tcp://127.0.0.1:* takes any free port.")] = (
+    address: Annotated[str, typer.Option(help="Address to listen on. tcp://127.0.0.1:* picks a free port.")] = (
         "tcp://127.0.0.1:5599"
     ),
-    keep_days: Annotated[float, typer.Option(min=0, help="Remove jobs so long after their end; 0 keeps them.")] = 0,
-    workers: Annotated[int | None, typer.Option(min=1, help="Jobs at a time; else one for each GPU.")] = None,
-    executor: Annotated[Where, typer.Option(help="Where jobs run: here, or on a cluster.")] = Where.local,
-    ray_address: Annotated[str, typer.Option(help="Of the cluster, as for `ray.init`.")] = "auto",
-    gpus_each: Annotated[float | None, typer.Option(min=0, help="GPUs of the cluster for each worker.")] = None,
-    log_format: Annotated[LogFormat, typer.Option(help="Of the files in logs/.")] = LogFormat.text,
+    keep_days: Annotated[
+        float, typer.Option(min=0, help="Delete jobs this many days after they ended. 0 keeps them.")
+    ] = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Number of workers [default: one per GPU].")] = None,
+    executor: Annotated[
+        ExecutorKind, typer.Option(help="Where jobs run: on this machine or on a Ray cluster.")
+    ] = ExecutorKind.local,
+    ray_address: Annotated[str, typer.Option(help="Address of the Ray cluster, as for `ray.init`.")] = "auto",
+    gpus_each: Annotated[float | None, typer.Option(min=0, help="GPUs per worker on the Ray cluster.")] = None,
+    log_format: Annotated[LogFormat, typer.Option(help="Log file format.")] = LogFormat.text,
     metrics_port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Prometheus metrics on this machine's loopback.")
+        int | None, typer.Option(min=1, max=65535, help="Serve Prometheus metrics on this loopback port.")
     ] = None,
     web_port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="A page to watch it, on loopback; 0: any free port.")
+        int | None,
+        typer.Option(min=0, max=65535, help="Serve a status page on this loopback port. 0 picks a free port."),
     ] = None,
-    quota_gb: Annotated[
-        float, typer.Option(min=0, max=1e6, help="Space for each key's files; 0 is without bound.")
-    ] = 0,
+    quota_gb: Annotated[float, typer.Option(min=0, max=1e6, help="Disk quota per key. 0 means no limit.")] = 0,
 ) -> None:
-    """Run the backend: takes jobs from Blender, trains subjects, films shots. Stop it with Ctrl+C."""
+    """Run the backend, which trains subjects and generates clips for Blender. Press Ctrl+C to stop it."""
     from msgspec.structs import replace
 
     from motionbooth.models.sources import sources, stamp
@@ -54,7 +57,7 @@ def serve(
 
     limits = replace(DEFAULT_LIMITS, quota_bytes=int(quota_gb * 1e9))
     models = [source.info for source in sources().values()]
-    make = here(workers) if executor is Where.local else on_ray(ray_address, workers, gpus_each)
+    make = here(workers) if executor is ExecutorKind.local else on_ray(ray_address, workers, gpus_each)
     watching = Watching(log_format.value, metrics_port, web_port)
     run_server(
         home.absolute(), address, models, limits=limits, keep_days=keep_days, stamp=stamp, make_executor=make,

@@ -1,4 +1,4 @@
-"""For whoever wants to know how a backend is doing: `motionbooth status` and `motionbooth jobs`."""
+"""`motionbooth status` and `motionbooth jobs`: show the state of a backend."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from motionbooth_protocol.connection import Connection
     from rich.console import RenderableType
 
-_SECONDS_BETWEEN_LOOKS = 1.0
+_REFRESH_SECONDS = 1.0
 ConnectionFile = Annotated[
-    Path | None, typer.Option("--connection", help="Of a backend elsewhere; else of the one in --home.")
+    Path | None, typer.Option("--connection", help="Connection file of a remote backend [default: the one in --home].")
 ]
 Watch = Annotated[bool, typer.Option("--watch", help="Refresh until Ctrl+C.")]
 
 
 def status(home: Home = DEFAULT_HOME, connection: ConnectionFile = None, watch: Watch = False) -> None:
-    """How a backend is doing: its workers, its queue, its disk."""
+    """Show the workers, the queue and the disk space of a backend."""
     from motionbooth.cli.tables import status_view
 
     _show(home, connection, watch, lambda client: status_view(client.status()))
@@ -34,17 +34,17 @@ def jobs(
     home: Home = DEFAULT_HOME,
     connection: ConnectionFile = None,
     watch: Watch = False,
-    limit: Annotated[int, typer.Option(min=1, max=500, help="How many, the newest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="Number of jobs, newest first.")] = 20,
     all_users: Annotated[bool, typer.Option("--all", help="Show all users' jobs (admins only).")] = False,
 ) -> None:
-    """Your jobs on a backend, and what became of them."""
+    """List your jobs on a backend."""
     from motionbooth.cli.tables import jobs_table
 
     _show(home, connection, watch, lambda client: jobs_table(client.jobs(limit, all_users), time.time(), all_users))
 
 
 def _connection(home: Path, named: Path | None) -> Connection:
-    """Raises NotFound where a file was named that is not there, Unreachable where no backend of this machine runs."""
+    """Raises NotFound if the named file doesn't exist, Unreachable if no backend is running on this machine."""
     from motionbooth_protocol.connection import Connection
     from motionbooth_protocol.errors import NotFound, Unreachable
 
@@ -56,8 +56,8 @@ def _connection(home: Path, named: Path | None) -> Connection:
         raise Unreachable(str(error)) from None
 
 
-def _show(home: Path, connection: Path | None, watch: bool, look: Callable[[Client], RenderableType]) -> None:
-    """What `look` makes of the backend: once, or for ever."""
+def _show(home: Path, connection: Path | None, watch: bool, view: Callable[[Client], RenderableType]) -> None:
+    """Print the view once, or refresh it until Ctrl+C."""
     from motionbooth_protocol.client import Client
     from rich.console import Console
     from rich.live import Live
@@ -65,12 +65,12 @@ def _show(home: Path, connection: Path | None, watch: bool, look: Callable[[Clie
     console = Console()
     with Client(_connection(home, connection), name="motionbooth") as client:
         if not watch:
-            console.print(look(client))
+            console.print(view(client))
             return
         try:
-            with Live(look(client), console=console, screen=console.is_terminal, auto_refresh=False) as live:
+            with Live(view(client), console=console, screen=console.is_terminal, auto_refresh=False) as live:
                 while True:
-                    time.sleep(_SECONDS_BETWEEN_LOOKS)
-                    live.update(look(client), refresh=True)
+                    time.sleep(_REFRESH_SECONDS)
+                    live.update(view(client), refresh=True)
         except KeyboardInterrupt:
             return

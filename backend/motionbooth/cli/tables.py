@@ -1,4 +1,4 @@
-"""A backend at a glance, for a terminal: its state and its jobs as tables. Knows nothing of the network."""
+"""Tables of a backend's state and jobs for the terminal."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _COLORS: dict[str, str] = {
 
 
 def status_view(status: Status) -> RenderableType:
-    """Counts, space and workers."""
+    """Job counts, disk space and workers."""
     counts = Text("  ").join(Text(f"{getattr(status, state)} {state}", style=color) for state, color in _COLORS.items())
     server = Text(f"{status.server}, up for {duration(status.uptime)}, {status.sessions} connected", style="bold")
-    space = Text(f"files of all jobs: {size(status.store_bytes)}; free on the disk: {size(status.disk_free)}")
+    space = Text(f"job files: {size(status.store_bytes)}; free disk space: {size(status.disk_free)}")
     return Group(server, counts, space, workers_table(status.workers))
 
 
 def workers_table(workers: Sequence[WorkerInfo]) -> Table:
-    """One line for each worker, and how far it is."""
-    table = Table("worker", "device", "state", "model", "job", "whose", "", "left", box=None, header_style="dim")
+    """One row per worker, with its progress."""
+    table = Table("worker", "device", "state", "model", "job", "user", "", "time left", box=None, header_style="dim")
     for worker in workers:
         table.add_row(
             Text(worker.name),
@@ -48,10 +48,10 @@ def workers_table(workers: Sequence[WorkerInfo]) -> Table:
 
 
 def jobs_table(jobs: Sequence[Job], now: float, with_owners: bool = False) -> Table:
-    """Newest first, as they come. `now` in Unix seconds."""
-    table = Table("job", "name", "kind", "model", "state", "sent", "for", box=None, header_style="dim")
+    """One row per job, in the given order. `now`: Unix time in seconds."""
+    table = Table("job", "name", "kind", "model", "state", "submitted", "duration", box=None, header_style="dim")
     if with_owners:
-        table.add_column("whose")
+        table.add_column("user")
     table.add_column("", overflow="fold")
     for job in jobs:
         ended = job.updated if job.state in TERMINAL_STATES else now
@@ -69,7 +69,7 @@ def jobs_table(jobs: Sequence[Job], now: float, with_owners: bool = False) -> Ta
 
 
 def duration(seconds: float) -> str:
-    """ "42 s", "3 min 05 s", "2 h 10 min", "5 d 3 h"."""
+    """A duration as text: "42 s", "3 min 05 s", "2 h 10 min" or "5 d 3 h"."""
     whole = int(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -81,7 +81,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes in words: "1.5 GB"."""
+    """A number of bytes as text, e.g. "1.5 GB"."""
     amount = float(count)
     for unit in ("B", "kB", "MB"):
         if amount < 1000:

@@ -1,4 +1,4 @@
-"""For whoever learns a subject without Blender and without a backend: `motionbooth train`."""
+"""`motionbooth train`: train a subject without Blender and without a backend."""
 
 import sys
 from enum import StrEnum
@@ -16,7 +16,7 @@ _OPTIONS = {"model": "--model", "name": "the name of --out", "learning_rate": "-
 
 
 def _token(value: str) -> str:
-    """Raises BadParameter, which typer tells in the option's words."""
+    """Raises BadParameter, which typer reports with the option's name."""
     if fault := token_fault(value):
         raise typer.BadParameter(f"It {fault}")
     return value
@@ -35,41 +35,56 @@ def _learning_rate(value: float | None) -> float | None:
 
 
 class Method(StrEnum):
-    """Of --method."""
+    """The choices of --method."""
 
     lora = "lora"
     full = "full"
 
 
 def train(
-    pictures: Annotated[Path, typer.Argument(help="A folder of 1 to 20 pictures; masks of the same names in masks/.")],
+    pictures: Annotated[
+        Path, typer.Argument(help="Folder of 1 to 20 pictures. Masks of the same names can be in masks/.")
+    ],
     class_word: Annotated[
-        str, typer.Option("--class", callback=_class, help="The ordinary word for the subject: dog, toy, robot.")
+        str, typer.Option("--class", callback=_class, help="Class word of the subject, e.g. dog, toy or robot.")
     ],
     out: Annotated[
-        Path, typer.Option(dir_okay=False, help="The subject's file to write, .safetensors; its folder is beside it.")
+        Path,
+        typer.Option(
+            dir_okay=False,
+            help="Subject file to write (.safetensors). A folder of the same name holds masks, losses and samples.",
+        ),
     ],
-    token: Annotated[str, typer.Option(callback=_token, help="The rare word that will mean this subject.")] = "sks",
-    model: Annotated[str, typer.Option(help="A base model of this machine.")] = "toybox",
-    recipe: Annotated[str, typer.Option(help="How: motionbooth, one of its ablations, dreambooth, customvideo.")] = (
-        "motionbooth"
-    ),
-    method: Annotated[Method | None, typer.Option(help="The model's own choice by default.")] = None,
+    token: Annotated[str, typer.Option(callback=_token, help="Rare word that will stand for the subject.")] = "sks",
+    model: Annotated[str, typer.Option(help="Base model.")] = "toybox",
+    recipe: Annotated[
+        str, typer.Option(help="Recipe: motionbooth, one of its ablations, dreambooth or customvideo.")
+    ] = ("motionbooth"),
+    method: Annotated[Method | None, typer.Option(help="Fine-tuning method [default: the model's].")] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, max=MAX_TRAINING_STEPS, help="Instead of the model's own number.")
+        int | None, typer.Option(min=1, max=MAX_TRAINING_STEPS, help="Training steps [default: the model's].")
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(callback=_learning_rate, help="Instead of the model's own.")
+        float | None, typer.Option(callback=_learning_rate, help="Learning rate [default: the model's].")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="The same seed learns the same.")] = 0,
-    masks: Annotated[Path | None, typer.Option(help="A folder of masks, each named as its picture.")] = None,
-    clips: Annotated[Path | None, typer.Option(help="Ordinary clips with captions; else the base films some.")] = None,
-    sam: Annotated[Path | None, typer.Option(help="Segment Anything, a file or folder, to find subjects.")] = None,
-    sam_sha256: Annotated[str | None, typer.Option(help="Its sha256, where it is none of the published files.")] = None,
-    accept_masks: Annotated[bool, typer.Option(help="Train with masks that were found and may be wrong.")] = False,
-    tensorboard: Annotated[bool, typer.Option(help="Write events for TensorBoard, too.")] = False,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="Random seed. The same seed gives the same result.")
+    ] = 0,
+    masks: Annotated[Path | None, typer.Option(help="Folder of masks, each named like its picture.")] = None,
+    clips: Annotated[
+        Path | None,
+        typer.Option(help="Folder of prior-preservation clips with captions [default: the base model generates them]."),
+    ] = None,
+    sam: Annotated[
+        Path | None, typer.Option(help="Segment Anything checkpoint (file or folder) for finding the subject.")
+    ] = None,
+    sam_sha256: Annotated[
+        str | None, typer.Option(help="SHA-256 of an unpublished Segment Anything checkpoint.")
+    ] = None,
+    accept_masks: Annotated[bool, typer.Option(help="Train even if detected masks look wrong.")] = False,
+    tensorboard: Annotated[bool, typer.Option(help="Also write TensorBoard events.")] = False,
 ) -> None:
-    """Learn a subject from pictures, here and now. Run again after Ctrl+C, it goes on where it was."""
+    """Train a subject on this machine. After Ctrl+C, run the same command again to resume."""
     import msgspec
     from motionbooth_protocol.errors import InvalidInput
     from motionbooth_protocol.jobs import SubjectSpec, TrainSpec, as_received
@@ -92,17 +107,17 @@ def train(
     if checkpoint is not None:
         check_checkpoint(checkpoint)
 
-    def trained(accept: bool) -> "Learned":
+    def run(accept: bool) -> "Learned":
         with reporter() as shown:
             return train_here(spec, files, Material(checkpoint, clips, accept), out, shown, tensorboard)
 
     try:
-        learned = trained(accept_masks)
+        trained = run(accept_masks)
     except DoubtfulMasks as doubtful:
         if not sys.stdin.isatty():
             raise
         typer.secho(str(doubtful), fg=typer.colors.YELLOW, err=True)
         typer.confirm("Train with these masks?", abort=True, err=True)
-        learned = trained(True)
-    made = "is there already, learned from the same pictures in the same way" if learned.was_there else "is learned"
-    typer.echo(f"{learned.subject} {made}. Look at {learned.folder} for its masks, losses and samples.")
+        trained = run(True)
+    done = "is up to date: it was trained with the same pictures and settings" if trained.was_there else "is trained"
+    typer.echo(f"{trained.subject} {done}. Its masks, losses and samples are in {trained.folder}.")

@@ -176,7 +176,7 @@ def test_the_command_learns_and_says_where_to_look(pictures: Path, tmp_path: Pat
     result = CliRunner().invoke(app, [*words, "--recipe", "no-preservation"])
     assert result.exit_code == 0
     assert "no ordinary clips: the base will forget" in result.output
-    assert f"{out} is learned" in result.output.replace("\n", "")
+    assert f"{out} is trained" in result.output.replace("\n", "")
     assert read_card(out).token == "sks"
 
 
