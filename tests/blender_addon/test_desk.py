@@ -204,7 +204,7 @@ def test_what_a_dead_backend_said_last_is_not_shown_any_more(
         controller.job_controller().tick()
     (row,) = state().jobs
     assert (row.state, row.stage, row.factor, row.seconds_left) == ("running", "", 0, -1)
-    assert panel.state_of(row) == "Backend not reached"
+    assert panel.state_of(row) == "Backend unreachable"
     running = row.job
     scene.motionbooth.seed = 1
     bpy.ops.motionbooth.generate()

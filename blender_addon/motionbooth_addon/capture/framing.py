@@ -46,14 +46,14 @@ def explanation(frame: Box) -> str:
     if width > 1 or height > 1:
         hidden = 1 - 1 / max(width, height)
         return (
-            f"The model's frame reaches beyond the shot's: {hidden:.0%} of its {_side(width)} is generated and not "
-            "shown. Choose a render size of the model's shape to use all of it."
+            f"The model's frame is larger than the shot: {hidden:.0%} of its {_side(width)} is generated but hidden. "
+            "Set a resolution with the model's aspect ratio to use all of it."
         )
     if width < 1 or height < 1:
         empty = 1 - min(width, height)
         return (
-            f"The model's frame is inside the shot's: {empty:.0%} of the shot's {_side(2 - width)} is cut and stays "
-            "empty. Choose a render size of the model's shape, or the framing Fit."
+            f"The model's frame is smaller than the shot: {empty:.0%} of the shot's {_side(2 - width)} stays empty. "
+            "Set a resolution with the model's aspect ratio, or set Framing to Fit."
         )
     return ""
 

@@ -195,4 +195,4 @@ def _background_label(scene: bpy.types.Scene) -> str:
 
 @lru_cache(maxsize=8)
 def _background_text(units: str, distance: float) -> str:
-    return f"Background {bpy.utils.units.to_string(units, 'LENGTH', distance).strip()} away"
+    return f"Background distance: {bpy.utils.units.to_string(units, 'LENGTH', distance).strip()}"

@@ -81,8 +81,8 @@ def _box_labels(take: TakeMotion, position: float) -> list[BoxLabel]:
     labels = []
     for track in take.spec.shot.subjects:
         for text, boxes, color, below in (
-            (told(f"{track.name}, asked"), track.boxes, REQUESTED_COLOR, False),
-            (told(f"{track.name}, found"), take.found.get(track.name, []), DETECTED_COLOR, True),
+            (told(f"{track.name} (requested)"), track.boxes, REQUESTED_COLOR, False),
+            (told(f"{track.name} (detected)"), take.found.get(track.name, []), DETECTED_COLOR, True),
         ):
             box = shapes.box_at(boxes, position) if len(boxes) > 1 else None
             if box is not None:

@@ -112,7 +112,7 @@ def _draw_job(layout: bpy.types.UILayout, job: MotionBoothJob, region: bpy.types
         if left := time_left(job.seconds_left):
             box.label(text=told(left), icon="TIME", translate=False)
     if job.awaits:
-        sentence(box, f"Starts when trained: {job.awaits}", region, "SORTTIME")
+        sentence(box, f"Waiting for the training of: {job.awaits}", region, "SORTTIME")
     elif job.state in UNFINISHED and state().link != "LINKED":
         sentence(box, "The backend is unreachable. The job resumes when it is connected again.", region, "ERROR")
     if job.error:
@@ -192,7 +192,7 @@ def draw_status(self: bpy.types.Header, context: bpy.types.Context) -> None:
     elif cut_off and shown.link in {"LOST", "NONE"}:
         row = self.layout.row()
         row.alert = True
-        row.label(text=told(f"Backend not reached; jobs that wait for it: {cut_off}"), icon="UNLINKED", translate=False)
+        row.label(text=told(f"Backend unreachable, jobs waiting: {cut_off}"), icon="UNLINKED", translate=False)
     if shown.notice:
         row = self.layout.row()
         row.alert = shown.notice_is_error

@@ -233,7 +233,7 @@ class MOTIONBOOTH_PT_generate(InView, bpy.types.Panel):
         for subject in shot.subjects:
             phrase = phrase_of(subject)
             if subject.class_word and not phrase_spans(shot.prompt, phrase):
-                name = f'Subject "{subject.name}" is not in the prompt: write "{phrase}" there.'
+                name = f'Subject "{subject.name}" is not in the prompt. Add "{phrase}" to it.'
                 sentence(self.layout, name, context.region, "INFO")
                 return
 
@@ -282,9 +282,9 @@ def draw_reading(layout: bpy.types.UILayout, cache: shot_cache.ShotCache, region
     played = [method for method in cache.motion.read_methods if method.playback_reason] if cache.motion else []
     incomplete = cache.motion is not None and cache.motion.incomplete
     for method in played:
-        done = told(f"{method.name}: read by playing the scene ({method.playback_reason})")
-        to_do = told(f"{method.name}: not read; the scene has to be played ({method.playback_reason})")
-        sentence(layout, to_do if incomplete else done, region, "PHYSICS")
+        done = told(f"{method.name}: read with playback ({method.playback_reason})")
+        pending = told(f"{method.name}: not read, needs playback ({method.playback_reason})")
+        sentence(layout, pending if incomplete else done, region, "PHYSICS")
     if cache.motion is not None and not played:
         layout.label(text="Read without playback", icon="CHECKMARK")
     if incomplete or cache.needs_playback:

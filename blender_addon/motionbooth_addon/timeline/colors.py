@@ -58,8 +58,8 @@ def color_warning(scene: bpy.types.Scene) -> str | None:
     if settings.view_transform in _EXACT and _is_neutral(settings):
         return None
     return (
-        f'Scene "{scene.name}" shows saturated colors of the clip weaker ({settings.view_transform}); for its exact '
-        "colors press Show Exact Colors, which changes the look of the 3-D scene, too."
+        f'The view transform of scene "{scene.name}" ({settings.view_transform}) desaturates strong colors of clips. '
+        "Show Exact Colors changes it, and with it the look of renders."
     )
 
 
@@ -73,7 +73,7 @@ def show_exact_colors(scene: bpy.types.Scene) -> str | None:
     for name, value in _NEUTRAL.items():
         setattr(settings, name, value)
     update_color_spaces(scene)
-    return f'The color management of scene "{scene.name}" was {before} and is Standard now.'
+    return f'The view transform of scene "{scene.name}" was changed from {before} to Standard.'
 
 
 def _is_neutral(settings: bpy.types.ColorManagedViewSettings) -> bool:

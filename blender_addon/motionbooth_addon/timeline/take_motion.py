@@ -82,14 +82,14 @@ def _load(settings: str, report_file: Path, _modified: float | None) -> TakeMoti
 
 def _camera_verdict(flow_error_px: float | None) -> str:
     if flow_error_px is None:
-        return "no texture to see the camera move by"
-    return f"camera off by {flow_error_px:.1f} px a frame"
+        return "not enough texture to measure the camera path"
+    return f"camera path: off by {flow_error_px:.1f} px per frame"
 
 
 def _verdict(subject: _Subject) -> str:
     if not subject.found_share or subject.iou is None or subject.center_error is None:
-        return f"{subject.name}: not found in the take"
+        return f"{subject.name}: not detected"
     return (
-        f"{subject.name}: found in {subject.found_share:.0%} of the frames, overlap {subject.iou:.0%}, centre off by "
-        f"{subject.center_error:.1%} of the width"
+        f"{subject.name}: detected in {subject.found_share:.0%} of frames, overlap {subject.iou:.0%}, "
+        f"center off by {subject.center_error:.1%} of the width"
     )

@@ -170,7 +170,7 @@ def test_a_shot_of_another_shape_is_sent_in_the_models_frame_and_said(registered
     status, said = run_batch(tmp_path / "wide.blend", "--out", tmp_path / "out", "--dry-run")
     assert status == 0
     (shot,) = said[-1]["done"]["shots"]
-    assert [warning for warning in shot["warnings"] if "16% of its height is generated and not shown" in warning]
+    assert [warning for warning in shot["warnings"] if "16% of its height is generated but hidden" in warning]
     sent = json.loads((tmp_path / "out" / "shot.json").read_text())["generate"]["shot"]
     assert sent["model_frame"] == pytest.approx([0, 0.5 - 32 / 54, 1, 0.5 + 32 / 54])
     drawn, asked = wide.subjects[0].boxes[3], sent["subjects"][0]["boxes"][3]

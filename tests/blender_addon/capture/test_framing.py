@@ -166,7 +166,7 @@ def test_what_a_framing_does_is_said_in_numbers() -> None:
     assert fitted.y2 - fitted.y1 == pytest.approx(16 / 9 / 1.5)
     assert "16% of its height" in framing.explanation(fitted)
     cropped = framing.model_frame(16 / 9, 1.5, "CROP")
-    assert "16% of the shot's width is cut" in framing.explanation(cropped)
+    assert "16% of the shot's width stays empty" in framing.explanation(cropped)
     assert math.isclose(cropped.x2 - cropped.x1, 1.5 / (16 / 9))
     tall = framing.model_frame(9 / 16, 1.5, "FIT")
     assert "62% of its width" in framing.explanation(tall)

@@ -67,7 +67,7 @@ def test_a_filmed_shot_lands_on_the_timeline_with_its_settings(shot: Any, pump: 
     assert shot.view_settings.view_transform == "AgX"
     film(shot, pump, random_seed=False, seed=5)
     assert shot.view_settings.view_transform == "AgX", "the look of the 3-D scene is its user's"
-    assert "saturated colors of the clip" in state().notice
+    assert "desaturates strong colors" in state().notice
     (strip,) = strips(shot)
     assert compat.strip_range(strip) == (shot.frame_start, shot.frame_end)
     assert (strip.name, strip.mute) == ("Scene take 1", False)

@@ -70,7 +70,7 @@ def test_the_clip_comes_out_of_a_render_in_its_own_colors_and_fills_the_frame(
     assert scene.view_settings.view_transform == "AgX", "what Blender comes with, and what shifts colors"
     scene.render.resolution_percentage = percentage
     strip = strips.place_clip(scene, make_clip(tmp_path / "clip.mp4", 24), "take", 1, 24)
-    assert "was AgX and is Standard now" in (colors.show_exact_colors(scene) or "")
+    assert "from AgX to Standard" in (colors.show_exact_colors(scene) or "")
     assert strip.colorspace_settings.name == "sRGB"
     scene.frame_set(12)
     picture = render(scene, tmp_path / "frame.png")
@@ -112,7 +112,7 @@ def test_a_saturated_color_is_nearer_to_its_own_than_through_the_scenes_look_alo
     strip.colorspace_settings.name = "sRGB"
     plain = np.abs(centers(render(scene, tmp_path / "plain.png")) - PATCHES)
     assert undone.mean() < plain.mean() / 2
-    assert "saturated colors of the clip" in (colors.color_warning(scene) or "")
+    assert "desaturates strong colors" in (colors.color_warning(scene) or "")
 
 
 def test_a_strip_follows_the_scenes_look_and_a_space_chosen_by_hand_stays(scene: Any, tmp_path: Path) -> None:

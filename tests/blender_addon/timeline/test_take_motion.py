@@ -32,7 +32,7 @@ def test_the_backends_report_is_understood(tmp_path: Path) -> None:
     assert take is not None
     assert take.spec.shot.subjects == [TRACK]
     assert [box.as_tuple() for box in take.found["Imp"] if box] == [BOX.as_tuple()] * 2
-    assert take.verdicts["Imp"] == "Imp: found in 100% of the frames, overlap 50%, centre off by 2.0% of the width"
+    assert take.verdicts["Imp"] == "Imp: detected in 100% of frames, overlap 50%, center off by 2.0% of the width"
     assert "0.4 px" in take.camera_verdict
 
 
@@ -42,14 +42,14 @@ def test_scenery_without_texture_is_said_in_place_of_a_figure(tmp_path: Path) ->
     report_path(tmp_path / "clip.mp4").write_bytes(msgspec.json.encode(measured))
     take = load_take_motion(SETTINGS, tmp_path / "clip.mp4")
     assert take is not None
-    assert take.camera_verdict == "no texture to see the camera move by"
+    assert take.camera_verdict == "not enough texture to measure the camera path"
 
 
 def test_a_subject_that_was_not_found_is_said_so(tmp_path: Path) -> None:
     report_path(tmp_path / "clip.mp4").write_bytes(report(None, 0.0))
     take = load_take_motion(SETTINGS, tmp_path / "clip.mp4")
     assert take is not None
-    assert take.verdicts == {"Imp": "Imp: not found in the take"}
+    assert take.verdicts == {"Imp": "Imp: not detected"}
     assert not np.any(take.found["Imp"])
 
 

@@ -30,8 +30,8 @@ TEXTS = {
     'The scene cuts from camera "{}" to "{}" at frame {}; a clip is one take and shows no cut, and the camera path leaves it out. End the shot before it, or make a scene of its own for each camera.': "Die Szene schneidet von der Kamera „{}“ auf „{}“ bei Bild {}; ein Clip ist ein einziger Take ohne Schnitt, und der Kameraweg lässt ihn aus. Die Einstellung davor enden lassen oder für jede Kamera eine eigene Szene anlegen.",
     "{} is only right when the scene is played ({}), which takes longer: press Read by Playing to see its motion here. Generate does so by itself.": "{} stimmt nur, wenn die Szene abgespielt wird ({}), was länger dauert: „Durch Abspielen lesen“ zeigt die Bewegung hier. Generieren macht das von selbst.",
     'Object "{}" is hidden and has to be read by playing the scene ({}), where Blender does not evaluate what is hidden; show it, or bake it to keyframes from frame {} to {}.': "Das Objekt „{}“ ist ausgeblendet und nur durch Abspielen der Szene zu lesen ({}), wobei Blender Ausgeblendetes nicht auswertet; es einblenden, oder von Bild {} bis {} in Keyframes backen.",
-    "The model's frame reaches beyond the shot's: {} of its {} is generated and not shown. Choose a render size of the model's shape to use all of it.": "Das Bild des Modells reicht über die Einstellung hinaus: {} davon ({}) werden erzeugt und nicht gezeigt. Eine Rendergröße mit der Form des Modells nutzt es ganz.",
-    "The model's frame is inside the shot's: {} of the shot's {} is cut and stays empty. Choose a render size of the model's shape, or the framing Fit.": "Das Bild des Modells liegt innerhalb der Einstellung: {} davon ({}) sind abgeschnitten und bleiben leer. Eine Rendergröße mit der Form des Modells wählen, oder die Rahmung Einpassen.",
+    "The model's frame is larger than the shot: {} of its {} is generated but hidden. Set a resolution with the model's aspect ratio to use all of it.": "Das Bild des Modells ist größer als die Einstellung: {} davon ({}) werden generiert, aber verborgen. Mit einer Auflösung im Seitenverhältnis des Modells wird es ganz genutzt.",
+    "The model's frame is smaller than the shot: {} of the shot's {} stays empty. Set a resolution with the model's aspect ratio, or set Framing to Fit.": "Das Bild des Modells ist kleiner als die Einstellung: {} davon ({}) bleiben leer. Setzen Sie eine Auflösung im Seitenverhältnis des Modells oder die Rahmung Einpassen.",
 }
 
 # Phrases that are filled into messages.
@@ -41,7 +41,7 @@ PHRASES = {
     '{} takes of "{}"': "{} Takes von „{}“",
     "is one rare word without spaces, such as sks, and not {}.": "ist ein seltenes Wort ohne Leerzeichen, etwa sks, und nicht {}.",
     "is the ordinary word for the subject, such as dog or toy car, and not {}.": "ist das gewöhnliche Wort dafür, auf Englisch, etwa dog oder toy car, und nicht {}.",
-    'Scene "{}" shows saturated colors of the clip weaker ({}); for its exact colors press Show Exact Colors, which changes the look of the 3-D scene, too.': "Die Szene „{}“ zeigt kräftige Farben des Clips schwächer ({}); für seine genauen Farben drücken Sie Genaue Farben zeigen, was auch den Look der 3D-Szene ändert.",
+    'The view transform of scene "{}" ({}) desaturates strong colors of clips. Show Exact Colors changes it, and with it the look of renders.': "Die Ansichtstransformation der Szene „{}“ ({}) schwächt kräftige Farben von Clips ab. „Exakte Farben zeigen“ ändert sie und damit den Look gerenderter Bilder.",
     "at frame {}": "bei Bild {}",
     "from frame {} to {}": "von Bild {} bis {}",
     "width": "Breite",
