@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -50,6 +52,20 @@ def test_shells_complete_its_commands(shell: str) -> None:
     said = CliRunner().invoke(app, [], env=asked, prog_name="motionbooth").output
     assert "train" in said
     assert "serve" not in said
+
+
+def test_bench_works_without_the_laboratory_and_has_more_commands_with_it() -> None:
+    script = "import sys; sys.path = [path for path in sys.path if not path.rstrip('/').endswith('/lab')]\n"
+    script += "from motionbooth.cli.app import app; app()"
+    shown = {}
+    for name, code in {"wheel": script, "checkout": "from motionbooth.cli.app import app; app()"}.items():
+        command = [sys.executable, "-c", code, "bench", "--help"]
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
+        assert done.returncode == 0, done.stderr
+        shown[name] = done.stdout
+    assert "real-size" in shown["wheel"]
+    assert "ablation" not in shown["wheel"]
+    assert "ablation" in shown["checkout"]
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")

@@ -99,6 +99,19 @@ def test_the_wheel_has_both_licenses_and_links_that_lead_somewhere(wheel: Path) 
     assert [link for link in links if not link.startswith(("https://", "#"))] == []
 
 
+def test_the_wheel_has_no_laboratory(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as content:
+        names = content.namelist()
+    assert "motionbooth/cli/bench.py" in names
+    assert [name for name in names if "motionbooth_lab" in name or name.startswith(("lab/", "tests/"))] == []
+
+
+def test_bench_works_without_the_laboratory(programs: Path, away: Path) -> None:
+    shown = motionbooth(programs, away, "bench", "--help")
+    assert "real-size" in shown
+    assert "ablation" not in shown
+
+
 def test_it_says_its_version(programs: Path, away: Path) -> None:
     assert motionbooth(programs, away, "--version") == f"motionbooth {VERSION}\n"
 
