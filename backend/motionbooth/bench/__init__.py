@@ -1,1 +1,1 @@
-"""Measuring the product: each bench prints a table and, on request, writes its figures as JSON."""
+"""Benchmarks of the product. Each prints a table and can write its figures as JSON."""

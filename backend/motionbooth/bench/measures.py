@@ -1,4 +1,4 @@
-"""What every bench hands over: named figures, as a table for people and as JSON for the README and for tests."""
+"""The result of a benchmark: named figures, printed as a table and written as JSON."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +14,9 @@ from scipy import stats
 
 
 class Measure(Struct, frozen=True, omit_defaults=True):
-    """One figure. `name` is snake_case and stable: the README's figures are looked up by it.
+    """One figure. `name` is in snake_case and stable, because the README refers to it.
 
-    `low`, `high`: its interval of 95 % confidence, where the bench has repeats to tell one from.
+    `low`, `high`: the 95 % confidence interval, if the bench repeats the measurement.
     """
 
     name: Annotated[str, Meta(pattern=r"\A[a-z0-9_]+\Z")]
@@ -27,13 +27,13 @@ class Measure(Struct, frozen=True, omit_defaults=True):
 
 
 class BenchResult(Struct, frozen=True):
-    """All figures of one bench."""
+    """All figures of one benchmark."""
 
     bench: str
     measures: list[Measure]
 
     def value(self, name: str) -> float:
-        """The figure of this name. Raises KeyError where there is none."""
+        """The figure with this name. Raises KeyError."""
         for measure in self.measures:
             if measure.name == name:
                 return measure.value
@@ -41,10 +41,7 @@ class BenchResult(Struct, frozen=True):
 
 
 def with_interval(name: str, values: Sequence[float], unit: str) -> Measure:
-    """The mean of `values` with its interval by Student's t: of repeats that are independent of each other.
-
-    One value alone has no interval.
-    """
+    """The mean of independent `values` with its 95 % confidence interval (Student's t). One value has no interval."""
     mean = float(np.mean(values))
     if len(values) < 2:
         return Measure(name, mean, unit)
@@ -53,10 +50,7 @@ def with_interval(name: str, values: Sequence[float], unit: str) -> Measure:
 
 
 def publish(result: BenchResult, json_file: Path | None) -> None:
-    """Print the table and, where a file is named, write the JSON.
-
-    Raises MotionBoothError if the file cannot be written, after the table is printed.
-    """
+    """Print the table, then write the JSON file if one is named. Raises MotionBoothError if it cannot be written."""
     table = Table(title=f"bench {result.bench}")
     table.add_column("measure")
     table.add_column("value", justify="right")

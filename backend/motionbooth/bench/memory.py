@@ -1,4 +1,4 @@
-"""Peak memory of a piece of work in this process, as torch's CPU allocator sees it."""
+"""Peak memory of a function in this process, as counted by torch's CPU allocator."""
 
 import os
 from collections.abc import Callable
@@ -8,8 +8,8 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def peak_bytes(work: Callable[[], Any]) -> int:
-    """The most that `work` has allocated at any one time for tensors; what was there before is not counted."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler would tell when it starts and stops
+    """Peak size of the tensors that `work` allocates; tensors that existed before are not counted."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler logs when it starts and stops
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         work()
     level = peak = 0

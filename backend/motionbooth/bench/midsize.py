@@ -1,7 +1,7 @@
-"""A base of middling size with random weights: what the benches of speed and memory run on.
+"""A base model of medium size with random weights, for the benchmarks of speed and memory.
 
-About a fifth of Zeroscope in the width of everything: UNet 64, 128, 256 channels (of 320 to 1280), VAE 32 to 128 (of
-128 to 512), text 256 wide and 23 layers deep (of 1024 and 23). The clips are as long as LaVie's.
+It is about a fifth as wide as Zeroscope: UNet with 64, 128 and 256 channels (Zeroscope: 320 to 1280), VAE with 32 to
+128 (128 to 512), text encoder of width 256 (1024) with 23 layers. The clips are as long as LaVie's.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ CHANNELS = (64, 128, 256)
 
 
 def midsize_unet(seed: int = 0) -> UNet3DConditionModel:
-    """In eval mode, as diffusers makes it: its own attention, its own memory layout."""
+    """The UNet in eval mode with diffusers' own attention and memory layout."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         unet = UNet3DConditionModel(
@@ -39,10 +39,10 @@ def midsize_unet(seed: int = 0) -> UNet3DConditionModel:
 
 
 def midsize_base(latent_size: Grid) -> Base:
-    """The whole base for latents of (h, w) cells, on the CPU in float32, as `load_base` would give it."""
+    """The whole base model for latents of (h, w) cells on the CPU in float32, as `load_base` would return it."""
     settings = msgspec.structs.replace(
         BaseSettings.read(MODELS / "zeroscope.json"),
-        title="random, of middling size",
+        title="random weights, medium size",
         frames=FRAMES,
         height=latent_size[0] * CELL_PX,
         width=latent_size[1] * CELL_PX,

@@ -1,9 +1,9 @@
-"""`motionbooth bench real-size`: Zeroscope's true network on a CPU, to be run by anyone with 24 GB of memory.
+"""`motionbooth bench real-size`: run a network of Zeroscope's size on a CPU with 24 GB of memory.
 
-Its weights are random (1.4 billion, float32), its input too; nothing is downloaded. One controlled denoising step
-(boxes, shift, guidance) and one step of learning a LoRA subject (pictures, a clip, all losses, gradient checkpointing),
-as a job takes them. What is measured is time and the most memory that the process ever held. The VAE and the text
-encoder, which work before and after and are small beside it, are left out.
+The weights (1.4 billion, float32) and the input are random; nothing is downloaded. The bench takes one controlled
+denoising step (boxes, shift, guidance) and one training step of a LoRA subject (pictures, a clip, all losses, gradient
+checkpointing), and measures the time and the peak memory of the process. The VAE and the text encoder, which are small
+in comparison and run before and after, are left out.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ M_MMAP_THRESHOLD, LARGE_BLOCK = -3, 1 << 20  # of mallopt(3); bytes
 
 
 def bench_real_size(frames: int) -> BenchResult:
-    """`frames` of a clip; Zeroscope's own number is 24. Threads as torch chooses: what counts here is memory."""
+    """Run the bench with clips of this many frames (Zeroscope: 24). Torch chooses the number of threads."""
     free_large_blocks()
     with Progress(transient=True) as progress:
-        stage = progress.add_task("making random weights", total=3)
+        stage = progress.add_task("creating random weights", total=3)
         base = random_base(zeroscope_unet(), LATENTS, frames)
         loaded = peak_gb()
-        progress.update(stage, advance=1, description="a denoising step")
+        progress.update(stage, advance=1, description="denoising step")
         sampling = _seconds(lambda: our_steps(base, random_step(base), [busy_plan(LATENTS, frames)]))
         sampled = peak_gb()
-        progress.update(stage, advance=1, description="a step of learning")
+        progress.update(stage, advance=1, description="training step")
         trainer = lora_trainer(base)
         training = _seconds(trainer.take_step)
     return BenchResult(
@@ -57,13 +57,13 @@ def bench_real_size(frames: int) -> BenchResult:
             Measure("peak_gb", peak_gb(), "GB"),
             Measure("sampling_step_seconds", sampling, "s"),
             Measure("training_step_seconds", training, "s"),
-            Measure("frames", frames, "of a clip"),
+            Measure("frames", frames, "per clip"),
         ],
     )
 
 
 def zeroscope_unet() -> UNet3DConditionModel:
-    """The published configuration is UNet3DConditionModel's own; weights that keep its answers finite."""
+    """A UNet of Zeroscope's configuration, which is the default of UNet3DConditionModel, with random weights."""
     with torch.device("meta"):
         unet = UNet3DConditionModel(sample_size=32)
     unet.to_empty(device="cpu")
@@ -72,7 +72,7 @@ def zeroscope_unet() -> UNet3DConditionModel:
 
 @torch.no_grad()
 def fill(unet: UNet) -> UNet:
-    """Give every weight a small random value, the same in every run."""
+    """Set every weight to a small random value, the same in every run, so that the outputs stay finite."""
     generator = torch.Generator().manual_seed(0)
     for parameter in unet.parameters():
         parameter.normal_(std=0.02, generator=generator)
@@ -81,21 +81,21 @@ def fill(unet: UNet) -> UNet:
 
 
 def random_base(unet: UNet, latent_size: Grid, frames: int) -> Base:
-    """A base around the UNet. Its VAE and text encoder, of middling size, are not used."""
+    """A base model with this UNet. Its VAE and text encoder, of medium size, are not used."""
     base = midsize_base(latent_size)
     settings = msgspec.structs.replace(base.settings, frames=frames)
     return replace(base, unet=unet, control=AttentionControl.install(unet), settings=settings)
 
 
 def random_step(base: Base) -> Step:
-    """What a denoising step starts from."""
+    """Random input of a denoising step."""
     generator = torch.Generator().manual_seed(1)
     text = _random_text(base, 2, generator).unsqueeze(1)
     return Step(torch.randn(1, 4, base.settings.frames, *base.latent_size, generator=generator), *text)
 
 
 def lora_trainer(base: Base) -> Trainer:
-    """Learns a LoRA with the settings of Zeroscope, from pictures and clips that are noise."""
+    """A trainer of a LoRA with Zeroscope's settings, on pictures and clips of noise."""
     settings = base.settings.lora
     add_lora(base.unet, settings.rank, settings.layers, seed=0)
     recompute_layers(base.unet, base.control)
@@ -117,14 +117,14 @@ def lora_trainer(base: Base) -> Trainer:
 
 
 def free_large_blocks() -> None:
-    """Let glibc give what is freed back to the system: kept in its heap, the holes grow to the size of the tensors."""
+    """Make glibc return large freed blocks to the system; otherwise fragmentation of its heap inflates the peak."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
 
 
 def peak_gb() -> float:
-    """The most memory that this process has held so far, in 10^9 bytes."""
+    """Peak resident memory of this process so far, in units of 10^9 bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024) / 1e9
 

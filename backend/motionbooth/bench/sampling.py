@@ -1,17 +1,15 @@
-"""`motionbooth bench sampling`: what control costs in a denoising step, in time and in memory.
+"""`motionbooth bench sampling`: the time and memory that control adds to a denoising step.
 
-One step of ours (boxes, shift, guidance) against the same step of diffusers' own loop, on one random UNet of middle
-size and the same tensors: its weights are shared, so is their layout (channels_last for 2-D convolutions; what that
-gains by itself is `channels_last_gain`). Ours is taken at its dearest: every measured step moves the latents, so that
-the boxes move and every bias is built anew, and amplifies too; in a real run most steps do neither, and keep the
-biases of the step before.
+The bench compares one step of ours (boxes, shift, guidance) with the same step of diffusers' own loop, on a random UNet
+of medium size with the same weights, tensors and memory layout (channels_last for 2-D convolutions, whose own gain is
+`channels_last_gain`). It takes our most expensive step: every measured step shifts the latents, so the boxes move and
+all attention biases are rebuilt, and it amplifies, too. In a real run most steps do neither and reuse the biases.
 
-`step_ratio` and `step_memory_ratio` are ours over diffusers'. `unet_ratio` is ours over a bare call of the UNet,
-without sampler, guidance, or anything of ours. What is left between them: fused attention reads one additive bias in
-each text cross-attention (-inf cannot ride on extra channels of q and k, and a kernel without a mask knows no -inf; to
-keep the unconditional half mask-free would cost a copy that is dearer); the biases are built, once for each grid, of
-which the finest is nearly all; rows are gathered into the holes that the shift leaves. The rest is the loop's own, in
-diffusers' as in ours: doubling the batch, the guidance, the sampler's arithmetic.
+`step_ratio` and `step_memory_ratio` are ours over diffusers'. `unet_ratio` is ours over a bare call of the UNet without
+sampler and guidance. The overhead of control is: an additive bias in each text cross-attention (-inf cannot be encoded
+in extra channels of q and k, kernels without a mask don't support it, and a copy to keep the unconditional half free of
+a mask would cost more); building the biases for each grid, dominated by the finest; and gathering rows to fill the area
+that the shift uncovers. The rest is the same in both loops: doubling the batch, guidance and the scheduler.
 """
 
 from __future__ import annotations
@@ -40,18 +38,18 @@ from motionbooth.generation.sampling import denoise
 from motionbooth.models.registry import Base, lay_channels_last
 
 LATENTS: Grid = (20, 36)
-"""A quarter of Zeroscope's cells."""
+"""A quarter of the number of Zeroscope's cells."""
 
 GUIDANCE = 7.5
 TOKENS = PromptTokens(length=77, content=range(1, 9), subjects=((2, 3),))
-"""Of "a red dog on the green grass .", CLIP's tokens."""
+"""CLIP's tokens of "a red dog on the green grass ."."""
 
 Work = Callable[[], Any]
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a denoising step starts from: latents (1, 4, F, h, w), and the text embeddings (1, 77, D) of both halves."""
+    """Input of a denoising step: latents (1, 4, F, h, w) and text embeddings (1, 77, D) with and without the prompt."""
 
     latents: Tensor
     conditional: Tensor
@@ -59,13 +57,13 @@ class Step:
 
 
 def bench_sampling(latent_size: Grid, rounds: int) -> BenchResult:
-    """`rounds` of each kind of step in turn, after one that is not counted; the ratios are medians over the rounds.
+    """Time `rounds` steps of each kind in turn, after a warm-up step. The ratios are medians over the rounds.
 
-    On one thread, in CPU seconds, so that what else the machine does counts less.
+    Runs on one thread and counts CPU seconds, to be less sensitive to other load.
     """
     torch.set_num_threads(1)
     base, plain = midsize_base(latent_size), midsize_unet()
-    theirs = laid_out(plain)
+    theirs = in_channels_last(plain)
     step, plan = random_step(latent_size), busy_plan(latent_size)
     scheduler = base.scheduler
     works: dict[str, Work] = {
@@ -75,7 +73,7 @@ def bench_sampling(latent_size: Grid, rounds: int) -> BenchResult:
         "plain": lambda: diffusers_steps(plain, scheduler, step, 1),
     }
     seconds = alternate(works, rounds)
-    # Two steps each: in the second one the biases of the first are still held.
+    # Two steps each: in the second one the biases of the first are still allocated.
     memory = peak_bytes(lambda: our_steps(base, step, [plan] * 2)) / peak_bytes(
         lambda: diffusers_steps(theirs, scheduler, step, 2)
     )
@@ -93,12 +91,12 @@ def bench_sampling(latent_size: Grid, rounds: int) -> BenchResult:
     )
 
 
-# Both sides
+# The loops
 
 
 @torch.no_grad()
 def diffusers_steps(unet: UNet3DConditionModel, scheduler: Any, step: Step, count: int) -> Tensor:
-    """The loop of diffusers' TextToVideoSDPipeline.__call__ over `count` steps, as it stands there."""
+    """The loop of diffusers' TextToVideoSDPipeline.__call__ over `count` steps, copied verbatim."""
     text = torch.cat([step.unconditional, step.conditional])
     scheduler.set_timesteps(count)
     latents = step.latents * scheduler.init_noise_sigma
@@ -116,7 +114,7 @@ def diffusers_steps(unet: UNet3DConditionModel, scheduler: Any, step: Step, coun
 
 
 def our_steps(base: Base, step: Step, plans: list[StepPlan]) -> Tensor:
-    """The product's own loop, one step for each plan."""
+    """Our loop, one step per plan."""
     pick = random_pick(torch.Generator().manual_seed(0))
     return denoise(
         base, step.latents, step.conditional, step.unconditional, GUIDANCE, plans, pick, lambda done, steps: None
@@ -125,13 +123,13 @@ def our_steps(base: Base, step: Step, plans: list[StepPlan]) -> Tensor:
 
 @torch.no_grad()
 def bare_unet(unet: UNet3DConditionModel, step: Step) -> Tensor:
-    """The UNet of both halves, and nothing else."""
+    """Only the UNet call, for the conditional and unconditional half."""
     text = torch.cat([step.unconditional, step.conditional])
     return unet(torch.cat([step.latents] * 2), torch.tensor(1), text).sample
 
 
 def alternate(works: dict[str, Work], rounds: int) -> dict[str, list[float]]:
-    """CPU seconds of each work in each round; one after the other, every other round in the opposite order."""
+    """CPU seconds of each function in each round. Every other round runs them in the opposite order."""
     for work in works.values():
         work()
     seconds: dict[str, list[float]] = {name: [] for name in works}
@@ -144,15 +142,15 @@ def alternate(works: dict[str, Work], rounds: int) -> dict[str, list[float]]:
 
 
 def _median_ratio(seconds: dict[str, list[float]], over: str, under: str) -> float:
-    """Of the rounds' own ratios: what slows the machine for a while slows both sides of a round."""
+    """Median of the ratios of each round: a temporary slowdown affects both sides of a round."""
     return statistics.median(a / b for a, b in zip(seconds[over], seconds[under], strict=True))
 
 
-# What they run on
+# Inputs
 
 
-def laid_out(unet: UNet3DConditionModel) -> UNet3DConditionModel:
-    """Another UNet of the same weights, in the layout that is quick."""
+def in_channels_last(unet: UNet3DConditionModel) -> UNet3DConditionModel:
+    """A copy of the UNet in the faster channels_last layout."""
     other = copy.deepcopy(unet)
     lay_channels_last(other)
     return other
@@ -165,7 +163,7 @@ def random_step(latent_size: Grid) -> Step:
 
 
 def busy_plan(latent_size: Grid, frames: int = FRAMES) -> StepPlan:
-    """A step in which everything acts: a box that moves, amplified, and half of a pan of a quarter of the frame."""
+    """A step with all controls active: a moving box, amplified, and half of a pan by a quarter of the frame."""
     track = [Box(0.1 + 0.02 * f, 0.2, 0.5 + 0.02 * f, 0.7) for f in range(frames)]
     settings = ControlSettings(alpha=7.5, amplify_until=1, shift_from=0, shift_until=1)
     camera = CameraPath.straight(0.25, 0.1, frames)

@@ -1,9 +1,9 @@
-"""`motionbooth bench training`: what learning a subject costs beyond the network's own time, and how much memory.
+"""`motionbooth bench training`: the time and memory that fine-tuning needs beyond the plain network.
 
-One process, one thread, iterations of ours and of the baseline in turn; each ratio is that of two medians. Times are
-the process' own CPU seconds: what else the machine does is not in them. Memory is what torch has allocated for tensors
-at its peak, weights, gradients and the optimizer's state included, the scratch memory of its kernels not: the figure
-that decides on a GPU. On a CPU the allocator of the C library keeps more for itself.
+Iterations of our trainer and of the baseline alternate in one process with one thread; each ratio is the ratio of two
+medians. Times are CPU seconds of the process, so other load doesn't count. Memory is torch's peak allocation for
+tensors including weights, gradients and optimizer state, but without the kernels' scratch memory. This is the figure
+that matters on a GPU. On a CPU, the C library's allocator keeps more.
 """
 
 import multiprocessing
@@ -36,18 +36,18 @@ from motionbooth.models.subject_weights import add_lora
 from motionbooth.pictures.images import TrainingPicture
 
 LATENTS: Grid = (20, 36)
-"""A quarter of Zeroscope's cells: 40 x 72 takes five times as long, and memory to match."""
+"""A quarter of the number of Zeroscope's cells. 40 x 72 takes five times as long and more memory."""
 
 PICTURES = 5
 ASIDES, ASIDE_ROUNDS = ("recomputing", "plain_layout"), 3
-"""Measured less often: no bar hangs on them, and they take more than half of the time."""
+"""Measured less often, because they take more than half of the time and have no target."""
 
 SUBJECT = SubjectSpec("Rex", "sks", "dog", [Picture("0" * 64)])
 
 
 @dataclass(frozen=True)
 class Batches:
-    """What the baseline computes: a batch of noisy pictures and a noisy clip, with times, texts and targets."""
+    """Input of the baseline: a batch of noisy pictures and a noisy clip, with timesteps, texts and targets."""
 
     samples: Sequence[Tensor]
     timesteps: Sequence[Tensor]
@@ -56,7 +56,7 @@ class Batches:
 
 
 def bench_training(rounds: int, latent_size: Grid = LATENTS) -> BenchResult:
-    """All measures; about `rounds` x a minute and a half on one core for the smaller latents."""
+    """Run the bench. With the smaller latents each round takes about a minute and a half on one core."""
     with Progress(transient=True) as progress:
         bar = progress.add_task("training", total=rounds + 1)
 
@@ -85,7 +85,7 @@ def bench_training(rounds: int, latent_size: Grid = LATENTS) -> BenchResult:
 
 
 def time_iterations(rounds: int, latent_size: Grid, done: Callable[[], None]) -> dict[str, list[float]]:
-    """CPU seconds of each kind of iteration, `rounds` times in turn, after one of each that is not counted."""
+    """CPU seconds of each kind of iteration over `rounds` alternating rounds, after a warm-up round."""
     trainer, lora = full_trainer(latent_size), lora_trainer(latent_size)
     plain, rearranged = midsize_unet(), midsize_unet()
     lay_channels_last(rearranged)
@@ -112,9 +112,9 @@ def time_iterations(rounds: int, latent_size: Grid, done: Callable[[], None]) ->
 
 
 def forward_and_backward(unet: UNet3DConditionModel, batches: Batches) -> None:
-    """The baseline: diffusers' own UNet on the same two batches, a mean squared error, the gradients of all weights.
+    """The baseline: diffusers' own UNet on the same two batches with a mean squared error and gradients of all weights.
 
-    No noise to be drawn, no masks, no attention to be watched, no optimizer.
+    There is no random noise, no mask, no attention loss and no optimizer.
     """
     unet.requires_grad_(True)
     for sample, timesteps, text, target in zip(
@@ -125,7 +125,7 @@ def forward_and_backward(unet: UNet3DConditionModel, batches: Batches) -> None:
 
 
 def encode_all(base: Base, pictures: Sequence[TrainingPicture], clip: Sequence[TrainingPicture]) -> None:
-    """What an iteration without cached encodings does besides: its pictures, its clip and both prompts."""
+    """The extra work of an iteration without cached encodings: encode the pictures, the clip and both prompts."""
     encode_frames(base, np.stack([picture.rgb for picture in pictures]))
     encode_frames(base, np.stack([frame.rgb for frame in clip]))
     base.embed([SUBJECT.prompt])
@@ -133,14 +133,14 @@ def encode_all(base: Base, pictures: Sequence[TrainingPicture], clip: Sequence[T
 
 
 def full_trainer(latent_size: Grid) -> Trainer:
-    """Full fine-tuning with the settings of Zeroscope."""
+    """Full fine-tuning with Zeroscope's settings."""
     base = midsize_base(latent_size)
     base.unet.requires_grad_(True)
     return _trainer(base, base.settings.full, latent_size)
 
 
 def lora_trainer(latent_size: Grid) -> Trainer:
-    """A LoRA with gradient checkpointing, otherwise with the settings of Zeroscope."""
+    """A LoRA with gradient checkpointing, otherwise with Zeroscope's settings."""
     base = midsize_base(latent_size)
     settings = msgspec.structs.replace(base.settings.lora, recompute_layers=True)
     add_lora(base.unet, settings.rank, settings.layers, seed=0)
@@ -149,18 +149,18 @@ def lora_trainer(latent_size: Grid) -> Trainer:
 
 
 def in_fresh_process(function: Callable[[Callable[[], None]], int], work: Callable[[], None]) -> int:
-    """Nothing that was there before is shared, nothing of it stays."""
+    """Call it in a new process, which shares no memory with this one."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, work).result()
 
 
 def train_full(latent_size: Grid) -> None:
-    """Two steps: from the second on the optimizer's own memory is there too."""
+    """Two steps: the optimizer allocates its state in the first one."""
     _two_steps(full_trainer(latent_size))
 
 
 def train_lora(latent_size: Grid) -> None:
-    """As train_full."""
+    """Like `train_full`, for a LoRA with gradient checkpointing."""
     _two_steps(lora_trainer(latent_size))
 
 
@@ -178,7 +178,7 @@ def _trainer(base: Base, settings: TrainSettings, latent_size: Grid) -> Trainer:
 
 
 def random_pictures(latent_size: Grid, count: int = PICTURES) -> list[TrainingPicture]:
-    """Noise, with a subject in the middle."""
+    """Pictures of noise with a subject in the middle."""
     height, width = latent_size[0] * CELL_PX, latent_size[1] * CELL_PX
     mask = np.zeros((height, width), np.float32)
     mask[height // 4 : height * 3 // 4, width // 4 : width * 3 // 4] = 1
@@ -187,7 +187,7 @@ def random_pictures(latent_size: Grid, count: int = PICTURES) -> list[TrainingPi
 
 
 def random_batches(latent_size: Grid) -> Batches:
-    """Of the sizes that the trainer meets: PICTURES pictures, then one clip."""
+    """Batches of the trainer's sizes: PICTURES pictures, then one clip."""
     generator = torch.Generator().manual_seed(0)
     shapes = [(PICTURES, 4, 1, *latent_size), (1, 4, FRAMES, *latent_size)]
     return Batches(

@@ -1,4 +1,4 @@
-"""Every bench publishes alike."""
+"""The result of a benchmark as table and JSON."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def test_the_table_and_the_json_say_the_same(tmp_path: Path, capsys: pytest.Capt
     assert "0.61" in printed
 
 
-def test_a_file_that_cannot_be_written_is_said_in_a_sentence(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(MotionBoothError, match="could not be written"):
         publish(RESULT, tmp_path / "file" / "control.json")

@@ -1,4 +1,4 @@
-"""The check of the real size takes the steps that a job takes; here on a small network, and marked slow on the real."""
+"""bench real-size on a small network, and (slow) on the real one."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ def test_both_steps_are_taken_and_stay_finite() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(4 * 3600)
-def test_zeroscopes_true_size_fits_into_24_gigabytes() -> None:
+def test_zeroscopes_size_fits_into_24_gigabytes() -> None:
     assert bench_real_size(24).value("peak_gb") < 24

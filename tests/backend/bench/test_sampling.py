@@ -1,4 +1,4 @@
-"""The bench's two sides compute the same where nothing is controlled, and its baseline is diffusers' own loop."""
+"""bench sampling: without control both loops compute the same, and the baseline is diffusers' own loop."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_baseline_is_the_stock_pipelines_loop_bit_for_bit(tiny_single: Base,
     assert torch.equal(diffusers_steps(pipeline.unet, pipeline.scheduler, step, 2), expected)
 
 
-def test_our_loop_without_controls_computes_what_the_baseline_does(tiny_single: Base, step: Step) -> None:
+def test_our_loop_without_control_equals_the_baseline(tiny_single: Base, step: Step) -> None:
     ours = our_steps(tiny_single, step, [StepPlan(), StepPlan()])
     theirs = diffusers_steps(tiny_single.unet, tiny_single.scheduler, step, 2)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
@@ -53,7 +53,7 @@ def test_in_the_measured_step_boxes_and_camera_act() -> None:
     assert any(dy for _, dy in plan.moves)
 
 
-def test_every_work_is_timed_in_every_round() -> None:
+def test_every_function_is_timed_in_every_round() -> None:
     calls: list[str] = []
     seconds = alternate({name: lambda name=name: calls.append(name) for name in "ab"}, rounds=3)  # type: ignore[misc]
     assert {name: len(times) for name, times in seconds.items()} == {"a": 3, "b": 3}

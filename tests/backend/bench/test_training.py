@@ -1,4 +1,4 @@
-"""What `bench training` compares is comparable, and the bars on memory hold at a small size, too."""
+"""bench training compares like with like, and its memory target also holds at a small size."""
 
 from functools import partial
 
@@ -19,7 +19,7 @@ from motionbooth.bench.training import (
 SMALL = (8, 8)
 
 
-def test_baseline_and_trainer_meet_the_same_weights_and_batches_of_the_same_sizes() -> None:
+def test_baseline_and_trainer_have_the_same_weights_and_batch_sizes() -> None:
     trainer, plain, batches = full_trainer(SMALL), midsize_unet(), random_batches(SMALL)
     for ours, theirs in zip(trainer.base.unet.parameters(), plain.parameters(), strict=True):
         assert torch.equal(ours, theirs)
@@ -33,6 +33,6 @@ def test_baseline_and_trainer_meet_the_same_weights_and_batches_of_the_same_size
 
 
 @pytest.mark.slow
-def test_a_lora_with_recomputing_needs_a_fraction_of_the_memory() -> None:
+def test_a_lora_with_gradient_checkpointing_needs_a_fraction_of_the_memory() -> None:
     full, lora = (in_fresh_process(peak_bytes, partial(train, SMALL)) for train in (train_full, train_lora))
     assert lora < 0.5 * full
