@@ -107,7 +107,7 @@ def test_a_second_run_finds_the_trained_subject_and_gives_the_same_clip(out: Pat
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("stage", ["starting Blender", "rendering training pictures", "loading the model"])
+@pytest.mark.parametrize("stage", ["starting Blender", "rendering pictures", "loading the model"])
 def test_ctrl_c_leaves_no_process_behind(stage: str, tmp_path: Path, cache: Path) -> None:
     process = start_demo(tmp_path / "out", cache)
     assert process.stdout is not None
