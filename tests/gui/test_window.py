@@ -36,7 +36,7 @@ def test_a_user_without_a_backend_is_asked_and_can_cancel_the_installation(
 ) -> None:
     seen = act("installing.py")
     assert seen["stage before it is agreed to"] == "", "nothing is installed before it was agreed to"
-    assert "making an environment" in seen["stages"]
+    assert "creating an environment" in seen["stages"]
     assert seen["longest hold"] < 2, "the window stays alive: making the environment alone takes several seconds"
     assert "canceled" in seen["notice"]
 

@@ -19,7 +19,7 @@ from .._protocol.motion import Shot
 from .._protocol.reports import ProgressReport
 from ..capture import framing, shots
 from ..jobs.job_store import JobRecord, TrainRequest
-from ..jobs.specs import SMALLEST_PICTURE, check_words, generate_spec
+from ..jobs.specs import SMALLEST_PICTURE, check_prompt, generate_spec
 from ..timeline import takes
 from ..turntable.pictures import check_source, needs_training, training_pictures
 from .blocking_jobs import BlockingJobs
@@ -173,7 +173,7 @@ def open_shots(blend: Path) -> list[bpy.types.Scene]:
         )
     for scene in scenes:
         shots.check_scene(scene)
-        check_words(scene)
+        check_prompt(scene)
         for subject in scene.motionbooth.subjects:
             check_source(subject)
     return scenes

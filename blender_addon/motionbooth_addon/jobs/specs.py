@@ -1,4 +1,4 @@
-"""From a scene's settings to what is sent, and back: the spec of a film, the order to learn a subject."""
+"""Converts a scene's settings into what is sent, and back: the specs of its takes, the request to train a subject."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ..turntable.pictures import check_source, folder_pictures
 from ..ui_state import MotionBoothModel, state
 from .job_store import Render, TrainRequest
 
-SMALLEST_PICTURE = 128  # pixels; larger where the model's frames are higher
-_STEPS = {"MODEL": None, "DRAFT": 10, "FINE": 50}  # denoising steps of each quality
+SMALLEST_PICTURE = 128  # pixels a side; the height of the model's frame if that is larger
+_STEPS = {"MODEL": None, "DRAFT": 10, "FINE": 50}  # denoising steps by quality
 
 
 def model_of(scene: bpy.types.Scene) -> MotionBoothModel:
-    """The shot's model, as the backend described it. Raises InvalidInput."""
+    """The shot's model, as the backend describes it. Raises InvalidInput if the backend does not have it."""
     models = state().models
     name = scene.motionbooth.model
     if name not in models:
@@ -33,21 +33,21 @@ def model_of(scene: bpy.types.Scene) -> MotionBoothModel:
 
 
 def steps_of(settings: bpy.types.PropertyGroup) -> int | None:
-    """Denoising steps by the shot's quality; None for the model's own number."""
+    """Denoising steps of the shot's quality; None for the model's default."""
     return settings.steps if settings.quality == "CUSTOM" else _STEPS[settings.quality]
 
 
 def generate_specs(scene: bpy.types.Scene) -> list[GenerateSpec]:
-    """A spec for each take that the shot asks for. Raises InvalidInput where something in the scene must be changed."""
+    """A spec for each of the shot's takes. Raises InvalidInput if the scene must be changed."""
     settings = scene.motionbooth
-    check_words(scene)
+    check_prompt(scene)
     model = model_of(scene)
     shot = shots.read_shot(scene, model.frames, (model.width, model.height)).shot
     return [generate_spec(settings, shot, seed) for seed in seeds(settings)]
 
 
-def check_words(scene: bpy.types.Scene) -> None:
-    """The prompt must name each subject as it was taught: token and class, side by side. Raises InvalidInput."""
+def check_prompt(scene: bpy.types.Scene) -> None:
+    """Validate the prompt: it must contain each subject's token and class, side by side. Raises InvalidInput."""
     prompt = scene.motionbooth.prompt
     for subject in scene.motionbooth.subjects:
         check_terms(subject)
@@ -72,12 +72,12 @@ def check_words(scene: bpy.types.Scene) -> None:
 
 
 def phrase_of(subject: bpy.types.PropertyGroup) -> str:
-    """The words by which a prompt names the subject."""
+    """The words that name the subject in a prompt."""
     return f"{subject.token} {subject.class_word}".strip()
 
 
 def check_terms(subject: bpy.types.PropertyGroup) -> None:
-    """Token and class must be words that a model can be taught. Raises InvalidInput."""
+    """Validate a subject's token and class. Raises InvalidInput."""
     if subject.token and (fault := token_fault(subject.token)):
         raise InvalidInput(f'The token of subject "{subject.name}" {fault}')
     if fault := class_fault(subject.class_word):
@@ -85,10 +85,10 @@ def check_terms(subject: bpy.types.PropertyGroup) -> None:
 
 
 def seeds(settings: bpy.types.PropertyGroup) -> list[int]:
-    """One for each take: new ones, or the shot's seed and those after it."""
+    """A seed for each take: random ones, or the shot's seed and the numbers after it."""
     if settings.random_seed:
         return [random.randrange(MAX_SEED + 1) for _ in range(settings.take_count)]
-    return [(settings.seed + number) % (MAX_SEED + 1) for number in range(settings.take_count)]
+    return [(settings.seed + index) % (MAX_SEED + 1) for index in range(settings.take_count)]
 
 
 def generate_spec(settings: bpy.types.PropertyGroup, shot: Shot, seed: int) -> GenerateSpec:
@@ -105,8 +105,8 @@ def generate_spec(settings: bpy.types.PropertyGroup, shot: Shot, seed: int) -> G
     )
 
 
-def use_again(scene: bpy.types.Scene, spec: GenerateSpec) -> None:
-    """The scene's settings as they were for this clip: words, model, seed, steps and switches. Not the animation."""
+def restore_settings(scene: bpy.types.Scene, spec: GenerateSpec) -> None:
+    """Set the scene's prompts, model, seed, steps and switches as they were for this clip. Not the animation."""
     shot = scene.motionbooth
     shot.prompt, shot.negative_prompt, shot.background_phrase = (
         spec.prompt,
@@ -124,9 +124,9 @@ def use_again(scene: bpy.types.Scene, spec: GenerateSpec) -> None:
 
 
 def train_request(scene: bpy.types.Scene, subject: bpy.types.PropertyGroup, folder: Path) -> TrainRequest:
-    """What is to be learned from what. A 3-D object is written into `folder`, for another Blender to render.
+    """The request to train a subject. A 3-D object is written to `folder`, for another Blender to render.
 
-    Raises InvalidInput where something of the subject must be changed.
+    Raises InvalidInput if the subject must be changed.
     """
     if not subject.name or not subject.class_word:
         raise InvalidInput(
@@ -153,7 +153,7 @@ def train_request(scene: bpy.types.Scene, subject: bpy.types.PropertyGroup, fold
 
 
 def _library(scene: bpy.types.Scene, thing: bpy.types.Object, folder: Path, size: int) -> Render:
-    """The object, all that is parented to it and what they need, in a file."""
+    """Write the object, its children and everything that they need into a library."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "object.blend"
     bpy.data.libraries.write(str(path), {thing, *thing.children_recursive}, path_remap="ABSOLUTE", compress=True)

@@ -1,1 +1,1 @@
-"""A backend on this machine: its installation and its process."""
+"""The backend on this machine: its installation and its process."""

@@ -1,8 +1,8 @@
-"""Installs the backend on this machine: a Python environment of its own, outside Blender, made by venv and pip.
+"""Installs the backend on this machine, into a Python environment outside Blender, with venv and pip. No bpy.
 
-The work is done by processes that a thread listens to, so Blender's window never waits. What was cut short is no
-environment: `READY` is written when a backend has answered there. The next try goes on with what is there, and begins
-anew where that does not work. No bpy.
+A thread runs the processes, so that Blender's window never waits. `READY` is written into an environment once the
+backend was imported there. After an interruption, the next attempt continues with the environment, and creates a new
+one if it is broken.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ from pathlib import Path
 
 from .._protocol.errors import NotFound, OutOfSpace
 
-READY = "motionbooth-ready"  # in a finished environment: which version it has
+READY = "motionbooth-ready"  # a file in a complete environment, with the version
 _GIB = 2**30
-# Bytes to fetch and on the disk, with everything that the backend needs: measured, and rounded up. On Linux torch
-# brings CUDA.
-FETCHED, KEPT = (4 * _GIB, 8 * _GIB) if sys.platform == "linux" else (_GIB, 3 * _GIB)
-_CAN_MAKE = "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))"
+# Bytes to download and on the disk, with all dependencies: measured and rounded up. On Linux, torch includes CUDA.
+DOWNLOAD, INSTALLED = (4 * _GIB, 8 * _GIB) if sys.platform == "linux" else (_GIB, 3 * _GIB)
+_CAN_CREATE = "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))"
 _RECEIVED = re.compile(r"Progress (\d+) of \d+")
 _SIZED = re.compile(r"Downloading .*\((\d+(?:\.\d+)?) (kB|MB|GB)\)")
 _UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9}
@@ -34,52 +33,57 @@ _UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9}
 
 @dataclass(frozen=True)
 class Plan:
-    """What would be installed from where, for a person to agree to. `source`: a wheel's path, or a requirement for
-    pip's index; `python`: what the environment is made with; sizes in bytes.
+    """What will be installed, for the user's consent.
+
+    source: the path of a wheel, or a requirement for the package index.
+    python: the interpreter that creates the environment.
+    download, installed, free: bytes.
     """
 
     source: str
     python: str
     folder: Path
-    fetched: int
-    kept: int
+    download: int
+    installed: int
     free: int
 
 
-def plan(wheel: str, version: str, folder: Path, places: Sequence[Path]) -> Plan:
-    """`wheel`: chosen by the user, or "": looked for in `places`, else the index is asked.
+def plan(wheel: str, version: str, folder: Path, search: Sequence[Path]) -> Plan:
+    """Plan an installation into `folder`.
 
-    Raises NotFound where there is no such wheel or no Python, OutOfSpace where the disk is too small for it.
+    wheel: the user's choice, "" to look in the folders `search`, then in the package index.
+
+    Raises NotFound if there is no such wheel or no Python, OutOfSpace if the disk is too small.
     """
-    source = _source(wheel, version, places)
+    source = _source(wheel, version, search)
     existing = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
     free = shutil.disk_usage(existing).free
-    made = Plan(source, _find_python(), folder, FETCHED, KEPT, free)
-    if free < made.kept and not folder.is_dir():
+    made = Plan(source, _find_python(), folder, DOWNLOAD, INSTALLED, free)
+    if free < made.installed and not folder.is_dir():
         raise OutOfSpace(
-            f"The backend needs {size(made.kept)} in {folder.parent}, where {size(free)} are free; free some space "
-            "there, or connect to another machine."
+            f"The backend needs {size(made.installed)} in {folder.parent}, where {size(free)} are free; "
+            "free some space there, or connect to another machine."
         )
     return made
 
 
-def _source(wheel: str, version: str, places: Sequence[Path]) -> str:
+def _source(wheel: str, version: str, search: Sequence[Path]) -> str:
     if wheel:
         if not Path(wheel).is_file() or not wheel.endswith(".whl"):
             raise NotFound(f"There is no wheel at {wheel}; correct its path in the extension's preferences.")
         return wheel
     name = f"motionbooth-{version}-py3-none-any.whl"
-    found = next((place / name for place in places if (place / name).is_file()), None)
+    found = next((folder / name for folder in search if (folder / name).is_file()), None)
     return str(found) if found is not None else f"motionbooth=={version}"
 
 
 def _find_python() -> str:
-    """One of 3.11 or newer that can make environments: Blender's own, or one on the PATH."""
+    """A Python 3.11 or newer that can create environments: Blender's own, or one on the PATH."""
     found = (shutil.which(name) for name in ("python3.11", "python3.12", "python3.13", "python3", "python"))
     for python in (sys.executable, *found):
         if python:
             with contextlib.suppress(OSError):
-                if _succeeds([python, "-c", _CAN_MAKE]):
+                if _succeeds([python, "-c", _CAN_CREATE]):
                     return python
     raise NotFound(
         "There is no Python of version 3.11 or newer here that can make an environment (with venv and ensurepip). "
@@ -92,7 +96,7 @@ def size(count: int) -> str:
 
 
 def installed_command(folder: Path) -> list[str] | None:
-    """The backend's program in a finished environment; None where there is none, or its Python has gone."""
+    """The backend's command in a complete environment; None if there is none, or its Python was removed."""
     python = _python_of(folder)
     if (folder / READY).is_file() and python.exists():
         return [str(python), "-m", "motionbooth.cli"]
@@ -104,13 +108,16 @@ def _python_of(folder: Path) -> Path:
 
 
 class Installation:
-    """One installation under way. `stage` and `factor` (0 to 1) may be read from any thread; `ended` is the last to
-    change, and `error` a sentence then, "" where the backend is installed.
+    """A running installation. Its attributes may be read from any thread.
+
+    stage, factor: the progress, factor from 0 to 1.
+    ended: set last.
+    error: a sentence, "" if the installation succeeded.
     """
 
     def __init__(self, plan: Plan, version: str) -> None:
         self.plan = plan
-        self.stage = "making an environment"
+        self.stage = "creating an environment"
         self.factor = 0.0
         self.error = ""
         self.ended = False
@@ -129,7 +136,7 @@ class Installation:
         return self
 
     def cancel(self) -> None:
-        """Returns at once. What has been fetched is kept for the next try."""
+        """Returns at once. The downloads are kept for the next attempt."""
         with self._lock:
             self._canceled = True
             if self._process is not None:
@@ -152,33 +159,33 @@ class Installation:
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         (folder / READY).unlink(missing_ok=True)
         python = _python_of(folder)
-        if not _works(python):
-            self._make(python)
-        self._fetch(python)
+        if not _has_pip(python):
+            self._create(python)
+        self._download(python)
         self.stage = "checking"
-        if not self._answers(python):  # torn by an earlier try: pip took half a package for a whole one
-            self._make(python)
-            self._fetch(python)
+        if not self._starts(python):  # an interrupted attempt left half a package, which pip takes for complete
+            self._create(python)
+            self._download(python)
             self.stage = "checking"
-            if not self._answers(python):
+            if not self._starts(python):
                 raise _Stopped(f"The backend was installed in {folder} and does not start; look at {self._log}.")
         (folder / READY).write_text(self._version)
         self.factor = 1.0
 
-    def _make(self, python: Path) -> None:
-        self.stage, self.factor = "making an environment", 0.0
-        self._do([self.plan.python, "-m", "venv", "--clear", str(self.plan.folder)])
-        # Blender's own pip may be too old to say how far it is; without a newer one the bar only jumps.
+    def _create(self, python: Path) -> None:
+        self.stage, self.factor = "creating an environment", 0.0
+        self._run_command([self.plan.python, "-m", "venv", "--clear", str(self.plan.folder)])
+        # Blender's own pip may be too old to report its progress; without a newer one the bar only jumps.
         with contextlib.suppress(_Failed):
-            self._do([*_pip(python), "install", "--upgrade", "pip"])
+            self._run_command([*_pip(python), "install", "--upgrade", "pip"])
 
-    def _fetch(self, python: Path) -> None:
-        """With pip, which keeps what it has fetched for the next try."""
+    def _download(self, python: Path) -> None:
+        """With pip, whose cache keeps the downloads for the next attempt."""
         self.stage = "downloading"
         bar = ["--progress-bar", "raw"] if _succeeds([*_pip(python), "install", "--progress-bar", "raw", "pip"]) else []
-        received = _Received(self)
-        with self._measured():
-            self._do([*_pip(python), "install", *bar, self.plan.source], received.line)
+        progress = _DownloadProgress(self)
+        with self._watch_disk():
+            self._run_command([*_pip(python), "install", *bar, self.plan.source], progress.read_line)
 
     def _reason(self, lines: Sequence[str]) -> str:
         said = "\n".join(lines)
@@ -188,22 +195,24 @@ class Installation:
                 "preferences: it lies beside the extension's zip."
             )
         if "No space left" in said or "Errno 28" in said:
-            return f"The disk of {self.plan.folder} is full; free {size(self.plan.kept)} there and try again."
+            return f"The disk of {self.plan.folder} is full; free {size(self.plan.installed)} there and try again."
         errors = [line for line in lines if line.lower().startswith("error: ")]
         what = (errors or list(lines) or [""])[0].partition(": ")[2]
         return (
             f"The backend was not installed: {what} All that was said: {self._log}. What is there is kept; try again."
         )
 
-    def _answers(self, python: Path) -> bool:
+    def _starts(self, python: Path) -> bool:
         with contextlib.suppress(_Failed):
-            self._do([str(python), "-c", "import motionbooth.cli.app, motionbooth.jobs.runner"])  # with torch and all
+            self._run_command(
+                [str(python), "-c", "import motionbooth.cli.app, motionbooth.jobs.runner"]
+            )  # imports torch, too
             return True
         return False
 
     @contextlib.contextmanager
-    def _measured(self) -> Iterator[None]:
-        """While pip unpacks, it says nothing: the disk tells how far it is."""
+    def _watch_disk(self) -> Iterator[None]:
+        """Derive the progress from the disk: pip prints nothing while it unpacks."""
         done = threading.Event()
         before = self.plan.free
 
@@ -212,7 +221,7 @@ class Installation:
                 if self.stage == "unpacking":
                     written = before - shutil.disk_usage(self.plan.folder).free
                     self.factor = max(
-                        self.factor, min(0.99, 0.6 + 0.4 * written / (self.plan.kept + self.plan.fetched))
+                        self.factor, min(0.99, 0.6 + 0.4 * written / (self.plan.installed + self.plan.download))
                     )
 
         watcher = threading.Thread(target=look, name="motionbooth-measure", daemon=True)
@@ -227,12 +236,12 @@ class Installation:
     def _log(self) -> Path:
         return self.plan.folder.with_name("install.log")
 
-    def _do(self, command: list[str], on_line: Callable[[str], None] = lambda line: None) -> None:
-        """Run it to its end. Raises _Failed with the last lines, _Stopped where it was canceled."""
+    def _run_command(self, command: list[str], on_line: Callable[[str], None] = lambda line: None) -> None:
+        """Run a command. Raises _Failed with its last lines, _Stopped if the installation was canceled."""
         lines: deque[str] = deque(maxlen=200)
         with self._log.open("a", encoding="utf-8") as log:
             log.write(f"$ {' '.join(command)}\n")
-            with self._begin(command) as process:
+            with self._start_process(command) as process:
                 assert process.stdout is not None
                 for line in process.stdout:
                     if not line.startswith("Progress "):
@@ -245,7 +254,7 @@ class Installation:
         if process.returncode != 0:
             raise _Failed(list(lines))
 
-    def _begin(self, command: list[str]) -> subprocess.Popen[str]:
+    def _start_process(self, command: list[str]) -> subprocess.Popen[str]:
         with self._lock:
             if self._canceled:
                 raise _Stopped("The installation was canceled. What was downloaded is kept for the next try.")
@@ -262,17 +271,17 @@ class Installation:
             return self._process
 
 
-class _Received:
-    """How many bytes pip has fetched, from what it prints."""
+class _DownloadProgress:
+    """Derives the progress of the download from pip's output."""
 
     def __init__(self, installation: Installation) -> None:
         self._installation = installation
-        self._whole = 0.0  # of the files before this one
+        self._complete = 0.0  # bytes of the files before the current one
         self._announced = self._current = 0.0
 
-    def line(self, line: str) -> None:
+    def read_line(self, line: str) -> None:
         if (sized := _SIZED.search(line)) is not None:
-            self._whole += max(self._announced, self._current)
+            self._complete += max(self._announced, self._current)
             self._announced, self._current = float(sized[1]) * _UNITS[sized[2]], 0.0
         elif (received := _RECEIVED.match(line)) is not None:
             self._current = float(received[1])
@@ -280,12 +289,12 @@ class _Received:
             self._installation.stage = "unpacking"
             self._installation.factor = max(self._installation.factor, 0.6)
             return
-        share = (self._whole + self._current) / self._installation.plan.fetched
+        share = (self._complete + self._current) / self._installation.plan.download
         self._installation.factor = max(self._installation.factor, min(0.6, 0.6 * share))
 
 
 class _Failed(Exception):
-    """A process failed; its last lines."""
+    """A process failed with these last lines."""
 
     def __init__(self, lines: list[str]) -> None:
         super().__init__(lines)
@@ -293,15 +302,15 @@ class _Failed(Exception):
 
 
 class _Stopped(Exception):
-    """Why the installation ended, a sentence."""
+    """The installation ended early; the message is the reason."""
 
 
 def _pip(python: Path) -> list[str]:
     return [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input"]
 
 
-def _works(python: Path) -> bool:
-    """Whether an environment can be gone on with."""
+def _has_pip(python: Path) -> bool:
+    """Whether an environment can be continued with."""
     with contextlib.suppress(OSError):
         return _succeeds([str(python), "-m", "pip", "--version"])
     return False
@@ -313,5 +322,5 @@ def _succeeds(command: list[str]) -> bool:
 
 
 def environment() -> dict[str, str]:
-    """Ours, without what Blender or a launcher set for its own Python."""
+    """This process's environment variables, without those that Blender or a launcher set for its Python."""
     return {name: value for name, value in os.environ.items() if name not in {"PYTHONHOME", "PYTHONPATH"}}

@@ -1,4 +1,4 @@
-"""A backend on this machine, in a process of its own that goes on when Blender is closed. No bpy."""
+"""The backend's process on this machine, which keeps running when Blender is closed. No bpy."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .._protocol.errors import NotFound
 from ..takeover import in_use
 from .install import environment
 
-ADDRESS = "tcp://127.0.0.1:*"  # any free port; the connection file tells which
-# What can be done where nothing is installed, and nothing may be.
-BY_HAND = (
+ADDRESS = "tcp://127.0.0.1:*"  # any free port; it is in the connection file
+# The message if no backend is installed, and online access is off.
+MANUAL_INSTALLATION = (
     "MotionBooth's backend is not installed on this machine. Start Local Backend installs it, with Blender's online "
     "access on (Preferences > System > Network). Or install its wheel, which lies beside the extension's zip, with "
     "pip (Python 3.11 or newer), and give the path of its program `motionbooth` in this extension's preferences; or "
@@ -26,10 +26,10 @@ _HAS_BACKEND = "import importlib.util, sys; sys.exit(importlib.util.find_spec('m
 
 
 def find_command(preferred: str, installed: list[str] | None = None) -> list[str]:
-    """The command line program: where the preferences say; `installed` by the extension; on the PATH; or as a module of
-    a Python on the PATH.
+    """The command that runs the backend's command line.
 
-    Raises NotFound, saying what to install.
+    The first of: the path in the preferences; the command `installed` by the extension; a program on the PATH; a module
+    of a Python on the PATH. Raises NotFound, which explains how to install it.
     """
     if preferred:
         if not Path(preferred).is_file():
@@ -39,18 +39,18 @@ def find_command(preferred: str, installed: list[str] | None = None) -> list[str
         return [preferred]
     if installed is not None:
         return installed
-    beside = str(Path(sys.executable).parent)  # where Blender is a module of the Python that also has the backend
+    beside = str(Path(sys.executable).parent)  # if Blender is a module of the Python that has the backend, too
     if found := shutil.which("motionbooth") or shutil.which("motionbooth", path=beside):
         return [found]
     for name in ("python3", "python"):
         python = shutil.which(name)
         if python and subprocess.run([python, "-c", _HAS_BACKEND], env=environment(), check=False).returncode == 0:
             return [python, "-m", "motionbooth.cli"]
-    raise NotFound(BY_HAND)
+    raise NotFound(MANUAL_INSTALLATION)
 
 
 class LocalBackend:
-    """The backend whose files are in `home`. It may have been started by another Blender, or by an earlier one."""
+    """The backend with the home folder `home`. Another Blender may have started it."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -59,7 +59,7 @@ class LocalBackend:
 
     @property
     def connection_file(self) -> Path:
-        """Is there as long as the backend listens."""
+        """Exists while the backend is listening."""
         return self.home / "connection.json"
 
     @property
@@ -72,11 +72,11 @@ class LocalBackend:
         return self.connection_file.exists() and pid is not None and _is_alive(pid)
 
     def start(self, command: list[str]) -> None:
-        """Returns at once; `starting` and `failure` tell how it goes on."""
-        if self.starting or self.running or in_use(self.home):  # by a person at a command line, perhaps
+        """Returns at once; see `starting` and `failure`."""
+        if self.starting or self.running or in_use(self.home):  # perhaps from a command line
             return
         self.home.mkdir(parents=True, exist_ok=True)
-        self.connection_file.unlink(missing_ok=True)  # of a backend that was killed
+        self.connection_file.unlink(missing_ok=True)  # left by a backend that was killed
         options: dict[str, int | bool] = {"start_new_session": True}
         if sys.platform == "win32":
             options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
@@ -93,17 +93,17 @@ class LocalBackend:
         (self.home / "backend.pid").write_text(str(self._process.pid))
 
     def failure(self) -> str | None:
-        """Why it ended before anyone asked it to; told once."""
+        """Why the process ended without being stopped, reported once; otherwise None."""
         if self._process is None or (status := self._process.poll()) is None:
             return None
         self._process = None
         if self._asked_to_stop:
             return None
-        said = self._log.read_text(errors="replace").strip().splitlines()
-        return f"The local backend ended (exit status {status}). {said[-1] if said else ''} Its log: {self._log}"
+        lines = self._log.read_text(errors="replace").strip().splitlines()
+        return f"The local backend ended (exit status {status}). {lines[-1] if lines else ''} Its log: {self._log}"
 
     def stop(self) -> None:
-        """Ask it to end; jobs are kept, and go on when it is started again. Returns at once."""
+        """Ask it to end; its jobs are kept, and continue when it is started again. Returns at once."""
         self._asked_to_stop = True
         pid = self._pid()
         (self.home / "backend.pid").unlink(missing_ok=True)
@@ -112,14 +112,14 @@ class LocalBackend:
                 os.kill(pid, signal.SIGTERM)
 
     def _is_ours(self, pid: int) -> bool:
-        """Whether that process serves this home: after a crash its number may have become another program's."""
+        """Whether that process serves this home: after a crash, another program may have its id."""
         if self._process is not None or sys.platform == "win32":
             return True
         try:
-            asked = subprocess.run(["ps", "-ww", "-p", str(pid), "-o", "args="], capture_output=True, text=True)
+            process = subprocess.run(["ps", "-ww", "-p", str(pid), "-o", "args="], capture_output=True, text=True)
         except FileNotFoundError:  # a system without ps
             return True
-        return str(self.home) in asked.stdout
+        return str(self.home) in process.stdout
 
     @property
     def _log(self) -> Path:
@@ -132,7 +132,7 @@ class LocalBackend:
 
 
 def _is_alive(pid: int) -> bool:
-    if sys.platform == "win32":  # where signal 0 would end the process
+    if sys.platform == "win32":  # signal 0 would end the process there
         return True
     try:
         os.kill(pid, 0)

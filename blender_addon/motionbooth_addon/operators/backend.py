@@ -18,7 +18,7 @@ from ..files import own_keys
 from ..i18n.translation import told
 from ..jobs.controller import job_controller, start
 from ..local_backend.install import Plan, installed_command, plan, size
-from ..local_backend.process import BY_HAND, find_command
+from ..local_backend.process import MANUAL_INSTALLATION, find_command
 from ..preferences import preferences
 from ..user_data import environment_folder
 from .base import ReportsErrors, refuse
@@ -69,7 +69,7 @@ class MOTIONBOOTH_OT_install_backend(ReportsErrors, bpy.types.Operator):
         if job_controller().backend.installation is not None:
             return refuse(cls, "The backend is being installed.")
         if not bpy.app.online_access:
-            return refuse(cls, BY_HAND)
+            return refuse(cls, MANUAL_INSTALLATION)
         if job_controller().backend.local.starting or job_controller().backend.local.running:
             return refuse(cls, "Stop the local backend first.")
         return True
@@ -87,7 +87,7 @@ class MOTIONBOOTH_OT_install_backend(ReportsErrors, bpy.types.Operator):
     def draw(self, context: bpy.types.Context) -> None:
         made = self._plan
         assert made is not None
-        fetched, kept, free = map(size, (made.fetched, made.kept, made.free))
+        fetched, kept, free = map(size, (made.download, made.installed, made.free))
         column = self.layout.column()
         for line in (
             f"From {made.source}",
@@ -100,7 +100,7 @@ class MOTIONBOOTH_OT_install_backend(ReportsErrors, bpy.types.Operator):
 
     def act(self, context: bpy.types.Context) -> None:
         if not bpy.app.online_access:
-            raise InvalidInput(BY_HAND)
+            raise InvalidInput(MANUAL_INSTALLATION)
         made = self._plan if self._plan is not None else self._make_plan()
         job_controller().backend.install(made, extension_version())
         start()

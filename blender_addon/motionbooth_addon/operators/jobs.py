@@ -14,7 +14,7 @@ from .._protocol.jobs import GenerateSpec, JobState
 from ..i18n.translation import told
 from ..jobs.controller import job_controller
 from ..jobs.job_store import JobRecord
-from ..jobs.specs import generate_specs, train_request, use_again
+from ..jobs.specs import generate_specs, restore_settings, train_request
 from ..panels import thumbnails
 from ..timeline import takes
 from ..turntable.pictures import needs_training
@@ -226,7 +226,7 @@ class MOTIONBOOTH_OT_use_job_settings(_OfJob, bpy.types.Operator):
     def act_on(self, context: bpy.types.Context, record: JobRecord) -> None:
         if not isinstance(record.request, GenerateSpec):
             raise InvalidInput("A training has no settings of a film; choose a filmed job.")
-        use_again(context.scene, record.request)
+        restore_settings(context.scene, record.request)
 
 
 class MOTIONBOOTH_OT_show_picture(bpy.types.Operator):

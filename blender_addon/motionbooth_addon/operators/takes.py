@@ -107,7 +107,7 @@ class MOTIONBOOTH_OT_use_take_settings(_TakeOperator, bpy.types.Operator):
     bl_label = "Restore Settings"
 
     def act_on(self, context: bpy.types.Context, index: int) -> None:
-        specs.use_again(context.scene, takes.spec_of(context.scene.motionbooth.takes[index]))
+        specs.restore_settings(context.scene, takes.spec_of(context.scene.motionbooth.takes[index]))
 
 
 class MOTIONBOOTH_OT_take_as_background(_TakeOperator, bpy.types.Operator):

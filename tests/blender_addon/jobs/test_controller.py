@@ -93,10 +93,10 @@ def test_words_are_asked_for_as_the_backend_will_look_for_them(shot: Any) -> Non
     settings = shot.motionbooth
     settings.subjects[0].token = "<new>"  # no letter at its ends
     settings.prompt, settings.background_phrase = "a <new>  dog in a parking lot", "parking lot"
-    specs.check_words(shot)
+    specs.check_prompt(shot)
     settings.background_phrase = "park"
     with pytest.raises(MotionBoothError, match='background words "park"'):
-        specs.check_words(shot)
+        specs.check_prompt(shot)
 
 
 def test_the_largest_seed_that_blender_keeps_is_followed_by_zero(shot: Any) -> None:

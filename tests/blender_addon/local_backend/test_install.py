@@ -98,7 +98,7 @@ def test_a_press_installs_the_backend_and_starts_it(
 
     pump(linked, seconds=150)
     stages = {stage for stage, _ in shown}
-    assert {"making an environment", "downloading", "checking"} <= stages
+    assert {"creating an environment", "downloading", "checking"} <= stages
     assert state().install_stage == "", "the bar is gone"
     command = install.installed_command(user_data.environment_folder())
     assert command is not None
@@ -106,7 +106,7 @@ def test_a_press_installs_the_backend_and_starts_it(
     file, prefix = subprocess.check_output([command[0], "-c", code], text=True, cwd="/").split()
     assert Path(file).is_relative_to(user_data.environment_folder())
     assert Path(prefix) == user_data.environment_folder()
-    running = Path(f"/proc/{(online.local.home / 'backend.pid').read_text()}/cmdline")
+    running = Path(f"/proc/{(online.backend.local.home / 'backend.pid').read_text()}/cmdline")
     if running.exists():
         assert command[0].encode() in running.read_bytes(), "this one answers, and no other"
     assert [model.name for model in state().models]
@@ -131,7 +131,7 @@ def test_what_was_canceled_and_what_was_torn_is_installed_by_the_next_try(
     installing_now.start()
     pump(lambda: installing_now.ended, seconds=100)
     assert installing_now.error == ""
-    (cli,) = user_data.environment_folder().glob("lib/python3*/site-packages/motionbooth/cli.py")
+    (cli,) = user_data.environment_folder().glob("lib/python3*/site-packages/motionbooth/cli/app.py")
     cli.unlink()
     (user_data.environment_folder() / install.READY).unlink()
     bpy.ops.motionbooth.install_backend()
@@ -167,7 +167,7 @@ def test_a_wheel_in_downloads_is_found_and_a_wrong_path_is_said(tmp_path: Path) 
 
 
 def test_a_disk_that_is_too_small_is_said_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(install, "KEPT", 2**60)
+    monkeypatch.setattr(install, "INSTALLED", 2**60)
     with pytest.raises(OutOfSpace, match="are free"):
         install.plan("", "1", tmp_path / "environment", [])
 

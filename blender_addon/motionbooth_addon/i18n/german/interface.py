@@ -55,7 +55,7 @@ TEXTS = {
     "From {}": "Aus {}",
     "Into {}": "Nach {}",
     "With {}": "Mit {}",
-    "making an environment": "Umgebung wird angelegt",
+    "creating an environment": "Umgebung wird angelegt",
     "downloading": "wird heruntergeladen",
     "unpacking": "wird ausgepackt",
     "checking": "wird geprüft",
