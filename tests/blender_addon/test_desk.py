@@ -194,7 +194,7 @@ def test_what_a_dead_backend_said_last_is_not_shown_any_more(
     bpy.ops.motionbooth.add_to_prompt()
     scene.motionbooth.random_seed, scene.motionbooth.seed = False, 999
     bpy.ops.motionbooth.generate()
-    assert 'Sending 1 take of "Scene"' in capfd.readouterr().out
+    assert 'Generating 1 take of "Scene"' in capfd.readouterr().out
     pump(lambda: state().jobs[0].stage == "sampling" and state().jobs[0].seconds_left > 0)
     own.kill()
     began = time.monotonic()
@@ -209,8 +209,9 @@ def test_what_a_dead_backend_said_last_is_not_shown_any_more(
     scene.motionbooth.seed = 1
     bpy.ops.motionbooth.generate()
     told = capfd.readouterr().out
-    assert "Not sent yet: 1 take" in told
-    assert "Sending" not in told
+    assert "1 take of" in told
+    assert "sent once it is connected" in told
+    assert "Generating" not in told
     assert panel.state_of(state().jobs[0]) == "Not sent yet"
     bpy.ops.motionbooth.cancel_job(job=running)  # heard when it is back
     own.start()

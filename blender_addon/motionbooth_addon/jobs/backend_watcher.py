@@ -88,7 +88,7 @@ class BackendWatcher:
         if installation.error or command is None:
             self._ui.show_notice(installation.error, is_error=not installation.canceled)
             return
-        self._ui.show_notice("The backend is installed, and starts.")
+        self._ui.show_notice("The backend is installed and is starting.")
         self.local.start(command)
 
     def close(self) -> None:

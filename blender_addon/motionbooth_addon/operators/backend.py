@@ -67,7 +67,7 @@ class MOTIONBOOTH_OT_install_backend(ReportsErrors, bpy.types.Operator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if job_controller().backend.installation is not None:
-            return refuse(cls, "The backend is being installed.")
+            return refuse(cls, "The backend is already being installed.")
         if not bpy.app.online_access:
             return refuse(cls, MANUAL_INSTALLATION)
         if job_controller().backend.local.starting or job_controller().backend.local.running:
@@ -96,7 +96,7 @@ class MOTIONBOOTH_OT_install_backend(ReportsErrors, bpy.types.Operator):
             f"About {fetched} are downloaded, {kept} stay on the disk; {free} are free.",
         ):
             column.label(text=told(line), translate=False)
-        column.label(text="You can go on working meanwhile, and cancel it in the Backend panel.")
+        column.label(text="You can continue to work meanwhile. To cancel, use the Backend panel.")
 
     def act(self, context: bpy.types.Context) -> None:
         if not bpy.app.online_access:
@@ -150,7 +150,7 @@ class MOTIONBOOTH_OT_stop_local_backend(ReportsErrors, bpy.types.Operator):
             self,
             event,
             title=told("Stop the local backend?"),
-            message=told("Its jobs are kept and go on when it is started again."),
+            message=told("Its jobs are kept and resume when it is started again."),
             confirm_text=told("Stop"),
         )
 
@@ -177,7 +177,7 @@ class MOTIONBOOTH_OT_export_key(ReportsErrors, ExportHelper, bpy.types.Operator)
             Path(self.filepath).write_text(f"{public}\n", encoding="ascii")
         except OSError as error:
             raise InvalidInput(f"{self.filepath} cannot be written ({error.strerror}); choose another.") from error
-        self.report({"INFO"}, told(f"Saved {self.filepath}: send it to the owner of the machine."))
+        self.report({"INFO"}, told(f"Saved {self.filepath}. Send it to the owner of the backend."))
 
 
 class MOTIONBOOTH_OT_connect_to_box(ReportsErrors, ImportHelper, bpy.types.Operator):

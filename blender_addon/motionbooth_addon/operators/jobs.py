@@ -28,21 +28,21 @@ def is_linked(cls: type[bpy.types.Operator]) -> bool:
     if len(state().models) and job_controller().jobs.threads is not None:
         return True
     reasons = {
-        "STARTING": "The local backend is starting; wait a moment.",
-        "CONNECTING": "Connecting to the backend; wait a moment.",
+        "STARTING": "The local backend is starting. Please wait.",
+        "CONNECTING": "Connecting to the backend. Please wait.",
         "LOST": state().link_text,
     }
-    return refuse(cls, reasons.get(state().link, "Start the local backend, or connect to another machine."))
+    return refuse(cls, reasons.get(state().link, "Start the local backend or connect to a remote one."))
 
 
 def lack_for_training(subject: bpy.types.PropertyGroup) -> str | None:
     """A sentence on what the subject lacks for training; None if it can be trained."""
     if not subject.class_word:
-        return "Give the subject a class first, the ordinary word for it: dog, toy, car."
+        return "Give the subject a class first, such as dog, toy or car."
     if not subject.token:
-        return "Give the subject a token to train it; without one it is what the model knows by itself."
+        return "Give the subject a token to train it. Without one, the model's own knowledge is used."
     if subject.training_object is None and not subject.training_images:
-        return "Choose a 3-D object or a folder of pictures to learn the subject from."
+        return "Choose a training object or a folder of training images."
     return None
 
 
@@ -75,10 +75,11 @@ class MOTIONBOOTH_OT_train_subject(ReportsErrors, bpy.types.Operator):
             raise InvalidInput(f'"{subject.name}" is being trained already; cancel that job first to train it anew.')
         job_controller().submit(scene, train_request(scene, subject, _new_folder()), subject.name)
         if is_reached():
-            self.report({"INFO"}, told(f'"{subject.name}" is being trained; see Jobs.'))
+            self.report({"INFO"}, told(f'Training "{subject.name}"; see Jobs.'))
         else:
-            waits = told(f'Not sent yet: "{subject.name}". The backend is not reached; sent when it is back.')
-            self.report({"WARNING"}, waits)
+            self.report(
+                {"WARNING"}, told(f'The backend is unreachable. "{subject.name}" is sent once it is connected.')
+            )
 
 
 def is_reached() -> bool:
@@ -108,8 +109,8 @@ class MOTIONBOOTH_OT_generate(ReportsErrors, bpy.types.Operator):
             if lack_for_training(subject):
                 return refuse(
                     cls,
-                    f'Subject "{subject.name}" is not trained. Give it a class and something to learn from, or clear '
-                    "its token to use what the model knows.",
+                    f'Subject "{subject.name}" is not trained. Give it a class and a training object or images, or '
+                    "clear its token to use the model's own knowledge.",
                 )
         return True
 
@@ -130,11 +131,11 @@ class MOTIONBOOTH_OT_generate(ReportsErrors, bpy.types.Operator):
         takes = f'1 take of "{shot}"' if count == 1 else f'{count} takes of "{shot}"'
         names = ", ".join(awaits)
         if not is_reached():
-            self.report({"WARNING"}, told(f"Not sent yet: {takes}. The backend is not reached; sent when it is back."))
+            self.report({"WARNING"}, told(f"The backend is unreachable. {takes} will be sent once it is connected."))
         elif awaits:
-            self.report({"INFO"}, told(f"Not sent yet: {takes}. Waiting for the training of {names}; see Jobs."))
+            self.report({"INFO"}, told(f"Waiting for the training of {names} before {takes}; see Jobs."))
         else:
-            self.report({"INFO"}, told(f"Sending {takes}; see Jobs."))
+            self.report({"INFO"}, told(f"Generating {takes}; see Jobs."))
 
 
 def titles(specs: Sequence[GenerateSpec]) -> list[str]:
@@ -146,7 +147,7 @@ def titles(specs: Sequence[GenerateSpec]) -> list[str]:
     ]
 
 
-class _OfJob(ReportsErrors):
+class _JobOperator(ReportsErrors):
     """Base of operators on one job: the one with the given id, or the active one of the list."""
 
     job: StringProperty(name="Job", options={"HIDDEN"})
@@ -155,7 +156,7 @@ class _OfJob(ReportsErrors):
     def poll(cls, context: bpy.types.Context) -> bool:
         if state().active_job < len(state().jobs):
             return True
-        return refuse(cls, "There is no job yet: train a subject or generate a clip.")
+        return refuse(cls, "There is no job yet. Train a subject or generate a clip first.")
 
     def act(self, context: bpy.types.Context) -> None:
         job = self.job or state().jobs[state().active_job].job
@@ -168,7 +169,7 @@ class _OfJob(ReportsErrors):
         raise NotImplementedError
 
 
-class MOTIONBOOTH_OT_cancel_job(_OfJob, bpy.types.Operator):
+class MOTIONBOOTH_OT_cancel_job(_JobOperator, bpy.types.Operator):
     """Cancel this job and discard its progress"""
 
     bl_idname = "motionbooth.cancel_job"
@@ -180,7 +181,7 @@ class MOTIONBOOTH_OT_cancel_job(_OfJob, bpy.types.Operator):
         job_controller().jobs.cancel(record)
 
 
-class MOTIONBOOTH_OT_retry_job(_OfJob, bpy.types.Operator):
+class MOTIONBOOTH_OT_retry_job(_JobOperator, bpy.types.Operator):
     """Run this job again as a new job"""
 
     bl_idname = "motionbooth.retry_job"
@@ -190,7 +191,7 @@ class MOTIONBOOTH_OT_retry_job(_OfJob, bpy.types.Operator):
         job_controller().retry(record)
 
 
-class MOTIONBOOTH_OT_forget_job(_OfJob, bpy.types.Operator):
+class MOTIONBOOTH_OT_forget_job(_JobOperator, bpy.types.Operator):
     """Remove a finished job from the list and the backend. A downloaded clip is kept"""
 
     bl_idname = "motionbooth.forget_job"
@@ -202,7 +203,7 @@ class MOTIONBOOTH_OT_forget_job(_OfJob, bpy.types.Operator):
         job_controller().remove(record)
 
 
-class MOTIONBOOTH_OT_place_job(_OfJob, bpy.types.Operator):
+class MOTIONBOOTH_OT_place_job(_JobOperator, bpy.types.Operator):
     """Add the result of this job to the scene: a clip to the timeline, or trained weights to the subject"""
 
     bl_idname = "motionbooth.place_job"
@@ -216,7 +217,7 @@ class MOTIONBOOTH_OT_place_job(_OfJob, bpy.types.Operator):
         job_controller().place(record)
 
 
-class MOTIONBOOTH_OT_use_job_settings(_OfJob, bpy.types.Operator):
+class MOTIONBOOTH_OT_use_job_settings(_JobOperator, bpy.types.Operator):
     """Restore the prompt, model, seed and other settings of this job"""
 
     bl_idname = "motionbooth.use_job_settings"
@@ -241,7 +242,7 @@ class MOTIONBOOTH_OT_show_picture(bpy.types.Operator):
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         self._frames = thumbnails.load_large(self.path, self.shape)
         if not self._frames:
-            self.report({"ERROR"}, told("The picture is not there any more."))
+            self.report({"ERROR"}, told("The image no longer exists."))
             return {"CANCELLED"}
         # Squares side by side, in nine tenths of the window.
         side = 0.9 * min(context.window.width / len(self._frames), context.window.height)

@@ -49,7 +49,7 @@ def has_camera(cls: type[bpy.types.Operator], context: bpy.types.Context) -> boo
     """For `poll`: the scene must have an active camera."""
     if context.scene.camera is not None and context.scene.camera.type == "CAMERA":
         return True
-    return refuse(cls, "The scene has no active camera; add one, or make one active with Ctrl+Numpad 0.")
+    return refuse(cls, "The scene has no active camera. Add one, or make one active with Ctrl+Numpad 0.")
 
 
 def has_subject(cls: type[bpy.types.Operator], context: bpy.types.Context) -> bool:
