@@ -1,1 +1,1 @@
-"""How the bundled model is trained and the product is measured. In a checkout only: no wheel has it."""
+"""The laboratory: trains the bundled model and measures the product. Only in a checkout, not in the wheel."""

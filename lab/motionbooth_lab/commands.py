@@ -1,4 +1,4 @@
-"""The benches that measure the product and not a machine; `motionbooth bench` has them in a checkout only."""
+"""The benches that only a checkout has, as commands of `motionbooth bench`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,23 +10,25 @@ from motionbooth.cli.bench import JsonFile
 def control(
     json_file: JsonFile = None,
     pictures: Annotated[
-        Path | None, typer.Option(file_okay=False, help="A folder for contact sheets of what was filmed.")
+        Path | None, typer.Option(file_okay=False, help="Write contact sheets of the clips to this folder.")
     ] = None,
     all_words: Annotated[
         bool | None,
         typer.Option(
             "--suppress-all-words/--suppress-subjects-words",
-            help="What is suppressed outside a box, instead of the model's own choice.",
+            help="Which words the boxes suppress outside [default: the model's choice].",
         ),
     ] = None,
     subjects: Annotated[
         Path | None,
         typer.Option(
-            file_okay=False, exists=True, help="Measure the subjects in this folder's folders of photographs instead."
+            file_okay=False,
+            exists=True,
+            help="Measure the subjects in this folder (one folder of photographs each) instead.",
         ),
     ] = None,
 ) -> None:
-    """How well the bundled model keeps to boxes, camera paths and who it is, with control and without."""
+    """Measure box adherence, camera adherence and identity of the bundled model, with and without control."""
     from motionbooth.bench.measures import publish
 
     from motionbooth_lab.bench.control import bench_control
@@ -38,7 +40,7 @@ def control(
 
 
 def extension(json_file: JsonFile = None) -> None:
-    """What the extension costs in Blender, and how exactly it reads a shot; needs the bpy module."""
+    """Measure the extension's speed in Blender and how exactly it reads a shot. Needs the bpy module."""
     from motionbooth.bench.measures import publish
 
     from motionbooth_lab.bench.extension import bench_extension
@@ -47,7 +49,7 @@ def extension(json_file: JsonFile = None) -> None:
 
 
 def server(json_file: JsonFile = None) -> None:
-    """What the server costs: transfers, submissions, many clients, many jobs; and the faults that it survives."""
+    """Measure the server: transfers, submissions, many clients, many jobs, and the faults that it survives."""
     from motionbooth.bench.measures import publish
 
     from motionbooth_lab.bench.server import bench_server
@@ -57,12 +59,15 @@ def server(json_file: JsonFile = None) -> None:
 
 def scheduler(
     json_file: JsonFile = None,
-    jobs: Annotated[int, typer.Option(min=1000, help="In each simulation, and in the last part's queue.")] = 100_000,
+    jobs: Annotated[
+        int, typer.Option(min=1000, help="Jobs in each simulation and in the last part's queue.")
+    ] = 100_000,
     folder: Annotated[
-        Path | None, typer.Option(exists=True, file_okay=False, help="On the disk where a store would lie.")
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="Folder for the job store, on the disk to measure."),
     ] = None,
 ) -> None:
-    """How long jobs wait with 1, 8, 64 and 512 simulated workers, and how many workers one server can keep busy."""
+    """Simulate the waiting times with 1, 8, 64 and 512 workers, and measure how many workers a server can serve."""
     from motionbooth.bench.measures import publish
 
     from motionbooth_lab.bench.scheduler import bench_scheduler
@@ -96,12 +101,12 @@ def ablation(
 def fuzz(
     json_file: JsonFile = None,
     messages: Annotated[
-        int, typer.Option(min=1000, help="For the decoder, and as many for a live session.")
+        int, typer.Option(min=1000, help="Messages for the decoder, and as many for a session.")
     ] = 1_000_000,
-    seconds: Annotated[float, typer.Option(min=1, help="At most, for each of the two.")] = 600.0,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed sends the same messages.")] = 0,
+    seconds: Annotated[float, typer.Option(min=1, help="Time limit for each of the two.")] = 600.0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed. The same seed sends the same messages.")] = 0,
 ) -> None:
-    """Foreign messages for the decoder and for a live session: nothing but a refusal may come of them."""
+    """Send malformed messages to the decoder and to a server. All must be rejected without harm."""
     from motionbooth.bench.measures import publish
 
     from motionbooth_lab.rig.fuzz import bench_fuzz
@@ -110,16 +115,14 @@ def fuzz(
 
 
 def soak(
-    minutes: Annotated[float, typer.Option(min=0.1, help="How long faults are injected.")] = 60.0,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Duration of the fault injection.")] = 60.0,
     jobs_per_minute: Annotated[
-        float, typer.Option(min=0, help="Of all clients together; 0: as many as they can.")
+        float, typer.Option(min=0, help="Jobs of all clients together. 0: as many as possible.")
     ] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, other faults at other moments.")] = 0,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", dir_okay=False, help="Write the figures to this file too.")
-    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the faults.")] = 0,
+    json_file: JsonFile = None,
 ) -> None:
-    """Harm a real server at random for a while: servers and workers killed, networks broken; nothing may be lost."""
+    """Inject random faults into a real server (killed processes, a faulty network). No job may be lost."""
     from motionbooth.bench.measures import publish
     from rich.console import Console
 
@@ -129,6 +132,6 @@ def soak(
 
 
 def add_benches(bench: typer.Typer) -> None:
-    """Add every command of this module."""
+    """Add the commands of this module to `motionbooth bench`."""
     for command in (control, extension, server, scheduler, ablation, fuzz, soak):
         bench.command()(command)

@@ -1,4 +1,4 @@
-"""For tests in Blender: objects that move. To be imported where bpy is."""
+"""Helpers for tests in Blender: animated objects. Needs bpy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For tests: a backend in a process of its own whose model only draws; see tests/blender_addon/drawing_server.py."""
+"""A backend in a separate process whose model only draws; see tests/blender_addon/drawing_server.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DRAWING_SERVER = Path(__file__).parents[1] / "blender_addon" / "drawing_server.p
 
 @contextmanager
 def drawing_backend(home: Path) -> Iterator[Path]:
-    """Runs as long as the context; its connection file."""
+    """Run the backend during the context; yields its connection file."""
     process = subprocess.Popen([sys.executable, str(DRAWING_SERVER), str(home)], stdout=subprocess.DEVNULL)
     file = home / "connection.json"
     try:

@@ -1,4 +1,4 @@
-"""A client that follows a job while a test does its worst."""
+"""A client that follows a job while the test injects faults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from running_backend import RunningBackend, small_job
 
 
 class Following(threading.Thread):
-    """A client that submits a job and follows it, while the test does its worst."""
+    """A thread whose client submits a job and follows it."""
 
     def __init__(
         self, backend: RunningBackend, prompt: str, address: str = "", timeout: float = 15.0, **options: Any
@@ -39,5 +39,7 @@ class Following(threading.Thread):
     def done(self) -> Job:
         self.join(60)
         assert self.result is not None
-        assert [event.seq for event in self.events] == list(range(1, len(self.events) + 1)), "events came with gaps"
+        assert [event.seq for event in self.events] == list(range(1, len(self.events) + 1)), (
+            "there are gaps in the events"
+        )
         return self.result

@@ -1,4 +1,4 @@
-"""A bare socket with the right keys, to send what our client never would."""
+"""A bare socket with the right keys, for messages that our client never sends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PING = messages.Ping(id=2)
 
 @contextmanager
 def raw(connection: Connection, curve: bool = True, **options: int) -> Iterator[zmq.Socket[bytes]]:
-    """A bare socket with the right keys, to send what our client never would."""
+    """A bare socket with the right keys, for messages that our client never sends."""
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.RCVTIMEO, 10_000)

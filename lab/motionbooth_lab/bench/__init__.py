@@ -1,1 +1,1 @@
-"""The benches that measure the product, and what they are made of."""
+"""Benchmarks that only a checkout has."""

@@ -1,1 +1,1 @@
-"""A whole backend to try things on: a real server with small work for its worker, and a network that can be broken."""
+"""Test rig: a real server whose worker runs small jobs, and a proxy that breaks the network."""

@@ -1,4 +1,4 @@
-"""A backend in a process of its own, and small jobs for it."""
+"""A backend in a separate process, and small jobs for it."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ SHOT = Shot(
 
 
 def small_job(prompt: str = "steps=1", seed: int = 0) -> GenerateSpec:
-    """A generate job for small_worker.py, which reads its orders from the prompt."""
+    """A generate job for small_worker.py, which reads its commands from the prompt."""
     return GenerateSpec(shot=SHOT, prompt=prompt, seed=seed, model="small")
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    """Raises TimeoutError where it does not come true."""
+    """Wait until the condition is true. Raises TimeoutError."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -41,7 +41,7 @@ def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process with this id runs (a zombie does not)."""
+    """Whether a process with this id is running (a zombie is not)."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -49,7 +49,7 @@ def is_running(pid: int) -> bool:
 
 
 def free_port() -> int:
-    """A port that nobody uses, outside the range from which systems give ports to clients: it stays free meanwhile."""
+    """An unused port outside the range of ephemeral ports, so that no client gets it in the meantime."""
     while True:
         port = random.randrange(20_000, 30_000)
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
@@ -57,9 +57,9 @@ def free_port() -> int:
 
 
 class RunningBackend:
-    """A server in `home`, on a port that stays the same when it is started again.
+    """A server with data folder `home`. It keeps its port when it is restarted.
 
-    `module` is run with home, address and `arguments`.
+    Runs `module` with home, address and `arguments`.
     """
 
     def __init__(self, home: Path, module: str = "motionbooth_lab.rig.server_process", *arguments: str) -> None:
@@ -73,7 +73,7 @@ class RunningBackend:
 
     @property
     def connection(self) -> Connection:
-        """As the server first wrote it; good after its end, too."""
+        """The connection that the server first wrote. Still available after the server ended."""
         if self._connection is None:
             self._connection = Connection.read(self.connection_file)
         return self._connection
@@ -95,7 +95,7 @@ class RunningBackend:
         return self
 
     def stop(self) -> int:
-        """In good order; the exit status. Raises TimeoutError where it takes long, with what each thread was at."""
+        """Stop it with SIGTERM and return the exit status. Raises TimeoutError with the stack of each thread."""
         assert self.process is not None
         self.process.terminate()
         try:
@@ -103,11 +103,11 @@ class RunningBackend:
         except subprocess.TimeoutExpired:
             self.process.send_signal(signal.SIGABRT)
             self.process.wait(_SECONDS_TO_END)
-            told = (self.home / "printed.log").read_text()
-            raise TimeoutError(f"The server still ran {_SECONDS_TO_END:.0f} s after SIGTERM:\n{told}") from None
+            output = (self.home / "printed.log").read_text()
+            raise TimeoutError(f"The server still ran {_SECONDS_TO_END:.0f} s after SIGTERM:\n{output}") from None
 
     def kill(self) -> None:
-        """As by a power cut."""
+        """Kill it, as a power cut would."""
         assert self.process is not None
         self.process.kill()
         self.process.wait(20)
@@ -122,19 +122,19 @@ class RunningBackend:
         return Client(connection or self.connection, timeout=timeout, patience=patience, **options)
 
     def new_key(self, name: str) -> Connection:
-        """Let another person's key in; the connection file for it."""
+        """Authorize another user's key; returns the connection for it."""
         public, secret = (key.decode() for key in zmq.curve_keypair())
         (self.home / "authorized" / f"{name}.pub").write_text(public)
         return Connection(self.connection.address, self.connection.server_public, public, secret)
 
     def memory(self) -> int:
-        """Bytes that the server's process holds."""
+        """Resident memory of the server process in bytes."""
         assert self.process is not None
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def worker_pid(self, job_number: int = 1) -> int:
-        """Of the worker that carries the job out, once it has begun."""
+        """The process id of the worker that runs the job, once it has started."""
         file = self.home / "scratch" / str(job_number) / "worker.pid"
         wait_until(lambda: file.exists() and file.read_text())
         return int(file.read_text())

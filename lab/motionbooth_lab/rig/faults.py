@@ -1,4 +1,4 @@
-"""The twenty faults that a backend must survive: how many it does, by the tests that inject them."""
+"""Counts how many of the twenty injected faults the backend survives, by running their tests."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _TESTS = Path("tests") / "backend" / "server" / "faults"
 
 
 def faults_survived() -> int | None:
-    """How many of the faults pass all of their tests; None, and said so, where this is no checkout with tests."""
+    """The number of faults whose tests all pass. None with a note if there are no tests."""
     checkout = Path(motionbooth.__path__[0]).parents[1]
     if not (checkout / _TESTS).is_dir():
-        Console(stderr=True).print("The faults are injected by the tests, which are in a checkout only: left out.")
+        Console(stderr=True).print("Skipped the injected faults: their tests are only in a checkout.")
         return None
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
@@ -35,7 +35,7 @@ def faults_survived() -> int | None:
 
 
 def by_fault(report: Path) -> dict[int, bool]:
-    """Whether all tests of a fault, named test_fault_NN_..., passed; one that was skipped proves nothing."""
+    """Whether all tests of each fault (test_fault_NN_...) passed. A skipped test counts as failed."""
     found: defaultdict[int, list[bool]] = defaultdict(list)
     for case in xml.parse(report).iter("testcase"):
         if numbered := re.match(r"test_fault_(\d\d)_", case.get("name", "")):

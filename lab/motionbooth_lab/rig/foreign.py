@@ -1,4 +1,4 @@
-"""Foreign bytes: messages of the protocol, spoilt in the ways in which an attacker or a broken program spoils them."""
+"""Malformed messages, as an attacker or a broken program would send them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from motionbooth_protocol.limits import CHUNK_BYTES, MAX_HEADER_BYTES, PROTOCOL_
 from motionbooth_lab.rig.backend import small_job
 
 _SHA = "0123456789abcdef" * 4
-# Numbers, lengths and nesting at the edges of msgpack.
+# Edge cases of msgpack: numbers, lengths and nesting.
 _EDGES = [
     b"\xcf" + b"\xff" * 8, b"\xd3\x80" + b"\x00" * 7, b"\xcb\x7f\xf0" + b"\x00" * 6, b"\xcb\x7f\xf8" + b"\x00" * 6,
     b"\xdf\xff\xff\xff\xff", b"\xdd\xff\xff\xff\xff", b"\xdb\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\x91" * 200,
@@ -23,7 +23,7 @@ _EDGES = [
 
 
 def corpus() -> list[bytes]:
-    """A header of each request, with ordinary values."""
+    """A valid header of each request."""
     train = TrainSpec(subject=SubjectSpec("Toy", "sks", "toy", [Picture(_SHA)]), model="small")
     requests: list[messages.AnyRequest] = [
         messages.Hello(id=1, version=PROTOCOL_VERSION),
@@ -47,50 +47,50 @@ def corpus() -> list[bytes]:
 
 
 def foreign_messages(seed: int) -> Iterator[list[bytes]]:
-    """Frames of messages without end, the same for the same seed."""
-    chance = random.Random(seed)
+    """An endless stream of messages (lists of frames), the same for the same seed."""
+    rng = random.Random(seed)
     headers = corpus()
     while True:
-        header = spoilt(chance, chance.choice(headers))
-        extra = chance.random()
+        header = corrupted(rng, rng.choice(headers))
+        extra = rng.random()
         if extra < 0.90:
             yield [header]
         elif extra < 0.99:
-            yield [header, chance.randbytes(chance.choice((0, 1, 100, 4000)))]
+            yield [header, rng.randbytes(rng.choice((0, 1, 100, 4000)))]
         elif extra < 0.9995:
-            yield [header] + [b"x"] * chance.randrange(2, 40)
+            yield [header] + [b"x"] * rng.randrange(2, 40)
         else:
-            yield [header, bytes(chance.choice((CHUNK_BYTES, CHUNK_BYTES + 1, MAX_HEADER_BYTES)))]
+            yield [header, bytes(rng.choice((CHUNK_BYTES, CHUNK_BYTES + 1, MAX_HEADER_BYTES)))]
 
 
-def spoilt(chance: random.Random, header: bytes) -> bytes:
-    """One message, changed in one of the usual ways; one in twenty is left as it is."""
-    data, place = bytearray(header), chance.randrange(len(header))
-    match chance.randrange(20):
+def corrupted(rng: random.Random, header: bytes) -> bytes:
+    """The message corrupted in one of several ways. One in twenty is unchanged."""
+    data, place = bytearray(header), rng.randrange(len(header))
+    match rng.randrange(20):
         case 0:
             return header
         case 1 | 2 | 3 | 4:
-            data[place] = chance.randrange(256)
+            data[place] = rng.randrange(256)
         case 5 | 6:
-            data[place] ^= 1 << chance.randrange(8)
+            data[place] ^= 1 << rng.randrange(8)
         case 7 | 8:
             del data[place:]
         case 9 | 10:
-            data[place:place] = chance.randbytes(chance.randrange(1, 9))
+            data[place:place] = rng.randbytes(rng.randrange(1, 9))
         case 11 | 12 | 13 | 14:
-            data[place : place + chance.randrange(10)] = chance.choice(_EDGES)
+            data[place : place + rng.randrange(10)] = rng.choice(_EDGES)
         case 15:
             data += header
         case 16:
-            return chance.randbytes(chance.randrange(300))
+            return rng.randbytes(rng.randrange(300))
         case _:
-            return _with_foreign_field(chance, header)
+            return _with_foreign_field(rng, header)
     return bytes(data)
 
 
-def _with_foreign_field(chance: random.Random, header: bytes) -> bytes:
-    """A field's value replaced by one of another kind or size."""
+def _with_foreign_field(rng: random.Random, header: bytes) -> bytes:
+    """The message with one field's value replaced by one of another type or size."""
     fields = msgspec.msgpack.decode(header)
     values: list[object] = [None, True, -1, 2**53, 2**64 - 1, 1e308, "", "x" * 5000, "../../etc/passwd", b"\0" * 40]
-    fields[chance.choice(list(fields))] = chance.choice([*values, [], {}, [[]] * 9])
+    fields[rng.choice(list(fields))] = rng.choice([*values, [], {}, [[]] * 9])
     return msgspec.msgpack.encode(fields)

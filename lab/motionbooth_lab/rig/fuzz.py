@@ -1,4 +1,4 @@
-"""A million foreign messages for the decoder, and a million for a live session of a real server."""
+"""`motionbooth bench fuzz`: malformed messages for the decoder and for a session with a real server."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from motionbooth_protocol.limits import PROTOCOL_VERSION
 from motionbooth_lab.rig.backend import RunningBackend, small_job
 from motionbooth_lab.rig.foreign import foreign_messages
 
-_BATCH = 200  # messages between two looks at the answers
+_BATCH = 200  # messages sent before the replies are read
 _REPLY_MILLISECONDS, _TRIES = 500, 40
 
 
 def bench_fuzz(count: int, seconds: float, seed: int = 0) -> BenchResult:
-    """`count` messages and at most so many seconds for each. Raises MotionBoothError where one got through."""
+    """Send `count` messages to each, for at most `seconds` each. Raises MotionBoothError if a message does harm."""
     return BenchResult("fuzz", fuzz_decoder(count, seconds, seed) + fuzz_session(count, seconds, seed))
 
 
 def fuzz_decoder(count: int, seconds: float, seed: int) -> list[Measure]:
-    """Every message is decoded as a request and as a reply: it is one, or Malformed."""
+    """Decode every message as a request and as a reply. Each is either valid or raises Malformed."""
     began, sent, accepted = time.monotonic(), 0, 0
     for frames in itertools.islice(foreign_messages(seed), count):
         sent += 1
@@ -45,14 +45,14 @@ def fuzz_decoder(count: int, seconds: float, seed: int) -> list[Measure]:
         if sent % 1000 == 0 and time.monotonic() - began > seconds:
             break
     return [
-        Measure("decoder_messages", sent, "foreign messages"),
-        Measure("decoder_accepted", accepted, "of them within all bounds"),
+        Measure("decoder_messages", sent, "malformed messages"),
+        Measure("decoder_accepted", accepted, "of them valid"),
         Measure("decoder_seconds", time.monotonic() - began, "s"),
     ]
 
 
 def fuzz_session(count: int, seconds: float, seed: int) -> list[Measure]:
-    """A real server gets the messages with a key that may enter, while it works for a client of its own."""
+    """Send the messages to a real server with an authorized key, while the server runs a job for another client."""
     with tempfile.TemporaryDirectory(prefix="motionbooth-fuzz-") as folder:
         backend = RunningBackend(Path(folder) / "home")
         backend.start(WAITING_JOBS="50", REQUESTS_PER_SECOND="0")
@@ -68,8 +68,8 @@ def fuzz_session(count: int, seconds: float, seed: int) -> list[Measure]:
         finally:
             backend.end()
     return [
-        Measure("session_messages", sent, "foreign messages"),
-        Measure("session_answers", answered, "answers to them"),
+        Measure("session_messages", sent, "malformed messages"),
+        Measure("session_answers", answered, "replies to them"),
         Measure("session_seconds", spent, "s"),
         Measure("session_memory_mb", growth / 1e6, "MB more than after the first tenth"),
         Measure("session_ping_ms", 1000 * ping, "ms, right after them"),
@@ -77,7 +77,7 @@ def fuzz_session(count: int, seconds: float, seed: int) -> list[Measure]:
 
 
 def _bombard(backend: RunningBackend, count: int, seconds: float, seed: int) -> tuple[int, int, float, int]:
-    """Messages sent, answers that came, seconds, and bytes that the server's memory grew by after the first tenth."""
+    """Returns messages sent, replies received, seconds, and the memory growth after the first tenth in bytes."""
     began, sent, answered, settled = time.monotonic(), 0, 0, 0
     source = foreign_messages(seed)
     with zmq.Context() as context, _socket(context, backend.connection) as socket:
@@ -96,15 +96,15 @@ def _bombard(backend: RunningBackend, count: int, seconds: float, seed: int) -> 
 
 
 def _answers(socket: zmq.Socket[bytes], last: int) -> int:
-    """How many answers come until that to the last Ping; what had no room on the way is left out by the server."""
+    """Count the replies up to the one to the last Ping. The server drops replies that don't fit its queue."""
     count = 0
     for _ in range(_TRIES):
         while socket.poll(_REPLY_MILLISECONDS):
             reply, _ = decode_reply(socket.recv_multipart())
             count += 1
-            if reply.re == last:  # Pong, or that there is no session after a Bye among the messages
+            if reply.re == last:  # Pong, or an error if a Bye among the messages ended the session
                 return count
-        # The connection was closed for a frame that was too large, or the answer was among those left out.
+        # The connection was closed because of a frame that was too large, or the reply was dropped.
         socket.send_multipart(encode(messages.Ping(id=last)))
     raise MotionBoothError(f"The server does not answer any more, {last} messages in.")
 

@@ -1,4 +1,4 @@
-"""A network between client and server that can be broken in every way that networks break."""
+"""A TCP proxy that simulates network faults."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from motionbooth_protocol.connection import host_and_port
 
 
 class Proxy:
-    """A TCP proxy before a server.
+    """A TCP proxy in front of a server.
 
-    `is_open` False refuses new connections, `is_paused` True lets nothing through while all stay connected (a half-open
-    connection), `flip_next` flips a bit of the next bytes on the way up, `bytes_per_second` throttles each way of each
-    connection; 0 does not.
+    `is_open` False: refuses new connections. `is_paused` True: holds all data while connections stay open (half-open).
+    `flip_next`: flips a bit in the next data sent to the server. `bytes_per_second`: throttles each direction of each
+    connection; 0 disables it.
     """
 
     def __init__(self, address: str) -> None:
@@ -27,16 +27,16 @@ class Proxy:
         self.is_paused = False
         self.flip_next = False
         self.bytes_per_second = 0
-        self.bytes_up = 0  # from clients to the server
+        self.bytes_up = 0  # sent by clients
         self.connections = 0
         self._is_closed = False
-        self._sockets: set[socket.socket] = set()  # of what is connected now
+        self._sockets: set[socket.socket] = set()  # of open connections
         self._threads = {threading.Thread(target=self._accept)}
         for thread in self._threads:
             thread.start()
 
     def cut(self) -> None:
-        """Break what is connected."""
+        """Close all open connections."""
         for end in list(self._sockets):
             _hang_up(end)
 
@@ -60,7 +60,7 @@ class Proxy:
             thread.start()
 
     def _connect(self, client: socket.socket) -> None:
-        """Carry bytes both ways until one side hangs up; nothing of the connection is left then."""
+        """Forward data in both directions until one side closes the connection."""
         self._sockets.add(client)
         with client, suppress(OSError):
             if not self.is_open:

@@ -1,4 +1,4 @@
-"""The real worker loop around small work, steered by words: see `run`."""
+"""The real worker loop with small jobs that obey commands in the prompt: see `run`."""
 
 from __future__ import annotations
 
@@ -20,64 +20,65 @@ if TYPE_CHECKING:
 
 
 def run(spec: JobSpec, blob_path: Callable[[str], Path], scratch: Path, reporter: PipeReporter) -> dict[str, Path]:
-    """Steps with a checkpoint after each, then a clip of bytes that the seed chooses, or a subject of its pictures'.
+    """Run a few steps with a checkpoint after each, then write a clip or a subject.
 
-    The words are those of a generate job's prompt, or of a train job's subject's name: `steps=N`, `pause=SECONDS` a
-    step, `size=BYTES` of the clip, `checkpoint=BYTES` of a step's; `die` or `die_once` (killed in the second step),
-    `die_once_in=STAGE` (loading, working, encoding), `fault`, `invalid`, `memory`, `gpu_memory`; `deaf` (never looks
-    whether it was canceled); `preview=BYTES`, one a step.
+    The clip's bytes depend on the seed, the subject's bytes are those of its pictures. The prompt of a generate job or
+    the subject's name of a train job holds the commands: `steps=N`, `pause=SECONDS` per step, `size=BYTES` of the clip,
+    `checkpoint=BYTES` per step, `preview=BYTES` per step; `die` or `die_once` (killed in the second step),
+    `die_once_in=STAGE` (loading, working, encoding); `fault`, `invalid`, `memory` and `gpu_memory` (errors); `deaf`
+    (never checks whether it was canceled).
     """
     is_train = isinstance(spec, TrainSpec)
-    words = dict(re.findall(r"(\w+)(?:=(\S+))?", spec.subject.name if isinstance(spec, TrainSpec) else spec.prompt))
+    commands = dict(re.findall(r"(\w+)(?:=(\S+))?", spec.subject.name if isinstance(spec, TrainSpec) else spec.prompt))
     (scratch / "worker.pid").write_text(str(os.getpid()))
-    die_once_in("loading", words, scratch)
+    die_once_in("loading", commands, scratch)
     checkpoint = scratch / "checkpoint"
-    size = int(words.get("checkpoint") or 1)
+    size = int(commands.get("checkpoint") or 1)
     first = checkpoint.stat().st_size // size if checkpoint.exists() else 0
-    steps = int(words.get("steps") or 4)
+    steps = int(commands.get("steps") or 4)
     for step in range(first, steps):
-        if "deaf" not in words:
+        if "deaf" not in commands:
             reporter.progress("learning" if is_train else "sampling", step, steps, note=f"from {first}")
-        if "preview" in words:
-            reporter.preview(bytes([step]) * int(words["preview"]), 64, 48)
-        misbehave(words, step, first)
+        if "preview" in commands:
+            reporter.preview(bytes([step]) * int(commands["preview"]), 64, 48)
+        misbehave(commands, step, first)
         if step > 0:
-            die_once_in("working", words, scratch)
-        time.sleep(float(words.get("pause") or 0))
+            die_once_in("working", commands, scratch)
+        time.sleep(float(commands.get("pause") or 0))
         with checkpoint.open("ab", buffering=0) as file:
             file.write(b"." * size)
-    die_once_in("encoding", words, scratch)
+    die_once_in("encoding", commands, scratch)
     if isinstance(spec, TrainSpec):
         result = scratch / "subject.safetensors"
         result.write_bytes(b"".join(blob_path(picture.image).read_bytes() for picture in spec.subject.pictures))
         return {"subject": result}
     result = scratch / "clip.mp4"
-    result.write_bytes(bytes([spec.seed % 256]) * int(words.get("size") or 1000))
+    result.write_bytes(bytes([spec.seed % 256]) * int(commands.get("size") or 1000))
     return {"clip": result}
 
 
-def die_once_in(stage: str, words: dict[str, str], scratch: Path) -> None:
+def die_once_in(stage: str, commands: dict[str, str], scratch: Path) -> None:
     died = scratch / "died"
-    if words.get("die_once_in") == stage and not died.exists():
+    if commands.get("die_once_in") == stage and not died.exists():
         died.touch()
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def misbehave(words: dict[str, str], step: int, first: int) -> None:
-    if ("die" in words and step == max(1, first)) or ("die_once" in words and step == 1 and first == 0):
+def misbehave(commands: dict[str, str], step: int, first: int) -> None:
+    if ("die" in commands and step == max(1, first)) or ("die_once" in commands and step == 1 and first == 0):
         os.kill(os.getpid(), signal.SIGKILL)
-    if "fault" in words:
+    if "fault" in commands:
         raise ZeroDivisionError("a detail that is no user's business")
-    if "invalid" in words:
+    if "invalid" in commands:
         raise InvalidInput("The prompt lacks the subject; add it.")
-    if "memory" in words:
+    if "memory" in commands:
         bytearray(1 << 62)
-    if "gpu_memory" in words:
+    if "gpu_memory" in commands:
         raise OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
 
 class OutOfMemoryError(RuntimeError):
-    """Named as torch's own, without loading torch."""
+    """Named like torch's own error, without importing torch."""
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Random faults for as long as you like: a real server, small work, a network that breaks, and nothing may be lost."""
+"""`motionbooth bench soak`: random faults for a real server with small jobs and a faulty network."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from motionbooth_lab.rig.proxy import Proxy
 _CLIENTS = 4
 _ENVIRONMENT = {"WORKERS": "2"}
 _SAMPLE_SECONDS = 2.0
-_WARM_SECONDS = 10.0  # of a server's life, before its memory counts
+_WARM_SECONDS = 10.0  # after a server's start, before its memory counts
 _TIMEOUT, _PATIENCE = 15.0, 120.0
 _SHARED, _SECONDS_SHARED = 0.3, 20.0
-_ORDERS = (
+_COMMANDS = (
     "steps=2", "steps=8 pause=0.05", "steps=3 size=2000000", "steps=3 die_once", "die_once_in=loading",
     "die_once_in=encoding", "fault", "memory", "invalid",
 )  # fmt: skip
@@ -42,17 +42,17 @@ _FAIL = ("fault", "memory", "invalid")
 
 @dataclass
 class Tally:
-    """What was seen so far, written by many threads."""
+    """Counters, updated by many threads."""
 
     submitted: int = 0
     ended: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
-    wrong: list[str] = field(default_factory=list)  # in words; any is one too many
+    wrong: list[str] = field(default_factory=list)  # descriptions; must stay empty
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Of one server process, `age` seconds after its start."""
+    """Resources of a server process, `age` seconds after its start."""
 
     pid: int
     age: float
@@ -62,10 +62,10 @@ class Sample:
 
 
 def soak(minutes: float, seed: int, jobs_per_minute: float, console: Console) -> BenchResult:
-    """Clients send jobs, follow, fetch and check them, while faults are injected; then all must have ended rightly.
+    """Submit jobs, follow them and check their results while faults are injected. In the end all jobs must be right.
 
-    All clients together send about `jobs_per_minute`, 0: as many as they can. Raises MotionBoothError, naming what went
-    wrong, where anything was lost or wrong.
+    All clients together submit about `jobs_per_minute`; 0: as many as they can. Raises MotionBoothError if a job is
+    lost or wrong.
     """
     tally, samples, stop = Tally(), list[Sample](), threading.Event()
     pause = 60 * _CLIENTS / jobs_per_minute if jobs_per_minute else 0.0
@@ -80,13 +80,13 @@ def soak(minutes: float, seed: int, jobs_per_minute: float, console: Console) ->
         try:
             for thread in (watch, *clients):
                 thread.start()
-            _harm(backend, proxy, minutes * 60, random.Random(seed), tally)
+            _inject_faults(backend, proxy, minutes * 60, random.Random(seed), tally)
             stop.set()
             for thread in clients:
                 thread.join(2 * _PATIENCE)
                 if thread.is_alive():
-                    tally.wrong.append("a client still waits for its job")
-            _settle(backend, tally)
+                    tally.wrong.append("a client is still waiting for its job")
+            _wait_for_all(backend, tally)
         finally:
             stop.set()
             watch.join()
@@ -109,44 +109,44 @@ def _work(
     stop: threading.Event,
     tally: Tally,
 ) -> None:
-    """One job after the other, `pause` seconds from one to the next or more, each by a new connection."""
-    chance = random.Random(seed * 100 + number)
+    """Run one job after the other with a new connection each, at least `pause` seconds apart."""
+    rng = random.Random(seed * 100 + number)
     connection = replace(backend.connection, address=proxy.address)
     serial, due = 0, time.monotonic()
     while not stop.wait(max(0.0, due - time.monotonic())):
         due = time.monotonic() + pause
         serial += 1
-        # Some ask for what others ask for in the same moment, or did before.
-        shared = chance.random() < _SHARED
+        # Some jobs duplicate those that other clients submit now or have submitted.
+        shared = rng.random() < _SHARED
         of_job = int(time.monotonic() / _SECONDS_SHARED) if shared else number * 1_000_000 + serial
-        orders = chance.choice(_ORDERS)
+        commands = rng.choice(_COMMANDS)
         try:
             client = _connected(connection, stop)
             if client is None:
                 return
             with client:
-                _one_job(client, orders, of_job, folder / f"clip {number}", chance.random() < 0.1, tally)
+                _one_job(client, commands, of_job, folder / f"clip {number}", rng.random() < 0.1, tally)
         except MotionBoothError as error:
-            tally.wrong.append(f"{type(error).__name__} for {orders!r}: {error}")
+            tally.wrong.append(f"{type(error).__name__} for {commands!r}: {error}")
         except Exception as error:
-            tally.wrong.append(f"{error!r} for {orders!r}")
+            tally.wrong.append(f"{error!r} for {commands!r}")
 
 
 def _connected(connection: Connection, stop: threading.Event) -> Client | None:
-    """A client goes on by itself once it was connected; the first time is tried again here. None: the soak is over."""
+    """Connect, with retries. A connected client reconnects automatically. None: the soak is over."""
     while not stop.wait(0.2):
         client = Client(connection, timeout=_TIMEOUT, patience=_PATIENCE)
         try:
             client.connect()
             return client
-        except (Unreachable, WrongServer):  # the latter is what a handshake with a flipped bit looks like
+        except (Unreachable, WrongServer):  # the latter is caused by a flipped bit in the handshake
             client.close()
     return None
 
 
-def _one_job(client: Client, orders: str, number: int, clip: Path, cancel: bool, tally: Tally) -> None:
+def _one_job(client: Client, commands: str, number: int, clip: Path, cancel: bool, tally: Tally) -> None:
     job = new_job_id()
-    client.submit(job, small_job(orders, seed=number))
+    client.submit(job, small_job(commands, seed=number))
     tally.submitted += 1
     if cancel:
         client.cancel(job)
@@ -155,12 +155,12 @@ def _one_job(client: Client, orders: str, number: int, clip: Path, cancel: bool,
         ended: Job | None = client.follow(job, on_event=lambda event: states.append(event.state))
     except JobFailed:
         ended = None
-        if not cancel and not any(word in orders for word in _FAIL) and "die" not in orders:
-            tally.wrong.append(f"a sound job failed: {client.get(job).error}")
+        if not cancel and not any(word in commands for word in _FAIL) and "die" not in commands:
+            tally.wrong.append(f"a valid job failed: {client.get(job).error}")
     except Canceled:
         ended = None
         if not cancel:
-            tally.wrong.append(f"nobody canceled {orders!r}, and it was canceled")
+            tally.wrong.append(f"{commands!r} was canceled without a request")
     tally.ended[client.get(job).state] += 1
     if ended is None:
         return
@@ -168,12 +168,12 @@ def _one_job(client: Client, orders: str, number: int, clip: Path, cancel: bool,
     client.fetch(blob, clip)
     expected = hashlib.sha256(bytes([number % 256]) * blob.size).hexdigest()
     if hashlib.sha256(clip.read_bytes()).hexdigest() != expected or states.count("done") != 1:
-        tally.wrong.append(f"the clip of {orders!r} or its events {states} are not what they should be")
+        tally.wrong.append(f"the clip of {commands!r} or its events {states} are wrong")
     clip.unlink()
 
 
-def _harm(backend: RunningBackend, proxy: Proxy, seconds: float, chance: random.Random, tally: Tally) -> None:
-    """A fault every second or two; the server itself is killed or stopped in the second half only."""
+def _inject_faults(backend: RunningBackend, proxy: Proxy, seconds: float, rng: random.Random, tally: Tally) -> None:
+    """Inject a fault every second or two. The server itself is killed or stopped only in the second half."""
     began = time.monotonic()
 
     def kill_server() -> None:
@@ -217,24 +217,24 @@ def _harm(backend: RunningBackend, proxy: Proxy, seconds: float, chance: random.
     ]  # fmt: skip
     hard = [*gentle, kill_server, stop_server]
     while (passed := time.monotonic() - began) < seconds:
-        time.sleep(chance.uniform(0.5, 2.0))
-        fault = chance.choice(hard if passed > seconds / 2 else gentle)
+        time.sleep(rng.uniform(0.5, 2.0))
+        fault = rng.choice(hard if passed > seconds / 2 else gentle)
         fault()
         tally.faults[fault.__name__] += 1
 
 
-def _settle(backend: RunningBackend, tally: Tally) -> None:
-    """All jobs end by themselves, each in one final state, and those that are done have their clips."""
+def _wait_for_all(backend: RunningBackend, tally: Tally) -> None:
+    """Wait until all jobs have ended; those that are done must have their clips."""
     with backend.client() as client:
         deadline = time.monotonic() + _PATIENCE
         while (status := client.status()).queued + status.running:
             if time.monotonic() > deadline:
-                tally.wrong.append(f"{status.queued} jobs still wait and {status.running} run")
+                tally.wrong.append(f"{status.queued} jobs are still queued and {status.running} running")
                 return
             time.sleep(0.2)
         for job in client.jobs(limit=500):
             if job.state == "done" and not all(_is_there(backend.home, blob.sha256) for blob in job.results):
-                tally.wrong.append(f"the job {job.id} is done, but its clip is not there")
+                tally.wrong.append(f"job {job.id} is done, but its clip is missing")
 
 
 def _is_there(home: Path, sha256: str) -> bool:
@@ -252,7 +252,7 @@ def _watch(
             continue
         if process.pid != pid:
             pid, since = process.pid, time.monotonic()
-        with suppress(OSError):  # it ended meanwhile
+        with suppress(OSError):  # it has ended in the meantime
             proc = Path(f"/proc/{pid}")
             sample = Sample(
                 pid, time.monotonic() - since, backend.memory(), len(list((proc / "fd").iterdir())),
@@ -272,11 +272,11 @@ def _measures(minutes: float, tally: Tally, samples: list[Sample]) -> list[Measu
         Measure("faults", tally.faults.total(), "injected"),
         Measure("jobs_submitted", tally.submitted, "jobs"),
         Measure("jobs_done", tally.ended["done"], "jobs, each with the right clip"),
-        Measure("jobs_failed", tally.ended["failed"], "jobs, as they were told to"),
+        Measure("jobs_failed", tally.ended["failed"], "jobs, as intended"),
         Measure("jobs_canceled", tally.ended["canceled"], "jobs"),
         Measure("jobs_lost", len(tally.wrong), "jobs"),
         Measure(
-            "memory_growth_mb", (last.memory - first.memory) / 1e6, f"MB in {last.age - first.age:.0f} s of one life"
+            "memory_growth_mb", (last.memory - first.memory) / 1e6, f"MB in {last.age - first.age:.0f} s of one process"
         ),
         Measure("descriptor_growth", last.descriptors - first.descriptors, "descriptors"),
         Measure("thread_growth", last.threads - first.threads, "threads"),
@@ -284,7 +284,7 @@ def _measures(minutes: float, tally: Tally, samples: list[Sample]) -> list[Measu
 
 
 def _longest_life(samples: list[Sample]) -> tuple[Sample, Sample]:
-    """The first warm and the last sample of the server process that lived longest."""
+    """The first sample after the warm-up and the last one of the server process that ran longest."""
     oldest = max(samples, key=lambda sample: sample.age)
     life = [sample for sample in samples if sample.pid == oldest.pid]
     warm = [sample for sample in life if sample.age >= min(_WARM_SECONDS, oldest.age)]
