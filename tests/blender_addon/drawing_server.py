@@ -18,6 +18,7 @@ from motionbooth.generation.video import write_clip
 from motionbooth.pictures.mask_doubts import BORDER, OTHERWISE
 from motionbooth.server import worker
 from motionbooth.server.serve import serve
+from motionbooth.server.settings import ServerSettings
 from motionbooth_protocol.jobs import JobSpec, MaskDoubt, TrainSpec
 from motionbooth_protocol.messages import ModelInfo
 
@@ -80,9 +81,6 @@ if __name__ == "__main__":
     if sys.argv[2:] == ["worker"]:
         worker.main(run, home)
     else:
-        serve(
-            home,
-            "tcp://127.0.0.1:*",
-            models=[ModelInfo(name="toybox", frames=FRAMES, width=WIDTH, height=HEIGHT, fps=8.0)],
-            worker_command=[sys.executable, __file__, str(home), "worker"],
-        )
+        models = [ModelInfo(name="toybox", frames=FRAMES, width=WIDTH, height=HEIGHT, fps=8.0)]
+        command = [sys.executable, __file__, str(home), "worker"]
+        serve(ServerSettings(home, "tcp://127.0.0.1:*", models, worker_command=command))

@@ -29,7 +29,7 @@ def doctor(
     table = Table("check", "state", Column("found", overflow="fold"), Column("what to do", overflow="fold"))
     for finding in findings:
         color = _COLORS[finding.state]
-        table.add_row(finding.about, f"[{color}]{finding.state}[/]", escape(finding.seen), escape(finding.advice))
+        table.add_row(finding.about, f"[{color}]{finding.state}[/]", escape(finding.found), escape(finding.advice))
     Console().print(table)
     if any(finding.state == "fault" for finding in findings):
         raise typer.Exit(1)

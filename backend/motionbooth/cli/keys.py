@@ -77,9 +77,9 @@ def keys_add(
     home: Home = DEFAULT_HOME,
 ) -> None:
     """On the backend: create and authorize a key in one step, and write the user's connection file."""
-    from motionbooth.server.keys import let_in, revoke
+    from motionbooth.server.keys import issue_key, revoke
 
-    connection = let_in(home.absolute(), name, address, role)
+    connection = issue_key(home.absolute(), name, address, role)
     try:
         connection.write(out)
     except OSError:
@@ -99,7 +99,7 @@ def keys_list(home: Home = DEFAULT_HOME) -> None:
 
     home = existing(home)
     table = Table("name", "role", Column("public key", no_wrap=True))
-    for key in AuthorizedKeys(home / "authorized").everyone():
+    for key in AuthorizedKeys(home / "authorized").all():
         table.add_row(key.name, key.role, Text(key.public))
     Console(soft_wrap=True).print(table)
     typer.echo(f"This backend's public key: {server_keys(home).public}")

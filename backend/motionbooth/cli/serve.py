@@ -49,17 +49,23 @@ def serve(
     """Run the backend, which trains subjects and generates clips for Blender. Press Ctrl+C to stop it."""
     from msgspec.structs import replace
 
-    from motionbooth.models.sources import sources, stamp
-    from motionbooth.server.executors import here, on_ray
-    from motionbooth.server.handlers import DEFAULT_LIMITS
+    from motionbooth.models.sources import model_version, sources
+    from motionbooth.server.local_executor import on_this_machine
+    from motionbooth.server.model_version import with_program
+    from motionbooth.server.ray_executor import on_cluster
     from motionbooth.server.serve import serve as run_server
-    from motionbooth.server.watch import Watching
+    from motionbooth.server.settings import DEFAULT_LIMITS, MonitoringSettings, ServerSettings
 
-    limits = replace(DEFAULT_LIMITS, quota_bytes=int(quota_gb * 1e9))
-    models = [source.info for source in sources().values()]
-    make = here(workers) if executor is ExecutorKind.local else on_ray(ray_address, workers, gpus_each)
-    watching = Watching(log_format.value, metrics_port, web_port)
+    is_local = executor is ExecutorKind.local
     run_server(
-        home.absolute(), address, models, limits=limits, keep_days=keep_days, stamp=stamp, make_executor=make,
-        watching=watching,
-    )  # fmt: skip
+        ServerSettings(
+            home=home.absolute(),
+            address=address,
+            models=[source.info for source in sources().values()],
+            model_version=with_program(model_version),
+            limits=replace(DEFAULT_LIMITS, quota_bytes=int(quota_gb * 1e9)),
+            keep_days=keep_days,
+            make_executor=on_this_machine(workers) if is_local else on_cluster(ray_address, workers, gpus_each),
+            monitoring=MonitoringSettings(log_format.value, metrics_port, web_port),
+        )
+    )

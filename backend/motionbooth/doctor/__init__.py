@@ -1,1 +1,1 @@
-"""`motionbooth doctor`: looks at a backend's folder and at its machine, says what to do, and mends what is safe."""
+"""`motionbooth doctor`: checks a backend's folder and machine, says what to do, and fixes what is safe to fix."""

@@ -1,4 +1,4 @@
-"""What an examination finds."""
+"""The result of a check."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ State = Literal["ok", "fixed", "warning", "fault"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the table: what was looked at, how it is, what was seen, and what its owner can do about it."""
+    """A row of the table: what was checked, its state, what was found, and what the owner can do about it."""
 
     about: str
     state: State
-    seen: str
+    found: str
     advice: str = ""

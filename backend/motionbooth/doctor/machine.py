@@ -1,4 +1,4 @@
-"""The machine: what it computes on, its memory, disk, port and models."""
+"""Checks of the machine: GPUs, memory, disk, open files, port and models."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from motionbooth.server.devices import nvidia_gpus
 _GB = 1e9
 _LITTLE_MEMORY = 8 * _GB
 _LITTLE_DISK, _NO_DISK = 10 * _GB, 1 * _GB
-_FILES_WANTED = 1024  # open at once: a few hundred clients, and what a worker loads
+_FILES_WANTED = 1024  # for a few hundred clients and the files of a model
 
 
 def examine_machine(home: Path, address: str) -> Iterator[Finding]:
-    """`address` is where the backend listens or shall listen, as `motionbooth serve` takes it."""
+    """All checks of the machine. `address`: that of the backend, as for `motionbooth serve`."""
     yield from _gpus()
     yield from _memory()
     yield from _disk(home)
@@ -34,7 +34,7 @@ def examine_machine(home: Path, address: str) -> Iterator[Finding]:
 def _gpus() -> Iterator[Finding]:
     gpus = nvidia_gpus()
     if not gpus:
-        yield Finding("GPU", "warning", "none that we know of: the CPU computes, slowly for film models")
+        yield Finding("GPU", "warning", "none found; the CPU is slow for real models")
         return
     import torch
 
@@ -51,22 +51,22 @@ def _memory() -> Iterator[Finding]:
         return
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if total < _LITTLE_MEMORY:
-        yield Finding("memory", "warning", f"{total / _GB:.1f} GB", "film models want 16 GB or more")
+        yield Finding("memory", "warning", f"{total / _GB:.1f} GB", "real models need 16 GB or more")
     else:
         yield Finding("memory", "ok", f"{total / _GB:.1f} GB")
 
 
 def _disk(home: Path) -> Iterator[Finding]:
-    there = next(path for path in (home, *home.parents) if path.exists())
-    free = shutil.disk_usage(there).free
-    seen = f"{free / _GB:.1f} GB free at {home}"
+    existing = next(path for path in (home, *home.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    found = f"{free / _GB:.1f} GB free at {home}"
     advice = "free some space, or serve with --keep-days or --quota-gb"
     if free < _NO_DISK:
-        yield Finding("disk", "fault", seen, advice)
+        yield Finding("disk", "fault", found, advice)
     elif free < _LITTLE_DISK:
-        yield Finding("disk", "warning", seen, advice)
+        yield Finding("disk", "warning", found, advice)
     else:
-        yield Finding("disk", "ok", seen)
+        yield Finding("disk", "ok", found)
 
 
 def _open_files() -> Iterator[Finding]:
@@ -74,9 +74,9 @@ def _open_files() -> Iterator[Finding]:
         import resource
     except ImportError:  # Windows has no such limit
         return
-    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)  # the server raises its own to this one
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)  # to which the server raises its own
     if limit != resource.RLIM_INFINITY and limit < _FILES_WANTED:
-        advice = f"ulimit -Hn {_FILES_WANTED}, or LimitNOFILE={_FILES_WANTED} in its unit, for many clients"
+        advice = f"for many clients: ulimit -Hn {_FILES_WANTED}, or LimitNOFILE={_FILES_WANTED} in the systemd unit"
         yield Finding("open files", "warning", f"at most {limit}", advice)
     else:
         yield Finding("open files", "ok", "enough")
@@ -84,7 +84,7 @@ def _open_files() -> Iterator[Finding]:
 
 def _port(home: Path, address: str) -> Iterator[Finding]:
     if (home / "connection.json").exists():
-        yield Finding("port", "ok", "a backend of this folder listens, or was killed")
+        yield Finding("port", "ok", "the backend of this folder listens, or was killed")
         return
     host, port = host_and_port(address)
     if port == "*":
@@ -94,17 +94,17 @@ def _port(home: Path, address: str) -> Iterator[Finding]:
             yield Finding("port", "ok", f"{address} is free")
     except OSError as error:
         advice = "stop the other program, or serve with another --address"
-        yield Finding("port", "fault", f"{address} cannot be had ({error.strerror})", advice)
+        yield Finding("port", "fault", f"{address} cannot be bound ({error.strerror})", advice)
 
 
 def _models() -> Iterator[Finding]:
-    found, spoilt = [], []
+    found, faults = [], []
     for source in sources().values():
         try:
             found.append(source.info.name)
         except MotionBoothError as error:
-            spoilt.append(str(error))
-    for sentence in spoilt:
+            faults.append(str(error))
+    for sentence in faults:
         yield Finding("models", "fault", sentence)
-    advice = "" if len(found) > 1 else f"film models go into {models_folder()}"
+    advice = "" if len(found) > 1 else f"real models go into {models_folder()}"
     yield Finding("models", "ok" if found else "fault", ", ".join(found) or "none", advice)

@@ -10,7 +10,7 @@ from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import GenerateSpec
 
 from motionbooth.models.registry import Base, load_base
-from motionbooth.models.sources import source_named, stamp
+from motionbooth.models.sources import model_version, source_named
 from motionbooth.models.subject_card import read_card
 from motionbooth.models.subject_weights import load_subject
 
@@ -30,7 +30,7 @@ class WarmBase:
     def knowing(self, spec: GenerateSpec, blob_path: Callable[[str], Path]) -> Base:
         """The spec's base and its subjects, bit for bit as if loaded for this job. Raises NotFound, InvalidInput."""
         source, wanted = source_named(spec.model), in_loading_order(wanted_weights(spec), blob_path)
-        files = stamp(spec.model)  # a model may be exchanged under its name while this process lives
+        files = model_version(spec.model)  # a model may be exchanged under its name while this process lives
         is_same = self._base is not None and self._base.source == source and self._files == files
         known = self._knows if is_same else None
         base, self._base = self._base, None  # what breaks on the way must not stay

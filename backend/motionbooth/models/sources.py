@@ -104,11 +104,11 @@ def _file_digest(path: Path, size: int, mtime_ns: int) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def stamp(name: str) -> str:
-    """Another one whenever a file of this base model was changed, "" where there is no such model.
+def model_version(name: str) -> str:
+    """A hash that changes with every file of this base model; "" if there is no such model.
 
-    Made of names, sizes and times, so that it costs nothing to ask before every job; a copy of the same model has
-    another stamp, and is filmed with once more.
+    Cheap enough to compute for every job, since it is made of names, sizes and times. A copy of the model has another
+    version, so results of the original are not reused for it.
     """
     source = sources().get(name)
     if source is None:

@@ -1,4 +1,4 @@
-"""The server's one door: an encrypted socket, and the check of every key at its handshake."""
+"""Authentication: the encrypted socket, and the check of each client's key in the handshake."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from zmq.auth.thread import ThreadAuthenticator
 
 from motionbooth.server.keys import AuthorizedKeys, KeyPair
 
-log = logging.getLogger("motionbooth.entrance")
+log = logging.getLogger("motionbooth.auth")
 _ZAP_DOMAIN = "motionbooth"
-_ZAP_ADDRESS = "inproc://zeromq.zap.01"  # where libzmq asks
-_SECONDS_BETWEEN_TRIES = 5.0  # where the check of keys cannot be started
-_LINGER_MILLISECONDS = 500  # for what is to be said at the end
-_SEND_QUEUE = 64  # messages that one client may be behind; 16 MiB at most, when all are chunks
+_ZAP_ADDRESS = "inproc://zeromq.zap.01"  # fixed by libzmq
+_SECONDS_BETWEEN_TRIES = 5.0  # to start the authenticator
+_LINGER_MILLISECONDS = 500  # for the last messages when the server stops
+_SEND_QUEUE = 64  # messages for each client; at most 16 MiB, if all are chunks
 
 
 def open_socket(context: zmq.Context[zmq.Socket[bytes]], keys: KeyPair, address: str) -> zmq.Socket[bytes]:
-    """The bound ROUTER. Whoever has no key in `authorized/` gets nowhere: encryption is never off.
+    """The bound ROUTER, which always encrypts, and accepts only authorized keys.
 
-    Raises InvalidInput for an address that is none, MotionBoothError where it cannot be had.
+    Raises InvalidInput if the address is malformed, MotionBoothError if it cannot be bound.
     """
-    host_and_port(address)  # libzmq takes port 70000 for 4464
+    host_and_port(address)  # libzmq would read port 70000 as 4464
     socket = context.socket(zmq.ROUTER)
     socket.setsockopt(zmq.CURVE_SERVER, 1)
     socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret.encode())
-    # Without an authenticator for this domain libzmq would otherwise let every key in.
+    # Without this, libzmq would accept every key if no authenticator handles the domain.
     socket.setsockopt_string(zmq.ZAP_DOMAIN, _ZAP_DOMAIN)
     socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
-    # A full queue must be seen, not drop messages in silence.
+    # Report a full queue instead of dropping the message silently.
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     socket.setsockopt(zmq.SNDHWM, _SEND_QUEUE)
-    # From the beginning, not only at the close: what a gone client leaves unsent would otherwise be waited for.
+    # Set now, not when closing: libzmq would otherwise wait for messages to clients that are gone already.
     socket.setsockopt(zmq.LINGER, _LINGER_MILLISECONDS)
     socket.setsockopt(zmq.MAXMSGSIZE, max(MAX_HEADER_BYTES, CHUNK_BYTES))
     socket.setsockopt(zmq.HANDSHAKE_IVL, 10_000)
@@ -54,9 +54,9 @@ def open_socket(context: zmq.Context[zmq.Socket[bytes]], keys: KeyPair, address:
 
 
 class KeyCheck:
-    """Checks every key at its handshake, in a thread of its own, from its construction until `close`.
+    """Checks every key in its handshake, in a thread of its own, until `close`.
 
-    Should that thread die, whoever is in stays in and nobody new gets in, until `tick` starts another one.
+    If that thread dies, connected clients stay connected and new ones are refused, until `tick` starts another one.
     """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], authorized: AuthorizedKeys) -> None:
@@ -66,25 +66,25 @@ class KeyCheck:
         self.authenticator = self._start()
 
     def tick(self) -> None:
-        """See that the thread is alive."""
+        """Restart the thread if it has died."""
         if self.authenticator.is_alive() or time.monotonic() < self._not_before:
             return
-        log.error("the check of keys has died: nobody new can enter until it runs again")
+        log.error("the authenticator has died; new connections are refused until it is restarted")
         self.close()
         try:
             self.authenticator = self._start()
         except (OSError, RuntimeError, zmq.ZMQError):
             self._not_before = time.monotonic() + _SECONDS_BETWEEN_TRIES
-            log.exception("the check of keys does not start; trying again in %.0f s", _SECONDS_BETWEEN_TRIES)
+            log.exception("the authenticator cannot be started; trying again in %.0f s", _SECONDS_BETWEEN_TRIES)
         else:
-            log.info("the check of keys runs again")
+            log.info("the authenticator is running again")
 
     def close(self) -> None:
-        """End the thread. Nobody new gets in after that."""
+        """End the thread. New connections are refused from now on."""
         if not self.authenticator.is_alive() and self.authenticator.pipe is not None:
-            self.authenticator.pipe.close()  # else it would be told to end, and nobody is there to hear it
+            self.authenticator.pipe.close()  # stop() would otherwise send a message to the dead thread
             self.authenticator.pipe = None  # type: ignore[assignment]  # as pyzmq's own stop() does
-            # At once, while closing alone may leave the address taken for a moment.
+            # Frees the address at once; closing the socket alone may take a moment.
             self.authenticator.zap_socket.unbind(_ZAP_ADDRESS)
         self.authenticator.stop()
 

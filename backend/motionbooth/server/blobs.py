@@ -1,4 +1,4 @@
-"""Files named by their sha256: uploads in pieces that go on where they broke off, and never a half file in sight."""
+"""The blob store: files named by their sha256, with resumable uploads, and without incomplete files in sight."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from motionbooth_protocol.limits import MAX_BLOB_BYTES
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _READ_BYTES = 1 << 20
 _OPEN_UPLOADS = 64
-_OPEN_READINGS = 64
-_HALF_FILES = 256  # of one owner
+_OPEN_DOWNLOADS = 64
+_MAX_INCOMPLETE = 256  # uploads of one owner
 
 
 @dataclass
 class _Upload:
-    """What is known of an upload under way; all of it can be had again from its file."""
+    """An upload in progress. Its state can be restored from its file."""
 
     path: Path
     size: int
@@ -35,80 +35,80 @@ class _Upload:
 
 
 @dataclass
-class _Reading:
-    """A finished file that is being fetched."""
+class _Download:
+    """A complete file that is being fetched."""
 
     file: FileIO
     size: int
 
 
 class Blobs:
-    """The blob store under `home`: `blobs/ab/abcd...` finished, `incoming/` not yet."""
+    """The blob store in the folder `home`: complete files in `blobs/ab/abcd...`, incomplete uploads in `incoming/`."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
         self._uploads: OrderedDict[tuple[str, str], _Upload] = OrderedDict()
-        self._readings: OrderedDict[str, _Reading] = OrderedDict()
-        self._halves: dict[Path, tuple[int, float]] = {}  # incoming files: size, and since when they have it
+        self._downloads: OrderedDict[str, _Download] = OrderedDict()
+        self._incomplete: dict[Path, tuple[int, float]] = {}  # uploads: size, and the time since when
 
     def close(self) -> None:
-        """Let go of the files that are being fetched."""
-        while self._readings:
-            self._readings.popitem()[1].file.close()
+        """Close all files."""
+        while self._downloads:
+            self._downloads.popitem()[1].file.close()
 
     def path(self, sha256: str) -> Path:
-        """The finished file. Raises NotFound."""
-        path = self._place(sha256)
+        """The complete file. Raises NotFound."""
+        path = self._path(sha256)
         if not path.is_file():
             raise NotFound(f"The backend has no file {sha256[:12]}...; upload it first.")
         return path
 
     def has(self, sha256: str) -> bool:
-        return self._place(sha256).is_file()
+        return self._path(sha256).is_file()
 
     def size(self, sha256: str) -> int:
-        """Bytes of a finished file. Raises NotFound."""
+        """The size of a complete file in bytes. Raises NotFound."""
         return self.path(sha256).stat().st_size
 
-    def incoming(self, owner: str, but: str = "") -> int:
-        """Bytes of the owner's uploads that are not complete, except of the file `but`."""
+    def incoming(self, owner: str, excluding: str = "") -> int:
+        """Bytes of the owner's incomplete uploads, except of the file `excluding`."""
         folder = self._incoming(owner)
-        halves = folder.iterdir() if folder.is_dir() else ()
-        return sum(path.stat().st_size for path in halves if path.stem != but)
+        paths = folder.iterdir() if folder.is_dir() else ()
+        return sum(path.stat().st_size for path in paths if path.stem != excluding)
 
     def remove(self, sha256: str) -> None:
-        """Take a file away, if it is there."""
-        if sha256 in self._readings:
-            self._readings.pop(sha256).file.close()
-        self._place(sha256).unlink(missing_ok=True)
+        """Remove a file, if there is one."""
+        if sha256 in self._downloads:
+            self._downloads.pop(sha256).file.close()
+        self._path(sha256).unlink(missing_ok=True)
 
     def remove_stale_uploads(self, seconds: float) -> int:
-        """Take half files away that did not grow for so long since they were first looked at; how many."""
-        now, halves = time.monotonic(), {}
+        """Remove the incomplete uploads that have not grown for `seconds`, as seen by this method; returns how many."""
+        now, incomplete = time.monotonic(), {}
         for path in (self._home / "incoming").glob("*/*"):
             size = path.stat().st_size
-            known, since = self._halves.get(path, (size, now))
-            halves[path] = (size, since if size == known else now)
-        stale = [path for path, (_, since) in halves.items() if now - since > seconds]
+            known, since = self._incomplete.get(path, (size, now))
+            incomplete[path] = (size, since if size == known else now)
+        stale = [path for path, (_, since) in incomplete.items() if now - since > seconds]
         for path in stale:
             path.unlink()
-            del halves[path]
+            del incomplete[path]
         self._uploads = OrderedDict((key, one) for key, one in self._uploads.items() if one.path not in stale)
-        self._halves = halves
+        self._incomplete = incomplete
         return len(stale)
 
     def read(self, sha256: str, offset: int, length: int) -> tuple[bytes, bool]:
-        """The piece at `offset`, shorter at the end, and whether the file ends with it."""
-        reading = self._readings.get(sha256) or self._open_for_reading(sha256)
-        self._readings.move_to_end(sha256)
-        reading.file.seek(offset)
-        data, eof = reading.file.read(length), offset + length >= reading.size
-        if eof:  # most likely nobody comes back
-            self._readings.pop(sha256).file.close()
+        """The bytes at `offset` (fewer at the end of the file), and whether the file ends with them."""
+        download = self._downloads.get(sha256) or self._open_for_reading(sha256)
+        self._downloads.move_to_end(sha256)
+        download.file.seek(offset)
+        data, eof = download.file.read(length), offset + length >= download.size
+        if eof:  # the download is most likely complete
+            self._downloads.pop(sha256).file.close()
         return data, eof
 
     def begin(self, owner: str, sha256: str, size: int) -> int:
-        """Announce an upload: how many bytes are here already; `size` itself where the file is complete."""
+        """Announce an upload. Returns how many bytes the store has already: `size` if the file is complete."""
         if self.has(sha256):
             return size
         if size > MAX_BLOB_BYTES:
@@ -117,9 +117,9 @@ class Blobs:
         return self._publish(owner, upload, sha256) if upload.offset == size else upload.offset
 
     def append(self, owner: str, sha256: str, offset: int, data: bytes) -> int:
-        """Add a piece; the answer is the number of bytes that are here now. A piece that does not fit on is left out.
+        """Append a chunk; returns the number of bytes now. A chunk at another offset than the end is ignored.
 
-        Raises Damaged where the complete file has another sha256, OutOfSpace, and NoSession before `begin`.
+        Raises Damaged if the complete file has another sha256, OutOfSpace, and NoSession before `begin`.
         """
         upload = self._uploads.get((owner, sha256))
         if upload is None:
@@ -135,7 +135,7 @@ class Blobs:
         return self._publish(owner, upload, sha256) if upload.offset == upload.size else upload.offset
 
     def adopt(self, file: Path) -> tuple[str, int]:
-        """Take a finished file of the same disk into the store: its sha256 and size. The file moves."""
+        """Move a file of the same disk into the store; returns its sha256 and size."""
         digest, size = hashlib.sha256(), 0
         for piece in _pieces(file):
             digest.update(piece)
@@ -144,29 +144,29 @@ class Blobs:
         self._move_in(file, sha256)
         return sha256, size
 
-    def _place(self, sha256: str) -> Path:
+    def _path(self, sha256: str) -> Path:
         if not _SHA256.fullmatch(sha256):
             raise InvalidInput(f"A file is named by its sha256, 64 hexadecimal digits; got {sha256!r}.")
         return self._home / "blobs" / sha256[:2] / sha256
 
     def _incoming(self, owner: str) -> Path:
-        """Each owner uploads into a folder of its own: nobody can spoil another's half file."""
+        """Each owner has a folder, so that no one can corrupt another's upload."""
         return self._home / "incoming" / hashlib.sha256(owner.encode()).hexdigest()[:16]
 
-    def _open_for_reading(self, sha256: str) -> _Reading:
+    def _open_for_reading(self, sha256: str) -> _Download:
         path = self.path(sha256)
-        reading = self._readings[sha256] = _Reading(path.open("rb", buffering=0), path.stat().st_size)
-        if len(self._readings) > _OPEN_READINGS:
-            self._readings.popitem(last=False)[1].file.close()
-        return reading
+        download = self._downloads[sha256] = _Download(path.open("rb", buffering=0), path.stat().st_size)
+        if len(self._downloads) > _OPEN_DOWNLOADS:
+            self._downloads.popitem(last=False)[1].file.close()
+        return download
 
     def _open(self, owner: str, sha256: str, size: int) -> _Upload:
         folder = self._incoming(owner)
         path = folder / f"{sha256}.{size}"
-        if not path.exists() and folder.is_dir() and len(os.listdir(folder)) >= _HALF_FILES:
+        if not path.exists() and folder.is_dir() and len(os.listdir(folder)) >= _MAX_INCOMPLETE:
             raise OverLimit(
-                f"You have {_HALF_FILES} uploads that are not complete. Complete some; what does not go on is removed "
-                "after a day."
+                f"You have {_MAX_INCOMPLETE} uploads that are not complete. Complete some; what does not go on is "
+                "removed after a day."
             )
         with _space_checked():
             folder.mkdir(parents=True, exist_ok=True)
@@ -206,15 +206,19 @@ class Blobs:
         return upload.size
 
     def _move_in(self, file: Path, sha256: str) -> None:
-        """On disk first, visible second: after a power cut the file is whole or not there."""
-        place = self._place(sha256)
+        """Sync before renaming: after a power cut the file is complete or absent."""
+        path = self._path(sha256)
         with _space_checked():
-            place.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             with file.open("rb+") as opened:
                 os.fsync(opened.fileno())
             file.chmod(0o600)
-            file.replace(place)
-            _sync_folder(place.parent)
+            self.publish(file, path)
+            _sync_folder(path.parent)
+
+    def publish(self, file: Path, path: Path) -> None:
+        """Make a complete file visible, by renaming it."""
+        file.replace(path)
 
 
 @contextmanager
@@ -236,7 +240,7 @@ def _pieces(path: Path) -> Iterator[bytes]:
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows cannot open a folder, and writes its entries through
+    if os.name == "nt":  # Windows cannot open a folder, and needs no sync
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -1,4 +1,4 @@
-"""What this machine can compute on, and so how many workers it has. Loads no torch: the server asks, too."""
+"""The devices of this machine: one worker for each GPU, or workers on the CPU. Does not import torch."""
 
 from __future__ import annotations
 
@@ -9,45 +9,45 @@ from collections.abc import Mapping
 
 from motionbooth_protocol.errors import InvalidInput
 
-from motionbooth.server.local_executor import Place
+from motionbooth.server.executor import Device
 
 _NVIDIA = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits"]
-_SECONDS = 20.0  # a driver that sleeps takes its time
+_SECONDS = 20.0  # waking the driver may take a while
 
 
-def local_places(workers: int | None = None, environment: Mapping[str, str] = os.environ) -> list[Place]:
-    """A place for each GPU that this process may use (CUDA_VISIBLE_DEVICES), at most `workers`; without a GPU,
-    `workers` places on the CPU, by default one.
+def local_devices(workers: int | None = None, environment: Mapping[str, str] = os.environ) -> list[Device]:
+    """The GPUs that this process may use (CUDA_VISIBLE_DEVICES), at most `workers`; without a GPU, the CPU in `workers`
+    shares, by default one.
 
-    Raises InvalidInput where more workers are asked for than there are GPUs.
+    Raises InvalidInput if there are fewer GPUs than `workers`.
     """
     gpus = visible(nvidia_gpus(), environment.get("CUDA_VISIBLE_DEVICES"))
     if not gpus:
-        return cpu_places(workers or 1)
+        return cpu_devices(workers or 1)
     if workers is not None and workers > len(gpus):
         raise InvalidInput(
             f"{workers} workers were asked for, and this machine has {len(gpus)} GPU(s) for them: two on one GPU would "
             f"run out of its memory. Use --workers {len(gpus)} or fewer, or none for one worker on each."
         )
     return [
-        Place(f"gpu-{index}", f"GPU {index}: {title}", {"CUDA_VISIBLE_DEVICES": uuid})
+        Device(f"gpu-{index}", f"GPU {index}: {title}", {"CUDA_VISIBLE_DEVICES": uuid})
         for index, uuid, title in gpus[:workers]
     ]
 
 
-def cpu_places(workers: int) -> list[Place]:
-    """Workers that share the machine's cores."""
+def cpu_devices(workers: int) -> list[Device]:
+    """The CPU, its cores shared among so many workers."""
     cores = os.cpu_count() or 1
     threads = max(1, cores // workers)
     share = {"OMP_NUM_THREADS": str(threads)} if workers > 1 else {}
-    return [Place(f"cpu-{number}", f"CPU, {threads} of {cores} cores", share) for number in range(1, workers + 1)]
+    return [Device(f"cpu-{index}", f"CPU, {threads} of {cores} cores", share) for index in range(1, workers + 1)]
 
 
 Gpu = tuple[str, str, str]  # index, uuid, name and memory
 
 
 def nvidia_gpus() -> list[Gpu]:
-    """All GPUs that the driver knows; none where there is no driver."""
+    """All GPUs of the machine; empty without NVIDIA's driver."""
     if shutil.which(_NVIDIA[0]) is None:
         return []
     try:
@@ -59,12 +59,12 @@ def nvidia_gpus() -> list[Gpu]:
 
 
 def _title(name: str, mebibytes: str) -> str:
-    """Some GPUs share the machine's memory and tell none of their own."""
+    """Name and memory. GPUs that share the machine's memory report none of their own."""
     return f"{name}, {int(mebibytes) / 1024:.0f} GB" if mebibytes.isdigit() else name
 
 
 def visible(gpus: list[Gpu], choice: str | None) -> list[Gpu]:
-    """Those that CUDA_VISIBLE_DEVICES names, by index or by uuid, in its order; as in CUDA, up to the first unknown."""
+    """The GPUs that CUDA_VISIBLE_DEVICES names by index or UUID, in its order; as in CUDA, up to the first unknown."""
     if choice is None:
         return gpus
     chosen: list[Gpu] = []

@@ -1,9 +1,9 @@
-"""Whose turn it is, and at which worker.
+"""Decides which job runs next, and on which worker slot.
 
-The highest priority first. Within it the owners take turns: whoever has the fewest jobs running, then whoever was
-served longest ago; of an owner's jobs the oldest. A job that waits for the results of a running one (its leader) has
-no turn meanwhile. But a worker that has a base model and a subject in its memory first goes on with what needs just
-these, whosever it is, for at most LONGEST_RUN jobs in a row: then the turn passes on, so that nobody waits for ever.
+The highest priority comes first. Within a priority owners take turns: the one with the fewest running jobs first, then
+the one that has waited longest; of an owner's jobs the oldest. A job that is coalesced with a running one is not
+assigned. A worker first continues with jobs of its affinity key, of any owner, whose model and subjects it has in
+memory; but at most MAX_AFFINITY_RUN in a row, so that no other job waits forever.
 """
 
 from __future__ import annotations
@@ -14,144 +14,138 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from motionbooth.server.attempts import JobNumber
 from motionbooth.server.database import Database
+from motionbooth.server.specs import AffinityKey
 
-LONGEST_RUN = 4
+MAX_AFFINITY_RUN = 4
+_ASSIGNABLE = "state = 'queued' AND coalesced_with IS NULL"
 
 # Walks from owner to owner along the index, so that a long queue costs no more than a short one.
-_OWNERS = """
+_OWNERS = f"""
 WITH RECURSIVE waiting (owner) AS (
-    SELECT min(owner) FROM jobs WHERE state = 'queued' AND leader IS NULL AND priority = ?1
+    SELECT min(owner) FROM jobs WHERE {_ASSIGNABLE} AND priority = ?1
     UNION ALL
-    SELECT (
-        SELECT min(jobs.owner) FROM jobs
-        WHERE state = 'queued' AND leader IS NULL AND priority = ?1 AND jobs.owner > waiting.owner
-    )
+    SELECT (SELECT min(jobs.owner) FROM jobs WHERE {_ASSIGNABLE} AND priority = ?1 AND jobs.owner > waiting.owner)
     FROM waiting WHERE waiting.owner IS NOT NULL
 )
 SELECT owner FROM waiting WHERE owner IS NOT NULL
 """
 
-
-# Of the demands in a JSON list, the first that a job waits for, and the oldest such job.
-_FIRST_DEMAND = """
+# The first affinity key of a JSON list for which a job is queued, and the oldest such job.
+_FIRST_WITH_AFFINITY = f"""
 SELECT value, (
-    SELECT number FROM jobs WHERE state = 'queued' AND leader IS NULL AND priority = ?1 AND demand = value
-    ORDER BY number LIMIT 1
+    SELECT number FROM jobs WHERE {_ASSIGNABLE} AND priority = ?1 AND affinity_key = value ORDER BY number LIMIT 1
 ) AS oldest
 FROM json_each(?2) WHERE oldest IS NOT NULL LIMIT 1
 """
 
 
 @dataclass(frozen=True)
-class Turn:
-    """The next job, by its number, and the place where it is to run."""
+class Assignment:
+    """A job and the worker slot (by its name) that is to run it."""
 
-    number: int
+    job_number: JobNumber
     owner: str
-    demand: str
-    place: str
+    affinity_key: AffinityKey | None
+    slot: str
 
 
 @dataclass
 class _Memory:
-    """What a place has in memory, as far as we know, and how many jobs in a row it was used for."""
+    """What a slot's worker has in memory, as far as known, and how many jobs in a row have used it."""
 
-    demand: str = ""
+    affinity_key: AffinityKey | None = None
     run: int = 0
 
     @property
     def model(self) -> str:
-        return model_of(self.demand)
+        return self.affinity_key.model if self.affinity_key is not None else ""
 
 
-class Turns:
-    """Knows who runs and what is in whose memory. One turn is `next`, then `took`; its end is `ended`."""
+class FairShare:
+    """Keeps track of running jobs and of the workers' memory. `next` proposes an assignment, `assign` records it,
+    `release` ends it.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._memories: defaultdict[str, _Memory] = defaultdict(_Memory)
-        self._running: dict[int, Turn] = {}
-        self._busy: Counter[str] = Counter()  # jobs that run, by owner
-        self._served_at: dict[str, int] = {}  # owner -> count of turns at the last one
+        self._running: dict[JobNumber, Assignment] = {}
+        self._busy: Counter[str] = Counter()  # running jobs by owner
+        self._assigned_at: dict[str, int] = {}  # owner -> count of assignments at the last one
         self._count = itertools.count(1)
 
     @property
-    def running(self) -> dict[str, int]:
-        """Place -> number of the job there."""
-        return {turn.place: number for number, turn in self._running.items()}
+    def running(self) -> dict[str, JobNumber]:
+        """The job that runs in each busy slot."""
+        return {assignment.slot: number for number, assignment in self._running.items()}
 
-    def model_at(self, place: str) -> str:
-        """The base model that is in memory there, "" for none."""
-        return self._memories[place].model
+    def model_in(self, slot: str) -> str:
+        """The base model in memory there, "" for none."""
+        return self._memories[slot].model
 
-    def next(self, idle: Sequence[str]) -> Turn | None:
-        """Whose turn it is at one of the idle places."""
-        ((priority,),) = self._database.rows("SELECT max(priority) FROM jobs WHERE state = 'queued' AND leader IS NULL")
+    def next(self, idle: Sequence[str]) -> Assignment | None:
+        """The next job for one of the idle slots; None if there is no job or no slot."""
+        ((priority,),) = self._database.rows(f"SELECT max(priority) FROM jobs WHERE {_ASSIGNABLE}")
         if priority is None or not idle:
             return None
-        turn = self._goes_on(priority, idle)
-        if turn is not None:
-            return turn
+        assignment = self._next_with_affinity(priority, idle)
+        if assignment is not None:
+            return assignment
         owners = [owner for (owner,) in self._database.rows(_OWNERS, priority)]
-        owner = min(owners, key=lambda one: (self._busy[one], self._served_at.get(one, 0)))
-        number, demand = self._database.rows(
-            "SELECT number, demand FROM jobs WHERE state = 'queued' AND leader IS NULL AND priority = ? AND owner = ? "
+        owner = min(owners, key=lambda one: (self._busy[one], self._assigned_at.get(one, 0)))
+        number, encoded = self._database.rows(
+            f"SELECT number, affinity_key FROM jobs WHERE {_ASSIGNABLE} AND priority = ? AND owner = ? "
             "ORDER BY number LIMIT 1",
             priority, owner,
         )[0]  # fmt: skip
-        return Turn(number, owner, demand, self._best_place(demand, idle))
+        affinity_key = AffinityKey.decoded(encoded) if encoded is not None else None
+        return Assignment(number, owner, affinity_key, self._best_slot(affinity_key, idle))
 
-    def took(self, turn: Turn) -> None:
-        """The job runs there now."""
-        memory = self._memories[turn.place]
-        same = memory.demand == turn.demand
-        memory.demand, memory.run = turn.demand, memory.run + 1 if same and memory.run < LONGEST_RUN else 1
-        self._running[turn.number] = turn
-        self._busy[turn.owner] += 1
-        self._served_at[turn.owner] = next(self._count)
+    def assign(self, assignment: Assignment) -> None:
+        """The job runs there from now on."""
+        memory = self._memories[assignment.slot]
+        continues = memory.affinity_key == assignment.affinity_key and memory.run < MAX_AFFINITY_RUN
+        memory.affinity_key, memory.run = assignment.affinity_key, memory.run + 1 if continues else 1
+        self._running[assignment.job_number] = assignment
+        self._busy[assignment.owner] += 1
+        self._assigned_at[assignment.owner] = next(self._count)
 
-    def ended(self, number: int, memory_lost: bool = False) -> None:
-        """The job runs no more; `memory_lost`: its worker is gone."""
-        turn = self._running.pop(number, None)
-        if turn is None:
+    def release(self, job_number: JobNumber, memory_lost: bool = False) -> None:
+        """The job does not run any more. `memory_lost`: its worker is gone."""
+        assignment = self._running.pop(job_number, None)
+        if assignment is None:
             return
-        self._busy[turn.owner] -= 1
-        if not self._busy[turn.owner]:
-            del self._busy[turn.owner]
+        self._busy[assignment.owner] -= 1
+        if not self._busy[assignment.owner]:
+            del self._busy[assignment.owner]
         if memory_lost:
-            self._memories.pop(turn.place, None)
+            self._memories.pop(assignment.slot, None)
 
-    def _goes_on(self, priority: int, idle: Sequence[str]) -> Turn | None:
-        """A job for which an idle place has the right things in memory, where that place has not had its run yet."""
-        places: dict[str, str] = {}
-        for place in idle:
-            memory = self._memories[place]
-            if memory.demand and memory.run < LONGEST_RUN:
-                places.setdefault(memory.demand, place)
-        row = self._database.row(_FIRST_DEMAND, priority, json.dumps(list(places))) if places else None
+    def _next_with_affinity(self, priority: int, idle: Sequence[str]) -> Assignment | None:
+        """A job for whose affinity key an idle slot is ready and has not had its run yet."""
+        slots: dict[str, str] = {}  # by encoded affinity key
+        for slot in idle:
+            memory = self._memories[slot]
+            if memory.affinity_key is not None and memory.run < MAX_AFFINITY_RUN:
+                slots.setdefault(memory.affinity_key.encoded(), slot)
+        row = self._database.row(_FIRST_WITH_AFFINITY, priority, json.dumps(list(slots))) if slots else None
         if row is None:
             return None
-        demand, number = row
+        encoded, number = row
         ((owner,),) = self._database.rows("SELECT owner FROM jobs WHERE number = ?", number)
-        return Turn(number, owner, demand, places[demand])
+        return Assignment(number, owner, AffinityKey.decoded(encoded), slots[encoded])
 
-    def _best_place(self, demand: str, idle: Sequence[str]) -> str:
-        """Where the right things are in memory, else the right model, else nothing that another job may want."""
+    def _best_slot(self, affinity_key: AffinityKey | None, idle: Sequence[str]) -> str:
+        """The slot that loses least: with the right things in memory, else the right model, else an empty one."""
 
-        model = model_of(demand)
-
-        def loss(place: str) -> int:
-            memory = self._memories[place]
-            if demand and memory.demand == demand:
+        def loss(slot: str) -> int:
+            memory = self._memories[slot]
+            if affinity_key is not None and memory.affinity_key == affinity_key:
                 return 0
-            if not memory.demand:
+            if memory.affinity_key is None:
                 return 2
-            return 1 if memory.model == model else 3
+            return 1 if affinity_key is not None and memory.model == affinity_key.model else 3
 
         return min(idle, key=loss)
-
-
-def model_of(demand: str) -> str:
-    """The base model of a demand (see database.demand_of)."""
-    return demand.partition(" ")[0]

@@ -1,81 +1,81 @@
-"""Whose files there are, which jobs need them, and which nobody needs any more."""
+"""Which keys own which files of the blob store, and which jobs and subjects refer to them."""
 
 from __future__ import annotations
 
 from motionbooth.server.database import Database
 
 
-class Holdings:
-    """What each owner holds in the blob store: uploads and results. A part of the store."""
+class FileOwnership:
+    """A file is owned by each key that uploaded it, was given it as a result, or names it in a job."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def hold(self, owner: str, sha256: str, size: int) -> None:
-        """The owner uploaded or was given this file, or wants it still."""
-        with self._database.committed():
-            self._database.do(
-                "INSERT INTO holdings (owner, sha256, size, at) VALUES (?, ?, ?, ?) "
-                "ON CONFLICT DO UPDATE SET at = excluded.at",
-                owner, sha256, size, self._database.served(),
+    def add(self, owner: str, sha256: str, size: int) -> None:
+        """The owner has uploaded this file, or a job of the owner has made it."""
+        with self._database.transaction():
+            self._database.execute(
+                "INSERT INTO file_owners (owner, sha256, size, used_at) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT DO UPDATE SET used_at = excluded.used_at",
+                owner, sha256, size, self._database.seconds_open(),
             )  # fmt: skip
 
-    def want(self, owner: str, sha256: str) -> None:
-        """A job of the owner names this file, which may be somebody else's so far; inside a transaction."""
-        self._database.do(
-            "INSERT INTO holdings (owner, sha256, size, at) VALUES "
-            "(?, ?, coalesce((SELECT max(size) FROM holdings WHERE sha256 = ?), 0), ?) "
-            "ON CONFLICT DO UPDATE SET at = excluded.at",
-            owner, sha256, sha256, self._database.served(),
-        )  # fmt: skip
+    def add_input(self, owner: str, sha256: str) -> None:
+        """A job of the owner names this file, which may be another user's; inside a transaction."""
+        row = self._database.row("SELECT max(size) FROM file_owners WHERE sha256 = ?", sha256)
+        self.add(owner, sha256, row[0] or 0 if row is not None else 0)
 
-    def note_fetched(self, owner: str, sha256: str) -> None:
-        """The owner has the file's last byte."""
-        if self._database.row("SELECT 1 FROM holdings WHERE owner = ? AND sha256 = ? AND NOT fetched", owner, sha256):
-            with self._database.committed():
-                self._database.do("UPDATE holdings SET fetched = 1 WHERE owner = ? AND sha256 = ?", owner, sha256)
+    def mark_downloaded(self, owner: str, sha256: str) -> None:
+        """The owner has received the last byte of the file."""
+        owned = "owner = ? AND sha256 = ? AND NOT downloaded"
+        if self._database.row(f"SELECT 1 FROM file_owners WHERE {owned}", owner, sha256):
+            with self._database.transaction():
+                self._database.execute(f"UPDATE file_owners SET downloaded = 1 WHERE {owned}", owner, sha256)
 
-    def used_by(self, owner: str) -> int:
-        """Bytes that the owner's files take."""
-        row = self._database.row("SELECT sum(size) FROM holdings WHERE owner = ?", owner)
-        return int(row[0] or 0) if row is not None else 0
+    def bytes_of(self, owner: str) -> int:
+        """Total size of the owner's files."""
+        return self._sum("SELECT sum(size) FROM file_owners WHERE owner = ?", owner)
 
-    def used(self) -> int:
-        """Bytes that all files take; one that several hold is counted once."""
-        row = self._database.row("SELECT sum(size) FROM (SELECT max(size) AS size FROM holdings GROUP BY sha256)")
-        return int(row[0] or 0) if row is not None else 0
+    def total_bytes(self) -> int:
+        """Total size of all files; a file of several owners counts once."""
+        return self._sum("SELECT sum(size) FROM (SELECT max(size) AS size FROM file_owners GROUP BY sha256)")
 
     def owners(self) -> list[str]:
-        return [owner for (owner,) in self._database.rows("SELECT DISTINCT owner FROM holdings")]
+        return [owner for (owner,) in self._database.rows("SELECT DISTINCT owner FROM file_owners")]
 
-    def has(self, owner: str, sha256: str) -> bool:
-        """Whether the owner holds this file."""
-        query = "SELECT 1 FROM holdings WHERE owner = ? AND sha256 = ?"
+    def owns(self, owner: str, sha256: str) -> bool:
+        query = "SELECT 1 FROM file_owners WHERE owner = ? AND sha256 = ?"
         return self._database.row(query, owner, sha256) is not None
 
-    def holds(self, sha256: str) -> bool:
-        """Whether anybody holds this file."""
-        return self._database.row("SELECT 1 FROM holdings WHERE sha256 = ? LIMIT 1", sha256) is not None
+    def is_owned(self, sha256: str) -> bool:
+        """Whether any key owns the file."""
+        return self._database.row("SELECT 1 FROM file_owners WHERE sha256 = ? LIMIT 1", sha256) is not None
 
-    def let_go(self, owner: str, files: list[str]) -> list[str]:
-        """The owner keeps of these what its jobs and subjects need. Those that nobody holds now, to be removed."""
-        with self._database.committed():
+    def release(self, owner: str, files: list[str]) -> list[str]:
+        """End the ownership of those files that no job or subject of the owner refers to.
+
+        Returns the files without any owner now, for removal after the commit.
+        """
+        with self._database.transaction():
             for sha256 in files:
-                if not self._is_needed_by(owner, sha256):
-                    self._database.do("DELETE FROM holdings WHERE owner = ? AND sha256 = ?", owner, sha256)
-        return [sha256 for sha256 in files if not self.holds(sha256)]
+                if not self._is_referenced(owner, sha256):
+                    self._database.execute("DELETE FROM file_owners WHERE owner = ? AND sha256 = ?", owner, sha256)
+        return [sha256 for sha256 in files if not self.is_owned(sha256)]
 
-    def unwanted(self, owner: str, before: float) -> list[str]:
-        """The owner's files that were uploaded or wanted last before that time (see Database.served)."""
-        rows = self._database.rows("SELECT sha256 FROM holdings WHERE owner = ? AND at < ?", owner, before)
+    def unused_since(self, owner: str, time: float) -> list[str]:
+        """The owner's files that were last uploaded, made or named before `time` (see Database.seconds_open)."""
+        rows = self._database.rows("SELECT sha256 FROM file_owners WHERE owner = ? AND used_at < ?", owner, time)
         return [sha256 for (sha256,) in rows]
 
-    def _is_needed_by(self, owner: str, sha256: str) -> bool:
-        """Whether a job of the owner in the store names the file or gave it, or a subject is made of it."""
-        jobs = "JOIN jobs ON jobs.number = job WHERE sha256 = ? AND owner = ? LIMIT 1"
+    def _sum(self, query: str, *values: str) -> int:
+        ((total,),) = self._database.rows(query, *values)
+        return int(total or 0)
+
+    def _is_referenced(self, owner: str, sha256: str) -> bool:
+        of_owner = "JOIN jobs ON jobs.number = job WHERE sha256 = ? AND owner = ? LIMIT 1"
         queries = (
-            f"SELECT 1 FROM needs {jobs}",
-            f"SELECT 1 FROM results {jobs}",
+            f"SELECT 1 FROM inputs {of_owner}",
+            f"SELECT 1 FROM results {of_owner}",
             "SELECT 1 FROM subjects WHERE weights = ? AND owner = ?",
             "SELECT 1 FROM subjects WHERE picture = ? AND owner = ?",
         )

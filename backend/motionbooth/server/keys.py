@@ -1,6 +1,6 @@
-"""Who may enter: the server's own key pair, the local client's, and the public keys in `authorized/`.
+"""Keys: the key pairs of the server and its local client, and the authorized public keys in `authorized/`.
 
-Key files are written here and not by `zmq.auth.create_certificates`, which leaves secrets readable by everyone.
+Does not use `zmq.auth.create_certificates`, which writes secrets that every user of the machine can read.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class KeyPair:
 
     @classmethod
     def kept_in(cls, path: Path) -> KeyPair:
-        """The key pair whose secret `path` holds; made there, readable by the owner alone, if there is none."""
+        """The key pair with the secret in the file `path`, which is created if missing, readable by its owner only."""
         if not path.exists():
             write_private(path, zmq.curve_keypair()[1] + b"\n")
         secret = path.read_text("ascii", errors="replace").strip()
@@ -52,12 +52,12 @@ def is_key(text: str) -> bool:
         return False
     try:
         return len(z85.decode(text)) == 32
-    except Exception:  # z85 raises struct.error and others for five characters that are no number of 32 bits
+    except Exception:  # z85 raises struct.error and others if five characters exceed 32 bits
         return False
 
 
 def check_name(name: str) -> None:
-    """Raises InvalidInput for a name that no key can have: it is a file's name, too."""
+    """Raises InvalidInput if a key cannot have this name, which is also a file name."""
     if not _NAME.fullmatch(name):
         raise InvalidInput(
             f"A name begins with a letter or digit and has letters, digits, dots, dashes and underscores of ASCII, at "
@@ -66,14 +66,14 @@ def check_name(name: str) -> None:
 
 
 def server_keys(home: Path) -> KeyPair:
-    """The server's own key pair, made at the first call."""
+    """The server's own key pair, created at the first call."""
     return KeyPair.kept_in(home / "keys" / "server.secret")
 
 
 def new_key(address: str, server_public: str) -> Connection:
-    """A key pair made on the client's own machine, whose secret never leaves it; not let in anywhere yet.
+    """A new key pair on the client's own machine, which the secret never leaves; no server has authorized it yet.
 
-    Raises InvalidInput for an address or a public key that is none.
+    Raises InvalidInput if the address or the server's public key is malformed.
     """
     host_and_port(address)
     if not is_key(server_public):
@@ -85,8 +85,8 @@ def new_key(address: str, server_public: str) -> Connection:
     return Connection(address, server_public, public, secret)
 
 
-def let_in(home: Path, name: str, address: str, role: str = "user") -> Connection:
-    """Make a key for another person and let it in: what that person needs. Raises as `authorize` does."""
+def issue_key(home: Path, name: str, address: str, role: str = "user") -> Connection:
+    """Create and authorize a key for another user; returns what that user needs. Raises as `authorize` does."""
     host_and_port(address)
     public, secret = (key.decode() for key in zmq.curve_keypair())
     authorize(home, name, public, role)
@@ -94,7 +94,7 @@ def let_in(home: Path, name: str, address: str, role: str = "user") -> Connectio
 
 
 def authorize(home: Path, name: str, public: str, role: str = "user") -> None:
-    """Let a public key in. Raises Conflict where the name or the key is known, InvalidInput where it is no key."""
+    """Authorize a public key. Raises Conflict if the name or the key is known, InvalidInput if it is malformed."""
     check_name(name)
     if role not in ROLES:
         raise InvalidInput(f"A key's role is one of {', '.join(ROLES)}; got {role!r}.")
@@ -103,7 +103,7 @@ def authorize(home: Path, name: str, public: str, role: str = "user") -> None:
             f"{public[:60]!r} is not a public key (40 characters of Z85, as `motionbooth keys new` writes)."
         )
     authorized = AuthorizedKeys(home / "authorized")
-    names = {key.name for key in authorized.everyone()}
+    names = {key.name for key in authorized.all()}
     if name in names:
         raise Conflict(
             f"{name} has a key already. Take it away with `motionbooth keys revoke {name}`, or use another name."
@@ -115,8 +115,8 @@ def authorize(home: Path, name: str, public: str, role: str = "user") -> None:
 
 
 def revoke(home: Path, name: str) -> None:
-    """Withdraw a person's key; a running server ends its sessions within seconds. Raises NotFound."""
-    known = {key.name for key in AuthorizedKeys(home / "authorized").everyone()}
+    """Revoke a user's access; a running server ends its sessions within seconds. Raises NotFound."""
+    known = {key.name for key in AuthorizedKeys(home / "authorized").all()}
     if name not in known:
         raise NotFound(f"Nobody named {name} has a key; known are: {', '.join(sorted(known)) or 'none'}.")
     (home / "authorized" / f"{name}.pub").unlink()
@@ -124,7 +124,7 @@ def revoke(home: Path, name: str) -> None:
 
 @dataclass(frozen=True)
 class Key:
-    """A public key that may enter: `name` is the file's, `role` one of ROLES."""
+    """An authorized public key: `name` is that of its file, `role` one of ROLES."""
 
     public: str
     name: str
@@ -136,41 +136,41 @@ class Key:
 
 
 class AuthorizedKeys:
-    """The public keys that may enter: one file `NAME.pub` each, its first word the key, its second "user" or "admin".
+    """The authorized public keys: one file `NAME.pub` each, its first word the key, its second "user" or "admin".
 
-    Without a second word, or with any other, the role is "user". The folder is read again once a second, so that
-    adding a file lets a key in and deleting it shuts it out, without a restart.
+    Without a valid second word the role is "user". The folder is read again once a second: adding a file authorizes a
+    key and deleting it revokes access, without a restart.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        for place in (folder.parent, folder):  # the backend's home may be first made here; it is nobody else's
-            place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for path in (folder.parent, folder):  # this may create the backend's home, which is private
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._keys: dict[str, Key] = {}
         self._read_at = float("-inf")
 
     def add(self, name: str, public: str, role: str = "user") -> None:
-        """Let a key in from now on."""
+        """Authorize a key."""
         write_private(self._folder / f"{name}.pub", f"{public} {role}\n".encode())
         self._read_at = float("-inf")
 
-    def everyone(self) -> list[Key]:
-        """All that may enter, by name, at most a second old."""
+    def all(self) -> list[Key]:
+        """All authorized keys by name; at most a second old."""
         self._refresh()
         return sorted(self._keys.values(), key=lambda key: key.name)
 
     def find(self, public: str) -> Key | None:
-        """Who this public key is, None where it may not enter."""
+        """The key with this public key; None if it is not authorized."""
         self._refresh()
         return self._keys.get(public)
 
     def name(self, public: str) -> str:
-        """By which people know this key, withdrawn ones included."""
+        """The name of a public key, for people; also of a revoked one."""
         key = self._keys.get(public)
-        return key.name if key is not None else f"{public[:8]}... (withdrawn)"
+        return key.name if key is not None else f"{public[:8]}... (revoked)"
 
     def callback(self, domain: str, key: bytes) -> bool:
-        """What pyzmq's authenticator asks at each handshake, from a thread of its own: a new key need not wait."""
+        """Called by pyzmq's authenticator in each handshake, from its own thread. Sees new keys without delay."""
         self._read()
         return key.decode("ascii", errors="replace") in self._keys
 
@@ -181,8 +181,8 @@ class AuthorizedKeys:
     def _read(self) -> None:
         try:
             self._keys = self._in_folder()
-        except OSError as error:  # too many open files, a disk that fails: no reason to shut everybody out
-            log.warning("the keys cannot be read (%s); those of before count", error)
+        except OSError as error:  # such as too many open files; no reason to refuse every client
+            log.warning("the authorized keys cannot be read (%s); the earlier ones remain valid", error)
         self._read_at = time.monotonic()
 
     def _in_folder(self) -> dict[str, Key]:
@@ -191,7 +191,7 @@ class AuthorizedKeys:
         for path in [self._folder / name for name in names if name.endswith(".pub")]:
             try:
                 words = path.read_text("ascii", errors="replace").split()
-            except (FileNotFoundError, PermissionError, IsADirectoryError):  # withdrawn, or not for us
+            except (FileNotFoundError, PermissionError, IsADirectoryError):  # revoked meanwhile, or not readable
                 continue
             if words and is_key(words[0]):
                 keys[words[0]] = Key(words[0], path.stem, "admin" if words[1:2] == ["admin"] else "user")

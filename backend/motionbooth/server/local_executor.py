@@ -1,4 +1,4 @@
-"""Runs attempts on this machine: a worker process at each place, kept warm between jobs and replaced when it dies."""
+"""Runs attempts on this machine: a worker process for each slot, kept warm between jobs and replaced when it dies."""
 
 from __future__ import annotations
 
@@ -11,89 +11,50 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 import zmq
 
 from motionbooth.server import worker_pipe
-from motionbooth.server.store import Work
+from motionbooth.server.attempts import Attempt, AttemptId
+from motionbooth.server.devices import local_devices
+from motionbooth.server.executor import Device, Executor, MakeExecutor
+from motionbooth.server.logs import worker_log
+from motionbooth.server.worker_pipe import Report
 
 log = logging.getLogger("motionbooth.executor")
 _SECONDS_TO_END = 2.0
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where one worker runs. `device` in words; `environment` is what makes its process use that device alone."""
+def on_this_machine(workers: int | None = None) -> MakeExecutor:
+    """A worker for each GPU of this machine, or `workers` on its CPU; see local_devices."""
 
-    name: str
-    device: str
-    environment: Mapping[str, str] = field(default_factory=dict)
+    def make(context: zmq.Context[zmq.Socket[bytes]], home: Path, command: list[str]) -> Executor:
+        return LocalExecutor(context, command, worker_log(home), local_devices(workers))
 
-
-Report = worker_pipe.Report | worker_pipe.Exited
-Attempt = tuple[int, int]  # number of the job, and which attempt at it
-
-
-class Executor(Protocol):
-    """Where attempts run, one at each place at a time.
-
-    `wake` is readable whenever `receive` has something. `lasting`: attempts go on after `close`, and `adopt` finds
-    them again.
-    """
-
-    wake: zmq.Socket[bytes]
-    lasting: bool
-
-    def places(self) -> list[Place]:
-        """All of them, busy or not."""
-
-    def idle(self) -> list[str]:
-        """Names of the places at which an attempt can start now."""
-
-    def adopt(self) -> dict[str, Attempt]:
-        """The attempts that an earlier server started and that still run, or have reports to give: by their places."""
-
-    def start(self, place: str, work: Work) -> None:
-        """Run an attempt at an idle place. Raises OSError where no process can be started."""
-
-    def cancel(self, number: int, attempt: int, grace: float) -> None:
-        """Ask the attempt to stop; after `grace` seconds its process is killed."""
-
-    def receive(self) -> list[Report]:
-        """What came from the workers since the last call."""
-
-    def tick(self) -> None:
-        """What has to be done from time to time."""
-
-    def close(self) -> None:
-        """End in good order."""
+    return make
 
 
 @dataclass
-class _Seat:
-    """A place and who works there."""
+class WorkerSlot:
+    """A device, the process that works on it, and its attempt."""
 
-    place: Place
+    device: Device
     process: _WorkerProcess | None = None
-    work: Work | None = None
+    attempt: AttemptId | None = None
     kill_at: float | None = None
-
-    def has(self, attempt: Attempt) -> bool:
-        return self.work is not None and (self.work.number, self.work.attempt) == attempt
 
 
 class LocalExecutor:
-    """`command` starts a worker (see worker.main); the errors and prints of all of them go to the file `log`."""
+    """`command` starts a worker (see worker.main); the standard error of all workers goes to the file `log`."""
 
-    lasting = False
+    outlives_server = False
 
     def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], command: list[str], log: Path, places: Sequence[Place]
+        self, context: zmq.Context[zmq.Socket[bytes]], command: list[str], log: Path, devices: Sequence[Device]
     ) -> None:
         self._context = context
         self._command = command
@@ -103,35 +64,34 @@ class LocalExecutor:
         self.wake.setsockopt(zmq.RCVHWM, 0)
         self.wake.bind(self._endpoint)
         self._generations = itertools.count(1)
-        self._seats = {place.name: _Seat(place) for place in places}
-        self._living: dict[int, _Seat] = {}  # by the generation of the process there
+        self._slots = {device.name: WorkerSlot(device) for device in devices}
+        self._alive: dict[int, WorkerSlot] = {}  # by the generation of the slot's process
 
-    def places(self) -> list[Place]:
-        return [seat.place for seat in self._seats.values()]
+    def devices(self) -> list[Device]:
+        return [slot.device for slot in self._slots.values()]
 
     def idle(self) -> list[str]:
-        return [name for name, seat in self._seats.items() if seat.work is None]
+        return [name for name, slot in self._slots.items() if slot.attempt is None]
 
-    def adopt(self) -> dict[str, Attempt]:
+    def adopt(self) -> dict[str, AttemptId]:
         """None: a worker process ends with its server."""
         return {}
 
-    def start(self, place: str, work: Work) -> None:
-        seat = self._seats[place]
-        if seat.process is None:
-            generation = next(self._generations)
-            seat.process = _WorkerProcess(
-                self._context, self._endpoint, generation, self._command, self._log, seat.place.environment
+    def start(self, slot: str, attempt: Attempt) -> None:
+        its = self._slots[slot]
+        if its.process is None:
+            its.process = _WorkerProcess(
+                self._context, self._endpoint, next(self._generations), self._command, self._log, its.device
             )
-            self._living[generation] = seat
-        seat.work = work
-        seat.process.send(worker_pipe.Run(number=work.number, attempt=work.attempt, spec=work.spec))
+            self._alive[its.process.generation] = its
+        its.attempt = attempt.id
+        its.process.send(attempt)
 
-    def cancel(self, number: int, attempt: int, grace: float) -> None:
-        for seat in self._seats.values():
-            if seat.process is not None and seat.has((number, attempt)):
-                seat.process.send(worker_pipe.Stop(number=number, attempt=attempt))
-                seat.kill_at = seat.kill_at or time.monotonic() + grace
+    def cancel(self, id: AttemptId, grace: float) -> None:
+        for slot in self._slots.values():
+            if slot.process is not None and slot.attempt == id:
+                slot.process.send(worker_pipe.Stop(id))
+                slot.kill_at = slot.kill_at or time.monotonic() + grace
 
     def receive(self) -> list[Report]:
         found: list[Report] = []
@@ -140,52 +100,50 @@ class LocalExecutor:
                 generation, data = self.wake.recv_multipart(zmq.DONTWAIT)
             except zmq.Again:
                 return found
-            seat = self._living.get(int(generation))
-            if seat is not None:
-                found += self._reports_in(seat, data)
+            slot = self._alive.get(int(generation))
+            if slot is not None:
+                found += self._reports_in(slot, data)
 
     def tick(self) -> None:
-        """Kill the workers whose grace is over."""
+        """Kill the workers that were asked to stop and have not."""
         now = time.monotonic()
-        for seat in self._seats.values():
-            if seat.process is not None and seat.kill_at is not None and now > seat.kill_at:
-                seat.process.kill()
+        for slot in self._slots.values():
+            if slot.process is not None and slot.kill_at is not None and now > slot.kill_at:
+                slot.process.kill()
 
     def close(self) -> None:
-        """End the workers, whatever they do, and wait until they are gone."""
-        processes = [seat.process for seat in self._living.values() if seat.process is not None]
+        """End the workers, busy or not, and wait until they are gone."""
+        processes = [slot.process for slot in self._alive.values() if slot.process is not None]
         for process in processes:
             process.dismiss()
         for process in processes:
             process.close()
-        self._living.clear()
+        self._alive.clear()
         self.wake.close(linger=0)
 
-    def _reports_in(self, seat: _Seat, data: bytes) -> list[Report]:
+    def _reports_in(self, slot: WorkerSlot, data: bytes) -> list[Report]:
         if not data:
-            return self._worker_ended(seat)
+            return self._worker_ended(slot)
         try:
-            report = worker_pipe.reports.decode(data)
+            report = worker_pipe.worker_report_decoder.decode(data)
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            log.exception("the worker at %s said what is no report, and is ended", seat.place.name)
-            assert seat.process is not None
-            seat.process.kill()
+            log.exception("the worker on %s sent bytes that are not a report; it is killed", slot.device.name)
+            assert slot.process is not None
+            slot.process.kill()
             return []
-        if not seat.has((report.number, report.attempt)):
+        if report.id != slot.attempt:
             return []
         if isinstance(report, worker_pipe.Finished | worker_pipe.Failed):
-            seat.work = seat.kill_at = None
+            slot.attempt = slot.kill_at = None
         return [report]
 
-    def _worker_ended(self, seat: _Seat) -> list[Report]:
-        assert seat.process is not None
-        seat.process.close()
-        status, work = seat.process.status, seat.work
-        del self._living[seat.process.generation]
-        seat.process = seat.work = seat.kill_at = None
-        if work is None:
-            return []
-        return [worker_pipe.Exited(number=work.number, attempt=work.attempt, reason=death(status))]
+    def _worker_ended(self, slot: WorkerSlot) -> list[Report]:
+        assert slot.process is not None
+        slot.process.close()
+        status, attempt = slot.process.status, slot.attempt
+        del self._alive[slot.process.generation]
+        slot.process = slot.attempt = slot.kill_at = None
+        return [] if attempt is None else [worker_pipe.Exited(attempt, reason=exit_reason(status))]
 
 
 class _WorkerProcess:
@@ -198,18 +156,18 @@ class _WorkerProcess:
         generation: int,
         command: list[str],
         log: Path,
-        environment: Mapping[str, str],
+        device: Device,
     ) -> None:
         self.generation = generation
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as errors:
-            # A session of its own: Ctrl+C in the server's terminal is the server's to handle.
+            # A session of its own: Ctrl+C in the server's terminal is for the server alone.
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env={**os.environ, **environment},
+                env={**os.environ, **device.environment},
                 start_new_session=os.name == "posix",
             )
         self._commands: queue.SimpleQueue[worker_pipe.Command | None] = queue.SimpleQueue()
@@ -224,13 +182,14 @@ class _WorkerProcess:
 
     @property
     def status(self) -> int:
+        """The exit status; waits for the end."""
         return self._process.wait()
 
     def send(self, command: worker_pipe.Command) -> None:
         self._commands.put(command)
 
     def kill(self) -> None:
-        """End the process and whatever it started, at once."""
+        """Kill the process and its children."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if os.name == "posix":
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -238,11 +197,11 @@ class _WorkerProcess:
                 self._process.kill()
 
     def dismiss(self) -> None:
-        """Let the process end by itself: its pipe ends."""
+        """Close the process's pipe, upon which it exits."""
         self._commands.put(None)
 
     def close(self) -> None:
-        """End the process: the end of its pipe first, then the hard way."""
+        """End the process; if closing its pipe is not enough, kill it."""
         self.dismiss()
         try:
             self._process.wait(_SECONDS_TO_END)
@@ -269,8 +228,8 @@ class _WorkerProcess:
             reports.send_multipart([generation, b""])
 
 
-def death(status: int) -> str:
-    """How a worker process ended, in words for the job's owner. `status` as subprocess gives it (-9: SIGKILL)."""
+def exit_reason(status: int) -> str:
+    """How a worker process ended, for the job's owner. `status` as in subprocess (-9: SIGKILL)."""
     if status >= 0:
         return f"The worker process ended by itself (status {status}); worker.log on the backend says more."
     name = signal.Signals(-status).name if -status in list(signal.Signals) else str(-status)

@@ -1,17 +1,23 @@
-"""What the server and its workers write down: lines for people, or JSON for programs."""
+"""The logs of the server and its workers, as text or as JSON lines."""
 
 from __future__ import annotations
 
 import datetime
 import logging
+import logging.handlers
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import msgspec
 
+log = logging.getLogger("motionbooth.server")
 TEXT = "%(asctime)s %(name)s %(levelname)s %(message)s"
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: time (ISO 8601, UTC), level, logger, message, and the traceback where there is one."""
+    """One JSON object a line: time (ISO 8601, UTC), level, logger, message, and the traceback of an exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
@@ -27,5 +33,32 @@ class JsonLines(logging.Formatter):
 
 
 def formatter(log_format: str) -> logging.Formatter:
-    """For "text" or "json"."""
+    """`log_format` is "text" or "json"."""
     return JsonLines() if log_format == "json" else logging.Formatter(TEXT)
+
+
+def worker_log(home: Path) -> Path:
+    """The log of all workers of the backend in the folder `home`."""
+    return home / "logs" / "worker.log"
+
+
+@contextmanager
+def logging_to(path: Path, log_format: str) -> Iterator[None]:
+    """Write the server's log, and the traceback of any thread that dies, to a rotating file."""
+    handler = logging.handlers.RotatingFileHandler(path, maxBytes=5 << 20, backupCount=3)
+    handler.setFormatter(formatter(log_format))
+    root = logging.getLogger("motionbooth")
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    before, threading.excepthook = threading.excepthook, _log_death
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+        root.removeHandler(handler)
+        handler.close()
+
+
+def _log_death(death: threading.ExceptHookArgs) -> None:
+    name = death.thread.name if death.thread is not None else "unknown"
+    log.error("the thread %s died", name, exc_info=death.exc_value)

@@ -1,4 +1,4 @@
-"""Figures for Prometheus, on this machine alone: counts of everybody's jobs, and no word of what they are."""
+"""Metrics for Prometheus, on loopback: counts of all users' jobs, without their contents."""
 
 from __future__ import annotations
 
@@ -7,49 +7,50 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from motionbooth_protocol.errors import InvalidInput, MotionBoothError
+from motionbooth_protocol.jobs import BACKEND_STATES
 
-from motionbooth.server.watch import Watch
+from motionbooth.server.monitor import Monitor
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 
-class _Figures:
+class _Collector:
     """Reads the latest view at every scrape."""
 
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
 
     def collect(self) -> Iterator[Metric]:
         from prometheus_client.core import GaugeMetricFamily as Gauge
 
-        status = self._watch.view.status
+        status = self._monitor.view.status
         jobs = Gauge("motionbooth_jobs", "Jobs in the store, by state.", labels=["state"])
-        for state in ("queued", "running", "done", "failed", "canceled"):
+        for state in BACKEND_STATES:
             jobs.add_metric([state], getattr(status, state))
         yield jobs
         workers = Gauge("motionbooth_workers", "Workers, by state.", labels=["state"])
         states = Counter(worker.state for worker in status.workers)
-        for state in ("starting", "idle", "running"):
-            workers.add_metric([state], states[state])
+        for worker_state in ("starting", "idle", "running"):
+            workers.add_metric([worker_state], states[worker_state])
         yield workers
-        yield Gauge("motionbooth_sessions", "Clients that are connected.", value=status.sessions)
-        yield Gauge("motionbooth_disk_free_bytes", "Free space where jobs and results lie.", value=status.disk_free)
-        yield Gauge("motionbooth_files_bytes", "What the files of all jobs take.", value=status.store_bytes)
-        yield Gauge("motionbooth_uptime_seconds", "Since the server started.", value=status.uptime)
+        yield Gauge("motionbooth_sessions", "Connected clients.", value=status.sessions)
+        yield Gauge("motionbooth_disk_free_bytes", "Free space on the disk of the backend.", value=status.disk_free)
+        yield Gauge("motionbooth_files_bytes", "Size of the files of all jobs.", value=status.store_bytes)
+        yield Gauge("motionbooth_uptime_seconds", "Time since the server started.", value=status.uptime)
 
 
-def serve_metrics(port: int, watch: Watch) -> Callable[[], None]:
-    """Answer http://127.0.0.1:PORT/metrics in a thread of its own; call what is returned to stop.
+def serve_metrics(port: int, monitor: Monitor) -> Callable[[], None]:
+    """Serve http://127.0.0.1:PORT/metrics in a thread of its own. Call the returned function to stop.
 
-    Raises InvalidInput where prometheus-client is missing, MotionBoothError where the port is taken.
+    Raises InvalidInput if prometheus-client is not installed, MotionBoothError if the port is taken.
     """
     try:
         from prometheus_client import CollectorRegistry, start_http_server
     except ImportError:
         raise InvalidInput('--metrics-port needs prometheus-client: pip install "motionbooth[metrics]"') from None
     registry = CollectorRegistry()
-    registry.register(_Figures(watch))
+    registry.register(_Collector(monitor))
     try:
         server, thread = start_http_server(port, addr="127.0.0.1", registry=registry)
     except OSError as error:

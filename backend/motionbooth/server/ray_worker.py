@@ -1,6 +1,6 @@
-"""What lives on a box of a Ray cluster: an actor that keeps a worker process, and its reports until they are fetched.
+"""The actor on a box of a Ray cluster: it keeps one worker process, and its reports until the server fetches them.
 
-It outlives the server that made it. Only bytes of our own messages (pipes.py) go in and out.
+It outlives the server that created it. Its arguments and results are only the bytes of worker_pipe's messages.
 """
 
 from __future__ import annotations
@@ -14,65 +14,65 @@ from pathlib import Path
 import zmq
 
 from motionbooth.server import worker_pipe
-from motionbooth.server.local_executor import Attempt, LocalExecutor, Place
-from motionbooth.server.store import Work
+from motionbooth.server.attempts import Attempt, AttemptId
+from motionbooth.server.executor import Device
+from motionbooth.server.local_executor import LocalExecutor
 
-_HERE = "here"
+_SLOT = "worker"
 
 
-def mark(log: Path) -> Path:
-    """The file beside the workers' log by which a box knows the backend's folder."""
+def cluster_file(log: Path) -> Path:
+    """The file beside the workers' log by which a box recognizes the backend's folder."""
     return log.with_name("cluster.txt")
 
 
 class RayWorker:
-    """One place of a LocalExecutor. `arguments` make this box's Python a worker; `log` is in the backend's folder,
-    beside a file that says `namespace`; `share` workers have this box's cores to themselves.
+    """A LocalExecutor with one slot. `arguments` make this box's Python a worker; `log` is in the backend's folder,
+    beside a file that contains `namespace`; `workers_here` actors share this box's cores.
 
-    Of each kind of report the latest of the latest attempt is kept, under a number that counts up.
+    Of each kind of report of the latest attempt the latest is kept, numbered in order.
     """
 
-    def __init__(self, arguments: list[str], log: str, namespace: str, share: int) -> None:
+    def __init__(self, arguments: list[str], log: str, namespace: str, workers_here: int) -> None:
         self._log = Path(log)
         self._namespace = namespace
         command = [sys.executable, *arguments]
-        # Ray would leave it one core.
-        threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // share))}
-        self._executor = LocalExecutor(zmq.Context.instance(), command, self._log, [Place(_HERE, "", threads)])
+        # Ray sets it to one core.
+        threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers_here))}
+        self._executor = LocalExecutor(zmq.Context.instance(), command, self._log, [Device(_SLOT, "", threads)])
         self._changed = threading.Condition()
-        self._attempt: Attempt | None = None
-        self._latest: dict[type[worker_pipe.Report | worker_pipe.Exited], tuple[int, bytes]] = {}
+        self._attempt: AttemptId | None = None
+        self._latest: dict[type[worker_pipe.Report], tuple[int, bytes]] = {}
         self._count = 0
         threading.Thread(target=self._pump, name="reports", daemon=True).start()
 
-    def attempt(self) -> tuple[str, Attempt | None, str]:
-        """The name of this box, the latest attempt, and why none can run here, "" where one can."""
-        return platform.node(), self._attempt, self._lack()
+    def state(self) -> tuple[str, AttemptId | None, str]:
+        """The name of this box, the latest attempt, and why this box cannot run any ("" if it can)."""
+        return platform.node(), self._attempt, self._unfit_reason()
 
-    def order(self, data: bytes, grace: float = 0.0) -> None:
-        """Run, or Stop with the seconds after which the worker is killed."""
-        command = worker_pipe.commands.decode(data)
-        number, attempt = command.number, command.attempt
+    def command(self, data: bytes, grace: float = 0.0) -> None:
+        """An Attempt to start, or Stop; then the worker is killed after `grace` seconds."""
+        command = worker_pipe.command_decoder.decode(data)
         with self._changed:
             if isinstance(command, worker_pipe.Stop):
-                self._executor.cancel(number, attempt, grace)
+                self._executor.cancel(command.id, grace)
                 return
-            self._attempt = (number, attempt)
+            self._attempt = command.id
             self._latest.clear()
-            reason = self._start(Work(number, attempt, command.spec))
+            reason = self._start(command)
             if reason:
-                self._keep(worker_pipe.Exited(number=number, attempt=attempt, reason=reason))
+                self._keep(worker_pipe.Exited(command.id, reason=reason))
 
     def reports(self, after: int, seconds: float) -> tuple[int, list[bytes]]:
-        """The reports since number `after`, waiting so long for one; and the number of the last."""
+        """The number of the last report, and the reports after number `after`; waits up to `seconds` for one."""
         with self._changed:
             self._changed.wait_for(lambda: self._count > after, seconds)
             return self._count, [data for count, data in sorted(self._latest.values()) if count > after]
 
-    def _lack(self) -> str:
-        """A folder at the same path may be another one, of this box alone."""
+    def _unfit_reason(self) -> str:
+        """A folder at the same path may be a different one, on this box only."""
         try:
-            if mark(self._log).read_text() == self._namespace:
+            if cluster_file(self._log).read_text() == self._namespace:
                 return ""
         except OSError:
             pass
@@ -81,13 +81,13 @@ class RayWorker:
             "must lie on a disk that all boxes of the cluster share, at the same path."
         )
 
-    def _start(self, work: Work) -> str:
-        """Why it could not be started, "" where it was."""
-        lack = self._lack()
-        if lack:
-            return lack
+    def _start(self, attempt: Attempt) -> str:
+        """Returns why it could not be started, "" if it was."""
+        reason = self._unfit_reason()
+        if reason:
+            return reason
         try:
-            self._executor.start(_HERE, work)
+            self._executor.start(_SLOT, attempt)
         except OSError as error:
             return f"No worker process could be started on {platform.node()} ({error})."
         return ""
@@ -100,7 +100,7 @@ class RayWorker:
                     self._keep(report)
                 self._executor.tick()
 
-    def _keep(self, report: worker_pipe.Report | worker_pipe.Exited) -> None:
+    def _keep(self, report: worker_pipe.Report) -> None:
         self._count += 1
         self._latest[type(report)] = (self._count, worker_pipe.encode(report))
         self._changed.notify_all()

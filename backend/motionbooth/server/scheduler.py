@@ -1,4 +1,4 @@
-"""Brings jobs from the store to the executor and its reports back into the store. Knows nothing of sockets."""
+"""Assigns jobs from the store to the executor's workers, and records their reports. Knows nothing of sockets."""
 
 from __future__ import annotations
 
@@ -8,231 +8,242 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from motionbooth_protocol.errors import Canceled, NotFound, OutOfSpace
-from motionbooth_protocol.jobs import Blob, Job, JobSpec, spec_digest
+from motionbooth_protocol.jobs import TERMINAL_STATES, Blob, Job, JobSpec, JobState, spec_digest
 
 from motionbooth.server import worker_pipe
+from motionbooth.server.attempts import Attempt, AttemptId, JobNumber
 from motionbooth.server.blobs import Blobs
-from motionbooth.server.database import demand_of, files_of
-from motionbooth.server.fair_share import Turn, Turns
-from motionbooth.server.local_executor import Executor, Place, Report
-from motionbooth.server.store import Store, Wish, Work
+from motionbooth.server.executor import Device, Executor
+from motionbooth.server.fair_share import Assignment, FairShare
+from motionbooth.server.job_queries import CacheKey
+from motionbooth.server.live_state import LiveState, Update
+from motionbooth.server.specs import affinity_key, input_files
+from motionbooth.server.store import Store
+from motionbooth.server.worker_pipe import Report
 
 log = logging.getLogger("motionbooth.scheduler")
-CANCEL_GRACE_SECONDS = 5.0
 _SECONDS_BETWEEN_TRIES = 5.0  # while the disk is full
-
-
-# A job with a new durable event, by its number; or progress or a picture of a running one.
-News = int | worker_pipe.Advanced | worker_pipe.Pictured
 
 
 @dataclass(frozen=True)
 class WorkerState:
-    """What happens at a place: `state` is starting, idle or running; `job` the number of what runs there; `model` what
-    is in memory.
-    """
+    """A worker slot: `state` is starting, idle or running, `model` the base model in its memory ("" for none)."""
 
-    place: Place
+    device: Device
     state: str
-    job: int | None
+    job_number: JobNumber | None
     model: str
 
 
 @dataclass
 class _Changes:
-    """What one tick writes to the store. Nothing of it is told or acted upon before the commit."""
+    """What one tick writes to the store. It is published and acted upon only after the commit."""
 
-    news: list[News] = field(default_factory=list)
-    ended: list[int] = field(default_factory=list)
-    started: list[tuple[Turn, Work]] = field(default_factory=list)
-    lack: str = ""  # of space, in words
+    updates: list[Update] = field(default_factory=list)
+    ended: list[JobNumber] = field(default_factory=list)
+    started: list[tuple[Assignment, Attempt]] = field(default_factory=list)
+    out_of_space: str = ""  # the worker's message
 
 
 class Scheduler:
-    """Gives the jobs their turns (see turns.py). `clean(number)` removes an ended job's scratch."""
+    """`remove_scratch(job_number)` removes the scratch folder of an ended job. `cancel_grace`: seconds that a canceled
+    attempt has to stop.
+    """
 
     def __init__(
         self,
         store: Store,
         blobs: Blobs,
         executor: Executor,
-        clean: Callable[[int], None],
+        live: LiveState,
+        remove_scratch: Callable[[JobNumber], None],
+        cancel_grace: float = 5.0,
     ) -> None:
-        self._store = store
+        self._database = store.database
+        self._queries = store.queries
+        self._transitions = store.transitions
         self._blobs = blobs
         self._executor = executor
-        self._clean = clean
-        self._turns = Turns(store.database)
-        self._news: list[News] = []
-        self._unrecorded: list[Report] = []  # waits for space on the disk
+        self._live = live
+        self._remove_scratch = remove_scratch
+        self._cancel_grace = cancel_grace
+        self._fair_share = FairShare(store.database)
+        self._unrecorded: list[Report] = []  # until the disk has space
         self._not_before = float("-inf")
 
     def resume(self) -> None:
-        """Take up what the last server left behind: what still runs goes on, the rest goes back into the queue."""
+        """Adopt the attempts of the last server that still run, and requeue its other running jobs."""
         adopted = set()
-        for place, (number, attempt) in self._executor.adopt().items():
-            if not self._store.is_running(number, attempt):
-                self._executor.cancel(number, attempt, CANCEL_GRACE_SECONDS)
+        for slot, id in self._executor.adopt().items():
+            if not self._queries.is_running(id):
+                self._executor.cancel(id, self._cancel_grace)
                 continue
-            adopted.add(number)
-            owner, spec = self._store.spec(number)
-            self._turns.took(Turn(number, owner, demand_of(spec), place))
-            if self._store.is_canceling(number):
-                self._executor.cancel(number, attempt, CANCEL_GRACE_SECONDS)
-        self._store.requeue_running(crashed=True, adopted=adopted)
+            adopted.add(id.job_number)
+            owner, spec = self._queries.cache_key(id.job_number).owner, self._queries.spec(id.job_number)
+            self._fair_share.assign(Assignment(id.job_number, owner, affinity_key(spec), slot))
+            if self._queries.is_canceling(id.job_number):
+                self._executor.cancel(id, self._cancel_grace)
+        self._transitions.requeue_running(crashed=True, adopted=adopted)
 
     def submit(self, owner: str, job_id: str, spec: JobSpec, priority: int) -> tuple[Job, bool]:
-        """The job, on disk, and whether an earlier job's results answered it."""
-        for sha256 in files_of(spec):
+        """Store the job. Returns it, and whether it is done with the results of an earlier job."""
+        for sha256 in input_files(spec):
             if not self._blobs.has(sha256):
                 raise NotFound(
                     f"The job names the file {sha256[:12]}..., which the backend does not have; upload it first."
                 )
-        wish = Wish(owner, spec_digest(spec), spec.model)
-        job = self._store.submit(owner, job_id, spec, priority, cached=self._results_for(wish))
-        return job, job.state == "done" and job.attempt == 0
+        cached = self._cached_results(CacheKey(owner, spec_digest(spec), spec.model))
+        job = self._transitions.submit(owner, job_id, spec, priority, cached)
+        return job, job.state == JobState.DONE and job.attempt == 0
 
-    def cancel(self, number: int) -> str:
-        """The job's state after the wish was noted: "canceled" at once, or "running" until the worker has stopped."""
-        state, attempt = self._store.request_cancel(number)
-        if state == "running":
-            self._executor.cancel(number, attempt, CANCEL_GRACE_SECONDS)
+    def cancel(self, job_number: JobNumber) -> JobState:
+        """Returns the job's new state: CANCELED, or RUNNING until its worker has stopped."""
+        job = self._transitions.request_cancel(job_number)
+        if job.state == JobState.RUNNING:
+            self._executor.cancel(AttemptId(job_number, job.attempt), self._cancel_grace)
         else:
-            self._news.append(number)
-        return state
+            self._live.add(Update(job_number))
+        return job.state
 
     def tick(self) -> None:
-        """Record what the executor reports, start what can start: in one commit, since each waits for the disk."""
+        """Record the reports and start what can start, in one commit, since each commit waits for the disk."""
         for report in self._executor.receive():
             self._unrecorded.append(report)
-            if not isinstance(report, worker_pipe.Advanced | worker_pipe.Pictured):
-                self._turns.ended(report.number, memory_lost=isinstance(report, worker_pipe.Exited))
+            if not isinstance(report, worker_pipe.Progressed | worker_pipe.Previewed):
+                self._fair_share.release(report.id.job_number, isinstance(report, worker_pipe.Exited))
         self._executor.tick()
         if time.monotonic() < self._not_before:
             return
         changes = _Changes()
         try:
-            with self._store.database.committed():
+            with self._database.transaction():
                 for report in self._unrecorded:
                     self._record(report, changes)
-                if not changes.lack:
-                    self._take_turns(changes)
+                if not changes.out_of_space:
+                    self._assign(changes)
         except OutOfSpace as error:
-            for turn, _ in changes.started:
-                self._turns.ended(turn.number)
-            self._wait(str(error))
+            for assignment, _ in changes.started:
+                self._fair_share.release(assignment.job_number)
+            self._pause(str(error))
             return
         self._unrecorded.clear()
-        self._act_on(changes)
+        self._after_commit(changes)
 
-    def news(self) -> list[News]:
-        """What happened since the last call, in order; every change is on disk."""
-        news, self._news = self._news, []
-        return news
+    def retry_now(self) -> None:
+        """Do not wait any longer for space on the disk."""
+        self._not_before = float("-inf")
 
     def workers(self) -> list[WorkerState]:
-        """All places and what happens there."""
-        idle, running = set(self._executor.idle()), self._turns.running
+        """The state of each worker slot."""
+        idle, running = set(self._executor.idle()), self._fair_share.running
         states = []
-        for place in self._executor.places():
-            job = running.get(place.name)
-            state = "running" if job is not None else "idle" if place.name in idle else "starting"
-            states.append(WorkerState(place, state, job, self._turns.model_at(place.name)))
+        for device in self._executor.devices():
+            job_number = running.get(device.name)
+            state = "running" if job_number is not None else "idle" if device.name in idle else "starting"
+            states.append(WorkerState(device, state, job_number, self._fair_share.model_in(device.name)))
         return states
 
     def close(self) -> None:
-        """End in good order: what cannot run without us goes back into the queue."""
+        """Shut down in good order: requeue the jobs whose workers end with the server."""
         self._executor.close()
-        if not self._executor.lasting:
-            self._store.requeue_running(crashed=False)
+        if not self._executor.outlives_server:
+            self._transitions.requeue_running(crashed=False)
 
-    def _take_turns(self, changes: _Changes) -> None:
-        idle = self._executor.idle()
-        while idle and (turn := self._turns.next(idle)) is not None:
-            if self._is_left_to_twin(turn.number, changes):
-                continue
-            work = self._store.start(turn.number)
-            changes.news.append(turn.number)
-            self._turns.took(turn)
-            idle.remove(turn.place)
-            changes.started.append((turn, work))
-
-    def _is_left_to_twin(self, number: int, changes: _Changes) -> bool:
-        """Whether another job has made what this one asks for, or is making it: nothing is made twice."""
-        wish = self._store.wish(number)
-        results = self._results_for(wish)
-        if results is not None:
-            self._answer(number, results, changes)
-            return True
-        leader = self._store.twin(wish, "running")
-        if leader is None:
-            return False
-        log.info("job %d waits for the results of job %d, which asks for the same", number, leader)
-        self._store.follow(number, leader)
-        return True
-
-    def _answer_twins(self, number: int, changes: _Changes) -> None:
-        """Whoever waits for the same as the job that is done has it now, too."""
-        wish = self._store.wish(number)
-        results = self._results_for(wish)  # none where the model was changed meanwhile
-        if results is not None:
-            for twin in self._store.waiting_twins(wish):
-                self._answer(twin, results, changes)
-
-    def _answer(self, number: int, results: list[Blob], changes: _Changes) -> None:
-        self._store.answer(number, results)
-        changes.news.append(number)
-        changes.ended.append(number)
-
-    def _act_on(self, changes: _Changes) -> None:
-        self._news += changes.news
-        for number in changes.ended:
-            self._clean(number)
-        for turn, work in changes.started:
-            try:
-                self._executor.start(turn.place, work)
-            except OSError as error:
-                reason = f"No worker process could be started ({error})."
-                self._unrecorded.append(worker_pipe.Exited(number=work.number, attempt=work.attempt, reason=reason))
-                self._turns.ended(work.number, memory_lost=True)
-        if changes.lack:
-            self._wait(changes.lack)
-
-    def _results_for(self, wish: Wish) -> list[Blob] | None:
-        """The results of a finished job that asked for the same, if they are all still here."""
-        twin = self._store.twin(wish, "done")
-        if twin is None:
-            return None
-        results = self._store.results(twin)
-        return results if all(self._blobs.has(blob.sha256) for blob in results) else None
+    # Inside the transaction of a tick
 
     def _record(self, report: Report, changes: _Changes) -> None:
-        number, attempt = report.number, report.attempt
-        if isinstance(report, worker_pipe.Advanced | worker_pipe.Pictured):
-            changes.news.append(report)
+        id = report.id
+        match report:
+            case worker_pipe.Progressed() | worker_pipe.Previewed():
+                changes.updates.append(Update(id.job_number, report.report))
+                return
+            case worker_pipe.Exited():
+                is_current = self._transitions.worker_died(id, report.reason)
+            case worker_pipe.Finished() if all(self._blobs.has(blob.sha256) for blob in report.results):
+                is_current = self._transitions.finish(id, report.results)
+            case worker_pipe.Finished():  # an earlier job had the same file, and was removed just now
+                is_current = self._transitions.requeue(id, "The results were removed as they were made.")
+            case worker_pipe.Failed(code=OutOfSpace.code):
+                is_current = self._transitions.requeue(id, report.message)
+                changes.out_of_space = report.message
+            case worker_pipe.Failed(code=Canceled.code):
+                is_current = self._transitions.end(id, JobState.CANCELED)
+            case worker_pipe.Failed():
+                is_current = self._transitions.end(id, JobState.FAILED, report.message)
+        if not is_current:
+            log.warning("ignored a late report on job %d, attempt %d: %r", *id, report)
             return
-        if isinstance(report, worker_pipe.Exited):
-            changed = self._store.worker_died(number, attempt, report.reason)
-        elif isinstance(report, worker_pipe.Finished):
-            if all(self._blobs.has(blob.sha256) for blob in report.results):
-                changed = self._store.finish(number, attempt, report.results)
-            else:  # the same file was an earlier job's, and went with it right now
-                changed = self._store.requeue(number, attempt, "The results were removed as they were made.")
-        elif report.code == OutOfSpace.code:
-            changed = self._store.requeue(number, attempt, report.message)
-            changes.lack = report.message
-        else:
-            state = "canceled" if report.code == Canceled.code else "failed"
-            changed = self._store.end(number, attempt, state, "" if state == "canceled" else report.message)
-        if not changed:
-            log.warning("a report of job %d, attempt %d, came too late: %r", number, attempt, report)
-            return
-        changes.news.append(number)
-        if (state := self._store.state(number)) != "queued":
-            changes.ended.append(number)
-        if state == "done":
-            self._answer_twins(number, changes)
+        changes.updates.append(Update(id.job_number))
+        state = self._queries.state(id.job_number)
+        if state in TERMINAL_STATES:
+            changes.ended.append(id.job_number)
+        if state == JobState.DONE:
+            self._complete_duplicates(id.job_number, changes)
 
-    def _wait(self, reason: str) -> None:
+    def _assign(self, changes: _Changes) -> None:
+        idle = self._executor.idle()
+        while idle and (assignment := self._fair_share.next(idle)) is not None:
+            if self._is_duplicate(assignment.job_number, changes):
+                continue
+            attempt = self._transitions.start(assignment.job_number)
+            changes.updates.append(Update(assignment.job_number))
+            self._fair_share.assign(assignment)
+            idle.remove(assignment.slot)
+            changes.started.append((assignment, attempt))
+
+    def _is_duplicate(self, job_number: JobNumber, changes: _Changes) -> bool:
+        """Complete the job from the cache, or coalesce it with a running duplicate. False if there is neither."""
+        key = self._queries.cache_key(job_number)
+        results = self._cached_results(key)
+        if results is not None:
+            self._complete_from_cache(job_number, results, changes)
+            return True
+        running = self._transitions.find_duplicate(key, JobState.RUNNING)
+        if running is None:
+            return False
+        log.info("job %d is a duplicate of running job %d and waits for its results", job_number, running)
+        self._transitions.coalesce(job_number, running)
+        return True
+
+    def _complete_duplicates(self, job_number: JobNumber, changes: _Changes) -> None:
+        """Complete the queued duplicates of a job that is done."""
+        key = self._queries.cache_key(job_number)
+        results = self._cached_results(key)  # None if the model has changed meanwhile
+        if results is not None:
+            for duplicate in self._transitions.queued_duplicates(key):
+                self._complete_from_cache(duplicate, results, changes)
+
+    def _complete_from_cache(self, job_number: JobNumber, results: list[Blob], changes: _Changes) -> None:
+        self._transitions.complete_from_cache(job_number, results)
+        changes.updates.append(Update(job_number))
+        changes.ended.append(job_number)
+
+    def _cached_results(self, key: CacheKey) -> list[Blob] | None:
+        """The results of a finished job with this key, if all of their files are still here."""
+        duplicate = self._transitions.find_duplicate(key, JobState.DONE)
+        if duplicate is None:
+            return None
+        results = self._queries.results(duplicate)
+        return results if all(self._blobs.has(blob.sha256) for blob in results) else None
+
+    # After the commit
+
+    def _after_commit(self, changes: _Changes) -> None:
+        for update in changes.updates:
+            self._live.add(update)
+        for job_number in changes.ended:
+            self._remove_scratch(job_number)
+        for assignment, attempt in changes.started:
+            try:
+                self._executor.start(assignment.slot, attempt)
+            except OSError as error:
+                reason = f"No worker process could be started ({error})."
+                self._unrecorded.append(worker_pipe.Exited(attempt.id, reason=reason))
+                self._fair_share.release(assignment.job_number, memory_lost=True)
+        self._live.keep_only(self._fair_share.running.values())
+        if changes.out_of_space:
+            self._pause(changes.out_of_space)
+
+    def _pause(self, reason: str) -> None:
         log.warning("%s Waiting %.0f seconds.", reason, _SECONDS_BETWEEN_TRIES)
         self._not_before = time.monotonic() + _SECONDS_BETWEEN_TRIES

@@ -1,14 +1,10 @@
-"""`motionbooth serve`: puts the parts together and runs them in one loop until it is told to stop."""
+"""`motionbooth serve`: builds the parts of the server and runs them in one loop until a signal stops it."""
 
 from __future__ import annotations
 
 import logging
-import logging.handlers
-import platform
 import signal
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -19,114 +15,93 @@ from types import FrameType
 import zmq
 from motionbooth_protocol.connection import Connection, host_and_port
 from motionbooth_protocol.errors import InvalidInput
-from motionbooth_protocol.messages import Limits, ModelInfo
 
-from motionbooth.server.auth import KeyCheck, open_socket
+from motionbooth.server.auth import open_socket
 from motionbooth.server.blobs import Blobs
-from motionbooth.server.executors import MakeExecutor, here
-from motionbooth.server.handlers import DEFAULT_LIMITS, Answers
+from motionbooth.server.executor import Executor
+from motionbooth.server.handlers import RequestHandlers
 from motionbooth.server.keys import AuthorizedKeys, KeyPair, server_keys
-from motionbooth.server.local_executor import Executor
-from motionbooth.server.logs import formatter
+from motionbooth.server.live_state import LiveState
+from motionbooth.server.local_executor import on_this_machine
+from motionbooth.server.logs import logging_to
 from motionbooth.server.metrics import serve_metrics
-from motionbooth.server.retention import Cleaner
+from motionbooth.server.monitor import Monitor
+from motionbooth.server.retention import Retention
 from motionbooth.server.scheduler import Scheduler
 from motionbooth.server.sessions import Sessions
-from motionbooth.server.store import Maker, Store
-from motionbooth.server.watch import UNWATCHED, Watch, Watching
+from motionbooth.server.settings import MonitoringSettings, ServerSettings
+from motionbooth.server.store import Store
+from motionbooth.server.transfers import Transfers
+from motionbooth.server.views import Views
 from motionbooth.server.web import serve_page
 from motionbooth.server.worker import remove_scratch
 
-DEFAULT_ADDRESS = "tcp://127.0.0.1:5599"
 _POLL_MILLISECONDS = 200
-_OPEN_FILES = 65_536  # where the system has no bound
+_OPEN_FILES = 65_536  # if the system has no limit
 _WILDCARD_HOSTS = ("0.0.0.0", "*", "[::]")
 
 log = logging.getLogger("motionbooth.server")
 
 
-def say_at_once(line: str) -> None:
-    """Print for whoever waits, a person or a program reading from a pipe."""
+def print_now(line: str) -> None:
+    """Print without buffering, for a person or a program that reads from a pipe."""
     print(line, flush=True)
 
 
-def serve(
-    home: Path,
-    address: str = DEFAULT_ADDRESS,
-    models: list[ModelInfo] | None = None,
-    say: Callable[[str], None] = say_at_once,
-    worker_command: list[str] | None = None,
-    limits: Limits = DEFAULT_LIMITS,
-    keep_days: float = 0,
-    stamp: Callable[[str], str] = lambda model: "",
-    make_executor: MakeExecutor | None = None,
-    watching: Watching = UNWATCHED,
-) -> None:
-    """Run a backend in the folder `home` until SIGTERM or SIGINT; no process is left behind.
+def serve(settings: ServerSettings, say: Callable[[str], None] = print_now) -> None:
+    """Run a backend until SIGTERM or SIGINT; no process outlives it, except on a cluster.
 
-    `home/connection.json`, by which the local client enters, is there while the server listens. `address` is ZeroMQ's
-    ("tcp://127.0.0.1:*" for any free port). `limits`: of each key; `keep_days`: of ended jobs, 0 is for ever;
-    `stamp(model)`: another one for another state of that model's files. Raises MotionBoothError where it cannot start,
-    and says what to do. `make_executor` says where jobs run, by default on this machine; `watching`: how it can be
-    watched.
+    While it listens, `connection.json` in its folder is the connection file of the local client. `say` receives lines
+    about the start. Raises MotionBoothError if it cannot start.
     """
-    command = worker_command or [sys.executable, "-m", "motionbooth.server.worker", str(home), watching.log_format]
+    home, monitoring, limits = settings.home, settings.monitoring, settings.limits
+    command = settings.worker_command or _worker_command(settings)
     with ExitStack() as stack:
         stop = stack.enter_context(_stop_signals())
-        _allow_open_files()
+        _raise_open_files_limit()
         _make_folders(home)
-        store = Store(home / "jobs.sqlite", _maker(stamp))
+        store = Store(home / "jobs.sqlite", settings.model_version, settings.parts.database)
         stack.callback(store.close)
-        stack.enter_context(_log_to(home / "logs" / "server.log", watching.log_format))
+        stack.enter_context(logging_to(home / "logs" / "server.log", monitoring.log_format))
 
         own_keys, client_keys, authorized = _keys(home)
         context = stack.enter_context(zmq.Context())
-        key_check = KeyCheck(context, authorized)
+        key_check = settings.parts.key_check(context, authorized)
         stack.callback(key_check.close)
-        socket = open_socket(context, own_keys, address)
+        socket = open_socket(context, own_keys, settings.address)
         stack.callback(socket.close)
 
-        blobs = Blobs(home)
+        blobs = settings.parts.blobs(home)
         stack.callback(blobs.close)
-        executor = (make_executor or here())(context, home, command)
-        scheduler = Scheduler(store, blobs, executor, clean=partial(remove_scratch, home))
+        executor = (settings.make_executor or on_this_machine())(context, home, command)
+        live = LiveState()
+        scheduler = Scheduler(store, blobs, executor, live, partial(remove_scratch, home), settings.cancel_grace)
         stack.callback(scheduler.close)
         scheduler.resume()
-        cleaner = Cleaner(store, blobs, keep_days)
-        answers = Answers(home, _name(), models or [], authorized, store, blobs, scheduler, cleaner, limits)
-        sessions = Sessions(socket, authorized, store, scheduler, answers)
+        retention = Retention(store, blobs, settings.keep_days)
+        views = Views(settings, authorized, store, scheduler, live)
+        transfers = Transfers(blobs, store.ownership, retention, limits.quota_bytes)
+        handlers = RequestHandlers(store.queries, views, scheduler, transfers, retention, limits.waiting_jobs)
+        sessions = Sessions(socket, settings, authorized, store.queries, handlers, views, live)
         stack.callback(sessions.drain)
 
-        connection_file = home / "connection.json"
         endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        connection_file = home / "connection.json"
         Connection(local(endpoint), own_keys.public, client_keys.public, client_keys.secret).write(connection_file)
         stack.callback(connection_file.unlink, missing_ok=True)
-        _introduce(say, endpoint, connection_file, authorized, models or [], executor)
-        tasks: list[Callable[[], None]] = [
-            sessions.receive,
-            scheduler.tick,
-            sessions.tick,
-            cleaner.tick,
-            key_check.tick,
-        ]
-        if watching.needs_views:
-            watch = Watch(answers, sessions, store)
-            tasks.append(watch.tick)
-            _open_windows(stack, say, home, watching, watch, blobs)
+        _announce(say, settings, endpoint, authorized, executor)
+        tasks = [sessions.receive, scheduler.tick, sessions.tick, retention.tick, key_check.tick]
+        if monitoring.metrics_port is not None or monitoring.web_port is not None:
+            monitor = Monitor(views)
+            tasks.append(monitor.tick)
+            _serve_monitoring(stack, say, home, monitoring, monitor, blobs)
         _loop(stop, socket, executor, tasks)
 
 
-def _maker(stamp: Callable[[str], str]) -> Maker:
-    """Program and model, the latter looked at once a second at most."""
-    seen: dict[str, tuple[float, str]] = {}
-
-    def maker(model: str) -> str:
-        at, found = seen.get(model, (float("-inf"), ""))
-        if time.monotonic() - at > 1.0:
-            at, found = seen[model] = time.monotonic(), f"{version('motionbooth')} {stamp(model)}"
-        return found
-
-    return maker
+def _worker_command(settings: ServerSettings) -> list[str]:
+    return [
+        sys.executable, "-m", "motionbooth.server.worker", str(settings.home), settings.monitoring.log_format,
+    ]  # fmt: skip
 
 
 def _make_folders(home: Path) -> None:
@@ -139,16 +114,16 @@ def _make_folders(home: Path) -> None:
         ) from error
 
 
-def _allow_open_files() -> None:
-    """As many as the system lets us have: each client is one, and whoever reaches the port can open connections."""
+def _raise_open_files_limit() -> None:
+    """To what the system allows: each client needs one file, and so does any other connection to the port."""
     try:
         import resource
     except ImportError:  # Windows has no such limit
         return
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _OPEN_FILES if most == resource.RLIM_INFINITY else most
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else hard
     with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def local(endpoint: str) -> str:
@@ -157,15 +132,15 @@ def local(endpoint: str) -> str:
     return f"tcp://127.0.0.1:{port}" if host in _WILDCARD_HOSTS else endpoint
 
 
-def _open_windows(
-    stack: ExitStack, say: Callable[[str], None], home: Path, watching: Watching, watch: Watch, blobs: Blobs
+def _serve_monitoring(
+    stack: ExitStack, say: Callable[[str], None], home: Path, chosen: MonitoringSettings, monitor: Monitor, blobs: Blobs
 ) -> None:
-    """The metrics and the web page, where they are wanted."""
-    if watching.metrics_port is not None:
-        stack.callback(serve_metrics(watching.metrics_port, watch))
-        say(f"  metrics          http://127.0.0.1:{watching.metrics_port}/metrics")
-    if watching.web_port is not None:
-        address, stop = serve_page(watching.web_port, home, watch, blobs)
+    """Serve the metrics and the web page, as far as they are chosen."""
+    if chosen.metrics_port is not None:
+        stack.callback(serve_metrics(chosen.metrics_port, monitor))
+        say(f"  metrics          http://127.0.0.1:{chosen.metrics_port}/metrics")
+    if chosen.web_port is not None:
+        address, stop = serve_page(chosen.web_port, home, monitor, blobs)
         stack.callback(stop)
         say(f"  web page         {address}")
 
@@ -182,72 +157,41 @@ def _loop(stop: list[int], socket: zmq.Socket[bytes], executor: Executor, tasks:
 
 
 def _keys(home: Path) -> tuple[KeyPair, KeyPair, AuthorizedKeys]:
-    """The server's and the local client's key pairs, and who may enter: the local client from the first start on."""
+    """The key pairs of the server and the local client, and the authorized keys."""
     local_secret = home / "keys" / "local.secret"
     first_start = not local_secret.exists()
     client_keys = KeyPair.kept_in(local_secret)
     authorized = AuthorizedKeys(home / "authorized")
     if first_start:
-        authorized.add("local", client_keys.public, "admin")  # whoever can start the backend owns it
+        authorized.add("local", client_keys.public, "admin")  # the user who starts the backend owns it
     return server_keys(home), client_keys, authorized
 
 
-def _introduce(
-    say: Callable[[str], None],
-    endpoint: str,
-    connection_file: Path,
-    authorized: AuthorizedKeys,
-    models: list[ModelInfo],
-    executor: Executor,
+def _announce(
+    say: Callable[[str], None], settings: ServerSettings, endpoint: str, authorized: AuthorizedKeys, executor: Executor
 ) -> None:
-    keys = ", ".join(f"{key.name} ({key.role})" for key in authorized.everyone())
-    runs = ", ".join(f"{model.name} ({model.frames} frames of {model.width} x {model.height})" for model in models)
+    keys = ", ".join(f"{key.name} ({key.role})" for key in authorized.all())
+    models = ", ".join(f"{one.name} ({one.frames} frames of {one.width} x {one.height})" for one in settings.models)
     say(f"MotionBooth {version('motionbooth')} listens on {endpoint}")
-    say(f"  connection file  {connection_file}")
-    say(f"  keys let in      {keys or 'none: put public keys into the folder authorized'}")
-    say(f"  models           {runs or 'none'}")
-    for place in executor.places():
-        say(f"  worker           {place.name}: {place.device}")
-    log.info("listening on %s, keys let in: %s", endpoint, keys)
-
-
-def _name() -> str:
-    return f"MotionBooth {version('motionbooth')} on {platform.node()}"
+    say(f"  connection file  {settings.home / 'connection.json'}")
+    say(f"  authorized keys  {keys or 'none: put public keys into the folder authorized'}")
+    say(f"  models           {models or 'none'}")
+    for device in executor.devices():
+        say(f"  worker           {device.name}: {device.description}")
+    log.info("listening on %s, authorized keys: %s", endpoint, keys)
 
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """A list that a SIGTERM or SIGINT puts its number into."""
-    came: list[int] = []
+    """A list to which SIGTERM and SIGINT add their number."""
+    received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        came.append(number)
+        received.append(number)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield came
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _log_to(path: Path, log_format: str) -> Iterator[None]:
-    handler = logging.handlers.RotatingFileHandler(path, maxBytes=5 << 20, backupCount=3)
-    handler.setFormatter(formatter(log_format))
-    root = logging.getLogger("motionbooth")
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    before, threading.excepthook = threading.excepthook, _log_death
-    try:
-        yield
-    finally:
-        threading.excepthook = before
-        root.removeHandler(handler)
-        handler.close()
-
-
-def _log_death(death: threading.ExceptHookArgs) -> None:
-    """A thread died of what nobody expected."""
-    name = death.thread.name if death.thread is not None else "unknown"
-    log.error("the thread %s died", name, exc_info=death.exc_value)

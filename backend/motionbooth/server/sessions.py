@@ -1,7 +1,7 @@
-"""Who is connected, what they are answered, and what they are told.
+"""The sessions of connected clients: their requests and replies, and the publishing of events to attached clients.
 
-A durable event is read from the store for each follower and sent when its socket has room, so that a slow reader costs
-neither memory nor anybody else's time. Progress and previews are sent if there is room and forgotten if not.
+A durable event is read from the store for each attached client and sent when its socket has room, so that a slow reader
+costs neither memory nor other clients' time. Progress and previews are sent if there is room, and dropped otherwise.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -28,292 +28,250 @@ from motionbooth_protocol.errors import (
 )
 from motionbooth_protocol.jobs import TERMINAL_STATES
 from motionbooth_protocol.limits import PROTOCOL_VERSION
-from msgspec.structs import replace
+from motionbooth_protocol.reports import PreviewReport, ProgressReport
 
-from motionbooth.server import worker_pipe
-from motionbooth.server.handlers import Answer, Answers
+from motionbooth.server.attempts import JobNumber
+from motionbooth.server.handlers import Reply, RequestHandlers
+from motionbooth.server.job_queries import JobQueries
 from motionbooth.server.keys import AuthorizedKeys, Key
-from motionbooth.server.scheduler import News, Scheduler
-from motionbooth.server.store import Store
+from motionbooth.server.live_state import LiveState
+from motionbooth.server.rate_limit import RateLimit
+from motionbooth.server.settings import ServerSettings
+from motionbooth.server.views import Views
 
 log = logging.getLogger("motionbooth.sessions")
 _MESSAGES_AT_ONCE = 64
-_SESSIONS_OF_ONE_KEY = 1000
-_IDLE_SECONDS = 120.0
-_SWEEP_SECONDS = 0.5
+_MAX_SESSIONS_OF_KEY = 1000
+_SECONDS_BETWEEN_SWEEPS = 0.5
 
 
 @dataclass
 class Session:
-    """One connection that has said Hello. `follows`: job number -> last event sent."""
+    """A connection that has sent Hello. `attached`: the last event sent of each job that the client is attached to."""
 
     owner: str
-    follows: dict[int, int] = field(default_factory=dict)
+    attached: dict[JobNumber, int] = field(default_factory=dict)
     heard_at: float = field(default_factory=time.monotonic)
 
 
-class Allowance:
-    """How many requests a key may still send: `rate` more each second, and never more than those of two seconds."""
-
-    def __init__(self, rate: int) -> None:
-        self._rate = rate
-        self._left = 2.0 * rate
-        self._at = time.monotonic()
-
-    def take(self) -> bool:
-        """Use one up; False where there is none."""
-        now = time.monotonic()
-        self._left = min(2.0 * self._rate, self._left + (now - self._at) * self._rate)
-        self._at = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
-
-
 class Sessions:
-    """Answers requests and tells followers."""
+    """All sessions, by the routing id that ZeroMQ gave to the connection."""
 
     def __init__(
         self,
         socket: zmq.Socket[bytes],
+        settings: ServerSettings,
         authorized: AuthorizedKeys,
-        store: Store,
-        scheduler: Scheduler,
-        answers: Answers,
+        queries: JobQueries,
+        handlers: RequestHandlers,
+        views: Views,
+        live: LiveState,
     ) -> None:
         self._socket = socket
         self._authorized = authorized
-        self._store = store
-        self._scheduler = scheduler
-        self._answers = answers
+        self._queries = queries
+        self._handlers = handlers
+        self._views = views
+        self._live = live
+        self._rate_limit = RateLimit(settings.limits.requests_per_second)
+        self._idle_seconds = settings.idle_seconds
         self._sessions: dict[bytes, Session] = {}
-        self._followers: defaultdict[int, set[bytes]] = defaultdict(set)  # of each job, by its number
-        self._unsent: set[bytes] = set()  # sessions whose queue was full
-        self._allowances: dict[str, Allowance] = {}
+        self._attached: defaultdict[JobNumber, set[bytes]] = defaultdict(set)  # the sessions of each job
+        self._unsent: set[bytes] = set()  # sessions whose send queue was full
         self._swept_at = float("-inf")
 
-    def __len__(self) -> int:
-        """How many are connected."""
-        return len(self._sessions)
-
     def receive(self) -> None:
-        """Answer what waits on the socket, but not so much that the rest of the server waits."""
+        """Reply to waiting requests, but to no more than a batch, so that the rest of the server is not held up."""
         for _ in range(_MESSAGES_AT_ONCE):
             try:
                 frames = self._socket.recv_multipart(zmq.DONTWAIT, copy=False)
             except zmq.Again:
                 return
-            self._answer(frames)
+            self._reply_to(frames)
 
     def tick(self) -> None:
-        """Send the scheduler's news and what had no room; forget who is gone or not welcome any more."""
-        for item in latest(self._scheduler.news()):
-            with suppress(NotFound):  # its owner has removed it meanwhile
-                self._tell(item)
+        """Publish what is new and what had no room; end the sessions of idle and unauthorized clients."""
+        for job_number, report in self._live.take_updates():
+            if report is None:
+                self._publish_events(job_number)
+            else:
+                self._publish_report(job_number, report)
         unsent, self._unsent = self._unsent, set()
-        for identity in unsent & self._sessions.keys():
-            for number in list(self._sessions[identity].follows):
-                self._send_events(identity, number)
-        if time.monotonic() - self._swept_at > _SWEEP_SECONDS:
+        for client in unsent & self._sessions.keys():
+            for job_number in list(self._sessions[client].attached):
+                self._send_events(client, job_number)
+        if time.monotonic() - self._swept_at > _SECONDS_BETWEEN_SWEEPS:
             self._sweep()
 
     def drain(self) -> None:
-        """Tell everybody that the server is going away."""
-        for identity in list(self._sessions):
-            self._send(identity, encode(messages.Draining()))
+        """Announce to all clients that the server is stopping."""
+        for client in list(self._sessions):
+            self._send(client, encode(messages.Draining()))
 
     def _sweep(self) -> None:
         now = self._swept_at = time.monotonic()
-        running = set(self._store.running())
-        for known in (self._answers.progress, self._answers.pictures):
-            for number in known.keys() - running:  # reported as it ended
-                del known[number]
-        for identity, session in list(self._sessions.items()):
+        for client, session in list(self._sessions.items()):
             if self._authorized.find(session.owner) is None:
-                self._refuse(identity)
-            # A follower only listens, for hours perhaps; should it be gone, the next thing sent to it finds out.
-            elif not session.follows and now - session.heard_at > _IDLE_SECONDS:
-                self._forget(identity)
+                self._refuse(client)
+            # An attached client may only listen for hours. If it is gone, the next message to it fails.
+            elif not session.attached and now - session.heard_at > self._idle_seconds:
+                self._end_session(client)
 
-    # Of the server's own accord
+    # Publishing
 
-    def _tell(self, item: News) -> None:
-        if isinstance(item, int):
-            self._tell_change(item)
-        elif isinstance(item, worker_pipe.Advanced):
-            self._tell_progress(item)
-        else:
-            self._tell_preview(item)
+    def _publish_events(self, job_number: JobNumber) -> None:
+        for client in list(self._attached.get(job_number, ())):
+            self._send_events(client, job_number)
 
-    def _tell_change(self, number: int) -> None:
-        self._answers.progress.pop(number, None)
-        self._answers.pictures.pop(number, None)
-        for identity in list(self._followers.get(number, ())):
-            self._send_events(identity, number)
+    def _publish_report(self, job_number: JobNumber, report: ProgressReport | PreviewReport) -> None:
+        clients = list(self._attached.get(job_number, ()))
+        with suppress(NotFound):  # the owner has removed the job meanwhile
+            frames = self._encoded(job_number, report) if clients else []
+            for client in clients:
+                self._send(client, frames)
 
-    def _tell_progress(self, report: worker_pipe.Advanced) -> None:
-        known = self._answers.progress.get(report.number)
-        progress = self._answers.progress[report.number] = messages.Progress(
-            job=known.job if known is not None else self._store.job(report.number).id, report=report.report
-        )
-        frames = encode(progress)
-        for identity in list(self._followers.get(report.number, ())):
-            self._send(identity, frames)
+    def _encoded(self, job_number: JobNumber, report: ProgressReport | PreviewReport) -> list[bytes]:
+        job = self._queries.job_id(job_number)
+        if isinstance(report, ProgressReport):
+            return encode(messages.Progress(job=job, report=report))
+        return encode(messages.Preview(job=job, report=report))
 
-    def _tell_preview(self, report: worker_pipe.Pictured) -> None:
-        self._answers.pictures[report.number] = report
-        followers = list(self._followers.get(report.number, ()))
-        if followers:
-            frames = self._preview(report)
-            for identity in followers:
-                self._send(identity, frames)
-
-    def _preview(self, report: worker_pipe.Pictured) -> Sequence[bytes]:
-        return encode(messages.Preview(job=self._store.job(report.number).id, report=report.report))
-
-    def _send_events(self, identity: bytes, number: int) -> None:
-        session = self._sessions.get(identity)
-        if session is None:  # gone since it was found to follow
+    def _send_events(self, client: bytes, job_number: JobNumber) -> None:
+        session = self._sessions.get(client)
+        if session is None:  # ended by a failed send just now
             return
         try:
-            events = self._store.events(number, session.follows[number])
-        except NotFound:  # its owner has removed it
-            self._unfollow(identity, session, number)
+            events = self._queries.events(job_number, session.attached[job_number])
+        except NotFound:  # the owner has removed the job
+            self._detach(client, session, job_number)
             return
         for event in events:
-            if not self._send(identity, encode(event)):
-                self._unsent.add(identity)
+            if not self._send(client, encode(event)):
+                self._unsent.add(client)
                 return
-            session.follows[number] = event.seq
+            session.attached[job_number] = event.seq
             if event.state in TERMINAL_STATES:
-                self._unfollow(identity, session, number)
-                session.heard_at = time.monotonic()  # its silence counts from here
+                self._detach(client, session, job_number)
+                session.heard_at = time.monotonic()  # it is idle from now on
                 return
 
     # Requests
 
-    def _answer(self, frames: list[zmq.Frame]) -> None:
-        identity = frames[0].bytes
+    def _reply_to(self, frames: list[zmq.Frame]) -> None:
+        client = frames[0].bytes
         owner = frames[-1].get("User-Id")
         request_id = 0
+        payload: bytes | None = None
+        reply: messages.AnyReply
         try:
             key = self._authorized.find(owner) if isinstance(owner, str) else None
             if key is None:
-                self._refuse(identity)
+                self._refuse(client)
                 return
-            request, payload = decode_request([frame.bytes for frame in frames[1:4]])
+            request, data = decode_request([frame.bytes for frame in frames[1:4]])
             request_id = request.id
-            reply, data = self._handle(identity, key, request, payload)
+            reply, payload = self._handle(client, key, request, data)
         except MotionBoothError as error:
             if isinstance(error, Malformed):
                 log.warning("from %s: %s", self._authorized.name(str(owner)), error)
-            reply, data = _refusal(request_id, error), None
+            reply = _error(request_id, error)
         except Exception:
             log.exception("a request failed")
             words = "The backend could not carry this out; its owner finds the reason in server.log."
-            reply, data = messages.Error(re=request_id, code=MotionBoothError.code, message=words), None
-        self._send(identity, encode(reply, data))
+            reply = messages.Error(re=request_id, code=MotionBoothError.code, message=words)
+        self._send(client, encode(reply, payload))
         if isinstance(reply, messages.Snapshot):
-            self._send_latest(identity, reply)
+            self._send_missed(client, reply.job.id)
 
-    def _handle(self, identity: bytes, key: Key, request: messages.AnyRequest, payload: bytes | None) -> Answer:
+    def _handle(self, client: bytes, key: Key, request: messages.AnyRequest, payload: bytes | None) -> Reply:
         if isinstance(request, messages.Hello):
-            return self._greet(identity, key, request), None
-        session = self._sessions.get(identity)
+            return self._begin_session(client, key, request), None
+        session = self._sessions.get(client)
         if session is None:
             raise NoSession("The backend does not know this connection; it has to begin with Hello.")
         session.heard_at = time.monotonic()
         if not isinstance(request, messages.PutChunk | messages.Fetch):
             self._check_rate(key)
         if isinstance(request, messages.Attach) and payload is None:
-            return self._attach(identity, session, key, request), None
-        reply, data = self._answers.answer(key, request, payload)
+            return self._attach(client, session, key, request), None
         if isinstance(request, messages.Bye):
-            self._forget(identity)
-        elif isinstance(reply, messages.Status):
-            reply = replace(reply, sessions=len(self._sessions))
-        return reply, data
+            self._end_session(client)
+        return self._handlers.handle(key, request, payload)
 
-    def _greet(self, identity: bytes, key: Key, request: messages.Hello) -> messages.Welcome:
+    def _begin_session(self, client: bytes, key: Key, request: messages.Hello) -> messages.Welcome:
         if request.version != PROTOCOL_VERSION:
             newer, older = ("add-on", "backend") if request.version > PROTOCOL_VERSION else ("backend", "add-on")
             raise VersionMismatch(
                 f"The {newer} is newer than the {older} (protocol {request.version} there, {PROTOCOL_VERSION} here): "
                 f"update the {older}."
             )
-        self._forget(identity)
-        if sum(session.owner == key.public for session in self._sessions.values()) >= _SESSIONS_OF_ONE_KEY:
-            raise OverLimit(f"This key has {_SESSIONS_OF_ONE_KEY} sessions open, as many as the backend allows it.")
-        self._sessions[identity] = Session(key.public)
-        return self._answers.welcome(key, request)
+        self._end_session(client)
+        if sum(session.owner == key.public for session in self._sessions.values()) >= _MAX_SESSIONS_OF_KEY:
+            raise OverLimit(f"This key has {_MAX_SESSIONS_OF_KEY} sessions open, as many as the backend allows it.")
+        self._sessions[client] = Session(key.public)
+        self._live.connections = len(self._sessions)
+        return self._views.welcome(key, request.id)
 
-    def _attach(self, identity: bytes, session: Session, key: Key, request: messages.Attach) -> messages.Snapshot:
-        number = self._answers.number(key, request.job)
-        session.follows[number] = request.after_seq
-        self._followers[number].add(identity)
-        return self._answers.snapshot(request.id, number)
+    def _attach(self, client: bytes, session: Session, key: Key, request: messages.Attach) -> messages.Snapshot:
+        job_number = self._views.job_number(key, request.job)
+        session.attached[job_number] = request.after_seq
+        self._attached[job_number].add(client)
+        return self._views.snapshot(job_number, request.id)
 
-    def _send_latest(self, identity: bytes, snapshot: messages.Snapshot) -> None:
-        """What a new follower has missed."""
-        session = self._sessions.get(identity)
+    def _send_missed(self, client: bytes, job_id: str) -> None:
+        """The events that a newly attached client has missed, and the latest reports."""
+        session = self._sessions.get(client)
         key = self._authorized.find(session.owner) if session is not None else None
-        if session is None or key is None:  # gone while it was answered
+        if session is None or key is None:  # gone while the reply was sent
             return
-        number = self._answers.number(key, snapshot.job.id)
-        if number in session.follows:
-            self._send_events(identity, number)
-            if number in self._answers.progress:
-                self._send(identity, encode(self._answers.progress[number]))
-            if number in self._answers.pictures:
-                self._send(identity, self._preview(self._answers.pictures[number]))
+        job_number = self._views.job_number(key, job_id)
+        if job_number in session.attached:
+            self._send_events(client, job_number)
+            for report in (self._live.progress.get(job_number), self._live.previews.get(job_number)):
+                if report is not None:
+                    self._send(client, self._encoded(job_number, report))
 
     def _check_rate(self, key: Key) -> None:
-        rate = self._answers.limits.requests_per_second
-        if rate and not self._allowances.setdefault(key.public, Allowance(rate)).take():
-            raise Busy(f"More than {rate} requests a second came from this key; try this one again in a while.")
+        if not self._rate_limit.allows(key.public):
+            raise Busy(
+                f"More than {self._rate_limit.rate} requests a second came from this key; try this one again in a "
+                "while."
+            )
 
     # The socket
 
-    def _send(self, identity: bytes, frames: Sequence[bytes]) -> bool:
-        """False where the client has no room now, or is gone. An answer that is lost so is asked for again."""
+    def _send(self, client: bytes, frames: Sequence[bytes]) -> bool:
+        """False if the client has no room now, or is gone. The client requests a lost reply again."""
         try:
-            self._socket.send_multipart([identity, *frames], zmq.DONTWAIT)
+            self._socket.send_multipart([client, *frames], zmq.DONTWAIT)
         except zmq.Again:
             return False
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
-            self._forget(identity)
+            self._end_session(client)
             return False
         return True
 
-    def _refuse(self, identity: bytes) -> None:
+    def _refuse(self, client: bytes) -> None:
         error = NotAuthorized("The backend's owner has withdrawn this key; ask for a new one.")
-        self._send(identity, encode(_refusal(0, error)))
-        self._forget(identity)
+        self._send(client, encode(_error(0, error)))
+        self._end_session(client)
 
-    def _forget(self, identity: bytes) -> None:
-        session = self._sessions.pop(identity, None)
+    def _end_session(self, client: bytes) -> None:
+        session = self._sessions.pop(client, None)
         if session is not None:
-            for number in list(session.follows):
-                self._unfollow(identity, session, number)
-        self._unsent.discard(identity)
+            for job_number in list(session.attached):
+                self._detach(client, session, job_number)
+        self._live.connections = len(self._sessions)
+        self._unsent.discard(client)
 
-    def _unfollow(self, identity: bytes, session: Session, number: int) -> None:
-        session.follows.pop(number, None)
-        self._followers[number].discard(identity)
-        if not self._followers[number]:
-            del self._followers[number]
-
-
-def latest(news: Sequence[News]) -> Iterable[News]:
-    """In order; but of progress and of pictures only the last of each job."""
-    last = {(type(item), item if isinstance(item, int) else item.number): place for place, item in enumerate(news)}
-    for place, item in enumerate(news):
-        if isinstance(item, int) or last[type(item), item.number] == place:
-            yield item
+    def _detach(self, client: bytes, session: Session, job_number: JobNumber) -> None:
+        session.attached.pop(job_number, None)
+        self._attached[job_number].discard(client)
+        if not self._attached[job_number]:
+            del self._attached[job_number]
 
 
-def _refusal(request_id: int, error: MotionBoothError) -> messages.Error:
+def _error(request_id: int, error: MotionBoothError) -> messages.Error:
     return messages.Error(re=request_id, code=error.code, message=str(error), retryable=error.retryable)

@@ -1,7 +1,7 @@
-"""A page to watch the backend in a browser on this machine: read only, at an address that contains a secret.
+"""A read-only page about the backend for a browser on this machine, at an address that contains a secret token.
 
-Loopback is open to everybody who is logged in here, so the page lies under a token. Pages of other sites cannot reach
-it by giving our address a name of theirs (DNS rebinding): the Host header must name this machine.
+Every user of this machine can connect to loopback, hence the token. Against DNS rebinding by pages of other sites, the
+Host header must name this machine.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from motionbooth_protocol.connection import write_private
 from motionbooth_protocol.errors import MotionBoothError, NotFound
 
 from motionbooth.server.blobs import Blobs
-from motionbooth.server.watch import View, Watch
+from motionbooth.server.monitor import BackendView, Monitor
 
 log = logging.getLogger("motionbooth.web")
 _PAGE = Path(__file__).parent / "page"
@@ -38,14 +38,14 @@ _HEADERS = {
 }
 
 
-def serve_page(port: int, home: Path, watch: Watch, blobs: Blobs) -> tuple[str, Callable[[], None]]:
-    """The page's address, served by threads of its own, and what stops it. Port 0 takes any free one.
+def serve_page(port: int, home: Path, monitor: Monitor, blobs: Blobs) -> tuple[str, Callable[[], None]]:
+    """Serve the page in threads of its own. Returns its address, and a function that stops it. Port 0: any free one.
 
-    Raises MotionBoothError where the port is taken.
+    Raises MotionBoothError if the port is taken.
     """
     token = _token(home / "keys" / "web.token")
     try:
-        server = _Server(port, token, watch, blobs)
+        server = _Server(port, token, monitor, blobs)
     except OSError as error:
         raise MotionBoothError(
             f"The web page cannot be served on port {port} ({error.strerror}); choose another one with --web-port."
@@ -62,7 +62,7 @@ def serve_page(port: int, home: Path, watch: Watch, blobs: Blobs) -> tuple[str, 
 
 
 def _token(path: Path) -> str:
-    """The same from start to start, so that a bookmark stays good."""
+    """Kept across restarts, so that bookmarks stay valid."""
     if not path.exists():
         write_private(path, secrets.token_urlsafe(24).encode())
     return path.read_text("ascii").strip()
@@ -72,19 +72,19 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, port: int, token: str, watch: Watch, blobs: Blobs) -> None:
+    def __init__(self, port: int, token: str, monitor: Monitor, blobs: Blobs) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.token = token
-        self.watch = watch
+        self.monitor = monitor
         self.blobs = blobs
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Browsers leave in the middle of a clip all the time."""
-        log.debug("a request was not answered to its end", exc_info=True)
+        """Browsers often hang up in the middle of a clip."""
+        log.debug("a request was not completed", exc_info=True)
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """GET and HEAD; everything else is refused by the base class."""
+    """GET and HEAD; the base class refuses everything else."""
 
     server: _Server
     protocol_version = "HTTP/1.1"
@@ -98,23 +98,23 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         host, _, _ = self.headers.get("Host", "").partition(":")
         if host not in ("127.0.0.1", "localhost"):
-            self._send(HTTPStatus.FORBIDDEN, b"This page answers to its own address only.", "text/plain")
+            self._send(HTTPStatus.FORBIDDEN, b"This page is served under its own address only.", "text/plain")
             return
         _, token, *rest = self.path.partition("?")[0].split("/", 2)
         if not secrets.compare_digest(token.encode(), self.server.token.encode()) or not rest:
             self._not_found()
             return
-        self._answer(rest[0], self.server.watch.view)
+        self._send_page(rest[0], self.server.monitor.view)
 
-    def _answer(self, name: str, view: View) -> None:
+    def _send_page(self, name: str, view: BackendView) -> None:
         folder, _, key = name.partition("/")
         if name in _FILES:
             data = (_PAGE / (name or "page.html")).read_bytes()
             self._send(HTTPStatus.OK, data, f"{_FILES[name]}; charset=utf-8")
         elif name == "state.json":
             self._send(HTTPStatus.OK, state(view), "application/json")
-        elif folder == "preview" and key in view.pictures:
-            picture = view.pictures[key]
+        elif folder == "preview" and key in view.previews:
+            picture = view.previews[key]
             self._send(HTTPStatus.OK, picture, "image/png" if picture.startswith(b"\x89PNG") else "image/jpeg")
         elif folder == "clip" and any(key == blob.sha256 for job in view.jobs for blob in job.results):
             self._send_clip(key)
@@ -122,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._not_found()
 
     def _send_clip(self, sha256: str) -> None:
-        """All of it or, where the browser asks for it, the piece from one byte on: so one can seek in it."""
+        """The whole clip, or the requested byte range, so that the browser can seek in it."""
         try:
             path = self.server.blobs.path(sha256)
         except NotFound:
@@ -166,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
         log.debug(format, *args)
 
 
-def state(view: View) -> bytes:
-    """The view as the page reads it; of each picture a mark that changes with it."""
-    marks = {job: hashlib.sha256(picture).hexdigest()[:12] for job, picture in view.pictures.items()}
-    return msgspec.json.encode({"status": view.status, "jobs": view.jobs, "pictures": marks})
+def state(view: BackendView) -> bytes:
+    """The view as JSON for the page, with a hash of each preview instead of its picture."""
+    previews = {job: hashlib.sha256(picture).hexdigest()[:12] for job, picture in view.previews.items()}
+    return msgspec.json.encode({"status": view.status, "jobs": view.jobs, "previews": previews})

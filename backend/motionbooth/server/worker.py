@@ -1,6 +1,6 @@
-"""The worker process: jobs come by its standard input, one runs after the other, reports go to its standard output.
+"""The worker process: reads attempts from its standard input, runs one after the other, and reports on standard output.
 
-It stays warm between jobs, and ends as soon as the server's end of the pipe is closed, whatever it is doing.
+It keeps its model in memory between jobs, and exits as soon as the server's end of the pipe is closed.
 """
 
 from __future__ import annotations
@@ -18,146 +18,119 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from motionbooth_protocol.errors import Canceled, MotionBoothError, OutOfSpace, is_disk_full
-from motionbooth_protocol.jobs import Blob, JobSpec, TrainSpec
+from motionbooth_protocol.jobs import Blob, JobSpec
 from motionbooth_protocol.reports import PreviewReport, ProgressReport
 
 from motionbooth.progress.time_left import Paces, Stage, TimeLeft
 from motionbooth.server import worker_pipe
+from motionbooth.server.attempts import Attempt, AttemptId, JobNumber
 from motionbooth.server.blobs import Blobs
 from motionbooth.server.logs import formatter
+from motionbooth.server.specs import pace_key
 
-if TYPE_CHECKING:  # the work itself loads torch: only when the first job is there
+if TYPE_CHECKING:  # imports torch, which the first job does
     from motionbooth.jobs.model_cache import WarmBase
 
 log = logging.getLogger("motionbooth.worker")
 _SECONDS_BETWEEN_REPORTS = 0.1
 
-# A spec, where blobs lie, the job's scratch folder and whom to tell; the finished files by role.
-Runner = Callable[[JobSpec, Callable[[str], Path], Path, "PipeReporter"], dict[str, Path]]
+# Arguments: spec, path of a blob by its sha256, the job's scratch folder, reporter. Returns the finished files by role.
+JobFunction = Callable[[JobSpec, Callable[[str], Path], Path, "PipeReporter"], dict[str, Path]]
 
 
 class Worker:
-    """Carries out the commands of one server. `home` is the server's own folder."""
+    """Carries out the commands of one server, whose folder is `home`."""
 
-    def __init__(self, run: Runner, home: Path, commands: IO[bytes], reports: IO[bytes]) -> None:
+    def __init__(self, run: JobFunction, home: Path, commands: IO[bytes], reports: IO[bytes]) -> None:
         self._run = run
         self._home = home
         self._blobs = Blobs(home)
         self._commands = commands
         self._reports = reports
-        self._queue: queue.SimpleQueue[worker_pipe.Run] = queue.SimpleQueue()
-        self._stopped: set[tuple[int, int]] = set()
+        self._queue: queue.SimpleQueue[Attempt] = queue.SimpleQueue()
+        self._canceled: set[AttemptId] = set()
         self._paces: Paces = {}
 
     def serve(self) -> None:
-        """Work until the process is ended."""
+        """Work until the process is killed or its server is gone."""
         threading.Thread(target=self._listen, name="commands", daemon=True).start()
         while True:
-            command = self._queue.get()
-            worker_pipe.write(self._reports, self._carry_out(command))
+            attempt = self._queue.get()
+            worker_pipe.write(self._reports, self._carry_out(attempt))
 
     def _listen(self) -> None:
         while data := worker_pipe.read(self._commands):
-            command = worker_pipe.commands.decode(data)
-            if isinstance(command, worker_pipe.Run):
+            command = worker_pipe.command_decoder.decode(data)
+            if isinstance(command, Attempt):
                 self._queue.put(command)
             else:
-                self._stopped.add((command.number, command.attempt))
-        # The server is gone. Its next one starts this job again from its last checkpoint, so no tidying up here.
+                self._canceled.add(command.id)
+        # The server is gone. The next one resumes this job from its last checkpoint, so there is nothing to clean up.
         os._exit(0)
 
-    def _carry_out(self, command: worker_pipe.Run) -> worker_pipe.Finished | worker_pipe.Failed:
-        number, attempt = command.number, command.attempt
+    def _carry_out(self, attempt: Attempt) -> worker_pipe.Finished | worker_pipe.Failed:
         try:
-            return worker_pipe.Finished(number=number, attempt=attempt, results=self._results_of(command))
+            return worker_pipe.Finished(attempt.id, results=self._results_of(attempt))
         except Exception as error:
             if not isinstance(error, MotionBoothError):
-                log.exception("job %d, attempt %d", number, attempt)
-            told = explained(error)
-            return worker_pipe.Failed(number=number, attempt=attempt, code=told.code, message=str(told))
+                log.exception("job %d, attempt %d", *attempt.id)
+            reason = error_for_owner(error)
+            return worker_pipe.Failed(attempt.id, code=reason.code, message=str(reason))
 
-    def _results_of(self, command: worker_pipe.Run) -> list[Blob]:
-        scratch = scratch_folder(self._home, command.number)
+    def _results_of(self, attempt: Attempt) -> list[Blob]:
+        scratch = scratch_folder(self._home, attempt.id.job_number)
         scratch.mkdir(parents=True, exist_ok=True)
-        time_left = TimeLeft(kind_of(command.spec), self._paces)
-        stopped = (command.number, command.attempt)
-        reporter = PipeReporter(self._reports, command, lambda: stopped in self._stopped, time_left)
-        files = self._run(command.spec, self._blobs.path, scratch, reporter)
+        time_left = TimeLeft(pace_key(attempt.spec), self._paces)
+        reporter = PipeReporter(self._reports, attempt.id, lambda: attempt.id in self._canceled, time_left)
+        files = self._run(attempt.spec, self._blobs.path, scratch, reporter)
         return [Blob(role, *self._blobs.adopt(file)) for role, file in sorted(files.items())]
 
 
-def kind_of(spec: JobSpec) -> str:
-    """Jobs of one kind have stages of about the same pace."""
-    if isinstance(spec, TrainSpec):
-        return f"train {spec.model} {spec.method} {spec.recipe}"
-    return f"generate {spec.model}"
-
-
 class PipeReporter:
-    """Sends progress to the server, ten times a second at most, with the time left of the whole job."""
+    """Sends progress to the server, at most ten times a second, with the time left for the whole job."""
 
     def __init__(
-        self, pipe: IO[bytes], command: worker_pipe.Run, stopped: Callable[[], bool], time_left: TimeLeft | None = None
+        self, pipe: IO[bytes], id: AttemptId, is_canceled: Callable[[], bool], time_left: TimeLeft | None = None
     ) -> None:
         self._pipe = pipe
-        self._command = command
-        self._stopped = stopped
+        self._id = id
+        self._is_canceled = is_canceled
         self._time_left = time_left or TimeLeft()
-        self._stage: tuple[str, int] | None = None
-        self._step = 0
+        self._at = ProgressReport("", 0, 0)
         self._sent_at = float("-inf")
 
     def plan(self, stages: Sequence[Stage]) -> None:
-        """What the job consists of."""
+        """The stages of the job."""
         self._time_left.plan(stages)
 
     def progress(self, stage: str, step: int, steps: int, note: str = "") -> None:
-        """`step` of `steps` are done. Raises Canceled where the job was canceled."""
-        if self._stopped():
+        """`step` of `steps` are done. Raises Canceled if the job was canceled."""
+        if self._is_canceled():
             raise Canceled("The job was canceled.")
-        self._step = step
-        seconds_left = self._time_left.step(stage, step, steps)
-        now = time.monotonic()
-        if (stage, steps) != self._stage:
-            self._stage = (stage, steps)
-        elif step < steps and now - self._sent_at < _SECONDS_BETWEEN_REPORTS:
-            return
-        self._sent_at = now
-        about = self._command
-        worker_pipe.write(
-            self._pipe,
-            worker_pipe.Advanced(
-                number=about.number,
-                attempt=about.attempt,
-                report=ProgressReport(stage, step, steps, seconds_left, note),
-            ),
-        )
+        before, now = self._at, time.monotonic()
+        self._at = ProgressReport(stage, step, steps, self._time_left.step(stage, step, steps), note)
+        is_new_stage = (stage, steps) != (before.stage, before.steps)
+        if is_new_stage or step >= steps or now - self._sent_at >= _SECONDS_BETWEEN_REPORTS:
+            self._sent_at = now
+            worker_pipe.write(self._pipe, worker_pipe.Progressed(self._id, self._at))
 
     def preview(self, picture: bytes, width: int, height: int) -> None:
-        """Send a small picture, JPEG or PNG, of what the last progress told of."""
-        stage, steps = self._stage or ("", 0)
-        about = self._command
-        worker_pipe.write(
-            self._pipe,
-            worker_pipe.Pictured(
-                number=about.number,
-                attempt=about.attempt,
-                report=PreviewReport(stage, self._step, steps, width, height, picture),
-            ),
-        )
+        """Send a small picture, JPEG or PNG, of the state at the last call of `progress`."""
+        report = PreviewReport(self._at.stage, self._at.step, self._at.steps, width, height, picture)
+        worker_pipe.write(self._pipe, worker_pipe.Previewed(self._id, report))
 
 
-def scratch_folder(home: Path, number: int) -> Path:
-    """A job's own folder for checkpoints and half-made files; the same for all of its attempts."""
-    return home / "scratch" / str(number)
+def scratch_folder(home: Path, job_number: JobNumber) -> Path:
+    """A job's folder for checkpoints and unfinished files, shared by all of its attempts."""
+    return home / "scratch" / str(job_number)
 
 
-def log_file(home: Path) -> Path:
-    return home / "logs" / "worker.log"
+def remove_scratch(home: Path, job_number: JobNumber) -> None:
+    shutil.rmtree(scratch_folder(home, job_number), ignore_errors=True)
 
 
-def explained(error: Exception) -> MotionBoothError:
-    """The error in words for the job's owner. What was not meant for a person stands in the worker's log."""
+def error_for_owner(error: Exception) -> MotionBoothError:
+    """The error as a sentence for the job's owner. An unexpected error is in the worker's log."""
     if isinstance(error, MotionBoothError):
         return error
     if isinstance(error, OSError) and is_disk_full(error):
@@ -174,7 +147,7 @@ def explained(error: Exception) -> MotionBoothError:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Python's own, CUDA's (`torch.OutOfMemoryError`), and the CPU allocator's plain RuntimeError."""
+    """Python's MemoryError, torch.OutOfMemoryError, or the plain RuntimeError of torch's CPU allocator."""
     words = str(error)
     return (
         isinstance(error, MemoryError)
@@ -184,11 +157,11 @@ def _is_out_of_memory(error: Exception) -> bool:
     )
 
 
-def main(run: Runner, home: Path, log_format: str = "text") -> None:
-    """Be the worker of the server that started this process."""
+def main(run: JobFunction, home: Path, log_format: str = "text") -> None:
+    """Serve as the worker of the process that started this one."""
     commands = os.fdopen(os.dup(0), "rb")
     reports = os.fdopen(os.dup(1), "wb")
-    # Whatever a library prints must not get between the messages, and none may read the commands.
+    # Libraries may print to standard output and read standard input; neither may reach the pipes.
     os.dup2(2, 1)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -202,12 +175,8 @@ def main(run: Runner, home: Path, log_format: str = "text") -> None:
         os._exit(0)
 
 
-def remove_scratch(home: Path, number: int) -> None:
-    shutil.rmtree(scratch_folder(home, number), ignore_errors=True)
-
-
-class Work:
-    """The product's own work, loaded with the first job: that takes seconds, and its owner should see why."""
+class ModelJobs:
+    """The JobFunction of the product. Imports torch with the first job, and reports that, since it takes seconds."""
 
     def __init__(self) -> None:
         self._warm: WarmBase | None = None
@@ -225,4 +194,4 @@ class Work:
 
 
 if __name__ == "__main__":
-    main(Work(), Path(sys.argv[1]), *sys.argv[2:])
+    main(ModelJobs(), Path(sys.argv[1]), *sys.argv[2:])

@@ -1,89 +1,83 @@
-"""What the server and its worker process say to each other: typed msgpack, each message after its length."""
+"""The messages between an executor and its worker process: typed msgpack, each one after its length."""
 
 from __future__ import annotations
 
 import struct
-from typing import IO, Annotated
+from typing import IO
 
 import msgspec
-from motionbooth_protocol.jobs import Blob, JobSpec
+from motionbooth_protocol.jobs import Blob
 from motionbooth_protocol.reports import PreviewReport, ProgressReport
-from msgspec import Meta, Struct
+from msgspec import Struct
+
+from motionbooth.server.attempts import Attempt, AttemptId
 
 _LENGTH = struct.Struct("<I")
 _MAX_BYTES = 4 << 20
 
-Number = Annotated[int, Meta(ge=0)]
+
+class AboutAttempt(Struct, frozen=True, tag=True):
+    id: AttemptId
 
 
-class About(Struct, frozen=True, tag=True, kw_only=True):
-    """One attempt at one job."""
-
-    number: Number
-    attempt: Number
-
-
-class Run(About, frozen=True, tag=True):
-    spec: JobSpec
-
-
-class Stop(About, frozen=True, tag=True):
+class Stop(AboutAttempt, frozen=True, tag=True):
     """The job was canceled: stop at the next step."""
 
 
-class Advanced(About, frozen=True, tag=True):
+class Progressed(AboutAttempt, frozen=True, tag=True):
     report: ProgressReport
 
 
-class Pictured(About, frozen=True, tag=True):
+class Previewed(AboutAttempt, frozen=True, tag=True):
     report: PreviewReport
 
 
-class Finished(About, frozen=True, tag=True):
+class Finished(AboutAttempt, frozen=True, tag=True):
     """The results are in the blob store."""
 
     results: list[Blob]
 
 
-class Failed(About, frozen=True, tag=True):
-    """`code` of a class in the protocol's errors.py; `message` is for the job's owner."""
+class Failed(AboutAttempt, frozen=True, tag=True):
+    """`code` is that of a class in the protocol's errors.py; `message` is for the job's owner."""
 
     code: str
     message: str
 
 
-class Exited(About, frozen=True, tag=True):
-    """Told by an executor, not by a worker: the worker of this attempt ended by itself, was killed, or never began.
+class Exited(AboutAttempt, frozen=True, tag=True):
+    """From the executor, not from a worker: the worker of this attempt ended, was killed, or never started.
 
-    `reason` in words for the job's owner.
+    `reason` is a sentence for the job's owner.
     """
 
     reason: str
 
 
-Command = Run | Stop
-Report = Advanced | Pictured | Finished | Failed
+Command = Attempt | Stop
+WorkerReport = Progressed | Previewed | Finished | Failed
+Report = WorkerReport | Exited
 
 _encoder = msgspec.msgpack.Encoder()
-commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
-reports: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
-all_reports: msgspec.msgpack.Decoder[Report | Exited] = msgspec.msgpack.Decoder(Report | Exited)
+command_decoder: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
+worker_report_decoder: msgspec.msgpack.Decoder[WorkerReport] = msgspec.msgpack.Decoder(WorkerReport)
+report_decoder: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
 
 
-def encode(message: Command | Report | Exited) -> bytes:
-    """The message alone, for a carrier that keeps messages apart by itself."""
+def encode(message: Command | Report) -> bytes:
+    """The message without its length, for a carrier that keeps messages apart."""
     return _encoder.encode(message)
 
 
-def write(pipe: IO[bytes], message: Command | Report) -> None:
-    """Raises OSError where the other side is gone."""
+def write(pipe: IO[bytes], message: Command | WorkerReport) -> None:
+    """Raises OSError if the other side is gone."""
     data = encode(message)
     pipe.write(_LENGTH.pack(len(data)) + data)
     pipe.flush()
 
 
 def read(pipe: IO[bytes]) -> bytes:
-    """The next message's bytes, b"" at the end of the pipe or where what comes is no message."""
+    """The next message's bytes; b"" at the end of the pipe, or if what arrives is not a message."""
     head = pipe.read(_LENGTH.size)
     if len(head) < _LENGTH.size:
         return b""

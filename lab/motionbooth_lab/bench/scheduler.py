@@ -20,10 +20,14 @@ from pathlib import Path
 import zmq
 from motionbooth.bench.measures import BenchResult, Measure
 from motionbooth.server import worker_pipe
+from motionbooth.server.attempts import Attempt, AttemptId, JobNumber
 from motionbooth.server.blobs import Blobs
-from motionbooth.server.local_executor import Attempt, Place, Report
+from motionbooth.server.executor import Device
+from motionbooth.server.live_state import LiveState
 from motionbooth.server.scheduler import Scheduler
-from motionbooth.server.store import Store, Work
+from motionbooth.server.specs import AffinityKey, affinity_key
+from motionbooth.server.store import Store
+from motionbooth.server.worker_pipe import Report
 from motionbooth_protocol.jobs import Blob, GenerateSpec, JobSpec, Picture, SubjectSpec, TrainSpec
 from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
 
@@ -51,57 +55,58 @@ class Arrival:
 class SimulatedWorkers:
     """An Executor whose jobs end by a simulated clock: `now` in seconds, moved by the simulation. All give `clip`."""
 
-    lasting = False
+    outlives_server = False
 
     def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], workers: int, seconds: dict[int, float], clip: Blob
+        self, context: zmq.Context[zmq.Socket[bytes]], workers: int, seconds: dict[JobNumber, float], clip: Blob
     ) -> None:
         self.wake = context.socket(zmq.PULL)
         self.now = 0.0
-        self.started_at: dict[int, float] = {}
+        self.started_at: dict[JobNumber, float] = {}
         self.busy_seconds = 0.0
         self.loads = 0
         self.clip = clip
         self._seconds = seconds  # of each job, by its number
-        self._places = {f"worker-{number}": Place(f"worker-{number}", "simulated") for number in range(workers)}
-        self._idle = dict.fromkeys(self._places)  # a set that keeps its order
-        self._memory: dict[str, str] = {}
-        self._ends: list[tuple[float, int, int, str]] = []
+        self._devices = {f"worker-{index}": Device(f"worker-{index}", "simulated") for index in range(workers)}
+        self._idle = dict.fromkeys(self._devices)  # an ordered set
+        self._memory: dict[str, AffinityKey | None] = {}
+        self._ends: list[tuple[float, AttemptId, str]] = []
 
-    def places(self) -> list[Place]:
-        return list(self._places.values())
+    def devices(self) -> list[Device]:
+        return list(self._devices.values())
 
     def idle(self) -> list[str]:
         return list(self._idle)
 
-    def adopt(self) -> dict[str, Attempt]:
+    def adopt(self) -> dict[str, AttemptId]:
         return {}
 
-    def start(self, place: str, work: Work) -> None:
-        seconds = self._seconds[work.number]
-        wanted = needs_in_memory(work.spec)
-        if self._memory.get(place) != wanted:
+    def start(self, slot: str, attempt: Attempt) -> None:
+        number = attempt.id.job_number
+        seconds = self._seconds[number]
+        wanted = affinity_key(attempt.spec)
+        if wanted is None or self._memory.get(slot) != wanted:  # a training loads for itself alone
             self.loads += 1
             seconds += LOADING_SECONDS
-        self._memory[place] = wanted
-        self.started_at[work.number] = self.now
+        self._memory[slot] = wanted
+        self.started_at[number] = self.now
         self.busy_seconds += seconds
-        del self._idle[place]
-        heapq.heappush(self._ends, (self.now + seconds, work.number, work.attempt, place))
+        del self._idle[slot]
+        heapq.heappush(self._ends, (self.now + seconds, attempt.id, slot))
 
     def next_end(self) -> float:
         """When the next job ends; infinity while none runs."""
         return self._ends[0][0] if self._ends else float("inf")
 
-    def cancel(self, number: int, attempt: int, grace: float) -> None:
+    def cancel(self, id: AttemptId, grace: float) -> None:
         raise NotImplementedError("nothing is canceled in the simulation")
 
     def receive(self) -> list[Report]:
         found: list[Report] = []
         while self.next_end() <= self.now:
-            _, number, attempt, place = heapq.heappop(self._ends)
-            self._idle[place] = None
-            found.append(worker_pipe.Finished(number=number, attempt=attempt, results=[self.clip]))
+            _, id, slot = heapq.heappop(self._ends)
+            self._idle[slot] = None
+            found.append(worker_pipe.Finished(id, results=[self.clip]))
         return found
 
     def tick(self) -> None:
@@ -109,13 +114,6 @@ class SimulatedWorkers:
 
     def close(self) -> None:
         self.wake.close()
-
-
-def needs_in_memory(spec: JobSpec) -> str:
-    """Model and subject; a training loads for itself alone."""
-    if isinstance(spec, TrainSpec):
-        return f"training {spec.seed}"
-    return " ".join([spec.model, *(track.weights or "" for track in spec.shot.subjects)])
 
 
 def arrivals(count: int, workers: int, seed: int = 0) -> Iterator[Arrival]:
@@ -179,25 +177,25 @@ class Outcome:
 
 def simulate(folder: Path, workers: int, coming: Sequence[Arrival]) -> Outcome:
     """Run all jobs through a new store in `folder`."""
-    seconds: dict[int, float] = {}
-    arrived: dict[int, float] = {}
+    seconds: dict[JobNumber, float] = {}
+    arrived: dict[JobNumber, float] = {}
     with zmq.Context() as context:
         blobs, clip = with_clip(folder)
         executor = SimulatedWorkers(context, workers, seconds, clip)
-        store = Store(folder / "jobs.sqlite")
-        scheduler = Scheduler(store, blobs, executor, clean=lambda number: None)
+        store, live = Store(folder / "jobs.sqlite"), LiveState()
+        scheduler = Scheduler(store, blobs, executor, live, lambda number: None)
         upcoming = iter(coming)
         arrival = next(upcoming, None)
         while arrival is not None or executor.next_end() < float("inf"):
             executor.now = min(executor.next_end(), arrival.at if arrival is not None else float("inf"))
-            with store.database.committed():
+            with store.database.transaction():
                 while arrival is not None and arrival.at <= executor.now:
-                    store.submit(arrival.owner, f"job-{len(arrived):08}", arrival.spec)
-                    number = len(arrived) + 1  # SQLite counts so, too
+                    store.transitions.submit(arrival.owner, f"job-{len(arrived):08}", arrival.spec)
+                    number = JobNumber(len(arrived) + 1)  # as the store counts
                     seconds[number], arrived[number] = arrival.seconds, arrival.at
                     arrival = next(upcoming, None)
             scheduler.tick()
-            scheduler.news()
+            live.take_updates()
         waits = [executor.started_at[number] - at for number, at in arrived.items()]
         outcome = Outcome(waits, executor.now / 3600, executor.loads, executor.busy_seconds / (executor.now * workers))
         scheduler.close()
@@ -211,21 +209,21 @@ def dispatch_rates(folder: Path, queued: int, jobs: int = 1000) -> tuple[float, 
     """
     rates = []
     blobs, clip = with_clip(folder)
-    seconds = dict.fromkeys(range(1, queued + 1), 1.0)
+    seconds = {JobNumber(number): 1.0 for number in range(1, queued + 1)}
     store = Store(folder / "limit.sqlite")
-    with store.database.committed():
+    with store.database.transaction():
         for number, arrival in enumerate(arrivals(queued, 512)):
-            store.submit(arrival.owner, f"job-{number:08}", arrival.spec)
+            store.transitions.submit(arrival.owner, f"job-{number:08}", arrival.spec)
     with zmq.Context() as context:
         for ended_at_once in (1, 512):
-            executor = SimulatedWorkers(context, ended_at_once, seconds, clip)
-            scheduler = Scheduler(store, blobs, executor, clean=lambda number: None)
+            executor, live = SimulatedWorkers(context, ended_at_once, seconds, clip), LiveState()
+            scheduler = Scheduler(store, blobs, executor, live, lambda number: None)
             scheduler.tick()
             began, rounds = time.perf_counter(), -(-jobs // ended_at_once)
             for _ in range(rounds):
                 executor.now = executor.next_end() + LOADING_SECONDS  # so that all of them have ended
                 scheduler.tick()
-                scheduler.news()
+                live.take_updates()
             rates.append(rounds * ended_at_once / (time.perf_counter() - began))
             scheduler.close()
     store.close()

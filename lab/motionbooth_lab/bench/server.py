@@ -169,10 +169,12 @@ def fill(path: Path, jobs: int) -> None:
     """A store in which every tenth job waits, and the others have a clip."""
     store = Store(path)
     clip = Blob("clip", "0" * 64, 1000)
-    with store.database.committed():
+    with store.database.transaction():
         for number in range(jobs):
             results = [clip] if number % 10 else None
-            store.submit(f"owner {number % 20}", new_job_id(), small_job("steps=1", seed=number), cached=results)
+            store.transitions.submit(
+                f"owner {number % 20}", new_job_id(), small_job("steps=1", seed=number), cached=results
+            )
     store.close()
 
 

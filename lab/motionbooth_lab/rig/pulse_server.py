@@ -1,7 +1,7 @@
-"""A real server that runs any number of endless jobs which report ten times a second, in place of workers.
+"""A real server with any number of endless jobs, each of which reports ten times a second, instead of workers.
 
-`python -m motionbooth_lab.rig.pulse_server HOME ADDRESS PLACES`. The reports are made by a thread of the server's own
-process and reach it the way that those of a worker's pipe do.
+`python -m motionbooth_lab.rig.pulse_server HOME ADDRESS SLOTS`. A thread of the server's own process makes the reports
+and sends them over the same kind of socket as those of a worker.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from pathlib import Path
 
 import zmq
 from motionbooth.server import worker_pipe
-from motionbooth.server.local_executor import Attempt, Place, Report
+from motionbooth.server.attempts import Attempt, AttemptId
+from motionbooth.server.executor import Device
 from motionbooth.server.serve import serve
-from motionbooth.server.store import Work
+from motionbooth.server.settings import ServerSettings
+from motionbooth.server.worker_pipe import Report
 from motionbooth_protocol.reports import ProgressReport
 
 from motionbooth_lab.rig.server_process import SMALL_MODEL
@@ -24,14 +26,14 @@ _STEPS = 1000
 
 
 class PulseExecutor:
-    """Every attempt reports its next step ten times a second, for ever."""
+    """Every attempt reports its next step ten times a second, forever."""
 
-    lasting = False
+    outlives_server = False
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], places: int) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], slots: int) -> None:
         self._context = context
-        self._places = [Place(f"pulse {number}", "none") for number in range(places)]
-        self._running: dict[str, Attempt] = {}
+        self._devices = [Device(f"pulse {index}", "none") for index in range(slots)]
+        self._running: dict[str, AttemptId] = {}
         self._stop = threading.Event()
         self.wake = context.socket(zmq.PULL)
         self.wake.setsockopt(zmq.RCVHWM, 0)
@@ -39,26 +41,26 @@ class PulseExecutor:
         self._thread = threading.Thread(target=self._report)
         self._thread.start()
 
-    def places(self) -> list[Place]:
-        return self._places
+    def devices(self) -> list[Device]:
+        return self._devices
 
     def idle(self) -> list[str]:
-        return [place.name for place in self._places if place.name not in self._running]
+        return [device.name for device in self._devices if device.name not in self._running]
 
-    def adopt(self) -> dict[str, Attempt]:
+    def adopt(self) -> dict[str, AttemptId]:
         return {}
 
-    def start(self, place: str, work: Work) -> None:
-        self._running[place] = (work.number, work.attempt)
+    def start(self, slot: str, attempt: Attempt) -> None:
+        self._running[slot] = attempt.id
 
-    def cancel(self, number: int, attempt: int, grace: float) -> None:
+    def cancel(self, id: AttemptId, grace: float) -> None:
         """They never end."""
 
     def receive(self) -> list[Report]:
         found: list[Report] = []
         while True:
             try:
-                found.append(worker_pipe.reports.decode(self.wake.recv(zmq.DONTWAIT)))
+                found.append(worker_pipe.report_decoder.decode(self.wake.recv(zmq.DONTWAIT)))
             except zmq.Again:
                 return found
 
@@ -78,19 +80,18 @@ class PulseExecutor:
             while not self._stop.is_set():
                 step += 1
                 attempts = list(self._running.values())
-                for number, attempt in attempts:
-                    report = worker_pipe.Advanced(
-                        number=number, attempt=attempt, report=ProgressReport("sampling", step % _STEPS, _STEPS, 1.0)
-                    )
+                for id in attempts:
+                    report = worker_pipe.Progressed(id, ProgressReport("sampling", step % _STEPS, _STEPS, 1.0))
                     reports.send(worker_pipe.encode(report))
-                    # Spread over the tenth of a second, as those of workers that know nothing of each other.
+                    # Spread over the tenth of a second, as the reports of independent workers are.
                     self._stop.wait(1 / _REPORTS_A_SECOND / len(attempts))
                 if not attempts:
                     self._stop.wait(1 / _REPORTS_A_SECOND)
 
 
-def main(home: Path, address: str, places: int) -> None:
-    serve(home, address, [SMALL_MODEL], make_executor=lambda context, *_: PulseExecutor(context, places))
+def main(home: Path, address: str, slots: int) -> None:
+    make = lambda context, *_: PulseExecutor(context, slots)  # noqa: E731
+    serve(ServerSettings(home, address, [SMALL_MODEL], make_executor=make))
 
 
 if __name__ == "__main__":

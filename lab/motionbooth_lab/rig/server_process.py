@@ -1,17 +1,17 @@
-"""A real server whose worker does small work: `python -m motionbooth_lab.rig.server_process HOME ADDRESS`.
+"""A real server with a small worker: `python -m motionbooth_lab.rig.server_process HOME ADDRESS`.
 
-It can be made to fail, by its environment:
+Its environment makes it fail:
 
-- CRASH="before submit": killed, as by a power cut, right before or after a named moment: the commit that keeps the
-  first new job (submit), the commit that ends a job (finish), the renaming by which a file becomes visible (blob)
+- CRASH="before submit" or "after ...": killed, as by a power cut, at the commit that stores the first job (submit), at
+  the commit that ends a job (finish), or when a file becomes visible (blob)
 - FILE_LIMIT=BYTES stands for a full disk: no file can grow beyond it
-- IDLE_SECONDS=N forgets idle sessions sooner; KEEP_DAYS, QUOTA_BYTES, WAITING_JOBS, REQUESTS_PER_SECOND: limits
+- IDLE_SECONDS=N drops idle sessions sooner; KEEP_DAYS, QUOTA_BYTES, WAITING_JOBS, REQUESTS_PER_SECOND: limits
 - MODEL_FILE=PATH: a file that stands for those of the model
-- WEB_PORT, METRICS_PORT, LOG_FORMAT: how it is watched
+- WEB_PORT, METRICS_PORT, LOG_FORMAT: monitoring
 - WORKERS=N on this machine's CPU; RAY_ADDRESS=ADDRESS: on that cluster
 
-and by signals: SIGUSR1 kills its key check (the ZAP handler), SIGUSR2 puts its clock a day ahead, SIGABRT makes it end
-with what each thread was at.
+and by signals: SIGUSR1 kills the authenticator (the ZAP handler), SIGUSR2 sets the clock a day ahead, SIGABRT ends the
+server with the traceback of each thread.
 """
 
 from __future__ import annotations
@@ -21,13 +21,22 @@ import faulthandler
 import os
 import resource
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from motionbooth.server import auth, database, executors, scheduler, serve, sessions, store, watch
+from motionbooth.server.auth import KeyCheck
+from motionbooth.server.blobs import Blobs
+from motionbooth.server.database import Database
+from motionbooth.server.local_executor import on_this_machine
+from motionbooth.server.model_version import with_program
+from motionbooth.server.ray_executor import on_cluster
+from motionbooth.server.serve import serve
+from motionbooth.server.settings import MonitoringSettings, ServerParts, ServerSettings
 from motionbooth_protocol.errors import MotionBoothError
 from motionbooth_protocol.messages import Limits, ModelInfo
 from zmq.auth.thread import ThreadAuthenticator
@@ -35,65 +44,65 @@ from zmq.auth.thread import ThreadAuthenticator
 SMALL_WORKER = "motionbooth_lab.rig.small_worker"
 SMALL_MODEL = ModelInfo(name="small", frames=8, width=96, height=64, fps=8.0)
 _DAY = 86_400.0
+_STATEMENTS = {"submit": "INSERT INTO jobs", "finish": "INSERT INTO results"}  # of the transactions that can crash
 
 
-def crash(moment: str, what: str) -> None:
-    """Die right before or after the named deed, once it is done for the first time."""
-
-    def deadly(deed: Callable[..., Any]) -> Callable[..., Any]:
-        def die(*arguments: Any) -> Any:
-            if moment == "after":
-                deed(*arguments)
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        return die
-
-    def arm(*_: object) -> None:
-        database.Database.commit = deadly(database.Database.commit)  # type: ignore[method-assign]
-
-    if what == "blob":
-        replace = Path.replace
-
-        def replace_or_die(path: Path, target: Path) -> Path:
-            deed = deadly(replace) if "blobs" in Path(target).parts else replace
-            return deed(path, target)
-
-        Path.replace = replace_or_die  # type: ignore[method-assign, assignment]
-    else:
-        name = {"submit": "_insert", "finish": "_keep_results"}[what]
-        setattr(store.Store, name, before(getattr(store.Store, name), arm))
+def killed(moment: str, act: Callable[[], None]) -> None:
+    """Die right before or after the act, as by a power cut."""
+    if moment == "after":
+        act()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
-def before(deed: Callable[..., Any], first: Callable[..., None]) -> Callable[..., Any]:
-    def both(*arguments: Any) -> Any:
-        first(*arguments)
-        return deed(*arguments)
+class CrashingDatabase(Database):
+    """Dies at the first commit of a transaction with a certain statement."""
 
-    return both
+    moment, statement = "", ""
+    _is_due = False
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        self._is_due |= bool(self.statement) and statement.startswith(self.statement)
+        return super().execute(statement, *values)
+
+    def commit(self) -> None:
+        if self._is_due:
+            killed(self.moment, super().commit)
+        super().commit()
 
 
-def fail_on_signals() -> None:
-    checks: list[auth.KeyCheck] = []
+class CrashingBlobs(Blobs):
+    """Dies when the first file becomes visible."""
 
-    class KilledKeyCheck(auth.KeyCheck):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
-            checks.append(self)
+    moment = ""
 
-    def kill_key_check(*_: object) -> None:
-        kill_thread(checks[-1].authenticator)
+    def publish(self, file: Path, path: Path) -> None:
+        killed(self.moment, partial(super().publish, file, path))
 
-    def jump(*_: object) -> None:
-        clock = time.time
-        time.time = lambda: clock() + _DAY
 
-    serve.KeyCheck = KilledKeyCheck  # type: ignore[assignment, attr-defined]
-    signal.signal(signal.SIGUSR1, kill_key_check)
-    signal.signal(signal.SIGUSR2, jump)
+class KillableKeyCheck(KeyCheck):
+    """SIGUSR1 kills the thread of the authenticator."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        signal.signal(signal.SIGUSR1, lambda *_: kill_thread(self.authenticator))
+
+
+def parts(crash: str) -> ServerParts:
+    """With the crash of the environment's CRASH, "" for none."""
+    moment, _, act = crash.partition(" ")
+    CrashingDatabase.moment, CrashingDatabase.statement = moment, _STATEMENTS.get(act, "")
+    CrashingBlobs.moment = moment
+    blobs = CrashingBlobs if act == "blob" else Blobs
+    return ServerParts(CrashingDatabase, blobs, KillableKeyCheck)
+
+
+def jump_a_day(*_: object) -> None:
+    clock = time.time
+    time.time = lambda: clock() + _DAY
 
 
 def kill_thread(authenticator: ThreadAuthenticator) -> None:
-    """Let its thread die of an exception, as by a fault of its program, and wait until it has."""
+    """Let its thread die of an exception, as of a bug, and wait for its end."""
     fault = ctypes.py_object(ZeroDivisionError)
     while (
         authenticator.is_alive()
@@ -108,42 +117,42 @@ def limits(environment: dict[str, str]) -> Limits:
     return Limits(**{name: int(environment.get(name.upper(), 0)) for name in names})
 
 
-def watching(environment: dict[str, str]) -> watch.Watching:
+def monitoring(environment: dict[str, str]) -> MonitoringSettings:
     ports = [int(environment[name]) if name in environment else None for name in ("METRICS_PORT", "WEB_PORT")]
-    return watch.Watching(environment.get("LOG_FORMAT", "text"), *ports)
+    return MonitoringSettings(environment.get("LOG_FORMAT", "text"), *ports)
 
 
-def state_of(file: str) -> str:
+def model_version(file: str) -> str:
     return str(Path(file).stat().st_mtime_ns) if file else ""
 
 
-def main(home: Path, address: str) -> None:
-    environment = dict(os.environ)
-    faulthandler.enable()
-    fail_on_signals()
-    if "CRASH" in environment:
-        crash(*environment["CRASH"].split())
-    if "FILE_LIMIT" in environment:
-        limit = int(environment["FILE_LIMIT"])
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    if "IDLE_SECONDS" in environment:
-        sessions._IDLE_SECONDS = float(environment["IDLE_SECONDS"])
-    scheduler.CANCEL_GRACE_SECONDS = 1.0
+def settings(home: Path, address: str, environment: dict[str, str]) -> ServerSettings:
     workers = int(environment.get("WORKERS", 1))
+    cluster = environment.get("RAY_ADDRESS")
+    return ServerSettings(
+        home=home,
+        address=address,
+        models=[SMALL_MODEL],
+        model_version=with_program(lambda model: model_version(environment.get("MODEL_FILE", ""))),
+        limits=limits(environment),
+        keep_days=float(environment.get("KEEP_DAYS", 0)),
+        make_executor=on_cluster(cluster, workers) if cluster else on_this_machine(workers),
+        worker_command=[sys.executable, "-m", SMALL_WORKER, str(home)],
+        cancel_grace=1.0,
+        idle_seconds=float(environment.get("IDLE_SECONDS", 120)),
+        monitoring=monitoring(environment),
+        parts=parts(environment.get("CRASH", "")),
+    )
+
+
+def main(home: Path, address: str) -> None:
+    faulthandler.enable()
+    signal.signal(signal.SIGUSR2, jump_a_day)
+    if "FILE_LIMIT" in os.environ:
+        limit = int(os.environ["FILE_LIMIT"])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     try:
-        serve.serve(
-            home,
-            address,
-            [SMALL_MODEL],
-            worker_command=[sys.executable, "-m", SMALL_WORKER, str(home)],
-            limits=limits(environment),
-            keep_days=float(environment.get("KEEP_DAYS", 0)),
-            make_executor=executors.on_ray(environment["RAY_ADDRESS"], workers)
-            if "RAY_ADDRESS" in environment
-            else executors.here(workers),
-            watching=watching(environment),
-            stamp=lambda model: state_of(environment.get("MODEL_FILE", "")),
-        )
+        serve(settings(home, address, dict(os.environ)))
     except MotionBoothError as error:
         sys.exit(str(error))
 

@@ -1,4 +1,4 @@
-"""A folder is spoilt in each way that happens; the doctor finds it, says what to do, and mends what is safe."""
+"""Faults of a folder, one by one: the doctor finds each, says what to do, and fixes it if that is safe."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def home(tmp_path: Path) -> Path:
     (home / "clip").write_bytes(b"a clip")
     clip = Blob("clip", *Blobs(home).adopt(home / "clip"))
     store = Store(home / "jobs.sqlite")
-    store.submit("ann", "job-00001", small_job(seed=1), cached=[clip])
-    store.submit("ann", "job-00002", small_job(seed=2))
+    store.transitions.submit("ann", "job-00001", small_job(seed=1), cached=[clip])
+    store.transitions.submit("ann", "job-00002", small_job(seed=2))
     store.close()
     return home
 
 
 def found(home: Path, fix: bool = False) -> dict[str, list[Finding]]:
-    """What is not in order, by what it is about."""
+    """All findings that are not ok, by subject."""
     wrong: dict[str, list[Finding]] = {}
     for finding in examine_folder(home, fix):
         if finding.state != "ok":
@@ -49,13 +49,13 @@ def clip_of(home: Path) -> Path:
     return path
 
 
-def test_a_sound_folder_is_told_to_be_sound_and_is_left_as_it_is(home: Path) -> None:
+def test_a_sound_folder_has_no_findings_and_is_not_changed(home: Path) -> None:
     before = sorted(home.rglob("*"))
     assert found(home) == found(home, fix=True) == {}
     assert sorted(home.rglob("*")) == before
 
 
-def test_secrets_that_others_can_read_are_closed(home: Path) -> None:
+def test_secrets_that_others_can_read_are_made_private(home: Path) -> None:
     (home / "keys" / "server.secret").chmod(0o644)
     home.chmod(0o755)
     assert found(home)["secrets"][0].state == "fault"
@@ -64,19 +64,19 @@ def test_secrets_that_others_can_read_are_closed(home: Path) -> None:
     assert found(home) == {}
 
 
-def test_a_damaged_file_is_put_aside_and_never_served(home: Path) -> None:
+def test_a_corrupt_file_is_moved_away_and_never_served(home: Path) -> None:
     clip = clip_of(home)
     clip.write_bytes(b"A clip")
     assert found(home)["files"][0].state == "fault"
     assert clip.exists()
     fixed = found(home, fix=True)
     assert fixed["files"][0].state == "fixed"
-    assert "results are missing" in fixed["jobs"][0].seen
+    assert "results are missing" in fixed["jobs"][0].found
     assert not clip.exists()
-    assert (home / "damaged" / clip.name).read_bytes() == b"A clip"
+    assert (home / "corrupt" / clip.name).read_bytes() == b"A clip"
 
 
-def test_files_that_nobody_knows_of_are_removed_and_no_other(home: Path) -> None:
+def test_only_files_without_an_owner_are_removed(home: Path) -> None:
     clip = clip_of(home)
     (home / "orphan").write_bytes(b"nobody's")
     sha256, _ = Blobs(home).adopt(home / "orphan")
@@ -90,16 +90,16 @@ def test_scratch_of_ended_jobs_is_removed_and_that_of_waiting_ones_kept(home: Pa
     for number in (1, 2, 77):
         (home / "scratch" / str(number)).mkdir(parents=True)
         (home / "scratch" / str(number) / "checkpoint").write_bytes(b"...")
-    assert "2 ended jobs" in found(home, fix=True)["scratch"][0].seen
+    assert "2 ended jobs" in found(home, fix=True)["scratch"][0].found
     assert [path.name for path in (home / "scratch").iterdir()] == ["2"]
 
 
-def test_a_spoilt_store_and_a_spoilt_key_are_told_and_left_alone(home: Path) -> None:
+def test_a_corrupt_store_and_a_corrupt_key_are_reported_and_left_alone(home: Path) -> None:
     (home / "authorized" / "bob.pub").write_text("no key")
     (home / "jobs.sqlite").write_bytes(b"no database" * 1000)
     wrong = found(home, fix=True)
-    assert "bob" in wrong["keys"][0].seen
-    assert "Restore it from a copy" in wrong["store"][0].seen
+    assert "bob" in wrong["keys"][0].found
+    assert "Restore it from a copy" in wrong["store"][0].found
     assert (home / "jobs.sqlite").read_bytes() == b"no database" * 1000
 
 
@@ -107,12 +107,12 @@ def test_a_running_backend_is_not_disturbed(backend: RunningBackend) -> None:
     backend.start()
     stores = [finding for finding in examine_folder(backend.home, fix=True) if finding.about == "store"]
     assert [finding.state for finding in stores] == ["ok"]
-    assert "a backend runs" in stores[0].seen
+    assert "a backend is running" in stores[0].found
     with backend.client() as client:
         client.ping()
 
 
-def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
+def test_a_port_that_is_taken_is_reported(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"tcp://127.0.0.1:{other.getsockname()[1]}"
         (port,) = (finding for finding in examine_machine(tmp_path, address) if finding.about == "port")
@@ -120,7 +120,7 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
     assert "--address" in port.advice
 
 
-def test_the_command_prints_a_table_and_its_exit_status_tells_of_faults(home: Path) -> None:
+def test_the_command_prints_a_table_and_exits_with_1_on_a_fault(home: Path) -> None:
     arguments = ["doctor", "--home", str(home), "--address", "tcp://127.0.0.1:*"]
     sound = CliRunner().invoke(app, arguments)
     assert sound.exit_code == 0, sound.output

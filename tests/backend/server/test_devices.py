@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from motionbooth.server.devices import cpu_places, local_places, nvidia_gpus, visible
+from motionbooth.server.devices import cpu_devices, local_devices, nvidia_gpus, visible
 from motionbooth_protocol.errors import InvalidInput
 
 LISTED = """0, GPU-aaaa-1, NVIDIA A100-SXM4-80GB, 81920
@@ -23,12 +23,16 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("driver")
 def test_there_is_a_worker_for_each_gpu_and_it_sees_that_one_alone() -> None:
-    places = local_places(environment={})
-    assert [place.device for place in places] == [
+    devices = local_devices(environment={})
+    assert [device.description for device in devices] == [
         "GPU 0: NVIDIA A100-SXM4-80GB, 80 GB", "GPU 1: NVIDIA GB10", "GPU 2: NVIDIA L4, 22 GB",
     ]  # fmt: skip
-    assert [place.environment["CUDA_VISIBLE_DEVICES"] for place in places] == ["GPU-aaaa-1", "GPU-bbbb-2", "GPU-cccc-3"]
-    assert [place.name for place in local_places(2, environment={})] == ["gpu-0", "gpu-1"]
+    assert [device.environment["CUDA_VISIBLE_DEVICES"] for device in devices] == [
+        "GPU-aaaa-1",
+        "GPU-bbbb-2",
+        "GPU-cccc-3",
+    ]
+    assert [device.name for device in local_devices(2, environment={})] == ["gpu-0", "gpu-1"]
 
 
 @pytest.mark.usefixtures("driver")
@@ -43,16 +47,16 @@ def test_gpus_that_are_hidden_from_the_server_are_hidden_from_its_workers(choice
 @pytest.mark.usefixtures("driver")
 def test_more_workers_than_gpus_are_refused() -> None:
     with pytest.raises(InvalidInput, match=r"4 workers.*3 GPU.*--workers 3"):
-        local_places(4, environment={})
+        local_devices(4, environment={})
 
 
 def test_workers_on_the_cpu_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 8)
-    assert [place.environment for place in cpu_places(2)] == [{"OMP_NUM_THREADS": "4"}] * 2
-    assert cpu_places(1)[0].environment == {}
-    assert cpu_places(16)[0].environment == {"OMP_NUM_THREADS": "1"}
+    assert [device.environment for device in cpu_devices(2)] == [{"OMP_NUM_THREADS": "4"}] * 2
+    assert cpu_devices(1)[0].environment == {}
+    assert cpu_devices(16)[0].environment == {"OMP_NUM_THREADS": "1"}
 
 
 def test_without_a_driver_there_is_one_worker_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert [place.name for place in local_places(environment={})] == ["cpu-1"]
+    assert [device.name for device in local_devices(environment={})] == ["cpu-1"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import zmq
 from motionbooth.cli.app import app
-from motionbooth.server.keys import AuthorizedKeys, KeyPair, is_key, let_in, revoke
+from motionbooth.server.keys import AuthorizedKeys, KeyPair, is_key, issue_key, revoke
 from motionbooth_protocol.client import Client
 from motionbooth_protocol.connection import Connection
 from motionbooth_protocol.errors import InvalidInput, NotAuthorized
@@ -41,7 +41,7 @@ def test_only_well_formed_keys_of_the_folder_let_anybody_in(tmp_path: Path) -> N
     (tmp_path / "empty.pub").write_text("")
     (tmp_path / "other.txt").write_text(zmq.curve_keypair()[0].decode())
     keys = AuthorizedKeys(tmp_path)
-    assert [(key.public, key.name, key.role) for key in keys.everyone()] == [(public, "ann", "user")]
+    assert [(key.public, key.name, key.role) for key in keys.all()] == [(public, "ann", "user")]
     assert keys.callback("motionbooth", public.encode())
     assert not keys.callback("motionbooth", zmq.curve_keypair()[0])
 
@@ -75,7 +75,7 @@ def test_a_machine_that_is_out_of_open_files_shuts_nobody_out(tmp_path: Path) ->
 
 def test_who_only_listens_is_shut_out_as_well(shared_backend: RunningBackend) -> None:
     home = shared_backend.home
-    connection = let_in(home, "eve", shared_backend.connection.address)
+    connection = issue_key(home, "eve", shared_backend.connection.address)
     with Client(connection, name="eve") as client:
         client.listen(0.2)
         revoke(home, "eve")
@@ -83,7 +83,7 @@ def test_who_only_listens_is_shut_out_as_well(shared_backend: RunningBackend) ->
             client.listen(3.0)  # less than it takes until the client asks for anything of its own accord
 
 
-def test_a_person_is_let_in_and_shut_out_while_the_server_runs(shared_backend: RunningBackend, tmp_path: Path) -> None:
+def test_a_key_is_authorized_and_revoked_while_the_server_runs(shared_backend: RunningBackend, tmp_path: Path) -> None:
     home, out = str(shared_backend.home), tmp_path / "bob.json"
     address = shared_backend.connection.address
     add = ["keys", "add", "bob", "--address", address, "--out", str(out), "--home", home]

@@ -1,6 +1,6 @@
 """Any order of submissions, reports, deaths, cancels, restarts and removals, against a model of a job's life.
 
-The store, the blobs and the scheduler are the real ones; only when a worker reports what is chosen here.
+Store, blobs and scheduler are real; the test chooses when a worker reports what.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from motionbooth.server import worker_pipe
+from motionbooth.server.attempts import Attempt, AttemptId
 from motionbooth.server.blobs import Blobs
-from motionbooth.server.local_executor import Attempt, Place, Report
-from motionbooth.server.retention import Cleaner
+from motionbooth.server.executor import Device
+from motionbooth.server.live_state import LiveState
+from motionbooth.server.retention import Retention
 from motionbooth.server.scheduler import Scheduler
-from motionbooth.server.store import Store, Work
+from motionbooth.server.store import Store
+from motionbooth.server.worker_pipe import Report
 from motionbooth_protocol.errors import Conflict, NotFound, OutOfSpace
 from motionbooth_protocol.jobs import TERMINAL_STATES, Blob, Job
 from motionbooth_protocol.reports import ProgressReport
@@ -29,44 +32,39 @@ NAMES = [f"job-{letter * 5}" for letter in "abcd"]
 
 
 def clip_of(seed: int) -> bytes:
-    """What a worker makes of a job with this seed."""
+    """The result of a job with this seed."""
     return bytes([seed]) * 100
 
 
-class WorkersByHand:
-    """Two places whose workers report when they are told to, early, late or never."""
+class ManualWorkers:
+    """Two slots whose workers report when the test says so: early, late or never."""
 
-    wake: zmq.Socket[bytes]  # nobody waits for it here
-    lasting = False
+    wake: zmq.Socket[bytes]  # not used here
+    outlives_server = False
 
     def __init__(self) -> None:
-        self.running: dict[str, Work] = {}
-        self.asked_to_stop: set[Attempt] = set()
+        self.running: dict[str, Attempt] = {}
         self._reports: list[Report] = []
 
-    def places(self) -> list[Place]:
-        return [Place("one", "CPU"), Place("two", "CPU")]
+    def devices(self) -> list[Device]:
+        return [Device("one", "CPU"), Device("two", "CPU")]
 
     def idle(self) -> list[str]:
-        return [place.name for place in self.places() if place.name not in self.running]
+        return [device.name for device in self.devices() if device.name not in self.running]
 
-    def adopt(self) -> dict[str, Attempt]:
+    def adopt(self) -> dict[str, AttemptId]:
         return {}
 
-    def start(self, place: str, work: Work) -> None:
-        self.running[place] = work
+    def start(self, slot: str, attempt: Attempt) -> None:
+        self.running[slot] = attempt
 
-    def cancel(self, number: int, attempt: int, grace: float) -> None:
-        self.asked_to_stop.add((number, attempt))
+    def cancel(self, id: AttemptId, grace: float) -> None:
+        """The test decides when an attempt stops."""
 
     def report(self, report: Report) -> None:
         self._reports.append(report)
-        if not isinstance(report, worker_pipe.Advanced):
-            self.running = {
-                place: work
-                for place, work in self.running.items()
-                if (work.number, work.attempt) != (report.number, report.attempt)
-            }
+        if not isinstance(report, worker_pipe.Progressed):
+            self.running = {slot: attempt for slot, attempt in self.running.items() if attempt.id != report.id}
 
     def receive(self) -> list[Report]:
         reports, self._reports = self._reports, []
@@ -80,7 +78,7 @@ class WorkersByHand:
 
 
 class LifeCycle(RuleBasedStateMachine):
-    works = Bundle("works")
+    attempts = Bundle("attempts")
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,15 +91,16 @@ class LifeCycle(RuleBasedStateMachine):
     def open(self) -> None:
         self.store = Store(self.home / "jobs.sqlite")
         self.blobs = Blobs(self.home)
-        self.workers = WorkersByHand()
-        self.scheduler = Scheduler(self.store, self.blobs, self.workers, clean=lambda number: None)
+        self.workers, self.live = ManualWorkers(), LiveState()
+        self.scheduler = Scheduler(self.store, self.blobs, self.workers, self.live, lambda number: None)
+        self.retention = Retention(self.store, self.blobs)
         self.scheduler.resume()
 
     def teardown(self) -> None:
-        """Left alone, with workers that do their work, every job comes to its end."""
+        """With workers that finish their jobs, every job ends."""
         for _ in range(100):
-            for work in list(self.workers.running.values()):
-                self.finish(work)
+            for attempt in list(self.workers.running.values()):
+                self.finish(attempt)
             self.scheduler.tick()
             self.each_job_is_as_the_model_says()
         assert self.seeds.keys() == self.ended.keys()
@@ -109,65 +108,63 @@ class LifeCycle(RuleBasedStateMachine):
         self.folder.cleanup()
 
     def job(self, name: str) -> Job:
-        return self.store.job(self.store.number("ann", name))
+        return self.store.queries.job(self.store.queries.number("ann", name))
 
     @rule(name=st.sampled_from(NAMES), seed=st.integers(0, 2), priority=st.integers(-1, 1))
     def submit(self, name: str, seed: int, priority: int) -> None:
         if self.seeds.get(name, seed) != seed:
             with contextlib.suppress(Conflict):
                 self.scheduler.submit("ann", name, small_job(seed=seed), priority)
-                raise AssertionError("one id stands for two jobs")
+                raise AssertionError("one id for two jobs")
             return
         self.scheduler.submit("ann", name, small_job(seed=seed), priority)
         self.seeds[name] = seed
 
-    @rule(target=works)
-    def tick(self) -> Work | None:
+    @rule(target=attempts)
+    def tick(self) -> Attempt | None:
         self.scheduler.tick()
         return next(iter(self.workers.running.values()), None)
 
-    @rule(work=works)
-    def finish(self, work: Work | None) -> None:
-        """Also of an attempt that was given up long ago."""
-        if work is not None:
-            assert not hasattr(work.spec, "subject")
+    @rule(attempt=attempts)
+    def finish(self, attempt: Attempt | None) -> None:
+        """Even if the attempt was given up long ago."""
+        if attempt is not None:
+            assert not hasattr(attempt.spec, "subject")
             made = self.home / "made"
-            made.write_bytes(clip_of(work.spec.seed))
+            made.write_bytes(clip_of(attempt.spec.seed))
             clip = Blob("clip", *self.blobs.adopt(made))
-            self.workers.report(worker_pipe.Finished(number=work.number, attempt=work.attempt, results=[clip]))
+            self.workers.report(worker_pipe.Finished(attempt.id, results=[clip]))
 
-    @rule(work=works, code=st.sampled_from(["invalid_input", "canceled", OutOfSpace.code]))
-    def fail(self, work: Work | None, code: str) -> None:
-        if work is not None:
-            self.workers.report(worker_pipe.Failed(number=work.number, attempt=work.attempt, code=code, message="why"))
+    @rule(attempt=attempts, code=st.sampled_from(["invalid_input", "canceled", OutOfSpace.code]))
+    def fail(self, attempt: Attempt | None, code: str) -> None:
+        if attempt is not None:
+            self.workers.report(worker_pipe.Failed(attempt.id, code=code, message="why"))
 
-    @rule(work=works)
-    def die(self, work: Work | None) -> None:
-        if work is not None:
-            self.workers.report(worker_pipe.Exited(number=work.number, attempt=work.attempt, reason="It died."))
+    @rule(attempt=attempts)
+    def die(self, attempt: Attempt | None) -> None:
+        if attempt is not None:
+            self.workers.report(worker_pipe.Exited(attempt.id, reason="It died."))
 
-    @rule(work=works)
-    def advance(self, work: Work | None) -> None:
-        if work is not None:
-            about = {"number": work.number, "attempt": work.attempt}
-            self.workers.report(worker_pipe.Advanced(**about, report=ProgressReport("sampling", 1, 2)))
+    @rule(attempt=attempts)
+    def advance(self, attempt: Attempt | None) -> None:
+        if attempt is not None:
+            self.workers.report(worker_pipe.Progressed(attempt.id, ProgressReport("sampling", 1, 2)))
 
     @rule(name=st.sampled_from(NAMES))
     def cancel(self, name: str) -> None:
         with contextlib.suppress(NotFound):
-            self.scheduler.cancel(self.store.number("ann", name))
+            self.scheduler.cancel(self.store.queries.number("ann", name))
 
     @rule(name=st.sampled_from(NAMES))
     def forget(self, name: str) -> None:
         with contextlib.suppress(NotFound, Conflict):
             self.each_job_is_as_the_model_says()
-            for sha256 in self.store.forget(self.store.number("ann", name)):
-                self.blobs.remove(sha256)
+            self.retention.forget(self.store.queries.number("ann", name))
             del self.seeds[name], self.ended[name]
 
     @rule()
-    def clean(self) -> None:
-        Cleaner(self.store, self.blobs).clean()
+    def collect(self) -> None:
+        self.retention.collect()
 
     @rule(crash=st.booleans())
     def restart(self, crash: bool) -> None:
@@ -178,14 +175,14 @@ class LifeCycle(RuleBasedStateMachine):
 
     @invariant()
     def each_job_is_as_the_model_says(self) -> None:
-        self.scheduler._not_before = float("-inf")  # the disk has space again
-        jobs = self.store.jobs("ann", 100)
+        self.scheduler.retry_now()  # as if the disk had space again
+        jobs = self.store.queries.jobs("ann", 100)
         assert {job.id for job in jobs} == self.seeds.keys()
-        making = [self.seeds[job.id] for job in jobs if job.state == "running"]
-        assert len(making) == len(set(making)), "the same is made twice"
+        running = [self.seeds[job.id] for job in jobs if job.state == "running"]
+        assert len(running) == len(set(running)), "duplicates run at the same time"
         for name, seed in self.seeds.items():
             job = self.job(name)
-            states = [event.state for event in self.store.events(self.store.number("ann", name), 0)]
+            states = [event.state for event in self.store.queries.events(self.store.queries.number("ann", name), 0)]
             assert states[-1] == job.state
             assert not TERMINAL_STATES & set(states[:-1]), "a final state was not final"
             if job.state in TERMINAL_STATES:

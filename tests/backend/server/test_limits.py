@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from motionbooth.server.blobs import Blobs
-from motionbooth.server.retention import Cleaner
+from motionbooth.server.retention import Retention
 from motionbooth.server.store import Store
 from motionbooth_protocol.client import Client, new_job_id
 from motionbooth_protocol.codec import decode_reply, encode
@@ -145,18 +145,18 @@ def test_a_full_quota_takes_fetched_takes_first_and_then_refuses_in_words(
         assert unfetched.result("clip").sha256 in files(backend)
 
 
-def test_room_is_made_by_what_really_goes_and_not_by_takes_whose_file_another_take_has(tmp_path: Path) -> None:
+def test_only_files_that_are_really_removed_count_as_room(tmp_path: Path) -> None:
     store, blobs = Store(tmp_path / "jobs.sqlite"), Blobs(tmp_path)
     clips = []
     for number in range(3):
         (tmp_path / "clip").write_bytes(bytes([number]) * 1000)
         clips.append(Blob("clip", *blobs.adopt(tmp_path / "clip")))
     for number, clip in enumerate([clips[0], clips[0], clips[1], clips[2]]):
-        store.submit("ann", f"job-{number:05}", small_job(seed=number), cached=[clip])
-        store.holdings.note_fetched("ann", clip.sha256)
-    Cleaner(store, blobs).make_room("ann", 1500)
-    assert [job.id for job in store.jobs("ann", 9)] == ["job-00003"]
-    assert store.holdings.used_by("ann") == 1000
+        store.transitions.submit("ann", f"job-{number:05}", small_job(seed=number), cached=[clip])
+        store.ownership.mark_downloaded("ann", clip.sha256)
+    Retention(store, blobs).make_room("ann", 1500)
+    assert [job.id for job in store.queries.jobs("ann", 9)] == ["job-00003"]
+    assert store.ownership.bytes_of("ann") == 1000
     assert [blobs.has(clip.sha256) for clip in clips] == [False, False, True]
     store.close()
 

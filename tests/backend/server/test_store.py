@@ -4,20 +4,22 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
-import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
-from motionbooth.server.database import _SCHEMA_1
-from motionbooth.server.fair_share import Turns
-from motionbooth.server.store import MAX_SERVER_CRASHES, MAX_WORKER_DEATHS, Store, Work
+from motionbooth.server.attempts import Attempt, JobNumber
+from motionbooth.server.blobs import Blobs
+from motionbooth.server.database import SCHEMA_VERSION
+from motionbooth.server.fair_share import FairShare
+from motionbooth.server.job_transitions import MAX_SERVER_CRASHES, MAX_WORKER_DEATHS
+from motionbooth.server.retention import Retention
+from motionbooth.server.store import Store
 from motionbooth_protocol.errors import Conflict, InvalidInput, NotFound
-from motionbooth_protocol.jobs import TERMINAL_STATES, Blob
+from motionbooth_protocol.jobs import TERMINAL_STATES, Blob, JobState
 from running_backend import small_job
 
 CLIP = Blob("clip", "a" * 64, 1000)
@@ -30,204 +32,180 @@ def store(tmp_path: Path) -> Iterator[Store]:
     store.close()
 
 
-def submitted(store: Store, job_id: str = "job-00001", seed: int = 0, priority: int = 0, owner: str = "ann") -> int:
-    store.submit(owner, job_id, small_job(seed=seed), priority)
-    return store.number(owner, job_id)
+def submitted(
+    store: Store, job_id: str = "job-00001", seed: int = 0, priority: int = 0, owner: str = "ann"
+) -> JobNumber:
+    store.transitions.submit(owner, job_id, small_job(seed=seed), priority)
+    return store.queries.number(owner, job_id)
 
 
-def next_turn(store: Store) -> int | None:
-    """The number of the job that a server which has just started would take first."""
-    turn = Turns(store.database).next(["here"])
-    return None if turn is None else turn.number
+def next_job(store: Store) -> JobNumber | None:
+    """The job that a server which has just started would assign first."""
+    assignment = FairShare(store.database).next(["here"])
+    return None if assignment is None else assignment.job_number
 
 
-def test_a_long_queue_hides_neither_what_runs_nor_what_ended(store: Store) -> None:
+def test_a_long_queue_hides_neither_running_nor_ended_jobs(store: Store) -> None:
     for name in ("job-done", "job-runs"):
-        work = store.start(submitted(store, name))
+        attempt = store.transitions.start(submitted(store, name))
         if name == "job-done":
-            store.finish(work.number, work.attempt, [CLIP])
-    for number in range(20):
-        submitted(store, f"job-{number:05}", seed=number, priority=number % 2)
-    shown = store.newest_of_all_states(3)
+            store.transitions.finish(attempt.id, [CLIP])
+    for index in range(20):
+        submitted(store, f"job-{index:05}", seed=index, priority=index % 2)
+    shown = store.queries.jobs_by_state(3)
     assert [job.id for job in shown] == ["job-runs", "job-00001", "job-00003", "job-00005", "job-done"]
 
 
 def test_the_attempt_is_on_disk_before_anything_runs(store: Store, tmp_path: Path) -> None:
-    work = store.start(submitted(store))
+    number = store.transitions.start(submitted(store)).id.job_number
     store.close()
     again = Store(tmp_path / "jobs.sqlite")
-    assert (again.job(work.number).state, again.job(work.number).attempt) == ("running", 1)
+    assert (again.queries.job(number).state, again.queries.job(number).attempt) == ("running", 1)
     again.close()
 
 
 def test_a_report_of_an_older_attempt_changes_nothing(store: Store) -> None:
-    stale = store.start(submitted(store))
-    store.requeue_running(crashed=True)
-    current = store.start(stale.number)
-    assert not store.finish(stale.number, stale.attempt, [CLIP])
-    assert not store.end(stale.number, stale.attempt, "failed", "too late")
-    assert not store.worker_died(stale.number, stale.attempt, "too late")
-    assert store.job(stale.number).state == "running"
-    assert store.finish(current.number, current.attempt, [CLIP])
-    assert not store.end(current.number, current.attempt, "canceled", "")
-    assert store.job(stale.number).results == [CLIP]
+    transitions = store.transitions
+    stale = transitions.start(submitted(store)).id
+    transitions.requeue_running(crashed=True)
+    current = transitions.start(stale.job_number).id
+    assert not transitions.finish(stale, [CLIP])
+    assert not transitions.end(stale, JobState.FAILED, "too late")
+    assert not transitions.worker_died(stale, "too late")
+    assert store.queries.state(stale.job_number) == "running"
+    assert transitions.finish(current, [CLIP])
+    assert not transitions.end(current, JobState.CANCELED)
+    assert store.queries.job(stale.job_number).results == [CLIP]
 
 
-def test_a_job_that_is_to_be_canceled_never_runs_again(store: Store) -> None:
-    work = store.start(submitted(store))
-    assert store.request_cancel(work.number) == ("running", 1)
-    store.worker_died(work.number, work.attempt, "killed")
-    assert store.job(work.number).state == "canceled"
+def test_a_job_that_is_being_canceled_never_runs_again(store: Store) -> None:
+    id = store.transitions.start(submitted(store)).id
+    assert store.transitions.request_cancel(id.job_number).state == "running"
+    store.transitions.worker_died(id, "killed")
+    assert store.queries.state(id.job_number) == "canceled"
 
 
-def test_a_wish_to_cancel_outlives_the_server(store: Store, tmp_path: Path) -> None:
-    work = store.start(submitted(store))
-    store.request_cancel(work.number)
+def test_a_cancel_request_outlives_the_server(store: Store, tmp_path: Path) -> None:
+    number = store.transitions.start(submitted(store)).id.job_number
+    store.transitions.request_cancel(number)
     store.close()
     again = Store(tmp_path / "jobs.sqlite")
-    again.requeue_running(crashed=True)
-    assert again.job(work.number).state == "canceled"
+    again.transitions.requeue_running(crashed=True)
+    assert again.queries.state(number) == "canceled"
     again.close()
 
 
 def test_a_job_whose_workers_die_is_given_up_after_a_few(store: Store) -> None:
     number = submitted(store)
     for _ in range(MAX_WORKER_DEATHS):
-        work = store.start(number)
-        store.worker_died(number, work.attempt, "The worker died.")
-    assert store.job(number).state == "failed"
-    assert store.job(number).error.startswith("The worker died.")
+        store.transitions.worker_died(store.transitions.start(number).id, "The worker died.")
+    assert store.queries.state(number) == "failed"
+    assert store.queries.job(number).error.startswith("The worker died.")
 
 
 def test_a_job_that_takes_the_server_down_every_time_is_given_up(store: Store) -> None:
     number = submitted(store)
     for _ in range(MAX_SERVER_CRASHES):
-        store.start(number)
-        store.requeue_running(crashed=True)
-    assert store.job(number).state == "failed"
-    assert "ended 5 times" in store.job(number).error
+        store.transitions.start(number)
+        store.transitions.requeue_running(crashed=True)
+    assert store.queries.state(number) == "failed"
+    assert "ended 5 times" in store.queries.job(number).error
 
 
 def test_stops_in_good_order_are_not_counted_against_a_job(store: Store) -> None:
     number = submitted(store)
     for _ in range(3 * MAX_SERVER_CRASHES):
-        store.start(number)
-        store.requeue_running(crashed=False)
-    assert store.job(number).state == "queued"
+        store.transitions.start(number)
+        store.transitions.requeue_running(crashed=False)
+    assert store.queries.state(number) == "queued"
 
 
-def test_finished_results_answer_the_same_wish_of_the_same_owner_and_version(store: Store, tmp_path: Path) -> None:
-    work = store.start(submitted(store))
-    wish = store.wish(work.number)
-    assert (store.twin(wish, "done"), store.twin(wish, "running")) == (None, work.number)
-    store.finish(work.number, work.attempt, [CLIP])
-    assert (store.twin(wish, "done"), store.twin(wish, "running")) == (work.number, None)
-    assert store.results(work.number) == [CLIP]
-    assert store.twin(wish._replace(digest="another"), "done") is None
-    assert store.twin(wish._replace(owner="bob"), "done") is None
+def test_results_are_reused_for_the_same_spec_owner_and_model_version_only(store: Store, tmp_path: Path) -> None:
+    find = store.transitions.find_duplicate
+    id = store.transitions.start(submitted(store)).id
+    key = store.queries.cache_key(id.job_number)
+    assert (find(key, JobState.DONE), find(key, JobState.RUNNING)) == (None, id.job_number)
+    store.transitions.finish(id, [CLIP])
+    assert (find(key, JobState.DONE), find(key, JobState.RUNNING)) == (id.job_number, None)
+    assert store.queries.results(id.job_number) == [CLIP]
+    assert find(key._replace(digest="another"), JobState.DONE) is None
+    assert find(key._replace(owner="bob"), JobState.DONE) is None
     store.close()
-    newer = Store(tmp_path / "jobs.sqlite", maker=lambda model: "99.0")
-    assert newer.twin(wish, "done") is None
+    newer = Store(tmp_path / "jobs.sqlite", model_version=lambda model: "99.0")
+    assert newer.transitions.find_duplicate(key, JobState.DONE) is None
     newer.close()
 
 
-def test_a_job_that_follows_another_has_a_turn_again_as_soon_as_that_one_stops(store: Store) -> None:
-    leader = store.start(submitted(store))
-    follower = submitted(store, "job-00002")
-    store.follow(follower, leader.number)
-    assert next_turn(store) is None
-    store.requeue(leader.number, leader.attempt)
-    assert next_turn(store) == leader.number
-    store.start(leader.number)
-    assert next_turn(store) == follower
-    store.follow(follower, leader.number)
-    store.requeue_running(crashed=True)
-    assert next_turn(store) == leader.number
+def test_a_coalesced_job_is_assignable_again_as_soon_as_the_running_one_stops(store: Store) -> None:
+    transitions = store.transitions
+    running = transitions.start(submitted(store)).id
+    coalesced = submitted(store, "job-00002")
+    transitions.coalesce(coalesced, running.job_number)
+    assert next_job(store) is None
+    transitions.requeue(running)
+    assert next_job(store) == running.job_number
+    transitions.start(running.job_number)
+    assert next_job(store) == coalesced
+    transitions.coalesce(coalesced, running.job_number)
+    transitions.requeue_running(crashed=True)
+    assert next_job(store) == running.job_number
 
 
 def test_two_owners_may_use_the_same_id_without_seeing_each_other(store: Store) -> None:
     anns, bobs = submitted(store, owner="ann"), submitted(store, seed=1, owner="bob")
     assert anns != bobs
-    assert [job.id for job in store.jobs("ann", 10)] == ["job-00001"]
+    assert [job.id for job in store.queries.jobs("ann", 10)] == ["job-00001"]
     with pytest.raises(NotFound):
-        store.number("eve", "job-00001")
+        store.queries.number("eve", "job-00001")
 
 
-def test_the_number_of_a_forgotten_job_is_never_used_again(store: Store) -> None:
-    first = store.start(submitted(store))
-    store.end(first.number, first.attempt, "failed", "")
-    store.forget(first.number)
-    assert submitted(store, "job-00002") > first.number
-    assert not store.finish(first.number, first.attempt, [CLIP])
+def test_the_number_of_a_forgotten_job_is_never_used_again(store: Store, tmp_path: Path) -> None:
+    first = store.transitions.start(submitted(store)).id
+    store.transitions.end(first, JobState.FAILED)
+    Retention(store, Blobs(tmp_path)).forget(first.job_number)
+    assert submitted(store, "job-00002") > first.job_number
+    assert not store.transitions.finish(first, [CLIP])
 
 
-def test_a_store_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
-    path = tmp_path / "jobs.sqlite"
-    with closing(sqlite3.connect(path)) as old:
-        old.executescript(_SCHEMA_1)
-        old.execute("PRAGMA user_version = 1")
-        row = (
-            "ann",
-            "job-00001",
-            "generate",
-            msgspec.msgpack.encode(small_job()),
-            "digest",
-            "0.1",
-            0,
-            "done",
-            1.0,
-            1.0,
-        )
-        old.execute(
-            "INSERT INTO jobs (owner, id, kind, spec, digest, maker, priority, state, created, updated) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row,
-        )  # fmt: skip
-        old.execute("INSERT INTO results VALUES (1, 'clip', ?, 1000)", (CLIP.sha256,))
-        old.commit()
-    store = Store(path)
-    (job,) = store.jobs("ann", 10)
-    assert (job.name, job.model, job.results) == ("shot", "small", [CLIP])
-    assert store.holdings.used_by("ann") == 1000
-    assert submitted(store, "job-00002", seed=1) == 2
-    assert store.ended("ann", before=1.0, limit=10) == [1]
-    assert store.forget(1) == [CLIP.sha256]
-    assert next_turn(store) == 2
-    store.close()
-
-
-def test_a_large_store_answers_as_soon_as_a_small_one(store: Store) -> None:
-    """Of one owner, as where an animator films for months; none of these may hold up the server's one loop."""
-    with store.database.committed():
-        for number in range(5000):
-            clip = Blob("clip", f"{number:064}", 1000)
-            store.submit("ann", f"job-{number:05}", small_job(seed=number), cached=[clip])
+def test_a_large_store_answers_as_fast_as_a_small_one(store: Store, tmp_path: Path) -> None:
+    """Of one owner, as after months of work; none of these may hold up the server's one loop."""
+    with store.database.transaction():
+        for index in range(5000):
+            clip = Blob("clip", f"{index:064}", 1000)
+            store.transitions.submit("ann", f"job-{index:05}", small_job(seed=index), cached=[clip])
+    retention = Retention(store, Blobs(tmp_path))
     for question in (
-        lambda: store.waiting("ann"),
-        lambda: store.jobs("ann", 100),
-        lambda: store.ended("ann", float("inf"), limit=200, fetched_only=True),
-        lambda: store.number("admin", "job-00001", everybodys=True),
-        lambda: store.holdings.used(),
+        lambda: store.queries.unfinished_count("ann"),
+        lambda: store.queries.jobs("ann", 100),
+        lambda: retention.make_room("ann", 1),  # nothing was downloaded: it looks at every job
+        lambda: store.queries.number("admin", "job-00001", any_owner=True),
+        lambda: store.ownership.total_bytes(),
     ):
         began = time.process_time()
         question()
         assert time.process_time() - began < 0.1
 
 
-def test_a_second_store_on_the_same_file_is_refused_and_the_first_goes_on(store: Store, tmp_path: Path) -> None:
+def test_a_second_store_on_the_same_file_is_refused_and_the_first_continues(store: Store, tmp_path: Path) -> None:
     with pytest.raises(Conflict, match="Another backend is running"):
         Store(tmp_path / "jobs.sqlite")
     submitted(store)
 
 
-def test_a_store_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [SCHEMA_VERSION - 1, SCHEMA_VERSION + 1])
+def test_a_store_of_another_version_is_refused_and_left_alone(tmp_path: Path, version: int) -> None:
     database = sqlite3.connect(tmp_path / "jobs.sqlite")
-    database.execute("PRAGMA user_version = 99")
+    database.execute(f"PRAGMA user_version = {version}")
     database.close()
-    with pytest.raises(InvalidInput, match="newer MotionBooth"):
+    with pytest.raises(InvalidInput, match="another version"):
         Store(tmp_path / "jobs.sqlite")
+    database = sqlite3.connect(tmp_path / "jobs.sqlite")
+    assert database.execute("PRAGMA user_version").fetchone() == (version,)
+    assert database.execute("SELECT name FROM sqlite_master").fetchall() == []
+    database.close()
 
 
-def test_a_file_that_is_no_store_is_told_in_words(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_store_is_refused_with_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "jobs.sqlite").write_bytes(b"no database at all" * 1000)
     with pytest.raises(InvalidInput, match="cannot be read"):
         Store(tmp_path / "jobs.sqlite")
@@ -240,13 +218,13 @@ def test_a_clock_that_jumps_a_day_changes_no_order_and_ends_no_job(
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now - 86400)
     second = submitted(store, "job-second", seed=1)
-    assert next_turn(store) == first
-    assert [job.id for job in store.jobs("ann", 10)] == ["job-second", "job-first"]
-    assert store.job(second).state == "queued"
+    assert next_job(store) == first
+    assert [job.id for job in store.queries.jobs("ann", 10)] == ["job-second", "job-first"]
+    assert store.queries.state(second) == "queued"
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """Whatever is submitted, run, lost, canceled and reported, early or late, in any order, across restarts."""
+    """Jobs submitted, run, lost, canceled and reported, early or late, in any order, across restarts."""
 
     numbers = Bundle("numbers")
     attempts = Bundle("attempts")
@@ -255,56 +233,55 @@ class AnyOrder(RuleBasedStateMachine):
         super().__init__()
         self.home = tempfile.TemporaryDirectory()
         self.store = Store(Path(self.home.name) / "jobs.sqlite")
-        self.known: dict[str, int] = {}
+        self.known: dict[str, JobNumber] = {}
 
     def teardown(self) -> None:
         self.store.close()
         self.home.cleanup()
 
     @rule(target=numbers, name=st.sampled_from(["job-aaaa", "job-bbbb", "job-cccc"]))
-    def submit(self, name: str) -> int:
-        self.store.submit("ann", name, small_job(seed=ord(name[-1])))
-        return self.known.setdefault(name, self.store.number("ann", name))
+    def submit(self, name: str) -> JobNumber:
+        self.store.transitions.submit("ann", name, small_job(seed=ord(name[-1])))
+        return self.known.setdefault(name, self.store.queries.number("ann", name))
 
     @rule(target=attempts)
-    def start(self) -> Work | None:
-        number = next_turn(self.store)
-        return None if number is None else self.store.start(number)
+    def start(self) -> Attempt | None:
+        number = next_job(self.store)
+        return None if number is None else self.store.transitions.start(number)
 
-    @rule(work=attempts, how=st.sampled_from(["finish", "fail", "cancel", "die", "requeue"]))
-    def report(self, work: Work | None, how: str) -> None:
-        if work is None:
+    @rule(attempt=attempts, how=st.sampled_from(["finish", "fail", "cancel", "die", "requeue"]))
+    def report(self, attempt: Attempt | None, how: str) -> None:
+        if attempt is None:
             return
-        about = work.number, work.attempt
         if how == "finish":
-            self.store.finish(*about, [CLIP])
+            self.store.transitions.finish(attempt.id, [CLIP])
         elif how == "die":
-            self.store.worker_died(*about, "died")
+            self.store.transitions.worker_died(attempt.id, "died")
         elif how == "requeue":
-            self.store.requeue(*about)
+            self.store.transitions.requeue(attempt.id)
         else:
-            self.store.end(*about, "failed" if how == "fail" else "canceled", "")
+            self.store.transitions.end(attempt.id, JobState.FAILED if how == "fail" else JobState.CANCELED)
 
     @rule(number=numbers)
-    def cancel(self, number: int) -> None:
-        self.store.request_cancel(number)
+    def cancel(self, number: JobNumber) -> None:
+        self.store.transitions.request_cancel(number)
 
     @rule(crashed=st.booleans())
     def restart(self, crashed: bool) -> None:
         self.store.close()
         self.store = Store(Path(self.home.name) / "jobs.sqlite")
-        self.store.requeue_running(crashed)
+        self.store.transitions.requeue_running(crashed)
 
     @invariant()
     def a_terminal_state_is_the_last_and_only_one_and_events_have_no_gap(self) -> None:
         for number in self.known.values():
-            events = self.store.events(number, 0)
+            events = self.store.queries.events(number, 0)
             assert [event.seq for event in events] == list(range(1, len(events) + 1))
             assert all(event.state not in TERMINAL_STATES for event in events[:-1])
             assert all(one.attempt <= two.attempt for one, two in pairwise(events))
-            job = self.store.job(number)
+            job = self.store.queries.job(number)
             assert job.state == events[-1].state
-            assert (job.results == [CLIP]) == (job.state == "done")
+            assert (job.results == [CLIP]) == (job.state == JobState.DONE)
 
 
 TestAnyOrder = AnyOrder.TestCase

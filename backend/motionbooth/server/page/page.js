@@ -104,20 +104,20 @@ function show(view) {
   fill("workers", status.workers, (worker) => worker.name, workerLine, updateWorker, "none");
   const workers = new Map(status.workers.map((worker) => [worker.job, worker]));
   const running = view.jobs.filter((job) => job.state === "running");
-  running.forEach((job) => { job.worker = workers.get(job.id); job.picture = view.pictures[job.id]; });
-  fill("running", running, (job) => job.id, runningCard, updateRunning, "Nothing runs.");
+  running.forEach((job) => { job.worker = workers.get(job.id); job.picture = view.previews[job.id]; });
+  fill("running", running, (job) => job.id, runningCard, updateRunning, "No job is running.");
   const waiting = view.jobs.filter((job) => job.state === "queued");
   fill("waiting", waiting, (job) => job.id,
-    (job) => element("li", `${job.name || job.id} (${job.owner}, ${job.kind})`), null, "Nothing waits.");
+    (job) => element("li", `${job.name || job.id} (${job.owner}, ${job.kind})`), null, "No job is waiting.");
   const finished = view.jobs.filter((job) => ["done", "failed", "canceled"].includes(job.state));
-  fill("finished", finished, (job) => job.id, finishedCard, null, "Nothing yet.");
+  fill("finished", finished, (job) => job.id, finishedCard, null, "No finished jobs yet.");
 }
 
 async function look() {
   try {
-    const answer = await fetch("state.json", { cache: "no-store" });
-    if (!answer.ok) throw new Error(answer.status);
-    show(await answer.json());
+    const reply = await fetch("state.json", { cache: "no-store" });
+    if (!reply.ok) throw new Error(reply.status);
+    show(await reply.json());
     document.body.classList.remove("lost");
   } catch (error) {
     document.body.classList.add("lost");

@@ -103,7 +103,7 @@ def test_fault_15_the_key_check_that_dies_is_started_again_and_lets_nobody_in_wi
             assert backend.process is not None
             backend.process.send_signal(signal.SIGUSR1)
             inside.ping()
-            wait_until(lambda count=deaths: log.read_text().count("check of keys runs again") == count)
+            wait_until(lambda count=deaths: log.read_text().count("authenticator is running again") == count)
             with backend.client() as newcomer:
                 newcomer.ping()
             with pytest.raises(NotAuthorized, match="refuses this key"):

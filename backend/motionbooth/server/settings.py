@@ -1,0 +1,59 @@
+"""What a backend's owner chooses, and the parts that its test rigs replace."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from motionbooth_protocol.messages import Limits, ModelInfo
+
+from motionbooth.server.auth import KeyCheck
+from motionbooth.server.blobs import Blobs
+from motionbooth.server.database import Database
+from motionbooth.server.executor import MakeExecutor
+from motionbooth.server.model_version import ModelVersion, program_version
+
+DEFAULT_ADDRESS = "tcp://127.0.0.1:5599"
+DEFAULT_LIMITS = Limits(waiting_jobs=10_000, requests_per_second=1000)
+
+
+@dataclass(frozen=True)
+class MonitoringSettings:
+    """Ports are on this machine's loopback; None: no such service."""
+
+    log_format: str = "text"  # or "json"
+    metrics_port: int | None = None
+    web_port: int | None = None  # 0: any free port
+
+
+@dataclass(frozen=True)
+class ServerParts:
+    """The classes of a server that can be replaced, for the injection of faults."""
+
+    database: Callable[[Path], Database] = Database
+    blobs: Callable[[Path], Blobs] = Blobs
+    key_check: type[KeyCheck] = KeyCheck
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    home: Path  # the backend's folder
+    address: str = DEFAULT_ADDRESS  # as in ZeroMQ; "tcp://127.0.0.1:*" for any free port
+    models: list[ModelInfo] = field(default_factory=list)
+    model_version: ModelVersion = program_version  # see model_version.py
+    limits: Limits = DEFAULT_LIMITS  # of each key
+    keep_days: float = 0  # of ended jobs; 0: forever
+    make_executor: MakeExecutor | None = None  # None: on this machine
+    worker_command: list[str] | None = None  # None: the product's own worker
+    cancel_grace: float = 5.0  # seconds
+    idle_seconds: float = 120.0  # after which the session of a client that is attached to no job is dropped
+    monitoring: MonitoringSettings = MonitoringSettings()
+    parts: ServerParts = ServerParts()
+
+    @property
+    def name(self) -> str:
+        """For the greeting and the status."""
+        return f"MotionBooth {version('motionbooth')} on {platform.node()}"

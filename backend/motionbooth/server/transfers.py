@@ -1,0 +1,62 @@
+"""Uploads and downloads of files, and the quota of each key."""
+
+from __future__ import annotations
+
+from motionbooth_protocol import messages
+from motionbooth_protocol.errors import Malformed, OverLimit
+
+from motionbooth.server.blobs import Blobs
+from motionbooth.server.file_ownership import FileOwnership
+from motionbooth.server.retention import Retention
+
+
+class Transfers:
+    """`quota`: bytes of the files of one owner (a public key); 0: no limit."""
+
+    def __init__(self, blobs: Blobs, ownership: FileOwnership, retention: Retention, quota: int) -> None:
+        self._blobs = blobs
+        self._ownership = ownership
+        self._retention = retention
+        self._quota = quota
+
+    def put(self, owner: str, request: messages.Put) -> messages.PutHave:
+        if not self._blobs.has(request.sha256):
+            self.check_quota(owner, request.size, request.sha256)
+        offset = self._blobs.begin(owner, request.sha256, request.size)
+        return self._received(owner, request, offset)
+
+    def put_chunk(self, owner: str, request: messages.PutChunk, payload: bytes | None) -> messages.PutHave:
+        if not payload:
+            raise Malformed("PutChunk needs its bytes as payload.")
+        return self._received(owner, request, self._blobs.append(owner, request.sha256, request.offset, payload))
+
+    def fetch(self, owner: str, request: messages.Fetch) -> tuple[messages.Chunk, bytes]:
+        data, eof = self._blobs.read(request.sha256, request.offset, request.length)
+        if eof:
+            self._ownership.mark_downloaded(owner, request.sha256)
+        return messages.Chunk(re=request.id, sha256=request.sha256, offset=request.offset, eof=eof), data
+
+    def check_quota(self, owner: str, size: int = 0, sha256: str = "") -> None:
+        """Make room for `size` more bytes of the owner, for the file `sha256` if given. Raises OverLimit."""
+        if not self._quota:
+            return
+        used = self._used(owner, sha256)
+        if used + size > self._quota:
+            self._retention.make_room(owner, used + size - self._quota)
+            used = self._used(owner, sha256)
+        if used + size > self._quota:
+            raise OverLimit(
+                f"Your files on the backend take {used / 1e9:.2f} GB of the {self._quota / 1e9:.2f} GB that each key "
+                f"has, and this needs {size / 1e9:.2f} GB more. Remove old jobs (forget them), or ask the backend's "
+                "owner for more."
+            )
+
+    def _used(self, owner: str, upload: str) -> int:
+        """Bytes of the owner's files and incomplete uploads, without this one."""
+        return self._ownership.bytes_of(owner) + self._blobs.incoming(owner, excluding=upload)
+
+    def _received(self, owner: str, request: messages.Put | messages.PutChunk, offset: int) -> messages.PutHave:
+        """A complete file gets its owner on disk before the reply says so."""
+        if self._blobs.has(request.sha256):
+            self._ownership.add(owner, request.sha256, self._blobs.size(request.sha256))
+        return messages.PutHave(re=request.id, sha256=request.sha256, offset=offset)

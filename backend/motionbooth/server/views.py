@@ -1,0 +1,94 @@
+"""What the backend shows of its jobs, workers and subjects, to each viewer as far as that key may see it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from importlib.metadata import version
+
+from motionbooth_protocol import messages
+from motionbooth_protocol.jobs import BACKEND_STATES, Job
+from motionbooth_protocol.limits import MAX_WORKERS, PROTOCOL_VERSION
+from msgspec.structs import replace
+
+from motionbooth.server.attempts import JobNumber
+from motionbooth.server.keys import AuthorizedKeys, Key
+from motionbooth.server.live_state import LiveState
+from motionbooth.server.scheduler import Scheduler, WorkerState
+from motionbooth.server.settings import ServerSettings
+from motionbooth.server.store import Store
+
+
+class Views:
+    """Reads the store and the live state; changes nothing."""
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        authorized: AuthorizedKeys,
+        store: Store,
+        scheduler: Scheduler,
+        live: LiveState,
+    ) -> None:
+        self._settings = settings
+        self._authorized = authorized
+        self._store = store
+        self._queries = store.queries
+        self._scheduler = scheduler
+        self._live = live
+        self._started_at = time.monotonic()
+
+    def welcome(self, key: Key, request_id: int) -> messages.Welcome:
+        return messages.Welcome(
+            re=request_id, server=self._settings.name, version=PROTOCOL_VERSION, models=self._settings.models,
+            limits=self._settings.limits, role=key.role, name=key.name,
+        )  # fmt: skip
+
+    def job_number(self, key: Key, job_id: str) -> JobNumber:
+        """Raises NotFound if there is no such job, or the key may not see it."""
+        return self._queries.number(key.public, job_id, any_owner=key.is_admin)
+
+    def snapshot(self, job_number: JobNumber, request_id: int) -> messages.Snapshot:
+        job = self._with_owner_name(self._queries.job(job_number))
+        return messages.Snapshot(re=request_id, job=job, last_seq=self._queries.last_seq(job_number))
+
+    def jobs(self, owner: str | None, limit: int) -> list[Job]:
+        """The jobs of a public key, or (None) of all; newest first."""
+        return [self._with_owner_name(job) for job in self._queries.jobs(owner, limit)]
+
+    def jobs_by_state(self, limit: int) -> list[Job]:
+        """See JobQueries.jobs_by_state."""
+        return [self._with_owner_name(job) for job in self._queries.jobs_by_state(limit)]
+
+    def previews(self) -> dict[str, bytes]:
+        """The pictures of all running jobs, JPEG or PNG, by the job's id."""
+        return {self._queries.job_id(number): report.picture for number, report in self._live.previews.items()}
+
+    def status(self, viewer: Key | None, request_id: int = 0) -> messages.Status:
+        """As far as the viewer may see it; None, the owner of the backend, may see everything."""
+        counts = self._queries.counts()
+        return messages.Status(
+            re=request_id, server=self._settings.name, version=version("motionbooth"),
+            uptime=time.monotonic() - self._started_at, sessions=self._live.connections,
+            disk_free=shutil.disk_usage(self._settings.home).free,
+            store_bytes=self._store.ownership.total_bytes(),
+            workers=[self._worker(viewer, worker) for worker in self._scheduler.workers()[:MAX_WORKERS]],
+            **{state.value: counts.get(state, 0) for state in BACKEND_STATES},
+        )  # fmt: skip
+
+    def _worker(self, viewer: Key | None, worker: WorkerState) -> messages.WorkerInfo:
+        device, number = worker.device, worker.job_number
+        info = messages.WorkerInfo(device.name, worker.state, device.description, worker.model)
+        if number is None:
+            return info
+        job = self._queries.job(number)
+        sees_all = viewer is None or viewer.is_admin
+        sees_job = sees_all or (viewer is not None and viewer.public == job.owner)
+        return replace(
+            info, model=job.model, kind=job.kind, progress=self._live.progress.get(number),
+            job=job.id if sees_job else None, owner=self._authorized.name(job.owner) if sees_all else "",
+        )  # fmt: skip
+
+    def _with_owner_name(self, job: Job) -> Job:
+        """The store has the owner's public key, which others need not see."""
+        return replace(job, owner=self._authorized.name(job.owner))
