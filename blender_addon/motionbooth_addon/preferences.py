@@ -69,8 +69,8 @@ class MotionBoothPreferences(bpy.types.AddonPreferences):
         row.operator("motionbooth.start_local_backend")
         row.operator("motionbooth.stop_local_backend")
         row = layout.row()
-        row.operator("motionbooth.export_key")
-        row.operator("motionbooth.connect_to_box")
+        row.operator("motionbooth.export_public_key")
+        row.operator("motionbooth.connect_by_file")
         row.operator("motionbooth.connect_by_address")
 
 

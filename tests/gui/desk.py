@@ -115,7 +115,7 @@ def generate() -> hands.Steps:
     panel = hands.module("panels.jobs")
     hands.point_at("VIEW_3D")
     with in_view():
-        bpy.ops.motionbooth.show_picture("INVOKE_DEFAULT", path=row.picture, shape=panel.frame_shape(row))
+        bpy.ops.motionbooth.view_image("INVOKE_DEFAULT", path=row.picture, shape=panel.frame_shape(row))
     yield 1
     yield from hands.picture("preview_large")
     hands.press("ESC")

@@ -40,7 +40,7 @@ def installing() -> hands.Steps:
     hands.seen["longest hold"] = longest
     hands.seen["stages"] = sorted(stages)
     yield from hands.picture("installing")
-    bpy.ops.motionbooth.cancel_install()
+    bpy.ops.motionbooth.cancel_installation()
     yield from hands.wait(lambda: hands.state().install_stage == "")
     hands.seen["notice"] = hands.state().notice
 

@@ -118,10 +118,10 @@ def extension_version() -> str:
     return tomllib.loads(manifest.read_text(encoding="utf-8"))["version"]
 
 
-class MOTIONBOOTH_OT_cancel_install(ReportsErrors, bpy.types.Operator):
+class MOTIONBOOTH_OT_cancel_installation(ReportsErrors, bpy.types.Operator):
     """Cancel the installation of the backend. Downloaded files are kept for the next attempt"""
 
-    bl_idname = "motionbooth.cancel_install"
+    bl_idname = "motionbooth.cancel_installation"
     bl_label = "Cancel Installation"
 
     @classmethod
@@ -158,10 +158,10 @@ class MOTIONBOOTH_OT_stop_local_backend(ReportsErrors, bpy.types.Operator):
         job_controller().backend.local.stop()
 
 
-class MOTIONBOOTH_OT_export_key(ReportsErrors, ExportHelper, bpy.types.Operator):
+class MOTIONBOOTH_OT_export_public_key(ReportsErrors, ExportHelper, bpy.types.Operator):
     """Save your public key to a file for the owner of a remote backend, who grants you access with it"""
 
-    bl_idname = "motionbooth.export_key"
+    bl_idname = "motionbooth.export_public_key"
     bl_label = "Export Public Key"
 
     filename_ext = ".pub"
@@ -180,10 +180,10 @@ class MOTIONBOOTH_OT_export_key(ReportsErrors, ExportHelper, bpy.types.Operator)
         self.report({"INFO"}, told(f"Saved {self.filepath}. Send it to the owner of the backend."))
 
 
-class MOTIONBOOTH_OT_connect_to_box(ReportsErrors, ImportHelper, bpy.types.Operator):
+class MOTIONBOOTH_OT_connect_by_file(ReportsErrors, ImportHelper, bpy.types.Operator):
     """Connect to a backend on another machine with the connection file from its owner"""
 
-    bl_idname = "motionbooth.connect_to_box"
+    bl_idname = "motionbooth.connect_by_file"
     bl_label = "Connect to Remote Backend"
 
     filter_glob: StringProperty(default="*.json", options={"HIDDEN"})
@@ -221,7 +221,7 @@ class MOTIONBOOTH_OT_connect_by_address(ReportsErrors, bpy.types.Operator):
 
 
 def use_connection(context: bpy.types.Context, connection: Connection, name: str) -> None:
-    """Keep it among the user's own files, and connect."""
+    """Save the connection among the user's files, and connect."""
     kept = job_controller().folder / "connections" / name
     connection.write(kept)
     preferences().connection_file = str(kept)
@@ -231,7 +231,7 @@ def use_connection(context: bpy.types.Context, connection: Connection, name: str
 
 
 class Invitation(msgspec.Struct, frozen=True):
-    """A connection file, or one without the client's keys: for whoever sent their own public key."""
+    """A connection file, or one without a client key pair, for a client whose own public key was added."""
 
     address: str
     server_public: str
@@ -240,17 +240,17 @@ class Invitation(msgspec.Struct, frozen=True):
 
 
 def read_invitation(path: Path, address: str, folder: Path) -> Connection:
-    """What the file says, with the person's own keys where it has none. Raises InvalidInput."""
+    """The connection of a file, with the user's own key pair if the file has none. Raises InvalidInput."""
     try:
-        told = msgspec.json.decode(path.read_bytes(), type=Invitation)
+        invitation = msgspec.json.decode(path.read_bytes(), type=Invitation)
     except (OSError, msgspec.MsgspecError) as error:
         raise InvalidInput(
             f"{path} is no connection file ({in_words(error)}); ask the machine's owner for a new one."
         ) from error
-    address = address or told.address
+    address = address or invitation.address
     host_and_port(address)
-    keys = (told.client_public, told.client_secret) if told.client_secret else own_keys(folder)
-    return Connection(address, told.server_public, *keys)
+    keys = (invitation.client_public, invitation.client_secret) if invitation.client_secret else own_keys(folder)
+    return Connection(address, invitation.server_public, *keys)
 
 
 class MOTIONBOOTH_OT_use_local_backend(ReportsErrors, bpy.types.Operator):
@@ -268,10 +268,10 @@ class MOTIONBOOTH_OT_use_local_backend(ReportsErrors, bpy.types.Operator):
 CLASSES = (
     MOTIONBOOTH_OT_start_local_backend,
     MOTIONBOOTH_OT_install_backend,
-    MOTIONBOOTH_OT_cancel_install,
+    MOTIONBOOTH_OT_cancel_installation,
     MOTIONBOOTH_OT_stop_local_backend,
-    MOTIONBOOTH_OT_export_key,
-    MOTIONBOOTH_OT_connect_to_box,
+    MOTIONBOOTH_OT_export_public_key,
+    MOTIONBOOTH_OT_connect_by_file,
     MOTIONBOOTH_OT_connect_by_address,
     MOTIONBOOTH_OT_use_local_backend,
 )

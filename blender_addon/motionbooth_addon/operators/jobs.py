@@ -35,7 +35,7 @@ def is_linked(cls: type[bpy.types.Operator]) -> bool:
     return refuse(cls, reasons.get(state().link, "Start the local backend or connect to a remote one."))
 
 
-def lack_for_training(subject: bpy.types.PropertyGroup) -> str | None:
+def missing_for_training(subject: bpy.types.PropertyGroup) -> str | None:
     """A sentence on what the subject lacks for training; None if it can be trained."""
     if not subject.class_word:
         return "Give the subject a class first, such as dog, toy or car."
@@ -64,8 +64,8 @@ class MOTIONBOOTH_OT_train_subject(ReportsErrors, bpy.types.Operator):
         if not has_subject(cls, context):
             return False
         shot = context.scene.motionbooth
-        if lack := lack_for_training(shot.subjects[shot.active_subject]):
-            return refuse(cls, lack)
+        if missing := missing_for_training(shot.subjects[shot.active_subject]):
+            return refuse(cls, missing)
         return is_linked(cls)
 
     def act(self, context: bpy.types.Context) -> None:
@@ -106,7 +106,7 @@ class MOTIONBOOTH_OT_generate(ReportsErrors, bpy.types.Operator):
         if not is_linked(cls) or not has_camera(cls, context):
             return False
         for subject in untrained(context.scene):
-            if lack_for_training(subject):
+            if missing_for_training(subject):
                 return refuse(
                     cls,
                     f'Subject "{subject.name}" is not trained. Give it a class and a training object or images, or '
@@ -125,9 +125,9 @@ class MOTIONBOOTH_OT_generate(ReportsErrors, bpy.types.Operator):
         awaits = {name: record.id for name, record in under_way.items() if record is not None}
         sent = [controller.submit(scene, spec, title, awaits) for spec, title in zip(specs, titles(specs), strict=True)]
         controller.ui.show_jobs(chosen=sent[0].id)  # the first to have a preview
-        self._tell(specs[0].shot.name, len(specs), list(awaits))
+        self._report_sent(specs[0].shot.name, len(specs), list(awaits))
 
-    def _tell(self, shot: str, count: int, awaits: list[str]) -> None:
+    def _report_sent(self, shot: str, count: int, awaits: list[str]) -> None:
         takes = f'1 take of "{shot}"' if count == 1 else f'{count} takes of "{shot}"'
         names = ", ".join(awaits)
         if not is_reached():
@@ -191,10 +191,10 @@ class MOTIONBOOTH_OT_retry_job(_JobOperator, bpy.types.Operator):
         job_controller().retry(record)
 
 
-class MOTIONBOOTH_OT_forget_job(_JobOperator, bpy.types.Operator):
+class MOTIONBOOTH_OT_remove_job(_JobOperator, bpy.types.Operator):
     """Remove a finished job from the list and the backend. A downloaded clip is kept"""
 
-    bl_idname = "motionbooth.forget_job"
+    bl_idname = "motionbooth.remove_job"
     bl_label = "Remove Job"
 
     def act_on(self, context: bpy.types.Context, record: JobRecord) -> None:
@@ -203,10 +203,10 @@ class MOTIONBOOTH_OT_forget_job(_JobOperator, bpy.types.Operator):
         job_controller().remove(record)
 
 
-class MOTIONBOOTH_OT_place_job(_JobOperator, bpy.types.Operator):
+class MOTIONBOOTH_OT_place_result(_JobOperator, bpy.types.Operator):
     """Add the result of this job to the scene: a clip to the timeline, or trained weights to the subject"""
 
-    bl_idname = "motionbooth.place_job"
+    bl_idname = "motionbooth.place_result"
     bl_label = "Add to Timeline"
 
     def act_on(self, context: bpy.types.Context, record: JobRecord) -> None:
@@ -217,10 +217,10 @@ class MOTIONBOOTH_OT_place_job(_JobOperator, bpy.types.Operator):
         job_controller().place(record)
 
 
-class MOTIONBOOTH_OT_use_job_settings(_JobOperator, bpy.types.Operator):
+class MOTIONBOOTH_OT_restore_job_settings(_JobOperator, bpy.types.Operator):
     """Restore the prompt, model, seed and other settings of this job"""
 
-    bl_idname = "motionbooth.use_job_settings"
+    bl_idname = "motionbooth.restore_job_settings"
     bl_label = "Restore Settings"
     bl_options = {"REGISTER", "UNDO"}
 
@@ -230,10 +230,10 @@ class MOTIONBOOTH_OT_use_job_settings(_JobOperator, bpy.types.Operator):
         restore_settings(context.scene, record.request)
 
 
-class MOTIONBOOTH_OT_show_picture(bpy.types.Operator):
+class MOTIONBOOTH_OT_view_image(bpy.types.Operator):
     """View this image as large as the window allows"""
 
-    bl_idname = "motionbooth.show_picture"
+    bl_idname = "motionbooth.view_image"
     bl_label = "View Full Size"
 
     path: StringProperty(name="Picture", options={"HIDDEN"})
@@ -264,8 +264,8 @@ CLASSES = (
     MOTIONBOOTH_OT_generate,
     MOTIONBOOTH_OT_cancel_job,
     MOTIONBOOTH_OT_retry_job,
-    MOTIONBOOTH_OT_forget_job,
-    MOTIONBOOTH_OT_place_job,
-    MOTIONBOOTH_OT_use_job_settings,
-    MOTIONBOOTH_OT_show_picture,
+    MOTIONBOOTH_OT_remove_job,
+    MOTIONBOOTH_OT_place_result,
+    MOTIONBOOTH_OT_restore_job_settings,
+    MOTIONBOOTH_OT_view_image,
 )

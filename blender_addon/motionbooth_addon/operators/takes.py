@@ -100,10 +100,10 @@ class MOTIONBOOTH_OT_remove_take(_TakeOperator, bpy.types.Operator):
         takes.remove(context.scene, index)
 
 
-class MOTIONBOOTH_OT_use_take_settings(_TakeOperator, bpy.types.Operator):
+class MOTIONBOOTH_OT_restore_take_settings(_TakeOperator, bpy.types.Operator):
     """Restore the prompt, model, seed and other settings with which this take was generated"""
 
-    bl_idname = "motionbooth.use_take_settings"
+    bl_idname = "motionbooth.restore_take_settings"
     bl_label = "Restore Settings"
 
     def act_on(self, context: bpy.types.Context, index: int) -> None:
@@ -173,7 +173,7 @@ CLASSES = (
     MOTIONBOOTH_OT_star_take,
     MOTIONBOOTH_OT_compare_takes,
     MOTIONBOOTH_OT_remove_take,
-    MOTIONBOOTH_OT_use_take_settings,
+    MOTIONBOOTH_OT_restore_take_settings,
     MOTIONBOOTH_OT_take_as_background,
     MOTIONBOOTH_OT_take_as_images,
 )

@@ -129,19 +129,19 @@ def _draw_job(layout: bpy.types.UILayout, job: MotionBoothJob, region: bpy.types
         row.operator("motionbooth.cancel_job", text="Cancel", icon="X").job = job.job
     else:
         row.operator("motionbooth.retry_job", text="Run Again", icon="FILE_REFRESH").job = job.job
-        row.operator("motionbooth.forget_job", text="Remove", icon="TRASH").job = job.job
+        row.operator("motionbooth.remove_job", text="Remove", icon="TRASH").job = job.job
     if job.kind == "generate":
-        box.operator("motionbooth.use_job_settings", icon="LOOP_BACK").job = job.job
+        box.operator("motionbooth.restore_job_settings", icon="LOOP_BACK").job = job.job
     if job.state == JobState.DONE and job.here:
         is_clip = job.kind == "generate"
         place = box.operator(
-            "motionbooth.place_job",
+            "motionbooth.place_result",
             text="Add to Timeline" if is_clip else "Use for Subject",
             icon="NLA_PUSHDOWN",
         )
         place.job = job.job
     elif job.state == JobState.DONE and job.kind == "generate":  # it belongs to another or an unsaved file
-        box.operator("motionbooth.place_job", text="Add to This Scene", icon="NLA_PUSHDOWN").job = job.job
+        box.operator("motionbooth.place_result", text="Add to This Scene", icon="NLA_PUSHDOWN").job = job.job
 
 
 def frame_shape(job: MotionBoothJob) -> float:
@@ -158,7 +158,7 @@ def draw_picture(
     if not frames:
         return
     layout.template_icon(icon_value=frames[len(frames) // 2], scale=panel_scale(region))
-    show = layout.operator("motionbooth.show_picture", icon="FULLSCREEN_ENTER")
+    show = layout.operator("motionbooth.view_image", icon="FULLSCREEN_ENTER")
     show.path, show.shape = path, shape
 
 

@@ -20,9 +20,9 @@ class MOTIONBOOTH_MT_shot(bpy.types.Menu):
         layout.separator()
         layout.operator("motionbooth.start_local_backend")
         layout.operator("motionbooth.stop_local_backend")
-        layout.operator("motionbooth.connect_to_box")
+        layout.operator("motionbooth.connect_by_file")
         layout.operator("motionbooth.connect_by_address")
-        layout.operator("motionbooth.export_key")
+        layout.operator("motionbooth.export_public_key")
 
 
 class MOTIONBOOTH_MT_takes(bpy.types.Menu):
@@ -34,7 +34,7 @@ class MOTIONBOOTH_MT_takes(bpy.types.Menu):
         layout.separator()
         layout.operator("motionbooth.activate_take")
         layout.operator("motionbooth.star_take")
-        layout.operator("motionbooth.use_take_settings")
+        layout.operator("motionbooth.restore_take_settings")
         layout.operator("motionbooth.take_as_background")
         layout.operator("motionbooth.take_as_images")
         layout.operator("motionbooth.remove_take")

@@ -45,16 +45,16 @@ class MOTIONBOOTH_PT_backend(InView, bpy.types.Panel):
             row = layout.row(align=True)
             text = f"{told(shown.install_stage)} {shown.install_factor:.0%}"
             row.progress(factor=shown.install_factor, text=text)
-            row.operator("motionbooth.cancel_install", text="", icon="X")
+            row.operator("motionbooth.cancel_installation", text="", icon="X")
         elif shown.link != "LINKED" and not elsewhere:  # disabled while it starts
             layout.operator("motionbooth.start_local_backend", icon="PLAY")
         if elsewhere:
             layout.operator("motionbooth.use_local_backend", icon="HOME")
         if shown.link != "LINKED":
             row = layout.row(align=True)
-            row.operator("motionbooth.connect_to_box", icon="NETWORK_DRIVE")
+            row.operator("motionbooth.connect_by_file", icon="NETWORK_DRIVE")
             row.operator("motionbooth.connect_by_address", text="", icon="URL")
-            row.operator("motionbooth.export_key", text="", icon="KEYINGSET")
+            row.operator("motionbooth.export_public_key", text="", icon="KEYINGSET")
         if shown.link == "LOST" and "online access" in shown.link_text:
             layout.operator("extensions.userpref_allow_online", text="Allow Online Access", icon="INTERNET")
 

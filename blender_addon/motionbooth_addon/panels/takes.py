@@ -51,7 +51,7 @@ def draw_takes(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
         layout.operator("motionbooth.show_exact_colors", icon="COLOR")
     column = layout.column(align=True)
     column.operator("motionbooth.activate_take", icon="HIDE_OFF")
-    column.operator("motionbooth.use_take_settings", icon="LOOP_BACK")
+    column.operator("motionbooth.restore_take_settings", icon="LOOP_BACK")
     column.operator("motionbooth.take_as_background", icon="CAMERA_DATA")
     column.operator("motionbooth.take_as_images", icon="RENDERLAYERS")
     column.operator("motionbooth.remove_take", icon="TRASH")

@@ -129,7 +129,7 @@ def test_a_take_whose_strip_was_deleted_comes_back_when_it_is_shown(shot: Any, p
 def test_the_settings_of_a_take_are_used_again(shot: Any, pump: Pump) -> None:
     film(shot, pump, random_seed=False, seed=11, quality="DRAFT", negative_prompt="rain")
     shot.motionbooth.seed, shot.motionbooth.quality, shot.motionbooth.negative_prompt = 1, "FINE", "snow"
-    bpy.ops.motionbooth.use_take_settings()
+    bpy.ops.motionbooth.restore_take_settings()
     settings = shot.motionbooth
     assert (settings.seed, settings.random_seed, settings.quality) == (11, False, "DRAFT")
     assert settings.negative_prompt == "rain"
@@ -237,7 +237,7 @@ def test_a_job_is_canceled_sent_again_and_forgotten(shot: Any, linked: Any, pump
     bpy.ops.motionbooth.cancel_job(job=state().jobs[0].job)
     pump(lambda: states() == ["canceled", "canceled"])
     gone = state().jobs[1].job
-    bpy.ops.motionbooth.forget_job(job=gone)
+    bpy.ops.motionbooth.remove_job(job=gone)
     assert [row.job for row in state().jobs] == list(linked.store.records)
     with Client(linked.jobs.threads.connection) as client:
         pump(lambda: gone not in [job.id for job in client.jobs()])
@@ -290,7 +290,7 @@ def test_a_failed_job_says_why(shot: Any, linked: Any, pump: Pump) -> None:
     record = next(iter(linked.store.records.values()))
     shot.motionbooth.takes.clear()
     Path(record.clip).write_bytes(b"broken")
-    bpy.ops.motionbooth.place_job()
+    bpy.ops.motionbooth.place_result()
     pump(lambda: "readable frames" in state().notice)
     assert state().notice_is_error
 
@@ -307,10 +307,10 @@ def test_a_backend_on_another_machine_needs_online_access(at_work: Any, pump: Pu
 
 
 def test_connecting_takes_an_invitation_and_adds_ones_own_keys(at_work: Any, tmp_path: Path) -> None:
-    bpy.ops.motionbooth.export_key(filepath=str(tmp_path / "me.pub"))
+    bpy.ops.motionbooth.export_public_key(filepath=str(tmp_path / "me.pub"))
     public = (tmp_path / "me.pub").read_text().strip()
     (tmp_path / "box.json").write_text('{"address": "tcp://127.0.0.1:9", "server_public": "' + "x" * 40 + '"}')
-    bpy.ops.motionbooth.connect_to_box(filepath=str(tmp_path / "box.json"), address="tcp://localhost:9")
+    bpy.ops.motionbooth.connect_by_file(filepath=str(tmp_path / "box.json"), address="tcp://localhost:9")
     kept = Path(preferences().connection_file)
     assert kept.stat().st_mode & 0o077 == 0, "for its owner's eyes only"
     connection = Connection.read(kept)
@@ -320,7 +320,7 @@ def test_connecting_takes_an_invitation_and_adds_ones_own_keys(at_work: Any, tmp
 
 
 def test_connecting_by_address_uses_ones_own_keys(at_work: Any, tmp_path: Path) -> None:
-    bpy.ops.motionbooth.export_key(filepath=str(tmp_path / "me.pub"))
+    bpy.ops.motionbooth.export_public_key(filepath=str(tmp_path / "me.pub"))
     bpy.ops.motionbooth.connect_by_address(address="tcp://127.0.0.1:9", server_public=" " + "x" * 40)
     connection = Connection.read(Path(preferences().connection_file))
     assert (connection.address, connection.server_public) == ("tcp://127.0.0.1:9", "x" * 40)
@@ -333,7 +333,7 @@ def test_a_key_saved_in_blender_is_let_in_by_the_backends_owner(
     at_work: Any, backend: RunningBackend, pump: Pump, tmp_path: Path
 ) -> None:
     backend.start()
-    bpy.ops.motionbooth.export_key(filepath=str(tmp_path / "ann.pub"))
+    bpy.ops.motionbooth.export_public_key(filepath=str(tmp_path / "ann.pub"))
     shown = backend.connection
     bpy.ops.motionbooth.connect_by_address(address=shown.address, server_public=shown.server_public)
     pump(lambda: "refuses this key" in state().link_text)
@@ -349,7 +349,7 @@ def test_a_file_that_is_no_connection_is_refused_with_a_sentence(
         good = '{"address": "tcp://127.0.0.1:9", "server_public": "' + "x" * 40 + '"}'
         (tmp_path / "box.json").write_text(good if file == "good" else file)
     with pytest.raises(RuntimeError, match=r"connection file|An address looks like"):
-        bpy.ops.motionbooth.connect_to_box(filepath=str(tmp_path / "box.json"), address=address)
+        bpy.ops.motionbooth.connect_by_file(filepath=str(tmp_path / "box.json"), address=address)
 
 
 def test_a_local_backend_is_started_found_again_and_stopped(at_work: Any, pump: Pump, tmp_path: Path) -> None:

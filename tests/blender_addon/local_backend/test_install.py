@@ -119,13 +119,13 @@ def test_what_was_canceled_and_what_was_torn_is_installed_by_the_next_try(
     preferences().backend_wheel = str(wheel)
     bpy.ops.motionbooth.install_backend()
     pump(lambda: state().install_stage == "downloading", seconds=60)
-    bpy.ops.motionbooth.cancel_install()
+    bpy.ops.motionbooth.cancel_installation()
     pump(lambda: online.backend.installation is None)
     assert "canceled" in state().notice
     assert not state().notice_is_error
     assert not ready()
     with pytest.raises(RuntimeError, match="Nothing is being installed"):
-        bpy.ops.motionbooth.cancel_install()
+        bpy.ops.motionbooth.cancel_installation()
     # The power fails while pip unpacks: files are missing from a package that it takes for whole.
     installing_now = install.Installation(install.plan(str(wheel), "", user_data.environment_folder(), []), "1")
     installing_now.start()

@@ -287,9 +287,9 @@ def test_a_take_that_was_not_saved_is_placed_again_and_one_that_was_removed_is_n
     for _ in range(10):
         controller.job_controller().tick()
     assert len(bpy.context.scene.motionbooth.takes) == 0
-    bpy.ops.motionbooth.place_job()
+    bpy.ops.motionbooth.place_result()
     pump(lambda: [take.job_id for take in bpy.context.scene.motionbooth.takes] == [job])
-    bpy.ops.motionbooth.place_job()
+    bpy.ops.motionbooth.place_result()
     for _ in range(10):
         controller.job_controller().tick()
     assert len(bpy.context.scene.motionbooth.takes) == 1, "the same take is not there twice"
@@ -345,7 +345,7 @@ def test_the_take_of_a_file_that_was_never_saved_is_placed_in_another_scene(
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
     assert job not in [row.job for row in state().jobs]
     state().all_files = True
-    bpy.ops.motionbooth.place_job(job=job)
+    bpy.ops.motionbooth.place_result(job=job)
     pump(lambda: [take.job_id for take in bpy.context.scene.motionbooth.takes] == [job])
     bpy.ops.wm.save_mainfile()
     assert seen(LOOK, tmp_path / "shot.blend") == [[f"//motionbooth/{_name()}", True]]
