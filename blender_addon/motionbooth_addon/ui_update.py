@@ -172,7 +172,7 @@ class UiUpdater:
         """Load the pictures that a panel wants to show large."""
         self._changed |= thumbnails.load_pending()
 
-    def show_picture(self, job: str, path: Path) -> None:
+    def show_preview(self, job: str, path: Path) -> None:
         row = self._row(job)
         if row is not None:
             row.picture = str(path)

@@ -1,4 +1,4 @@
-"""Where a user's work is kept, by the rules that the backend's commands follow (platformdirs). No bpy, no package."""
+"""The user's data folder, the same as that of the backend's commands (platformdirs). No bpy, no other package."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ _NAME = "motionbooth"
 
 
 def data_folder() -> Path:
-    """The backend's default home. The extension's own files are in its folder `blender`, see files.py."""
+    """The backend's default home. The extension's files are in its subfolder `blender`, see files.py."""
     return _user_data_folder(sys.platform, os.environ)
 
 
 def environment_folder() -> Path:
-    """Where the extension installs a backend: a Python environment of its own. Can be deleted and made again."""
+    """The Python environment in which the extension installs a backend. It can be deleted and created again."""
     return data_folder() / "environment"
 
 
 def _user_data_folder(system: str, environment: os._Environ[str] | dict[str, str]) -> Path:
-    """What platformdirs.user_data_path("motionbooth") is on that system."""
+    """platformdirs.user_data_path("motionbooth") of that system."""
     if system == "win32":
         local = environment.get("LOCALAPPDATA", "")
         return (Path(local) if local else Path.home() / "AppData" / "Local") / _NAME / _NAME

@@ -147,7 +147,7 @@ class JobController:
             case Progress(job=job, report=report):
                 self.ui.show_progress(job, report)
             case PreviewSaved(job, path):
-                self.ui.show_picture(job, path)
+                self.ui.show_preview(job, path)
             case Fetched(job, role) if (record := self.store.records.get(job)) is not None:
                 if role == "clip":
                     self._to_place.append(job)

@@ -1,4 +1,4 @@
-"""Where a subject's training pictures come from: a folder of photographs, or a turntable of its 3-D object."""
+"""The sources of a subject's training pictures: a folder of photographs, or a turntable of a 3-D object."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A 3-D object to training pictures: seen from all around, on plain and on varied backgrounds, with exact masks.
+"""Renders training pictures of a 3-D object: from all sides, on plain and on varied backgrounds, with exact masks.
 
-The object is rendered once for each direction with a transparent film, so its alpha is the mask, and laid over
-backgrounds that are drawn here. Everything is seeded: the same object gives the same bytes, and so the same
-training job, which a backend answers from its store.
+The object is rendered once for each direction with a transparent film, so that its alpha is the mask, and composited
+over drawn backgrounds. Everything is seeded: the same object gives the same bytes, and so the same training job, for
+which a backend returns its cached result.
 """
 
 from __future__ import annotations
@@ -33,13 +33,16 @@ TYPES_WITHOUT_SURFACE = {"CAMERA", "LIGHT", "LIGHT_PROBE", "SPEAKER", "EMPTY", "
 
 @dataclass(frozen=True)
 class TurntableSettings:
-    """`size` pixels square, `samples` light paths a pixel; `fill` is the share of the picture that a ball
-    around the object spans."""
+    """size: width and height in pixels.
+
+    samples: light paths a pixel.
+    fill: the share of the picture's width that the object's bounding sphere spans.
+    directions: camera directions in degrees: around, counted from the object's front (-y), and above.
+    """
 
     size: int
     samples: int = 32
     fill: float = 1.0
-    # Directions to look from: degrees around, counted from the object's front (-y), and degrees above.
     directions: tuple[tuple[float, float], ...] = (
         (0, 8), (30, 15), (-30, 15), (60, 8), (-60, 8), (15, 25), (-15, 2), (180, 12),
     )  # fmt: skip
@@ -48,7 +51,7 @@ class TurntableSettings:
 
 @dataclass(frozen=True)
 class TrainingPicture:
-    """A picture file and its mask's (grey, as large, white where the subject is), if there is one."""
+    """A picture file and its mask file, if there is one: grey, of the same size, white where the subject is."""
 
     image: Path
     mask: Path | None
@@ -59,59 +62,59 @@ def render_turntable(
     thing: bpy.types.Object,
     folder: Path,
     settings: TurntableSettings,
-    on_picture: Callable[[int, int], None] = lambda done, of: None,
+    on_picture: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[TrainingPicture]:
-    """Render `thing` and everything parented to it, as it is at the first frame of `scene`, into `folder`.
+    """Render `thing` and its children, as they are at the first frame of `scene`, into `folder`.
 
-    Every other picture has a plain background. `on_picture` hears how many are done, of how many. Raises InvalidInput
-    where there is nothing to see.
+    Every other picture has a plain background. `on_picture` receives the number of finished pictures and the total.
+    Raises InvalidInput if nothing is visible.
     """
     folder.mkdir(parents=True, exist_ok=True)
     pictures = []
     with _studio(scene, thing, settings) as studio:
         center, radius = _bounding_sphere(studio, thing)
-        for number, direction in enumerate(settings.directions):
+        for index, direction in enumerate(settings.directions):
             _aim(studio.camera, center, radius, direction, settings)
             rgba = _render(studio)
             if not rgba[..., 3].any():
                 raise InvalidInput(
                     f'A render of the 3-D object "{thing.name}" shows nothing; choose an object with a visible surface.'
                 )
-            image, mask = folder / f"{number:02d}.png", folder / f"{number:02d}_mask.png"
-            random = np.random.default_rng([settings.seed, number])
-            draw = plain_background if number % 2 == 0 else varied_background
-            write_png(image, laid_over(rgba, draw(random, settings.size)))
+            image, mask = folder / f"{index:02d}.png", folder / f"{index:02d}_mask.png"
+            random = np.random.default_rng([settings.seed, index])
+            draw = plain_background if index % 2 == 0 else varied_background
+            write_png(image, composite(rgba, draw(random, settings.size)))
             write_png(mask, rgba[..., 3])
             pictures.append(TrainingPicture(image, mask))
-            on_picture(number + 1, len(settings.directions))
+            on_picture(index + 1, len(settings.directions))
     return pictures
 
 
-def laid_over(rgba: Pixels, background: Pixels) -> Pixels:
-    """(H, W, 4) with straight alpha over (H, W, 3)."""
+def composite(rgba: Pixels, background: Pixels) -> Pixels:
+    """Composite (H, W, 4) with straight alpha over (H, W, 3)."""
     alpha = rgba[..., 3:].astype(np.float64) / 255
     return np.rint(rgba[..., :3] * alpha + background * (1 - alpha)).astype(np.uint8)
 
 
 def plain_background(random: np.random.Generator, size: int) -> Pixels:
-    """One light colour."""
+    """One light color. (size, size, 3)"""
     return np.broadcast_to(random.integers(170, 245, size=3).astype(np.uint8), (size, size, 3)).copy()
 
 
 def varied_background(random: np.random.Generator, size: int) -> Pixels:
-    """Soft random blobs of colour over a horizon of two colours: nothing that could be taken for the subject."""
+    """Soft random blobs over a horizon of two colors, which resemble no subject. (size, size, 3)"""
     sky, ground = random.integers(40, 225, size=(2, 1, 1, 3))
     rows = np.arange(size)[:, None, None]
     scene = np.where(rows < random.uniform(0.4, 0.7) * size, sky, ground).astype(np.float64)
     scene = np.broadcast_to(scene, (size, size, 3)).copy()
     for cells in (4, 9, 19):
         coarse = random.normal(0, 45 / math.sqrt(cells), size=(cells, cells, 3))
-        scene += _enlarged(coarse, size)
+        scene += _enlarge(coarse, size)
     return np.clip(np.rint(scene), 0, 255).astype(np.uint8)
 
 
-def _enlarged(coarse: Array, size: int) -> Array:
-    """(n, n, 3) to (size, size, 3), bilinear."""
+def _enlarge(coarse: Array, size: int) -> Array:
+    """Enlarge (n, n, 3) to (size, size, 3), bilinear."""
     at = np.linspace(0, len(coarse) - 1, size)
     low = np.minimum(at.astype(int), len(coarse) - 2)
     part = at - low
@@ -120,7 +123,7 @@ def _enlarged(coarse: Array, size: int) -> Array:
 
 
 def write_png(path: Path, pixels: Pixels) -> None:
-    """(H, W) grey or (H, W, 3) RGB as PNG; without the dates that Blender adds: same pixels, same bytes."""
+    """Write (H, W) gray or (H, W, 3) RGB as PNG, without the dates that Blender adds: same pixels, same bytes."""
     height, width = pixels.shape[:2]
     color = 2 if pixels.ndim == 3 else 0
     rows = pixels.reshape(height, -1)
@@ -138,7 +141,7 @@ def write_png(path: Path, pixels: Pixels) -> None:
 
 @contextmanager
 def _studio(scene: bpy.types.Scene, thing: bpy.types.Object, settings: TurntableSettings) -> Iterator[bpy.types.Scene]:
-    """A scene with copies of `thing` and what is parented to it, three lamps and a camera; gone afterwards.
+    """A temporary scene with copies of `thing` and its children, three lamps and a camera.
 
     Copies, because the originals may be hidden from renders; they share meshes, materials and animation.
     """
@@ -180,7 +183,7 @@ def _light(studio: bpy.types.Scene, made: list[bpy.types.ID]) -> None:
 
 
 def _set_up_render(studio: bpy.types.Scene, settings: TurntableSettings) -> None:
-    """Cycles on the CPU: the one engine that also runs without a display and gives the same bytes every time."""
+    """Use Cycles on the CPU: the only engine that runs without a display and gives the same bytes every time."""
     render = studio.render
     render.engine = "CYCLES"
     studio.cycles.device = "CPU"
@@ -234,10 +237,10 @@ def _aim(
 
 
 def _render(studio: bpy.types.Scene) -> Pixels:
-    """(size, size, 4), straight alpha, top row first."""
+    """Render the studio. (size, size, 4), straight alpha, top row first."""
     with tempfile.TemporaryDirectory(prefix="motionbooth_") as folder:
         studio.render.filepath = str(Path(folder) / "view.png")
-        with bpy.context.temp_override(scene=studio):  # given by its name, it would take the window's frame
+        with bpy.context.temp_override(scene=studio):  # with its `scene` argument, render() would use the window's frame
             bpy.ops.render.render(write_still=True)
         image = bpy.data.images.load(studio.render.filepath)
         try:

@@ -14,7 +14,7 @@ from motionbooth_addon._protocol.errors import InvalidInput  # noqa: E402
 from motionbooth_addon.turntable.turntable import (  # noqa: E402
     TrainingPicture,
     TurntableSettings,
-    laid_over,
+    composite,
     render_turntable,
     varied_background,
     write_png,
@@ -134,7 +134,7 @@ def test_an_object_without_a_surface_is_refused_and_nothing_is_left(scene: Any, 
 
 def test_half_covered_pixels_are_half_background() -> None:
     rgba = np.array([[[200, 100, 0, 128], [200, 100, 0, 0], [200, 100, 0, 255]]], np.uint8)
-    over = laid_over(rgba, np.full((1, 3, 3), 50, np.uint8))
+    over = composite(rgba, np.full((1, 3, 3), 50, np.uint8))
     assert over.tolist() == [[[125, 75, 25], [50, 50, 50], [200, 100, 0]]]
 
 
