@@ -15,7 +15,7 @@ TRAINING_PICTURES = ("samples", "masks")
 
 
 def user_folder() -> Path:
-    """The folder of the extension's files. It is kept when the extension is removed, and shared by all Blender versions."""
+    """The extension's files. They are kept when the extension is removed, and shared by all Blender versions."""
     return data_folder() / "blender"
 
 
@@ -28,7 +28,7 @@ def former_folder() -> Path:
 
 
 def clip_folder(setting: str, blend: str) -> Path:
-    """The folder for the clips of the file `blend`, "" if it is not saved. `setting`: the preference; // is its folder."""
+    """The folder for the clips of `blend` ("" if it is not saved); in `setting`, // stands for its folder."""
     if setting.startswith("//") and not blend:
         return unsaved_clips()
     return Path(bpy.path.abspath(setting, start=os.path.dirname(blend))).resolve()
@@ -55,7 +55,7 @@ def trained_picture(folder: Path, sha256: str) -> Path:
 
 
 def own_keys(folder: Path) -> tuple[str, str]:
-    """The user's public and secret key in Z85, created at the first call, for backends whose owner adds the public key."""
+    """The user's public and secret key in Z85, created at the first call. A backend's owner adds the public one."""
     import zmq  # loaded when it is first used, not with Blender
 
     path = folder / "keys" / "own.secret"

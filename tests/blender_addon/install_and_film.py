@@ -32,7 +32,7 @@ library = Path(bpy.utils.user_resource("EXTENSIONS"), ".local", "lib")
 wheels = [*library.glob("python3.*/site-packages/*/__init__.py"), *library.glob("site-packages/*/__init__.py")]
 assert {wheel.parent.name for wheel in wheels} >= {"zmq", "msgspec"}, "the wheels are not installed"
 
-# What an earlier version kept in the extension's folder is taken over when the controller is created.
+# The files of an earlier version are moved when the controller is created.
 former = files.former_folder()
 assert former.is_relative_to(bpy.utils.user_resource("EXTENSIONS")), former
 (former / "clips").mkdir(parents=True)

@@ -28,9 +28,9 @@ from ..files import (
     training_picture,
     unsaved_clips,
 )
-from ..local_backend.process import LocalBackend
+from ..local_backend.process import LocalBackend, is_home_in_use
+from ..migration import home_of, migrate
 from ..preferences import preferences
-from ..takeover import home_of, in_use, take_over
 from ..timeline import clips, colors, takes
 from ..timeline.take_motion import report_path
 from ..user_data import data_folder
@@ -308,12 +308,12 @@ def _create() -> JobController:
     """Create it, after moving the files that earlier versions kept in the extension's own folder."""
     data, former = data_folder(), former_folder()
     try:
-        done = take_over(former, data, _RELEASE)
+        done = migrate(former, data, _RELEASE)
     except OSError as error:
         done = (
             f"Your MotionBooth files are still in {former}: {error}. Start Blender again to have them moved to {data}."
         )
-    created = JobController(data, former / "backend" if in_use(former / "backend") else None)
+    created = JobController(data, former / "backend" if is_home_in_use(former / "backend") else None)
     created.ui.show_all()
     chosen = Path(preferences().connection_file)
     if chosen.is_relative_to(former) and not chosen.exists():

@@ -6,14 +6,15 @@ import contextlib
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 from .._protocol.errors import NotFound
-from ..takeover import in_use
 from .install import environment
 
+STORE = "jobs.sqlite"  # in a backend's home
 ADDRESS = "tcp://127.0.0.1:*"  # any free port; it is in the connection file
 # The message if no backend is installed, and online access is off.
 MANUAL_INSTALLATION = (
@@ -73,7 +74,7 @@ class LocalBackend:
 
     def start(self, command: list[str]) -> None:
         """Returns at once; see `starting` and `failure`."""
-        if self.starting or self.running or in_use(self.home):  # perhaps from a command line
+        if self.starting or self.running or is_home_in_use(self.home):  # perhaps from a command line
             return
         self.home.mkdir(parents=True, exist_ok=True)
         self.connection_file.unlink(missing_ok=True)  # left by a backend that was killed
@@ -139,3 +140,20 @@ def _is_alive(pid: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def is_home_in_use(home: Path) -> bool:
+    """Whether any backend is running with this home: it locks its store."""
+    store = home / STORE
+    if not store.is_file():
+        return False
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{store.resolve().as_uri()}?mode=rw", uri=True, timeout=0)
+        ) as database:
+            database.execute("SELECT 1 FROM sqlite_master").fetchone()  # also checkpoints the journal of a killed one
+    except sqlite3.OperationalError as error:
+        return "locked" in str(error)
+    except sqlite3.Error:  # corrupt: for `motionbooth doctor`
+        return False
+    return False

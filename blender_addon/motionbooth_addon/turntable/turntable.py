@@ -240,7 +240,9 @@ def _render(studio: bpy.types.Scene) -> Pixels:
     """Render the studio. (size, size, 4), straight alpha, top row first."""
     with tempfile.TemporaryDirectory(prefix="motionbooth_") as folder:
         studio.render.filepath = str(Path(folder) / "view.png")
-        with bpy.context.temp_override(scene=studio):  # with its `scene` argument, render() would use the window's frame
+        with bpy.context.temp_override(
+            scene=studio
+        ):  # with its `scene` argument, render() would use the window's frame
             bpy.ops.render.render(write_still=True)
         image = bpy.data.images.load(studio.render.filepath)
         try:

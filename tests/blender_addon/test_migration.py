@@ -1,8 +1,7 @@
-"""A user's work is in the user's data folder, and what earlier versions kept in the extension's folder goes there."""
+"""The user's files are in the user's data folder, and the files of earlier versions are moved there."""
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import subprocess
@@ -15,8 +14,9 @@ import platformdirs.unix
 import platformdirs.windows
 import pytest
 from motionbooth.cli.home import DEFAULT_HOME
-from motionbooth_addon import takeover, user_data
-from motionbooth_addon.takeover import home_of, in_use, take_over
+from motionbooth_addon import migration, user_data
+from motionbooth_addon.local_backend.process import is_home_in_use
+from motionbooth_addon.migration import home_of, migrate
 from running_backend import RunningBackend
 
 
@@ -42,18 +42,12 @@ def test_every_system_has_the_folder_that_platformdirs_gives_it(
 
 
 def fill(old: Path) -> dict[str, bytes]:
-    """What an earlier version kept; returns it by where it has to be in the end."""
-    clip = old / "clips" / "Hop_12345678.mp4"
-    record = {
-        "id": "a" * 32,
-        "clip": str(clip),
-        "order": {"render": {"blend": str(old / "training" / "x" / "o.blend")}},
-    }
+    """Create the files of an earlier version; returns their content by the paths that they must have in the end."""
     content = {
         "clips/Hop_12345678.mp4": b"clip",
         "keys/own.secret": b"own",
         "connections/box.json": b"{}",
-        "jobs/a.json": json.dumps(record).encode(),
+        "jobs/a.json": b"a job",
         "training/x/o.blend": b"blend",
         "trained/sha.png": b"png",
         "backend/keys/server.secret": b"server",
@@ -74,12 +68,8 @@ def fill(old: Path) -> dict[str, bytes]:
 
 
 def check(data: Path, expected: dict[str, bytes], old: Path) -> None:
-    record = json.loads((data / "blender" / "jobs" / "a.json").read_bytes())
-    assert record["clip"] == str(data / "blender" / "clips" / "Hop_12345678.mp4")
-    assert record["order"]["render"]["blend"] == str(data / "blender" / "training" / "x" / "o.blend")
     for name, content in expected.items():
-        if not name.endswith("a.json"):
-            assert (data / name).read_bytes() == content, name
+        assert (data / name).read_bytes() == content, name
     database = sqlite3.connect(data / "jobs.sqlite")
     assert database.execute("SELECT name FROM jobs").fetchall() == [("kept",)]
     database.close()
@@ -90,20 +80,20 @@ def check(data: Path, expected: dict[str, bytes], old: Path) -> None:
 def test_everything_is_moved_once_and_said(tmp_path: Path) -> None:
     old, data = tmp_path / "an old" / "motionbooth", tmp_path / "data"
     expected = fill(old)
-    said = take_over(old, data, "5.0")
+    said = migrate(old, data, "5.0")
     assert said is not None
     assert str(data) in said
     check(data, expected, old)
     assert home_of(data, "5.0") == data
-    assert take_over(old, data, "5.0") is None, "nothing to say a second time"
+    assert migrate(old, data, "5.0") is None, "nothing to say a second time"
 
 
-# Dies at its N-th system call that changes a file; on another file system where so told.
+# Dies at its N-th system call that changes a file.
 DIE = """
 import os, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[5:]
-from motionbooth_addon import takeover
+from motionbooth_addon import migration
 left = int(sys.argv[3])
 def counted(call):
     def act(*arguments, **options):
@@ -116,14 +106,14 @@ def counted(call):
 def far(*_):
     raise OSError(18, "on another file system")
 Path.rename = far if sys.argv[4] == "far" else counted(Path.rename)
-for owner, name in ((Path, "replace"), (Path, "unlink"), (Path, "rmdir"), (takeover.shutil, "copy2")):
+for owner, name in ((Path, "replace"), (Path, "unlink"), (Path, "rmdir"), (migration.shutil, "copy2")):
     setattr(owner, name, counted(getattr(owner, name)))
-takeover.take_over(Path(sys.argv[1]), Path(sys.argv[2]), "5.0")
+migration.migrate(Path(sys.argv[1]), Path(sys.argv[2]), "5.0")
 """
 
 
 @pytest.mark.parametrize("where", ["near", "far"])
-def test_a_takeover_that_dies_anywhere_goes_on_with_the_next_start(where: str, tmp_path: Path) -> None:
+def test_a_migration_that_dies_anywhere_is_resumed_by_the_next_start(where: str, tmp_path: Path) -> None:
     old, data = tmp_path / "old", tmp_path / "data"
     expected = fill(old)
     paths = [entry for entry in sys.path if entry]
@@ -140,11 +130,11 @@ def test_a_takeover_that_dies_anywhere_goes_on_with_the_next_start(where: str, t
 def test_a_second_backend_is_kept_beside_the_first_and_used_by_its_own_blender(tmp_path: Path) -> None:
     data = tmp_path / "data"
     fill(tmp_path / "first")
-    take_over(tmp_path / "first", data, "4.5")
+    migrate(tmp_path / "first", data, "4.5")
     fill(tmp_path / "second")
     (tmp_path / "second" / "backend" / "keys" / "server.secret").write_bytes(b"another")
     (tmp_path / "second" / "keys" / "own.secret").write_bytes(b"another own")
-    said = take_over(tmp_path / "second", data, "5.0")
+    said = migrate(tmp_path / "second", data, "5.0")
     assert home_of(data, "4.5") == data
     own = home_of(data, "5.0")
     assert own != data
@@ -161,17 +151,17 @@ def test_a_backend_that_still_runs_is_left_alone_until_it_has_ended(tmp_path: Pa
     old, data = tmp_path / "old", tmp_path / "data"
     backend = RunningBackend(old / "backend").start()
     try:
-        assert in_use(old / "backend")
-        said = take_over(old, data, "5.0")
+        assert is_home_in_use(old / "backend")
+        said = migrate(old, data, "5.0")
         assert said is not None
         assert "still runs" in said
         with backend.client() as client:
             assert client.jobs() == []
     finally:
         backend.end()
-    assert not in_use(old / "backend")
+    assert not is_home_in_use(old / "backend")
     public = (old / "backend" / "keys" / "server.secret").read_bytes()
-    take_over(old, data, "5.0")
+    migrate(old, data, "5.0")
     assert (data / "keys" / "server.secret").read_bytes() == public
     moved = RunningBackend(data).start()
     with moved.client() as client:
@@ -185,9 +175,9 @@ def test_a_backend_that_was_killed_is_moved_with_all_that_it_had_written(tmp_pat
     backend.kill()
     assert (old / "backend" / "jobs.sqlite-wal").exists(), "there is something that is not in the store yet"
     deadline = time.monotonic() + 10
-    while in_use(old / "backend") and time.monotonic() < deadline:
+    while is_home_in_use(old / "backend") and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert takeover.take_over(old, data, "5.0")
+    assert migration.migrate(old, data, "5.0")
     moved = RunningBackend(data).start()
     with moved.client() as client:
         assert client.jobs() == []
