@@ -41,16 +41,16 @@ from motionbooth_protocol.motion import Box
 from numpy.typing import NDArray
 from rich.progress import Progress
 
+from motionbooth_lab.bench.cases import Case, base_cases, subject_cases
 from motionbooth_lab.bench.control import (
     PROCESSES,
-    Tally,
+    clip_measures,
     color_shift,
-    film_frames,
-    film_ordinary_clips,
-    learn_set,
+    generate_frames,
+    generate_prior_clips,
     measured,
+    train_subject,
 )
-from motionbooth_lab.bench.pairs import Filming, base_filmings, subject_filmings
 from motionbooth_lab.bench.subjects import TrainingSet, unseen_subjects
 
 UNTRAINED = "untrained"
@@ -106,7 +106,7 @@ def bench_ablation(
         if missing:
             pool = ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn"), end_with_parent)
             try:
-                pool.submit(film_ordinary_clips).result()  # once, before two trainings make them at the same time
+                pool.submit(generate_prior_clips).result()  # once, before two trainings make them at the same time
                 futures = {pool.submit(run_and_store, run): run for run in missing}
                 for future in as_completed(futures):
                     figures[futures[future]] = future.result()
@@ -201,30 +201,30 @@ def carry_out(run: Run) -> RunFigures:
     tuned = load_base(source_named("toybox"))
     if run.recipe != UNTRAINED:
         with tempfile.TemporaryDirectory(prefix="motionbooth-bench-") as folder:
-            load_subject(tuned, learn_set(subject, Path(folder) / "training", run.recipe, run.steps, run.seed))
-    looks = Appearance.from_pictures(subject.pictures, subject.masks)
-    filmings = [with_seed(filming, run.seed) for filming in subject_filmings(subject, weights="0" * 64)]
-    clips = [film_frames(tuned, filming.spec) for filming in filmings]
-    others = [film_frames(tuned, without_token(filming).spec) for filming in filmings[:LEAK_CLIPS]]
+            load_subject(tuned, train_subject(subject, Path(folder) / "training", run.recipe, run.steps, run.seed))
+    appearance = Appearance.from_pictures(subject.pictures, subject.masks)
+    cases = [with_seed(case, run.seed) for case in subject_cases(subject, weights="0" * 64)]
+    clips = [generate_frames(tuned, case.spec) for case in cases]
+    others = [generate_frames(tuned, without_token(case).spec) for case in cases[:LEAK_CLIPS]]
 
-    def likeness_of(films: Sequence[NDArray[np.uint8]]) -> float:
-        return float(np.mean([likeness(film, of.boxes, subject) for film, of in zip(films, filmings, strict=False)]))
+    def likeness_of(clips: Sequence[NDArray[np.uint8]]) -> float:
+        return float(np.mean([likeness(clip, case.boxes, subject) for clip, case in zip(clips, cases, strict=False)]))
 
     return run_figures(
-        [measured(clip, filming, looks) for clip, filming in zip(clips, filmings, strict=True)],
+        [measured(clip, case, appearance) for clip, case in zip(clips, cases, strict=True)],
         likeness=likeness_of(clips),
         leak=likeness_of(others),
-        drift=float(np.mean([color_shift(tuned, filming) for filming in list(base_filmings())[:DRIFT_CLIPS]])),
+        drift=float(np.mean([color_shift(tuned, case) for case in list(base_cases())[:DRIFT_CLIPS]])),
     )
 
 
 def run_figures(reports: Sequence[MotionReport], likeness: float, leak: float, drift: float) -> RunFigures:
     """Sum up the motion reports of a run's clips."""
-    tally = BenchResult("", Tally(reports).measures("", ""))
-    flow_error = tally.value("flow_error")
+    measures = BenchResult("", clip_measures(reports))
+    flow_error = measures.value("flow_error")
     return RunFigures(
-        iou=tally.value("iou"),
-        found=tally.value("found_share"),
+        iou=measures.value("iou"),
+        found=measures.value("found_share"),
         likeness=likeness,
         leak=leak,
         drift=drift,
@@ -232,19 +232,19 @@ def run_figures(reports: Sequence[MotionReport], likeness: float, leak: float, d
     )
 
 
-def with_seed(filming: Filming, seed: int) -> Filming:
+def with_seed(case: Case, seed: int) -> Case:
     """The same boxes and camera with another seed; 0 changes nothing."""
-    spec = filming.spec
-    return replace(filming, spec=msgspec.structs.replace(spec, seed=spec.seed + SEED_STEP * seed))
+    spec = case.spec
+    return replace(case, spec=msgspec.structs.replace(spec, seed=spec.seed + SEED_STEP * seed))
 
 
-def without_token(filming: Filming) -> Filming:
+def without_token(case: Case) -> Case:
     """The same clip with the subject's class word only, without its token."""
-    spec = filming.spec
+    spec = case.spec
     (track,) = spec.shot.subjects
     shot = msgspec.structs.replace(spec.shot, subjects=[msgspec.structs.replace(track, token="")])
     prompt = spec.prompt.replace(f"{track.token} ", "")
-    return replace(filming, spec=msgspec.structs.replace(spec, shot=shot, prompt=prompt))
+    return replace(case, spec=msgspec.structs.replace(spec, shot=shot, prompt=prompt))
 
 
 def likeness(clip: NDArray[np.uint8], boxes: Sequence[Box], subject: TrainingSet) -> float:

@@ -1,4 +1,4 @@
-"""Two sockets with CURVE and nothing else: the least that a transfer could cost. Its other end is run as a process."""
+"""A pair of CURVE sockets without our protocol: the upper limit of the transfer rate. The peer is another process."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import time
 import zmq
 from motionbooth_protocol.limits import CHUNK_BYTES, CHUNKS_IN_FLIGHT
 
-_HEADER = b"x" * 64  # about as long as ours
+_HEADER = b"x" * 64  # about the size of our headers
 
 
 def bare_rate(size: int) -> float:
-    """Bytes a second at which so many bytes come, in the pieces and as far ahead as the protocol has them."""
+    """Bytes per second of a transfer of `size` bytes, with the protocol's chunk size and window."""
     pieces = -(-size // CHUNK_BYTES)
     public, secret = zmq.curve_keypair()
     answering = subprocess.Popen(
@@ -51,7 +51,7 @@ def _ask(socket: zmq.Socket[bytes], pieces: int) -> float:
 
 
 def main(pieces: int) -> None:
-    """Answer so many questions, and the one of the handshake."""
+    """Answer this many requests, and one for the handshake."""
     secret = sys.stdin.buffer.readline().strip()
     piece = bytes(CHUNK_BYTES)
     with zmq.Context() as context, context.socket(zmq.ROUTER) as socket:

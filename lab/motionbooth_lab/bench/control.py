@@ -1,8 +1,9 @@
-"""`motionbooth bench control`: how well the bundled model keeps to boxes and camera paths.
+"""`motionbooth bench control`: how closely the bundled model follows boxes and camera paths.
 
-For held-out prompts of its own kinds and for ten subjects that it trains on the spot: the measures of `evaluation`,
-and the same for the same seeds with both controls off (`_off`). `drawn_` is the most that the measures can show: drawn
-clips of the same scenes, through the decoder. And who is it, of 20: `who.py`.
+The bench generates held-out prompts of the base model's own kinds, and ten subjects that it trains first. It reports
+the measures of `motionbooth.evaluation`, and the same with both controls off (`_off`, same seeds). `drawn_` is the
+upper limit of these measures: drawn clips of the same scenes, encoded and decoded. For the identity of the subjects see
+identity.py.
 """
 
 import hashlib
@@ -37,75 +38,69 @@ from motionbooth_protocol.motion import Box, CameraPath, Offset
 from numpy.typing import NDArray
 from rich.progress import Progress
 
+from motionbooth_lab.bench.cases import BASE_CASES, TOKEN, Case, base_cases, subject_cases, without_control
 from motionbooth_lab.bench.identity import Identity, codec_db, encode, galleries_of, identity_measures, identity_of
 from motionbooth_lab.bench.kinds import KindClassifier
-from motionbooth_lab.bench.pairs import BASE_PAIRS, TOKEN, Filming, base_filmings, subject_filmings, without_control
 from motionbooth_lab.bench.photographs import photographed_subjects
 from motionbooth_lab.bench.subjects import SOLIDS, TrainingSet, unseen_subjects
 from motionbooth_lab.toybox.backgrounds import PLACES
 from motionbooth_lab.toybox.draw import HEIGHT_PX, WIDTH_PX, draw_clip, has_contrast, kind_scene
 
 PROCESSES = 2
-"""The model computes with one thread."""
+"""The model uses one thread."""
 
 DRIFT_CLIPS = 2
-"""Clips of the base's own kinds that are filmed again after each fine-tuning."""
+"""Clips of the base model's own kinds that are generated again after each fine-tuning, to measure drift."""
 
 
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class Tally:
-    """The reports of many clips, and how their figures are summed up."""
-
-    reports: Sequence[MotionReport]
-
-    def measures(self, prefix: str, suffix: str) -> list[Measure]:
-        """Means over the frames of all clips; the center error is a median."""
-        frames = [frame for report in self.reports for frame in report.subjects[0].frames]
-        center_errors = [frame.center_error for frame in frames if frame.center_error is not None]
-        flow_error = mean_of([frame.error_px for report in self.reports for frame in report.camera])
-        figures = (
-            ("iou", float(np.mean([frame.iou or 0.0 for frame in frames])), "0..1"),
-            ("center_error", float(np.median(center_errors)) if center_errors else 1.0, "frame widths"),
-            ("found_share", len(center_errors) / len(frames), "0..1"),
-            ("flow_error", float("nan") if flow_error is None else flow_error, "px a frame"),
-        )
-        return [Measure(f"{prefix}{name}{suffix}", value, unit) for name, value, unit in figures]
+def clip_measures(reports: Sequence[MotionReport], prefix: str = "", suffix: str = "") -> list[Measure]:
+    """Means over the frames of all clips; the center error is a median."""
+    frames = [frame for report in reports for frame in report.subjects[0].frames]
+    center_errors = [frame.center_error for frame in frames if frame.center_error is not None]
+    flow_error = mean_of([frame.error_px for report in reports for frame in report.camera])
+    figures = (
+        ("iou", float(np.mean([frame.iou or 0.0 for frame in frames])), "0..1"),
+        ("center_error", float(np.median(center_errors)) if center_errors else 1.0, "frame widths"),
+        ("found_share", len(center_errors) / len(frames), "0..1"),
+        ("flow_error", float("nan") if flow_error is None else flow_error, "px a frame"),
+    )
+    return [Measure(f"{prefix}{name}{suffix}", value, unit) for name, value, unit in figures]
 
 
 @dataclass(frozen=True)
-class Filmed:
-    """One filming: what came with the controls and without (`_off`), and what was measured on both."""
+class CaseResult:
+    """A generated case, measured with the controls and without (`_off`). `frames`: with the controls."""
 
-    filming: Filming
+    case: Case
     frames: NDArray[np.uint8]
     report: MotionReport
     report_off: MotionReport
     seconds: float
 
     def row(self) -> Row:
-        """For a contact sheet."""
+        """A row of a contact sheet."""
         found = [frame.found for frame in self.report.subjects[0].frames]
-        return Row(self.filming.spec.prompt, self.frames, [self.filming.boxes], [found], self.filming.camera)
+        return Row(self.case.spec.prompt, self.frames, [self.case.boxes], [found], self.case.camera)
 
 
 @dataclass(frozen=True)
-class FilmedKind:
-    """A kind of the base's own: `drawn` is the report of a real clip of the same, `recognized` by the classifier."""
+class KindResult:
+    """A case of a base model's own kind. `drawn`: report of a drawn clip; `recognized`: by the classifier."""
 
-    filmed: Filmed
+    result: CaseResult
     drawn: MotionReport
     recognized: bool
 
 
 @dataclass(frozen=True)
-class FilmedSubject:
-    """A trained subject: its pictures, its clips, who they show, and how far two of the base's kinds changed color."""
+class SubjectResult:
+    """A trained subject. `shifts`: how far the color of each of the base model's own kinds moved (CIE Lab)."""
 
     pictures: list[NDArray[np.uint8]]
-    filmed: list[Filmed]
+    results: list[CaseResult]
     training_seconds: float
     shifts: list[float]
     identity: Identity
@@ -114,15 +109,14 @@ class FilmedSubject:
 def bench_control(
     pictures: Path | None = None, suppress: Suppress | None = None, photographs: Path | None = None
 ) -> BenchResult:
-    """Run the whole bench on the bundled model: about 40 minutes in two processes of one thread each.
+    """Run the bench on the bundled model: about 40 minutes in two processes of one thread each.
 
-    `pictures`: a folder for two contact sheets of what was generated, base.png and subjects.png. `suppress`: which
-    words the boxes suppress, instead of the model's own choice; two runs compare the two. `photographs`: measure the
-    subjects of this folder's folders instead of the bench's own, and nothing of the base's kinds.
+    `pictures`: folder for two contact sheets, base.png and subjects.png. `suppress`: which words the boxes suppress,
+    instead of the model's own setting. `photographs`: measure only the subjects in this folder (one folder each).
     """
     subjects = unseen_subjects() if photographs is None else photographed_subjects(photographs)
     galleries = galleries_of(subjects)
-    pairs = BASE_PAIRS if photographs is None else 0
+    pairs = BASE_CASES if photographs is None else 0
     with (
         Progress(transient=True) as progress,
         tempfile.TemporaryDirectory(prefix="motionbooth-bench-") as folder,
@@ -135,38 +129,38 @@ def bench_control(
             progress.advance(bar)
             return result
 
-        ordinary = pool.submit(film_ordinary_clips)
-        kinds = [pool.submit(film_kind, number, suppress) for number in range(pairs)]
-        ordinary.result()  # once, and before the first training is timed
-        learned = [pool.submit(learn_and_film, each, galleries, Path(folder), suppress) for each in subjects]
-        filmed_kinds, filmed_subjects = list(map(collected, kinds)), list(map(collected, learned))
+        prior = pool.submit(generate_prior_clips)
+        kinds = [pool.submit(run_kind, number, suppress) for number in range(pairs)]
+        prior.result()  # once, and before the first training is timed
+        trained = [pool.submit(run_subject, each, galleries, Path(folder), suppress) for each in subjects]
+        kind_results, subject_results = list(map(collected, kinds)), list(map(collected, trained))
     if pictures is not None:
-        write_pictures(pictures, filmed_kinds, filmed_subjects)
+        write_pictures(pictures, kind_results, subject_results)
     solid = [each for each in subjects if photographs is not None or each.name in SOLIDS]
-    measures = [*subject_measures(filmed_subjects), codec_db(_base(), solid), bundle_size()]
+    measures = [*subject_measures(subject_results), codec_db(_base(), solid), bundle_size()]
     if kinds:
-        measures = [*kind_measures(filmed_kinds), *measures]
+        measures = [*kind_measures(kind_results), *measures]
     name = "control" if photographs is None else "control-photographs"
     return BenchResult(name if suppress is None else f"{name}-suppress-{suppress}", measures)
 
 
-def kind_measures(kinds: Sequence[FilmedKind]) -> list[Measure]:
-    """The base's own kinds, in combinations that it never saw."""
+def kind_measures(kinds: Sequence[KindResult]) -> list[Measure]:
+    """Measures of the base model's own kinds, in combinations that it was not trained on."""
     return [
-        *Tally([kind.filmed.report for kind in kinds]).measures("", ""),
-        *Tally([kind.filmed.report_off for kind in kinds]).measures("", "_off"),
-        *Tally([kind.drawn for kind in kinds]).measures("drawn_", ""),
+        *clip_measures([kind.result.report for kind in kinds]),
+        *clip_measures([kind.result.report_off for kind in kinds], suffix="_off"),
+        *clip_measures([kind.drawn for kind in kinds], "drawn_"),
         Measure("class_accuracy", float(np.mean([kind.recognized for kind in kinds])), "0..1"),
-        Measure("clip_seconds", float(np.mean([kind.filmed.seconds for kind in kinds])), "s"),
+        Measure("clip_seconds", float(np.mean([kind.result.seconds for kind in kinds])), "s"),
     ]
 
 
-def subject_measures(subjects: Sequence[FilmedSubject]) -> list[Measure]:
-    """Subjects that the base never saw, trained from about five pictures each."""
-    filmed = [filmed for subject in subjects for filmed in subject.filmed]
+def subject_measures(subjects: Sequence[SubjectResult]) -> list[Measure]:
+    """Measures of the subjects, each trained from about five pictures."""
+    results = [result for subject in subjects for result in subject.results]
     return [
-        *Tally([clip.report for clip in filmed]).measures("subject_", ""),
-        *Tally([clip.report_off for clip in filmed]).measures("subject_", "_off"),
+        *clip_measures([result.report for result in results], "subject_"),
+        *clip_measures([result.report_off for result in results], "subject_", "_off"),
         *identity_measures([subject.identity for subject in subjects]),
         Measure("drift", float(np.mean([shift for subject in subjects for shift in subject.shifts])), "CIE Lab"),
         Measure("finetune_seconds", float(np.mean([subject.training_seconds for subject in subjects])), "s"),
@@ -174,20 +168,20 @@ def subject_measures(subjects: Sequence[FilmedSubject]) -> list[Measure]:
 
 
 def bundle_size() -> Measure:
-    """All files of the bundled model."""
+    """Size of all files of the bundled model."""
     files = [path for path in source_named("toybox").folder.rglob("*") if path.is_file()]
     return Measure("bundle_mb", sum(path.stat().st_size for path in files) / 1e6, "MB")
 
 
-def write_pictures(folder: Path, kinds: Sequence[FilmedKind], subjects: Sequence[FilmedSubject]) -> None:
-    """Every fourth of the base's clips; one clip of each subject, beside two pictures that it was trained from."""
+def write_pictures(folder: Path, kinds: Sequence[KindResult], subjects: Sequence[SubjectResult]) -> None:
+    """Every fourth of the base model's clips; one clip of each subject, next to two of its training pictures."""
     if kinds:
-        write_contact_sheet(folder / "base.png", Sheet([kind.filmed.row() for kind in kinds[::4]]))
-    rows = [replace(subject.filmed[0].row(), pictures=subject.pictures[1:3]) for subject in subjects]
+        write_contact_sheet(folder / "base.png", Sheet([kind.result.row() for kind in kinds[::4]]))
+    rows = [replace(subject.results[0].row(), pictures=subject.pictures[1:3]) for subject in subjects]
     write_contact_sheet(folder / "subjects.png", Sheet(rows))
 
 
-# The parts that run in processes of their own
+# The parts that run in worker processes
 
 
 @cache
@@ -203,69 +197,69 @@ def _classifier() -> KindClassifier:
     return KindClassifier.train(_base().vae)
 
 
-def film_ordinary_clips() -> None:
-    """What every training needs once."""
+def generate_prior_clips() -> None:
+    """Generate the prior-preservation clips and places that every training needs, into the cache."""
     ordinary_clips(_base(), _base().settings.full, lambda done, steps: None)
     generated_places(_base(), _base().settings.full, lambda done, steps: None)
 
 
-def film_kind(number: int, suppress: Suppress | None = None) -> FilmedKind:
-    """One of the base's held-out prompts."""
-    filming = list(base_filmings())[number]
-    assert filming.combination is not None
-    looks = _looks_of_kind(*filming.combination[:2])
-    filmed = _film_both(_base(suppress), filming, looks)
-    found = [(f, frame.found) for f, frame in enumerate(filmed.report.subjects[0].frames) if frame.found is not None]
-    named = _classifier().kind(filmed.frames[[f for f, _ in found]], [box for _, box in found]) if found else None
-    return FilmedKind(filmed, _measure_drawn(filming, looks), named == filming.combination[0])
+def run_kind(number: int, suppress: Suppress | None = None) -> KindResult:
+    """Run one of the held-out prompts of the base model."""
+    case = list(base_cases())[number]
+    assert case.combination is not None
+    appearance = _appearance_of_kind(*case.combination[:2])
+    result = _run_case(_base(suppress), case, appearance)
+    found = [(f, frame.found) for f, frame in enumerate(result.report.subjects[0].frames) if frame.found is not None]
+    named = _classifier().kind(result.frames[[f for f, _ in found]], [box for _, box in found]) if found else None
+    return KindResult(result, _measure_drawn(case, appearance), named == case.combination[0])
 
 
-def learn_and_film(
+def run_subject(
     subject: TrainingSet, galleries: Mapping[str, Gallery], folder: Path, suppress: Suppress | None = None
-) -> FilmedSubject:
-    """Train one of the subjects and generate it on its four paths."""
+) -> SubjectResult:
+    """Train a subject and generate it on its four paths."""
     started = time.monotonic()
-    weights = learn_set(subject, folder / subject.name)
+    weights = train_subject(subject, folder / subject.name)
     seconds = time.monotonic() - started
-    tuned = _base.__wrapped__(suppress)  # one of its own
+    tuned = _base.__wrapped__(suppress)  # a separate copy
     load_subject(tuned, weights)
-    looks = Appearance.from_pictures(subject.pictures, subject.masks)
-    filmings = list(subject_filmings(subject, sha256_of(weights)))
-    filmed = [_film_both(tuned, filming, looks) for filming in filmings]
-    shifts = [color_shift(tuned, filming) for filming in list(base_filmings())[:DRIFT_CLIPS]]
-    clips = [(each.frames, each.filming.boxes) for each in filmed]
-    untrained = [(film_frames(_base(suppress), filming.spec), filming.boxes) for filming in filmings]
+    appearance = Appearance.from_pictures(subject.pictures, subject.masks)
+    cases = list(subject_cases(subject, sha256_of(weights)))
+    results = [_run_case(tuned, case, appearance) for case in cases]
+    shifts = [color_shift(tuned, case) for case in list(base_cases())[:DRIFT_CLIPS]]
+    clips = [(each.frames, each.case.boxes) for each in results]
+    untrained = [(generate_frames(_base(suppress), case.spec), case.boxes) for case in cases]
     identity = identity_of(_base(), subject, galleries, clips, untrained)
-    return FilmedSubject(list(subject.pictures), filmed, seconds, shifts, identity)
+    return SubjectResult(list(subject.pictures), results, seconds, shifts, identity)
 
 
-def _film_both(base: Base, filming: Filming, looks: Appearance) -> Filmed:
+def _run_case(base: Base, case: Case, appearance: Appearance) -> CaseResult:
     started = time.monotonic()
-    frames = film_frames(base, filming.spec)
+    frames = generate_frames(base, case.spec)
     seconds = time.monotonic() - started
-    off = film_frames(base, without_control(filming.spec))
-    return Filmed(filming, frames, measured(frames, filming, looks), measured(off, filming, looks), seconds)
+    off = generate_frames(base, without_control(case.spec))
+    return CaseResult(case, frames, measured(frames, case, appearance), measured(off, case, appearance), seconds)
 
 
-def film_frames(base: Base, spec: GenerateSpec) -> NDArray[np.uint8]:
+def generate_frames(base: Base, spec: GenerateSpec) -> NDArray[np.uint8]:
     return film(base, spec, lambda done, steps: None).numpy()
 
 
-def _measure_drawn(filming: Filming, looks: Appearance) -> MotionReport:
-    """A drawn clip of the same scene, on a way of its own, as the decoder shows it."""
-    assert filming.combination is not None
-    clip = draw_clip(kind_scene(*filming.combination), np.random.default_rng([31, filming.spec.seed]))
+def _measure_drawn(case: Case, appearance: Appearance) -> MotionReport:
+    """Measure a drawn clip of the same scene with another path, encoded and decoded."""
+    assert case.combination is not None
+    clip = draw_clip(kind_scene(*case.combination), np.random.default_rng([31, case.spec.seed]))
     latents = encode(_base(), clip.frames)
     boxes = [Box(*map(float, box)) for box in clip.boxes_xyxy]
     travel = clip.camera_px / (WIDTH_PX, HEIGHT_PX)
     camera = CameraPath([Offset(float(x), float(y)) for x, y in travel])
-    return measured(decode(_base(), latents)[0].numpy(), replace(filming, boxes=boxes, camera=camera), looks)
+    return measured(decode(_base(), latents)[0].numpy(), replace(case, boxes=boxes, camera=camera), appearance)
 
 
-def learn_set(
+def train_subject(
     subject: TrainingSet, folder: Path, recipe: str = "motionbooth", steps: int | None = None, seed: int = 0
 ) -> Path:
-    """Train in `folder` as a job does; returns the subject's file. `seed`: 0 is the bench's own."""
+    """Train in `folder` as a job does. Returns the subject's file. `seed`: 0 is the bench's own."""
     folder.mkdir()
     pictures = [
         Picture(_stored(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), folder), _stored(mask, folder))
@@ -284,14 +278,14 @@ def _stored(pixels: NDArray[np.uint8], folder: Path) -> str:
     return name
 
 
-def color_shift(tuned: Base, filming: Filming) -> float:
-    """How far a base kind's mean color, in the middle of its box, moved by learning a subject."""
-    before, after = (_middle_lab(film_frames(base, filming.spec), filming.boxes) for base in (_base(), tuned))
+def color_shift(tuned: Base, case: Case) -> float:
+    """How far fine-tuning moved the mean color of a base model's own kind (CIE Lab, in the middle of its box)."""
+    before, after = (_middle_lab(generate_frames(base, case.spec), case.boxes) for base in (_base(), tuned))
     return float(np.linalg.norm(after - before))
 
 
 class _Silent:
-    """A Reporter that tells nobody."""
+    """A Reporter that discards everything."""
 
     def plan(self, stages: Sequence[Stage]) -> None:
         return
@@ -300,12 +294,12 @@ class _Silent:
         return
 
 
-def measured(frames: NDArray[np.uint8], filming: Filming, looks: Appearance) -> MotionReport:
-    return motion_report(frames, [AskedSubject("subject", looks, filming.boxes)], filming.camera)
+def measured(frames: NDArray[np.uint8], case: Case, appearance: Appearance) -> MotionReport:
+    return motion_report(frames, [AskedSubject("subject", appearance, case.boxes)], case.camera)
 
 
-def _looks_of_kind(kind: str, color: str) -> Appearance:
-    """Learned from drawn pictures of the kind, as a user's subject is from photographs."""
+def _appearance_of_kind(kind: str, color: str) -> Appearance:
+    """Appearance of the kind in drawn pictures."""
     places = [place for place in PLACES if has_contrast(color, place)][:4]
     clips = [
         draw_clip(kind_scene(kind, color, place), np.random.default_rng([29, number]))

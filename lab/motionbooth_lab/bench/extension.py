@@ -1,7 +1,7 @@
-"""What the extension costs in Blender, and how exactly it reads a shot. Needs the bpy module.
+"""`motionbooth bench extension`: speed of the extension in Blender and accuracy of reading a shot. Needs bpy.
 
-The measuring is done in processes of their own, so that nothing else is loaded in them: `python -m
-motionbooth_lab.bench.extension MEASURE` prints the figures of one measure as JSON.
+Each measure runs in a separate process, so that nothing else is loaded: `python -m motionbooth_lab.bench.extension
+MEASURE` prints its figures as JSON.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FRAMES = 250
 HEAVY_GRID, HEAVY_LEVELS = 353, 2  # a grid of 353 x 353 faces, subdivided twice: 2 million vertices
 HEAVY_VERTICES = 1_950_000  # at least
 LONG_SHOT = 10_000  # frames
-FRAME_SET_SAMPLE = 25  # frames of the plain loop that are timed; the other 225 cost the same
+FRAME_SET_SAMPLE = 25  # frames of the plain loop that are timed; the other 225 take as long
 BACKGROUND = 12.0
 LENS, SENSOR, SIZE, ASPECT = 35.0, 36.0, (960, 640), 1.25
 Array = NDArray[np.float64]
@@ -50,7 +50,7 @@ UNITS = {
 
 
 def bench_extension() -> BenchResult:
-    """All that can be measured without a window. Raises InvalidInput where there is no bpy."""
+    """Everything that can be measured without a window. Raises InvalidInput if bpy is not installed."""
     if importlib.util.find_spec("bpy") is None:
         raise InvalidInput("This bench runs in Blender's Python module; install it: pip install -e '.[blender]'")
     found: dict[str, float] = {}
@@ -60,7 +60,7 @@ def bench_extension() -> BenchResult:
 
 
 def _in_own_process(measure: str) -> dict[str, float]:
-    """Raises JobFailed with the last thing that the process said."""
+    """Raises JobFailed with the last line of the process's error output."""
     process = subprocess.run([sys.executable, "-m", __name__, measure], capture_output=True, text=True)
     if process.returncode != 0:
         last_words = process.stderr.strip().splitlines()[-1:] or ["it said nothing"]
@@ -69,10 +69,10 @@ def _in_own_process(measure: str) -> dict[str, float]:
 
 
 def measure_registering() -> dict[str, float]:
-    """From the first import of the extension to its last class, once bpy is there: what a start of Blender waits for.
+    """Time to import and register the extension after bpy is imported: how much it delays the start of Blender.
 
-    In processes that load nothing else. The first compiles the extension's sources and is not counted: that happens
-    once after its installation. Raises JobFailed if it loads torch or sockets.
+    The first run compiles the extension's sources, as happens once after the installation, and is not counted. Raises
+    JobFailed if the extension loads torch or sockets.
     """
     took = []
     with TemporaryDirectory() as compiled:
@@ -99,7 +99,7 @@ print(took)
 
 
 def measure_reading() -> dict[str, float]:
-    """250 frames of one shot, in a scene with nothing else and in one with 2 million vertices under modifiers."""
+    """Read 250 frames of a shot in an empty scene and in one with 2 million vertices under modifiers."""
     from motionbooth_addon.capture import shots
 
     scene = _new_shot()
@@ -114,7 +114,7 @@ def measure_reading() -> dict[str, float]:
 
 
 def measure_projection() -> dict[str, float]:
-    """The largest difference, in shares of the frame, of any box side or camera offset to a pinhole camera in numpy."""
+    """The largest deviation of a box side or camera offset from a pinhole camera in NumPy, as a share of the frame."""
     from motionbooth_addon.capture import shots
 
     scene = _new_shot()
@@ -134,7 +134,7 @@ def measure_projection() -> dict[str, float]:
 
 
 def measure_framing() -> dict[str, float]:
-    """Asked against shown position, for shots of four shapes against every known base: see framing.py."""
+    """Requested versus displayed position for four aspect ratios and every known base model: see framing.py."""
     import motionbooth_addon
 
     from motionbooth_lab.bench.framing import framing_error
@@ -144,7 +144,7 @@ def measure_framing() -> dict[str, float]:
 
 
 def measure_scene_kinds() -> dict[str, float]:
-    """The share of kinds of scene that are read as they play, or refused in words: see scene_kinds.py."""
+    """The share of scene kinds that are read exactly or rejected with a message: see scene_kinds.py."""
     import motionbooth_addon
 
     from motionbooth_lab.bench.scene_kinds import scene_kinds_exact
@@ -154,9 +154,9 @@ def measure_scene_kinds() -> dict[str, float]:
 
 
 def measure_long_reading() -> dict[str, float]:
-    """The longest time for which one tick holds the main thread while 10,000 frames are read for the overlay.
+    """The longest tick on the main thread, including Blender's update, while 10,000 frames are read for the overlay.
 
-    With what Blender has to update after it. Raises JobFailed where the shot is not read to its end.
+    Raises JobFailed if the shot is not read completely.
     """
     import bpy
     from motionbooth_addon.capture import shot_cache
@@ -194,7 +194,7 @@ def _median_seconds(action: Callable[[], object], times: int = 5) -> float:
 
 
 def _new_shot(frames: int = FRAMES) -> bpy.types.Scene:
-    """A camera that turns and tracks, a rectangle before it and a ball beyond, both keyframed."""
+    """A keyframed camera, with a keyframed rectangle in front of it and a keyframed ball farther away."""
     import bpy
     import motionbooth_addon
 
@@ -264,14 +264,14 @@ def _add_heavy_mesh(scene: bpy.types.Scene) -> None:
         raise RuntimeError(f"the heavy scene has {count} vertices")
 
 
-# The same again as a pinhole camera, from world matrices and the lens alone
+# The reference: a pinhole camera from world matrices and the lens
 
 
 def _pinhole(points: Array, camera: Array) -> Array:
-    """World points (N, 3) to shares of the frame (N, 2), by similar triangles.
+    """Project world points (N, 3) to shares of the frame (N, 2) by similar triangles.
 
-    The sensor's width spans the longer side of the frame as it is shown (its pixels are `ASPECT` wide), and lens shift
-    is counted in that side, too.
+    The sensor width spans the longer side of the displayed frame (with pixels of aspect `ASPECT`), which is also the
+    unit of the lens shift.
     """
     local = (points - camera[:3, 3]) @ camera[:3, :3]
     across, up = local[:, 0] / -local[:, 2] * LENS / SENSOR, local[:, 1] / -local[:, 2] * LENS / SENSOR
@@ -288,7 +288,7 @@ def _pinhole_box(thing: bpy.types.Object, camera: Array) -> Array:
 
 
 def _pinhole_travel(cameras: list[Array]) -> Array:
-    """(F, 2): the steps of whatever was in the middle of the frame before, at the background's distance, summed up."""
+    """(F, 2): accumulated motion of the point that was in the middle of the previous frame, at background distance."""
     middle = BACKGROUND * np.array([0.05 * SENSOR / LENS, -0.02 * SENSOR / LENS, -1])  # moved by the lens shift
     steps = [_pinhole((before[:3, :3] @ middle + before[:3, 3])[None], after)[0] for before, after in pairwise(cameras)]
     return np.concatenate([np.zeros((1, 2)), np.cumsum(0.5 - np.array(steps), axis=0)])

@@ -1,7 +1,7 @@
-"""Whether what was asked is shown where it was drawn, for shots of other shapes than the model's. Needs the bpy module.
+"""Is a subject displayed where it was drawn if the shot has another aspect ratio than the model? Needs bpy.
 
-A clip of the model's own size has a white marker wherever the shot that was sent asks for the subject. It is placed as
-a finished take is, and the sequencer's picture is rendered: the marker has to stand where the subject was drawn.
+A clip of the model's size has a white marker at the box of the submitted shot. It is placed like a finished take and
+rendered by the sequencer: the marker must appear where the subject was drawn.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ Array = NDArray[np.float64]
 
 ASPECTS = {"16:9": (640, 360), "4:3": (640, 480), "1:1": (480, 480), "2.39:1": (956, 400)}
 FRAMES, LAST = 8, 8
-MARKER = 0.7  # the rectangle's size, 8 units away from a camera that sees 8 units across
-SHARPER = 4  # the marker is drawn so many times finer than the clip, and averaged
+MARKER = 0.7  # size of the rectangle, 8 units away from a camera that sees 8 units across
+SHARPER = 4  # supersampling of the marker
 
 
 def base_sizes() -> dict[str, tuple[int, int]]:
-    """Width and height of what each bundled and known base makes."""
+    """Width and height of the clips of each known base model."""
     files = {"toybox": TOYBOX / "motionbooth.json", **{file.stem: file for file in sorted(MODELS.glob("*.json"))}}
     settings = {name: msgspec.json.decode(file.read_bytes(), type=BaseSettings) for name, file in files.items()}
     return {name: (known.width, known.height) for name, known in settings.items()}
 
 
 def framing_error() -> float:
-    """The largest distance of the marker's middle from that of the drawn box, in shares of the picture's width."""
+    """The largest distance between the centers of the marker and the drawn box, as a share of the picture's width."""
     cases = itertools.product(ASPECTS.values(), base_sizes().values(), ("FIT", "CROP"))
     with TemporaryDirectory() as folder:
         return max(error_of(Path(folder), *case) for case in cases)
 
 
 def error_of(folder: Path, size: tuple[int, int], model: tuple[int, int], how: str) -> float:
-    """Of one shape of shot, base and framing: at the first frame and at the last."""
+    """The error for one aspect ratio, base model and framing, in the first and last frame."""
     from motionbooth_addon._protocol.jobs import GenerateSpec
     from motionbooth_addon.capture import shots
     from motionbooth_addon.timeline import takes
@@ -58,9 +58,7 @@ def error_of(folder: Path, size: tuple[int, int], model: tuple[int, int], how: s
 
 
 def _new_shot(size: tuple[int, int], how: str) -> Any:
-    """A rectangle on the camera that goes from the upper left to the lower right; all of it in the middle of the frame,
-    which no framing cuts.
-    """
+    """A rectangle on the camera that moves from upper left to lower right, within the area that no framing crops."""
     bpy.ops.wm.read_factory_settings(use_empty=True)
     scene = bpy.context.scene
     scene.frame_start, scene.frame_end = 1, LAST
@@ -87,9 +85,9 @@ def _new_shot(size: tuple[int, int], how: str) -> Any:
 
 
 def _marked(size: tuple[int, int], box: Any) -> NDArray[np.uint8]:
-    """A picture of the model's size, black, with the box white; a pixel that it covers in part is grey."""
+    """A black picture of the model's size with the box in white, anti-aliased."""
     if box is None:
-        raise RuntimeError("the framing cuts the marker")
+        raise RuntimeError("the framing crops the marker")
     shown = []
     for pixels, low, high in ((size[1], box.y1, box.y2), (size[0], box.x1, box.x2)):
         at = (np.arange(pixels * SHARPER) + 0.5) / (pixels * SHARPER)
@@ -99,7 +97,7 @@ def _marked(size: tuple[int, int], box: Any) -> NDArray[np.uint8]:
 
 
 def _off(scene: Any, path: Path, frame: int, drawn: Any) -> float:
-    """How far the marker's middle is from the drawn box's, in shares of the picture's width."""
+    """Distance of the marker's center from the drawn box's, as a share of the picture's width."""
     if drawn is None:
         raise RuntimeError("the marker is out of the frame")
     scene.frame_set(frame)

@@ -1,4 +1,4 @@
-"""Who is it, of 20? The bench's figures of identity, each beside what a blob and shuffled patches would get."""
+"""The identity figures of `bench control`: is the subject recognized among twenty, and are blobs and patches not?"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,14 +31,14 @@ CONTROLS = ("top1_ceiling", "grey_ceiling", "blob_top1", "blob_top1_forced", "sh
 CODEC_PX, CODEC_SUBJECT_PX = 64, 60
 
 Clip = tuple[NDArray[np.uint8], Sequence[Box]]
-"""Frames (F, H, W, 3) and the boxes asked for."""
+"""Frames (F, H, W, 3) and the requested boxes."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What was told of one subject's crops: hits of each kind, and the embeddings of its clips' first and last frames.
+    """Recognition of one subject. `hits`: by figure, whether each crop was recognized.
 
-    `ends` (clips, 2, D).
+    `ends` (clips, 2, D): embeddings of the first and last frame of each clip.
     """
 
     hits: Mapping[str, list[bool]]
@@ -46,15 +46,15 @@ class Identity:
 
 
 def galleries_of(subjects: Sequence[TrainingSet]) -> dict[str, Gallery]:
-    """The galleries of the subjects, and of others up to twenty in all."""
-    everybody = [*subjects, *gallery_fillers(max(0, GALLERIES - len(subjects)))]
-    return {each.name: gallery_of(each.pictures, each.masks) for each in everybody}
+    """The galleries of the subjects, filled up to twenty with other characters."""
+    everyone = [*subjects, *gallery_fillers(max(0, GALLERIES - len(subjects)))]
+    return {each.name: gallery_of(each.pictures, each.masks) for each in everyone}
 
 
 def identity_of(
     base: Base, subject: TrainingSet, galleries: Mapping[str, Gallery], clips: Sequence[Clip], untrained: Sequence[Clip]
 ) -> Identity:
-    """`clips` show the subject as it was learned, `untrained` the same prompts and boxes without learning."""
+    """`clips` show the trained subject; `untrained` are the same prompts and boxes with the base model."""
     crops, off = _crops(clips), _crops(untrained)
     hits = {
         "top1": top_1(crops, subject.name, galleries),
@@ -69,9 +69,12 @@ def identity_of(
 def controls_of(
     base: Base, subject: TrainingSet, galleries: Mapping[str, Gallery], tracks: Sequence[Sequence[Box]]
 ) -> dict[str, list[bool]]:
-    """Hits of the subject's own pictures in the asked boxes through the codec, each without itself in the gallery; in
-    grey; and of blobs in its mean color and of its shuffled patches, in the same places. `_forced`: of twenty subjects,
-    where nobody is no answer and a blob goes to whoever has its color."""
+    """Hits of controls: what the figures would be for other content in the same boxes, encoded and decoded.
+
+    `_ceiling`: the subject's own pictures, each compared with a gallery without it, in color and in gray. `blob_`:
+    blobs of its mean color. `shuffled_`: its patches shuffled. `_forced`: "none of them" is not a valid answer, so a
+    blob is assigned to the subject with the closest color.
+    """
     hits: dict[str, list[bool]] = {name: [] for name in CONTROLS}
     for number, (picture, mask) in enumerate(zip(subject.pictures, subject.masks, strict=True)):
         boxes = [track[(2 * number) % len(track)] for track in tracks]
@@ -89,7 +92,7 @@ def controls_of(
 
 
 def identity_measures(identities: Sequence[Identity]) -> list[Measure]:
-    """Shares of the crops of all subjects, and how much more alike a clip's ends are than those of two subjects."""
+    """Shares of recognized crops over all subjects, and how much more similar the ends of a clip are than chance."""
     names = identities[0].hits
     shares = {name: float(np.mean([hit for each in identities for hit in each.hits[name]])) for name in names}
     steady = [float(ends[0] @ ends[1]) for each in identities for ends in each.ends]
@@ -97,7 +100,7 @@ def identity_measures(identities: Sequence[Identity]) -> list[Measure]:
         float((a.ends[:, 0] @ b.ends[:, 1].T).mean())
         for a in identities
         for b in identities
-        if a is not b  # with one subject alone there is no chance to compare with
+        if a is not b  # one subject alone has no others to compare with
     ]
     return [
         *[Measure(f"identity_{name}", share, "0..1") for name, share in shares.items()],
@@ -106,7 +109,7 @@ def identity_measures(identities: Sequence[Identity]) -> list[Measure]:
 
 
 def codec_db(base: Base, subjects: Sequence[TrainingSet]) -> Measure:
-    """Peak signal-to-noise ratio of the subjects' own pixels, 60 px large, through the model's encoder and decoder."""
+    """Peak signal-to-noise ratio of the subjects' pixels (60 px in size) after encoding and decoding."""
     found = []
     for subject in subjects:
         for picture, mask in zip(subject.pictures, subject.masks, strict=True):
@@ -118,7 +121,7 @@ def codec_db(base: Base, subjects: Sequence[TrainingSet]) -> Measure:
 
 @torch.no_grad()
 def through_codec(base: Base, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Frames (F, H, W, 3) as the model's own encoder and decoder show them."""
+    """Frames (F, H, W, 3), encoded and decoded by the model."""
     return decode(base, encode(base, frames))[0].numpy()
 
 
@@ -133,7 +136,7 @@ def encode(base: Base, frames: NDArray[np.uint8]) -> torch.Tensor:
 def pasted(
     ground: NDArray[np.uint8], picture: NDArray[np.uint8], mask: NDArray[np.uint8], box: Box
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """The ground (H, W, 3) with the masked subject fitted into `box`, its aspect kept, and where it is (H, W), 0..1."""
+    """The ground (H, W, 3) with the masked subject pasted into `box`, aspect ratio kept; and its coverage (H, W)."""
     height, width = ground.shape[:2]
     own = bounds(mask)
     rows, columns = mask.shape
@@ -156,7 +159,7 @@ def pasted(
 def _seen(
     base: Base, subject: TrainingSet, picture: NDArray[np.uint8], mask: NDArray[np.uint8], boxes: Sequence[Box]
 ) -> NDArray[np.uint8]:
-    """Crops (n, 48, 48, 3): pasted in each box, each in one of the subject's places, through the codec."""
+    """Crops (n, 48, 48, 3) of the subject pasted into each box in one of its places, encoded and decoded."""
     frames = []
     for number, box in enumerate(boxes):
         place = subject.places[number % len(subject.places)]
@@ -170,14 +173,14 @@ def _crops(clips: Sequence[Clip]) -> NDArray[np.uint8]:
 
 
 def _without(gallery: Gallery, number: int) -> Gallery:
-    """The gallery without one picture and the decoys made of it."""
+    """The gallery without one picture and its decoys."""
     count = len(gallery.pictures)
     kept = np.arange(count) != number
     return replace(gallery, pictures=gallery.pictures[kept], decoys=gallery.decoys[np.tile(kept, 2)])
 
 
 def _ellipse(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The ellipse in the bounds of a mask."""
+    """A filled ellipse within the bounds of a mask."""
     x1, y1, x2, y2 = (edge * size for edge, size in zip(bounds(mask).as_tuple(), mask.shape[::-1] * 2, strict=True))
     filled = np.zeros_like(mask)
     middle, axes = (round((x1 + x2) / 2), round((y1 + y2) / 2)), (round((x2 - x1) / 2), round((y2 - y1) / 2))

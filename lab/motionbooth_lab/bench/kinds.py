@@ -1,4 +1,4 @@
-"""A small classifier of toybox's eight kinds, trained on drawn clips through the decoder: are generated ones right?"""
+"""A small classifier of toybox's eight kinds, trained on drawn clips that are encoded and decoded."""
 
 import cv2
 import numpy as np
@@ -16,18 +16,18 @@ from motionbooth_lab.toybox.figures import COLORS, KINDS
 CROP_PX = 32
 TRAINING_CLIPS, EPOCHS, BATCH = 480, 8, 64
 MARGIN = 1.15
-"""The crop is this much larger than the subject's box."""
+"""Size of the crop relative to the subject's box."""
 
 
 class KindClassifier:
-    """Names the kind of the subject inside a box."""
+    """Classifies the subject inside a box."""
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
 
     @classmethod
     def train(cls, vae: AutoencoderKL, seed: int = 5) -> "KindClassifier":
-        """Train on drawn clips of every combination that is not held out; under a minute."""
+        """Train on drawn clips of combinations that are not held out. Takes less than a minute."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             network = _network()
@@ -43,7 +43,7 @@ class KindClassifier:
 
     @torch.no_grad()
     def kind(self, frames: NDArray[np.uint8], boxes: list[Box]) -> str:
-        """The kind that all frames (n, H, W, 3) with the subject at `boxes` together speak for."""
+        """The most likely kind over all frames (n, H, W, 3) with the subject at `boxes`."""
         crops = torch.stack([_crop(frame, box) for frame, box in zip(frames, boxes, strict=True)])
         return KINDS[int(self._network(crops).log_softmax(-1).mean(0).argmax())]
 
@@ -77,8 +77,8 @@ def _crops(vae: AutoencoderKL, rng: np.random.Generator) -> tuple[Tensor, Tensor
         decoded = vae.decode(vae.encode(drawn).latent_dist.mode()).sample
         pixels = ((decoded.clamp(-1, 1) + 1) * 127.5).byte().permute(0, 2, 3, 1).numpy()
         for frame, box in zip(pixels, clip.boxes_xyxy[shown], strict=True):
-            shaken = box + rng.uniform(-0.02, 0.02, 4)
-            crops.append(_crop(frame, Box(*map(float, shaken))))
+            jittered = box + rng.uniform(-0.02, 0.02, 4)
+            crops.append(_crop(frame, Box(*map(float, jittered))))
             kinds.append(KINDS.index(kind))
     return torch.stack(crops), torch.tensor(kinds)
 
@@ -91,7 +91,7 @@ def _random_kind(rng: np.random.Generator) -> tuple[Scene, str]:
 
 
 def _crop(frame: NDArray[np.uint8], box: Box) -> Tensor:
-    """(3, CROP_PX, CROP_PX): the box and a margin, its aspect kept, in -1..1."""
+    """The box with a margin as a square (3, CROP_PX, CROP_PX) in -1..1, keeping the aspect ratio."""
     height, width = frame.shape[:2]
     x, y = box.center[0] * width, box.center[1] * height
     side = max((box.x2 - box.x1) * width, (box.y2 - box.y1) * height, 4.0) * MARGIN

@@ -14,15 +14,15 @@ from motionbooth_lab.bench.subjects import TrainingSet
 
 PLACES = ("grass", "road", "snow", "sea")
 LONGEST_PX = 384
-"""Photographs are reduced to this first: the model sees far less."""
+"""Photographs are first scaled down to this size, which is far above the model's."""
 
 
 def photographed_subjects(folder: Path) -> list[TrainingSet]:
-    """A subject for each folder in `folder`, masks by the product's own finder where none lie beside the pictures.
+    """One subject per folder in `folder`. Missing masks are detected as in the product.
 
-    The class word is the folder's last word without digits: "robot_toy" is a toy, "dog3" a dog.
+    The class word is the last word of the folder's name without digits: "robot_toy" is a toy, "dog3" a dog.
 
-    Raises InvalidInput where there is no folder in it, or a picture cannot be used.
+    Raises InvalidInput if there are no folders or a picture cannot be used.
     """
     found = sorted(each for each in folder.iterdir() if each.is_dir()) if folder.is_dir() else []
     if not found:
@@ -44,7 +44,7 @@ def _subject(folder: Path) -> TrainingSet:
 
 
 def _reduced(rgb: NDArray[np.uint8], mask: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """At most LONGEST_PX long; the mask of 0 or 255."""
+    """Scaled down to at most LONGEST_PX, with the mask as 0 or 255."""
     scale = min(1.0, LONGEST_PX / max(mask.shape))
     size = (round(mask.shape[1] * scale), round(mask.shape[0] * scale))
     picture = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)

@@ -1,7 +1,7 @@
-"""Many kinds of scene, each with one subject that moves in its own way. Needs the bpy module.
+"""Many kinds of scenes, each with a subject that is animated in another way. Needs bpy.
 
-`check` reads a scene as the extension does and compares that with the truth: the scene itself, built anew, played from
-its first frame, every point projected by Blender's own `world_to_camera_view`.
+`error_of` reads a scene as the extension does and compares it with the truth: the scene, built again, played from its
+first frame, with every point projected by Blender's `world_to_camera_view`.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from bpy_extras.object_utils import world_to_camera_view
 from mathutils import Vector
 from numpy.typing import NDArray
 
-LAST, MODEL_FRAMES, EVERY = 22, 8, 3  # every third scene frame is one of the model's
+LAST, MODEL_FRAMES, EVERY = 22, 8, 3  # the model has every third frame of the scene
 BACKGROUND = 10.0
-EXACT = 1e-5  # shares of the frame: points are float32, of up to 10 units
+EXACT = 1e-5  # as a share of the frame: points are float32 of up to 10 units
 Array = NDArray[np.float64]
 
 KINDS: dict[str, Callable[[Any], Any]] = {}
 
 
 def kind(build: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A function that fills an empty scene and returns the subject's object."""
+    """Register a function that fills an empty scene and returns the subject's object."""
     KINDS[build.__name__] = build
     return build
 
 
 def error_of(name: str) -> float | str:
-    """The largest error of a box side or camera offset, in shares of the frame; or the sentence that refuses it."""
+    """The largest error of a box side or camera offset as a share of the frame, or the message that rejects it."""
     from motionbooth_addon._protocol.errors import InvalidInput
     from motionbooth_addon.capture import shots
 
@@ -47,13 +47,13 @@ def error_of(name: str) -> float | str:
 
 
 def scene_kinds_exact() -> float:
-    """The share of kinds that are read within EXACT, or refused in words."""
+    """The share of kinds that are read with an error below EXACT or rejected with a message."""
     errors = {name: error_of(name) for name in KINDS}
     return sum(isinstance(error, str) or error <= EXACT for error in errors.values()) / len(errors)
 
 
 def _difference(one: Array, other: Array) -> float:
-    """Not a number in the one and not in the other is a difference without bounds."""
+    """The largest difference; infinite where only one of them is NaN."""
     if (np.isnan(one) != np.isnan(other)).any():
         return math.inf
     return float(np.nan_to_num(np.abs(one - other)).max())
@@ -63,7 +63,7 @@ def _difference(one: Array, other: Array) -> float:
 
 
 def truth(scene: Any) -> tuple[Array, Array]:
-    """Boxes (F, 4) at the model's frames, not a number where nothing is seen, and the camera's offsets (F, 2)."""
+    """Boxes (F, 4) at the model's frames, NaN where nothing is visible, and camera offsets (F, 2)."""
     thing = scene.motionbooth.subjects[0].object
     boxes, travel = [], [np.zeros(2)]
     before, reference = "", Vector()
@@ -83,7 +83,7 @@ def truth(scene: Any) -> tuple[Array, Array]:
 
 
 def _middle(scene: Any, camera: Any) -> Vector:
-    """What a camera has in the middle of its frame, at the background's distance, in its own space."""
+    """The point in the middle of the frame at background distance, in camera space."""
     corners = camera.data.view_frame(scene=scene)
     middle = (corners[0] + corners[2]) / 2
     if camera.data.type == "ORTHO":
@@ -98,7 +98,7 @@ def _bounds(seen: Array) -> tuple[float, ...]:
 
 
 def evaluated_points(thing: Any, depsgraph: Any) -> Iterator[Vector]:
-    """World positions of all points of an object, of what hangs on an armature, and of its instances."""
+    """World positions of all points of an object, of the meshes of an armature, and of its instances."""
     parts = {thing} if thing.type != "ARMATURE" else set(thing.children_recursive)
     for instance in depsgraph.object_instances:
         owner = instance.parent if instance.is_instance else instance.object
@@ -132,7 +132,7 @@ def _local_points(shape: Any) -> Iterator[Vector]:
 
 
 def new_scene(name: str) -> Any:
-    """The scene of a kind, with its subject, at its first frame."""
+    """A new scene of this kind with its subject, at its first frame."""
     bpy.app.handlers.frame_change_pre[:] = [h for h in bpy.app.handlers.frame_change_pre if h.__name__ != "move_thing"]
     bpy.ops.wm.read_factory_settings(use_empty=True)
     scene = bpy.context.scene
@@ -148,7 +148,7 @@ def new_scene(name: str) -> Any:
 
 
 def camera(scene: Any, name: str, location: tuple[float, float, float] = (0, -10, 0)) -> Any:
-    """It looks along +y."""
+    """A camera that looks along +y."""
     made = add(scene, name, bpy.data.cameras.new(name), location)
     made.rotation_euler.x = math.pi / 2
     return made
@@ -184,7 +184,7 @@ def walking(scene: Any) -> Any:
 
 
 def driver(owner: Any, path: str, index: int, expression: str, **targets: tuple[Any, str]) -> Any:
-    """A driver of one channel; `targets`: for each of its variables an ID and a path of it."""
+    """Add a driver to a channel. `targets`: the data-block and data path of each variable."""
     made = owner.driver_add(path, index).driver
     made.expression = expression
     for name, (block, data_path) in targets.items():
@@ -303,7 +303,7 @@ def vertex_instances(scene: Any) -> Any:
 
 
 def _nodes(thing: Any, *names: str) -> list[Any]:
-    """A node group on the thing: its geometry through these nodes, each one's first output into the next."""
+    """Add a geometry node group that passes the geometry through these nodes in order."""
     tree = bpy.data.node_groups.new("Nodes", "GeometryNodeTree")
     for direction in ("INPUT", "OUTPUT"):
         tree.interface.new_socket("Geometry", in_out=direction, socket_type="NodeSocketGeometry")
@@ -334,7 +334,7 @@ def geometry_nodes_points(scene: Any) -> Any:
 
 @kind
 def simulation_nodes(scene: Any) -> Any:
-    """Each frame moves the points a little further than the one before left them."""
+    """Each frame moves the points a little from where the previous one left them."""
     thing = grid(cells=2, location=(-1, 0, 0))
     tree = _nodes(thing, "GeometryNodeSetPosition")[0].id_data
     move = next(node for node in tree.nodes if node.bl_idname == "GeometryNodeSetPosition")
@@ -410,7 +410,7 @@ def follows_a_path(scene: Any) -> Any:
 
 @kind
 def grease_pencil(scene: Any) -> Any:
-    """A slanted stroke that turns: its bounding box is much larger than itself."""
+    """A slanted rotating stroke: its bounding box is much larger than the stroke."""
     places = [(number / 6 - 1, 0.3 * math.sin(number), number / 6 - 1) for number in range(12)]
     thing = _old_stroke(scene, places) if bpy.app.version < (4, 3, 0) else _stroke(scene, places)
     return key(thing, "rotation_euler", (0, 0.5, 0), (0.3, 1.2, 0.7))
@@ -431,7 +431,7 @@ def _stroke(scene: Any, places: list[tuple[float, float, float]]) -> Any:
 
 
 def _old_stroke(scene: Any, places: list[tuple[float, float, float]]) -> Any:
-    """As grease pencil was before Blender 4.3."""
+    """Grease Pencil before Blender 4.3."""
     drawing = bpy.data.grease_pencils.new("Drawing")
     layer = drawing.layers.new("Layer")
     stroke = layer.frames.new(1).strokes.new()
@@ -446,7 +446,7 @@ def _old_stroke(scene: Any, places: list[tuple[float, float, float]]) -> Any:
 
 @kind
 def point_cloud(scene: Any) -> Any:
-    if bpy.app.version < (4, 3, 0):  # it can only be made by nodes there
+    if bpy.app.version < (4, 3, 0):  # only nodes can create one there
         return geometry_nodes_points(scene)
     grid(cells=3)
     bpy.ops.object.convert(target="POINTCLOUD")
@@ -464,7 +464,7 @@ def hair_curves(scene: Any) -> Any:
 
 @kind
 def cut_by_markers(scene: Any) -> Any:
-    """To a camera beside the first, which looks the same way: there is no travel between the two."""
+    """A cut to a second camera that looks in the same direction: the cut counts as no travel."""
     thing = walking(scene)
     other = camera(scene, "Other", (1, -9, 0.4))
     key(scene.camera, "location", (0, -10, 0), (0.5, -10, 0))
@@ -473,7 +473,7 @@ def cut_by_markers(scene: Any) -> Any:
     return thing
 
 
-# What has to be played
+# Scenes that must be played from their first frame
 
 
 def _body(thing: Any, kind: str = "ACTIVE") -> Any:
@@ -487,7 +487,7 @@ def _body(thing: Any, kind: str = "ACTIVE") -> Any:
 
 @kind
 def rigid_body(scene: Any) -> Any:
-    """It falls onto a slope and rolls."""
+    """A body that falls onto a slope and rolls."""
     _body(cube(scene, (0.4, 0, -2), 4, "Floor"), "PASSIVE").rotation_euler.y = 0.4
     return _body(cube(scene, (0, 0, 1.6), 0.8))
 
@@ -564,7 +564,7 @@ def soft_body(scene: Any) -> Any:
 
 @kind
 def particles(scene: Any) -> Any:
-    """An emitter of cubes that fall."""
+    """An emitter of falling cubes."""
     thing = grid(cells=2, location=(0, 0, 1))
     part = cube(scene, (50, 0, 0), 0.2, "Part")
     settings = thing.modifiers.new("Particles", "PARTICLE_SYSTEM").particle_system.settings
@@ -610,7 +610,7 @@ def shape_key_driven_by_the_scene(scene: Any) -> Any:
 
 @kind
 def driven_by_an_expression_of_python(scene: Any) -> Any:
-    """It asks for the open scene by name, which no dependency tells."""
+    """A driver that reads the scene by name, which the dependency graph doesn't know."""
     thing = cube(scene)
     bpy.app.driver_namespace["walked"] = lambda: bpy.context.scene.frame_current / 10 - 1
     driver(thing, "location", 0, "walked() + frame * 0")
@@ -631,7 +631,7 @@ def moved_by_a_script_at_each_frame(scene: Any) -> Any:
 
 @kind
 def hidden_rigid_body(scene: Any) -> Any:
-    """Blender does not evaluate what the eye in the outliner hides: this one is refused."""
+    """Blender doesn't evaluate objects hidden by the eye icon of the Outliner: this one is rejected."""
     thing = rigid_body(scene)
     thing.hide_set(True)
     return thing

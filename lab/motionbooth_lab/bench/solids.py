@@ -1,6 +1,6 @@
-"""Pictures of small 3-D toys, drawn by sphere tracing: no Blender, no files, the same pixels everywhere.
+"""Pictures of small 3D toys by sphere tracing, without Blender or files and with the same pixels everywhere.
 
-A toy is a union of rounded boxes, balls and capsules, x to the right, y up, z towards the viewer, within about -1..1.
+A toy is a union of rounded boxes, ellipsoids and capsules. x is right, y up, z toward the viewer, all within -1..1.
 """
 
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ Vector = tuple[float, float, float]
 
 STEPS = 48
 HIT, PAST = 0.004, 3.5
-"""A ray ends where the toy is this near, or as far away as only a ray can be that has passed it."""
+"""A ray stops within the first distance of the toy (hit) or beyond the second one (missed)."""
 
 LIGHT = np.array([0.4, 0.7, 0.6]) / np.linalg.norm([0.4, 0.7, 0.6])
 
 
 @dataclass(frozen=True)
 class Ellipsoid:
-    """A ball with its own radius along each axis."""
+    """An ellipsoid."""
 
     center: Vector
     radii: Vector
     rgb: RGB
 
     def distance(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """A lower bound of the distance from points (N, 3)."""
+        """A lower bound of the distance of points (N, 3)."""
         radii = np.asarray(self.radii)
         offset = points - self.center
         scaled = np.linalg.norm(offset / radii, axis=-1)
@@ -36,7 +36,7 @@ class Ellipsoid:
 
 @dataclass(frozen=True)
 class Block:
-    """An upright box with rounded edges."""
+    """An axis-aligned box with rounded edges."""
 
     center: Vector
     half: Vector
@@ -50,7 +50,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Capsule:
-    """A thick line with round ends."""
+    """A cylinder with round ends."""
 
     start: Vector
     end: Vector
@@ -67,9 +67,10 @@ Solid = list[Ellipsoid | Block | Capsule]
 
 
 def render(solid: Solid, yaw: float, scale: float, size_px: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The toy turned by `yaw` radians and filling about `scale` of the picture; from a little above, no perspective.
+    """Render the toy from slightly above with an orthographic camera.
 
-    Returns colors (S, S, 3) uint8 RGB, black around the toy, and its mask (S, S), 0 or 255.
+    `yaw`: rotation in radians. `scale`: share of the picture that the toy fills. Returns colors (S, S, 3) uint8 RGB on
+    black and the mask (S, S), 0 or 255.
     """
     grid = ((np.arange(size_px) + 0.5) / size_px * 2 - 1) * 1.05 / scale
     x, y = np.meshgrid(grid, -grid)

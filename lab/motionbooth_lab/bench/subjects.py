@@ -1,4 +1,4 @@
-"""Ten subjects that toybox has never seen, eight solids and two drawn sprites, and ten others who fill up a gallery."""
+"""Ten subjects that toybox was not trained on (eight solids, two sprites), and ten others to fill the galleries."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -13,10 +13,10 @@ from motionbooth_lab.bench.things import CACTUS, HOUSE, ROCKET, SNOWMAN, TEAPOT,
 SIZE_PX = 96
 YAWS = (-0.7, -0.35, 0.0, 0.35, 0.7)
 SCALES = (0.6, 0.75, 0.95, 0.7, 0.55)
-"""How much of each picture the subject fills: from near and from farther away, as people take pictures."""
+"""How much of each picture the subject fills, from close up to farther away."""
 
 GROUNDS = ((150, 150, 152), (214, 196, 178), (92, 110, 128), (178, 198, 176), (74, 70, 76))
-"""Plain colors behind the training pictures, none of them a place of toybox's clips."""
+"""Plain background colors of the training pictures. None of them is a place of toybox's clips."""
 
 ROBOT: Solid = [
     Block((0, -0.15, 0), (0.42, 0.42, 0.3), (40, 190, 210)),
@@ -88,16 +88,16 @@ INKS = {
 
 
 SOLIDS = ("robot", "duck", "mushroom", "snowman", "cactus", "teapot", "rocket", "house")
-"""The subjects that look real: eight solids."""
+"""The subjects that are rendered solids."""
 
 _NOWHERE = ("grass", "grass", "grass", "grass")
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """A subject to learn: its class word, `pictures` (S, S, 3) uint8 RGB and `masks` (S, S), 255 on the subject.
+    """A subject to train: its class word, `pictures` (S, S, 3) uint8 RGB and `masks` (S, S), 255 on the subject.
 
-    `places`: backgrounds of toybox that its colors stand out from, one for each of the bench's paths.
+    `places`: toybox's backgrounds that contrast with its colors, one for each of the bench's paths.
     """
 
     name: str
@@ -125,7 +125,7 @@ def unseen_subjects() -> tuple[TrainingSet, ...]:
 
 
 def gallery_fillers(count: int = 10) -> list[TrainingSet]:
-    """Others among whom a subject must be recognized; nobody trains them."""
+    """Other characters that a subject must be distinguished from. They are never trained."""
     return [_on_grounds(f"other {n}", "character", _NOWHERE, other_views(n, YAWS, SIZE_PX)) for n in range(count)]
 
 
@@ -135,7 +135,7 @@ def _toy(name: str, word: str, solid: Solid, places: tuple[str, str, str, str]) 
 
 
 def _sprite(name: str, word: str, drawing: str, places: tuple[str, str, str, str]) -> TrainingSet:
-    """The sprite as it is, and leaning or smaller: a sprite has no other side."""
+    """The sprite, rotated and scaled: it has no other sides."""
     colors, mask = _inked(drawing)
     views = []
     for degrees, scale in zip((-12, 6, 0, 12, -6), SCALES, strict=True):

@@ -1,4 +1,4 @@
-"""Five more solids for the bench, of kinds that no training set has, and characters who only fill up its galleries."""
+"""Five more solids of kinds that are in no training set, and characters that only fill the galleries."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,13 +81,13 @@ HOUSE: Solid = [
 ]
 
 OTHERS_SEED = 303
-"""Of the characters who fill up the galleries: neither a base's nor the identity network's."""
+"""Seed of the characters in the galleries, different from those of the base model and the identity network."""
 
 
 def other_views(
     number: int, yaws: tuple[float, ...], size_px: int
 ) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Pictures (S, S, 3) and masks (S, S), 0 or 255, of one of those characters from several sides."""
+    """Pictures (S, S, 3) and masks (S, S), 0 or 255, of one of these characters from several sides."""
     person = character_of(OTHERS_SEED, number)
     views = render([person.seen_from(yaw) for yaw in yaws], size_px).numpy()
     return [(view[..., :3].copy(), np.where(view[..., 3] > 127, 255, 0).astype(np.uint8)) for view in views]

@@ -1,4 +1,4 @@
-"""How long the extension's timer holds Blender's main thread. Needs the bpy module; run in a process of its own."""
+"""How long the extension's timer blocks Blender's main thread. Needs bpy; run in a separate process."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from motionbooth_protocol.motion import CameraPath, Shot
 
 from motionbooth_lab.rig.backend import RunningBackend
 
-JOBS = 50  # that report ten times a second each
+JOBS = 50  # each reports ten times a second
 BYTES = 200_000_000
 TICKS = 100  # at least
-PAUSE = 0.005  # seconds between ticks: far less than in Blender, for many of them while the file arrives
+PAUSE = 0.005  # seconds between ticks: far less than in Blender, to get many during the download
 LONGEST = 300.0  # seconds
 
 
 def measure_ticks() -> dict[str, float]:
-    """Ticks while a file of 200 MB arrives and 50 jobs report, from a backend in another process."""
+    """Measure ticks while a file of 200 MB is downloaded from another process and 50 jobs report progress."""
     with tempfile.TemporaryDirectory(prefix="motionbooth_") as folder:
         backend = RunningBackend(Path(folder) / "home", "motionbooth_lab.rig.pulse_server", str(JOBS))
         backend.start()
@@ -34,13 +34,13 @@ def measure_ticks() -> dict[str, float]:
 
 
 def _ticks(backend: RunningBackend, folder: Path) -> list[float]:
-    """Seconds of each tick."""
+    """Duration of each tick in seconds."""
     import bpy
     import motionbooth_addon
 
     bpy.context.preferences.addons.new().module = "motionbooth_addon"
     motionbooth_addon.register()
-    # What follows loads with the extension.
+    # These modules are only importable with the extension.
     from motionbooth_addon._protocol.jobs import Blob, GenerateSpec
     from motionbooth_addon.jobs import controller, events
     from motionbooth_addon.preferences import preferences
@@ -67,7 +67,7 @@ def _ticks(backend: RunningBackend, folder: Path) -> list[float]:
 
 
 def _tick_until(tick: Callable[[], float], done: Callable[[], bool], least: int = 1) -> list[float]:
-    """Tick until it is done; seconds of each tick. Raises TimeoutError."""
+    """Tick until `done`. Returns the duration of each tick in seconds. Raises TimeoutError."""
     ticks: list[float] = []
     ends = time.monotonic() + LONGEST
     while not done() or len(ticks) < least:

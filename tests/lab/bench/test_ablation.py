@@ -29,14 +29,14 @@ from motionbooth_lab.bench.ablation import (
     with_seed,
     without_token,
 )
-from motionbooth_lab.bench.pairs import subject_filmings
+from motionbooth_lab.bench.cases import subject_cases
 from motionbooth_lab.bench.subjects import TrainingSet, unseen_subjects
 from motionbooth_protocol.motion import Box
 
 BOX = Box(0.25, 0.25, 0.75, 0.75)
 
 
-def filmed(subject: TrainingSet, number: int) -> np.ndarray:
+def clip_of(subject: TrainingSet, number: int) -> np.ndarray:
     """Two frames with the subject, cut out of one of its pictures, in BOX."""
     rows, columns = np.nonzero(subject.masks[number])
     part = slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
@@ -47,23 +47,23 @@ def filmed(subject: TrainingSet, number: int) -> np.ndarray:
 
 def test_the_subject_itself_is_like_it_and_others_are_less() -> None:
     robot, duck = unseen_subjects()[:2]
-    assert likeness(filmed(robot, 1), [BOX] * 2, robot) > 0.95
-    assert likeness(filmed(duck, 1), [BOX] * 2, robot) < 0.5
+    assert likeness(clip_of(robot, 1), [BOX] * 2, robot) > 0.95
+    assert likeness(clip_of(duck, 1), [BOX] * 2, robot) < 0.5
 
 
-def test_a_blot_of_its_mean_color_is_not_like_it() -> None:
+def test_a_patch_of_its_mean_color_is_not_like_it() -> None:
     robot = unseen_subjects()[0]
-    blot = np.zeros((2, 64, 96, 3), np.uint8) + robot.pictures[0][robot.masks[0] > 0].mean(0).astype(np.uint8)
-    assert abs(likeness(blot, [BOX] * 2, robot)) < 0.05
+    patch = np.zeros((2, 64, 96, 3), np.uint8) + robot.pictures[0][robot.masks[0] > 0].mean(0).astype(np.uint8)
+    assert abs(likeness(patch, [BOX] * 2, robot)) < 0.05
 
 
 def test_the_clip_without_the_token_is_otherwise_the_same() -> None:
     robot = unseen_subjects()[0]
-    filming = next(subject_filmings(robot, "0" * 64))
-    plain = without_token(filming)
-    assert plain.spec.prompt == filming.spec.prompt.replace("sks robot", "robot")
+    case = next(subject_cases(robot, "0" * 64))
+    plain = without_token(case)
+    assert plain.spec.prompt == case.spec.prompt.replace("sks robot", "robot")
     assert plain.spec.shot.subjects[0].phrase == "robot"
-    assert (plain.spec.seed, plain.boxes) == (filming.spec.seed, filming.boxes)
+    assert (plain.spec.seed, plain.boxes) == (case.spec.seed, case.boxes)
 
 
 def one_run(iou: float, drift: float) -> RunFigures:
@@ -95,11 +95,11 @@ def test_one_subject_has_an_interval_over_its_seeds_and_one_run_has_none() -> No
 
 
 def test_other_seeds_have_the_same_boxes_and_never_each_others_noise() -> None:
-    filmings = list(subject_filmings(unseen_subjects()[0], "0" * 64))
-    assert [with_seed(filming, 0) for filming in filmings] == filmings
-    others = [with_seed(filming, seed) for filming in filmings for seed in range(3)]
+    cases = list(subject_cases(unseen_subjects()[0], "0" * 64))
+    assert [with_seed(case, 0) for case in cases] == cases
+    others = [with_seed(case, seed) for case in cases for seed in range(3)]
     assert len({other.spec.seed for other in others}) == len(others)
-    assert {tuple(other.boxes) for other in others} == {tuple(filming.boxes) for filming in filmings}
+    assert {tuple(other.boxes) for other in others} == {tuple(case.boxes) for case in cases}
 
 
 @pytest.fixture

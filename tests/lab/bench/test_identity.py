@@ -1,4 +1,4 @@
-"""What `bench control` says of who it is: the figures' names, the asked boxes, what must lose, and photographs."""
+"""The identity figures of bench control, their controls, and subjects from photographs."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from motionbooth.models.registry import Base, load_base
 from motionbooth.models.sources import source_named
+from motionbooth_lab.bench.cases import subject_cases
 from motionbooth_lab.bench.identity import (
     GALLERIES,
     Identity,
@@ -18,7 +19,6 @@ from motionbooth_lab.bench.identity import (
     pasted,
     through_codec,
 )
-from motionbooth_lab.bench.pairs import subject_filmings
 from motionbooth_lab.bench.photographs import photographed_subjects
 from motionbooth_lab.bench.subjects import SOLIDS, gallery_fillers, unseen_subjects
 from motionbooth_protocol.errors import InvalidInput
@@ -41,27 +41,27 @@ def test_twenty_galleries_ten_of_them_of_the_benchs_subjects() -> None:
     np.testing.assert_array_equal(again.pictures[0], gallery_fillers(1)[0].pictures[0])
 
 
-def test_blobs_and_shuffled_patches_lose_and_the_subjects_own_pictures_do_not(base: Base) -> None:
+def test_blobs_and_shuffled_patches_are_not_recognized_and_the_subjects_own_pictures_are(base: Base) -> None:
     subjects = unseen_subjects()
     galleries = galleries_of(subjects)
     hits: dict[str, list[bool]] = {}
     for subject in subjects[::3]:
-        tracks = [filming.boxes for filming in subject_filmings(subject, "0" * 64)][:2]
+        tracks = [case.boxes for case in subject_cases(subject, "0" * 64)][:2]
         for name, found in controls_of(base, subject, galleries, tracks).items():
             hits.setdefault(name, []).extend(found)
     shares = {name: np.mean(found) for name, found in hits.items()}
     assert shares["top1_ceiling"] > 0.6
     assert shares["blob_top1"] <= 0.15
-    assert shares["blob_top1_forced"] > shares["blob_top1"]  # color alone tells something, and is not enough
+    assert shares["blob_top1_forced"] > shares["blob_top1"]  # color alone helps, but is not enough
     assert shares["shuffled_top1"] <= 0.15
 
 
-def test_pasted_clips_of_the_subject_are_recognized_and_the_jsons_names_are_there(base: Base) -> None:
+def test_pasted_clips_of_the_subject_are_recognized_and_the_figures_keep_their_names(base: Base) -> None:
     subjects = unseen_subjects()[:2]
     galleries = galleries_of(unseen_subjects())
     identities = []
     for subject in subjects:
-        boxes = next(subject_filmings(subject, "0" * 64)).boxes
+        boxes = next(subject_cases(subject, "0" * 64)).boxes
         ground = np.full((64, 96, 3), 120, np.uint8)
         frames = [pasted(ground, subject.pictures[2], subject.masks[2], box)[0] for box in boxes]
         clip = through_codec(base, np.stack(frames)), boxes
@@ -85,7 +85,7 @@ def test_pasted_clips_of_the_subject_are_recognized_and_the_jsons_names_are_ther
     assert measures["identity_steady"] > 0.2
 
 
-def test_who_is_the_same_from_first_to_last_frame_is_steady_and_chance_is_taken_off() -> None:
+def test_steadiness_compares_the_ends_of_a_clip_and_subtracts_chance() -> None:
     one, other = np.eye(2, dtype=np.float32)
     steady = [Identity({}, np.stack([[each, each]])) for each in (one, other)]
     swapping = [Identity({}, np.stack([[one, other]])), Identity({}, np.stack([[other, one]]))]
@@ -109,7 +109,7 @@ def test_the_codecs_figure_is_that_of_the_subjects_pixels(base: Base) -> None:
     assert 12 < figure.value < 45
 
 
-def test_photographs_become_subjects_with_masks_that_the_product_finds(tmp_path: Path) -> None:
+def test_photographs_become_subjects_with_detected_masks(tmp_path: Path) -> None:
     duck = unseen_subjects()[1]
     folder = tmp_path / "my duck" / "yellow_duck2"
     folder.mkdir(parents=True)
@@ -124,6 +124,6 @@ def test_photographs_become_subjects_with_masks_that_the_product_finds(tmp_path:
         assert ((mask > 127) & real).sum() / ((mask > 127) | real).sum() > 0.8
 
 
-def test_a_folder_without_folders_of_photographs_is_refused_in_words(tmp_path: Path) -> None:
+def test_a_folder_without_folders_of_photographs_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="one folder for each subject"):
         photographed_subjects(tmp_path)

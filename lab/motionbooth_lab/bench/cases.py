@@ -1,6 +1,6 @@
-"""What `bench control` films: prompts that toybox was never trained on, boxes on their way, cameras that pan.
+"""The cases of `bench control`: prompts that toybox was not trained on, moving boxes, panning cameras.
 
-Everything follows from fixed seeds, chosen before the first run.
+All of them follow from fixed seeds that were chosen before the first run.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from motionbooth_lab.bench.subjects import TrainingSet
 from motionbooth_lab.toybox.backgrounds import PLACES
 from motionbooth_lab.toybox.draw import FPS, FRAMES, HEIGHT_PX, MAX_PAN_PX, WIDTH_PX, held_out_combinations, kind_scene
 
-BASE_PAIRS = 32
+BASE_CASES = 32
 TOKEN = "sks"
 
 Combination = tuple[str, str, str]
@@ -22,8 +22,8 @@ Combination = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
-class Filming:
-    """One thing to film, and what it is a film of: a combination of the base's, or a trained subject."""
+class Case:
+    """A clip to generate. `combination`: of the base model's own kinds; None for a trained subject."""
 
     spec: GenerateSpec
     boxes: list[Box]
@@ -31,34 +31,34 @@ class Filming:
     combination: Combination | None = None
 
 
-def base_filmings() -> Iterator[Filming]:
-    """`BASE_PAIRS` held-out prompts, spread over all of them, each with its own seed, path and pan."""
+def base_cases() -> Iterator[Case]:
+    """`BASE_CASES` of the held-out prompts, evenly spaced, each with its own seed, path and pan."""
     held_out = held_out_combinations()
-    for number in range(BASE_PAIRS):
-        combination = held_out[number * len(held_out) // BASE_PAIRS]
+    for number in range(BASE_CASES):
+        combination = held_out[number * len(held_out) // BASE_CASES]
         scene = kind_scene(*combination)
         points = np.concatenate([part.points for part in scene.parts])
-        extent = np.ptp(points, axis=0) / 2  # the figure's half width and height, in its own units
+        extent = np.ptp(points, axis=0) / 2  # half width and height of the figure in its own units
         rng = np.random.default_rng([17, number])
         boxes, camera = random_track(extent, rng), random_pan(rng)
         track = SubjectTrack(name=scene.phrase, class_word=scene.phrase, boxes=list(boxes))
-        yield Filming(_spec(scene.caption, track, camera, 1000 + number), boxes, camera, combination)
+        yield Case(_spec(scene.caption, track, camera, 1000 + number), boxes, camera, combination)
 
 
-def subject_filmings(subject: TrainingSet, weights: str) -> Iterator[Filming]:
-    """A trained subject on four paths, in four places. `weights`: the sha256 of its file."""
+def subject_cases(subject: TrainingSet, weights: str) -> Iterator[Case]:
+    """A trained subject on four paths in four places. `weights`: SHA-256 of its file."""
     for number, place in enumerate(subject.places):
         rng = np.random.default_rng([23, sum(subject.name.encode()), number])
         boxes, camera = random_track(np.array([0.95, 1.0]), rng), random_pan(rng)
         track = SubjectTrack(subject.name, subject.class_word, list(boxes), TOKEN, weights)
         prompt = f"a {track.phrase} {PLACES[place]}"
-        yield Filming(_spec(prompt, track, camera, 2000 + number), boxes, camera)
+        yield Case(_spec(prompt, track, camera, 2000 + number), boxes, camera)
 
 
 def random_track(extent: np.ndarray, rng: np.random.Generator) -> list[Box]:
-    """A box of the figure's aspect on an eased, curved way across the frame; wholly inside it all the time.
+    """A box with the figure's aspect ratio on an eased, curved path across the frame, always fully inside it.
 
-    `extent`: the figure's half width and half height in its own units, about 1.
+    `extent`: half width and half height of the figure in its own units, about 1.
     """
     half_px = rng.uniform(16, 21) * extent
     low, high = half_px + 1, np.array([WIDTH_PX, HEIGHT_PX]) - half_px - 1
@@ -75,21 +75,21 @@ def random_track(extent: np.ndarray, rng: np.random.Generator) -> list[Box]:
 
 
 def random_pan(rng: np.random.Generator) -> CameraPath:
-    """A steady pan of up to MAX_PAN_PX a frame: sideways, upright or both; one in eight stands still."""
+    """A steady pan of up to MAX_PAN_PX per frame: horizontal, vertical or both. One in eight stands still."""
     speed = rng.uniform(-MAX_PAN_PX, MAX_PAN_PX, 2)
-    way = int(rng.integers(8))
-    if way == 0:
+    direction = int(rng.integers(8))
+    if direction == 0:
         speed[:] = 0
-    elif way < 4:
+    elif direction < 4:
         speed[1] = 0
-    elif way < 6:
+    elif direction < 6:
         speed[0] = 0
     travel = np.arange(FRAMES)[:, None] * speed / (WIDTH_PX, HEIGHT_PX)
     return CameraPath([Offset(float(x), float(y)) for x, y in travel])
 
 
 def without_control(spec: GenerateSpec) -> GenerateSpec:
-    """The same film, neither boxes nor camera controlled."""
+    """The same clip with box control and camera control off."""
     return GenerateSpec(spec.shot, spec.prompt, seed=spec.seed, box_control=False, camera_control=False)
 
 
