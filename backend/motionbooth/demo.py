@@ -75,7 +75,7 @@ def _make_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise errors.InvalidInput(
-            f"The folder {out} cannot be made ({error.strerror}); name another one with --out."
+            "The folder {out} cannot be made ({reason}); name another one with --out.", out=out, reason=error.strerror
         ) from error
 
 
@@ -157,13 +157,17 @@ def _wait_until_ready(server: subprocess.Popen[bytes], connection_file: Path, ol
     while time.monotonic() < deadline:
         if server.poll() is not None:
             last_words = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
-            raise errors.Unreachable(f"The backend did not start: {last_words[0]} (its log is {log})")
+            raise errors.Unreachable(
+                "The backend did not start: {reason} (its log is {log})", reason=last_words[0], log=log
+            )
         if _written_at(connection_file) not in (None, old):
             with Client(Connection.read(connection_file)) as client:
                 client.ping()
             return
         time.sleep(0.1)
-    raise errors.Unreachable(f"The backend was not ready after {START_SECONDS:.0f} s; its log is {log}")
+    raise errors.Unreachable(
+        "The backend was not ready after {seconds:.0f} s; its log is {log}", seconds=START_SECONDS, log=log
+    )
 
 
 def generate(

@@ -154,7 +154,7 @@ class Client(Dialogue):
                 file.seek(sent)
                 data = file.read(min(CHUNK_BYTES, size - sent))
                 if not data:
-                    raise InvalidInput(f"{file.name} became shorter while it was sent; send it again.")
+                    raise InvalidInput("{file} became shorter while it was sent; send it again.", file=file.name)
                 in_flight.add(self._send(messages.PutChunk(id=0, sha256=sha256, offset=sent), data))
                 sent += len(data)
             reply, _ = self._reply(in_flight, messages.PutHave)
@@ -183,12 +183,16 @@ class Client(Dialogue):
                     digest.update(piece)
                     have += len(piece)
                 if not in_flight and asked > have:
-                    raise Damaged(f"The backend's file {blob.sha256[:12]}... is shorter than it should be.")
+                    raise Damaged(
+                        "The backend's file {sha256}... is shorter than it should be.", sha256=blob.sha256[:12]
+                    )
                 if on_bytes is not None:
                     on_bytes(have, blob.size)
         if digest.hexdigest() != blob.sha256:
             part.unlink()
-            raise Damaged(f"What arrived is not the file {blob.sha256[:12]}...; it was thrown away. Fetch it again.")
+            raise Damaged(
+                "What arrived is not the file {sha256}...; it was thrown away. Fetch it again.", sha256=blob.sha256[:12]
+            )
 
 
 def _successful(job: Job) -> Job:
@@ -205,11 +209,13 @@ def _identity(path: Path) -> tuple[str, int]:
         with path.open("rb") as file:
             digest, size = _digest_so_far(file)
     except FileNotFoundError:
-        raise NotFound(f"There is no file {path}.") from None
+        raise NotFound("There is no file {path}.", path=path) from None
     except OSError as error:
-        raise InvalidInput(f"The file {path} cannot be read ({error.strerror}).") from error
+        raise InvalidInput("The file {path} cannot be read ({reason}).", path=path, reason=error.strerror) from error
     if size > MAX_BLOB_BYTES:
-        raise InvalidInput(f"{path} has {size} bytes; at most {MAX_BLOB_BYTES} can be sent.")
+        raise InvalidInput(
+            "{path} has {size} bytes; at most {most} can be sent.", path=path, size=size, most=MAX_BLOB_BYTES
+        )
     return digest.hexdigest(), size
 
 
@@ -232,5 +238,5 @@ def _write(file: BinaryIO, offset: int, data: bytes) -> None:
         if not is_disk_full(error):
             raise
         raise OutOfSpace(
-            f"The disk of {file.name} is full; free some space and fetch again, it goes on from here."
+            "The disk of {file} is full; free some space and fetch again, it goes on from here.", file=file.name
         ) from error

@@ -36,12 +36,15 @@ class Connection(msgspec.Struct, frozen=True):
             connection = msgspec.json.decode(path.read_bytes(), type=cls)
         except FileNotFoundError:
             raise NotFound(
-                f"There is no connection file at {path}. Start a backend with `motionbooth serve`, which writes one, "
-                "or copy the file that the backend's owner gave you."
+                "There is no connection file at {path}. Start a backend with `motionbooth serve`, which writes one, "
+                "or copy the file that the backend's owner gave you.",
+                path=path,
             ) from None
         except (msgspec.MsgspecError, OSError) as error:
             raise InvalidInput(
-                f"The connection file {path} cannot be read ({in_words(error)}). Ask the backend's owner for a new one."
+                "The connection file {path} cannot be read ({problem}). Ask the backend's owner for a new one.",
+                path=path,
+                problem=in_words(error),
             ) from error
         host_and_port(connection.address)
         return connection
@@ -51,7 +54,10 @@ def host_and_port(address: str) -> tuple[str, str]:
     """Of "tcp://HOST:PORT"; the port is a number, or "*" for any free one. Raises InvalidInput."""
     match = _ADDRESS.fullmatch(address)
     if match is None or (match[2] != "*" and int(match[2]) > 65535):
-        raise InvalidInput(f"An address looks like tcp://render-box:5599, with a port up to 65535; got {address!r}.")
+        raise InvalidInput(
+            "An address looks like tcp://render-box:5599, with a port up to 65535; got {address}.",
+            address=repr(address),
+        )
     return match[1], match[2]
 
 

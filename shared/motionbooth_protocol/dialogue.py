@@ -164,7 +164,11 @@ class Dialogue:
             reply, payload = received
             if reply.re in ids:
                 if not isinstance(reply, kind):
-                    raise Malformed(f"The backend answered {type(reply).__name__} where {kind.__name__} was due.")
+                    raise Malformed(
+                        "The backend answered {found} where {expected} was due.",
+                        found=type(reply).__name__,
+                        expected=kind.__name__,
+                    )
                 return reply, payload
         raise self._silent()
 
@@ -189,7 +193,9 @@ class Dialogue:
         reply, payload = decode_reply(frames)
         self._heard_at = time.monotonic()
         if isinstance(reply, messages.Draining):
-            raise Unreachable(f"The backend at {self._connection.address} is stopping; jobs are kept. Start it again.")
+            raise Unreachable(
+                "The backend at {address} is stopping; jobs are kept. Start it again.", address=self._connection.address
+            )
         if isinstance(reply, messages.Error) and (reply.re == 0 or reply.re in ids):
             raise by_code(reply.code)(reply.message)
         if reply.re == 0 and self._on_push is not None:
@@ -208,6 +214,8 @@ class Dialogue:
 
     def _silent(self) -> Unreachable:
         return Unreachable(
-            f"The backend at {self._connection.address} is there but did not answer for {self._timeout:.0f} s. It may "
-            "be overloaded or hang: look at its log, or start it again."
+            "The backend at {address} is there but did not answer for {seconds:.0f} s. It may "
+            "be overloaded or hang: look at its log, or start it again.",
+            address=self._connection.address,
+            seconds=self._timeout,
         )

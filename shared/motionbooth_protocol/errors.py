@@ -1,17 +1,31 @@
-"""Errors whose message is meant for a person. Nothing here imports anything but the standard library."""
+"""Errors whose message is meant for a person."""
 
 import errno
+
+from .text import Text
 
 
 class MotionBoothError(Exception):
     """What was wrong, what was expected and what to do, in one sentence that an animator can act on.
 
-    `code` names the kind for programs (it crosses the wire in `Error.code`); `retryable` says that the same request
-    may succeed later without a change.
+    The class gives the kind of an error: `code` names it for programs and crosses the wire, and `retryable` says that
+    the same request may succeed later without a change. `text` is the sentence: a template and its values.
     """
 
     code = "error"
     retryable = False
+
+    def __init__(self, template: str | Text, /, *, code: str = "", **values: object) -> None:
+        """`template` has a field for each value, such as {path}. `code` tells errors of one class apart for programs:
+        InvalidInput(..., code="no_prompt") has the code "invalid_input.no_prompt".
+        """
+        super().__init__(template)
+        self.text = template if isinstance(template, Text) else Text.of(template, **values)
+        if code:
+            self.code = f"{type(self).code}.{code}"
+
+    def __str__(self) -> str:
+        return str(self.text)
 
 
 class InvalidInput(MotionBoothError):

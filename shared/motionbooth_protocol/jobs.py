@@ -186,4 +186,6 @@ def check_spec(spec: JobSpec) -> None:
     try:
         as_received(spec)
     except msgspec.ValidationError as error:
-        raise InvalidInput(f"This cannot be sent: {in_words(error, _CALLED)}. Change it and try again.") from error
+        raise InvalidInput(
+            "This cannot be sent: {problem}. Change it and try again.", problem=in_words(error, _CALLED)
+        ) from error

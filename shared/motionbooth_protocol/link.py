@@ -95,8 +95,10 @@ class Link:
             socket.connect(connection.address)
         except (zmq.ZMQError, UnicodeEncodeError) as error:
             raise InvalidInput(
-                f"The connection file is not usable ({error}): it needs an address like tcp://127.0.0.1:5599 and keys "
-                f"of 40 characters; its address is {connection.address!r}. Ask the backend's owner for a new one."
+                "The connection file is not usable ({reason}): it needs an address like tcp://127.0.0.1:5599 and keys "
+                "of 40 characters; its address is {address}. Ask the backend's owner for a new one.",
+                reason=error,
+                address=repr(connection.address),
             ) from None
 
     def _shake_hands(self, timeout: float) -> None:
@@ -108,16 +110,19 @@ class Link:
             if (failure := self._failure(event)) is not None:
                 raise failure
         raise Unreachable(
-            f"Nothing answers at {self._address} within {timeout:.0f} s. Check the address in the connection file, "
-            "that `motionbooth serve` runs there, and that no firewall is between."
+            "Nothing answers at {address} within {seconds:.0f} s. Check the address in the connection file, "
+            "that `motionbooth serve` runs there, and that no firewall is between.",
+            address=self._address,
+            seconds=timeout,
         )
 
     def _failure(self, event: int) -> MotionBoothError | None:
         """What a monitor event before the end of the handshake means, None where it is no failure."""
         if event == zmq.Event.HANDSHAKE_FAILED_AUTH:
             return NotAuthorized(
-                f"The backend at {self._address} refuses this key. Ask its owner to let it in, or use the connection "
-                "file that the owner gave you."
+                "The backend at {address} refuses this key. Ask its owner to let it in, or use the connection "
+                "file that the owner gave you.",
+                address=self._address,
             )
         if event in (zmq.Event.HANDSHAKE_FAILED_NO_DETAIL, zmq.Event.HANDSHAKE_FAILED_PROTOCOL):
             return WrongServer(
@@ -126,13 +131,15 @@ class Link:
             )
         if event == zmq.Event.CLOSED:
             return Unreachable(
-                f"No backend listens at {self._address}. Start one there with `motionbooth serve`, or correct the "
-                "address in the connection file."
+                "No backend listens at {address}. Start one there with `motionbooth serve`, or correct the "
+                "address in the connection file.",
+                address=self._address,
             )
         if event == zmq.Event.DISCONNECTED:
             return Unreachable(
-                f"What listens at {self._address} hung up: it is not a MotionBooth backend, or it is just stopping. "
-                "Check the address in the connection file."
+                "What listens at {address} hung up: it is not a MotionBooth backend, or it is just stopping. "
+                "Check the address in the connection file.",
+                address=self._address,
             )
         return None
 
@@ -151,6 +158,7 @@ class Link:
 
     def _lost(self) -> Unreachable:
         return Unreachable(
-            f"The connection to the backend at {self._address} broke. It may have stopped (start it again with "
-            "`motionbooth serve`), or the network between is down. Jobs go on there."
+            "The connection to the backend at {address} broke. It may have stopped (start it again with "
+            "`motionbooth serve`), or the network between is down. Jobs go on there.",
+            address=self._address,
         )

@@ -81,7 +81,12 @@ class ReportingProcess:
             status = process.wait()
         if self._interrupted:
             raise Canceled("It was interrupted.")
-        raise JobFailed(f"The process ended early (exit status {status}): {self._last_line()}. Its log is {self._log}.")
+        raise JobFailed(
+            "The process ended early (exit status {status}): {reason}. Its log is {log}.",
+            status=status,
+            reason=self._last_line(),
+            log=self._log,
+        )
 
     def interrupt(self) -> None:
         """Ask the process to end, as Ctrl+C does. Any thread may call this; `run` returns once it has ended."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ SENTENCES = {
 }  # fmt: skip
 NOT_SHOWN = {"name", "uid", "job_id", "filter_glob", "filter_folder", "filter_image", "display_type", "directory"}
 LAYOUT = {"label", "operator", "prop", "menu", "progress", "prop_search"}
+FIELD = re.compile(r"\{\w*\}")
 ELSEWHERE = {"runner.py", "generate_file.py", "generate_shots.py", "blender_command.py"}  # without a window
 
 
@@ -80,10 +82,10 @@ def _of_call(call: ast.Call) -> Iterator[tuple[str, str]]:
 def _texts(node: ast.expr) -> Iterator[str]:
     match node:
         case ast.Constant(value=str(text)):
-            yield text.replace("{frames}", "{}")
+            yield FIELD.sub("{}", text)
         case ast.JoinedStr(values=parts):
             text = "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in parts)
-            yield text.replace("{frames}", "{}")
+            yield FIELD.sub("{}", text)
         case ast.IfExp(body=one, orelse=other):
             yield from _texts(one)
             yield from _texts(other)

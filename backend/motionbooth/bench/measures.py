@@ -67,6 +67,8 @@ def publish(result: BenchResult, json_file: Path | None) -> None:
         json_file.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
     except OSError as error:
         raise MotionBoothError(
-            f"The figures could not be written to {json_file}: {error.strerror}. Name a file in a folder that you may "
-            "write to, with --json."
+            "The figures could not be written to {json_file}: {reason}. Name a file in a folder that you may "
+            "write to, with --json.",
+            json_file=json_file,
+            reason=error.strerror,
         ) from error

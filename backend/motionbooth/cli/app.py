@@ -45,10 +45,18 @@ def _from_os_error(error: OSError) -> MotionBoothError:
     """The message for a file or folder that cannot be used."""
     what, why = error.filename2 or error.filename, error.strerror or str(error)
     if is_disk_full(error):
-        return OutOfSpace(f"The disk is full{f' at {what}' if what else ''} ({why}): free some space and run it again.")
+        return OutOfSpace(
+            "The disk is full{place} ({reason}): free some space and run it again.",
+            place=f" at {what}" if what else "",
+            reason=why,
+        )
     if what is None:
-        return MotionBoothError(f"The system refused: {why}.")
-    return InvalidInput(f"{what} cannot be used ({why}). Check the path, and that you may read and write there.")
+        return MotionBoothError("The system refused: {reason}.", reason=why)
+    return InvalidInput(
+        "{what} cannot be used ({reason}). Check the path, and that you may read and write there.",
+        what=what,
+        reason=why,
+    )
 
 
 app = typer.Typer(

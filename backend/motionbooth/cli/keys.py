@@ -38,7 +38,9 @@ def keys_new(
     public_file = out.parent / f"{name}.pub"
     for file in (out, public_file):
         if file.exists():
-            raise Conflict(f"{file} is there already, and may be in use. Name another file, or remove that one first.")
+            raise Conflict(
+                "{file} is there already, and may be in use. Name another file, or remove that one first.", file=file
+            )
     connection.write(out)
     write_private(public_file, f"{connection.client_public}\n".encode())
     typer.echo(f"Wrote {out} (keep it private) and {public_file}. Send the latter to the backend's owner, who runs")
@@ -60,7 +62,9 @@ def keys_authorize(
     try:
         words = public_file.read_text("ascii", errors="replace").split()
     except OSError as error:
-        raise InvalidInput(f"The key file {public_file} cannot be read ({error.strerror}).") from None
+        raise InvalidInput(
+            "The key file {file} cannot be read ({reason}).", file=public_file, reason=error.strerror
+        ) from None
     name = name or public_file.stem
     authorize(home.absolute(), name, words[0] if words else "", role)
     typer.echo(f"{name} is authorized.")

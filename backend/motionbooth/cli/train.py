@@ -102,7 +102,7 @@ def train(
     try:
         spec = as_received(TrainSpec(subject, model, seed, steps, learning_rate, method, recipe))
     except msgspec.ValidationError as error:
-        raise InvalidInput(f"This cannot be trained: {in_words(error, _OPTIONS)}.") from error
+        raise InvalidInput("This cannot be trained: {problem}.", problem=in_words(error, _OPTIONS)) from error
     checkpoint = chosen_checkpoint() if sam is None else Checkpoint(sam, sam_sha256)
     if checkpoint is not None:
         check_checkpoint(checkpoint)

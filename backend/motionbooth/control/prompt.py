@@ -60,7 +60,9 @@ def _token_offsets(tokenizer: CLIPTokenizer, prompt: str) -> list[Span]:
 def _positions(offsets: list[Span], prompt: str, phrase: str, spans: list[Span], room: int) -> tuple[int, ...]:
     if not spans:
         raise InvalidInput(
-            f'The prompt does not contain "{phrase}". Add these words to the prompt, just so: it now reads "{prompt}".'
+            'The prompt does not contain "{phrase}". Add these words to the prompt, just so: it now reads "{prompt}".',
+            phrase=phrase,
+            prompt=prompt,
         )
     places = [
         tuple(i for i, (start, end) in enumerate(offsets) if start < stop and end > begin) for begin, stop in spans
@@ -68,8 +70,10 @@ def _positions(offsets: list[Span], prompt: str, phrase: str, spans: list[Span],
     kept = [place for place in places if place and place[-1] < room]
     if not kept:
         raise InvalidInput(
-            f'"{phrase}" stands too late in the prompt: the model reads its first {room} tokens only. '
-            "Move it to the front or shorten the prompt."
+            '"{phrase}" stands too late in the prompt: the model reads its first {room} tokens only. '
+            "Move it to the front or shorten the prompt.",
+            phrase=phrase,
+            room=room,
         )
     return tuple(sorted({1 + i for place in kept for i in place}))  # 1: BOS comes first
 

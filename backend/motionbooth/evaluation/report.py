@@ -129,7 +129,9 @@ def write_report(path: Path, report: MotionReport) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
     except OSError as error:
-        raise InvalidInput(f"The report cannot be written to {path} ({error.strerror}). Name another file.") from error
+        raise InvalidInput(
+            "The report cannot be written to {path} ({reason}). Name another file.", path=path, reason=error.strerror
+        ) from error
 
 
 def obedience_order(report: MotionReport) -> tuple[float, float]:
@@ -142,11 +144,18 @@ def obedience_order(report: MotionReport) -> tuple[float, float]:
 def _check_lengths(count: int, subjects: Sequence[AskedSubject], camera: CameraPath) -> None:
     if len(camera.offsets) != count:
         raise InvalidInput(
-            f"The clip has {count} frames and the camera path {len(camera.offsets)}; a report needs the model's frames."
+            "The clip has {count} frames and the camera path {offsets}; a report needs the model's frames.",
+            count=count,
+            offsets=len(camera.offsets),
         )
     for subject in subjects:
         if len(subject.boxes) != count:
-            raise InvalidInput(f'The clip has {count} frames, but "{subject.name}" has {len(subject.boxes)} boxes.')
+            raise InvalidInput(
+                'The clip has {count} frames, but "{subject}" has {boxes} boxes.',
+                count=count,
+                subject=subject.name,
+                boxes=len(subject.boxes),
+            )
 
 
 def _subject_report(asked: AskedSubject, found: Sequence[FoundSubject | None], aspect: float) -> SubjectReport:

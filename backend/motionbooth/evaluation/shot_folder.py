@@ -52,9 +52,15 @@ class FilmedShot:
         phrase = f"{card.token} {card.class_word}"
         names = [track.name for track in self.asked.shot.subjects if track.phrase == phrase]
         if not names:
-            raise InvalidInput(f'{subject} is a "{phrase}", and the shot has none. Give the shot that it is in.')
+            raise InvalidInput(
+                '{subject} is a "{phrase}", and the shot has none. Give the shot that it is in.',
+                subject=subject,
+                phrase=phrase,
+            )
         if not card.looks:
-            raise InvalidInput(f"{subject} does not tell how it looks. Learn it again, or give its --pictures.")
+            raise InvalidInput(
+                "{subject} does not tell how it looks. Learn it again, or give its --pictures.", subject=subject
+            )
         return replace(self, looks={**self.looks, **dict.fromkeys(names, Appearance.from_text(card.looks))})
 
     @classmethod
@@ -64,8 +70,12 @@ class FilmedShot:
         shortest = min(asked.shot.frames, asked.shot.scene_frames)
         if len(frames) < shortest:
             raise InvalidInput(
-                f"{clip} has {len(frames)} frames, and the shot {asked.shot.scene_frames} ({asked.shot.frames} of the "
-                "model): it is not a whole clip of this shot. Name the shot that it was generated from."
+                "{clip} has {found} frames, and the shot {expected} ({model_frames} of the "
+                "model): it is not a whole clip of this shot. Name the shot that it was generated from.",
+                clip=clip,
+                found=len(frames),
+                expected=asked.shot.scene_frames,
+                model_frames=asked.shot.frames,
             )
         seen = {name: [_picture(path) for path in paths] for name, paths in pictures.items()}
         return cls(asked, spread_evenly(frames, asked.shot.frames), seen)
@@ -101,10 +111,12 @@ def asked_in(
     try:
         sent = msgspec.json.decode(shot.read_bytes(), type=_Sent)
     except (OSError, msgspec.MsgspecError) as error:
-        raise InvalidInput(f"{shot} cannot be read as what was asked of a shot ({in_words(error)}).") from error
+        raise InvalidInput(
+            "{shot} cannot be read as what was asked of a shot ({problem}).", shot=shot, problem=in_words(error)
+        ) from error
     if sent.generate is not None:
         if token is not None or class_word is not None:
-            raise InvalidInput(f"{shot} is no script and has no placeholders: leave --token and --class out.")
+            raise InvalidInput("{shot} is no script and has no placeholders: leave --token and --class out.", shot=shot)
         return sent.generate
     from motionbooth.generation.script import Words, read_script  # loads torch, as above
 
@@ -123,8 +135,10 @@ def pictures_for(asked: GenerateSpec, folder: Path) -> dict[str, list[Path]]:
     found = {name: paths for name, paths in own.items() if paths}
     if not found:
         raise InvalidInput(
-            f"No pictures in {folder} for the shot's subjects ({', '.join(names) or 'it has none'}): put a subject's "
-            "pictures into a folder with its name there."
+            "No pictures in {folder} for the shot's subjects ({subjects}): put a subject's "
+            "pictures into a folder with its name there.",
+            folder=folder,
+            subjects=", ".join(names) or "it has none",
         )
     return found
 

@@ -75,12 +75,14 @@ def _content(source: Path) -> str:
 def clip_sources(folder: Path) -> list[tuple[Path, str]]:
     """The clips in a folder and their captions. Raises InvalidInput where there is none, or a caption is missing."""
     if not folder.is_dir():
-        raise InvalidInput(f"There is no folder of clips at {folder}.")
+        raise InvalidInput("There is no folder of clips at {folder}.", folder=folder)
     found = sorted(path for path in folder.iterdir() if _is_clip(path))
     if not found:
         raise InvalidInput(
-            f"The folder {folder} has neither videos ({', '.join(sorted(VIDEOS))}) nor folders of pictures. Name one "
-            "that has, or leave it out: then the base films its own clips."
+            "The folder {folder} has neither videos ({suffixes}) nor folders of pictures. Name one "
+            "that has, or leave it out: then the base films its own clips.",
+            folder=folder,
+            suffixes=", ".join(sorted(VIDEOS)),
         )
     captions = _captions(folder)
     return [(path, _caption(path, captions)) for path in found]
@@ -112,8 +114,10 @@ def _captions(folder: Path) -> dict[str, str]:
             return {row[0].strip(): row[1].strip() for row in csv.reader(file) if row}
     except (OSError, ValueError, IndexError, csv.Error) as error:
         raise InvalidInput(
-            f"The captions in {sheet} cannot be read ({in_words(error)}). JSON is "
-            '{"clip.mp4": "a dog runs", ...}; CSV has two columns, name and caption.'
+            "The captions in {sheet} cannot be read ({problem}). JSON is "
+            '{"clip.mp4": "a dog runs", ...}; CSV has two columns, name and caption.',
+            sheet=sheet,
+            problem=in_words(error),
         ) from error
 
 
@@ -124,8 +128,10 @@ def _caption(path: Path, captions: dict[str, str]) -> str:
         caption = beside.read_text(encoding="utf-8", errors="replace").strip()
     if not caption:
         raise InvalidInput(
-            f"The clip {path} has no caption: say in a few words what it shows, in captions.json, captions.csv or "
-            f"{beside.name} beside it."
+            "The clip {path} has no caption: say in a few words what it shows, in captions.json, captions.csv or "
+            "{caption_file} beside it.",
+            path=path,
+            caption_file=beside.name,
         )
     return caption
 
@@ -138,8 +144,13 @@ def read_frames(source: Path, base: Base) -> Frames:
     taken = [_cut(frame, settings.width, settings.height) for frame, _ in zip(frames, range(wanted), strict=False)]
     if len(taken) < wanted:
         raise InvalidInput(
-            f"The clip {source} has {len(taken)} frames at {settings.fps:g} a second; {settings.title} needs {wanted}. "
-            "Take a longer one, or remove it."
+            "The clip {source} has {found} frames at {fps:g} a second; {model} needs {wanted}. "
+            "Take a longer one, or remove it.",
+            source=source,
+            found=len(taken),
+            fps=settings.fps,
+            model=settings.title,
+            wanted=wanted,
         )
     return np.stack(taken)
 
@@ -160,7 +171,9 @@ def _decoded(path: Path, fps: float) -> Iterator[NDArray[np.uint8]]:
             if shown is not None:
                 yield shown
     except (av.FFmpegError, IndexError) as error:
-        raise InvalidInput(f"{path} is not a video that can be read ({in_words(error)}).") from error
+        raise InvalidInput(
+            "{path} is not a video that can be read ({problem}).", path=path, problem=in_words(error)
+        ) from error
 
 
 def _read_all(folder: Path) -> Iterator[NDArray[np.uint8]]:

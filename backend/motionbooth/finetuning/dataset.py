@@ -115,8 +115,11 @@ def covers_cells(picture: TrainingPicture, base: Base) -> bool:
 def _check_size(picture: TrainingPicture, base: Base, label: str) -> None:
     if not covers_cells(picture, base):
         raise InvalidInput(
-            f"In {label} the subject is too thin or too small: nothing of it is left at the {picture.mask.shape[1]} x "
-            f"{picture.mask.shape[0]} pixels of this base model. Crop the picture closer to it."
+            "In {label} the subject is too thin or too small: nothing of it is left at the {width} x "
+            "{height} pixels of this base model. Crop the picture closer to it.",
+            label=label,
+            width=picture.mask.shape[1],
+            height=picture.mask.shape[0],
         )
 
 

@@ -161,8 +161,10 @@ def _judge(doubts: list[MaskDoubt], folder: Path, material: Material) -> str:
     told = f"{len(doubts)} {masks} found that may not be the subject's ({named})"
     if not material.accept_masks:
         raise DoubtfulMasks(
-            f"{told}. Look at {folder / 'masks.png'}. Give these pictures masks, or hints of where the subject is; or "
-            "train with the masks as they are: --accept-masks."
+            "{doubts}. Look at {masks}. Give these pictures masks, or hints of where the subject is; or "
+            "train with the masks as they are: --accept-masks.",
+            doubts=told,
+            masks=folder / "masks.png",
         )
     return told
 
@@ -179,8 +181,9 @@ def training_pictures(
     shown = [picture for picture in pasted if covers_cells(picture, base)]
     if not shown:
         raise InvalidInput(
-            f"The subject is too thin: nothing of it is left at the sizes that {base.settings.title} is trained with. "
-            "Send pictures that show a thicker part of it, or masks that take in more."
+            "The subject is too thin: nothing of it is left at the sizes that {model} is trained with. "
+            "Send pictures that show a thicker part of it, or masks that take in more.",
+            model=base.settings.title,
         )
     return shown
 

@@ -58,7 +58,9 @@ RECIPES = {
 def recipe_named(name: str) -> Recipe:
     """Raises InvalidInput, naming the recipes that there are."""
     if name not in RECIPES:
-        raise InvalidInput(f'There is no recipe "{name}". Choose one of: {", ".join(RECIPES)}.')
+        raise InvalidInput(
+            'There is no recipe "{name}". Choose one of: {recipes}.', name=name, recipes=", ".join(RECIPES)
+        )
     return RECIPES[name]
 
 

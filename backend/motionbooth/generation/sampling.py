@@ -140,8 +140,11 @@ def film_takes(
     settings, shot = base.settings, spec.shot
     if shot.frames != settings.frames:
         raise InvalidInput(
-            f"The shot has boxes for {shot.frames} frames, and {settings.title} films {settings.frames}. "
-            "Read the shot from the scene again for this model."
+            "The shot has boxes for {found} frames, and {model} films {expected}. "
+            "Read the shot from the scene again for this model.",
+            found=shot.frames,
+            model=settings.title,
+            expected=settings.frames,
         )
     chance = [torch.Generator().manual_seed(seed) for seed in seeds]
     latents = torch.cat([initial_noise(base, generator) for generator in chance])

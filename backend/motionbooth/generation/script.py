@@ -90,7 +90,9 @@ def read_script(path: Path, model: ModelInfo, words: Words = NO_WORDS) -> Genera
         )
         return as_received(spec)
     except (OSError, ValueError) as error:  # msgspec's and the contract's own errors are ValueErrors
-        raise InvalidInput(f"The script {path} cannot be used: {in_words(error)}.") from error
+        raise InvalidInput(
+            "The script {path} cannot be used: {problem}.", path=path, problem=in_words(error)
+        ) from error
 
 
 def script_with_subjects(
@@ -142,8 +144,10 @@ def _with_subject(shot: Shot, subject: Path) -> Shot:
     phrase = f"{card.token} {card.class_word}"
     if phrase not in [track.phrase for track in shot.subjects]:
         raise InvalidInput(
-            f'The subject in {subject} is a "{phrase}", and none of the script\'s phrases is. '
-            'Add it to "phrases", with a box in each key.'
+            'The subject in {subject} is a "{phrase}", and none of the script\'s phrases is. '
+            'Add it to "phrases", with a box in each key.',
+            subject=subject,
+            phrase=phrase,
         )
     tracks = [
         msgspec.structs.replace(track, weights=str(subject)) if track.phrase == phrase else track

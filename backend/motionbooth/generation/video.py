@@ -72,9 +72,11 @@ def read_clip(path: Path) -> tuple[Frames, float]:
             frames = [_to_rgb(frame) for frame in container.decode(stream)]
             rate = stream.average_rate
     except (av.FFmpegError, IndexError) as error:
-        raise InvalidInput(f"{path} is not a film clip that can be read ({in_words(error)}).") from error
+        raise InvalidInput(
+            "{path} is not a film clip that can be read ({problem}).", path=path, problem=in_words(error)
+        ) from error
     if not frames or rate is None:
-        raise InvalidInput(f"The film clip {path} has no frames.")
+        raise InvalidInput("The film clip {path} has no frames.", path=path)
     return np.stack(frames), float(rate)
 
 

@@ -40,7 +40,7 @@ def train_here(
     Raises MotionBoothError, each saying what to do.
     """
     if out.suffix != ".safetensors":
-        raise InvalidInput(f"A subject's file ends in .safetensors, got {out}.")
+        raise InvalidInput("A subject's file ends in .safetensors, got {out}.", out=out)
     folder = out.with_suffix("")
     if _begin(spec, material, folder) and out.exists():
         read_card(out)

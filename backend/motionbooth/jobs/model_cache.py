@@ -55,8 +55,10 @@ def in_loading_order(weights: Sequence[str], blob_path: Callable[[str], Path]) -
     full = [card.name for card in cards.values() if card.method == "full"]
     if len(full) > 1:
         raise InvalidInput(
-            f'"{full[0]}" and "{full[1]}" were both learned with full weights, and a film model can only have one set '
-            'of them. Learn all but one of these subjects again with the method "lora".'
+            '"{one}" and "{other}" were both learned with full weights, and a film model can only have one set '
+            'of them. Learn all but one of these subjects again with the method "lora".',
+            one=full[0],
+            other=full[1],
         )
     return tuple(sorted(cards, key=lambda sha256: cards[sha256].method != "full"))
 

@@ -45,7 +45,7 @@ def film_best_of(
     InvalidInput for an `out` that is no mp4, and MotionBoothError as `work.run` does.
     """
     if out.suffix.lower() != ".mp4":
-        raise InvalidInput(f"A clip's file ends in .mp4, got {out}.")
+        raise InvalidInput("A clip's file ends in .mp4, got {out}.", out=out)
     reporter.plan(generate_stages(source_named(spec.model).settings, spec, count))
     reporter.progress("loading the model", 0, 1)
     base = WarmBase().knowing(spec, blob_path)
@@ -77,7 +77,9 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InvalidInput(f"The folder {folder} cannot be made ({error.strerror}). Name another one.") from error
+        raise InvalidInput(
+            "The folder {folder} cannot be made ({reason}). Name another one.", folder=folder, reason=error.strerror
+        ) from error
 
 
 def _film(

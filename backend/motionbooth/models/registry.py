@@ -102,8 +102,9 @@ def load_sampler_for(source: Source) -> Any:
     sampler = load_sampler(source.folder)
     if source.settings.merge_until and isinstance(sampler, EulerDiscreteScheduler):
         raise InvalidInput(
-            f"The base model in {source.folder} samples with EulerDiscreteScheduler, with which scenery cannot be "
-            "merged. Set merge_until to 0 in its motionbooth.json, or name DDIMScheduler in its scheduler."
+            "The base model in {folder} samples with EulerDiscreteScheduler, with which scenery cannot be "
+            "merged. Set merge_until to 0 in its motionbooth.json, or name DDIMScheduler in its scheduler.",
+            folder=source.folder,
         )
     return sampler
 
@@ -120,8 +121,11 @@ def _load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
     except Exception as error:  # the tokenizers' library raises nothing narrower
         reason = " ".join(str(error).split())[:200]
         raise InvalidInput(
-            f"The base model's {folder.name} in {folder} cannot be loaded ({reason}). Where a file of it is missing or "
-            "damaged, fetch the model again."
+            "The base model's {part} in {folder} cannot be loaded ({reason}). Where a file of it is missing or "
+            "damaged, fetch the model again.",
+            part=folder.name,
+            folder=folder,
+            reason=reason,
         ) from error
 
 
@@ -138,8 +142,11 @@ def load_sampler(folder: Path) -> Any:
     kind = config.get("_class_name", "none")
     if kind not in SAMPLERS:
         raise InvalidInput(
-            f"The base model in {folder} samples with {kind}, and a moving camera needs a sampler that is known to "
-            f"remember nothing of past steps. Name one of {', '.join(SAMPLERS)} in its scheduler/scheduler_config.json."
+            "The base model in {folder} samples with {sampler}, and a moving camera needs a sampler that is known to "
+            "remember nothing of past steps. Name one of {samplers} in its scheduler/scheduler_config.json.",
+            folder=folder,
+            sampler=kind,
+            samplers=", ".join(SAMPLERS),
         )
     return SAMPLERS[kind].from_config(config)
 
@@ -153,8 +160,12 @@ def part_classes(folder: Path) -> dict[str, type]:
         known = {kind.__name__: kind for kind in kinds}
         if named not in known:
             raise InvalidInput(
-                f"The base model in {folder} has {named} as its {name}, expected {' or '.join(known)}: "
-                "only models of Zeroscope's kind, and LaVie once converted, can be used."
+                "The base model in {folder} has {found} as its {part}, expected {expected}: "
+                "only models of Zeroscope's kind, and LaVie once converted, can be used.",
+                folder=folder,
+                found=named,
+                part=name,
+                expected=" or ".join(known),
             )
         chosen[name] = known[named]
     return chosen
@@ -164,4 +175,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except (OSError, ValueError) as error:
-        raise InvalidInput(f"The base model's file {path} cannot be read ({error}). Fetch the model again.") from error
+        raise InvalidInput(
+            "The base model's file {path} cannot be read ({reason}). Fetch the model again.", path=path, reason=error
+        ) from error

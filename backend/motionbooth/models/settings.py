@@ -160,4 +160,6 @@ class BaseSettings(Struct, frozen=True, forbid_unknown_fields=True):
         try:
             return msgspec.json.decode(path.read_bytes(), type=cls)
         except (OSError, msgspec.MsgspecError) as error:
-            raise InvalidInput(f"The base model's settings at {path} cannot be read: {in_words(error)}.") from error
+            raise InvalidInput(
+                "The base model's settings at {path} cannot be read: {problem}.", path=path, problem=in_words(error)
+            ) from error

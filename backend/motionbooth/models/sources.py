@@ -56,8 +56,10 @@ class Source:
             told = msgspec.json.decode(self.settings_file.read_bytes(), type=_Format)
         except (OSError, msgspec.MsgspecError) as error:
             raise InvalidInput(
-                f"The base model's settings at {self.settings_file} cannot be read: {in_words(error)}. "
-                "Correct them, or move the model's folder away."
+                "The base model's settings at {path} cannot be read: {problem}. "
+                "Correct them, or move the model's folder away.",
+                path=self.settings_file,
+                problem=in_words(error),
             ) from error
         return ModelInfo(
             name=self.name, title=told.title, frames=told.frames, width=told.width, height=told.height, fps=told.fps
@@ -163,10 +165,15 @@ def source_named(name: str) -> Source:
     place = models_folder() / ours
     if ours in hubs:
         raise NotFound(
-            f"{ours} is not on this machine. Fetch it with: hf download {hubs[ours]} (where there is no network, fetch "
-            f"it elsewhere with: hf download {hubs[ours]} --local-dir {ours} and put that folder at {place})."
+            "{model} is not on this machine. Fetch it with: hf download {hub} (where there is no network, fetch "
+            "it elsewhere with: hf download {hub} --local-dir {model} and put that folder at {place}).",
+            model=ours,
+            hub=hubs[ours],
+            place=place,
         )
     raise NotFound(
-        f'There is no base model "{name}" here, only: {", ".join(known) or "none"}. '
-        f"Put its folder, as downloaded, at {place}."
+        'There is no base model "{name}" here, only: {models}. Put its folder, as downloaded, at {place}.',
+        name=name,
+        models=", ".join(known) or "none",
+        place=place,
     )

@@ -42,6 +42,7 @@ def read_card(path: Path) -> SubjectCard:
             return msgspec.json.decode((file.metadata() or {})[HEADER], type=SubjectCard)
     except (SafetensorError, OSError, KeyError, msgspec.MsgspecError) as error:
         raise InvalidInput(
-            f"{path.name} is not a subject that this program has learned: it is missing, damaged or another file. "
-            "Name the right file, or learn the subject again."
+            "{path} is not a subject that this program has learned: it is missing, damaged or another file. "
+            "Name the right file, or learn the subject again.",
+            path=path.name,
         ) from error

@@ -60,8 +60,11 @@ def load_subject(base: Base, path: Path) -> SubjectCard:
     card = read_card(path)
     if card.base_fingerprint != base.source.fingerprint:
         raise InvalidInput(
-            f'The subject "{card.name}" was learned on another base model ({card.base}), and this shot asks for '
-            f"{base.source.name}. Choose that model, or learn the subject again on this one."
+            'The subject "{subject}" was learned on another base model ({base}), and this shot asks for '
+            "{model}. Choose that model, or learn the subject again on this one.",
+            subject=card.name,
+            base=card.base,
+            model=base.source.name,
         )
     state = load_file(path)
     if card.method == "full":

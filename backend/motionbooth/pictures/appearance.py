@@ -52,8 +52,9 @@ class Appearance:
         ]
         if not histograms:
             raise InvalidInput(
-                f"None of the {len(masks)} masks marks a pixel of the subject. Give at least one picture whose mask "
-                "is not empty."
+                "None of the {count} masks marks a pixel of the subject. Give at least one picture whose mask "
+                "is not empty.",
+                count=len(masks),
             )
         return cls(np.mean(histograms, 0))
 
@@ -68,7 +69,9 @@ class Appearance:
             if not (np.isfinite(histogram).all() and histogram.min() >= 0 and histogram.sum() > 0):
                 raise ValueError("not a distribution of colours")
         except (ValueError, zlib.error) as error:
-            raise InvalidInput(f"The subject's colours cannot be read ({error}). Learn it again.") from error
+            raise InvalidInput(
+                "The subject's colours cannot be read ({reason}). Learn it again.", reason=error
+            ) from error
         return cls(histogram / histogram.sum())
 
     def as_text(self) -> str:

@@ -37,8 +37,12 @@ def read_folder(folder: Path, masks: Path | None) -> tuple[list[Picture], dict[s
     images = [image for image in images if image not in beside.values()]
     if not 1 <= len(images) <= MAX_PICTURES:
         raise InvalidInput(
-            f"The folder {folder} has {len(images)} pictures ({', '.join(sorted(PICTURES))}); "
-            f"a subject is learned from 1 to {MAX_PICTURES}, 3 to 5 are plenty."
+            "The folder {folder} has {count} pictures ({suffixes}); "
+            "a subject is learned from 1 to {most}, 3 to 5 are plenty.",
+            folder=folder,
+            count=len(images),
+            suffixes=", ".join(sorted(PICTURES)),
+            most=MAX_PICTURES,
         )
     by_name = beside | _paired(images, masks or (folder / MASKS if (folder / MASKS).is_dir() else None))
     hints = _hints(folder, {image.name for image in images})
@@ -59,14 +63,17 @@ def read_folder(folder: Path, masks: Path | None) -> tuple[list[Picture], dict[s
             pictures.append(msgspec.convert(fields, Picture))
         except msgspec.ValidationError as error:
             raise InvalidInput(
-                f"The hint for {image.name} in {folder / HINTS} cannot be used: {in_words(error)}."
+                "The hint for {picture} in {file} cannot be used: {problem}.",
+                picture=image.name,
+                file=folder / HINTS,
+                problem=in_words(error),
             ) from error
     return pictures, files
 
 
 def _images(folder: Path, kind: str) -> list[Path]:
     if not folder.is_dir():
-        raise InvalidInput(f"There is no folder of {kind} at {folder}.")
+        raise InvalidInput("There is no folder of {kind} at {folder}.", kind=kind, folder=folder)
     found = (path for path in folder.iterdir() if path.suffix.lower() in PICTURES and not is_hidden(path))
     return sorted(path for path in found if path.is_file())
 
@@ -87,8 +94,10 @@ def _paired(images: list[Path], folder: Path | None) -> dict[str, Path]:
     for mask in _images(folder, "masks"):
         if names.count(mask.stem) != 1 or mask.stem in masks:
             raise InvalidInput(
-                f"The mask {mask} belongs to {'no picture' if mask.stem not in names else 'more than one picture'}: a "
-                "mask and its one picture have the same name, apart from the suffix. Rename it, or take it away."
+                "The mask {mask} belongs to {pictures}: a "
+                "mask and its one picture have the same name, apart from the suffix. Rename it, or take it away.",
+                mask=mask,
+                pictures="no picture" if mask.stem not in names else "more than one picture",
             )
         masks[mask.stem] = mask
     return masks
@@ -102,9 +111,14 @@ def _hints(folder: Path, names: set[str]) -> dict[str, PictureHint]:
         hints = msgspec.json.decode(path.read_bytes(), type=dict[str, PictureHint])
     except (OSError, msgspec.MsgspecError) as error:
         raise InvalidInput(
-            f"The hints in {path} cannot be read ({in_words(error)}). "
-            'They are {"picture.jpg": {"point": [0.5, 0.4]}, ...}.'
+            'The hints in {path} cannot be read ({problem}). They are {"picture.jpg": {"point": [0.5, 0.4]}, ...}.',
+            path=path,
+            problem=in_words(error),
         ) from error
     if unknown := sorted(set(hints) - names):
-        raise InvalidInput(f"The hints in {path} name {unknown[0]}, and there is no such picture beside them.")
+        raise InvalidInput(
+            "The hints in {path} name {picture}, and there is no such picture beside them.",
+            path=path,
+            picture=unknown[0],
+        )
     return hints

@@ -41,14 +41,18 @@ def read_picture(path: Path, label: str) -> Image.Image:
         with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise InvalidInput(
-                    f"{_start(label)} has {opened.width} x {opened.height} pixels; "
-                    "send one of at most 100 million, 2000 x 2000 is plenty."
+                    "{picture} has {width} x {height} pixels; send one of at most 100 million, 2000 x 2000 is plenty.",
+                    picture=_start(label),
+                    width=opened.width,
+                    height=opened.height,
                 )
             upright = _with_eight_bits(ImageOps.exif_transpose(opened))
             return upright.convert("RGBA" if upright.has_transparency_data else "RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InvalidInput(
-            f"{_start(label)} cannot be read as a picture ({error}). Send it again as PNG or JPEG."
+            "{picture} cannot be read as a picture ({reason}). Send it again as PNG or JPEG.",
+            picture=_start(label),
+            reason=error,
         ) from error
 
 
@@ -80,8 +84,9 @@ def _learn_to_read(path: Path, label: str) -> None:
         import pillow_heif
     except ImportError as error:
         raise InvalidInput(
-            f"{_start(label)} is a HEIC picture, which needs one more library: pip install 'motionbooth[heic]'. "
-            "Or send it as PNG or JPEG."
+            "{picture} is a HEIC picture, which needs one more library: pip install 'motionbooth[heic]'. "
+            "Or send it as PNG or JPEG.",
+            picture=_start(label),
         ) from error
     pillow_heif.register_heif_opener()
 

@@ -85,8 +85,13 @@ def _given_mask(path: Path, size: tuple[int, int], label: str) -> Mask:
     picture = read_picture(path, f"the mask of {label}")
     if abs(picture.width / picture.height - size[0] / size[1]) > 0.02 * size[0] / size[1]:
         raise InvalidInput(
-            f"The mask of {label} is {picture.width} x {picture.height} pixels and the picture {size[0]} x {size[1]}. "
-            "Send a mask of the picture's own shape."
+            "The mask of {label} is {width} x {height} pixels and the picture {picture_width} x {picture_height}. "
+            "Send a mask of the picture's own shape.",
+            label=label,
+            width=picture.width,
+            height=picture.height,
+            picture_width=size[0],
+            picture_height=size[1],
         )
     brightest = np.asarray(picture.convert("RGB")).max(axis=2)
     brightest = brightest * np.uint8(255) if brightest.max() == 1 else brightest
@@ -156,9 +161,16 @@ def _check(mask: Mask, whose: str, label: str) -> None:
     start = label[:1].upper() + label[1:]
     if share < SMALLEST_SHARE:
         found = "is empty" if share == 0 else f"covers {share:.2%} of it only"
-        raise InvalidInput(f"{start} cannot be learned from: {whose} {found}. Send a closer picture, or a mask.")
+        raise InvalidInput(
+            "{start} cannot be learned from: {mask} {found}. Send a closer picture, or a mask.",
+            start=start,
+            mask=whose,
+            found=found,
+        )
     if share > 0.995:
         raise InvalidInput(
-            f"{start} cannot be learned from: {whose} covers all of it, so the subject's outline is unknown. "
-            "Send a mask, or a picture with some background."
+            "{start} cannot be learned from: {mask} covers all of it, so the subject's outline is unknown. "
+            "Send a mask, or a picture with some background.",
+            start=start,
+            mask=whose,
         )

@@ -133,7 +133,7 @@ def sam_finder(checkpoint: Checkpoint) -> SamFinder:
         else:
             sam = build_sam(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # damaged weights make the libraries raise almost anything
-        raise InvalidInput(f"{path} is not a checkpoint of Segment Anything. Fetch it again.") from error
+        raise InvalidInput("{path} is not a checkpoint of Segment Anything. Fetch it again.", path=path) from error
     return SamFinder(sam.eval().to("cuda" if torch.cuda.is_available() else "cpu"))
 
 
@@ -145,8 +145,9 @@ def check_checkpoint(checkpoint: Checkpoint) -> None:
     weights = checkpoint.path / "model.safetensors"
     if not (checkpoint.path / "config.json").is_file() or not weights.is_file():
         raise InvalidInput(
-            f"The folder {checkpoint.path} has no Segment Anything in transformers' layout: it needs config.json and "
-            "model.safetensors, as from hf download facebook/sam-vit-base."
+            "The folder {folder} has no Segment Anything in transformers' layout: it needs config.json and "
+            "model.safetensors, as from hf download facebook/sam-vit-base.",
+            folder=checkpoint.path,
         )
     if checkpoint.sha256:
         _check_file(weights, checkpoint.sha256)
@@ -161,9 +162,12 @@ def chosen_checkpoint() -> Checkpoint | None:
 def _check_file(checkpoint: Path, sha256: str | None) -> None:
     if not checkpoint.is_file():
         raise InvalidInput(
-            f"There is no checkpoint of Segment Anything at {checkpoint}. Fetch one, for instance "
-            f"curl -LO {FETCH_FROM}{next(iter(PUBLISHED))}, and name it; or leave it out, then GrabCut finds the "
-            "subject."
+            "There is no checkpoint of Segment Anything at {checkpoint}. Fetch one, for instance "
+            "curl -LO {address}{file}, and name it; or leave it out, then GrabCut finds the "
+            "subject.",
+            checkpoint=checkpoint,
+            address=FETCH_FROM,
+            file=next(iter(PUBLISHED)),
         )
     with checkpoint.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -171,8 +175,11 @@ def _check_file(checkpoint: Path, sha256: str | None) -> None:
     if found not in wanted:
         expected = "the sha256 that was given" if sha256 else f"that of {', '.join(PUBLISHED)}"
         raise InvalidInput(
-            f"{checkpoint} has the sha256 {found}, which is not {expected}: it is damaged or another file. Fetch it "
-            "again, or give its sha256 if it is meant."
+            "{checkpoint} has the sha256 {found}, which is not {expected}: it is damaged or another file. Fetch it "
+            "again, or give its sha256 if it is meant.",
+            checkpoint=checkpoint,
+            found=found,
+            expected=expected,
         )
 
 

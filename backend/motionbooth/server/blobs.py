@@ -60,7 +60,7 @@ class Blobs:
         """The complete file. Raises NotFound."""
         path = self._path(sha256)
         if not path.is_file():
-            raise NotFound(f"The backend has no file {sha256[:12]}...; upload it first.")
+            raise NotFound("The backend has no file {sha256}...; upload it first.", sha256=sha256[:12])
         return path
 
     def has(self, sha256: str) -> bool:
@@ -112,7 +112,9 @@ class Blobs:
         if self.has(sha256):
             return size
         if size > MAX_BLOB_BYTES:
-            raise InvalidInput(f"A file of at most {MAX_BLOB_BYTES} bytes can be sent, this one has {size}.")
+            raise InvalidInput(
+                "A file of at most {most} bytes can be sent, this one has {size}.", most=MAX_BLOB_BYTES, size=size
+            )
         upload = self._open(owner, sha256, size)
         return self._publish(owner, upload, sha256) if upload.offset == size else upload.offset
 
@@ -125,12 +127,18 @@ class Blobs:
         if upload is None:
             if self.has(sha256):
                 return self.path(sha256).stat().st_size
-            raise NoSession(f"The upload of {sha256[:12]}... was not announced, or not since the backend started.")
+            raise NoSession(
+                "The upload of {sha256}... was not announced, or not since the backend started.", sha256=sha256[:12]
+            )
         self._uploads.move_to_end((owner, sha256))
         if offset != upload.offset:
             return upload.offset
         if upload.offset + len(data) > upload.size:
-            raise InvalidInput(f"The upload of {sha256[:12]}... is longer than the {upload.size} bytes announced.")
+            raise InvalidInput(
+                "The upload of {sha256}... is longer than the {size} bytes announced.",
+                sha256=sha256[:12],
+                size=upload.size,
+            )
         self._write(upload, data)
         return self._publish(owner, upload, sha256) if upload.offset == upload.size else upload.offset
 
@@ -146,7 +154,9 @@ class Blobs:
 
     def _path(self, sha256: str) -> Path:
         if not _SHA256.fullmatch(sha256):
-            raise InvalidInput(f"A file is named by its sha256, 64 hexadecimal digits; got {sha256!r}.")
+            raise InvalidInput(
+                "A file is named by its sha256, 64 hexadecimal digits; got {sha256}.", sha256=repr(sha256)
+            )
         return self._home / "blobs" / sha256[:2] / sha256
 
     def _incoming(self, owner: str) -> Path:
@@ -165,8 +175,9 @@ class Blobs:
         path = folder / f"{sha256}.{size}"
         if not path.exists() and folder.is_dir() and len(os.listdir(folder)) >= _MAX_INCOMPLETE:
             raise OverLimit(
-                f"You have {_MAX_INCOMPLETE} uploads that are not complete. Complete some; what does not go on is "
-                "removed after a day."
+                "You have {count} uploads that are not complete. Complete some; what does not go on is "
+                "removed after a day.",
+                count=_MAX_INCOMPLETE,
             )
         with _space_checked():
             folder.mkdir(parents=True, exist_ok=True)
@@ -199,8 +210,9 @@ class Blobs:
         if upload.digest.hexdigest() != sha256:
             upload.path.unlink(missing_ok=True)
             raise Damaged(
-                f"The bytes that arrived are not the file {sha256[:12]}...; it may have changed while it was sent. "
-                "Send it again."
+                "The bytes that arrived are not the file {sha256}...; it may have changed while it was sent. "
+                "Send it again.",
+                sha256=sha256[:12],
             )
         self._move_in(upload.path, sha256)
         return upload.size

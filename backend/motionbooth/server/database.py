@@ -154,8 +154,11 @@ class Database:
                 ((found,),) = self.rows("PRAGMA user_version")
                 if found not in (0, SCHEMA_VERSION):
                     raise InvalidInput(
-                        f"The job store {path} was written by another version of MotionBooth (format {found}, this one "
-                        f"reads {SCHEMA_VERSION}). Use that version, or give this one a folder of its own with --home."
+                        "The job store {path} was written by another version of MotionBooth (format {found}, this one "
+                        "reads {known}). Use that version, or give this one a folder of its own with --home.",
+                        path=path,
+                        found=found,
+                        known=SCHEMA_VERSION,
                     )
                 if not found:
                     for statement in _SCHEMA.split(";\n"):
@@ -164,11 +167,15 @@ class Database:
         except sqlite3.DatabaseError as error:
             if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
                 raise Conflict(
-                    f"Another backend is running on {path.parent}. Use that one, stop it first, or give this one a "
-                    "folder of its own with --home."
+                    "Another backend is running on {folder}. Use that one, stop it first, or give this one a "
+                    "folder of its own with --home.",
+                    folder=path.parent,
                 ) from None
             raise InvalidInput(
-                f"The job store {path} cannot be read ({error}). Restore it from a copy, or move it away to start anew."
+                "The job store {path} cannot be read ({reason}). Restore it from a copy, or move it away to start "
+                "anew.",
+                path=path,
+                reason=error,
             ) from error
 
 
@@ -177,5 +184,6 @@ def _translated(error: BaseException) -> BaseException:
     if not isinstance(error, sqlite3.OperationalError) or error.sqlite_errorcode & 0xFF not in full:
         return error
     return OutOfSpace(
-        f"The backend cannot write to its disk ({error}): free some space there and try again; nothing was lost."
+        "The backend cannot write to its disk ({reason}): free some space there and try again; nothing was lost.",
+        reason=error,
     )

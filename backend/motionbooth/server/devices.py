@@ -26,8 +26,10 @@ def local_devices(workers: int | None = None, environment: Mapping[str, str] = o
         return cpu_devices(workers or 1)
     if workers is not None and workers > len(gpus):
         raise InvalidInput(
-            f"{workers} workers were asked for, and this machine has {len(gpus)} GPU(s) for them: two on one GPU would "
-            f"run out of its memory. Use --workers {len(gpus)} or fewer, or none for one worker on each."
+            "{workers} workers were asked for, and this machine has {gpus} GPU(s) for them: two on one GPU would "
+            "run out of its memory. Use --workers {gpus} or fewer, or none for one worker on each.",
+            workers=workers,
+            gpus=len(gpus),
         )
     return [
         Device(f"gpu-{index}", f"GPU {index}: {title}", {"CUDA_VISIBLE_DEVICES": uuid})

@@ -57,7 +57,7 @@ class RequestHandlers:
         if isinstance(request, messages.PutChunk):
             return self._transfers.put_chunk(key.public, request, payload), None
         if payload is not None:
-            raise Malformed(f"{type(request).__name__} has no payload.")
+            raise Malformed("{request} has no payload.", request=type(request).__name__)
         if isinstance(request, messages.Fetch):
             return self._transfers.fetch(key.public, request)
         return self._handlers[type(request)](key, request), None
@@ -76,8 +76,9 @@ class RequestHandlers:
     def _check_limits(self, key: Key) -> None:
         if self._waiting_jobs and self._queries.unfinished_count(key.public) >= self._waiting_jobs:
             raise OverLimit(
-                f"You have {self._waiting_jobs} jobs waiting, as many as the backend takes from one key: wait for some "
-                "of them, or cancel some."
+                "You have {most} jobs waiting, as many as the backend takes from one key: wait for some "
+                "of them, or cancel some.",
+                most=self._waiting_jobs,
             )
         self._transfers.check_quota(key.public)
 

@@ -36,7 +36,7 @@ class JobQueries:
         if row is None and any_owner:
             row = self._database.row("SELECT number FROM jobs WHERE id = ? ORDER BY number DESC", job_id)
         if row is None:
-            raise NotFound(f"The backend has no job {job_id} of yours.")
+            raise NotFound("The backend has no job {job} of yours.", job=job_id)
         return JobNumber(row[0])
 
     def exists(self, owner: str, job_id: str) -> bool:

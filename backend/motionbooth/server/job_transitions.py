@@ -51,7 +51,9 @@ class JobTransitions:
                 if cached is not None:
                     self._complete(number, cached)
             elif known[1] != digest:
-                raise Conflict(f"The job id {job_id} was used for another job before; send this one under a new id.")
+                raise Conflict(
+                    "The job id {job} was used for another job before; send this one under a new id.", job=job_id
+                )
             else:
                 number = known[0]
         return self._queries.job(number)

@@ -40,8 +40,9 @@ class KeyPair:
         secret = path.read_text("ascii", errors="replace").strip()
         if not is_key(secret):
             raise InvalidInput(
-                f"{path} does not hold a key (40 characters of Z85). Restore it from a copy, or delete it to have "
-                "a new one made; clients then need new connection files."
+                "{path} does not hold a key (40 characters of Z85). Restore it from a copy, or delete it to have "
+                "a new one made; clients then need new connection files.",
+                path=path,
             )
         return cls(zmq.curve_public(secret.encode()).decode(), secret)
 
@@ -60,8 +61,9 @@ def check_name(name: str) -> None:
     """Raises InvalidInput if a key cannot have this name, which is also a file name."""
     if not _NAME.fullmatch(name):
         raise InvalidInput(
-            f"A name begins with a letter or digit and has letters, digits, dots, dashes and underscores of ASCII, at "
-            f"most 64; got {name!r}."
+            "A name begins with a letter or digit and has letters, digits, dots, dashes and underscores of ASCII, at "
+            "most 64; got {name}.",
+            name=repr(name),
         )
 
 
@@ -78,8 +80,9 @@ def new_key(address: str, server_public: str) -> Connection:
     host_and_port(address)
     if not is_key(server_public):
         raise InvalidInput(
-            f"{server_public!r} is not the public key of a backend (40 characters). Its owner sees it with "
-            "`motionbooth keys list`."
+            "{server_public} is not the public key of a backend (40 characters). Its owner sees it with "
+            "`motionbooth keys list`.",
+            server_public=repr(server_public),
         )
     public, secret = (key.decode() for key in zmq.curve_keypair())
     return Connection(address, server_public, public, secret)
@@ -97,20 +100,21 @@ def authorize(home: Path, name: str, public: str, role: str = "user") -> None:
     """Authorize a public key. Raises Conflict if the name or the key is known, InvalidInput if it is malformed."""
     check_name(name)
     if role not in ROLES:
-        raise InvalidInput(f"A key's role is one of {', '.join(ROLES)}; got {role!r}.")
+        raise InvalidInput("A key's role is one of {roles}; got {role}.", roles=", ".join(ROLES), role=repr(role))
     if not is_key(public):
         raise InvalidInput(
-            f"{public[:60]!r} is not a public key (40 characters of Z85, as `motionbooth keys new` writes)."
+            "{key} is not a public key (40 characters of Z85, as `motionbooth keys new` writes).", key=repr(public[:60])
         )
     authorized = AuthorizedKeys(home / "authorized")
     names = {key.name for key in authorized.all()}
     if name in names:
         raise Conflict(
-            f"{name} has a key already. Take it away with `motionbooth keys revoke {name}`, or use another name."
+            "{name} has a key already. Take it away with `motionbooth keys revoke {name}`, or use another name.",
+            name=name,
         )
     known = authorized.find(public)
     if known is not None:
-        raise Conflict(f"This key may enter already, as {known.name}.")
+        raise Conflict("This key may enter already, as {name}.", name=known.name)
     authorized.add(name, public, role)
 
 
@@ -118,7 +122,9 @@ def revoke(home: Path, name: str) -> None:
     """Revoke a user's access; a running server ends its sessions within seconds. Raises NotFound."""
     known = {key.name for key in AuthorizedKeys(home / "authorized").all()}
     if name not in known:
-        raise NotFound(f"Nobody named {name} has a key; known are: {', '.join(sorted(known)) or 'none'}.")
+        raise NotFound(
+            "Nobody named {name} has a key; known are: {known}.", name=name, known=", ".join(sorted(known)) or "none"
+        )
     (home / "authorized" / f"{name}.pub").unlink()
 
 

@@ -55,7 +55,9 @@ def serve_metrics(port: int, monitor: Monitor) -> Callable[[], None]:
         server, thread = start_http_server(port, addr="127.0.0.1", registry=registry)
     except OSError as error:
         raise MotionBoothError(
-            f"Metrics cannot be served on port {port} ({error.strerror}); choose another one with --metrics-port."
+            "Metrics cannot be served on port {port} ({reason}); choose another one with --metrics-port.",
+            port=port,
+            reason=error.strerror,
         ) from error
 
     def stop() -> None:

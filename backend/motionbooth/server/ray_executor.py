@@ -282,8 +282,10 @@ def _connected(cluster: Cluster) -> Any:
         ray.init(address=cluster.address, namespace=cluster.namespace, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise Unreachable(
-            f"No Ray cluster answers at {cluster.address} ({str(error).splitlines()[0]}). Start one with `ray start "
-            "--head`, or give the address of one that runs with --ray-address."
+            "No Ray cluster answers at {address} ({reason}). Start one with `ray start "
+            "--head`, or give the address of one that runs with --ray-address.",
+            address=cluster.address,
+            reason=str(error).splitlines()[0],
         ) from error
     finally:
         signal.signal(signal.SIGTERM, before)  # Ray installs its own handler; the server has one
@@ -303,7 +305,10 @@ def _worker_count(cluster: Cluster, resources: dict[str, float], boxes: int) -> 
     each = cluster.gpus_each if cluster.gpus_each is not None else float(gpus > 0)
     if each > gpus:
         raise InvalidInput(
-            f"Each worker was to have {each:g} GPUs, and the cluster at {cluster.address} has {gpus:g} in all. Use "
-            "--gpus-each 0 to work on CPUs, or add boxes with GPUs."
+            "Each worker was to have {each:g} GPUs, and the cluster at {address} has {gpus:g} in all. Use "
+            "--gpus-each 0 to work on CPUs, or add boxes with GPUs.",
+            each=each,
+            address=cluster.address,
+            gpus=gpus,
         )
     return cluster.workers or (int(gpus / each) if each else boxes), each

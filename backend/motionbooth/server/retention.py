@@ -84,7 +84,9 @@ class Retention:
         """Inside a transaction. Returns the files without an owner now."""
         job = self._queries.job(number)
         if job.state not in TERMINAL_STATES:
-            raise Conflict(f"The job {job.id} is {job.state}; cancel it, and forget it when it has ended.")
+            raise Conflict(
+                "The job {job} is {state}; cancel it, and forget it when it has ended.", job=job.id, state=job.state
+            )
         files = self._database.rows(
             "SELECT sha256 FROM inputs WHERE job = ? UNION SELECT sha256 FROM results WHERE job = ?", number, number
         )

@@ -90,7 +90,8 @@ class Scheduler:
         for sha256 in input_files(spec):
             if not self._blobs.has(sha256):
                 raise NotFound(
-                    f"The job names the file {sha256[:12]}..., which the backend does not have; upload it first."
+                    "The job names the file {sha256}..., which the backend does not have; upload it first.",
+                    sha256=sha256[:12],
                 )
         cached = self._cached_results(CacheKey(owner, spec_digest(spec), spec.model))
         job = self._transitions.submit(owner, job_id, spec, priority, cached)

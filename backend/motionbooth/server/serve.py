@@ -110,7 +110,9 @@ def _make_folders(home: Path) -> None:
         (home / "logs").mkdir(exist_ok=True)
     except OSError as error:
         raise InvalidInput(
-            f"The backend cannot keep its files in {home} ({error.strerror}). Choose a folder of yours with --home."
+            "The backend cannot keep its files in {home} ({reason}). Choose a folder of yours with --home.",
+            home=home,
+            reason=error.strerror,
         ) from error
 
 

@@ -202,12 +202,18 @@ class Sessions:
         if request.version != PROTOCOL_VERSION:
             newer, older = ("add-on", "backend") if request.version > PROTOCOL_VERSION else ("backend", "add-on")
             raise VersionMismatch(
-                f"The {newer} is newer than the {older} (protocol {request.version} there, {PROTOCOL_VERSION} here): "
-                f"update the {older}."
+                "The {newer} is newer than the {older} (protocol {version} there, {own} here): update the {older}.",
+                newer=newer,
+                older=older,
+                version=request.version,
+                own=PROTOCOL_VERSION,
             )
         self._end_session(client)
         if sum(session.owner == key.public for session in self._sessions.values()) >= _MAX_SESSIONS_OF_KEY:
-            raise OverLimit(f"This key has {_MAX_SESSIONS_OF_KEY} sessions open, as many as the backend allows it.")
+            raise OverLimit(
+                "This key has {most} sessions open, as many as the backend allows it.",
+                most=_MAX_SESSIONS_OF_KEY,
+            )
         self._sessions[client] = Session(key.public)
         self._live.connections = len(self._sessions)
         return self._views.welcome(key, request.id)
@@ -234,8 +240,8 @@ class Sessions:
     def _check_rate(self, key: Key) -> None:
         if not self._rate_limit.allows(key.public):
             raise Busy(
-                f"More than {self._rate_limit.rate} requests a second came from this key; try this one again in a "
-                "while."
+                "More than {rate} requests a second came from this key; try this one again in a while.",
+                rate=self._rate_limit.rate,
             )
 
     # The socket

@@ -46,9 +46,12 @@ class Transfers:
             used = self._used(owner, sha256)
         if used + size > self._quota:
             raise OverLimit(
-                f"Your files on the backend take {used / 1e9:.2f} GB of the {self._quota / 1e9:.2f} GB that each key "
-                f"has, and this needs {size / 1e9:.2f} GB more. Remove old jobs (forget them), or ask the backend's "
-                "owner for more."
+                "Your files on the backend take {used:.2f} GB of the {quota:.2f} GB that each key "
+                "has, and this needs {size:.2f} GB more. Remove old jobs (forget them), or ask the backend's "
+                "owner for more.",
+                used=used / 1e9,
+                quota=self._quota / 1e9,
+                size=size / 1e9,
             )
 
     def _used(self, owner: str, upload: str) -> int:

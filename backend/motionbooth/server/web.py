@@ -48,7 +48,9 @@ def serve_page(port: int, home: Path, monitor: Monitor, blobs: Blobs) -> tuple[s
         server = _Server(port, token, monitor, blobs)
     except OSError as error:
         raise MotionBoothError(
-            f"The web page cannot be served on port {port} ({error.strerror}); choose another one with --web-port."
+            "The web page cannot be served on port {port} ({reason}); choose another one with --web-port.",
+            port=port,
+            reason=error.strerror,
         ) from error
     thread = threading.Thread(target=server.serve_forever, name="web page", daemon=True)
     thread.start()

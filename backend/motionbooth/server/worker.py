@@ -137,12 +137,14 @@ def error_for_owner(error: Exception) -> MotionBoothError:
         return OutOfSpace("The backend's disk is full; the job goes on when there is space.")
     if _is_out_of_memory(error):
         return MotionBoothError(
-            "The backend ran out of memory. Try fewer frames or a smaller model, or close other programs on "
-            f"{platform.node()}."
+            "The backend ran out of memory. Try fewer frames or a smaller model, or close other programs on {machine}.",
+            machine=platform.node(),
         )
     return MotionBoothError(
-        f"The job ended with a fault of the program ({type(error).__name__}). The backend's owner finds it in "
-        f"worker.log, in the logs folder of the backend on {platform.node()}."
+        "The job ended with a fault of the program ({kind}). The backend's owner finds it in "
+        "worker.log, in the logs folder of the backend on {machine}.",
+        kind=type(error).__name__,
+        machine=platform.node(),
     )
 
 

@@ -69,8 +69,12 @@ def _file_error(error: OSError, out: Path) -> MotionBoothError:
     """The error for a file that could not be read or written."""
     where = error.filename or out
     if is_disk_full(error):
-        return OutOfSpace(f"The disk of {where} is full; free some space there and generate again.")
-    return InvalidInput(f"{where} cannot be used ({error.strerror}); check its permissions or choose another --out.")
+        return OutOfSpace("The disk of {where} is full; free some space there and generate again.", where=where)
+    return InvalidInput(
+        "{where} cannot be used ({reason}); check its permissions or choose another --out.",
+        where=where,
+        reason=error.strerror,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

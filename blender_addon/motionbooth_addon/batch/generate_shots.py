@@ -157,19 +157,22 @@ def _finish(jobs: BlockingJobs, shot: BatchShot) -> None:
 def open_shots(blend: Path) -> list[bpy.types.Scene]:
     """Open a .blend; returns its scenes with subjects, each validated. Raises InvalidInput."""
     if blend.is_dir():
-        raise InvalidInput(f"{blend} is a folder; give the path of a saved .blend.")
+        raise InvalidInput("{blend} is a folder; give the path of a saved .blend.", blend=blend)
     if not blend.is_file():
-        raise InvalidInput(f"There is no file {blend}; give the path of a saved .blend.")
+        raise InvalidInput("There is no file {blend}; give the path of a saved .blend.", blend=blend)
     try:
         bpy.ops.wm.open_mainfile(filepath=str(blend.resolve()), load_ui=False)
     except RuntimeError as error:
         raise InvalidInput(
-            f"Blender {bpy.app.version_string} cannot open {blend}; it is no .blend, damaged or from a newer Blender."
+            "Blender {version} cannot open {blend}; it is no .blend, damaged or from a newer Blender.",
+            version=bpy.app.version_string,
+            blend=blend,
         ) from error
     scenes = [scene for scene in bpy.data.scenes if shots.has_shot(scene)]
     if not scenes:
         raise InvalidInput(
-            f"No scene of {blend} has a subject; add one to a scene's MotionBooth subjects and choose its object."
+            "No scene of {blend} has a subject; add one to a scene's MotionBooth subjects and choose its object.",
+            blend=blend,
         )
     for scene in scenes:
         shots.check_scene(scene)
@@ -183,7 +186,9 @@ def _read_for_model(models: dict[str, ModelInfo], scene: bpy.types.Scene, folder
     model = models.get(scene.motionbooth.model)
     if model is None:
         raise InvalidInput(
-            f'The backend has no model "{scene.motionbooth.model}"; it has: {", ".join(sorted(models)) or "none"}.'
+            'The backend has no model "{model}"; it has: {models}.',
+            model=scene.motionbooth.model,
+            models=", ".join(sorted(models)) or "none",
         )
     shot = _read(scene, folder, model.frames, (model.width, model.height))
     shot.picture_size = max(SMALLEST_PICTURE, model.height)
@@ -262,5 +267,6 @@ def _save(path: Path) -> None:
         bpy.ops.wm.save_as_mainfile(filepath=str(path), check_existing=False, compress=False)
     except RuntimeError as error:
         raise OutOfSpace(
-            f"Blender could not save a .blend in {path.parent}; free some space there, or choose another --out."
+            "Blender could not save a .blend in {folder}; free some space there, or choose another --out.",
+            folder=path.parent,
         ) from error

@@ -95,7 +95,9 @@ class ShotReader:
         self, scene: bpy.types.Scene, frames: int, aspect: float | None = None, allow_playback: bool = True
     ) -> None:
         if not 2 <= frames <= MAX_FRAMES:
-            raise InvalidInput(f"A shot is sampled at 2 to {MAX_FRAMES} model frames, got {frames}.")
+            raise InvalidInput(
+                "A shot is sampled at 2 to {most} model frames, got {frames}.", most=MAX_FRAMES, frames=frames
+            )
         settings = scene.motionbooth
         shot_aspect = scene_evaluation.aspect_ratio(scene)
         self._frame = framing.model_frame(shot_aspect, aspect or shot_aspect, settings.framing)

@@ -110,9 +110,13 @@ def check_visible(scene: bpy.types.Scene, checked: bpy.types.Object, reason: str
     """Raises InvalidInput for an object that Blender does not evaluate in the scene because it is hidden."""
     if not checked.visible_get(view_layer=_view_layer(scene)):
         raise InvalidInput(
-            f'Object "{checked.name}" is hidden and has to be read by playing the scene ({reason}), where Blender does '
-            f"not evaluate what is hidden; show it, or bake it to keyframes from frame {scene.frame_start} to "
-            f"{scene.frame_end}."
+            'Object "{object}" is hidden and has to be read by playing the scene ({reason}), where Blender does '
+            "not evaluate what is hidden; show it, or bake it to keyframes from frame {start} to "
+            "{end}.",
+            object=checked.name,
+            reason=reason,
+            start=scene.frame_start,
+            end=scene.frame_end,
         )
 
 

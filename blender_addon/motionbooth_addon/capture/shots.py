@@ -86,17 +86,25 @@ def check_scene(scene: bpy.types.Scene) -> None:
     check_frame(scene)
     where = f'Scene "{scene.name}"'
     if not scene.motionbooth.subjects:
-        raise InvalidInput(f"{where} has no subject; add one to its MotionBooth subjects and choose its object.")
+        raise InvalidInput(
+            "{where} has no subject; add one to its MotionBooth subjects and choose its object.", where=where
+        )
     if len(scene.motionbooth.subjects) > MAX_SUBJECTS:
         raise InvalidInput(
-            f"{where} has more than {MAX_SUBJECTS} subjects, the most that a shot may have; remove some."
+            "{where} has more than {most} subjects, the most that a shot may have; remove some.",
+            where=where,
+            most=MAX_SUBJECTS,
         )
     names = set[str]()
     for subject in scene.motionbooth.subjects:
         _check_subject(subject, where)
         key = bpy.path.clean_name(subject.name).casefold()  # also the name of its folder and its key in a report
         if key in names:
-            raise InvalidInput(f'{where} has two subjects called "{subject.name}"; give each a name of its own.')
+            raise InvalidInput(
+                '{where} has two subjects called "{subject}"; give each a name of its own.',
+                where=where,
+                subject=subject.name,
+            )
         names.add(key)
 
 
@@ -105,7 +113,9 @@ def check_frame(scene: bpy.types.Scene) -> None:
     where = f'Scene "{scene.name}"'
     if scene.frame_end <= scene.frame_start:
         raise InvalidInput(
-            f"{where} has a frame range of one frame ({scene.frame_start}); set its end frame after its start frame."
+            "{where} has a frame range of one frame ({start}); set its end frame after its start frame.",
+            where=where,
+            start=scene.frame_start,
         )
     for camera in cameras_of(scene):
         _check_camera(camera, where)
@@ -113,10 +123,12 @@ def check_frame(scene: bpy.types.Scene) -> None:
 
 def _check_camera(camera: bpy.types.Object | None, where: str) -> None:
     if camera is None or camera.type != "CAMERA":
-        raise InvalidInput(f"{where} has no camera; add one and make it the active camera (Ctrl+Numpad 0).")
+        raise InvalidInput("{where} has no camera; add one and make it the active camera (Ctrl+Numpad 0).", where=where)
     if camera.data.type not in {"PERSP", "ORTHO"}:
         raise InvalidInput(
-            f'Camera "{camera.name}" is of type {camera.data.type.lower()}; make it perspective or orthographic.'
+            'Camera "{camera}" is of type {kind}; make it perspective or orthographic.',
+            camera=camera.name,
+            kind=camera.data.type.lower(),
         )
     _check_enabled(camera)
 
@@ -124,17 +136,25 @@ def _check_camera(camera: bpy.types.Object | None, where: str) -> None:
 def _check_subject(subject: bpy.types.PropertyGroup, where: str) -> None:
     if not subject.name or not subject.class_word:
         raise InvalidInput(
-            f'Subject "{subject.name}" of {where} needs a name and a class, the ordinary word for it (dog, car).'
+            'Subject "{subject}" of {where} needs a name and a class, the ordinary word for it (dog, car).',
+            subject=subject.name,
+            where=where,
         )
     if subject.object is None:
         raise InvalidInput(
-            f'Subject "{subject.name}" of {where} has no object; choose the rectangle or object that shows where it is '
-            "to be seen."
+            'Subject "{subject}" of {where} has no object; choose the rectangle or object that shows where it is '
+            "to be seen.",
+            subject=subject.name,
+            where=where,
         )
     if subject.object.type in TYPES_WITHOUT_SURFACE:
         raise InvalidInput(
-            f'Subject "{subject.name}" of {where} is the {subject.object.type.lower()} "{subject.object.name}", which '
-            "has no shape; choose a mesh, a text, an empty or the like."
+            'Subject "{subject}" of {where} is the {kind} "{object}", which '
+            "has no shape; choose a mesh, a text, an empty or the like.",
+            subject=subject.name,
+            where=where,
+            kind=subject.object.type.lower(),
+            object=subject.object.name,
         )
     for part in objects_with_surface(subject.object):
         _check_enabled(part)
@@ -143,8 +163,9 @@ def _check_subject(subject: bpy.types.PropertyGroup, where: str) -> None:
 def _check_enabled(checked: bpy.types.Object) -> None:
     if checked.hide_viewport:
         raise InvalidInput(
-            f'Object "{checked.name}" is disabled in viewports, so Blender does not animate it; enable it (the screen '
-            "icon in the outliner) and hide it with the eye icon instead."
+            'Object "{object}" is disabled in viewports, so Blender does not animate it; enable it (the screen '
+            "icon in the outliner) and hide it with the eye icon instead.",
+            object=checked.name,
         )
 
 
@@ -152,8 +173,10 @@ def _track(subject: bpy.types.PropertyGroup, projections: list[Projection]) -> S
     boxes = [projection.box for projection in projections]
     if not any(boxes):
         raise InvalidInput(
-            f'Subject "{subject.name}" is outside the camera\'s view in every frame of the shot; move '
-            f'"{subject.object.name}" or the camera so that it is seen.'
+            'Subject "{subject}" is outside the camera\'s view in every frame of the shot; move '
+            '"{object}" or the camera so that it is seen.',
+            subject=subject.name,
+            object=subject.object.name,
         )
     return SubjectTrack(
         name=subject.name,

@@ -317,5 +317,9 @@ class ConnectionThreads:
 
 def _file_error(error: OSError) -> MotionBoothError:
     if is_disk_full(error):
-        return OutOfSpace(f"The disk of {error.filename} is full; free some space there and try again.")
-    return NotFound(f"{error.filename} cannot be used ({error.strerror}); check its folder and permissions.")
+        return OutOfSpace("The disk of {path} is full; free some space there and try again.", path=error.filename)
+    return NotFound(
+        "{path} cannot be used ({reason}); check its folder and permissions.",
+        path=error.filename,
+        reason=error.strerror,
+    )

@@ -111,7 +111,7 @@ class JobClient:
             self.store.put(record)
             self.threads.send(Cancel(record.id))
         else:
-            raise InvalidInput(f'"{record.title}" is on a backend that is not connected; connect to it first.')
+            raise InvalidInput('"{job}" is on a backend that is not connected; connect to it first.', job=record.title)
 
     def remove(self, record: JobRecord) -> None:
         """Remove an ended job from the store and from the backend."""
@@ -133,7 +133,7 @@ class JobClient:
         """Download a done job's clip, after its report. Raises InvalidInput if the backend is not connected."""
         clip = record.result("clip")
         if clip is None or record.backend != self.backend:
-            raise InvalidInput(f'The clip of "{record.title}" is on a backend that is not connected.')
+            raise InvalidInput('The clip of "{job}" is on a backend that is not connected.', job=record.title)
         if (report := record.result("report")) is not None:
             self.fetch(record.id, report, report_path(path))
         self.fetch(record.id, clip, path)

@@ -28,7 +28,7 @@ def model_of(scene: bpy.types.Scene) -> MotionBoothModel:
     name = scene.motionbooth.model
     if name not in models:
         known = ", ".join(model.name for model in models) or "none yet; connect first"
-        raise InvalidInput(f'The backend has no model "{name}"; choose one of: {known}.')
+        raise InvalidInput('The backend has no model "{name}"; choose one of: {known}.', name=name, known=known)
     return models[name]
 
 
@@ -53,21 +53,30 @@ def check_prompt(scene: bpy.types.Scene) -> None:
         check_terms(subject)
     if not prompt.strip():
         raise InvalidInput(
-            f'The prompt of scene "{scene.name}" is empty; say what is to be seen, and name each subject in it, for '
-            f'example "a {phrase_of(scene.motionbooth.subjects[0])} on the grass".'
+            'The prompt of scene "{scene}" is empty; say what is to be seen, and name each subject in it, for '
+            'example "a {phrase} on the grass".',
+            scene=scene.name,
+            phrase=phrase_of(scene.motionbooth.subjects[0]),
         )
     for subject in scene.motionbooth.subjects:
         phrase = phrase_of(subject)
         if not phrase_spans(prompt, phrase):
             raise InvalidInput(
-                f'The prompt "{prompt}" of scene "{scene.name}" does not name subject "{subject.name}"; write '
-                f'"{phrase}" in it, for example "a {phrase} on the grass".'
+                'The prompt "{prompt}" of scene "{scene}" does not name subject "{subject}"; write '
+                '"{phrase}" in it, for example "a {phrase} on the grass".',
+                prompt=prompt,
+                scene=scene.name,
+                subject=subject.name,
+                phrase=phrase,
             )
     background = scene.motionbooth.background_phrase
     if background and not phrase_spans(prompt, background):
         raise InvalidInput(
-            f'The background words "{background}" of scene "{scene.name}" are not in its prompt "{prompt}"; write them '
-            "there as they are, or clear them."
+            'The background words "{background}" of scene "{scene}" are not in its prompt "{prompt}"; write them '
+            "there as they are, or clear them.",
+            background=background,
+            scene=scene.name,
+            prompt=prompt,
         )
 
 
@@ -79,9 +88,9 @@ def phrase_of(subject: bpy.types.PropertyGroup) -> str:
 def check_terms(subject: bpy.types.PropertyGroup) -> None:
     """Validate a subject's token and class. Raises InvalidInput."""
     if subject.token and (fault := token_fault(subject.token)):
-        raise InvalidInput(f'The token of subject "{subject.name}" {fault}')
+        raise InvalidInput('The token of subject "{subject}" {fault}', subject=subject.name, fault=fault)
     if fault := class_fault(subject.class_word):
-        raise InvalidInput(f'The class of subject "{subject.name}" {fault}')
+        raise InvalidInput('The class of subject "{subject}" {fault}', subject=subject.name, fault=fault)
 
 
 def seeds(settings: bpy.types.PropertyGroup) -> list[int]:
@@ -130,11 +139,13 @@ def train_request(scene: bpy.types.Scene, subject: bpy.types.PropertyGroup, fold
     """
     if not subject.name or not subject.class_word:
         raise InvalidInput(
-            f'Give subject "{subject.name}" a name and a class, the ordinary word for it: dog, toy, car.'
+            'Give subject "{subject}" a name and a class, the ordinary word for it: dog, toy, car.',
+            subject=subject.name,
         )
     if not subject.token:
         raise InvalidInput(
-            f'Subject "{subject.name}" has no token, so it is what the model knows by itself; give it one to train.'
+            'Subject "{subject}" has no token, so it is what the model knows by itself; give it one to train.',
+            subject=subject.name,
         )
     check_terms(subject)
     check_source(subject)

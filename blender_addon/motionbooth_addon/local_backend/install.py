@@ -61,8 +61,11 @@ def plan(wheel: str, version: str, folder: Path, search: Sequence[Path]) -> Plan
     made = Plan(source, _find_python(), folder, DOWNLOAD, INSTALLED, free)
     if free < made.installed and not folder.is_dir():
         raise OutOfSpace(
-            f"The backend needs {size(made.installed)} in {folder.parent}, where {size(free)} are free; "
-            "free some space there, or connect to another machine."
+            "The backend needs {needed} in {folder}, where {free} are free; free some space "
+            "there, or connect to another machine.",
+            needed=size(made.installed),
+            folder=folder.parent,
+            free=size(free),
         )
     return made
 
@@ -70,7 +73,9 @@ def plan(wheel: str, version: str, folder: Path, search: Sequence[Path]) -> Plan
 def _source(wheel: str, version: str, search: Sequence[Path]) -> str:
     if wheel:
         if not Path(wheel).is_file() or not wheel.endswith(".whl"):
-            raise NotFound(f"There is no wheel at {wheel}; correct its path in the extension's preferences.")
+            raise NotFound(
+                "There is no wheel at {wheel}; correct its path in the extension's preferences.", wheel=wheel
+            )
         return wheel
     name = f"motionbooth-{version}-py3-none-any.whl"
     found = next((folder / name for folder in search if (folder / name).is_file()), None)

@@ -35,7 +35,8 @@ def find_command(preferred: str, installed: list[str] | None = None) -> list[str
     if preferred:
         if not Path(preferred).is_file():
             raise NotFound(
-                f"There is no backend program at {preferred}; correct its path in the extension's preferences."
+                "There is no backend program at {preferred}; correct its path in the extension's preferences.",
+                preferred=preferred,
             )
         return [preferred]
     if installed is not None:

@@ -176,7 +176,9 @@ class MOTIONBOOTH_OT_export_public_key(ReportsErrors, ExportHelper, bpy.types.Op
         try:
             Path(self.filepath).write_text(f"{public}\n", encoding="ascii")
         except OSError as error:
-            raise InvalidInput(f"{self.filepath} cannot be written ({error.strerror}); choose another.") from error
+            raise InvalidInput(
+                "{path} cannot be written ({reason}); choose another.", path=self.filepath, reason=error.strerror
+            ) from error
         self.report({"INFO"}, told(f"Saved {self.filepath}. Send it to the owner of the backend."))
 
 
@@ -212,7 +214,11 @@ class MOTIONBOOTH_OT_connect_by_address(ReportsErrors, bpy.types.Operator):
     def act(self, context: bpy.types.Context) -> None:
         key = self.server_public.strip()
         if len(key) != KEY_CHARACTERS:
-            raise InvalidInput(f"A public key has {KEY_CHARACTERS} characters, this one {len(key)}; copy it once more.")
+            raise InvalidInput(
+                "A public key has {expected} characters, this one {found}; copy it once more.",
+                expected=KEY_CHARACTERS,
+                found=len(key),
+            )
         address = self.address.strip()
         host_and_port(address)
         connection = Connection(address, key, *own_keys(job_controller().folder))
@@ -245,7 +251,9 @@ def read_invitation(path: Path, address: str, folder: Path) -> Connection:
         invitation = msgspec.json.decode(path.read_bytes(), type=Invitation)
     except (OSError, msgspec.MsgspecError) as error:
         raise InvalidInput(
-            f"{path} is no connection file ({in_words(error)}); ask the machine's owner for a new one."
+            "{path} is no connection file ({problem}); ask the machine's owner for a new one.",
+            path=path,
+            problem=in_words(error),
         ) from error
     address = address or invitation.address
     host_and_port(address)

@@ -72,7 +72,9 @@ class MOTIONBOOTH_OT_train_subject(ReportsErrors, bpy.types.Operator):
         scene = context.scene
         subject = scene.motionbooth.subjects[scene.motionbooth.active_subject]
         if job_controller().training_of(scene, subject) is not None:
-            raise InvalidInput(f'"{subject.name}" is being trained already; cancel that job first to train it anew.')
+            raise InvalidInput(
+                '"{subject}" is being trained already; cancel that job first to train it anew.', subject=subject.name
+            )
         job_controller().submit(scene, train_request(scene, subject, _new_folder()), subject.name)
         if is_reached():
             self.report({"INFO"}, told(f'Training "{subject.name}"; see Jobs.'))
@@ -177,7 +179,7 @@ class MOTIONBOOTH_OT_cancel_job(_JobOperator, bpy.types.Operator):
 
     def act_on(self, context: bpy.types.Context, record: JobRecord) -> None:
         if record.ended:
-            raise InvalidInput(f'"{record.title}" has ended already.')
+            raise InvalidInput('"{job}" has ended already.', job=record.title)
         job_controller().jobs.cancel(record)
 
 
@@ -199,7 +201,7 @@ class MOTIONBOOTH_OT_remove_job(_JobOperator, bpy.types.Operator):
 
     def act_on(self, context: bpy.types.Context, record: JobRecord) -> None:
         if not record.ended:
-            raise InvalidInput(f'"{record.title}" has not ended; cancel it first.')
+            raise InvalidInput('"{job}" has not ended; cancel it first.', job=record.title)
         job_controller().remove(record)
 
 
@@ -211,7 +213,7 @@ class MOTIONBOOTH_OT_place_result(_JobOperator, bpy.types.Operator):
 
     def act_on(self, context: bpy.types.Context, record: JobRecord) -> None:
         if record.state != JobState.DONE:
-            raise InvalidInput(f'"{record.title}" is not done yet.')
+            raise InvalidInput('"{job}" is not done yet.', job=record.title)
         if takes.scene_of(record) is None:
             job_controller().adopt(record, context.scene)
         job_controller().place(record)

@@ -30,7 +30,7 @@ def add_subject(scene: bpy.types.Scene, proxy: bpy.types.Object, name: str) -> b
     """Add a subject with a unique name, token and color, and the given proxy object. Raises InvalidInput."""
     shot = scene.motionbooth
     if len(shot.subjects) >= MAX_SUBJECTS:
-        raise InvalidInput(f"A shot has at most {MAX_SUBJECTS} subjects; remove one.")
+        raise InvalidInput("A shot has at most {most} subjects; remove one.", most=MAX_SUBJECTS)
     names, tokens = {subject.name for subject in shot.subjects}, {subject.token for subject in shot.subjects}
     if not shot.subjects and not shot.uid:  # a new shot
         shot.model, shot.quality = preferences().default_model, preferences().default_quality
@@ -161,7 +161,9 @@ class MOTIONBOOTH_OT_choose_training_images(_SubjectOperator, bpy.types.Operator
     def act(self, context: bpy.types.Context) -> None:
         folder = Path(bpy.path.abspath(self.directory))
         if not pairs_in(folder):
-            raise InvalidInput(f"There is no picture in {folder}; choose a folder with png, jpg or webp files.")
+            raise InvalidInput(
+                "There is no picture in {folder}; choose a folder with png, jpg or webp files.", folder=folder
+            )
         shot = context.scene.motionbooth
         shot.subjects[shot.active_subject].training_images = str(folder)
 
@@ -194,7 +196,9 @@ class MOTIONBOOTH_OT_add_to_prompt(_SubjectOperator, bpy.types.Operator):
         shot = context.scene.motionbooth
         subject = shot.subjects[shot.active_subject]
         if not subject.class_word:
-            raise InvalidInput(f'Give subject "{subject.name}" a class first, the ordinary word for it: dog, toy, car.')
+            raise InvalidInput(
+                'Give subject "{subject}" a class first, the ordinary word for it: dog, toy, car.', subject=subject.name
+            )
         phrase = " ".join(["a", *filter(None, [subject.token, subject.class_word])])
         shot.prompt = f"{shot.prompt.rstrip()} and {phrase}" if shot.prompt.strip() else phrase
 

@@ -31,7 +31,9 @@ class _TakeOperator(ReportsErrors):
         shot = context.scene.motionbooth
         index = shot.active_take if self.index < 0 else self.index
         if index >= len(shot.takes):
-            raise InvalidInput(f"The shot has {len(shot.takes)} takes; there is no take {index + 1}.")
+            raise InvalidInput(
+                "The shot has {found} takes; there is no take {number}.", found=len(shot.takes), number=index + 1
+            )
         self.act_on(context, index)
 
     def act_on(self, context: bpy.types.Context, index: int) -> None:

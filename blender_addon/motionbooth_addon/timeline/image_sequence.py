@@ -22,7 +22,9 @@ def write_images(scene: bpy.types.Scene, index: int) -> Generator[tuple[int, int
     take = scene.motionbooth.takes[index]
     clip = clips.clip_of(take)
     if not clip.is_file():
-        raise NotFound(f'The clip of take "{take.name}" is not at {clip}; place it again from the job list.')
+        raise NotFound(
+            'The clip of take "{take}" is not at {clip}; place it again from the job list.', take=take.name, clip=clip
+        )
     shot = takes.spec_of(take).shot
     folder = clip.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)

@@ -58,7 +58,9 @@ def _use_trained_subject(scene: bpy.types.Scene, record: JobRecord, order: Train
         if (subject.name, subject.token) == (order.name, order.token) and weights is not None:
             subject.weights = weights.sha256
             return f'"{order.name}" is trained'
-    raise NotFound(f'The scene has no subject "{order.name}" any more; choose it from the trained subjects.')
+    raise NotFound(
+        'The scene has no subject "{subject}" any more; choose it from the trained subjects.', subject=order.name
+    )
 
 
 def place_take(scene: bpy.types.Scene, job: str, spec: GenerateSpec, clip: Path) -> str | None:
@@ -139,7 +141,7 @@ def _require_strip(scene: bpy.types.Scene, index: int) -> Any:
     take = scene.motionbooth.takes[index]
     strip = clips.strip_of(scene, take.job_id)
     if strip is None:
-        raise NotFound(f'Take "{take.name}" is not on the timeline; place it first.')
+        raise NotFound('Take "{take}" is not on the timeline; place it first.', take=take.name)
     return strip
 
 
@@ -159,7 +161,9 @@ def spec_of(take: bpy.types.PropertyGroup) -> GenerateSpec:
     try:
         return msgspec.json.decode(take.settings, type=GenerateSpec)
     except msgspec.MsgspecError:
-        raise InvalidInput(f'The settings of take "{take.name}" cannot be read; another version made it.') from None
+        raise InvalidInput(
+            'The settings of take "{take}" cannot be read; another version made it.', take=take.name
+        ) from None
 
 
 def active_take_motion(scene: bpy.types.Scene) -> TakeMotion | None:
@@ -175,7 +179,9 @@ def show_in_camera(scene: bpy.types.Scene, take: bpy.types.PropertyGroup) -> Non
     """Show a take's clip as the background image of the active camera, in sync with the timeline."""
     clip = clips.clip_of(take)
     if not clip.is_file():
-        raise NotFound(f'The clip of take "{take.name}" is not at {clip}; fetch it again from the job list.')
+        raise NotFound(
+            'The clip of take "{take}" is not at {clip}; fetch it again from the job list.', take=take.name, clip=clip
+        )
     spec = spec_of(take)
     image = bpy.data.images.load(str(clip), check_existing=True)
     camera = scene.camera.data

@@ -40,7 +40,8 @@ def render(
         pictures = ReportingProcess([*command, task], folder / "blender.log").run(on_progress)
     except JobFailed as error:
         raise InvalidInput(
-            f"Blender could not render the training pictures. {error} Render the object yourself (F12) to see what is "
-            "wrong, or choose a folder of pictures instead."
+            "Blender could not render the training pictures. {reason} Render the object yourself (F12) to see what is "
+            "wrong, or choose a folder of pictures instead.",
+            reason=error,
         ) from error
     return [(Path(image), Path(mask) if mask else None) for image, mask in pictures]

@@ -26,8 +26,9 @@ def check_source(subject: bpy.types.PropertyGroup) -> None:
         return
     if not subject.training_images:
         raise InvalidInput(
-            f'Subject "{subject.name}" has neither a 3-D object nor pictures to learn it from; choose one of them, or '
-            "clear its token to use what the model knows."
+            'Subject "{subject}" has neither a 3-D object nor pictures to learn it from; choose one of them, or '
+            "clear its token to use what the model knows.",
+            subject=subject.name,
         )
     folder_pictures(subject)
 
@@ -49,12 +50,18 @@ def folder_pictures(subject: bpy.types.PropertyGroup) -> list[TrainingPicture]:
     """Pictures paired with their masks by name: dog.jpg and dog_mask.png. Raises InvalidInput."""
     folder = Path(bpy.path.abspath(subject.training_images))
     if not folder.is_dir():
-        raise InvalidInput(f'The picture folder of subject "{subject.name}" is not there: {folder}')
+        raise InvalidInput(
+            'The picture folder of subject "{subject}" is not there: {folder}', subject=subject.name, folder=folder
+        )
     pictures = [TrainingPicture(image, mask) for image, mask in pairs_in(folder)]
     if not 1 <= len(pictures) <= MAX_PICTURES:
         raise InvalidInput(
-            f'The picture folder of subject "{subject.name}" has {len(pictures)} pictures ({folder}); put 1 to '
-            f"{MAX_PICTURES} png, jpg or webp files there, 4 to 10 are best."
+            'The picture folder of subject "{subject}" has {count} pictures ({folder}); put 1 to '
+            "{most} png, jpg or webp files there, 4 to 10 are best.",
+            subject=subject.name,
+            count=len(pictures),
+            folder=folder,
+            most=MAX_PICTURES,
         )
     for picture in pictures:
         _check_readable(picture.image)
@@ -76,6 +83,6 @@ def _check_readable(file: Path) -> None:
     image = bpy.data.images.load(str(file))
     try:
         if not image.size[0]:
-            raise InvalidInput(f"The picture {file} cannot be read; replace it or take it out of the folder.")
+            raise InvalidInput("The picture {file} cannot be read; replace it or take it out of the folder.", file=file)
     finally:
         bpy.data.images.remove(image)

@@ -78,7 +78,8 @@ def render_turntable(
             rgba = _render(studio)
             if not rgba[..., 3].any():
                 raise InvalidInput(
-                    f'A render of the 3-D object "{thing.name}" shows nothing; choose an object with a visible surface.'
+                    'A render of the 3-D object "{object}" shows nothing; choose an object with a visible surface.',
+                    object=thing.name,
                 )
             image, mask = folder / f"{index:02d}.png", folder / f"{index:02d}_mask.png"
             random = np.random.default_rng([settings.seed, index])
@@ -215,8 +216,9 @@ def _bounding_sphere(studio: bpy.types.Scene, thing: bpy.types.Object) -> tuple[
     points = np.array(corners).reshape(-1, 3)
     if not len(points) or not np.ptp(points, axis=0).any():
         raise InvalidInput(
-            f'The 3-D object "{thing.name}" has nothing to render; choose a mesh, or the object that its parts are '
-            "parented to."
+            'The 3-D object "{object}" has nothing to render; choose a mesh, or the object that its parts are '
+            "parented to.",
+            object=thing.name,
         )
     center = (points.min(axis=0) + points.max(axis=0)) / 2
     return Vector(center), float(np.linalg.norm(points - center, axis=1).max())

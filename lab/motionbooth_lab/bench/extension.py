@@ -64,7 +64,7 @@ def _in_own_process(measure: str) -> dict[str, float]:
     process = subprocess.run([sys.executable, "-m", __name__, measure], capture_output=True, text=True)
     if process.returncode != 0:
         last_words = process.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-        raise JobFailed(f'Measuring "{measure}" in Blender failed: {last_words[0]}')
+        raise JobFailed('Measuring "{measure}" in Blender failed: {reason}', measure=measure, reason=last_words[0])
     return json.loads(process.stdout.splitlines()[-1])
 
 
@@ -81,7 +81,9 @@ def measure_registering() -> dict[str, float]:
         for _ in range(REGISTERINGS + 1):
             process = subprocess.run([sys.executable, "-c", REGISTER], capture_output=True, text=True, env=environment)
             if process.returncode != 0:
-                raise JobFailed(f"Registering the extension failed: {process.stderr.strip().splitlines()[-1]}")
+                raise JobFailed(
+                    "Registering the extension failed: {reason}", reason=process.stderr.strip().splitlines()[-1]
+                )
             took.append(float(process.stdout.splitlines()[-1]))
     return {"register_ms": 1000 * statistics.median(took[1:])}
 
@@ -173,7 +175,7 @@ def measure_long_reading() -> dict[str, float]:
         holds.append(time.perf_counter() - began)
         time.sleep(pause)
     if (motion := shot_cache.get(scene).motion) is None or motion.moments[-1] != LONG_SHOT:
-        raise JobFailed(f"{LONG_SHOT} frames were not read in {LONGEST_WAIT} seconds.")
+        raise JobFailed("{frames} frames were not read in {seconds} seconds.", frames=LONG_SHOT, seconds=LONGEST_WAIT)
     return {"reading_10000_ms": 1000 * max(holds)}
 
 

@@ -41,7 +41,9 @@ def fuzz_decoder(count: int, seconds: float, seed: int) -> list[Measure]:
             except Malformed:
                 pass
             except Exception as error:
-                raise MotionBoothError(f"The decoder raised {error!r} for {frames!r}.") from error
+                raise MotionBoothError(
+                    "The decoder raised {reason} for {frames}.", reason=repr(error), frames=repr(frames)
+                ) from error
         if sent % 1000 == 0 and time.monotonic() - began > seconds:
             break
     return [
@@ -89,7 +91,9 @@ def _bombard(backend: RunningBackend, count: int, seconds: float, seed: int) -> 
             socket.send_multipart(encode(messages.Ping(id=sent)))
             answered += _answers(socket, sent)
             if backend.process is None or backend.process.poll() is not None:
-                raise MotionBoothError(f"The server ended within the {_BATCH} messages before number {sent}.")
+                raise MotionBoothError(
+                    "The server ended within the {batch} messages before number {sent}.", batch=_BATCH, sent=sent
+                )
             if not settled and sent >= count / 10:
                 settled = backend.memory()
         return sent, answered, time.monotonic() - began, backend.memory() - settled
@@ -106,7 +110,7 @@ def _answers(socket: zmq.Socket[bytes], last: int) -> int:
                 return count
         # The connection was closed because of a frame that was too large, or the reply was dropped.
         socket.send_multipart(encode(messages.Ping(id=last)))
-    raise MotionBoothError(f"The server does not answer any more, {last} messages in.")
+    raise MotionBoothError("The server does not answer any more, {last} messages in.", last=last)
 
 
 def _socket(context: zmq.Context[zmq.Socket[bytes]], connection: Connection) -> zmq.Socket[bytes]:

@@ -95,7 +95,9 @@ def soak(minutes: float, seed: int, jobs_per_minute: float, console: Console) ->
     for wrong in tally.wrong:
         console.print(f"Wrong: {wrong}", markup=False)
     if tally.wrong:
-        raise MotionBoothError(f"The soak found {len(tally.wrong)} wrongs, the first: {tally.wrong[0]}.")
+        raise MotionBoothError(
+            "The soak found {count} wrongs, the first: {first}.", count=len(tally.wrong), first=tally.wrong[0]
+        )
     return BenchResult("soak", _measures(minutes, tally, samples))
 
 

@@ -35,7 +35,7 @@ def convert_lavie(
     Raises InvalidInput for a file that is not LaVie, or parts that are missing.
     """
     if out.exists():
-        raise InvalidInput(f"{out} is there already. Name a new folder, or remove that one first.")
+        raise InvalidInput("{out} is there already. Name a new folder, or remove that one first.", out=out)
     parts = _stable_diffusion_parts(stable_diffusion)
     unet = lavie_unet(read_ema(checkpoint), make_unet)
     _check_is_not(unet, stable_diffusion / "unet")
@@ -59,11 +59,13 @@ def read_ema(checkpoint: Path) -> dict[str, Tensor]:
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, UnpicklingError) as error:
         reason = (str(error) or "it is empty").splitlines()[0]
         raise InvalidInput(
-            f"{checkpoint} cannot be read as a checkpoint of plain weights ({reason}). Download lavie_base.pt again."
+            "{checkpoint} cannot be read as a checkpoint of plain weights ({reason}). Download lavie_base.pt again.",
+            checkpoint=checkpoint,
+            reason=reason,
         ) from error
     ema = content.get("ema") if isinstance(content, dict) else None
     if not isinstance(ema, dict) or not all(isinstance(tensor, Tensor) for tensor in ema.values()):
-        raise InvalidInput(f'{checkpoint} has no weights under "ema": it is not lavie_base.pt.')
+        raise InvalidInput('{checkpoint} has no weights under "ema": it is not lavie_base.pt.', checkpoint=checkpoint)
     return ema
 
 
@@ -74,14 +76,17 @@ def lavie_unet(weights: dict[str, Tensor], make_unet: Callable[[], LaVieUNet] = 
     missing = sorted(expected.keys() - weights.keys())
     if any(TEMPORAL in name for name in missing):
         raise InvalidInput(
-            f"These weights lack LaVie's temporal attention ({_some(missing)}). They look like Stable Diffusion's own "
-            "UNet; give lavie_base.pt itself."
+            "These weights lack LaVie's temporal attention ({layers}). They look like Stable Diffusion's own "
+            "UNet; give lavie_base.pt itself.",
+            layers=_some(missing),
         )
     wrong = sorted(name for name in expected.keys() & weights.keys() if weights[name].shape != expected[name])
     unknown = sorted(weights.keys() - expected.keys())
     for names, what in ((missing, "lack"), (unknown, "have besides"), (wrong, "have in another shape")):
         if names:
-            raise InvalidInput(f"These weights are not LaVie-base's: they {what} {_some(names)}.")
+            raise InvalidInput(
+                "These weights are not LaVie-base's: they {what} {layers}.", what=what, layers=_some(names)
+            )
     if not any(tensor.any() for name, tensor in weights.items() if TEMPORAL in name and "to_out" in name):
         raise InvalidInput("These weights have a temporal attention that was never trained: they are not LaVie's.")
     unet = make_unet()
@@ -104,8 +109,9 @@ def _check_is_not(unet: LaVieUNet, stable_diffusion: Path) -> None:
         with safe_open(path, framework="pt") as file:
             if name in set(file.keys()) and torch.equal(file.get_tensor(name).half(), own):
                 raise InvalidInput(
-                    f"The spatial layers of this checkpoint are Stable Diffusion's, as they lie in {stable_diffusion}. "
-                    "LaVie has trained its own: give lavie_base.pt itself."
+                    "The spatial layers of this checkpoint are Stable Diffusion's, as they lie in {folder}. "
+                    "LaVie has trained its own: give lavie_base.pt itself.",
+                    folder=stable_diffusion,
                 )
 
 
@@ -114,13 +120,17 @@ def _stable_diffusion_parts(folder: Path) -> dict[str, AutoencoderKL | CLIPTextM
     lacking = [name for name in kinds if not (folder / name).is_dir()]
     if lacking:
         raise InvalidInput(
-            f"{folder} has no {' and no '.join(lacking)}: name the diffusers folder of Stable Diffusion 1.4. "
-            "Fetch it with: hf download CompVis/stable-diffusion-v1-4 --local-dir stable-diffusion-v1-4"
+            "{folder} has no {parts}: name the diffusers folder of Stable Diffusion 1.4. "
+            "Fetch it with: hf download CompVis/stable-diffusion-v1-4 --local-dir stable-diffusion-v1-4",
+            folder=folder,
+            parts=" and no ".join(lacking),
         )
     try:
         return {name: kind.from_pretrained(folder / name) for name, kind in kinds.items()}
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise InvalidInput(f"The parts of {folder} cannot be read ({error}). Download it again.") from error
+        raise InvalidInput(
+            "The parts of {folder} cannot be read ({reason}). Download it again.", folder=folder, reason=error
+        ) from error
 
 
 def _index(parts: dict[str, AutoencoderKL | CLIPTextModel | CLIPTokenizer]) -> dict[str, object]:
