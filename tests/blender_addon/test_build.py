@@ -45,7 +45,7 @@ def archive(build_module: ModuleType) -> Path:
     return build_module.build(build_module.this_platform(), ROOT / "dist")
 
 
-def test_the_zip_holds_the_contract_and_a_wheel_of_each_kind_for_each_python(archive: Path) -> None:
+def test_the_zip_contains_the_contract_and_the_wheels_for_each_python(archive: Path) -> None:
     with zipfile.ZipFile(archive) as content:
         names = set(content.namelist())
     contract = {f"_protocol/{file.name}" for file in (ROOT / "shared" / "motionbooth_protocol").glob("*.py")}
@@ -75,7 +75,7 @@ def test_each_platform_gets_its_own_wheels(platform: str, build_module: ModuleTy
     assert sorted(manifest["wheels"]) == sorted(f"./{wheel}" for wheel in wheels)
 
 
-def test_the_zip_carries_both_licenses_and_says_whose_it_is(archive: Path) -> None:
+def test_the_zip_contains_both_licenses_and_the_maintainer(archive: Path) -> None:
     with zipfile.ZipFile(archive) as content:
         assert content.read("LICENSE") == (ROOT / "blender_addon" / "LICENSE").read_bytes()
         assert content.read("_protocol/LICENSE") == (ROOT / "LICENSE").read_bytes()
@@ -172,7 +172,7 @@ def install_and_film(python: Path, archive: Path, connection_file: Path, tmp_pat
     return version, Path(file)
 
 
-def test_the_zip_installs_films_a_shot_and_leaves_nothing_behind(
+def test_the_zip_installs_generates_a_clip_and_uninstalls_cleanly(
     archive: Path, connection_file: Path, tmp_path: Path
 ) -> None:
     _, file = install_and_film(Path(sys.executable), archive, connection_file, tmp_path)
@@ -182,7 +182,7 @@ def test_the_zip_installs_films_a_shot_and_leaves_nothing_behind(
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("release", "python"), RELEASES)
-def test_the_same_zip_films_with_other_releases_of_blender(
+def test_the_same_zip_works_with_other_blender_releases(
     release: str, python: str, archive: Path, connection_file: Path, tmp_path: Path
 ) -> None:
     version, _ = install_and_film(blender_module(release, python), archive, connection_file, tmp_path)

@@ -8,7 +8,7 @@ import pytest
 pytestmark = pytest.mark.desktop
 
 
-def test_the_view_shows_what_a_framing_adds_and_what_it_cuts(act: Callable[[str], dict[str, Any]]) -> None:
+def test_the_view_shows_what_the_framing_adds_and_cuts(act: Callable[[str], dict[str, Any]]) -> None:
     """A shot of 2.4:1 for a model of 3:2; the panels with the framing's sentence are drawn without a failure."""
     seen = act("framing.py")
     beyond = (2.4 / 1.5 - 1) / 2

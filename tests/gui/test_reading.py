@@ -8,7 +8,7 @@ import pytest
 pytestmark = pytest.mark.desktop
 
 
-def test_readings_come_to_their_end_in_a_living_window(act: Callable[[str], dict[str, Any]]) -> None:
+def test_readings_finish_while_the_window_stays_responsive(act: Callable[[str], dict[str, Any]]) -> None:
     """What Blender updates after each slice is not taken for a change by the user, which would begin it anew."""
     seen = act("reading.py")
     assert (seen["long"]["last"], seen["long"]["again"]) == (4000, 0)

@@ -11,7 +11,7 @@ from PIL import Image
 pytestmark = pytest.mark.desktop
 
 
-def test_a_first_clip_is_made_with_keys_and_mouse(act: Callable[[str], dict[str, Any]]) -> None:
+def test_a_first_clip_is_generated_with_keys_and_mouse(act: Callable[[str], dict[str, Any]]) -> None:
     seen = act("first_clip.py")
     assert seen["boxes"] == ["Subject Box"]
     assert seen["camera view"] == "CAMERA"
@@ -23,7 +23,7 @@ def test_a_first_clip_is_made_with_keys_and_mouse(act: Callable[[str], dict[str,
     assert seen["strips after redo"] == ["Scene take 1"]
 
 
-def test_a_new_user_starts_the_local_backend_and_films(act: Callable[[str], dict[str, Any]]) -> None:
+def test_a_new_user_starts_the_local_backend_and_generates_a_clip(act: Callable[[str], dict[str, Any]]) -> None:
     """With nothing but the zip, Blender's search, keys, and the model that comes with the backend."""
     seen = act("start.py")
     assert (seen["link before"], seen["link at once"]) == ("NONE", "STARTING")
@@ -31,7 +31,7 @@ def test_a_new_user_starts_the_local_backend_and_films(act: Callable[[str], dict
     assert seen["takes"] == ["Scene take 1"]
 
 
-def test_a_user_without_a_backend_is_asked_and_can_cancel_the_installation(
+def test_without_a_backend_the_installation_is_confirmed_and_can_be_canceled(
     act: Callable[[str], dict[str, Any]],
 ) -> None:
     seen = act("installing.py")
@@ -41,7 +41,7 @@ def test_a_user_without_a_backend_is_asked_and_can_cancel_the_installation(
     assert "canceled" in seen["notice"]
 
 
-def test_a_subject_is_trained_on_pictures_from_the_file_browser_and_on_a_3d_object(
+def test_a_subject_is_trained_on_images_and_on_a_training_object(
     act: Callable[[str], dict[str, Any]],
 ) -> None:
     seen = act("subjects.py")
@@ -54,7 +54,7 @@ def test_a_subject_is_trained_on_pictures_from_the_file_browser_and_on_a_3d_obje
     assert seen["states"] == ["done", "done"]
 
 
-def test_takes_are_starred_swapped_and_compared_by_clicks_and_each_is_undone(
+def test_takes_are_starred_switched_and_compared_by_clicks_and_each_step_is_undone(
     act: Callable[[str], dict[str, Any]],
 ) -> None:
     seen = act("takes.py")
@@ -72,7 +72,7 @@ def test_takes_are_starred_swapped_and_compared_by_clicks_and_each_is_undone(
     assert seen["camera"] == [True, 1]
 
 
-def test_the_extension_speaks_german_as_blender_does(act: Callable[[str], dict[str, Any]]) -> None:
+def test_the_interface_is_german_in_a_german_blender(act: Callable[[str], dict[str, Any]]) -> None:
     """Every text of the dictionary, what is filled in, errors; and nothing is left when it is disabled."""
     seen = act("in_german.py")
     assert seen["wrong"] == []
@@ -81,7 +81,7 @@ def test_the_extension_speaks_german_as_blender_does(act: Callable[[str], dict[s
     assert seen["left"] == []
 
 
-def test_what_happens_is_seen_at_the_desk(act: Callable[[str], dict[str, Any]], tmp_path: Path) -> None:
+def test_the_window_shows_what_happens(act: Callable[[str], dict[str, Any]], tmp_path: Path) -> None:
     """Clicks on Start never stop the backend; words are readable on white; a new job, a large preview and a backend
     that died are on the screen.
     """

@@ -191,7 +191,7 @@ def test_geometry_nodes_instances_are_part_of_the_box(
     check(scene, cube)
 
 
-def test_an_empty_has_the_size_in_which_it_is_drawn(scene: Any, add_subject: Callable[..., Any]) -> None:
+def test_an_empty_has_its_display_size(scene: Any, add_subject: Callable[..., Any]) -> None:
     empty = new_object(scene, "Empty", None)
     empty.empty_display_size = 1.0
     add_subject(scene, empty)
@@ -201,7 +201,7 @@ def test_an_empty_has_the_size_in_which_it_is_drawn(scene: Any, add_subject: Cal
     )
 
 
-def test_an_empty_with_parts_beneath_it_has_the_box_of_the_parts(
+def test_an_empty_with_children_has_their_box(
     scene: Any, add_cube: Callable[..., Any], add_subject: Callable[..., Any]
 ) -> None:
     root = new_object(scene, "Root", None, (0, 10, 0))
@@ -248,7 +248,7 @@ def test_boxes_are_read_at_fractions_of_frames(
     check(scene, cube)
 
 
-def test_a_subject_behind_the_camera_is_out_of_frame_and_said_so(
+def test_a_subject_behind_the_camera_has_no_box_and_a_warning(
     scene: Any, add_cube: Callable[..., Any], add_subject: Callable[..., Any]
 ) -> None:
     cube = add_cube(scene)

@@ -31,7 +31,7 @@ def watched(scene: Any, add_cube: Callable[..., Any], add_subject: Callable[...,
     return scene
 
 
-def test_a_turning_camera_travels_as_far_as_its_picture_slides(watched: Any) -> None:
+def test_a_rotating_camera_travels_as_far_as_its_picture_slides(watched: Any) -> None:
     turn = math.radians(30)
     animate(watched.camera, "rotation_euler", (math.pi / 2, 0, turn / 2), (math.pi / 2, 0, -turn / 2))
     path = path_of(watched)
@@ -42,7 +42,7 @@ def test_a_turning_camera_travels_as_far_as_its_picture_slides(watched: Any) -> 
     assert steps == pytest.approx(steps[::-1], abs=1e-4), "the default easing is symmetric"
 
 
-def test_the_path_does_not_depend_on_how_many_frames_the_model_makes(watched: Any) -> None:
+def test_the_path_does_not_depend_on_the_models_frame_count(watched: Any) -> None:
     animate(watched.camera, "rotation_euler", (math.pi / 2, 0, 1.0), (math.pi / 2, 0, -1.0))
     assert path_of(watched, 3)[-1] == pytest.approx(path_of(watched, 47)[-1], abs=0.01)
 
@@ -72,7 +72,7 @@ def test_a_camera_that_tracks_a_target_follows_it(watched: Any) -> None:
     assert path_of(watched)[-1] == pytest.approx((math.atan2(5, 10) * 35 / 36, 0), abs=2e-3)
 
 
-def test_a_drawn_pan_is_taken_from_its_keyframes_and_counted_from_the_first_frame(watched: Any) -> None:
+def test_a_keyframed_pan_is_relative_to_the_first_frame(watched: Any) -> None:
     watched.motionbooth.camera_mode = "KEYFRAMED"
     animate(watched.camera, "rotation_euler", (math.pi / 2, 0, 0), (math.pi / 2, 0, 1))
     for frame, pan in ((1, (0.1, 0.2)), (24, (0.5, -0.1))):
@@ -85,7 +85,7 @@ def test_a_drawn_pan_is_taken_from_its_keyframes_and_counted_from_the_first_fram
     assert len(np.unique(path[:, 0])) == FRAMES
 
 
-def test_a_cut_by_markers_is_said_and_is_no_travel(watched: Any) -> None:
+def test_a_cut_by_markers_raises_a_warning_and_adds_no_travel(watched: Any) -> None:
     """Two cameras side by side that look the same way: read as one, it would have tracked by half a frame."""
     animate(watched.camera, "location", (0, 0, 0), (0.6, 0, 0))
     alone = path_of(watched)

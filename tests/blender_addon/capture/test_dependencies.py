@@ -76,7 +76,7 @@ def a_driver_of_a_node_group(thing: Any) -> None:
         a_driver_of_a_node_group,
     ],
 )
-def test_what_is_not_known_to_be_harmless_is_played(
+def test_whatever_is_not_known_to_be_safe_needs_playback(
     spoil: Callable[[Any], None], scene: Any, add_cube: Callable[..., Any]
 ) -> None:
     cube = add_cube(scene)
@@ -86,16 +86,14 @@ def test_what_is_not_known_to_be_harmless_is_played(
 
 
 @pytest.mark.parametrize("expression", ["frame / 24", "sin(frame) if frame > 3 else max(0, 1)", "v ** 2", "syntax("])
-def test_a_driver_of_numbers_alone_is_read_beside_the_scene(
-    expression: str, scene: Any, add_cube: Callable[..., Any]
-) -> None:
+def test_a_driver_of_numbers_needs_no_playback(expression: str, scene: Any, add_cube: Callable[..., Any]) -> None:
     cube, other = add_cube(scene), add_cube(scene, name="Other")
     variable = driven(cube, expression).variables.new()
     variable.name, variable.targets[0].id, variable.targets[0].data_path = "v", other, "location.x"
     assert playback_reason([cube]) == ""
 
 
-def test_hair_without_dynamics_and_a_thing_beside_a_simulation_are_not_played(
+def test_hair_without_dynamics_and_an_object_near_a_simulation_need_no_playback(
     scene: Any, add_cube: Callable[..., Any]
 ) -> None:
     cube, falling = add_cube(scene), add_cube(scene, name="Falling")

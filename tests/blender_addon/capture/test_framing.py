@@ -35,7 +35,7 @@ def shot(scene: Any, add_cube: Callable[..., Any], add_subject: Callable[..., An
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("how", ["FIT", "CROP"])
-def test_boxes_and_camera_come_back_where_they_were_drawn(
+def test_boxes_and_camera_path_are_mapped_to_the_models_frame(
     shot: Any, size: tuple[int, int], model: tuple[int, int], how: str
 ) -> None:
     shot.render.resolution_x, shot.render.resolution_y = size
@@ -57,7 +57,7 @@ def test_boxes_and_camera_come_back_where_they_were_drawn(
     assert inside, "the shot is inside the model's frame (fit), or the model's inside the shot's (crop)"
 
 
-def test_a_drawn_pan_is_told_in_the_models_frame_too(shot: Any) -> None:
+def test_a_keyframed_pan_is_mapped_to_the_models_frame(shot: Any) -> None:
     shot.render.resolution_x, shot.render.resolution_y = 1000, 500
     shot.motionbooth.camera_mode = "KEYFRAMED"
     for frame, pan in ((1, (0, 0)), (24, (0.5, 0.4))):
@@ -67,13 +67,13 @@ def test_a_drawn_pan_is_told_in_the_models_frame_too(shot: Any) -> None:
     assert (last.dx, last.dy) == pytest.approx((0.5, 0.2), abs=1e-6)
 
 
-def test_a_shot_of_the_models_shape_needs_no_framing(shot: Any) -> None:
+def test_a_shot_with_the_models_aspect_ratio_needs_no_framing(shot: Any) -> None:
     reading = shots.read_shot(shot, FRAMES, (96, 64))
     assert reading.shot.model_frame is None
     assert framing.explanation(framing.WHOLE) == ""
 
 
-def test_a_box_beyond_the_shots_edge_is_kept_where_the_model_shows_it_and_cut_where_not(shot: Any) -> None:
+def test_a_box_beyond_the_shots_edge_is_kept_if_the_model_shows_it(shot: Any) -> None:
     """Fitted, a square model sees above and below a wide shot; cropped, it does not see the shot's sides."""
     shot.render.resolution_x, shot.render.resolution_y = 1000, 500
     thing = shot.motionbooth.subjects[0].object
@@ -123,7 +123,7 @@ def shown_box(picture: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("percentage", [100, 50])
 @pytest.mark.parametrize(("size", "aspect"), [((480, 270), 1.0), ((270, 480), 1.0), ((480, 320), 1.4)])
 @pytest.mark.parametrize("how", ["FIT", "CROP"])
-def test_the_finished_frame_shows_a_box_where_it_was_drawn(
+def test_the_rendered_frame_shows_a_box_at_its_position(
     shot: Any, tmp_path: Path, size: tuple[int, int], aspect: float, percentage: int, how: str
 ) -> None:
     shot.render.resolution_x, shot.render.resolution_y = size
@@ -148,7 +148,7 @@ def test_the_finished_frame_shows_a_box_where_it_was_drawn(
     )
 
 
-def test_a_clip_from_before_framings_is_fitted_as_it_was_and_its_boxes_drawn_over_it(shot: Any, tmp_path: Path) -> None:
+def test_a_clip_without_a_model_frame_fills_the_scenes_frame(shot: Any, tmp_path: Path) -> None:
     shot.render.resolution_x, shot.render.resolution_y = 640, 360
     reading = shots.read_shot(shot, FRAMES)
     assert reading.shot.model_frame is None
@@ -161,7 +161,7 @@ def test_a_clip_from_before_framings_is_fitted_as_it_was_and_its_boxes_drawn_ove
     assert seen == pytest.approx(framing.in_shot(Box(0.2, 0.2, 0.6, 0.8), where).as_tuple(), abs=1 / 360 + 1e-3)
 
 
-def test_what_a_framing_does_is_said_in_numbers() -> None:
+def test_the_framing_is_explained_in_numbers() -> None:
     fitted = framing.model_frame(16 / 9, 1.5, "FIT")
     assert fitted.y2 - fitted.y1 == pytest.approx(16 / 9 / 1.5)
     assert "16% of its height" in framing.explanation(fitted)
@@ -183,7 +183,7 @@ def placed(shot: Any, tmp_path: Path, how: str) -> Any:
 
 
 @pytest.mark.parametrize("how", ["FIT", "CROP"])
-def test_a_take_as_single_pictures_lies_where_its_clip_does(shot: Any, tmp_path: Path, how: str) -> None:
+def test_an_image_sequence_covers_the_same_area_as_its_clip(shot: Any, tmp_path: Path, how: str) -> None:
     frame = placed(shot, tmp_path, how).shot.model_frame
     for _ in image_sequence.write_images(shot, 0):
         pass
@@ -196,14 +196,16 @@ def test_a_take_as_single_pictures_lies_where_its_clip_does(shot: Any, tmp_path:
 
 
 @pytest.mark.parametrize(("how", "method"), [("FIT", "CROP"), ("CROP", "FIT")])
-def test_a_take_behind_the_scene_covers_what_its_strip_does(shot: Any, tmp_path: Path, how: str, method: str) -> None:
+def test_a_camera_background_covers_the_same_area_as_the_strip(
+    shot: Any, tmp_path: Path, how: str, method: str
+) -> None:
     """Blender's names are of the picture in the camera's frame: CROP fills the frame and reaches beyond it."""
     placed(shot, tmp_path, how)
     takes.show_in_camera(shot, shot.motionbooth.takes[0])
     assert [picture.frame_method for picture in shot.camera.data.background_images] == [method]
 
 
-def test_a_take_that_was_removed_from_the_timeline_comes_back_where_it_was(shot: Any, tmp_path: Path) -> None:
+def test_a_deleted_strip_is_placed_again_in_the_same_area(shot: Any, tmp_path: Path) -> None:
     frame = placed(shot, tmp_path, "FIT").shot.model_frame
     compat.strips(shot.sequence_editor).remove(clips.strip_of(shot, "job"))
     assert takes.clip_frame(shot, "job", takes.spec_of(shot.motionbooth.takes[0]).shot) == frame

@@ -84,7 +84,7 @@ def test_an_orthographic_camera_ignores_distance() -> None:
 
 
 @pytest.mark.parametrize("where", [[0, -10, 0], [30, 10, 0], [-30, 10, 0], [0, 10, 20], [0, 10, -20]])
-def test_what_lies_behind_the_camera_or_outside_the_frame_has_no_box(where: list[float]) -> None:
+def test_nothing_behind_the_camera_or_outside_the_frame_has_a_box(where: list[float]) -> None:
     assert screen_box(moved(where), SQUARE_EDGES, view()) is None
 
 
@@ -94,7 +94,7 @@ def test_a_box_may_reach_outside_the_frame() -> None:
     assert box.x2 > 1 > box.x1
 
 
-def test_a_floor_that_runs_under_the_camera_is_cut_where_it_leaves_the_view() -> None:
+def test_a_floor_below_the_camera_is_clipped_at_the_near_plane() -> None:
     """Its far edge is seen at its place; its near part fills the frame's lower edge instead of turning up above."""
     floor = np.array([[-2, -5, -1], [2, -5, -1], [2, 20, -1], [-2, 20, -1]], dtype=float)
     box = screen_box(floor, SQUARE_EDGES, view())
@@ -117,14 +117,14 @@ def test_clipping_agrees_with_points_sampled_densely_in_front_of_the_camera() ->
     assert exact[3] >= sampled[3]
 
 
-def test_what_is_seen_edge_on_still_has_an_area() -> None:
+def test_a_shape_seen_edge_on_has_a_box_with_an_area() -> None:
     line = np.array([[0, 5, -1], [0, 9, -1], [0, 9, 1], [0, 5, 1]], dtype=float)
     box = screen_box(line, SQUARE_EDGES, view())
     assert box is not None
     assert box.x1 < 0.5 < box.x2
 
 
-def test_a_still_camera_has_not_travelled() -> None:
+def test_a_still_camera_does_not_travel() -> None:
     path = camera_path(travel([view()] * 5, 10.0).offsets)
     assert all((offset.dx, offset.dy) == (0, 0) for offset in path.offsets)
 
@@ -144,14 +144,14 @@ def test_panning_right_and_tilting_down_are_positive() -> None:
     assert down[-1] == pytest.approx((0, 0.1 * FOCAL * ASPECT), abs=1e-5)
 
 
-def test_an_even_turn_gives_an_even_path_past_a_right_angle() -> None:
+def test_an_even_rotation_gives_an_even_path_past_90_degrees() -> None:
     """Added up from view to view: a point fixed at the first view would run off to infinity at 90 degrees."""
     views = [view(turned=rotation(yaw=-np.radians(2) * f)) for f in range(101)]
     steps = np.diff(travel(views, 10.0).offsets[:, 0])
     assert steps == pytest.approx(np.full(100, FOCAL * np.tan(np.radians(2))))
 
 
-def test_a_turn_there_and_back_ends_where_it_began() -> None:
+def test_a_rotation_there_and_back_ends_at_zero() -> None:
     angles = np.radians(20) * np.sin(np.linspace(0, np.pi, 49))
     offsets = travel([view(turned=rotation(yaw=-a, pitch=a / 2)) for a in angles], 10.0).offsets
     assert offsets[-1] == pytest.approx((0, 0), abs=2e-3)
@@ -164,14 +164,14 @@ def test_shifting_the_lens_right_and_up_moves_the_view_right_and_up(ortho: float
     assert travel(views, 10.0).offsets[-1] == pytest.approx((0.2, -0.08 * ASPECT))
 
 
-def test_turning_and_tracking_add_up() -> None:
+def test_rotation_and_tracking_add_up() -> None:
     turning = travel([view(turned=rotation(yaw=-0.002 * f)) for f in range(50)], 10.0).offsets[-1, 0]
     tracking = travel([view((0.01 * f, 0, 0)) for f in range(50)], 10.0).offsets[-1, 0]
     both = travel([view((0.01 * f, 0, 0), rotation(yaw=-0.002 * f)) for f in range(50)], 10.0).offsets[-1, 0]
     assert both == pytest.approx(turning + tracking, rel=0.01)
 
 
-def test_a_roll_is_measured_in_degrees_and_is_no_travel() -> None:
+def test_a_roll_is_measured_in_degrees_and_adds_no_travel() -> None:
     rolled = travel([view(turned=rotation(roll=np.radians(f))) for f in range(11)], 10.0)
     assert abs(rolled.roll[-1]) == pytest.approx(10)
     assert rolled.offsets[-1] == pytest.approx((0, 0), abs=1e-9)

@@ -30,7 +30,7 @@ def snapshot(scene: Any) -> Any:
     )
 
 
-def test_the_users_scene_is_left_as_it_was_even_when_reading_fails(
+def test_the_scene_does_not_change_even_if_reading_fails(
     scene: Any, add_cube: Callable[..., Any], add_subject: Callable[..., Any]
 ) -> None:
     cube = add_cube(scene)
@@ -102,7 +102,7 @@ def never_seen(scene: Any, subject: Any) -> None:
         (never_seen, "outside the camera's view in every frame"),
     ],
 )
-def test_a_scene_that_cannot_be_filmed_says_what_to_do(
+def test_an_invalid_scene_raises_an_error_that_says_what_to_do(
     spoil: Callable[..., None], sentence: str, scene: Any, add_cube: Callable[..., Any], add_subject: Callable[..., Any]
 ) -> None:
     spoil(scene, add_subject(scene, add_cube(scene)))
@@ -110,7 +110,7 @@ def test_a_scene_that_cannot_be_filmed_says_what_to_do(
         shots.read_shot(scene, FRAMES)
 
 
-def test_the_shot_carries_range_rate_and_size(
+def test_the_shot_has_the_frame_range_rate_and_size_of_the_scene(
     scene: Any, add_cube: Callable[..., Any], add_subject: Callable[..., Any]
 ) -> None:
     add_subject(scene, add_cube(scene))
@@ -124,7 +124,7 @@ def test_the_shot_carries_range_rate_and_size(
     assert shot.name == "Scene"
 
 
-def test_reading_costs_nothing_for_a_heavy_scene_around_the_shot(
+def test_reading_does_not_evaluate_other_objects_of_the_scene(
     scene: Any, add_cube: Callable[..., Any], add_subject: Callable[..., Any]
 ) -> None:
     """What is not a subject is not even evaluated: its driver is never asked."""

@@ -47,7 +47,7 @@ def test_a_scene_is_read_as_it_plays(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(scene_kinds.KINDS) - set(REFUSED)))
-def test_the_way_a_subject_was_read_is_named_and_the_scene_is_left_at_its_frame(name: str) -> None:
+def test_read_methods_are_reported_and_the_current_frame_is_restored(name: str) -> None:
     scene = scene_kinds.new_scene(name)
     scene.frame_set(5)
     camera, subject = shots.read_shot(scene, 8).read_methods
@@ -60,13 +60,13 @@ def test_the_way_a_subject_was_read_is_named_and_the_scene_is_left_at_its_frame(
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))
-def test_what_cannot_be_read_is_refused_with_what_to_do(name: str) -> None:
+def test_unreadable_scenes_raise_an_error_that_says_what_to_do(name: str) -> None:
     error = scene_kinds.error_of(name)
     assert isinstance(error, str)
     assert REFUSED[name] in error
 
 
-def test_a_simulation_that_was_not_played_is_read_right_at_fractions_of_a_frame_too() -> None:
+def test_a_simulation_is_interpolated_between_frames() -> None:
     """Between two frames it is what its caches make of both."""
     scene = scene_kinds.new_scene("rigid_body")
     projections = shots.read_motion(scene, 2 * 21 + 1).projections[0]
@@ -76,7 +76,7 @@ def test_a_simulation_that_was_not_played_is_read_right_at_fractions_of_a_frame_
         assert before < between < after, "it falls from half a frame to the next"
 
 
-def test_a_simulation_in_a_scene_that_no_window_shows_is_played_too() -> None:
+def test_a_simulation_in_a_hidden_scene_is_played() -> None:
     scene = scene_kinds.new_scene("rigid_body")
     expected, _ = scene_kinds.truth(scene_kinds.new_scene("rigid_body"))
     scene = scene_kinds.new_scene("rigid_body")

@@ -36,7 +36,7 @@ def settle() -> None:
         shot_cache._tick()
 
 
-def test_asking_costs_no_reading_and_the_ticks_bring_one(shot: Any) -> None:
+def test_get_evaluates_nothing_and_the_timer_reads_the_shot(shot: Any) -> None:
     assert shot_cache.get(shot).motion is None
     settle()
     motion = shot_cache.get(shot).motion
@@ -47,7 +47,7 @@ def test_asking_costs_no_reading_and_the_ticks_bring_one(shot: Any) -> None:
     assert all(seen.box for seen in motion.projections[0])
 
 
-def test_nothing_is_read_again_until_something_moves(shot: Any) -> None:
+def test_the_shot_is_read_again_only_after_a_change(shot: Any) -> None:
     shot_cache.get(shot)
     settle()
     settle()
@@ -61,7 +61,7 @@ def test_nothing_is_read_again_until_something_moves(shot: Any) -> None:
 
 
 @pytest.mark.parametrize("setting", ["frame_end", "background_distance", "subject"])
-def test_a_setting_that_blender_does_not_report_is_noticed(shot: Any, setting: str) -> None:
+def test_settings_that_blender_does_not_report_are_noticed(shot: Any, setting: str) -> None:
     shot_cache.get(shot)
     settle()
     if setting == "frame_end":
@@ -75,7 +75,7 @@ def test_a_setting_that_blender_does_not_report_is_noticed(shot: Any, setting: s
     assert shot_cache.get(shot).version == 2
 
 
-def test_panels_are_told_where_it_goes_wrong(shot: Any) -> None:
+def test_warnings_are_cached_with_their_frames(shot: Any) -> None:
     shot.camera.keyframe_insert("rotation_euler", frame=6)
     shot.camera.rotation_euler.y = 0.5
     shot.camera.keyframe_insert("rotation_euler", frame=18)
@@ -86,7 +86,7 @@ def test_panels_are_told_where_it_goes_wrong(shot: Any) -> None:
     assert 6 <= rolls[0].first < rolls[0].last <= 18
 
 
-def test_a_shot_that_cannot_be_read_says_why(shot: Any) -> None:
+def test_an_unreadable_shot_has_an_error(shot: Any) -> None:
     shot.camera = None
     shot_cache.get(shot)
     settle()
@@ -103,7 +103,7 @@ def test_a_subject_without_an_object_does_not_hide_the_others(shot: Any) -> None
     assert motion.projections[1][0].box is None
 
 
-def test_when_nobody_asks_any_more_nothing_is_left_running(shot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timer_and_handlers_are_removed_when_the_cache_expires(shot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     shot_cache.get(shot)
     assert bpy.app.timers.is_registered(shot_cache._tick)
     monkeypatch.setattr(shot_cache, "EXPIRE_SECONDS", 0.0)
@@ -148,7 +148,7 @@ def test_a_long_shot_is_read_in_slices_to_the_same_result(shot: Any) -> None:
     assert [scene.name for scene in bpy.data.scenes] == ["Scene"], "nothing stays between two slices"
 
 
-def test_between_two_slices_the_progress_is_known_and_no_scene_of_ours_is_there(shot: Any) -> None:
+def test_between_slices_there_is_progress_and_no_temporary_scene(shot: Any) -> None:
     shot.frame_end = 4000
     shot_cache.get(shot)
     time.sleep(shot_cache.SETTLE_SECONDS + 0.05)
@@ -166,7 +166,7 @@ def test_between_two_slices_the_progress_is_known_and_no_scene_of_ours_is_there(
 
 
 @pytest.mark.parametrize("edit", ["moved", "removed", "setting"])
-def test_a_shot_that_is_edited_while_it_is_read_is_read_anew(shot: Any, edit: str) -> None:
+def test_an_edit_during_reading_starts_it_over(shot: Any, edit: str) -> None:
     shot.frame_end = 4000
     shot_cache.get(shot)
     bpy.context.view_layer.update()
@@ -198,7 +198,7 @@ def falling(shot: Any) -> Any:
     return cube
 
 
-def test_what_is_simulated_is_not_played_unasked_and_says_so(shot: Any) -> None:
+def test_simulations_are_played_only_on_request(shot: Any) -> None:
     falling(shot)
     shot.frame_set(9)
     shot_cache.get(shot)
@@ -222,7 +222,7 @@ def test_what_is_simulated_is_not_played_unasked_and_says_so(shot: Any) -> None:
     assert not shot_cache.get(shot).motion.incomplete, "it stays until something changes"
 
 
-def test_a_camera_that_has_to_be_played_is_said_and_then_read(shot: Any) -> None:
+def test_a_camera_that_needs_playback_is_reported_then_read(shot: Any) -> None:
     cube = falling(shot)
     shot.camera.parent = cube
     shot_cache.get(shot)

@@ -25,7 +25,7 @@ def between(first: int, last: int, size: float) -> np.ndarray:
 STILL = np.zeros((40, 2))
 
 
-def test_a_pan_is_no_concern() -> None:
+def test_a_pan_raises_no_warning() -> None:
     assert camera_concerns(moving(np.linspace([0, 0], [2, 1], 40)), MOMENTS) == []
 
 
@@ -40,7 +40,7 @@ def test_a_pan_is_no_concern() -> None:
         ({"lag": np.stack([between(10, 24, -0.3), np.zeros(40)], axis=1)}, "sideways .* lag behind by 30%"),
     ],
 )
-def test_what_a_sliding_picture_cannot_show_is_said_with_its_frames(columns: dict[str, np.ndarray], words: str) -> None:
+def test_unsupported_camera_moves_raise_warnings_with_their_frames(columns: dict[str, np.ndarray], words: str) -> None:
     (concern,) = camera_concerns(moving(STILL, **columns), MOMENTS)
     assert (concern.first, concern.last) == (10, 24)
     assert "from frame 10 to 24" in concern.sentence
@@ -63,11 +63,11 @@ def test_a_dolly_zoom_is_both_a_zoom_and_a_move() -> None:
         {"lag": np.stack([between(1, 40, 0.04), STILL[:, 0]], axis=1)},
     ],
 )
-def test_what_nobody_will_see_is_not_said(columns: dict[str, np.ndarray]) -> None:
+def test_imperceptible_camera_moves_raise_no_warning(columns: dict[str, np.ndarray]) -> None:
     assert camera_concerns(moving(STILL, **columns), MOMENTS) == []
 
 
-def test_a_cut_is_said_at_its_frame() -> None:
+def test_a_jump_of_the_camera_raises_a_warning_at_its_frame() -> None:
     ahead = View(np.eye(4), np.array([[2.0, 0, 0, 0], [0, 3, 0, 0], [0, 0, -1, -0.2], [0, 0, -1, 0]]))
     back = View(np.diag([-1.0, 1, -1, 1]), ahead.view_to_clip)
     (concern,) = camera_concerns(accumulate([measure_steps([ahead, ahead, back, back], 10.0)]), [1, 2, 3, 4])
@@ -84,11 +84,11 @@ def sentences(boxes: list[Box | None], behind: list[bool] | None = None) -> list
     return [c.sentence for c in track_concerns("Imp {x}", boxes, behind or [False] * len(boxes), moments)]
 
 
-def test_a_walk_across_the_frame_is_no_concern() -> None:
+def test_a_walk_across_the_frame_raises_no_warning() -> None:
     assert sentences([box(0.1 * number) for number in range(8)]) == []
 
 
-def test_each_stretch_out_of_the_frame_or_behind_the_camera_is_said_by_itself() -> None:
+def test_each_stretch_out_of_the_frame_or_behind_the_camera_has_its_own_warning() -> None:
     boxes = [None, box(0.1), None, None, box(0.1), None]
     said = sentences(boxes, [False, False, False, False, False, True])
     assert said == [
@@ -98,7 +98,7 @@ def test_each_stretch_out_of_the_frame_or_behind_the_camera_is_said_by_itself() 
     ]
 
 
-def test_a_box_smaller_than_a_cell_is_said_and_one_of_a_cell_is_not() -> None:
+def test_only_a_box_smaller_than_a_cell_raises_a_warning() -> None:
     assert sentences([box(0.1, SMALLEST_WIDTH + 1e-9, SMALLEST_HEIGHT + 1e-9)]) == []
     assert "smaller at frame 1" in sentences([box(0.1, width=0.05)])[0]
     assert "smaller at frame 1" in sentences([box(0.1, height=0.09)])[0]
@@ -108,7 +108,7 @@ def test_only_the_part_inside_the_frame_counts_for_the_size() -> None:
     assert "smaller at frame 1" in sentences([box(0.98)])[0]
 
 
-def test_a_jump_by_more_than_the_box_is_said_between_its_frames() -> None:
+def test_a_jump_by_more_than_the_box_raises_a_warning_between_its_frames() -> None:
     said = sentences([box(0.1), box(0.1), box(0.31), box(0.31)])
     assert len(said) == 1
     assert "from frame 8 to 15" in said[0]

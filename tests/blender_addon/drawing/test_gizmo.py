@@ -43,7 +43,7 @@ def seen(scene: Any) -> list[float]:
     return list(box.as_tuple())
 
 
-def test_what_is_written_back_unchanged_changes_nothing(scene: Any, box: Any) -> None:
+def test_writing_the_matrix_back_changes_nothing(scene: Any, box: Any) -> None:
     before = gizmo._transform(box)
     drag(scene, Matrix.Identity(4))
     assert gizmo._transform(box) == pytest.approx(before, abs=1e-6)
@@ -68,7 +68,7 @@ def test_the_corners_scale_it(scene: Any, box: Any) -> None:
     assert after[3] - after[1] == pytest.approx((before[3] - before[1]) / 2, abs=1e-5)
 
 
-def test_a_drag_is_keyed_with_auto_key_alone(scene: Any, box: Any) -> None:
+def test_a_drag_inserts_keyframes_only_with_auto_keying(scene: Any, box: Any) -> None:
     drag(scene, Matrix.Translation((0.1, 0, 0)))
     assert compat.keyed_frames(box) == set()
     scene.tool_settings.use_keyframe_insert_auto = True

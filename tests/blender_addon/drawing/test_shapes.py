@@ -19,7 +19,7 @@ def test_the_path_runs_through_the_centers_of_the_boxes() -> None:
     assert len(drawn.triangles) == 0
 
 
-def test_a_dot_is_round_on_screen_and_lies_on_its_keyframe() -> None:
+def test_a_dot_is_not_stretched_and_is_at_its_keyframe() -> None:
     builder = ShapeBuilder(1.5)
     subject_shapes(builder, WALK, [0, 7], ORANGE)
     first = builder.build().triangles[:6]
@@ -27,7 +27,7 @@ def test_a_dot_is_round_on_screen_and_lies_on_its_keyframe() -> None:
     assert np.ptp(first, axis=0) * (1.5, 1) == pytest.approx([2 * DOT_RADIUS] * 2)
 
 
-def test_a_long_path_is_drawn_with_few_lines_and_nowhere_off() -> None:
+def test_a_long_path_is_simplified_within_the_tolerance() -> None:
     share = np.linspace(0, 1, 250)
     curve = np.stack([share, 0.3 * np.sin(4 * share)], axis=1)
     builder = ShapeBuilder(1.5)
@@ -38,7 +38,7 @@ def test_a_long_path_is_drawn_with_few_lines_and_nowhere_off() -> None:
     assert np.interp(share, corners[:, 0], corners[:, 1]) == pytest.approx(curve[:, 1], abs=2e-3)
 
 
-def test_where_the_subject_is_not_seen_the_path_is_broken() -> None:
+def test_the_path_is_interrupted_where_the_subject_is_not_visible() -> None:
     builder = ShapeBuilder(1.5)
     subject_shapes(builder, [WALK[0], None, WALK[2], WALK[3]], [1], ORANGE)
     drawn = builder.build()
@@ -53,7 +53,7 @@ def test_a_path_without_points_draws_nothing() -> None:
     assert len(builder.build().lines) == 0
 
 
-def test_the_camera_s_way_starts_in_the_middle_and_its_arrow_points_along_it() -> None:
+def test_the_camera_path_starts_at_the_center_and_its_arrow_points_along_it() -> None:
     offsets = np.linspace([0, 0], [0.4, 0], 10)
     drawn = travel_shapes(np.concatenate([offsets, offsets[-1:], offsets[-1:]]), 1.5)
     assert drawn.lines[0] == pytest.approx([0.5, 0.5])
@@ -62,18 +62,18 @@ def test_the_camera_s_way_starts_in_the_middle_and_its_arrow_points_along_it() -
     assert left[0] == right[0] < 0.9
 
 
-def test_a_camera_that_stands_still_draws_nothing() -> None:
+def test_a_still_camera_draws_nothing() -> None:
     drawn = travel_shapes(np.zeros((8, 2)), 1.5)
     assert len(drawn.lines) == len(drawn.triangles) == 0
 
 
 @pytest.mark.parametrize(("position", "left"), [(0, 0.0), (2.5, 0.25), (7, 0.7), (-0.1, None), (7.1, None)])
-def test_between_two_boxes_lies_the_box_in_proportion(position: float, left: float | None) -> None:
+def test_a_box_between_two_others_is_interpolated(position: float, left: float | None) -> None:
     box = box_at(WALK, position)
     assert (box.x1 if box else None) == (None if left is None else pytest.approx(left))
 
 
-def test_at_the_edge_of_a_gap_the_nearer_entry_counts() -> None:
+def test_at_the_edge_of_a_gap_the_nearer_box_is_used() -> None:
     boxes = [WALK[0], None]
     assert box_at(boxes, 0.4) == WALK[0]
     assert box_at(boxes, 0.6) is None

@@ -22,7 +22,7 @@ BLENDERS = {"Generate", "Overlay", "Custom", "Fine", "Pan"}  # which have German
 SAME = {"MotionBooth", "Backend", "Takes", "Token", "Prompt", "Seed"}  # in every language
 
 
-def test_everything_that_is_shown_is_translated(registered: Any) -> None:
+def test_every_shown_text_has_a_translation(registered: Any) -> None:
     shown = {*ui_texts.of_blender(registration.CLASSES), *ui_texts.of_sources()}
     missing = {(context, text) for context, text in shown - KNOWN if text not in SAME | BLENDERS and _has_words(text)}
     assert missing == set()
@@ -32,7 +32,7 @@ def _has_words(text: str) -> bool:
     return any(letter.isalpha() for letter in text.replace("{}", ""))
 
 
-def test_every_translated_text_exists(registered: Any) -> None:
+def test_every_translation_belongs_to_a_text(registered: Any) -> None:
     stages = {"sampling", "learning", "starting the worker", "loading the model", "finding masks", "decoding"}
     stages |= {"filming ordinary clips", "encoding", "measuring"}  # which the backend tells
     stages |= {f"The mask of {{}} may be wrong: {reason}." for reason in REASONS} | {"picture {} of {} ({})"}

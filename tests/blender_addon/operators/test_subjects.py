@@ -29,7 +29,7 @@ def asked_box(scene: Any) -> tuple[float, ...]:
 @pytest.mark.parametrize("kind", ["PERSP", "ORTHO"])
 @pytest.mark.parametrize("size", [(960, 640), (640, 960)])
 @pytest.mark.parametrize("shift", [0.0, 0.2])
-def test_a_new_box_is_in_the_middle_of_any_cameras_frame(
+def test_a_new_box_is_centered_in_the_frame_of_any_camera(
     kind: str, size: tuple[int, int], shift: float, at_work: Any, scene: Any
 ) -> None:
     scene.camera.data.type, scene.camera.data.shift_x = kind, shift
@@ -38,7 +38,7 @@ def test_a_new_box_is_in_the_middle_of_any_cameras_frame(
     assert asked_box(scene) == pytest.approx((0.35, 0.275, 0.65, 0.725), abs=1e-4)
 
 
-def test_a_new_box_is_selected_never_rendered_and_stays_in_the_plane_of_the_frame(at_work: Any, scene: Any) -> None:
+def test_a_new_box_is_selected_hidden_in_renders_and_locked_to_its_plane(at_work: Any, scene: Any) -> None:
     bpy.ops.motionbooth.add_subject_box()
     box = bpy.context.active_object
     assert box.select_get()
@@ -46,7 +46,7 @@ def test_a_new_box_is_selected_never_rendered_and_stays_in_the_plane_of_the_fram
     assert scene.motionbooth.subjects[0].object == box
 
 
-def test_each_new_subject_has_a_name_token_and_colour_of_its_own(at_work: Any, scene: Any) -> None:
+def test_each_new_subject_has_a_unique_name_token_and_color(at_work: Any, scene: Any) -> None:
     for _ in range(5):
         bpy.ops.motionbooth.add_subject_box()
     subjects = scene.motionbooth.subjects
@@ -55,7 +55,7 @@ def test_each_new_subject_has_a_name_token_and_colour_of_its_own(at_work: Any, s
     assert scene.motionbooth.active_subject == 4
 
 
-def test_one_undo_takes_a_box_away_again(at_work: Any, scene: Any, undo: Callable[[], None]) -> None:
+def test_one_undo_removes_a_new_box(at_work: Any, scene: Any, undo: Callable[[], None]) -> None:
     bpy.ops.motionbooth.add_subject_box("EXEC_DEFAULT", True)
     assert len(bpy.context.scene.motionbooth.subjects) == 1
     undo()
@@ -72,7 +72,7 @@ def test_an_object_of_the_scene_becomes_a_subject_once(at_work: Any, scene: Any,
     assert not bpy.ops.motionbooth.use_selected_object.poll()
 
 
-def test_removing_a_subject_removes_the_box_that_was_made_for_it_and_nothing_of_the_users(
+def test_removing_a_subject_deletes_its_box_but_no_object_of_the_user(
     at_work: Any, scene: Any, add_cube: Callable[..., Any]
 ) -> None:
     cube = add_cube(scene)
@@ -85,7 +85,7 @@ def test_removing_a_subject_removes_the_box_that_was_made_for_it_and_nothing_of_
     assert [thing.name for thing in scene.objects] == ["Camera", "Cube"]
 
 
-def test_a_subjects_words_are_added_to_the_prompt(at_work: Any, scene: Any) -> None:
+def test_token_and_class_are_added_to_the_prompt(at_work: Any, scene: Any) -> None:
     bpy.ops.motionbooth.add_subject_box()
     with pytest.raises(RuntimeError, match="a class first"):
         bpy.ops.motionbooth.add_to_prompt()
@@ -98,7 +98,7 @@ def test_a_subjects_words_are_added_to_the_prompt(at_work: Any, scene: Any) -> N
     assert scene.motionbooth.prompt == "a sks toy and a dog"
 
 
-def test_without_a_camera_a_backend_or_a_subject_the_buttons_are_off(at_work: Any, scene: Any) -> None:
+def test_without_a_camera_backend_or_subject_the_buttons_are_disabled(at_work: Any, scene: Any) -> None:
     for name in ("generate", "train_subject", "remove_subject", "add_to_prompt", "cancel_job", "activate_take"):
         assert not getattr(bpy.ops.motionbooth, name).poll(), name
     scene.camera = None
@@ -119,7 +119,7 @@ def test_the_settings_of_a_shot_survive_saving_and_opening(at_work: Any, scene: 
     assert (shot.uid, shot.subjects[0].object.name) == (uid, "Subject Box")
 
 
-def test_a_copied_scene_is_a_shot_of_its_own(at_work: Any, scene: Any) -> None:
+def test_a_copied_scene_gets_a_new_shot_id(at_work: Any, scene: Any) -> None:
     from motionbooth_addon.timeline import takes
 
     first = takes.shot_id(scene)
@@ -128,7 +128,7 @@ def test_a_copied_scene_is_a_shot_of_its_own(at_work: Any, scene: Any) -> None:
     assert takes.shot_id(scene) == first
 
 
-def test_every_operator_says_what_it_does(registered: Any) -> None:
+def test_every_operator_has_a_tooltip(registered: Any) -> None:
     from motionbooth_addon import registration
 
     operators = [cls for cls in registration.CLASSES if issubclass(cls, bpy.types.Operator)]
@@ -140,7 +140,7 @@ def test_every_operator_says_what_it_does(registered: Any) -> None:
         assert not words.endswith("."), "Blender adds the stop"
 
 
-def test_a_new_shot_begins_with_the_defaults_of_the_preferences(at_work: Any, scene: Any) -> None:
+def test_a_new_shot_has_the_default_model_and_quality(at_work: Any, scene: Any) -> None:
     preferences().default_model, preferences().default_quality = "zeroscope", "DRAFT"
     bpy.ops.motionbooth.add_subject_box()
     assert (scene.motionbooth.model, scene.motionbooth.quality) == ("zeroscope", "DRAFT")

@@ -83,9 +83,7 @@ def unsaved(at_work: Any, scene: Any) -> Any:
 
 
 @pytest.mark.parametrize("remap", [True, False])
-def test_the_clip_of_an_unsaved_file_goes_beside_the_file_with_its_first_save(
-    remap: bool, unsaved: Any, tmp_path: Path
-) -> None:
+def test_the_first_save_copies_the_clip_beside_the_file(remap: bool, unsaved: Any, tmp_path: Path) -> None:
     (tmp_path / "project").mkdir()
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "project" / "a.blend"), relative_remap=remap)
     assert seen(LOOK, tmp_path / "project" / "a.blend") == [["//motionbooth/take.mp4", True]]
@@ -100,7 +98,7 @@ def test_the_clip_of_an_unsaved_file_goes_beside_the_file_with_its_first_save(
     assert seen(OPEN, tmp_path / "elsewhere" / "a.blend") == [[clip, clip, 24]]
 
 
-def test_a_saved_copy_takes_a_clip_along_and_the_unsaved_file_keeps_its_own(unsaved: Any, tmp_path: Path) -> None:
+def test_a_saved_copy_gets_the_clip_and_the_unsaved_file_keeps_its_path(unsaved: Any, tmp_path: Path) -> None:
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "copy.blend"), copy=True)
     assert seen(LOOK, tmp_path / "copy.blend") == [["//motionbooth/take.mp4", True]]
     (take,) = bpy.context.scene.motionbooth.takes
@@ -130,7 +128,7 @@ def test_after_save_as_elsewhere_takes_and_strips_show_the_same_clip(
     assert seen(OPEN, tmp_path / "shot.blend") == [[str(clip), str(clip), 24]], "and the first file is as it was"
 
 
-def test_a_copy_saved_elsewhere_leaves_the_open_file_as_it_is(at_work: Any, scene: Any, tmp_path: Path) -> None:
+def test_saving_a_copy_elsewhere_does_not_change_the_open_file(at_work: Any, scene: Any, tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "motionbooth" / "take.mp4").resolve()
     take = place(scene, clip)
     (tmp_path / "other").mkdir()
@@ -139,7 +137,7 @@ def test_a_copy_saved_elsewhere_leaves_the_open_file_as_it_is(at_work: Any, scen
     assert seen(OPEN, tmp_path / "other" / "b.blend") == [[str(clip), str(clip), 24]]
 
 
-def test_a_save_that_fails_leaves_the_open_file_as_it_is(unsaved: Any, tmp_path: Path) -> None:
+def test_a_failed_save_does_not_change_the_open_file(unsaved: Any, tmp_path: Path) -> None:
     (tmp_path / "a.blend@").mkdir()  # where Blender writes first
     (tmp_path / "a.blend").mkdir()
     with pytest.raises(RuntimeError):
@@ -148,7 +146,7 @@ def test_a_save_that_fails_leaves_the_open_file_as_it_is(unsaved: Any, tmp_path:
     assert clips.clip_of(take) == (files.unsaved_clips() / "take.mp4").resolve()
 
 
-def test_a_folder_that_cannot_be_written_keeps_the_clip_where_it_is_and_says_so(unsaved: Any, tmp_path: Path) -> None:
+def test_if_the_folder_is_not_writable_the_clip_stays_and_an_error_says_so(unsaved: Any, tmp_path: Path) -> None:
     (tmp_path / "motionbooth").write_text("a file where the clips' folder should be")
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "a.blend"))
     (take,) = bpy.context.scene.motionbooth.takes
@@ -170,7 +168,7 @@ def test_packing_and_making_paths_absolute_lose_no_clip(at_work: Any, scene: Any
     assert seen(LOOK, tmp_path / "shot.blend") == [["//motionbooth/take.mp4", True]]
 
 
-def test_a_file_that_was_moved_without_the_folder_it_was_saved_beside_finds_its_clips(
+def test_a_file_that_was_moved_without_its_clip_folder_finds_its_clips(
     at_work: Any, scene: Any, tmp_path: Path
 ) -> None:
     clip = make_clip(tmp_path / "first" / "motionbooth" / "take.mp4")
@@ -182,7 +180,7 @@ def test_a_file_that_was_moved_without_the_folder_it_was_saved_beside_finds_its_
     assert seen(OPEN, tmp_path / "b" / "b.blend") == [[found, found, 24]]
 
 
-def test_pictures_and_camera_backgrounds_of_a_take_go_with_its_clip(unsaved: Any, tmp_path: Path) -> None:
+def test_images_and_camera_backgrounds_of_a_take_move_with_its_clip(unsaved: Any, tmp_path: Path) -> None:
     camera = bpy.data.objects.new("Camera", bpy.data.cameras.new("Camera"))
     unsaved.collection.objects.link(camera)
     unsaved.camera = camera
@@ -197,7 +195,7 @@ def test_pictures_and_camera_backgrounds_of_a_take_go_with_its_clip(unsaved: Any
     assert (Path(bpy.path.abspath(pictures.directory)) / pictures.elements[23].filename).is_file()
 
 
-def test_a_strip_inside_a_meta_strip_is_still_the_takes(unsaved: Any, tmp_path: Path) -> None:
+def test_a_strip_inside_a_meta_strip_is_found(unsaved: Any, tmp_path: Path) -> None:
     take = unsaved.motionbooth.takes[0]
     editor = unsaved.sequence_editor
     meta = compat.strips(editor).new_meta("meta", 5, 1)
@@ -276,7 +274,7 @@ def test_a_take_that_was_placed_and_lost_in_a_crash_is_placed_again(
     assert [clip == strip for clip, strip, _ in seen(OPEN, tmp_path / "shot.blend")] == [True]
 
 
-def test_a_take_that_was_not_saved_is_placed_again_and_one_that_was_removed_is_not(shot: Any, pump: Pump) -> None:
+def test_an_unsaved_take_is_placed_again_and_a_removed_one_is_not(shot: Any, pump: Pump) -> None:
     job = film(pump)
     bpy.ops.wm.revert_mainfile()
     assert len(bpy.context.scene.motionbooth.takes) == 0
@@ -295,7 +293,9 @@ def test_a_take_that_was_not_saved_is_placed_again_and_one_that_was_removed_is_n
     assert len(bpy.context.scene.motionbooth.takes) == 1, "the same take is not there twice"
 
 
-def test_a_saved_copy_is_no_saving_of_the_open_file(shot: Any, linked: Any, pump: Pump, tmp_path: Path) -> None:
+def test_saving_a_copy_does_not_count_as_saving_the_open_file(
+    shot: Any, linked: Any, pump: Pump, tmp_path: Path
+) -> None:
     job = film(pump)
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "copy.blend"), copy=True)
     assert not linked.store.records[job].placed
@@ -303,7 +303,7 @@ def test_a_saved_copy_is_no_saving_of_the_open_file(shot: Any, linked: Any, pump
     assert linked.store.records[job].placed
 
 
-def test_a_clip_that_is_gone_from_the_disk_comes_back_from_the_backend(
+def test_a_deleted_clip_is_downloaded_from_the_backend_again(
     shot: Any, linked: Any, pump: Pump, tmp_path: Path
 ) -> None:
     film(pump)
@@ -329,7 +329,7 @@ def _job() -> str:
     return bpy.context.scene.motionbooth.takes[0].job_id
 
 
-def test_the_take_of_a_file_that_was_never_saved_is_placed_in_another_scene(
+def test_the_take_of_an_unsaved_file_can_be_placed_in_another_scene(
     linked: Any, shot: Any, pump: Pump, tmp_path: Path
 ) -> None:
     bpy.ops.wm.read_homefile(use_empty=True)

@@ -64,9 +64,7 @@ def add_sun(scene: Any) -> None:
 
 
 @pytest.mark.parametrize("percentage", [100, 50])
-def test_the_clip_comes_out_of_a_render_in_its_own_colors_and_fills_the_frame(
-    percentage: int, scene: Any, tmp_path: Path
-) -> None:
+def test_a_render_shows_the_clip_in_its_own_colors_and_full_size(percentage: int, scene: Any, tmp_path: Path) -> None:
     assert scene.view_settings.view_transform == "AgX", "what Blender comes with, and what shifts colors"
     scene.render.resolution_percentage = percentage
     strip = strips.place_clip(scene, make_clip(tmp_path / "clip.mp4", 24), "take", 1, 24)
@@ -88,7 +86,7 @@ def test_the_clip_comes_out_of_a_render_in_its_own_colors_and_fills_the_frame(
         ("AgX", MUTED),
     ],
 )
-def test_the_scenes_own_look_is_left_alone_and_the_clip_has_its_own_colors(
+def test_the_scene_keeps_its_view_transform_and_the_clip_its_colors(
     view: str, patches: np.ndarray, scene: Any, add_cube: Callable[..., Any], tmp_path: Path
 ) -> None:
     """A render of the 3-D scene before and after, and one of the timeline; AgX shows only muted colors exactly."""
@@ -106,7 +104,7 @@ def test_the_scenes_own_look_is_left_alone_and_the_clip_has_its_own_colors(
     assert np.abs(centers(timeline) - patches).max() <= CODEC_ERROR
 
 
-def test_a_saturated_color_is_nearer_to_its_own_than_through_the_scenes_look_alone(scene: Any, tmp_path: Path) -> None:
+def test_a_saturated_color_is_closer_to_the_file_than_without_the_color_space(scene: Any, tmp_path: Path) -> None:
     strip = strips.place_clip(scene, make_clip(tmp_path / "clip.mp4", 24), "take", 1, 24)
     undone = np.abs(centers(render(scene, tmp_path / "undone.png")) - PATCHES)
     strip.colorspace_settings.name = "sRGB"
@@ -115,7 +113,7 @@ def test_a_saturated_color_is_nearer_to_its_own_than_through_the_scenes_look_alo
     assert "desaturates strong colors" in (colors.color_warning(scene) or "")
 
 
-def test_a_strip_follows_the_scenes_look_and_a_space_chosen_by_hand_stays(scene: Any, tmp_path: Path) -> None:
+def test_a_strip_follows_the_view_transform_unless_the_user_sets_its_color_space(scene: Any, tmp_path: Path) -> None:
     strip = strips.place_clip(scene, make_clip(tmp_path / "clip.mp4", 24), "take", 1, 24)
     assert strip.colorspace_settings.name == "AgX Base sRGB"
     scene.view_settings.view_transform = "Filmic"
@@ -127,7 +125,7 @@ def test_a_strip_follows_the_scenes_look_and_a_space_chosen_by_hand_stays(scene:
 
 
 @pytest.mark.parametrize(("setting", "value"), [("exposure", 1.0), ("gamma", 1.5), ("use_curve_mapping", True)])
-def test_a_look_that_no_color_space_undoes_is_said(setting: str, value: float, scene: Any) -> None:
+def test_a_look_that_no_color_space_inverts_raises_a_warning(setting: str, value: float, scene: Any) -> None:
     scene.view_settings.view_transform = "Standard"
     assert colors.color_warning(scene) is None
     assert colors.show_exact_colors(scene) is None, "there is nothing to change"
@@ -142,7 +140,7 @@ def test_the_strip_fills_exactly_the_range_wherever_it_begins(scene: Any, tmp_pa
     assert compat.strip_range(strip) == (100, 130)
 
 
-def test_takes_are_stacked_on_free_channels_and_never_move_what_is_there(scene: Any, tmp_path: Path) -> None:
+def test_takes_are_stacked_on_free_channels_and_move_no_other_strip(scene: Any, tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "clip.mp4", 10)
     first = strips.place_clip(scene, clip, "first", 1, 10)
     overlapping = strips.place_clip(scene, clip, "second", 5, 14)
@@ -177,7 +175,7 @@ def too_short(path: Path) -> None:
         (too_short, "23 readable"),
     ],
 )
-def test_a_clip_that_does_not_fit_is_an_error_and_no_strip(
+def test_an_invalid_clip_raises_an_error_and_adds_no_strip(
     spoil: Callable[[Path], None], sentence: str, scene: Any, tmp_path: Path
 ) -> None:
     spoil(tmp_path / "clip.mp4")
@@ -186,7 +184,7 @@ def test_a_clip_that_does_not_fit_is_an_error_and_no_strip(
     assert not scene.sequence_editor or len(compat.strips(scene.sequence_editor)) == 0
 
 
-def test_a_clip_beside_the_blend_has_a_relative_path_and_one_elsewhere_an_absolute_one(
+def test_a_clip_below_the_blends_folder_has_a_relative_path_and_others_an_absolute_one(
     scene: Any, tmp_path: Path
 ) -> None:
     clip = make_clip(tmp_path / "clip.mp4", 24)

@@ -25,7 +25,7 @@ def report(found: Box | None, share: float | None) -> bytes:
     return msgspec.json.encode(MotionReport(width=96, height=64, subjects=[subject], flow_error_px=0.42, camera=[]))
 
 
-def test_the_backends_report_is_understood(tmp_path: Path) -> None:
+def test_the_backends_report_is_loaded(tmp_path: Path) -> None:
     clip = tmp_path / "clip.mp4"
     report_path(clip).write_bytes(report(BOX, 1.0))
     take = load_take_motion(SETTINGS, clip)
@@ -36,7 +36,7 @@ def test_the_backends_report_is_understood(tmp_path: Path) -> None:
     assert "0.4 px" in take.camera_verdict
 
 
-def test_scenery_without_texture_is_said_in_place_of_a_figure(tmp_path: Path) -> None:
+def test_without_a_flow_error_the_camera_verdict_says_why(tmp_path: Path) -> None:
     frames = np.full((4, 64, 96, 3), (120, 170, 220), np.uint8)
     measured = motion_report(frames, [], CameraPath.straight(0.3, 0, 4))
     report_path(tmp_path / "clip.mp4").write_bytes(msgspec.json.encode(measured))
@@ -45,7 +45,7 @@ def test_scenery_without_texture_is_said_in_place_of_a_figure(tmp_path: Path) ->
     assert take.camera_verdict == "not enough texture to measure the camera path"
 
 
-def test_a_subject_that_was_not_found_is_said_so(tmp_path: Path) -> None:
+def test_an_undetected_subject_is_reported(tmp_path: Path) -> None:
     report_path(tmp_path / "clip.mp4").write_bytes(report(None, 0.0))
     take = load_take_motion(SETTINGS, tmp_path / "clip.mp4")
     assert take is not None
@@ -54,7 +54,7 @@ def test_a_subject_that_was_not_found_is_said_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"no json"])
-def test_without_a_report_what_was_asked_is_still_known(content: bytes | None, tmp_path: Path) -> None:
+def test_without_a_report_the_request_is_loaded(content: bytes | None, tmp_path: Path) -> None:
     if content is not None:
         report_path(tmp_path / "clip.mp4").write_bytes(content)
     take = load_take_motion(SETTINGS, tmp_path / "clip.mp4")
@@ -63,5 +63,5 @@ def test_without_a_report_what_was_asked_is_still_known(content: bytes | None, t
 
 
 @pytest.mark.parametrize("settings", ["", "{}", "no json"])
-def test_a_take_without_settings_shows_nothing(settings: str, tmp_path: Path) -> None:
+def test_a_take_without_settings_is_not_loaded(settings: str, tmp_path: Path) -> None:
     assert load_take_motion(settings, tmp_path / "clip.mp4") is None
