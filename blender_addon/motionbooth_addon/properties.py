@@ -151,7 +151,7 @@ class MotionBoothShot(bpy.types.PropertyGroup):
         description="How to fit the model's frame to the shot if their aspect ratios differ",
     )
     camera_mode: EnumProperty(
-        name="Camera",
+        name="Camera Path",
         items=[
             ("MEASURED", "Scene Camera", "Measure the camera path from the motion of the scene's camera"),
             ("KEYFRAMED", "Keyframed Pan", "Use the keyframed pan below as the camera path"),

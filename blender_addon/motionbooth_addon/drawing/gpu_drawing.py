@@ -126,12 +126,12 @@ def _batch(shader: str, kind: str, points: Array, colors: Array) -> Any:
     return batch_for_shader(_shader(shader), kind, {"pos": deep, "color": colors.astype(np.float32)})
 
 
-def text(x: float, y: float, line: str, color: Color) -> None:
-    """Draw one line of text; see `texts`."""
-    texts([(x, y, line, color)])
+def draw_text(x: float, y: float, line: str, color: Color) -> None:
+    """Draw one line of text; see `draw_texts`."""
+    draw_texts([(x, y, line, color)])
 
 
-def texts(lines: Sequence[tuple[float, float, str, Color]]) -> None:
+def draw_texts(lines: Sequence[tuple[float, float, str, Color]]) -> None:
     """Draw lines of text (x, y, text, color) on dark backings; x, y in pixels from the region's lower left corner."""
     if not lines:
         return

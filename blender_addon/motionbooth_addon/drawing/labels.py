@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import bpy
 
 from .._protocol.motion import Box
-from .gpu_drawing import BoxBatch, FrameRect, texts
+from .gpu_drawing import BoxBatch, FrameRect, draw_texts
 from .shapes import Color
 
 OUTLINE_WIDTH = 3.5  # pixels, at a resolution scale of 1
@@ -44,7 +44,7 @@ def draw_labels(labels: Sequence[BoxLabel], rect: FrameRect, corner_lines: Seque
     bottom = rect.top - rect.height + 10 * scale
     for row, (text, color) in enumerate(reversed(corner_lines)):
         written.append((rect.left + 10 * scale, bottom + 18 * scale * row, text, color))
-    texts(written)
+    draw_texts(written)
 
 
 def current_position(moments: Sequence[float], scene: bpy.types.Scene) -> float | None:

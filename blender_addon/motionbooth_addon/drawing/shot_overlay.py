@@ -18,7 +18,7 @@ from ..capture import framing, geometry, scene_evaluation, shot_cache
 from ..capture.reader import Motion
 from ..i18n.translation import told
 from . import shapes
-from .gpu_drawing import BoxBatch, FrameRect, ShapeBatch, frame_coordinates, srgb, text
+from .gpu_drawing import BoxBatch, FrameRect, ShapeBatch, draw_text, frame_coordinates, srgb
 from .labels import BoxLabel, current_position, draw_labels, outline_batch, outline_width
 from .shapes import PATH_WIDTH, Color, ShapeBuilder, Shapes
 
@@ -57,7 +57,8 @@ def draw_shot(context: bpy.types.Context, shot_rect: FrameRect) -> None:
     cache = shot_cache.get(scene)
     motion = cache.motion
     if motion is None:
-        text(shot_rect.left + 10, shot_rect.top - 24, told(cache.error), ERROR_COLOR)
+        if cache.error:
+            draw_text(shot_rect.left + 10, shot_rect.top - 24, told(cache.error), ERROR_COLOR)
         return
     if len(scene.motionbooth.subjects) != len(motion.projections):
         return  # a subject was added or removed, and the scene will be read again soon
@@ -165,7 +166,9 @@ def _draw_framing_label(frame: Box, rect: FrameRect) -> None:
     if frame != framing.WHOLE:
         added = max(framing.size(frame)) > 1
         x, y = rect.at((min(frame.x1, 0.0), min(frame.y1, 0.0)))
-        text(x + 8, y - 18 * bpy.context.preferences.system.ui_scale, told(ADDED if added else CUT), BACKGROUND_COLOR)
+        draw_text(
+            x + 8, y - 18 * bpy.context.preferences.system.ui_scale, told(ADDED if added else CUT), BACKGROUND_COLOR
+        )
 
 
 def draw_background_plane(context: bpy.types.Context) -> None:
@@ -185,7 +188,7 @@ def draw_background_plane(context: bpy.types.Context) -> None:
     builder.path(np.array([tuple(point) for point in [*points, points[0]]]), BACKGROUND_COLOR, 0.7)
     with frame_coordinates(FrameRect(0, 0, 1, -1)):
         ShapeBatch(builder.build()).draw(PATH_WIDTH)
-    text(points[1].x + 8, points[1].y + 8, _background_label(scene), BACKGROUND_COLOR)
+    draw_text(points[1].x + 8, points[1].y + 8, _background_label(scene), BACKGROUND_COLOR)
 
 
 def _background_label(scene: bpy.types.Scene) -> str:
