@@ -34,7 +34,7 @@ def nobody(address: str) -> Connection:
     return Connection(address, server.decode(), public.decode(), secret.decode())
 
 
-def test_no_backend_is_told_at_once_with_the_address_and_what_to_do() -> None:
+def test_a_missing_backend_is_reported_at_once_with_the_address_and_what_to_do() -> None:
     began = time.monotonic()
     with (
         pytest.raises(Unreachable, match=r"tcp://127\.0\.0\.1:1\b.*motionbooth serve"),
@@ -44,14 +44,14 @@ def test_no_backend_is_told_at_once_with_the_address_and_what_to_do() -> None:
     assert time.monotonic() - began < 5
 
 
-def test_something_that_never_answers_is_told_after_the_timeout() -> None:
+def test_a_server_that_never_replies_is_reported_after_the_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(Unreachable, match="within 1 s"), Client(nobody(address), timeout=1.0):
             pass
 
 
-def test_another_backend_at_the_address_is_told(shared_backend: RunningBackend) -> None:
+def test_another_backend_at_the_address_is_reported(shared_backend: RunningBackend) -> None:
     other = replace(shared_backend.connection, server_public=zmq.curve_keypair()[0].decode())
     with pytest.raises(NotAuthorized, match="its key is another one"), Client(other):
         pass
@@ -60,12 +60,12 @@ def test_another_backend_at_the_address_is_told(shared_backend: RunningBackend) 
 @pytest.mark.parametrize(
     "spoilt", [{"address": "nonsense"}, {"server_public": "short"}, {"client_secret": "ü" * 40}, {"address": ""}]
 )
-def test_a_connection_that_cannot_work_is_told_in_words(spoilt: dict[str, str]) -> None:
+def test_an_unusable_connection_file_is_reported_with_a_sentence(spoilt: dict[str, str]) -> None:
     with pytest.raises(InvalidInput, match="not usable"), Client(replace(nobody("tcp://127.0.0.1:1"), **spoilt)):
         pass
 
 
-def test_a_server_that_stops_for_good_is_told_when_patience_is_over(backend: RunningBackend) -> None:
+def test_a_server_that_stops_for_good_is_reported_when_patience_ends(backend: RunningBackend) -> None:
     backend.start()
     with backend.client(timeout=2.0, patience=1.0) as client:
         job = new_job_id()
@@ -109,7 +109,7 @@ def test_an_exception_from_a_callback_leaves_the_client_usable(shared_backend: R
             client.follow(job)
 
 
-def test_an_upload_that_is_there_already_sends_nothing(shared_backend: RunningBackend, tmp_path: Path) -> None:
+def test_an_upload_of_a_known_file_sends_nothing(shared_backend: RunningBackend, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(os.urandom(1 << 20))
     calls: list[int] = []
     with shared_backend.client() as client:
@@ -120,7 +120,7 @@ def test_an_upload_that_is_there_already_sends_nothing(shared_backend: RunningBa
         assert calls == []
 
 
-def test_a_file_that_cannot_be_sent_is_told_in_words(shared_backend: RunningBackend, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_sent_is_reported_with_a_sentence(shared_backend: RunningBackend, tmp_path: Path) -> None:
     with shared_backend.client() as client:
         with pytest.raises(NotFound, match=r"no file .*missing\.png"):
             client.upload(tmp_path / "missing.png")
@@ -134,7 +134,7 @@ def uploaded(client: Client, folder: Path, size: int) -> tuple[Blob, bytes]:
     return Blob("clip", client.upload(folder / "source"), size), data
 
 
-def test_a_broken_fetch_goes_on_where_it_was(shared_backend: RunningBackend, tmp_path: Path) -> None:
+def test_a_broken_download_is_resumed(shared_backend: RunningBackend, tmp_path: Path) -> None:
     with shared_backend.client() as client:
         blob, data = uploaded(client, tmp_path, 3 << 20)
         part = tmp_path / f".clip.mp4.{blob.sha256[:16]}.part"
@@ -146,7 +146,7 @@ def test_a_broken_fetch_goes_on_where_it_was(shared_backend: RunningBackend, tmp
     assert not part.exists()
 
 
-def test_a_spoilt_half_file_is_fetched_anew(shared_backend: RunningBackend, tmp_path: Path) -> None:
+def test_a_corrupt_partial_download_starts_again(shared_backend: RunningBackend, tmp_path: Path) -> None:
     with shared_backend.client() as client:
         blob, data = uploaded(client, tmp_path, 1 << 20)
         (tmp_path / f".clip.mp4.{blob.sha256[:16]}.part").write_bytes(bytes(500_000))
@@ -154,9 +154,7 @@ def test_a_spoilt_half_file_is_fetched_anew(shared_backend: RunningBackend, tmp_
     assert (tmp_path / "clip.mp4").read_bytes() == data
 
 
-def test_a_result_that_is_not_what_was_promised_never_takes_its_place(
-    shared_backend: RunningBackend, tmp_path: Path
-) -> None:
+def test_a_result_with_the_wrong_sha256_never_appears(shared_backend: RunningBackend, tmp_path: Path) -> None:
     (tmp_path / "clip.mp4").write_bytes(b"the take of yesterday")
     with shared_backend.client() as client:
         blob, _ = uploaded(client, tmp_path, 1 << 20)
@@ -170,7 +168,7 @@ def test_a_result_that_is_not_what_was_promised_never_takes_its_place(
     assert (tmp_path / "clip.mp4").read_bytes() == b"the take of yesterday"
 
 
-def test_fetching_what_is_not_there_is_told(shared_backend: RunningBackend, tmp_path: Path) -> None:
+def test_fetching_a_missing_file_raises_not_found(shared_backend: RunningBackend, tmp_path: Path) -> None:
     with shared_backend.client() as client, pytest.raises(NotFound):
         client.fetch(Blob("clip", "0" * 64, 10), tmp_path / "clip.mp4")
 
@@ -192,7 +190,7 @@ with Client(Connection.read(Path(file))) as client:
 """
 
 
-def test_a_full_disk_here_is_told_and_the_fetch_goes_on_when_there_is_space(
+def test_a_full_disk_of_the_client_is_reported_and_the_download_resumed_when_there_is_space(
     shared_backend: RunningBackend, tmp_path: Path
 ) -> None:
     with shared_backend.client() as client:
@@ -221,7 +219,7 @@ def test_a_busy_backend_is_asked_again_until_it_answers(backend: RunningBackend)
         assert time.monotonic() - began > 1
 
 
-def test_what_the_server_sends_of_its_own_accord_is_heard_for_all_attached_jobs_whatever_is_asked_meanwhile(
+def test_on_push_receives_events_of_all_attached_jobs_during_other_requests(
     shared_backend: RunningBackend,
 ) -> None:
     heard: list[messages.AnyReply] = []

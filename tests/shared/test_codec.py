@@ -113,7 +113,7 @@ def test_a_message_with_foreign_fields_is_malformed_or_within_bounds(kind: str, 
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e300])
-def test_numbers_that_are_none_never_arrive(bad: float) -> None:
+def test_nan_and_infinity_are_malformed(bad: float) -> None:
     job = msgspec.to_builtins(largest_job())
     for change in (
         lambda spec: spec.update(guidance=bad),
@@ -152,14 +152,14 @@ def test_frames_outside_their_bounds_are_malformed() -> None:
             decode_request(frames)
 
 
-def test_specs_that_ask_for_the_same_have_one_digest_and_others_another() -> None:
+def test_equal_specs_have_equal_digests_and_others_do_not() -> None:
     pictures = [Picture(SHA)]
     train = TrainSpec(subject=SubjectSpec("Toy", "sks", "toy", pictures))
     assert spec_digest(train) == spec_digest(TrainSpec(subject=SubjectSpec("Toy", "sks", "toy", pictures), seed=0))
     assert spec_digest(train) != spec_digest(TrainSpec(subject=SubjectSpec("Toy", "sks", "toy", pictures), seed=1))
 
 
-def test_hints_for_a_mask_cross_the_wire_and_lie_in_the_picture() -> None:
+def test_hints_for_a_mask_cross_the_wire_and_must_be_inside_the_picture() -> None:
     picture = Picture(SHA, name="IMG_7.heic", box=Box(0.1, 0.2, 0.5, 0.9), point=(0.3, 0.4))
     train = TrainSpec(SubjectSpec("Toy", "sks", "toy", [picture]), recipe="dreambooth")
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(train), type=TrainSpec) == train

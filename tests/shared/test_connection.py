@@ -10,7 +10,7 @@ from motionbooth_protocol.errors import InvalidInput, NotFound
 CONNECTION = Connection("tcp://127.0.0.1:5599", "a" * 40, "b" * 40, "c" * 40)
 
 
-def test_a_connection_file_is_read_as_written_and_by_its_owner_alone(tmp_path: Path) -> None:
+def test_a_connection_file_is_read_as_written_and_readable_by_its_owner_only(tmp_path: Path) -> None:
     path = tmp_path / "new" / "connection.json"
     CONNECTION.write(path)
     assert Connection.read(path) == CONNECTION
@@ -24,7 +24,7 @@ def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", '{"address": 5}', "\x00\xff"])
-def test_a_spoilt_file_is_told_in_words(tmp_path: Path, text: str) -> None:
+def test_a_corrupt_file_is_reported_with_a_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / "connection.json").write_text(text)
     with pytest.raises(InvalidInput, match="cannot be read"):
         Connection.read(tmp_path / "connection.json")

@@ -1,4 +1,4 @@
-"""What extension and backend both take for a phrase in a prompt."""
+"""The rule by which extension and backend find a phrase in a prompt."""
 
 from __future__ import annotations
 

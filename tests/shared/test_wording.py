@@ -1,4 +1,4 @@
-"""A decoder's findings in words for people, and the words that a subject may have."""
+"""Decoding errors for people, and the valid tokens and classes of a subject."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class Script(msgspec.Struct, forbid_unknown_fields=True):
         ('{"prompt": "", "picture": {"image": "x"}}', "picture.image is not written as it has to be"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said_without_the_decoders_signs(text: str, said: str) -> None:
+def test_decoding_errors_are_reported_without_the_decoders_notation(text: str, said: str) -> None:
     with pytest.raises(msgspec.MsgspecError) as caught:
         msgspec.json.decode(text, type=Script)
     assert in_words(caught.value) == said
 
 
-def test_every_fault_of_the_contract_is_said_without_the_decoders_signs() -> None:
-    """Each bounded field of the specs, driven out of its bounds by the real decoder."""
+def test_every_bound_of_the_contract_is_reported_without_the_decoders_notation() -> None:
+    """Each bounded field of the specs, with values out of its bounds, through the real decoder."""
     train = TrainSpec(SubjectSpec("Rex", "sks", "dog", [Picture("0" * 64)]))
     track = SubjectTrack("Rex", "dog", [Box(0, 0, 1, 1)] * 2)
     generate = GenerateSpec(Shot("s", 1, 9, 24, 96, 64, CameraPath.still(2), [track]), "a dog")
@@ -69,27 +69,27 @@ def test_every_fault_of_the_contract_is_said_without_the_decoders_signs() -> Non
     check_spec(generate)
 
 
-def test_a_path_that_is_no_file_is_said_without_its_number() -> None:
+def test_a_missing_file_is_reported_without_its_error_number() -> None:
     with pytest.raises(FileNotFoundError) as caught:
         Path("nowhere").read_bytes()
     assert in_words(caught.value) == "No such file or directory"
 
 
 @pytest.mark.parametrize("word", ["dog", "toy car", "Hündchen", "jack-in-the-box", "robot 2", "hero’s cape"])
-def test_ordinary_words_are_a_class(word: str) -> None:
+def test_ordinary_words_are_valid_classes(word: str) -> None:
     assert class_fault(word) is None
 
 
 @pytest.mark.parametrize("word", ["", " ", "42", "a;b", "a\ndog", "dog!", "x" * 65, "\x00"])
-def test_what_is_no_ordinary_word_is_no_class(word: str) -> None:
+def test_other_words_are_not_valid_classes(word: str) -> None:
     assert str(class_fault(word)).startswith("is the ordinary word")
 
 
 @pytest.mark.parametrize("word", ["sks", "<new>", "zwx7", "ohwx-2"])
-def test_a_rare_word_is_a_token(word: str) -> None:
+def test_a_rare_word_is_a_valid_token(word: str) -> None:
     assert token_fault(word) is None
 
 
 @pytest.mark.parametrize("word", ["", " ", "a b", " sks", "a\tb", "...", "x" * 65, "a\x00"])
-def test_what_is_no_single_word_is_no_token(word: str) -> None:
+def test_anything_but_a_single_word_is_not_a_valid_token(word: str) -> None:
     assert str(token_fault(word)).startswith("is one rare word")

@@ -27,7 +27,7 @@ def visible(home: Path) -> list[str]:
     return [path.name for path in (home / "blobs").rglob("*") if path.is_file()]
 
 
-def test_a_file_arrives_in_pieces_and_is_seen_only_when_whole(blobs: Blobs, tmp_path: Path) -> None:
+def test_a_file_arrives_in_chunks_and_is_visible_only_when_complete(blobs: Blobs, tmp_path: Path) -> None:
     offset = blobs.begin("ann", SHA, SIZE)
     while offset < SIZE:
         assert visible(tmp_path) == []
@@ -39,7 +39,7 @@ def test_a_file_arrives_in_pieces_and_is_seen_only_when_whole(blobs: Blobs, tmp_
     assert blobs.begin("bob", SHA, SIZE) == SIZE
 
 
-def test_an_upload_goes_on_after_a_restart(blobs: Blobs, tmp_path: Path) -> None:
+def test_an_upload_is_resumed_after_a_restart(blobs: Blobs, tmp_path: Path) -> None:
     blobs.begin("ann", SHA, SIZE)
     blobs.append("ann", SHA, 0, DATA[:CHUNK])
     again = Blobs(tmp_path)
@@ -48,14 +48,14 @@ def test_an_upload_goes_on_after_a_restart(blobs: Blobs, tmp_path: Path) -> None
     assert again.path(SHA).read_bytes() == DATA
 
 
-def test_a_piece_that_does_not_fit_on_is_left_out_and_the_right_offset_told(blobs: Blobs) -> None:
+def test_a_chunk_at_the_wrong_offset_is_ignored_and_the_right_offset_returned(blobs: Blobs) -> None:
     blobs.begin("ann", SHA, SIZE)
     assert blobs.append("ann", SHA, CHUNK, DATA[CHUNK : 2 * CHUNK]) == 0
     assert blobs.append("ann", SHA, 0, DATA[:CHUNK]) == CHUNK
     assert blobs.append("ann", SHA, 0, DATA[:CHUNK]) == CHUNK
 
 
-def test_wrong_bytes_are_thrown_away_and_can_be_sent_again(blobs: Blobs, tmp_path: Path) -> None:
+def test_wrong_bytes_are_discarded_and_can_be_sent_again(blobs: Blobs, tmp_path: Path) -> None:
     blobs.begin("ann", SHA, SIZE)
     with pytest.raises(Damaged, match="Send it again"):
         blobs.append("ann", SHA, 0, bytes(SIZE))
@@ -64,7 +64,7 @@ def test_wrong_bytes_are_thrown_away_and_can_be_sent_again(blobs: Blobs, tmp_pat
     assert blobs.append("ann", SHA, 0, DATA) == SIZE
 
 
-def test_what_a_power_cut_spoilt_of_a_half_file_is_found_out(blobs: Blobs, tmp_path: Path) -> None:
+def test_an_incomplete_file_that_a_power_cut_corrupted_is_detected(blobs: Blobs, tmp_path: Path) -> None:
     blobs.begin("ann", SHA, SIZE)
     blobs.append("ann", SHA, 0, DATA[:CHUNK])
     (half,) = (path for path in (tmp_path / "incoming").rglob("*") if path.is_file())
@@ -76,7 +76,7 @@ def test_what_a_power_cut_spoilt_of_a_half_file_is_found_out(blobs: Blobs, tmp_p
     assert visible(tmp_path) == []
 
 
-def test_nobody_can_spoil_anothers_half_file(blobs: Blobs) -> None:
+def test_no_owner_can_corrupt_the_upload_of_another(blobs: Blobs) -> None:
     blobs.begin("ann", SHA, SIZE)
     blobs.append("ann", SHA, 0, DATA[:CHUNK])
     assert blobs.begin("eve", SHA, SIZE) == 0
@@ -90,19 +90,19 @@ def test_more_bytes_than_announced_are_refused(blobs: Blobs) -> None:
         blobs.append("ann", SHA, 0, DATA[:101])
 
 
-def test_a_piece_without_an_announcement_asks_for_one(blobs: Blobs) -> None:
+def test_a_chunk_without_an_announcement_is_refused(blobs: Blobs) -> None:
     with pytest.raises(NoSession, match="not announced"):
         blobs.append("ann", SHA, 0, DATA)
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "A" * 64, "a" * 63, "a" * 64 + "\n", ""])
-def test_a_name_that_is_no_sha256_reaches_no_file(blobs: Blobs, name: str) -> None:
+def test_a_name_that_is_not_a_sha256_reaches_no_file(blobs: Blobs, name: str) -> None:
     for look in (blobs.path, blobs.has, lambda sha: blobs.begin("ann", sha, 1)):
         with pytest.raises(InvalidInput, match="64 hexadecimal digits"):
             look(name)
 
 
-def test_pieces_are_read_from_any_offset_and_the_end_is_told(blobs: Blobs, tmp_path: Path) -> None:
+def test_chunks_are_read_from_any_offset_and_the_end_is_reported(blobs: Blobs, tmp_path: Path) -> None:
     (tmp_path / "result").write_bytes(DATA)
     assert blobs.adopt(tmp_path / "result") == (SHA, SIZE)
     assert not (tmp_path / "result").exists()

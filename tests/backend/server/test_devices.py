@@ -22,7 +22,7 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("driver")
-def test_there_is_a_worker_for_each_gpu_and_it_sees_that_one_alone() -> None:
+def test_there_is_a_worker_for_each_gpu_which_sees_no_other() -> None:
     devices = local_devices(environment={})
     assert [device.description for device in devices] == [
         "GPU 0: NVIDIA A100-SXM4-80GB, 80 GB", "GPU 1: NVIDIA GB10", "GPU 2: NVIDIA L4, 22 GB",

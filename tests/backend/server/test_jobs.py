@@ -1,4 +1,4 @@
-"""What becomes of a job: run, cached, canceled, retried, failed, with the real loop, sockets and worker processes."""
+"""Jobs that run, are cached, canceled, retried or fail, with the real loop, sockets and worker processes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(client: Client, spec: GenerateSpec) -> tuple[str, list[Event], list[Prog
     return job, events, progress
 
 
-def test_a_job_gives_its_clip_and_tells_how_far_it_is(client: Client, tmp_path: Path) -> None:
+def test_a_job_reports_progress_and_returns_its_clip(client: Client, tmp_path: Path) -> None:
     job, events, progress = run(client, small_job("steps=5 pause=0.15 size=600000", seed=7))
     assert [(event.seq, event.state) for event in events] == [(1, "queued"), (2, "running"), (3, "done")]
     assert [p.step for p in progress] == [0, 1, 2, 3, 4]
@@ -45,7 +45,7 @@ def test_a_job_gives_its_clip_and_tells_how_far_it_is(client: Client, tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
 
-def test_a_running_job_shows_pictures_of_what_it_becomes(client: Client) -> None:
+def test_a_running_job_sends_previews(client: Client) -> None:
     job, shown = new_job_id(), list[PreviewReport]()
     client.submit(job, small_job("steps=4 pause=0.1 preview=60000", seed=60))
     client.follow(job, on_preview=shown.append)
@@ -63,15 +63,15 @@ def test_the_worker_stays_warm_between_jobs(client: Client) -> None:
     assert (time.monotonic() - began) / 10 < 0.5
 
 
-def test_a_job_that_was_done_before_is_answered_at_once(client: Client) -> None:
+def test_a_job_that_was_done_before_is_done_at_once(client: Client) -> None:
     first, _, _ = run(client, small_job(seed=1))
     again = client.submit(new_job_id(), small_job(seed=1))
     assert (again.state, again.cached) == ("done", True)
     assert client.follow(again.job).results == client.get(first).results
 
 
-def test_two_equal_trainings_in_flight_train_once(backend: RunningBackend, tmp_path: Path) -> None:
-    """As of two .blend files of one batch that want the same subject."""
+def test_two_duplicate_trainings_train_once(backend: RunningBackend, tmp_path: Path) -> None:
+    """As from two .blend files of one batch with the same subject."""
     (tmp_path / "picture.png").write_bytes(b"pixels")
     backend.start(WORKERS="2")
     with backend.client() as client:
@@ -99,7 +99,7 @@ def test_a_queued_job_is_canceled_at_once_and_a_running_one_at_its_next_step(cli
     assert client.get(queued).attempt == 0
 
 
-def test_a_worker_that_does_not_heed_a_cancel_is_killed_and_the_next_job_runs(backend: RunningBackend) -> None:
+def test_a_worker_that_ignores_a_cancel_is_killed_and_the_next_job_runs(backend: RunningBackend) -> None:
     backend.start()
     with backend.client() as client:
         job = new_job_id()
@@ -112,12 +112,12 @@ def test_a_worker_that_does_not_heed_a_cancel_is_killed_and_the_next_job_runs(ba
         run(client, small_job())
 
 
-def test_a_wrong_input_is_told_in_the_words_of_its_error(client: Client) -> None:
+def test_invalid_input_fails_the_job_with_its_own_message(client: Client) -> None:
     with pytest.raises(JobFailed, match=r"^The prompt lacks the subject; add it\.$"):
         run(client, small_job("invalid", seed=10))
 
 
-def test_a_fault_of_the_program_is_one_sentence_here_and_a_traceback_in_the_log(
+def test_a_bug_is_one_sentence_for_the_owner_and_a_traceback_in_the_log(
     client: Client, shared_backend: RunningBackend
 ) -> None:
     with pytest.raises(JobFailed, match=r"fault of the program.*worker\.log") as failure:
@@ -134,7 +134,7 @@ def test_a_job_that_names_a_file_the_backend_lacks_is_refused(client: Client) ->
         client.submit(new_job_id(), GenerateSpec(shot=replace(SHOT, subjects=[track]), prompt="a sks toy"))
 
 
-def test_a_trained_subject_is_listed_for_its_owner_alone_and_can_be_filmed(
+def test_a_trained_subject_is_listed_for_its_owner_only_and_can_be_used(
     client: Client, shared_backend: RunningBackend, tmp_path: Path
 ) -> None:
     (tmp_path / "picture.png").write_bytes(b"pixels")
@@ -162,7 +162,7 @@ def test_a_job_belongs_to_the_key_that_sent_it(client: Client, shared_backend: R
         assert stranger.submit(job, small_job(seed=15)).cached is False
 
 
-def test_only_an_admin_can_go_before_everybody(client: Client, shared_backend: RunningBackend) -> None:
+def test_only_an_admin_can_use_a_priority_above_0(client: Client, shared_backend: RunningBackend) -> None:
     client.submit(new_job_id(), small_job(seed=17), priority=1)
     with shared_backend.client(connection=shared_backend.new_key("hurried")) as other:
         with pytest.raises(NotAuthorized, match="0 or less"):

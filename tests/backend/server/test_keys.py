@@ -16,7 +16,7 @@ from running_backend import RunningBackend
 from typer.testing import CliRunner
 
 
-def test_a_key_pair_is_made_once_readable_by_its_owner_alone(tmp_path: Path) -> None:
+def test_a_key_pair_is_created_once_and_readable_by_its_owner_only(tmp_path: Path) -> None:
     path = tmp_path / "keys" / "server.secret"
     first = KeyPair.kept_in(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -25,7 +25,7 @@ def test_a_key_pair_is_made_once_readable_by_its_owner_alone(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("text", ["", "x" * 39, "~" * 40, "#" * 40, "x" * 4000])
-def test_a_spoilt_key_file_is_told_in_words_and_not_replaced(tmp_path: Path, text: str) -> None:
+def test_a_corrupt_key_file_is_reported_and_not_replaced(tmp_path: Path, text: str) -> None:
     path = tmp_path / "server.secret"
     path.write_text(text)
     assert not is_key(text)
@@ -34,7 +34,7 @@ def test_a_spoilt_key_file_is_told_in_words_and_not_replaced(tmp_path: Path, tex
     assert path.read_text() == text
 
 
-def test_only_well_formed_keys_of_the_folder_let_anybody_in(tmp_path: Path) -> None:
+def test_only_well_formed_keys_are_authorized(tmp_path: Path) -> None:
     public = zmq.curve_keypair()[0].decode()
     (tmp_path / "ann.pub").write_text(f"{public} ann's laptop\n")
     (tmp_path / "spoilt.pub").write_text("no key\n")
@@ -46,7 +46,7 @@ def test_only_well_formed_keys_of_the_folder_let_anybody_in(tmp_path: Path) -> N
     assert not keys.callback("motionbooth", zmq.curve_keypair()[0])
 
 
-def test_deleting_a_key_shuts_it_out_within_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deleting_a_key_revokes_access_within_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = AuthorizedKeys(tmp_path)
     public = zmq.curve_keypair()[0].decode()
     keys.add("ann", public)
@@ -56,7 +56,7 @@ def test_deleting_a_key_shuts_it_out_within_seconds(tmp_path: Path, monkeypatch:
     assert keys.find(public) is None
 
 
-def test_a_machine_that_is_out_of_open_files_shuts_nobody_out(tmp_path: Path) -> None:
+def test_running_out_of_open_files_revokes_no_access(tmp_path: Path) -> None:
     keys = AuthorizedKeys(tmp_path)
     keys.add("ann", "a" * 40)
     assert keys.find("a" * 40)
@@ -73,7 +73,7 @@ def test_a_machine_that_is_out_of_open_files_shuts_nobody_out(tmp_path: Path) ->
     assert not keys.callback("", b"a" * 40)
 
 
-def test_who_only_listens_is_shut_out_as_well(shared_backend: RunningBackend) -> None:
+def test_a_client_that_only_listens_loses_access_too(shared_backend: RunningBackend) -> None:
     home = shared_backend.home
     connection = issue_key(home, "eve", shared_backend.connection.address)
     with Client(connection, name="eve") as client:
@@ -110,7 +110,7 @@ def test_a_name_reaches_no_other_folder(tmp_path: Path, name: str) -> None:
     assert not list(tmp_path.rglob("*.pub"))
 
 
-def test_a_key_made_on_the_clients_machine_enters_once_its_public_half_is_authorized(
+def test_a_key_made_on_the_clients_machine_works_once_its_public_half_is_authorized(
     shared_backend: RunningBackend, tmp_path: Path
 ) -> None:
     home, out = str(shared_backend.home), tmp_path / "carol" / "connection.json"
@@ -135,7 +135,7 @@ def test_a_key_made_on_the_clients_machine_enters_once_its_public_half_is_author
     assert "may enter already, as carol" in again.output
 
 
-def test_what_is_no_public_key_or_no_role_is_told_in_words(tmp_path: Path) -> None:
+def test_a_malformed_public_key_or_role_is_refused_with_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "eve.pub").write_text("nothing of the kind")
     good = tmp_path / "good.pub"
     good.write_bytes(zmq.curve_keypair()[0])
@@ -145,6 +145,6 @@ def test_what_is_no_public_key_or_no_role_is_told_in_words(tmp_path: Path) -> No
         assert "Traceback" not in result.output
 
 
-def test_a_home_that_is_first_made_for_its_keys_is_closed_to_others(tmp_path: Path) -> None:
+def test_a_home_that_is_created_for_its_keys_is_private(tmp_path: Path) -> None:
     AuthorizedKeys(tmp_path / "home" / "authorized")
     assert stat.S_IMODE((tmp_path / "home").stat().st_mode) == 0o700

@@ -1,4 +1,4 @@
-"""What one key may see and use: roles, quotas, counts and rates; what its owner takes away, and what age does."""
+"""What one key may see and use: roles, quotas, counts and rates; and the removal of jobs by request and by age."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def files(backend: RunningBackend) -> set[str]:
     return {path.name for path in (backend.home / "blobs").rglob("*") if path.is_file()}
 
 
-def test_the_greeting_tells_name_role_and_limits(backend: RunningBackend) -> None:
+def test_the_greeting_has_name_role_and_limits(backend: RunningBackend) -> None:
     backend.start(QUOTA_BYTES="5000000")
     with backend.client() as owner, backend.client(connection=backend.new_key("guest")) as guest:
         assert (owner.connect().name, owner.connect().role) == ("local", "admin")
@@ -43,7 +43,7 @@ def test_the_greeting_tells_name_role_and_limits(backend: RunningBackend) -> Non
         assert guest.connect().limits.quota_bytes == 5_000_000
 
 
-def test_an_admin_sees_and_cancels_everybodys_jobs_and_a_user_does_not(shared_backend: RunningBackend) -> None:
+def test_an_admin_sees_and_cancels_the_jobs_of_all_users_and_a_user_does_not(shared_backend: RunningBackend) -> None:
     with (
         shared_backend.client() as admin,
         shared_backend.client(connection=shared_backend.new_key("guest")) as guest,
@@ -62,7 +62,7 @@ def test_an_admin_sees_and_cancels_everybodys_jobs_and_a_user_does_not(shared_ba
             guest.jobs(all_users=True)
 
 
-def test_a_user_is_not_told_what_others_run(shared_backend: RunningBackend) -> None:
+def test_a_user_does_not_see_what_others_run(shared_backend: RunningBackend) -> None:
     with (
         shared_backend.client() as owner,
         shared_backend.client(connection=shared_backend.new_key("curious")) as curious,
@@ -78,7 +78,7 @@ def test_a_user_is_not_told_what_others_run(shared_backend: RunningBackend) -> N
         owner.cancel(job)
 
 
-def test_a_failed_job_is_tried_again_by_its_spec_under_a_new_id(shared_backend: RunningBackend) -> None:
+def test_a_failed_job_can_be_submitted_again_under_a_new_id(shared_backend: RunningBackend) -> None:
     with shared_backend.client() as client:
         first, second = new_job_id(), new_job_id()
         client.submit(first, small_job("steps=1 again"), priority=3)
@@ -87,7 +87,7 @@ def test_a_failed_job_is_tried_again_by_its_spec_under_a_new_id(shared_backend: 
         assert client.follow(second).priority == 3
 
 
-def test_a_forgotten_job_is_gone_with_its_files_but_not_those_that_another_needs(backend: RunningBackend) -> None:
+def test_a_forgotten_job_is_removed_with_the_files_that_no_other_needs(backend: RunningBackend) -> None:
     backend.start()
     with backend.client() as client:
         first, same, other = (done(client, "steps=1", seed) for seed in (1, 1, 2))
@@ -127,7 +127,7 @@ def test_a_subject_that_a_waiting_job_of_another_key_needs_is_not_removed(
         assert weights not in files(backend)
 
 
-def test_a_full_quota_takes_fetched_takes_first_and_then_refuses_in_words(
+def test_a_full_quota_removes_downloaded_jobs_first_and_then_refuses_with_a_sentence(
     backend: RunningBackend, tmp_path: Path
 ) -> None:
     backend.start(QUOTA_BYTES="1000000")
@@ -161,7 +161,7 @@ def test_only_files_that_are_really_removed_count_as_room(tmp_path: Path) -> Non
     store.close()
 
 
-def test_an_upload_that_broke_off_is_not_counted_twice(backend: RunningBackend, tmp_path: Path) -> None:
+def test_an_interrupted_upload_is_not_counted_twice(backend: RunningBackend, tmp_path: Path) -> None:
     backend.start(QUOTA_BYTES="1000000")
     (tmp_path / "file").write_bytes(os.urandom(900_000))
 
@@ -187,7 +187,7 @@ def test_only_so_many_jobs_may_wait(backend: RunningBackend) -> None:
         client.submit(new_job_id(), small_job())
 
 
-def test_a_flood_of_requests_is_told_to_wait_and_a_patient_client_is_answered(backend: RunningBackend) -> None:
+def test_a_flood_of_requests_gets_busy_and_a_patient_client_gets_replies(backend: RunningBackend) -> None:
     backend.start(REQUESTS_PER_SECOND="20")
     with raw(backend.connection) as socket:
         answer(socket, *encode(HELLO))
@@ -202,7 +202,7 @@ def test_a_flood_of_requests_is_told_to_wait_and_a_patient_client_is_answered(ba
             client.ping()
 
 
-def test_a_model_that_changed_is_filmed_with_anew(backend: RunningBackend, tmp_path: Path) -> None:
+def test_results_of_an_older_model_version_are_not_reused(backend: RunningBackend, tmp_path: Path) -> None:
     model = tmp_path / "weights"
     model.touch()
     backend.start(MODEL_FILE=str(model))
@@ -213,7 +213,7 @@ def test_a_model_that_changed_is_filmed_with_anew(backend: RunningBackend, tmp_p
         wait_until(lambda: not client.submit(new_job_id(), small_job()).cached, 5)
 
 
-def test_old_jobs_go_and_what_is_needed_stays(backend: RunningBackend, tmp_path: Path) -> None:
+def test_old_jobs_are_removed_and_needed_files_stay(backend: RunningBackend, tmp_path: Path) -> None:
     backend.start(KEEP_DAYS="0.00001")  # most of a second
     (tmp_path / "picture").write_bytes(b"pixels")
     with backend.client() as client:
@@ -235,8 +235,8 @@ def test_old_jobs_go_and_what_is_needed_stays(backend: RunningBackend, tmp_path:
         assert client.subjects()[0].weights in files(backend)
 
 
-def test_strangers_who_open_connections_keep_nobody_from_working(backend: RunningBackend, tmp_path: Path) -> None:
-    """A shell's limit of open files, as of most, is soon reached: the server takes what the system lets it have."""
+def test_connections_of_strangers_do_not_exhaust_the_open_files(backend: RunningBackend, tmp_path: Path) -> None:
+    """The usual limit of open files is soon reached, so the server raises its own to the system's."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (120, before[1]))
     try:

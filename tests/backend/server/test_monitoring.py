@@ -83,7 +83,7 @@ def test_the_page_shows_jobs_previews_and_clips(monitored: Monitored) -> None:
     assert (status, headers["content-length"], body) == (200, "5000", b"")
 
 
-def test_without_the_secret_in_the_address_there_is_nothing(monitored: Monitored) -> None:
+def test_without_the_token_in_the_address_nothing_is_found(monitored: Monitored) -> None:
     for path in (
         "/",
         "/state.json",
@@ -97,23 +97,23 @@ def test_without_the_secret_in_the_address_there_is_nothing(monitored: Monitored
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "", "127.0.0.1.evil.example"])
-def test_a_page_of_another_site_cannot_reach_it_under_a_name_of_its_own(monitored: Monitored, host: str) -> None:
+def test_a_page_of_another_site_cannot_reach_it_by_dns_rebinding(monitored: Monitored, host: str) -> None:
     assert monitored.get(monitored.root, Host=host)[0] == 403
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
-def test_it_can_only_be_read(monitored: Monitored, method: str) -> None:
+def test_it_is_read_only(monitored: Monitored, method: str) -> None:
     assert monitored.get(monitored.root, method=method)[0] == 501
 
 
 @pytest.mark.parametrize(
     "path", ["clip/" + "0" * 64, "clip/../jobs.sqlite", "preview/none", "../keys/server.secret", "page.html", "x/y/z"]
 )
-def test_files_that_are_no_results_are_out_of_reach(monitored: Monitored, path: str) -> None:
+def test_files_that_are_not_results_are_out_of_reach(monitored: Monitored, path: str) -> None:
     assert monitored.get(monitored.root + path)[0] == 404
 
 
-def test_the_page_may_load_nothing_from_elsewhere(monitored: Monitored) -> None:
+def test_the_page_loads_nothing_from_other_sites(monitored: Monitored) -> None:
     _, headers, page = monitored.get(monitored.root)
     assert headers["content-security-policy"].startswith("default-src 'none'")
     assert headers["content-type"] == "text/html; charset=utf-8"
@@ -121,7 +121,7 @@ def test_the_page_may_load_nothing_from_elsewhere(monitored: Monitored) -> None:
     assert headers["referrer-policy"] == "no-referrer"
 
 
-def test_it_listens_on_loopback_alone(monitored: Monitored) -> None:
+def test_it_listens_on_loopback_only(monitored: Monitored) -> None:
     addresses = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
     for address in addresses - {"127.0.0.1", "127.0.1.1"}:
         for port in (monitored.web_port, monitored.metrics_port):
@@ -145,7 +145,7 @@ def test_metrics_count_jobs_and_workers_without_their_contents(monitored: Monito
     assert "secret" not in scraped()
 
 
-def test_logs_are_json_lines_where_asked_for(monitored: Monitored) -> None:
+def test_logs_are_json_lines_if_chosen(monitored: Monitored) -> None:
     send(monitored, "fault", seed=3)
     worker_log = monitored.backend.home / "logs" / "worker.log"
     wait_until(lambda: worker_log.exists() and "ZeroDivisionError" in worker_log.read_text())
@@ -155,7 +155,7 @@ def test_logs_are_json_lines_where_asked_for(monitored: Monitored) -> None:
 
 
 @pytest.mark.browser
-def test_a_browser_shows_it_and_names_stay_text(monitored: Monitored, tmp_path: Path) -> None:
+def test_a_browser_shows_the_page_and_names_stay_text(monitored: Monitored, tmp_path: Path) -> None:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("no Chromium on this machine")

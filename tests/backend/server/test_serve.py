@@ -18,7 +18,7 @@ def motionbooth(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_ready_when_the_connection_file_is_there_and_it_goes_with_the_server(backend: RunningBackend) -> None:
+def test_the_connection_file_exists_exactly_while_the_server_listens(backend: RunningBackend) -> None:
     backend.start()
     with backend.client() as client:
         assert client.ping() < 5
@@ -27,20 +27,20 @@ def test_ready_when_the_connection_file_is_there_and_it_goes_with_the_server(bac
     assert not backend.connection_file.exists()
 
 
-def test_says_where_it_listens_who_may_enter_and_what_it_can_run(backend: RunningBackend) -> None:
+def test_the_start_prints_address_authorized_keys_and_models(backend: RunningBackend) -> None:
     backend.start()
     said = [backend.connection.address, str(backend.connection_file), "local", "small (8 frames of 96 x 64)"]
     wait_until(lambda: all(words in (backend.home / "printed.log").read_text() for words in said))
 
 
-def test_secrets_can_be_read_by_their_owner_alone(backend: RunningBackend) -> None:
+def test_secrets_are_readable_by_their_owner_only(backend: RunningBackend) -> None:
     backend.start()
     secrets = [*(backend.home / "keys").iterdir(), backend.connection_file, backend.home / "jobs.sqlite"]
     assert len(secrets) == 4
     assert {stat.S_IMODE(path.stat().st_mode) for path in secrets} == {0o600}
 
 
-def test_keys_stay_the_same_from_start_to_start(backend: RunningBackend) -> None:
+def test_keys_are_kept_across_restarts(backend: RunningBackend) -> None:
     first = backend.start().connection
     backend.stop()
     backend.start()
@@ -48,7 +48,7 @@ def test_keys_stay_the_same_from_start_to_start(backend: RunningBackend) -> None
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:{taken}", "tcp://203.0.113.1:5599"])
-def test_an_address_that_cannot_be_had_is_one_sentence(tmp_path: Path, address: str) -> None:
+def test_an_address_that_cannot_be_bound_is_one_sentence(tmp_path: Path, address: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = address.format(taken=other.getsockname()[1])
         result = motionbooth("serve", "--home", tmp_path, "--address", address)
@@ -65,14 +65,20 @@ def test_a_folder_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_the_server_never_loads_torch_nor_what_decodes_pictures() -> None:
+def test_the_server_imports_neither_torch_nor_image_libraries() -> None:
     imports = "import sys, motionbooth.cli.app, motionbooth.server.serve, motionbooth.models.sources"
     code = f"{imports}; sys.exit(bool({{'torch', 'PIL', 'cv2', 'av'}} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
+def test_a_box_of_a_cluster_and_a_worker_do_not_import_the_database() -> None:
+    imports = "import sys, motionbooth.server.ray_worker, motionbooth.server.worker"
+    code = f"{imports}; sys.exit(bool({{'sqlite3', 'ray', 'torch'}} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
 @pytest.mark.parametrize("how", ["kill", "stop"])
-def test_no_process_is_left_however_the_server_ends(backend: RunningBackend, how: str) -> None:
+def test_no_process_is_left_when_the_server_ends(backend: RunningBackend, how: str) -> None:
     backend.start()
     with backend.client() as client:
         client.submit(new_job_id(), small_job("steps=1000 pause=1 deaf"))

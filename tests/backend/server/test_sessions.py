@@ -1,4 +1,4 @@
-"""Who gets in, and what the server makes of what they send."""
+"""Sessions and their messages, well-formed or not."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from running_backend import RunningBackend, small_job
         [b"\x82\xa4type\xa4Ping\xa2id\xff"],
     ],
 )
-def test_what_is_no_message_is_refused_and_the_session_goes_on(
+def test_a_malformed_message_is_refused_and_the_session_continues(
     shared_backend: RunningBackend, frames: list[bytes]
 ) -> None:
     with raw(shared_backend.connection) as socket:
@@ -36,7 +36,7 @@ def test_what_is_no_message_is_refused_and_the_session_goes_on(
         assert isinstance(answer(socket, *encode(PING)), messages.Pong)
 
 
-def test_nothing_is_answered_before_hello(shared_backend: RunningBackend) -> None:
+def test_no_request_is_handled_before_hello(shared_backend: RunningBackend) -> None:
     with raw(shared_backend.connection) as socket:
         assert error(socket, *encode(messages.ListJobs(id=1))) == "no_session"
 
@@ -47,7 +47,7 @@ def test_unknown_fields_of_a_message_are_ignored(shared_backend: RunningBackend)
         assert isinstance(answer(socket, hello), messages.Welcome)
 
 
-def test_answers_come_while_the_server_records_and_sends(shared_backend: RunningBackend) -> None:
+def test_replies_are_prompt_while_the_server_is_busy(shared_backend: RunningBackend) -> None:
     with shared_backend.client() as client, shared_backend.client() as busy:
         for seed in range(20):
             busy.submit(new_job_id(), small_job(seed=1000 + seed))

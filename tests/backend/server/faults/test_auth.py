@@ -21,7 +21,7 @@ from raw_socket import HELLO, PING, answer, error, raw
 from running_backend import Proxy, RunningBackend, small_job, wait_until
 
 
-def test_fault_11_a_flipped_bit_is_no_message_and_costs_no_job(backend: RunningBackend, proxy: Proxy) -> None:
+def test_fault_11_a_flipped_bit_is_never_decoded_and_costs_no_job(backend: RunningBackend, proxy: Proxy) -> None:
     with backend.client(connection=replace(backend.connection, address=proxy.address)) as client:
         proxy.flip_next = True
         job = new_job_id()
@@ -41,7 +41,7 @@ def test_fault_12_ten_thousand_frames_are_refused_and_memory_stays_bounded(share
         assert shared_backend.memory() - before < 64 << 20
 
 
-def test_fault_12_an_oversize_frame_ends_its_connection_and_nobody_elses(shared_backend: RunningBackend) -> None:
+def test_fault_12_an_oversize_frame_ends_its_own_connection_only(shared_backend: RunningBackend) -> None:
     with shared_backend.client() as other, raw(shared_backend.connection, RCVTIMEO=1000, RECONNECT_IVL=-1) as socket:
         answer(socket, *encode(HELLO))
         before = shared_backend.memory()
@@ -52,7 +52,7 @@ def test_fault_12_an_oversize_frame_ends_its_connection_and_nobody_elses(shared_
         assert shared_backend.memory() - before < 32 << 20
 
 
-def test_fault_13_another_version_is_told_which_side_to_update(shared_backend: RunningBackend) -> None:
+def test_fault_13_for_another_version_the_error_says_which_side_to_update(shared_backend: RunningBackend) -> None:
     with raw(shared_backend.connection) as socket:
         newer = answer(socket, *encode(replace(HELLO, version=PROTOCOL_VERSION + 1)))
         older = answer(socket, *encode(replace(HELLO, version=0)))
@@ -64,21 +64,21 @@ def test_fault_13_another_version_is_told_which_side_to_update(shared_backend: R
         assert error(socket, *encode(PING)) == "no_session"
 
 
-def test_fault_14_a_key_that_was_not_let_in_is_refused_in_words(shared_backend: RunningBackend) -> None:
+def test_fault_14_an_unauthorized_key_is_refused_with_a_sentence(shared_backend: RunningBackend) -> None:
     public, secret = (key.decode() for key in zmq.curve_keypair())
     stranger = replace(shared_backend.connection, client_public=public, client_secret=secret)
     with pytest.raises(NotAuthorized, match="refuses this key"):
         shared_backend.client(connection=stranger).__enter__()
 
 
-def test_fault_14_without_encryption_nobody_gets_in(shared_backend: RunningBackend) -> None:
+def test_fault_14_a_plaintext_connection_is_refused(shared_backend: RunningBackend) -> None:
     with raw(shared_backend.connection, curve=False, RCVTIMEO=1000) as socket:
         socket.send_multipart(encode(HELLO))
         with pytest.raises(zmq.Again):
             socket.recv_multipart()
 
 
-def test_fault_14_withdrawing_a_key_ends_its_live_session_and_no_other(shared_backend: RunningBackend) -> None:
+def test_fault_14_revoking_a_key_ends_its_sessions_and_no_other(shared_backend: RunningBackend) -> None:
     connection = shared_backend.new_key("guest")
     with shared_backend.client() as owner, shared_backend.client(connection=connection) as guest:
         job = new_job_id()
@@ -91,7 +91,7 @@ def test_fault_14_withdrawing_a_key_ends_its_live_session_and_no_other(shared_ba
         owner.ping()
 
 
-def test_fault_15_the_key_check_that_dies_is_started_again_and_lets_nobody_in_without_a_key(
+def test_fault_15_an_authenticator_that_dies_is_restarted_and_still_refuses_strangers(
     backend: RunningBackend,
 ) -> None:
     backend.start()
@@ -113,7 +113,7 @@ def test_fault_15_the_key_check_that_dies_is_started_again_and_lets_nobody_in_wi
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_fault_15_while_the_key_check_is_dead_nobody_gets_in(tmp_path: Path) -> None:
+def test_fault_15_without_an_authenticator_new_connections_are_refused(tmp_path: Path) -> None:
     keys, authorized = server_keys(tmp_path), AuthorizedKeys(tmp_path / "authorized")
     mine = KeyPair.kept_in(tmp_path / "mine.secret")
     authorized.add("me", mine.public)

@@ -1,4 +1,4 @@
-"""Faults 1 to 5, 19 and 20: servers and workers killed at the moments where it hurts most."""
+"""Faults 1 to 5, 19 and 20: servers and workers killed at the worst moments."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def test_fault_01_killed_before_the_commit_of_a_submit_the_resend_makes_one_job(
     is_one_job_after_the_resend(backend, "before submit")
 
 
-def test_fault_02_killed_after_the_commit_the_resend_is_answered_with_the_same_job(backend: RunningBackend) -> None:
+def test_fault_02_killed_after_the_commit_the_resend_returns_the_same_job(backend: RunningBackend) -> None:
     is_one_job_after_the_resend(backend, "after submit")
 
 
-def test_fault_03_a_job_goes_on_from_its_checkpoint_when_the_server_was_killed(
+def test_fault_03_a_job_resumes_from_its_checkpoint_after_the_server_was_killed(
     backend: RunningBackend,
 ) -> None:
     backend.start()
@@ -54,7 +54,7 @@ def test_fault_03_a_job_goes_on_from_its_checkpoint_when_the_server_was_killed(
     assert int(following.progress[-1].note.removeprefix("from ")) >= 5
 
 
-def test_fault_03_a_stopped_server_takes_its_running_job_up_again(backend: RunningBackend) -> None:
+def test_fault_03_a_job_resumes_after_the_server_was_stopped(backend: RunningBackend) -> None:
     backend.start()
     following = Following(backend, "steps=20 pause=0.1")
     wait_until(lambda: len(following.progress) > 3)
@@ -63,9 +63,7 @@ def test_fault_03_a_stopped_server_takes_its_running_job_up_again(backend: Runni
     assert following.done().attempt == 2
 
 
-def test_a_job_on_a_cluster_does_not_even_notice_that_its_server_was_killed(
-    backend: RunningBackend, ray_address: str
-) -> None:
+def test_a_job_on_a_cluster_continues_while_its_server_is_killed(backend: RunningBackend, ray_address: str) -> None:
     backend.start(RAY_ADDRESS=ray_address)
     following = Following(backend, "steps=60 pause=0.1")
     wait_until(lambda: len(following.progress) > 3)
@@ -79,7 +77,7 @@ def test_a_job_on_a_cluster_does_not_even_notice_that_its_server_was_killed(
     wait_until(lambda: not is_running(worker))
 
 
-def test_fault_04_a_fetch_goes_on_where_the_server_was_killed(backend: RunningBackend, tmp_path: Path) -> None:
+def test_fault_04_a_download_is_resumed_after_the_server_was_killed(backend: RunningBackend, tmp_path: Path) -> None:
     backend.start()
     size = 8 << 20
     with backend.client() as client:
@@ -102,7 +100,7 @@ def test_fault_04_a_fetch_goes_on_where_the_server_was_killed(backend: RunningBa
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_fault_04_killed_while_a_file_is_published_no_half_file_is_ever_visible(
+def test_fault_04_killed_while_a_file_is_published_no_incomplete_file_is_visible(
     backend: RunningBackend, tmp_path: Path, moment: str
 ) -> None:
     data = os.urandom(1 << 20)
@@ -126,7 +124,7 @@ def test_fault_04_killed_while_a_file_is_published_no_half_file_is_ever_visible(
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_fault_04_killed_as_it_keeps_the_results_a_job_is_done_with_all_of_them(
+def test_fault_04_killed_while_results_are_stored_a_job_is_done_with_all_of_them(
     backend: RunningBackend, moment: str
 ) -> None:
     backend.start(CRASH=f"{moment} finish")
@@ -143,7 +141,7 @@ def test_fault_04_killed_as_it_keeps_the_results_a_job_is_done_with_all_of_them(
 
 @pytest.mark.parametrize("stage", ["loading", "working", "encoding"])
 @pytest.mark.parametrize("kind", ["train", "generate"])
-def test_fault_05_a_worker_killed_in_any_stage_is_replaced_and_the_job_goes_on(
+def test_fault_05_a_worker_killed_in_any_stage_is_replaced_and_the_job_continues(
     shared_backend: RunningBackend, tmp_path: Path, kind: str, stage: str
 ) -> None:
     orders = f"die_once_in={stage}"
@@ -158,7 +156,7 @@ def test_fault_05_a_worker_killed_in_any_stage_is_replaced_and_the_job_goes_on(
         assert "SIGKILL" in events[2].error
 
 
-def test_fault_05_a_job_goes_on_from_its_checkpoint_when_its_worker_died(shared_backend: RunningBackend) -> None:
+def test_fault_05_a_job_resumes_from_its_checkpoint_after_its_worker_died(shared_backend: RunningBackend) -> None:
     following = Following(shared_backend, "steps=4 die_once")
     assert following.done().attempt == 2
     assert following.progress[-1].note == "from 1"
@@ -175,7 +173,7 @@ def test_fault_05_a_job_that_kills_every_worker_fails_with_the_reason_and_the_ne
     assert Following(shared_backend, "steps=1 after it").done().state == "done"
 
 
-def test_fault_05_a_worker_that_says_what_is_no_report_is_ended_and_the_server_lives(
+def test_fault_05_a_worker_that_sends_garbage_is_killed_and_the_server_survives(
     shared_backend: RunningBackend,
 ) -> None:
     with shared_backend.client() as client:
@@ -211,7 +209,7 @@ def test_fault_20_a_cancel_that_races_the_finish_leaves_exactly_one_final_state(
             assert bool(client.get(job).results) == (client.get(job).state == "done")
 
 
-def test_fault_20_a_worker_that_hangs_is_given_up_and_what_it_says_later_changes_nothing(
+def test_fault_20_late_reports_of_a_worker_that_hung_change_nothing(
     backend: RunningBackend,
 ) -> None:
     backend.start()

@@ -1,4 +1,4 @@
-"""Faults 6 to 10: clients that go, networks that break, readers that are slow, and requests that come twice."""
+"""Faults 6 to 10: vanishing clients, broken networks, slow readers and repeated requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from raw_socket import HELLO, answer, raw
 from running_backend import Proxy, RunningBackend, small_job, wait_until
 
 
-def test_fault_06_the_server_outlives_a_client_that_goes_without_a_word(shared_backend: RunningBackend) -> None:
+def test_fault_06_the_server_survives_a_client_that_vanishes(shared_backend: RunningBackend) -> None:
     job = new_job_id()
     with raw(shared_backend.connection) as socket:
         answer(socket, *encode(HELLO))
@@ -33,8 +33,8 @@ def test_fault_06_the_server_outlives_a_client_that_goes_without_a_word(shared_b
         assert client.follow(job).state == "done"
 
 
-def test_fault_06_a_client_that_is_gone_before_its_answer_brings_nobody_down(backend: RunningBackend) -> None:
-    """The server finds out that the follower is gone while it answers the Attach."""
+def test_fault_06_the_server_survives_clients_gone_before_the_reply(backend: RunningBackend) -> None:
+    """The server notices that the client is gone while it replies to the Attach."""
     backend.start()
     job = new_job_id()
     with backend.client() as client:
@@ -42,21 +42,21 @@ def test_fault_06_a_client_that_is_gone_before_its_answer_brings_nobody_down(bac
         client.follow(job)
     assert backend.process is not None
     for _ in range(5):
-        leaving = backend.client()
-        leaving.connect()
-        backend.process.send_signal(signal.SIGSTOP)
-        for number in range(20):
-            leaving._connected().send(encode(Attach(id=100 + number, job=job)))
-        time.sleep(0.1)
-        leaving._drop_link(linger_milliseconds=200)
-        leaving.close()
+        with raw(backend.connection, LINGER=200) as leaving:
+            answer(leaving, *encode(HELLO))
+            backend.process.send_signal(signal.SIGSTOP)
+            for index in range(20):
+                leaving.send_multipart(encode(Attach(id=100 + index, job=job)))
+            time.sleep(0.1)
         backend.process.send_signal(signal.SIGCONT)
     with backend.client() as client:
         assert client.ping() < 10
     assert backend.process.poll() is None
 
 
-def test_fault_07_a_cut_network_is_taken_up_again_without_a_gap(backend: RunningBackend, proxy: Proxy) -> None:
+def test_fault_07_a_client_resumes_without_a_gap_after_the_network_was_cut(
+    backend: RunningBackend, proxy: Proxy
+) -> None:
     following = Following(backend, "steps=20 pause=0.1", proxy.address)
     wait_until(lambda: len(following.progress) > 3)
     proxy.is_open = False
@@ -68,7 +68,7 @@ def test_fault_07_a_cut_network_is_taken_up_again_without_a_gap(backend: Running
     assert proxy.connections == 2
 
 
-def test_fault_07_an_upload_goes_on_where_the_network_was_cut(
+def test_fault_07_an_upload_is_resumed_after_the_network_was_cut(
     backend: RunningBackend, proxy: Proxy, tmp_path: Path
 ) -> None:
     size = 24 << 20
@@ -88,9 +88,7 @@ def test_fault_07_an_upload_goes_on_where_the_network_was_cut(
     assert proxy.bytes_up < size + 2 * 10 * (256 << 10) + (1 << 20), "more was sent again than what was in flight"
 
 
-def test_fault_08_a_server_that_hangs_for_a_while_is_found_out_and_taken_up_again(
-    backend: RunningBackend, proxy: Proxy
-) -> None:
+def test_fault_08_a_client_detects_a_hanging_server_and_reconnects(backend: RunningBackend, proxy: Proxy) -> None:
     following = Following(backend, "steps=20 pause=0.1", proxy.address, timeout=2.0, ping_after=0.5)
     wait_until(lambda: len(following.progress) > 3)
     assert backend.process is not None
@@ -100,9 +98,7 @@ def test_fault_08_a_server_that_hangs_for_a_while_is_found_out_and_taken_up_agai
     assert following.done().state == "done"
 
 
-def test_fault_08_a_half_open_connection_is_found_by_the_client_and_it_goes_on(
-    backend: RunningBackend, proxy: Proxy
-) -> None:
+def test_fault_08_a_client_detects_a_half_open_connection_and_reconnects(backend: RunningBackend, proxy: Proxy) -> None:
     following = Following(backend, "steps=20 pause=0.1", proxy.address, timeout=1.0, ping_after=0.5)
     wait_until(lambda: len(following.progress) > 3)
     proxy.is_paused = True  # still connected, but nothing comes through
@@ -111,7 +107,7 @@ def test_fault_08_a_half_open_connection_is_found_by_the_client_and_it_goes_on(
     assert following.done().state == "done"
 
 
-def test_fault_08_a_half_open_session_is_freed_by_the_server(backend: RunningBackend) -> None:
+def test_fault_08_the_server_drops_a_half_open_session(backend: RunningBackend) -> None:
     backend.start(IDLE_SECONDS="1")
     proxy = Proxy(backend.connection.address)
     try:
@@ -124,7 +120,7 @@ def test_fault_08_a_half_open_session_is_freed_by_the_server(backend: RunningBac
         proxy.close()
 
 
-def test_fault_08_who_follows_is_not_forgotten_and_who_was_forgotten_need_not_care(backend: RunningBackend) -> None:
+def test_fault_08_only_idle_sessions_are_dropped_and_their_clients_recover(backend: RunningBackend) -> None:
     backend.start(IDLE_SECONDS="1")
     proxy = Proxy(backend.connection.address)
     try:
@@ -140,7 +136,7 @@ def test_fault_08_who_follows_is_not_forgotten_and_who_was_forgotten_need_not_ca
         proxy.close()
 
 
-def test_fault_09_a_slow_network_slows_nobody_else_and_all_durable_events_arrive(
+def test_fault_09_a_slow_network_slows_no_other_client_and_all_durable_events_arrive(
     backend: RunningBackend, proxy: Proxy
 ) -> None:
     proxy.bytes_per_second = 3000
@@ -151,7 +147,7 @@ def test_fault_09_a_slow_network_slows_nobody_else_and_all_durable_events_arrive
     assert slow.done().state == "done"
 
 
-def test_fault_09_a_slow_reader_slows_nobody_and_misses_no_durable_event(
+def test_fault_09_a_slow_reader_slows_no_other_client_and_misses_no_durable_event(
     backend: RunningBackend, tmp_path: Path
 ) -> None:
     backend.start()
@@ -178,7 +174,7 @@ def test_fault_09_a_slow_reader_slows_nobody_and_misses_no_durable_event(
 
 
 def terminal_events(socket: zmq.Socket[bytes]) -> Iterator[str]:
-    """The jobs whose end is told in what waits on the socket."""
+    """The jobs whose final events wait on the socket."""
     while socket.poll(300):
         reply, _ = decode_reply(socket.recv_multipart())
         if isinstance(reply, messages.Event) and reply.state in TERMINAL_STATES:
