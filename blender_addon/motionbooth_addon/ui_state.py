@@ -63,16 +63,16 @@ class MotionBoothJob(bpy.types.PropertyGroup):
 
 
 class MotionBoothState(bpy.types.PropertyGroup):
-    link: EnumProperty(
+    connection: EnumProperty(
         items=[
             ("NONE", "No backend", ""),
             ("STARTING", "Starting", ""),
             ("CONNECTING", "Connecting", ""),
-            ("LINKED", "Connected", ""),
-            ("LOST", "Not reachable", ""),
+            ("CONNECTED", "Connected", ""),
+            ("DISCONNECTED", "Not reachable", ""),
         ]
     )
-    link_text: StringProperty(description="The backend's name, or why there is no connection")
+    connection_text: StringProperty(description="The backend's name, or why there is no connection")
     install_stage: StringProperty(description="The stage of the backend's installation, or empty")
     install_factor: FloatProperty(min=0, max=1)
     notice: StringProperty(description="The message in the status bar, or empty")

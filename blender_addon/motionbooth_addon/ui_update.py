@@ -50,15 +50,15 @@ class UiUpdater:
         self._store = store
         self._folder = folder
         self._rows: dict[str, int] = {}
-        self._link = ("NONE", "")
+        self._connection = ("NONE", "")
         self._backend: Connected | None = None
         self._notice_until = 0.0
         self._changed = self._status_changed = False
 
     def show_all(self) -> None:
         """Show everything again: a file was opened, which may have brought a new window manager."""
-        self.show_link(*self._link)
-        if self._backend is not None and self._link[0] == "LINKED":
+        self.show_connection(*self._connection)
+        if self._backend is not None and self._connection[0] == "CONNECTED":
             self.show_backend(self._backend)
         self.show_jobs()
 
@@ -66,13 +66,13 @@ class UiUpdater:
         for rows in (state().jobs, state().models, state().trained):
             rows.clear()
 
-    def show_link(self, link: str, text: str) -> None:
-        self._link = (link, text)
-        if link != "LINKED":
+    def show_connection(self, connection: str, text: str) -> None:
+        self._connection = (connection, text)
+        if connection != "CONNECTED":
             self._forget_progress()
         shown = state()
-        if (shown.link, shown.link_text) != (link, text):
-            shown.link, shown.link_text = link, text
+        if (shown.connection, shown.connection_text) != (connection, text):
+            shown.connection, shown.connection_text = connection, text
             self._changed = self._status_changed = True
 
     def _forget_progress(self) -> None:
@@ -84,7 +84,7 @@ class UiUpdater:
 
     def show_backend(self, backend: Connected) -> None:
         self._backend = backend
-        self.show_link("LINKED", backend.server)
+        self.show_connection("CONNECTED", backend.server)
         models, trained = state().models, state().trained
         models.clear()
         for model in backend.models:
@@ -161,7 +161,7 @@ class UiUpdater:
 
     def show_progress(self, job: str, report: ProgressReport) -> None:
         row = self._row(job)
-        if row is None or (row.state != JobState.SENDING and self._link[0] != "LINKED"):
+        if row is None or (row.state != JobState.SENDING and self._connection[0] != "CONNECTED"):
             return
         row.stage, row.counted = report.stage, report.steps > 0
         row.factor = min(1.0, report.step / report.steps) if report.steps else 0.0

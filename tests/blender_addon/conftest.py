@@ -74,7 +74,7 @@ def add_cube(registered: Any) -> Callable[..., Any]:
 
 @pytest.fixture
 def at_work(scene: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The extension's job controller with a folder of the test's own, and its preferences; the saved scene is open."""
+    """The job controller with a data folder and preferences of this test; the saved scene is open."""
     import bpy
     from motionbooth_addon import user_data
     from motionbooth_addon.jobs import controller
@@ -106,25 +106,25 @@ def pump(at_work: Any) -> Callable[..., None]:
 
 @pytest.fixture(scope="module")
 def connection_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Of a backend of the module's own, whose model only draws."""
+    """The connection file of the module's backend, whose model only draws."""
     with drawing_backend(tmp_path_factory.mktemp("drawing") / "home") as file:
         yield file
 
 
 @pytest.fixture(scope="session")
 def drawing_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Of a running backend whose model only draws."""
+    """The home of a running backend whose model only draws."""
     home = tmp_path_factory.mktemp("drawing") / "home"
     with drawing_backend(home):
         yield home
 
 
 @pytest.fixture
-def linked(at_work: Any, drawing_home: Path, pump: Callable[..., None]) -> Any:
-    """The controller, connected to the backend that draws."""
+def connected(at_work: Any, drawing_home: Path, pump: Callable[..., None]) -> Any:
+    """The controller, connected to the backend of `drawing_home`."""
     from motionbooth_addon.preferences import preferences
     from motionbooth_addon.ui_state import state
 
     preferences().connection_file = str(drawing_home / "connection.json")
-    pump(lambda: state().link == "LINKED")
+    pump(lambda: state().connection == "CONNECTED")
     return at_work

@@ -1,4 +1,4 @@
-"""The real backend with a model that only draws: `python drawing_server.py HOME`, and `... HOME worker` by itself.
+"""The real backend with a model that only draws: `python drawing_server.py HOME`. It starts `... HOME worker`.
 
 A clip shows a grey background and each subject's box in a colour of its own, exactly where it was asked.
 """
@@ -42,14 +42,14 @@ PREVIEW = preview()
 
 
 def run(spec: JobSpec, blob_path: Callable[[str], Path], scratch: Path, reporter: PipeReporter) -> dict[str, Path]:
-    """Learning keeps the pictures' bytes and shows the first of them.
+    """A training returns the pictures' bytes as the subject, and the first picture as the sample.
 
-    A class "slow ..." takes a few seconds, the mask of a class "doubtful ..." is doubted, and a seed of 999 films for a
-    minute. A preview has the first frame in red, the middle one in green, the last one in blue.
+    A class "slow ..." takes a few seconds, the mask of a class "doubtful ..." is doubted, and a clip with seed 999
+    takes a minute. A preview has the first frame in red, the middle one in green, the last one in blue.
     """
     if isinstance(spec, TrainSpec):
         for step in range(60 if spec.subject.class_word.startswith("slow") else 1):
-            reporter.progress("learning", step + 1, 60)
+            reporter.progress("training", step + 1, 60)
             time.sleep(STEP_SECONDS)
         subject = scratch / "subject.safetensors"
         pictures = [blob_path(picture.image).read_bytes() for picture in spec.subject.pictures]

@@ -24,7 +24,7 @@ pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python
 
 ROOT = Path(__file__).parents[2]
 
-SCRIPT = Path(__file__).with_name("install_and_film.py")
+SCRIPT = Path(__file__).with_name("install_and_generate.py")
 # Releases of Blender and the Python that each is made for. Kept between runs, 1 GB each.
 RELEASES = [("4.2.23", "3.11"), ("4.5.15", "3.11"), ("5.2.3", "3.13")]
 RELEASES_FOLDER = Path(os.environ.get("MOTIONBOOTH_BLENDERS", Path.home() / ".cache" / "motionbooth-blenders"))
@@ -143,7 +143,7 @@ bpy.ops.extensions.package_uninstall(repo_index=repos.index("user_default"), pkg
 """
 
 
-def install_and_film(python: Path, archive: Path, connection_file: Path, tmp_path: Path) -> tuple[str, Path]:
+def install_and_generate(python: Path, archive: Path, connection_file: Path, tmp_path: Path) -> tuple[str, Path]:
     """Blender's version, and where the extension was found."""
     out = tmp_path / "out"
     out.mkdir()
@@ -175,7 +175,7 @@ def install_and_film(python: Path, archive: Path, connection_file: Path, tmp_pat
 def test_the_zip_installs_generates_a_clip_and_uninstalls_cleanly(
     archive: Path, connection_file: Path, tmp_path: Path
 ) -> None:
-    _, file = install_and_film(Path(sys.executable), archive, connection_file, tmp_path)
+    _, file = install_and_generate(Path(sys.executable), archive, connection_file, tmp_path)
     assert file.is_relative_to(tmp_path / "resources")
 
 
@@ -185,7 +185,7 @@ def test_the_zip_installs_generates_a_clip_and_uninstalls_cleanly(
 def test_the_same_zip_works_with_other_blender_releases(
     release: str, python: str, archive: Path, connection_file: Path, tmp_path: Path
 ) -> None:
-    version, _ = install_and_film(blender_module(release, python), archive, connection_file, tmp_path)
+    version, _ = install_and_generate(blender_module(release, python), archive, connection_file, tmp_path)
     assert version.startswith(release)
 
 

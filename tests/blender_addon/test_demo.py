@@ -30,7 +30,7 @@ def numbers(shot: Shot) -> np.ndarray:
     return np.concatenate([np.array(boxes).ravel(), [(o.dx, o.dy) for o in shot.camera.offsets]], axis=None)
 
 
-def test_the_script_makes_the_scene_that_is_kept(registered: Any, tmp_path: Path) -> None:
+def test_the_script_creates_the_scene_in_the_repository(registered: Any, tmp_path: Path) -> None:
     subprocess.run([sys.executable, SCRIPT, tmp_path / "again.blend"], check=True)
     kept, kept_words = read(DEMO_SCENE)
     made, made_words = read(tmp_path / "again.blend")
@@ -40,7 +40,7 @@ def test_the_script_makes_the_scene_that_is_kept(registered: Any, tmp_path: Path
     assert (made.frame_start, made.frame_end, made.fps) == (kept.frame_start, kept.frame_end, kept.fps) == (1, 48, 24)
 
 
-def test_the_demo_shows_what_it_is_for(registered: Any) -> None:
+def test_the_demo_has_an_eased_path_and_a_pan(registered: Any) -> None:
     """A curved path with easing, wholly in the frame, while the camera pans to the right."""
     shot, _ = read(DEMO_SCENE)
     centers = np.array([box.center for box in shot.subjects[0].boxes if box])

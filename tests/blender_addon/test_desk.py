@@ -1,4 +1,4 @@
-"""What a person at the desk sees and is told, and one wish for training and clip; against a real backend that draws."""
+"""What the user sees: training and generation in one step, an unreachable backend, messages, pickers, previews."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for 
 from motionbooth_addon import properties  # noqa: E402
 from motionbooth_addon._protocol.errors import MotionBoothError  # noqa: E402
 from motionbooth_addon.jobs import controller, specs  # noqa: E402
-from motionbooth_addon.operators.jobs import is_reached  # noqa: E402
+from motionbooth_addon.operators.jobs import is_connected  # noqa: E402
 from motionbooth_addon.panels import jobs as panel  # noqa: E402
 from motionbooth_addon.panels import thumbnails  # noqa: E402
 from motionbooth_addon.preferences import preferences  # noqa: E402
@@ -32,8 +32,8 @@ Pump = Callable[..., None]
 
 
 @pytest.fixture
-def shot(linked: Any, scene: Any, tmp_path: Path) -> Any:
-    """A scene with a subject that has still to be trained, on pictures."""
+def shot(connected: Any, scene: Any, tmp_path: Path) -> Any:
+    """A scene with a subject that is not trained yet, with training images."""
     (tmp_path / "toys").mkdir()
     Image.new("RGB", (64, 64), (200, 40, 40)).save(tmp_path / "toys" / "toy.png")
     bpy.ops.motionbooth.add_subject_box()
@@ -45,15 +45,15 @@ def shot(linked: Any, scene: Any, tmp_path: Path) -> Any:
     return scene
 
 
-def learn_slowly(shot: Any) -> None:
-    """Another class each time: what a backend has learned before is there at once."""
+def train_slowly(shot: Any) -> None:
+    """With another class each time: the backend returns an earlier training at once."""
     subject = shot.motionbooth.subjects[0]
     subject.class_word = f"slow {uuid.uuid4().hex[:8]}x"
     shot.motionbooth.prompt = f"a sks {subject.class_word}"
 
 
 def states() -> dict[str, str]:
-    """By kind, of the newest of each."""
+    """The state of the newest job of each kind."""
     return {row.kind: row.state for row in reversed(state().jobs)}
 
 
@@ -65,7 +65,9 @@ def weights_of_take() -> str | None:
 # Train, then generate
 
 
-def test_one_press_trains_and_generates(shot: Any, linked: Any, pump: Pump, capfd: pytest.CaptureFixture[str]) -> None:
+def test_one_click_trains_and_generates(
+    shot: Any, connected: Any, pump: Pump, capfd: pytest.CaptureFixture[str]
+) -> None:
     bpy.ops.motionbooth.generate()
     assert states() == {"train": "sending", "generate": "waiting"}
     assert "Waiting for the training of Nib" in capfd.readouterr().out
@@ -76,7 +78,7 @@ def test_one_press_trains_and_generates(shot: Any, linked: Any, pump: Pump, capf
     assert weights_of_take() == bpy.context.scene.motionbooth.subjects[0].weights
 
 
-def test_what_a_training_doubts_about_its_masks_is_shown_with_the_job(shot: Any, pump: Pump) -> None:
+def test_doubts_about_training_masks_are_shown_with_the_job(shot: Any, pump: Pump) -> None:
     subject = shot.motionbooth.subjects[0]
     subject.class_word = "doubtful toy"
     shot.motionbooth.prompt = f"a sks {subject.class_word}"
@@ -89,8 +91,8 @@ def test_what_a_training_doubts_about_its_masks_is_shown_with_the_job(shot: Any,
     assert panel.mask_doubts("nowhere.json") == ()
 
 
-def test_a_clip_waits_for_the_training_under_way_and_nothing_is_trained_twice(shot: Any, pump: Pump) -> None:
-    learn_slowly(shot)
+def test_a_clip_waits_for_a_running_training_and_no_subject_is_trained_twice(shot: Any, pump: Pump) -> None:
+    train_slowly(shot)
     bpy.ops.motionbooth.train_subject()
     with pytest.raises(RuntimeError, match="is being trained already"):
         bpy.ops.motionbooth.train_subject()
@@ -103,20 +105,20 @@ def test_a_clip_waits_for_the_training_under_way_and_nothing_is_trained_twice(sh
     assert [row.state for row in state().jobs] == ["done", "done", "done"]
 
 
-def test_the_wish_survives_closing_blender(shot: Any, linked: Any, pump: Pump, tmp_path: Path) -> None:
-    learn_slowly(shot)
+def test_a_waiting_clip_survives_closing_blender(shot: Any, connected: Any, pump: Pump, tmp_path: Path) -> None:
+    train_slowly(shot)
     bpy.ops.motionbooth.generate()
     pump(lambda: states()["train"] == "running")
     bpy.ops.wm.save_mainfile()
-    connection = linked.jobs.threads.connection
-    training = next(record.id for record in linked.store.records.values() if record.kind == "train")
-    linked.close()  # Blender ends; the training does not
+    connection = connected.jobs.threads.connection
+    training = next(record.id for record in connected.store.records.values() if record.kind == "train")
+    connected.close()  # Blender ends; the training does not
     with Client(connection) as client:
         wait_until(lambda: client.get(training).state == "done")
         assert not [
             job for job in client.jobs() if job.kind == "generate" and job.created > client.get(training).created
         ]
-    controller._controller = again = controller.JobController(linked.data)
+    controller._controller = again = controller.JobController(connected.data)
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
 
     def placed() -> str | None:
@@ -127,8 +129,8 @@ def test_the_wish_survives_closing_blender(shot: Any, linked: Any, pump: Pump, t
     assert weights_of_take() == bpy.context.scene.motionbooth.subjects[0].weights
 
 
-def test_a_clip_whose_training_is_canceled_is_given_up_and_says_so(shot: Any, linked: Any, pump: Pump) -> None:
-    learn_slowly(shot)
+def test_a_clip_whose_training_is_canceled_fails_with_a_reason(shot: Any, connected: Any, pump: Pump) -> None:
+    train_slowly(shot)
     bpy.ops.motionbooth.generate()
     pump(lambda: states()["train"] == "running")
     training = next(row.job for row in state().jobs if row.kind == "train")
@@ -138,7 +140,7 @@ def test_a_clip_whose_training_is_canceled_is_given_up_and_says_so(shot: Any, li
     assert error == 'Subject "Nib" was not trained; train it, then generate again.'
 
 
-def test_a_waiting_clip_is_canceled_and_its_training_goes_on(shot: Any, linked: Any, pump: Pump) -> None:
+def test_a_waiting_clip_is_canceled_and_its_training_continues(shot: Any, connected: Any, pump: Pump) -> None:
     bpy.ops.motionbooth.generate()
     bpy.ops.motionbooth.cancel_job()
     assert states()["generate"] == "canceled"
@@ -147,7 +149,7 @@ def test_a_waiting_clip_is_canceled_and_its_training_goes_on(shot: Any, linked: 
     assert states()["generate"] == "canceled"
 
 
-def test_a_subject_with_nothing_to_learn_from_keeps_the_button_grey(shot: Any) -> None:
+def test_a_subject_without_training_images_disables_the_button(shot: Any) -> None:
     shot.motionbooth.subjects[0].training_images = ""
     assert not bpy.ops.motionbooth.generate.poll()
     shot.motionbooth.subjects[0].token = ""
@@ -158,7 +160,7 @@ def test_a_subject_with_nothing_to_learn_from_keeps_the_button_grey(shot: Any) -
 
 
 class OwnBackend:
-    """One that a test may kill."""
+    """A backend that a test may kill."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -180,12 +182,12 @@ class OwnBackend:
 def own(at_work: Any, tmp_path: Path, pump: Pump) -> Iterator[OwnBackend]:
     own = OwnBackend(tmp_path / "own")
     preferences().connection_file = str(own.home / "connection.json")
-    pump(lambda: state().link == "LINKED")
+    pump(lambda: state().connection == "CONNECTED")
     yield own
     own.kill()
 
 
-def test_what_a_dead_backend_said_last_is_not_shown_any_more(
+def test_progress_of_an_unreachable_backend_is_hidden(
     own: OwnBackend, scene: Any, pump: Pump, capfd: pytest.CaptureFixture[str]
 ) -> None:
     bpy.ops.motionbooth.add_subject_box()
@@ -198,7 +200,7 @@ def test_what_a_dead_backend_said_last_is_not_shown_any_more(
     pump(lambda: state().jobs[0].stage == "sampling" and state().jobs[0].seconds_left > 0)
     own.kill()
     began = time.monotonic()
-    pump(lambda: not is_reached())
+    pump(lambda: not is_connected())
     assert time.monotonic() - began < 15
     for _ in range(20):  # nothing that was on its way comes after it
         controller.job_controller().tick()
@@ -208,23 +210,23 @@ def test_what_a_dead_backend_said_last_is_not_shown_any_more(
     running = row.job
     scene.motionbooth.seed = 1
     bpy.ops.motionbooth.generate()
-    told = capfd.readouterr().out
-    assert "1 take of" in told
-    assert "sent once it is connected" in told
-    assert "Generating" not in told
+    message = capfd.readouterr().out
+    assert "1 take of" in message
+    assert "sent once it is connected" in message
+    assert "Generating" not in message
     assert panel.state_of(state().jobs[0]) == "Not sent yet"
     bpy.ops.motionbooth.cancel_job(job=running)  # heard when it is back
     own.start()
     pump(lambda: [row.state for row in state().jobs] == ["done", "canceled"])
 
 
-def test_without_any_backend_nothing_is_taken_for_sent(own: OwnBackend, scene: Any, pump: Pump) -> None:
+def test_without_a_backend_nothing_is_submitted(own: OwnBackend, scene: Any, pump: Pump) -> None:
     bpy.ops.motionbooth.add_subject_box()
     scene.motionbooth.subjects[0].class_word, scene.motionbooth.subjects[0].token = "dog", ""
     bpy.ops.motionbooth.add_to_prompt()
     assert bpy.ops.motionbooth.generate.poll()
     preferences().connection_file = ""
-    pump(lambda: state().link == "NONE")
+    pump(lambda: state().connection == "NONE")
     assert not bpy.ops.motionbooth.generate.poll()
     with pytest.raises(MotionBoothError, match="no backend"):
         controller.job_controller().submit(scene, specs.generate_specs(scene)[0], "Scene")
@@ -234,7 +236,7 @@ def test_without_any_backend_nothing_is_taken_for_sent(own: OwnBackend, scene: A
 # Words and pickers
 
 
-def test_an_empty_prompt_says_what_to_write(shot: Any) -> None:
+def test_an_empty_prompt_is_reported_with_what_to_write(shot: Any) -> None:
     shot.motionbooth.prompt = "  "
     with pytest.raises(RuntimeError, match=r'prompt .* is empty; .* for example "a sks toy on the grass"'):
         bpy.ops.motionbooth.generate()
@@ -242,21 +244,19 @@ def test_an_empty_prompt_says_what_to_write(shot: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("token", "class_word", "told"),
+    ("token", "class_word", "message"),
     [("two words", "toy", "The token of subject"), ("sks", "42", "The class of subject"), ("sks", " ", "The class of")],
 )
-def test_words_that_no_model_can_be_taught_are_refused_in_the_panels_words(
-    token: str, class_word: str, told: str, shot: Any
-) -> None:
+def test_words_that_cannot_be_trained_are_refused(token: str, class_word: str, message: str, shot: Any) -> None:
     subject = shot.motionbooth.subjects[0]
     subject.token, subject.class_word, shot.motionbooth.prompt = token, class_word, f"a {token} {class_word}"
     for button in (bpy.ops.motionbooth.generate, bpy.ops.motionbooth.train_subject):
-        with pytest.raises(RuntimeError, match=told):
+        with pytest.raises(RuntimeError, match=message):
             button()
     assert not state().jobs
 
 
-def test_the_pickers_offer_what_has_a_shape_and_never_the_box_itself(
+def test_object_pickers_offer_objects_with_a_surface_and_no_subject_box(
     at_work: Any, scene: Any, add_cube: Callable[..., Any]
 ) -> None:
     bpy.ops.motionbooth.add_subject_box()
@@ -278,8 +278,8 @@ def test_the_pickers_offer_what_has_a_shape_and_never_the_box_itself(
     assert offered("object") == {"Cube", "Rig", "Copies", "Lonely", "Subject Box", "Subject Box.001"}
 
 
-def test_a_preview_is_shown_large_frame_by_frame(shot: Any, linked: Any, pump: Pump) -> None:
-    """From the backend's bytes to the pixels that a panel draws: each frame of the strip with all that it has."""
+def test_a_preview_is_shown_large_frame_by_frame(shot: Any, connected: Any, pump: Pump) -> None:
+    """From the backend's bytes to the pixels that a panel draws: each frame in full resolution."""
     shot.motionbooth.subjects[0].token, shot.motionbooth.prompt = "", "a toy"
     shot.motionbooth.random_seed, shot.motionbooth.seed = False, 999
     bpy.ops.motionbooth.generate()

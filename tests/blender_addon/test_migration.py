@@ -20,12 +20,12 @@ from motionbooth_addon.migration import home_of, migrate
 from running_backend import RunningBackend
 
 
-def test_the_extension_and_the_backends_commands_mean_the_same_folder() -> None:
+def test_the_extension_and_the_backends_commands_use_the_same_folder() -> None:
     assert user_data.data_folder() == DEFAULT_HOME
 
 
 @pytest.mark.parametrize("xdg", [None, "", "relative", "/data"])
-def test_every_system_has_the_folder_that_platformdirs_gives_it(
+def test_the_data_folder_of_every_system_is_that_of_platformdirs(
     xdg: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if xdg is None:
@@ -77,7 +77,7 @@ def check(data: Path, expected: dict[str, bytes], old: Path) -> None:
     assert not list(data.rglob("*.part"))
 
 
-def test_everything_is_moved_once_and_said(tmp_path: Path) -> None:
+def test_everything_is_moved_once_and_reported(tmp_path: Path) -> None:
     old, data = tmp_path / "an old" / "motionbooth", tmp_path / "data"
     expected = fill(old)
     said = migrate(old, data, "5.0")
@@ -127,7 +127,7 @@ def test_a_migration_that_dies_anywhere_is_resumed_by_the_next_start(where: str,
     check(data, expected, old)
 
 
-def test_a_second_backend_is_kept_beside_the_first_and_used_by_its_own_blender(tmp_path: Path) -> None:
+def test_a_second_backend_is_kept_and_used_by_its_own_blender(tmp_path: Path) -> None:
     data = tmp_path / "data"
     fill(tmp_path / "first")
     migrate(tmp_path / "first", data, "4.5")
@@ -147,7 +147,7 @@ def test_a_second_backend_is_kept_beside_the_first_and_used_by_its_own_blender(t
     assert (data / "blender" / "keys" / "own_2.secret").read_bytes() == b"another own"
 
 
-def test_a_backend_that_still_runs_is_left_alone_until_it_has_ended(tmp_path: Path) -> None:
+def test_a_running_backend_is_moved_after_it_has_ended(tmp_path: Path) -> None:
     old, data = tmp_path / "old", tmp_path / "data"
     backend = RunningBackend(old / "backend").start()
     try:
@@ -169,7 +169,7 @@ def test_a_backend_that_still_runs_is_left_alone_until_it_has_ended(tmp_path: Pa
     moved.end()
 
 
-def test_a_backend_that_was_killed_is_moved_with_all_that_it_had_written(tmp_path: Path) -> None:
+def test_a_killed_backend_is_moved_with_its_journal(tmp_path: Path) -> None:
     old, data = tmp_path / "old", tmp_path / "data"
     backend = RunningBackend(old / "backend").start()
     backend.kill()

@@ -38,16 +38,16 @@ def start_with_a_double_click() -> hands.Steps:
     yield 0.5
     hands.click(x, y)
     yield 0.4
-    hands.seen["link after a click"] = hands.state().link
+    hands.seen["link after a click"] = hands.state().connection
     for _ in range(3):
         hands.click(x, y)
         yield 0.4
-    yield from hands.wait(lambda: hands.state().link == "LINKED")
+    yield from hands.wait(lambda: hands.state().connection == "CONNECTED")
     for _ in range(3):
         hands.click(x, y)
         yield 0.4
     yield 2
-    hands.seen["link after more clicks"] = hands.state().link
+    hands.seen["link after more clicks"] = hands.state().connection
     yield from hands.picture("started_by_clicks")
     with in_view():
         bpy.ops.motionbooth.stop_local_backend("INVOKE_DEFAULT")
@@ -55,7 +55,7 @@ def start_with_a_double_click() -> hands.Steps:
     yield from hands.picture("stop_asks")
     hands.press("ESC")
     yield 1
-    hands.seen["link after Esc"] = hands.state().link
+    hands.seen["link after Esc"] = hands.state().connection
 
 
 START = 65  # pixels from the sidebar's upper edge to the middle of Start Local Backend
@@ -130,7 +130,7 @@ def die() -> hands.Steps:
     yield from hands.picture("alive")
     controller = hands.module("jobs.controller").job_controller()
     os.kill(int((controller.backend.local.home / "backend.pid").read_text()), signal.SIGKILL)
-    yield from hands.wait(lambda: hands.state().link == "LOST")
+    yield from hands.wait(lambda: hands.state().connection == "DISCONNECTED")
     hands.press("F", shift=True, alt=True)
     yield 0.5
     hands.seen["stages when dead"] = [row.stage for row in hands.state().jobs]

@@ -59,7 +59,7 @@ def install(connect: bool = True) -> Steps:
     preferences = bpy.context.preferences.addons[MODULE].preferences
     preferences.connection_file = TASK["connection"]
     yield 0.5
-    yield from wait(lambda: state().link == "LINKED")
+    yield from wait(lambda: state().connection == "CONNECTED")
 
 
 def module(name: str) -> Any:

@@ -19,10 +19,10 @@ def start() -> hands.Steps:
     bpy.context.scene.frame_end = 24
     yield from hands.open_tab("VIEW_3D")
     yield from hands.picture("start")
-    hands.seen["link before"] = hands.state().link
+    hands.seen["link before"] = hands.state().connection
     yield from hands.press_button("VIEW_3D", "Start Local Backend")
-    hands.seen["link at once"] = hands.state().link
-    yield from hands.wait(lambda: hands.state().link == "LINKED")
+    hands.seen["link at once"] = hands.state().connection
+    yield from hands.wait(lambda: hands.state().connection == "CONNECTED")
     yield 0.5
     yield from hands.picture("started")
 
@@ -47,7 +47,7 @@ def start() -> hands.Steps:
     hands.seen["takes"] = [take.name for take in bpy.context.scene.motionbooth.takes]
     yield from hands.picture("first_take")
     bpy.ops.motionbooth.stop_local_backend()
-    yield from hands.wait(lambda: hands.state().link == "NONE")
+    yield from hands.wait(lambda: hands.state().connection == "NONE")
 
 
 hands.perform(start)

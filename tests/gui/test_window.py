@@ -86,8 +86,8 @@ def test_the_window_shows_what_happens(act: Callable[[str], dict[str, Any]], tmp
     that died are on the screen.
     """
     seen = act("desk.py")
-    assert seen["link after a click"] in {"STARTING", "CONNECTING", "LINKED"}
-    assert (seen["link after more clicks"], seen["link after Esc"]) == ("LINKED", "LINKED")
+    assert seen["link after a click"] in {"STARTING", "CONNECTING", "CONNECTED"}
+    assert (seen["link after more clicks"], seen["link after Esc"]) == ("CONNECTED", "CONNECTED")
     pictures = {name: np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB"), dtype=int) for name in PICTURES}
     assert pictures["light"].mean() > 100, "a light picture"
     x, y = map(round, seen["label"])

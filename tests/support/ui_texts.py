@@ -11,7 +11,7 @@ from typing import Any
 SOURCES = Path(__file__).parents[2] / "blender_addon" / "motionbooth_addon"
 # What becomes a sentence in front of a person: calls by their name, and which of their arguments it is.
 SENTENCES = {
-    "InvalidInput": 0, "NotFound": 0, "OutOfSpace": 0, "refuse": 1, "report": 1, "show_notice": 0, "show_link": 1,
+    "InvalidInput": 0, "NotFound": 0, "OutOfSpace": 0, "refuse": 1, "report": 1, "show_notice": 0, "show_connection": 1,
     "sentence": 1, "told": 0,
 }  # fmt: skip
 NOT_SHOWN = {"name", "uid", "job_id", "filter_glob", "filter_folder", "filter_image", "display_type", "directory"}

@@ -48,25 +48,27 @@ class BackendWatcher:
         if written is not None:
             self._connect(path)
         elif preferences().connection_file:
-            self._ui.show_link("LOST", f"There is no connection file at {path}; import it again, or clear its path.")
+            self._ui.show_connection(
+                "DISCONNECTED", f"There is no connection file at {path}; import it again, or clear its path."
+            )
         else:
-            self._ui.show_link("STARTING" if self.local.starting else "NONE", "")
+            self._ui.show_connection("STARTING" if self.local.starting else "NONE", "")
 
     def _connect(self, path: Path) -> None:
         try:
             connection = Connection.read(path)
         except MotionBoothError as error:
-            self._ui.show_link("LOST", str(error))
+            self._ui.show_connection("DISCONNECTED", str(error))
             return
         if not connection.address.startswith(_LOOPBACK) and not bpy.app.online_access:
-            self._ui.show_link(
-                "LOST",
+            self._ui.show_connection(
+                "DISCONNECTED",
                 "The backend is on another machine and Blender's online access is off: Preferences > System > Network.",
             )
             return
         from ..turntable import background_render
 
-        self._ui.show_link("CONNECTING", connection.address)
+        self._ui.show_connection("CONNECTING", connection.address)
         previews = Path(bpy.app.tempdir) / "motionbooth"
         renderer = background_render.renderer(bpy.app.binary_path, system_python=not bpy.app.python_args)
         self._jobs.connect(connection, previews, renderer)

@@ -143,7 +143,7 @@ class JobController:
                 self._place_finished()
                 self._fetch_pictures(event.subjects)
             case Disconnected(error):
-                self.ui.show_link("LOST", str(error))
+                self.ui.show_connection("DISCONNECTED", str(error))
             case Progress(job=job, report=report):
                 self.ui.show_progress(job, report)
             case PreviewSaved(job, path):

@@ -23,16 +23,16 @@ from .base import ReportsErrors, refuse
 from .subjects import has_camera, has_subject
 
 
-def is_linked(cls: type[bpy.types.Operator]) -> bool:
+def has_backend(cls: type[bpy.types.Operator]) -> bool:
     """For `poll`: a backend is known. If it is unreachable for a while, jobs wait for it."""
     if len(state().models) and job_controller().jobs.threads is not None:
         return True
     reasons = {
         "STARTING": "The local backend is starting. Please wait.",
         "CONNECTING": "Connecting to the backend. Please wait.",
-        "LOST": state().link_text,
+        "DISCONNECTED": state().connection_text,
     }
-    return refuse(cls, reasons.get(state().link, "Start the local backend or connect to a remote one."))
+    return refuse(cls, reasons.get(state().connection, "Start the local backend or connect to a remote one."))
 
 
 def missing_for_training(subject: bpy.types.PropertyGroup) -> str | None:
@@ -66,7 +66,7 @@ class MOTIONBOOTH_OT_train_subject(ReportsErrors, bpy.types.Operator):
         shot = context.scene.motionbooth
         if missing := missing_for_training(shot.subjects[shot.active_subject]):
             return refuse(cls, missing)
-        return is_linked(cls)
+        return has_backend(cls)
 
     def act(self, context: bpy.types.Context) -> None:
         scene = context.scene
@@ -76,7 +76,7 @@ class MOTIONBOOTH_OT_train_subject(ReportsErrors, bpy.types.Operator):
                 '"{subject}" is being trained already; cancel that job first to train it anew.', subject=subject.name
             )
         job_controller().submit(scene, train_request(scene, subject, _new_folder()), subject.name)
-        if is_reached():
+        if is_connected():
             self.report({"INFO"}, told(f'Training "{subject.name}"; see Jobs.'))
         else:
             self.report(
@@ -84,8 +84,8 @@ class MOTIONBOOTH_OT_train_subject(ReportsErrors, bpy.types.Operator):
             )
 
 
-def is_reached() -> bool:
-    return state().link == "LINKED"
+def is_connected() -> bool:
+    return state().connection == "CONNECTED"
 
 
 def _new_folder() -> Path:
@@ -105,7 +105,7 @@ class MOTIONBOOTH_OT_generate(ReportsErrors, bpy.types.Operator):
         shot = context.scene.motionbooth
         if not shot.subjects:
             return refuse(cls, "Add a subject first.")
-        if not is_linked(cls) or not has_camera(cls, context):
+        if not has_backend(cls) or not has_camera(cls, context):
             return False
         for subject in untrained(context.scene):
             if missing_for_training(subject):
@@ -132,7 +132,7 @@ class MOTIONBOOTH_OT_generate(ReportsErrors, bpy.types.Operator):
     def _report_sent(self, shot: str, count: int, awaits: list[str]) -> None:
         takes = f'1 take of "{shot}"' if count == 1 else f'{count} takes of "{shot}"'
         names = ", ".join(awaits)
-        if not is_reached():
+        if not is_connected():
             self.report({"WARNING"}, told(f"The backend is unreachable. {takes} will be sent once it is connected."))
         elif awaits:
             self.report({"INFO"}, told(f"Waiting for the training of {names} before {takes}; see Jobs."))

@@ -57,7 +57,7 @@ class MOTIONBOOTH_UL_jobs(bpy.types.UIList):
 
 def state_of(job: MotionBoothJob) -> str:
     """A short description of a job's state, which is not known while the backend is unreachable."""
-    if job.state in {JobState.SENDING, JobState.QUEUED, JobState.RUNNING} and state().link != "LINKED":
+    if job.state in {JobState.SENDING, JobState.QUEUED, JobState.RUNNING} and state().connection != "CONNECTED":
         return "Not sent yet" if job.state == JobState.SENDING else "Backend unreachable"
     return job.state.capitalize()
 
@@ -113,7 +113,7 @@ def _draw_job(layout: bpy.types.UILayout, job: MotionBoothJob, region: bpy.types
             box.label(text=told(left), icon="TIME", translate=False)
     if job.awaits:
         sentence(box, f"Waiting for the training of: {job.awaits}", region, "SORTTIME")
-    elif job.state in UNFINISHED and state().link != "LINKED":
+    elif job.state in UNFINISHED and state().connection != "CONNECTED":
         sentence(box, "The backend is unreachable. The job resumes when it is connected again.", region, "ERROR")
     if job.error:
         sentence(box, job.error, region, "ERROR")
@@ -189,7 +189,7 @@ def draw_status(self: bpy.types.Header, context: bpy.types.Context) -> None:
         left = told(time_left(running.seconds_left))
         words = f"{running.name}: {told(running.stage)} {running.factor:.0%}"
         row.progress(factor=running.factor, text=f"{words}, {left}" if left else words)
-    elif cut_off and shown.link in {"LOST", "NONE"}:
+    elif cut_off and shown.connection in {"DISCONNECTED", "NONE"}:
         row = self.layout.row()
         row.alert = True
         row.label(text=told(f"Backend unreachable, jobs waiting: {cut_off}"), icon="UNLINKED", translate=False)

@@ -19,12 +19,12 @@ from .base import InView, sentence
 from .jobs import draw_unfinished
 from .thumbnails import icon
 
-_LINKS = {
+_CONNECTIONS = {
     "NONE": ("Not connected", "UNLINKED"),
     "STARTING": ("The local backend is starting", "TIME"),
     "CONNECTING": ("Connecting", "TIME"),
-    "LINKED": ("", "LINKED"),
-    "LOST": ("", "ERROR"),
+    "CONNECTED": ("", "LINKED"),
+    "DISCONNECTED": ("", "ERROR"),
 }
 
 
@@ -35,10 +35,10 @@ class MOTIONBOOTH_PT_backend(InView, bpy.types.Panel):
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout
         shown = state()
-        words, symbol = _LINKS[shown.link]
+        words, symbol = _CONNECTIONS[shown.connection]
         elsewhere = bool(preferences().connection_file)
         row = layout.row()
-        sentence(row.column(), words or shown.link_text, context.region, symbol)
+        sentence(row.column(), words or shown.connection_text, context.region, symbol)
         if bpy.ops.motionbooth.stop_local_backend.poll():  # not in place of Start: a double click must not stop it
             row.operator("motionbooth.stop_local_backend", text="", icon="CANCEL")
         if shown.install_stage:
@@ -46,16 +46,16 @@ class MOTIONBOOTH_PT_backend(InView, bpy.types.Panel):
             text = f"{told(shown.install_stage)} {shown.install_factor:.0%}"
             row.progress(factor=shown.install_factor, text=text)
             row.operator("motionbooth.cancel_installation", text="", icon="X")
-        elif shown.link != "LINKED" and not elsewhere:  # disabled while it starts
+        elif shown.connection != "CONNECTED" and not elsewhere:  # disabled while it starts
             layout.operator("motionbooth.start_local_backend", icon="PLAY")
         if elsewhere:
             layout.operator("motionbooth.use_local_backend", icon="HOME")
-        if shown.link != "LINKED":
+        if shown.connection != "CONNECTED":
             row = layout.row(align=True)
             row.operator("motionbooth.connect_by_file", icon="NETWORK_DRIVE")
             row.operator("motionbooth.connect_by_address", text="", icon="URL")
             row.operator("motionbooth.export_public_key", text="", icon="KEYINGSET")
-        if shown.link == "LOST" and "online access" in shown.link_text:
+        if shown.connection == "DISCONNECTED" and "online access" in shown.connection_text:
             layout.operator("extensions.userpref_allow_online", text="Allow Online Access", icon="INTERNET")
 
 

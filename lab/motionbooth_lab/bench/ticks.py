@@ -52,7 +52,7 @@ def _ticks(backend: RunningBackend, folder: Path) -> list[float]:
     preferences().connection_file = str(backend.connection_file)
     at_work = controller.JobController(folder / "user")
     try:
-        _tick_until(at_work.tick, lambda: state().link == "LINKED")
+        _tick_until(at_work.tick, lambda: state().connection == "CONNECTED")
         shot = Shot("shot", 1, 24, 24.0, 960, 640, CameraPath.still(8))
         for number in range(JOBS):
             spec = GenerateSpec(shot, prompt="a dog", model="small", seed=number)  # type: ignore[arg-type]

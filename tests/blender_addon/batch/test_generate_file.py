@@ -1,4 +1,4 @@
-"""The main job as a process of its own, against the real server; only the model is replaced, by one that draws."""
+"""The batch program for one file, in a process, against the real server with a model that draws."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ def run_batch(*arguments: object, largest_file: int | None = None) -> tuple[int,
 
 
 @pytest.fixture(scope="module")
-def filmed(connection_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
-    """The demo scene, filmed: the folder with what was made, and what was said."""
+def generated(connection_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    """The generated demo scene: the output folder, and the reports."""
     out = tmp_path_factory.mktemp("out")
     before = DEMO_SCENE.read_bytes()
-    status, said = run_batch(DEMO_SCENE, "--connection", connection_file, "--out", out)
-    assert status == 0, said
+    status, reports = run_batch(DEMO_SCENE, "--connection", connection_file, "--out", out)
+    assert status == 0, reports
     assert DEMO_SCENE.read_bytes() == before, "the original is not written"
-    return out, said
+    return out, reports
 
 
-def test_everything_that_was_promised_is_there(filmed: tuple[Path, list[dict[str, Any]]]) -> None:
-    out, said = filmed
-    done = said[-1]["done"]
+def test_all_results_are_written(generated: tuple[Path, list[dict[str, Any]]]) -> None:
+    out, reports = generated
+    done = reports[-1]["done"]
     assert done["blend"] == str(out / "shot.blend")
     (shot,) = done["shots"]
     assert (shot["scene"], shot["clip"], shot["shot"]) == ("Hop", str(out / "clip.mp4"), str(out / "shot.json"))
@@ -68,8 +68,8 @@ def test_everything_that_was_promised_is_there(filmed: tuple[Path, list[dict[str
     assert sorted(path.name for path in out.iterdir()) == ["clip.mp4", "shot.blend", "shot.json", "training_pictures"]
 
 
-def test_every_stage_says_how_far_it_is(filmed: tuple[Path, list[dict[str, Any]]]) -> None:
-    stages = [line["stage"] for line in filmed[1][:-1]]
+def test_every_stage_reports_its_progress(generated: tuple[Path, list[dict[str, Any]]]) -> None:
+    stages = [line["stage"] for line in generated[1][:-1]]
     for earlier, later in (
         ("reading the scene", "rendering pictures"),
         ("rendering pictures", "uploading pictures"),
@@ -78,32 +78,32 @@ def test_every_stage_says_how_far_it_is(filmed: tuple[Path, list[dict[str, Any]]
         ("downloading", "placing the clip"),
     ):
         assert stages.index(earlier) < stages.index(later)
-    assert all(set(line) == {"stage", "step", "steps", "seconds_left", "note"} for line in filmed[1][:-1])
+    assert all(set(line) == {"stage", "step", "steps", "seconds_left", "note"} for line in generated[1][:-1])
 
 
-def test_the_clip_fills_exactly_the_shots_range_on_the_copys_timeline(
-    filmed: tuple[Path, list[dict[str, Any]]], registered: Any
+def test_the_clip_fills_the_shots_range_on_the_copys_timeline(
+    generated: tuple[Path, list[dict[str, Any]]], registered: Any
 ) -> None:
-    bpy.ops.wm.open_mainfile(filepath=str(filmed[0] / "shot.blend"))
+    bpy.ops.wm.open_mainfile(filepath=str(generated[0] / "shot.blend"))
     scene = bpy.context.scene
     (strip,) = compat.strips(scene.sequence_editor)
     assert compat.strip_range(strip) == (scene.frame_start, scene.frame_end) == (1, 48)
     assert strip.name == "hop take 1"
     assert strip.filepath == "//clip.mp4"
     take = scene.motionbooth.takes[0]
-    assert (take.job_id, take.clip_path) == (filmed[1][-1]["done"]["shots"][0]["job"], "//clip.mp4")
+    assert (take.job_id, take.clip_path) == (generated[1][-1]["done"]["shots"][0]["job"], "//clip.mp4")
     assert clips.strip_of(scene, take.job_id) == strip, "so that it can be shown, compared and removed"
     sent = msgspec.json.decode(take.settings, type=GenerateSpec)
     assert take.seed == sent.seed
     assert scene.motionbooth.subjects[0].weights == sent.shot.subjects[0].weights
 
 
-def test_a_render_of_the_copys_sequencer_has_the_clips_own_colours(
-    filmed: tuple[Path, list[dict[str, Any]]], registered: Any, tmp_path: Path
+def test_a_render_of_the_copys_sequencer_has_the_clips_colors(
+    generated: tuple[Path, list[dict[str, Any]]], registered: Any, tmp_path: Path
 ) -> None:
-    bpy.ops.wm.open_mainfile(filepath=str(filmed[0] / "shot.blend"))
+    bpy.ops.wm.open_mainfile(filepath=str(generated[0] / "shot.blend"))
     scene = bpy.context.scene
-    frames, fps = read_clip(filmed[0] / "clip.mp4")
+    frames, fps = read_clip(generated[0] / "clip.mp4")
     assert fps == 24
     scene.render.image_settings.file_format = "PNG"
     for frame in (1, 30, 48):
@@ -126,8 +126,8 @@ def read_png(path: Path) -> np.ndarray:
     return np.rint(values * 255).astype(np.uint8)
 
 
-def test_what_was_sent_is_written_down_and_can_be_read_back(filmed: tuple[Path, list[dict[str, Any]]]) -> None:
-    sent = msgspec.json.decode((filmed[0] / "shot.json").read_bytes(), type=generate_shots.ShotFile)
+def test_shot_json_has_the_specs_that_were_submitted(generated: tuple[Path, list[dict[str, Any]]]) -> None:
+    sent = msgspec.json.decode((generated[0] / "shot.json").read_bytes(), type=generate_shots.ShotFile)
     assert sent.generate.prompt == "a sks toy on the road"
     assert sent.generate.shot.frames == 8
     assert len(sent.train[0].subject.pictures) == 8
@@ -138,16 +138,16 @@ def times_trained(client: Client) -> int:
     return sum(job.attempt for job in client.jobs() if job.kind == "train")
 
 
-def test_a_second_run_finds_the_trained_subject(
-    filmed: tuple[Path, list[dict[str, Any]]], connection_file: Path, tmp_path: Path
+def test_a_second_run_reuses_the_trained_subject(
+    generated: tuple[Path, list[dict[str, Any]]], connection_file: Path, tmp_path: Path
 ) -> None:
-    """The turntable gives the same bytes again, so the job is the same job."""
-    status, said = run_batch(DEMO_SCENE, "--connection", connection_file, "--out", tmp_path, "--seed", 8)
+    """The turntable gives the same bytes again, so the backend returns the cached result."""
+    status, reports = run_batch(DEMO_SCENE, "--connection", connection_file, "--out", tmp_path, "--seed", 8)
     assert status == 0
-    assert "learning" not in [line.get("stage") for line in said]
+    assert "training" not in [line.get("stage") for line in reports]
     with Client(Connection.read(connection_file)) as client:
         assert times_trained(client) == 1
-    first, second = filmed[1][-1]["done"]["shots"][0], said[-1]["done"]["shots"][0]
+    first, second = generated[1][-1]["done"]["shots"][0], reports[-1]["done"]["shots"][0]
     assert [Path(p).read_bytes() for p in first["pictures"]["Imp"]] == [
         Path(p).read_bytes() for p in second["pictures"]["Imp"]
     ]
@@ -155,21 +155,23 @@ def test_a_second_run_finds_the_trained_subject(
 
 
 def test_a_dry_run_writes_what_would_be_sent_and_needs_no_backend(tmp_path: Path) -> None:
-    status, said = run_batch(DEMO_SCENE, "--out", tmp_path, "--dry-run")
+    status, reports = run_batch(DEMO_SCENE, "--out", tmp_path, "--dry-run")
     assert status == 0
-    assert said[-1]["done"]["blend"] is None
+    assert reports[-1]["done"]["blend"] is None
     assert [path.name for path in tmp_path.iterdir()] == ["shot.json"]
 
 
-def test_a_shot_of_another_shape_is_sent_in_the_models_frame_and_said(registered: Any, tmp_path: Path) -> None:
+def test_a_shot_of_another_aspect_ratio_is_sent_in_the_models_frame_with_a_warning(
+    registered: Any, tmp_path: Path
+) -> None:
     bpy.ops.wm.open_mainfile(filepath=str(DEMO_SCENE))
     plain = shots.read_shot(bpy.context.scene, 8).shot
     bpy.context.scene.render.resolution_x, bpy.context.scene.render.resolution_y = 1920, 1080
     wide = shots.read_shot(bpy.context.scene, 8).shot
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "wide.blend"))
-    status, said = run_batch(tmp_path / "wide.blend", "--out", tmp_path / "out", "--dry-run")
+    status, reports = run_batch(tmp_path / "wide.blend", "--out", tmp_path / "out", "--dry-run")
     assert status == 0
-    (shot,) = said[-1]["done"]["shots"]
+    (shot,) = reports[-1]["done"]["shots"]
     assert [warning for warning in shot["warnings"] if "16% of its height is generated but hidden" in warning]
     sent = json.loads((tmp_path / "out" / "shot.json").read_text())["generate"]["shot"]
     assert sent["model_frame"] == pytest.approx([0, 0.5 - 32 / 54, 1, 0.5 + 32 / 54])
@@ -179,7 +181,7 @@ def test_a_shot_of_another_shape_is_sent_in_the_models_frame_and_said(registered
     assert plain.model_frame is None
 
 
-def test_what_is_simulated_is_played_and_said(scene: Any, add_subject: Any, tmp_path: Path) -> None:
+def test_a_simulated_subject_is_read_by_playback_with_a_warning(scene: Any, add_subject: Any, tmp_path: Path) -> None:
     bpy.ops.mesh.primitive_cube_add(size=1, location=(0, 10, 2))
     falling = bpy.context.object
     bpy.ops.rigidbody.object_add()
@@ -187,18 +189,18 @@ def test_what_is_simulated_is_played_and_said(scene: Any, add_subject: Any, tmp_
     subject.token = ""
     scene.motionbooth.prompt = "a toy on the grass"
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "falling.blend"))
-    status, said = run_batch(tmp_path / "falling.blend", "--out", tmp_path / "out", "--dry-run")
-    assert status == 0, said
-    (shot,) = said[-1]["done"]["shots"]
+    status, reports = run_batch(tmp_path / "falling.blend", "--out", tmp_path / "out", "--dry-run")
+    assert status == 0, reports
+    (shot,) = reports[-1]["done"]["shots"]
     assert "Imp was read by playing the scene (rigid body)." in shot["warnings"]
     boxes = json.loads((tmp_path / "out" / "shot.json").read_text())["generate"]["shot"]["subjects"][0]["boxes"]
     assert boxes[-1][1] > boxes[0][1] + 0.2, "it falls"
 
 
 def test_an_interrupt_cancels_the_job_and_leaves_no_process(
-    filmed: tuple[Path, list[dict[str, Any]]], connection_file: Path, tmp_path: Path
+    generated: tuple[Path, list[dict[str, Any]]], connection_file: Path, tmp_path: Path
 ) -> None:
-    scene = filmed[0] / "shot.blend"  # its subject is trained
+    scene = generated[0] / "shot.blend"  # its subject is trained
     process = subprocess.Popen(
         batch_command(scene, "--connection", connection_file, "--out", tmp_path, "--seed", 999),
         stdout=subprocess.PIPE,
@@ -221,22 +223,22 @@ def test_an_interrupt_cancels_the_job_and_leaves_no_process(
         assert newest.state == "canceled"
 
 
-def test_two_scenes_are_two_shots_and_a_second_take_lies_above_the_first(
-    filmed: tuple[Path, list[dict[str, Any]]], registered: Any, connection_file: Path, tmp_path: Path
+def test_two_scenes_are_two_shots_and_a_second_take_is_placed_above_the_first(
+    generated: tuple[Path, list[dict[str, Any]]], registered: Any, connection_file: Path, tmp_path: Path
 ) -> None:
-    bpy.ops.wm.open_mainfile(filepath=str(filmed[0] / "shot.blend"))
+    bpy.ops.wm.open_mainfile(filepath=str(generated[0] / "shot.blend"))
     second = bpy.context.scene.copy()
     second.name, second.use_fake_user = "Hop Again", True
     second.frame_start, second.frame_end = 10, 33
     bpy.data.scenes.new("No Shot")
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "two.blend"))
     out = tmp_path / "out"
-    said: list[ProgressReport] = []
+    reports: list[ProgressReport] = []
     report = generate_shots.generate(
-        tmp_path / "two.blend", connection_file, out, generate_shots.Options(), said.append
+        tmp_path / "two.blend", connection_file, out, generate_shots.Options(), reports.append
     )
     assert [shot["scene"] for shot in report["shots"]] == ["Hop", "Hop Again"]
-    assert "rendering pictures" not in [report.stage for report in said], "the subject is trained"
+    assert "rendering pictures" not in [report.stage for report in reports], "the subject is trained"
     assert (out / "Hop" / "clip.mp4").is_file()
     assert len(read_clip(out / "Hop_Again" / "clip.mp4")[0]) == 24
     assert strips_of("Hop") == [(1, (1, 48)), (2, (1, 48))]
@@ -251,12 +253,12 @@ def strips_of(scene: str) -> list[tuple[int, tuple[int, int]]]:
     return sorted((strip.channel, compat.strip_range(strip)) for strip in strips)
 
 
-def spoiled(tmp_path: Path, spoil: Callable[[Any, Any], None]) -> Path:
-    """The demo scene with something wrong in it."""
+def broken_scene(tmp_path: Path, break_it: Callable[[Any, Any], None]) -> Path:
+    """The demo scene with an error."""
     bpy.ops.wm.open_mainfile(filepath=str(DEMO_SCENE))
     scene = bpy.context.scene
-    spoil(scene, scene.motionbooth.subjects[0])
-    path = tmp_path / "spoiled.blend"
+    break_it(scene, scene.motionbooth.subjects[0])
+    path = tmp_path / "broken.blend"
     bpy.ops.wm.save_as_mainfile(filepath=str(path), copy=True)
     return path
 
@@ -273,7 +275,7 @@ def no_token_in_the_prompt(scene: Any, subject: Any) -> None:
     scene.motionbooth.prompt = "a toy on the grass"
 
 
-def nothing_to_learn_from(scene: Any, subject: Any) -> None:
+def no_training_source(scene: Any, subject: Any) -> None:
     subject.training_object = None
 
 
@@ -293,28 +295,28 @@ def one_frame(scene: Any, subject: Any) -> None:
     scene.frame_end = scene.frame_start
 
 
-def never_seen(scene: Any, subject: Any) -> None:
+def never_visible(scene: Any, subject: Any) -> None:
     subject.object.parent = None
 
 
 @pytest.mark.parametrize(
-    ("spoil", "sentence"),
+    ("break_it", "sentence"),
     [
         (no_camera, "has no camera; add one"),
         (no_subject, "has a subject; add one"),
         (no_token_in_the_prompt, 'write "sks toy" in it'),
-        (nothing_to_learn_from, "neither a 3-D object nor pictures"),
+        (no_training_source, "neither a 3-D object nor pictures"),
         (missing_folder, "is not there"),
         (background_words_not_in_the_prompt, 'words "beach" .* are not in its prompt'),
         (unknown_model, 'no model "zeroscope"; it has: toybox'),
         (one_frame, "range of one frame"),
-        (never_seen, "outside the camera's view in every frame"),
+        (never_visible, "outside the camera's view in every frame"),
     ],
 )
 def test_bad_input_is_one_sentence_and_nothing_is_sent(
-    spoil: Callable[..., None], sentence: str, registered: Any, connection_file: Path, tmp_path: Path
+    break_it: Callable[..., None], sentence: str, registered: Any, connection_file: Path, tmp_path: Path
 ) -> None:
-    scene = spoiled(tmp_path, spoil)
+    scene = broken_scene(tmp_path, break_it)
     with Client(Connection.read(connection_file)) as client:
         before = client.jobs()
         with pytest.raises(InvalidInput, match=sentence):
@@ -328,7 +330,9 @@ def test_bad_input_is_one_sentence_and_nothing_is_sent(
 @pytest.mark.parametrize(
     ("content", "sentence"), [(None, "There is no file"), (b"not a blend", "cannot open"), (b"", "cannot open")]
 )
-def test_what_is_no_blend_is_refused(content: bytes | None, sentence: str, registered: Any, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_blend_is_refused(
+    content: bytes | None, sentence: str, registered: Any, tmp_path: Path
+) -> None:
     path = tmp_path / "scene.blend"
     if content is not None:
         path.write_bytes(content)
@@ -337,27 +341,27 @@ def test_what_is_no_blend_is_refused(content: bytes | None, sentence: str, regis
 
 
 @pytest.mark.parametrize("words", [["--seed", str(2**31)], ["--seed", "-1"], ["--training-steps", "0"]])
-def test_numbers_that_blender_or_the_backend_cannot_keep_are_refused_at_once(tmp_path: Path, words: list[str]) -> None:
+def test_numbers_out_of_range_are_refused_at_once(tmp_path: Path, words: list[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         generate_file.main([str(DEMO_SCENE), "--out", str(tmp_path), "--dry-run", *words])
     assert not list(tmp_path.iterdir())
 
 
 def test_bad_input_ends_the_process_with_status_2_and_its_sentence(tmp_path: Path) -> None:
-    status, said = run_batch(tmp_path / "none.blend", "--out", tmp_path, "--dry-run")
+    status, reports = run_batch(tmp_path / "none.blend", "--out", tmp_path, "--dry-run")
     assert status == 2
-    assert said[-1]["error"]["code"] == "invalid_input"
-    assert "give the path of a saved .blend" in said[-1]["error"]["message"]
+    assert reports[-1]["error"]["code"] == "invalid_input"
+    assert "give the path of a saved .blend" in reports[-1]["error"]["message"]
 
 
-def test_a_wrong_key_is_said_and_ends_with_status_1(connection_file: Path, tmp_path: Path) -> None:
+def test_a_wrong_key_is_reported_and_ends_with_status_1(connection_file: Path, tmp_path: Path) -> None:
     stranger = msgspec.structs.replace(
         Connection.read(connection_file), **dict(zip(("client_public", "client_secret"), new_keys(), strict=True))
     )
     stranger.write(tmp_path / "connection.json")
-    status, said = run_batch(DEMO_SCENE, "--connection", tmp_path / "connection.json", "--out", tmp_path / "out")
+    status, reports = run_batch(DEMO_SCENE, "--connection", tmp_path / "connection.json", "--out", tmp_path / "out")
     assert status == 1
-    assert said[-1]["error"]["code"] == "not_authorized"
+    assert reports[-1]["error"]["code"] == "not_authorized"
 
 
 def new_keys() -> tuple[str, str]:
@@ -365,50 +369,50 @@ def new_keys() -> tuple[str, str]:
     return public.decode(), secret.decode()
 
 
-def test_a_backend_that_is_not_there_says_how_to_start_one(tmp_path: Path) -> None:
-    status, said = run_batch(DEMO_SCENE, "--connection", tmp_path / "none.json", "--out", tmp_path)
+def test_a_missing_backend_is_reported_with_how_to_start_one(tmp_path: Path) -> None:
+    status, reports = run_batch(DEMO_SCENE, "--connection", tmp_path / "none.json", "--out", tmp_path)
     assert status == 1
-    assert "motionbooth serve" in said[-1]["error"]["message"]
+    assert "motionbooth serve" in reports[-1]["error"]["message"]
 
 
-def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    status, said = run_batch(DEMO_SCENE, "--out", tmp_path / "file", "--dry-run")
+    status, reports = run_batch(DEMO_SCENE, "--out", tmp_path / "file", "--dry-run")
     assert status == 2
-    assert "choose another --out" in said[-1]["error"]["message"]
+    assert "choose another --out" in reports[-1]["error"]["message"]
 
 
 @pytest.mark.skipif(shutil.which("prlimit") is None, reason="limits the size of files with prlimit")
-def test_a_full_disk_is_said_and_what_was_there_is_kept(
-    filmed: tuple[Path, list[dict[str, Any]]], connection_file: Path, tmp_path: Path
+def test_a_full_disk_is_reported_and_existing_files_are_kept(
+    generated: tuple[Path, list[dict[str, Any]]], connection_file: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "shot.blend").write_bytes(b"an older result")
-    scene = filmed[0] / "shot.blend"
-    status, said = run_batch(scene, "--connection", connection_file, "--out", tmp_path, largest_file=60_000)
-    assert status == 1, said
-    assert said[-1]["error"]["code"] == "out_of_space"
-    assert "free some space" in said[-1]["error"]["message"]
+    scene = generated[0] / "shot.blend"
+    status, reports = run_batch(scene, "--connection", connection_file, "--out", tmp_path, largest_file=60_000)
+    assert status == 1, reports
+    assert reports[-1]["error"]["code"] == "out_of_space"
+    assert "free some space" in reports[-1]["error"]["message"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "shot.blend", "shot.json"]
     assert (tmp_path / "shot.blend").read_bytes() == b"an older result"
-    assert (tmp_path / "clip.mp4").read_bytes() == (filmed[0] / "clip.mp4").read_bytes()
-    status, said = run_batch(scene, "--out", tmp_path, "--dry-run", largest_file=1_000)
-    assert (status, said[-1]["error"]["code"]) == (1, "out_of_space")
+    assert (tmp_path / "clip.mp4").read_bytes() == (generated[0] / "clip.mp4").read_bytes()
+    status, reports = run_batch(scene, "--out", tmp_path, "--dry-run", largest_file=1_000)
+    assert (status, reports[-1]["error"]["code"]) == (1, "out_of_space")
 
 
-def test_a_subject_may_be_learned_from_pictures_in_a_folder(
-    filmed: tuple[Path, list[dict[str, Any]]], registered: Any, connection_file: Path, tmp_path: Path
+def test_a_subject_can_be_trained_on_pictures_in_a_folder(
+    generated: tuple[Path, list[dict[str, Any]]], registered: Any, connection_file: Path, tmp_path: Path
 ) -> None:
     def use_folder(scene: Any, subject: Any) -> None:
         subject.training_object, subject.training_images = None, "//photos/"
 
-    shutil.copytree(filmed[0] / "training_pictures" / "Imp", tmp_path / "photos")
+    shutil.copytree(generated[0] / "training_pictures" / "Imp", tmp_path / "photos")
     (tmp_path / "photos" / "notes.txt").write_text("no picture")
-    scene = spoiled(tmp_path, use_folder)
-    status, said = run_batch(scene, "--connection", connection_file, "--out", tmp_path / "out")
-    assert status == 0, said
+    scene = broken_scene(tmp_path, use_folder)
+    status, reports = run_batch(scene, "--connection", connection_file, "--out", tmp_path / "out")
+    assert status == 0, reports
     with Client(Connection.read(connection_file)) as client:
         assert times_trained(client) == 1, "the same pictures are the same subject"
     (tmp_path / "photos" / "00.png").write_bytes(b"no picture")
-    status, said = run_batch(scene, "--connection", connection_file, "--out", tmp_path / "out")
+    status, reports = run_batch(scene, "--connection", connection_file, "--out", tmp_path / "out")
     assert status == 2
-    assert "00.png cannot be read" in said[-1]["error"]["message"]
+    assert "00.png cannot be read" in reports[-1]["error"]["message"]

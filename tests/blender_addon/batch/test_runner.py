@@ -1,4 +1,4 @@
-"""Many files at once, against the real server and a model that draws; each file in a Blender process of its own."""
+"""The batch command for many files, against the real server and a model that draws."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def strips_of(blend: Path) -> dict[str, list[tuple[int, int]]]:
     }
 
 
-def test_every_shot_of_every_file_is_filmed_and_a_broken_file_stops_nothing(
+def test_every_shot_of_every_file_is_generated_in_spite_of_a_broken_file(
     files: Path, connection_file: Path, tmp_path: Path
 ) -> None:
     given = [files / name for name in ("broken.blend", "one.blend", "two.blend")]
@@ -89,7 +89,7 @@ def test_every_shot_of_every_file_is_filmed_and_a_broken_file_stops_nothing(
     assert len(jobs(connection_file)) == sent + 2
 
 
-def test_in_place_the_file_itself_gets_the_strips_once(files: Path, connection_file: Path, tmp_path: Path) -> None:
+def test_with_in_place_the_file_itself_gets_the_strips_once(files: Path, connection_file: Path, tmp_path: Path) -> None:
     blend = Path(shutil.copy(files / "one.blend", tmp_path))
     options = ["--connection", connection_file, "--out", tmp_path / "out", "--in-place"]
     assert run(blend, *options)[0] == 0
@@ -98,14 +98,14 @@ def test_in_place_the_file_itself_gets_the_strips_once(files: Path, connection_f
     assert not (tmp_path / "out" / "one" / "shot.blend").exists()
 
 
-def test_a_dry_run_checks_every_file_without_a_backend(files: Path, tmp_path: Path) -> None:
+def test_a_dry_run_validates_every_file_without_a_backend(files: Path, tmp_path: Path) -> None:
     status, printed = run(files / "one.blend", files / "two.blend", "--out", tmp_path, "--dry-run")
     assert status == 0
     assert len(re.findall(" checked ", printed)) == 3
     assert not list(tmp_path.rglob("*.mp4"))
 
 
-def test_a_name_that_is_no_file_is_refused_before_anything_is_started(files: Path, tmp_path: Path) -> None:
+def test_a_missing_file_is_refused_before_anything_is_started(files: Path, tmp_path: Path) -> None:
     words = map(str, command(files / "one.blend", "typo.blend", "--out", tmp_path / "o"))
     refused = subprocess.run([*words], capture_output=True, text=True, timeout=100)
     assert refused.returncode == 2
@@ -113,7 +113,7 @@ def test_a_name_that_is_no_file_is_refused_before_anything_is_started(files: Pat
     assert not (tmp_path / "o").exists()
 
 
-def test_a_blender_that_crashes_is_said_with_its_log(tmp_path: Path) -> None:
+def test_a_crash_of_blender_is_reported_with_its_log(tmp_path: Path) -> None:
     from motionbooth_addon.batch import runner
 
     blend = tmp_path / "one.blend"
@@ -124,9 +124,7 @@ def test_a_blender_that_crashes_is_said_with_its_log(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "one" / "blender.log").exists()
 
 
-def test_interrupted_it_cancels_its_jobs_and_goes_on_when_called_again(
-    files: Path, connection_file: Path, tmp_path: Path
-) -> None:
+def test_an_interrupted_batch_cancels_its_jobs(files: Path, connection_file: Path, tmp_path: Path) -> None:
     options = ["--connection", connection_file, "--out", tmp_path, "--seed", 999]  # which takes a minute
     process = subprocess.Popen(command(files / "one.blend", *options), stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -145,9 +143,7 @@ def test_interrupted_it_cancels_its_jobs_and_goes_on_when_called_again(
     assert newest.state == "canceled"
 
 
-def test_two_files_of_one_name_and_two_scenes_of_one_spelling_have_a_folder_each(
-    registered: Any, tmp_path: Path
-) -> None:
+def test_equal_file_and_scene_names_get_separate_folders(registered: Any, tmp_path: Path) -> None:
     bpy.ops.wm.open_mainfile(filepath=str(DEMO_SCENE))
     bpy.context.scene.name = "Hop A"
     second = bpy.context.scene.copy()
@@ -166,7 +162,7 @@ def test_two_files_of_one_name_and_two_scenes_of_one_spelling_have_a_folder_each
     ]
 
 
-def test_blenders_own_command_says_how_it_is_used(registered: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_blenders_command_prints_its_usage(registered: Any, capsys: pytest.CaptureFixture[str]) -> None:
     from motionbooth_addon.batch import blender_command
 
     assert blender_command.execute([]) == 0
@@ -175,10 +171,8 @@ def test_blenders_own_command_says_how_it_is_used(registered: Any, capsys: pytes
 
 
 @pytest.mark.slow
-def test_files_that_share_an_untrained_subject_have_it_learned_once(
-    registered: Any, connection_file: Path, tmp_path: Path
-) -> None:
-    """Two Blenders render the same pictures of it to the last bit, so that they ask for the same."""
+def test_a_subject_shared_by_two_files_is_trained_once(registered: Any, connection_file: Path, tmp_path: Path) -> None:
+    """Two Blenders render the same pictures to the last bit, so that their requests are equal."""
     bpy.ops.wm.open_mainfile(filepath=str(DEMO_SCENE))
     bpy.context.scene.motionbooth.seed = 1
     for name in ("first", "second"):

@@ -1,4 +1,4 @@
-"""The threads against a real server, through a network that breaks. No Blender."""
+"""The connection's threads against a real server, over a network that breaks. No Blender."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ NOWHERE = Connection(
 
 @pytest.fixture
 def begin(tmp_path: Path) -> Iterator[Callable[[Connection], tuple[ConnectionThreads, Wait]]]:
-    """Start the threads; gives them, and a wait for a piece of news of a kind, each once."""
+    """Start the threads; returns them, and a function that waits for the next event of a type."""
     begun: list[ConnectionThreads] = []
 
     def begin(connection: Connection) -> tuple[ConnectionThreads, Wait]:
@@ -70,7 +70,9 @@ def begin(tmp_path: Path) -> Iterator[Callable[[Connection], tuple[ConnectionThr
         threads.stop()
 
 
-def test_a_film_is_sent_followed_and_fetched(shared_backend: RunningBackend, begin: Callable, tmp_path: Path) -> None:
+def test_a_generation_is_submitted_followed_and_fetched(
+    shared_backend: RunningBackend, begin: Callable, tmp_path: Path
+) -> None:
     threads, wait = begin(shared_backend.connection)
     assert wait(Connected).models[0].name == "small"
     threads.send(Generate("clip-0001", small_job("steps=8 pause=0.05 size=700000", seed=3)))
@@ -88,7 +90,7 @@ def test_many_jobs_are_followed_at_once(shared_backend: RunningBackend, begin: C
         assert wait(StateChanged, state="done").job == f"many-{number:04d}"
 
 
-def test_a_cancel_is_heard_while_a_long_transfer_goes_on(
+def test_a_cancel_takes_effect_during_a_long_transfer(
     shared_backend: RunningBackend, begin: Callable, tmp_path: Path
 ) -> None:
     threads, wait = begin(shared_backend.connection)
@@ -102,7 +104,9 @@ def test_a_cancel_is_heard_while_a_long_transfer_goes_on(
     wait(Fetched)
 
 
-def test_a_training_is_sent_with_its_pictures(shared_backend: RunningBackend, begin: Callable, tmp_path: Path) -> None:
+def test_a_training_is_submitted_with_its_pictures(
+    shared_backend: RunningBackend, begin: Callable, tmp_path: Path
+) -> None:
     threads, wait = begin(shared_backend.connection)
     (tmp_path / "a.png").write_bytes(b"a picture")
     request = TrainRequest(
@@ -113,7 +117,7 @@ def test_a_training_is_sent_with_its_pictures(shared_backend: RunningBackend, be
     assert (subject.role, subject.size) == ("subject", len(b"a picture"))
 
 
-def test_what_cannot_be_sent_is_refused_with_a_reason(
+def test_a_command_that_cannot_be_carried_out_is_refused_with_a_reason(
     shared_backend: RunningBackend, begin: Callable, tmp_path: Path
 ) -> None:
     threads, wait = begin(shared_backend.connection)
@@ -151,7 +155,7 @@ def test_a_broken_network_and_a_restarted_backend_lose_nothing(backend: RunningB
         proxy.close()
 
 
-def test_what_was_not_sent_yet_is_canceled_without_a_backend(begin: Callable) -> None:
+def test_an_unsent_job_is_canceled_without_a_backend(begin: Callable) -> None:
     threads, wait = begin(NOWHERE)
     wait(Disconnected)
     threads.send(Generate("clip-0004", small_job()))
@@ -160,7 +164,7 @@ def test_what_was_not_sent_yet_is_canceled_without_a_backend(begin: Callable) ->
     assert not threads._requests
 
 
-def test_nobody_there_is_told_at_once_and_stopping_is_quick(begin: Callable) -> None:
+def test_an_unreachable_backend_is_reported_at_once_and_stopping_is_quick(begin: Callable) -> None:
     threads, wait = begin(NOWHERE)
     assert "No backend listens" in str(wait(Disconnected).error)
     began = time.monotonic()
@@ -169,7 +173,7 @@ def test_nobody_there_is_told_at_once_and_stopping_is_quick(begin: Callable) -> 
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("MotionBooth")]
 
 
-def test_what_a_backend_calls_its_stages_leads_to_no_other_folder(tmp_path: Path) -> None:
+def test_a_stage_name_cannot_lead_a_preview_to_another_folder(tmp_path: Path) -> None:
     threads = ConnectionThreads(NOWHERE, tmp_path / "previews", renderer=[])
     (tmp_path / "previews" / "job-0001_").mkdir(parents=True)
     for step in range(2):

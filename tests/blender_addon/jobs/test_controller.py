@@ -1,4 +1,4 @@
-"""The extension against a real backend whose model only draws, through its operators, as the panels call them."""
+"""The extension's operators against a real backend whose model only draws."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ Pump = Callable[..., None]
 
 
 @pytest.fixture
-def shot(linked: Any, scene: Any) -> Any:
-    """A scene with one box, whose subject the model knows by itself: ready to be filmed."""
+def shot(connected: Any, scene: Any) -> Any:
+    """A scene with one box, whose subject needs no training."""
     bpy.ops.motionbooth.add_subject_box()
     subject = scene.motionbooth.subjects[0]
     subject.class_word, subject.token = "dog", ""
@@ -46,8 +46,8 @@ def states() -> list[str]:
     return [row.state for row in state().jobs]
 
 
-def film(scene: Any, pump: Pump, **settings: Any) -> None:
-    """Film a take and have it on the timeline."""
+def generate(scene: Any, pump: Pump, **settings: Any) -> None:
+    """Generate a take, and wait until it is on the timeline."""
     for name, value in settings.items():
         setattr(scene.motionbooth, name, value)
     before = len(scene.motionbooth.takes)
@@ -63,9 +63,9 @@ def make_pictures(folder: Path) -> Path:
     return folder
 
 
-def test_a_filmed_shot_lands_on_the_timeline_with_its_settings(shot: Any, pump: Pump, tmp_path: Path) -> None:
+def test_a_generated_shot_is_placed_on_the_timeline_with_its_settings(shot: Any, pump: Pump, tmp_path: Path) -> None:
     assert shot.view_settings.view_transform == "AgX"
-    film(shot, pump, random_seed=False, seed=5)
+    generate(shot, pump, random_seed=False, seed=5)
     assert shot.view_settings.view_transform == "AgX", "the look of the 3-D scene is its user's"
     assert "desaturates strong colors" in state().notice
     (strip,) = strips(shot)
@@ -77,19 +77,19 @@ def test_a_filmed_shot_lands_on_the_timeline_with_its_settings(shot: Any, pump: 
     assert Path(bpy.path.abspath(take.clip_path)).parent == tmp_path / "motionbooth", "beside the .blend"
 
 
-def test_a_new_take_goes_above_and_mutes_the_old_ones(shot: Any, pump: Pump) -> None:
-    film(shot, pump, take_count=2)
+def test_a_new_take_is_placed_above_the_old_ones_and_mutes_them(shot: Any, pump: Pump) -> None:
+    generate(shot, pump, take_count=2)
     first, second = strips(shot)
     assert (first.channel, first.mute, second.channel, second.mute) == (1, True, 2, False)
     assert len({take.seed for take in shot.motionbooth.takes}) == 2, "each take has a seed of its own"
 
 
 def test_a_fixed_seed_counts_up_over_the_takes(shot: Any, pump: Pump) -> None:
-    film(shot, pump, take_count=3, random_seed=False, seed=7)
+    generate(shot, pump, take_count=3, random_seed=False, seed=7)
     assert sorted(take.seed for take in shot.motionbooth.takes) == [7, 8, 9]
 
 
-def test_words_are_asked_for_as_the_backend_will_look_for_them(shot: Any) -> None:
+def test_prompt_words_are_validated_as_the_backend_matches_them(shot: Any) -> None:
     settings = shot.motionbooth
     settings.subjects[0].token = "<new>"  # no letter at its ends
     settings.prompt, settings.background_phrase = "a <new>  dog in a parking lot", "parking lot"
@@ -99,14 +99,14 @@ def test_words_are_asked_for_as_the_backend_will_look_for_them(shot: Any) -> Non
         specs.check_prompt(shot)
 
 
-def test_the_largest_seed_that_blender_keeps_is_followed_by_zero(shot: Any) -> None:
+def test_the_seed_after_the_largest_one_is_zero(shot: Any) -> None:
     settings = shot.motionbooth
     settings.random_seed, settings.seed, settings.take_count = False, 2**31 - 2, 3
     assert specs.seeds(settings) == [2**31 - 2, 2**31 - 1, 0]
 
 
 def test_takes_are_swapped_compared_starred_and_removed(shot: Any, pump: Pump) -> None:
-    film(shot, pump, take_count=2)
+    generate(shot, pump, take_count=2)
     bpy.ops.motionbooth.activate_take(index=0)
     assert [strip.mute for strip in strips(shot)] == [False, True]
     bpy.ops.motionbooth.compare_takes(index=1)
@@ -119,15 +119,15 @@ def test_takes_are_swapped_compared_starred_and_removed(shot: Any, pump: Pump) -
     assert (strip.name, strip.mute, strip.crop.max_x) == (shot.motionbooth.takes[0].name, False, 0)
 
 
-def test_a_take_whose_strip_was_deleted_comes_back_when_it_is_shown(shot: Any, pump: Pump) -> None:
-    film(shot, pump)
+def test_showing_a_take_restores_its_deleted_strip(shot: Any, pump: Pump) -> None:
+    generate(shot, pump)
     compat.strips(shot.sequence_editor).remove(strips(shot)[0])
     bpy.ops.motionbooth.activate_take(index=0)
     assert [strip.name for strip in strips(shot)] == ["Scene take 1"]
 
 
-def test_the_settings_of_a_take_are_used_again(shot: Any, pump: Pump) -> None:
-    film(shot, pump, random_seed=False, seed=11, quality="DRAFT", negative_prompt="rain")
+def test_the_settings_of_a_take_are_restored(shot: Any, pump: Pump) -> None:
+    generate(shot, pump, random_seed=False, seed=11, quality="DRAFT", negative_prompt="rain")
     shot.motionbooth.seed, shot.motionbooth.quality, shot.motionbooth.negative_prompt = 1, "FINE", "snow"
     bpy.ops.motionbooth.restore_take_settings()
     settings = shot.motionbooth
@@ -135,8 +135,8 @@ def test_the_settings_of_a_take_are_used_again(shot: Any, pump: Pump) -> None:
     assert settings.negative_prompt == "rain"
 
 
-def test_a_take_is_seen_in_the_camera_in_step_with_the_timeline(shot: Any, pump: Pump) -> None:
-    film(shot, pump)
+def test_a_take_in_the_camera_is_in_sync_with_the_timeline(shot: Any, pump: Pump) -> None:
+    generate(shot, pump)
     bpy.ops.motionbooth.take_as_background()
     bpy.ops.motionbooth.take_as_background()
     (picture,) = shot.camera.data.background_images
@@ -146,7 +146,7 @@ def test_a_take_is_seen_in_the_camera_in_step_with_the_timeline(shot: Any, pump:
 
 def test_a_take_becomes_an_image_sequence_above_it(shot: Any, pump: Pump) -> None:
     shot.frame_start, shot.frame_end = 10, 13
-    film(shot, pump)
+    generate(shot, pump)
     bpy.ops.motionbooth.take_as_images()
     movie, pictures = strips(shot)
     assert (movie.mute, compat.strip_range(pictures)) == (True, (10, 13))
@@ -165,19 +165,21 @@ def test_a_take_becomes_an_image_sequence_above_it(shot: Any, pump: Pump) -> Non
     assert [scene.name for scene in bpy.data.scenes] == ["Scene"]
 
 
-def test_a_subject_is_trained_from_pictures_and_then_filmed(shot: Any, linked: Any, pump: Pump, tmp_path: Path) -> None:
+def test_a_subject_is_trained_on_pictures_and_then_generated(
+    shot: Any, connected: Any, pump: Pump, tmp_path: Path
+) -> None:
     subject = shot.motionbooth.subjects[0]
     subject.token, subject.class_word, subject.training_images = "sks", "toy", str(make_pictures(tmp_path / "toys"))
     shot.motionbooth.prompt = "a sks toy"
     bpy.ops.motionbooth.train_subject()
     pump(lambda: bpy.context.scene.motionbooth.subjects[0].weights)
     assert states() == ["done"]
-    film(shot, pump)
+    generate(shot, pump)
     assert takes.spec_of(shot.motionbooth.takes[0]).shot.subjects[0].weights == subject.weights
 
 
 def test_subjects_trained_on_another_machine_are_listed_with_their_pictures(
-    shot: Any, linked: Any, pump: Pump, tmp_path: Path
+    shot: Any, connected: Any, pump: Pump, tmp_path: Path
 ) -> None:
     subject = shot.motionbooth.subjects[0]
     subject.name, subject.token, subject.class_word = "Rex", "sks", "toy"
@@ -185,7 +187,7 @@ def test_subjects_trained_on_another_machine_are_listed_with_their_pictures(
     bpy.ops.motionbooth.train_subject()
     pump(lambda: bpy.context.scene.motionbooth.subjects[0].weights)
     # The same person in front of another machine: nothing is there but the connection.
-    linked.close()
+    connected.close()
     controller._controller = elsewhere = controller.JobController(tmp_path / "elsewhere")
 
     def shown() -> bool:
@@ -198,8 +200,8 @@ def test_subjects_trained_on_another_machine_are_listed_with_their_pictures(
     assert Path(row.picture).read_bytes() == (tmp_path / "toys" / "toy0.png").read_bytes()
 
 
-def test_a_3d_object_is_rendered_elsewhere_while_this_blender_stays_free(
-    shot: Any, linked: Any, pump: Pump, add_cube: Callable[..., Any]
+def test_a_3d_object_is_rendered_in_another_process(
+    shot: Any, connected: Any, pump: Pump, add_cube: Callable[..., Any]
 ) -> None:
     subject = shot.motionbooth.subjects[0]
     subject.token, subject.class_word, subject.training_object = "sks", "toy", add_cube(shot)
@@ -212,11 +214,11 @@ def test_a_3d_object_is_rendered_elsewhere_while_this_blender_stays_free(
 
     pump(trained, seconds=90)
     assert "rendering pictures" in stages
-    assert len(list((linked.folder / "training").glob("*/*_mask.png"))) == 8
+    assert len(list((connected.folder / "training").glob("*/*_mask.png"))) == 8
 
 
-def test_a_training_is_canceled_while_it_renders(
-    shot: Any, linked: Any, pump: Pump, add_cube: Callable[..., Any]
+def test_a_training_is_canceled_during_rendering(
+    shot: Any, connected: Any, pump: Pump, add_cube: Callable[..., Any]
 ) -> None:
     subject = shot.motionbooth.subjects[0]
     subject.token, subject.class_word, subject.training_object = "sks", "toy", add_cube(shot)
@@ -226,8 +228,8 @@ def test_a_training_is_canceled_while_it_renders(
     pump(lambda: states() == ["canceled"])
 
 
-def test_a_job_is_canceled_sent_again_and_forgotten(shot: Any, linked: Any, pump: Pump) -> None:
-    shot.motionbooth.random_seed, shot.motionbooth.seed = False, 999  # films for a minute
+def test_a_job_is_canceled_run_again_and_removed(shot: Any, connected: Any, pump: Pump) -> None:
+    shot.motionbooth.random_seed, shot.motionbooth.seed = False, 999  # takes a minute
     bpy.ops.motionbooth.generate()
     pump(lambda: states() == ["running"] and state().jobs[0].stage == "sampling")
     bpy.ops.motionbooth.cancel_job()
@@ -238,43 +240,43 @@ def test_a_job_is_canceled_sent_again_and_forgotten(shot: Any, linked: Any, pump
     pump(lambda: states() == ["canceled", "canceled"])
     gone = state().jobs[1].job
     bpy.ops.motionbooth.remove_job(job=gone)
-    assert [row.job for row in state().jobs] == list(linked.store.records)
-    with Client(linked.jobs.threads.connection) as client:
+    assert [row.job for row in state().jobs] == list(connected.store.records)
+    with Client(connected.jobs.threads.connection) as client:
         pump(lambda: gone not in [job.id for job in client.jobs()])
 
 
-def test_a_job_survives_another_file_and_another_blender(shot: Any, linked: Any, pump: Pump, tmp_path: Path) -> None:
+def test_a_job_survives_another_file_and_another_blender(shot: Any, connected: Any, pump: Pump, tmp_path: Path) -> None:
     bpy.ops.wm.save_mainfile()
     bpy.ops.motionbooth.generate()
-    film_id = next(iter(linked.store.records))
+    job = next(iter(connected.store.records))
     bpy.ops.wm.read_homefile(use_empty=True)
     assert not state().jobs, "not of this file"
-    pump(lambda: linked.store.records[film_id].state == "done")
+    pump(lambda: connected.store.records[job].state == "done")
     # Another Blender, later, with the same user's folder.
-    linked.close()
-    controller._controller = again = controller.JobController(linked.data)
+    connected.close()
+    controller._controller = again = controller.JobController(connected.data)
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
-    assert [row.job for row in state().jobs] == [film_id]
+    assert [row.job for row in state().jobs] == [job]
 
     def placed() -> int:
         again.tick()
         return len(bpy.context.scene.motionbooth.takes)
 
     pump(placed)
-    assert [strip[clips.JOB] for strip in strips(bpy.context.scene)] == [film_id]
+    assert [strip[clips.JOB] for strip in strips(bpy.context.scene)] == [job]
 
 
 def test_jobs_wait_for_a_backend_that_is_restarted(
-    shot: Any, linked: Any, pump: Pump, drawing_home: Path, tmp_path: Path
+    shot: Any, connected: Any, pump: Pump, drawing_home: Path, tmp_path: Path
 ) -> None:
-    """Cut off, a film is kept here and sent when the backend is back."""
+    """A job without a connection is kept, and sent when the backend is back."""
     good = preferences().connection_file
     connection = Connection.read(Path(good))
     away = Connection("tcp://127.0.0.1:9", connection.server_public, connection.client_public, connection.client_secret)
     away.write(tmp_path / "away.json")
     preferences().connection_file = str(tmp_path / "away.json")
-    pump(lambda: state().link == "LOST")
-    assert "No backend listens" in state().link_text
+    pump(lambda: state().connection == "DISCONNECTED")
+    assert "No backend listens" in state().connection_text
     bpy.ops.motionbooth.generate()
     assert states() == ["sending"]
     bpy.ops.motionbooth.generate()
@@ -285,9 +287,9 @@ def test_jobs_wait_for_a_backend_that_is_restarted(
     assert states() == ["canceled", "done"]
 
 
-def test_a_failed_job_says_why(shot: Any, linked: Any, pump: Pump) -> None:
-    film(shot, pump, random_seed=False, seed=3)
-    record = next(iter(linked.store.records.values()))
+def test_a_corrupt_clip_is_reported(shot: Any, connected: Any, pump: Pump) -> None:
+    generate(shot, pump, random_seed=False, seed=3)
+    record = next(iter(connected.store.records.values()))
     shot.motionbooth.takes.clear()
     Path(record.clip).write_bytes(b"broken")
     bpy.ops.motionbooth.place_result()
@@ -301,12 +303,12 @@ def test_a_backend_on_another_machine_needs_online_access(at_work: Any, pump: Pu
     preferences().connection_file = str(tmp_path / "box.json")
     if bpy.app.online_access:
         pytest.skip("this Blender may go online")
-    pump(lambda: state().link == "LOST")
-    assert "online access is off" in state().link_text
+    pump(lambda: state().connection == "DISCONNECTED")
+    assert "online access is off" in state().connection_text
     assert at_work.jobs.threads is None
 
 
-def test_connecting_takes_an_invitation_and_adds_ones_own_keys(at_work: Any, tmp_path: Path) -> None:
+def test_connecting_by_an_invitation_adds_the_users_own_keys(at_work: Any, tmp_path: Path) -> None:
     bpy.ops.motionbooth.export_public_key(filepath=str(tmp_path / "me.pub"))
     public = (tmp_path / "me.pub").read_text().strip()
     (tmp_path / "box.json").write_text('{"address": "tcp://127.0.0.1:9", "server_public": "' + "x" * 40 + '"}')
@@ -319,7 +321,7 @@ def test_connecting_takes_an_invitation_and_adds_ones_own_keys(at_work: Any, tmp
     assert preferences().connection_file == ""
 
 
-def test_connecting_by_address_uses_ones_own_keys(at_work: Any, tmp_path: Path) -> None:
+def test_connecting_by_address_uses_the_users_own_keys(at_work: Any, tmp_path: Path) -> None:
     bpy.ops.motionbooth.export_public_key(filepath=str(tmp_path / "me.pub"))
     bpy.ops.motionbooth.connect_by_address(address="tcp://127.0.0.1:9", server_public=" " + "x" * 40)
     connection = Connection.read(Path(preferences().connection_file))
@@ -329,20 +331,20 @@ def test_connecting_by_address_uses_ones_own_keys(at_work: Any, tmp_path: Path) 
         bpy.ops.motionbooth.connect_by_address(address="tcp://127.0.0.1:9", server_public="abc")
 
 
-def test_a_key_saved_in_blender_is_let_in_by_the_backends_owner(
+def test_a_key_exported_from_blender_is_authorized_by_the_backends_owner(
     at_work: Any, backend: RunningBackend, pump: Pump, tmp_path: Path
 ) -> None:
     backend.start()
     bpy.ops.motionbooth.export_public_key(filepath=str(tmp_path / "ann.pub"))
     shown = backend.connection
     bpy.ops.motionbooth.connect_by_address(address=shown.address, server_public=shown.server_public)
-    pump(lambda: "refuses this key" in state().link_text)
+    pump(lambda: "refuses this key" in state().connection_text)
     keys.authorize(backend.home, "ann", (tmp_path / "ann.pub").read_text().strip())
-    pump(lambda: state().link == "LINKED")
+    pump(lambda: state().connection == "CONNECTED")
 
 
 @pytest.mark.parametrize(("file", "address"), [("{}", ""), ("not json", ""), (None, ""), ("good", "render-box")])
-def test_a_file_that_is_no_connection_is_refused_with_a_sentence(
+def test_an_invalid_connection_file_is_refused_with_a_sentence(
     file: str | None, address: str, at_work: Any, tmp_path: Path
 ) -> None:
     if file is not None:
@@ -359,16 +361,16 @@ def test_a_local_backend_is_started_found_again_and_stopped(at_work: Any, pump: 
     program.chmod(0o755)
     preferences().backend_command = str(program)
     bpy.ops.motionbooth.start_local_backend()
-    pump(lambda: state().link == "LINKED")
+    pump(lambda: state().connection == "CONNECTED")
     assert not bpy.ops.motionbooth.start_local_backend.poll()
     again = controller.JobController(at_work.data)
     assert again.backend.local.running, "another Blender finds it"
     bpy.ops.motionbooth.stop_local_backend()
-    pump(lambda: state().link == "NONE")
+    pump(lambda: state().connection == "NONE")
     assert state().notice == ""
 
 
-def test_a_local_backend_that_cannot_start_says_why(at_work: Any, pump: Pump, tmp_path: Path) -> None:
+def test_a_local_backend_that_cannot_start_reports_why(at_work: Any, pump: Pump, tmp_path: Path) -> None:
     preferences().backend_command = str(tmp_path / "nowhere")
     with pytest.raises(RuntimeError, match="There is no backend program"):
         bpy.ops.motionbooth.start_local_backend()
@@ -378,12 +380,12 @@ def test_a_local_backend_that_cannot_start_says_why(at_work: Any, pump: Pump, tm
     preferences().backend_command = str(program)
     bpy.ops.motionbooth.start_local_backend()
     pump(lambda: "the disk is full" in state().notice)
-    assert state().link == "NONE"
+    assert state().connection == "NONE"
 
 
-def test_a_tick_stays_short_while_many_jobs_report(linked: Any) -> None:
-    """Events beyond the budget wait for the next tick, and none is lost."""
-    told = [StateChanged(f"nobodys-{number:06d}", JobState.RUNNING, 1) for number in range(200_000)]
-    linked.jobs.threads._events.extend(told)
-    linked.tick()
-    assert 0 < len(linked.jobs.threads._events) < len(told)
+def test_a_tick_stays_short_while_many_jobs_report(connected: Any) -> None:
+    """Events beyond the budget wait for the next tick; none is lost."""
+    queued = [StateChanged(f"nobodys-{number:06d}", JobState.RUNNING, 1) for number in range(200_000)]
+    connected.jobs.threads._events.extend(queued)
+    connected.tick()
+    assert 0 < len(connected.jobs.threads._events) < len(queued)

@@ -13,7 +13,7 @@ def make_record(job: str, created: float = 1.0) -> JobRecord:
     return JobRecord(id=job, request=request, title="shot", created=created, backend="key")
 
 
-def test_records_are_there_again_oldest_first(tmp_path: Path) -> None:
+def test_records_are_read_back_oldest_first(tmp_path: Path) -> None:
     store = JobStore(tmp_path)
     second, first = make_record("second-1", 2.0), make_record("first-11", 1.0)
     first.results = [Blob("subject", "a" * 64, 3)]
@@ -23,7 +23,7 @@ def test_records_are_there_again_oldest_first(tmp_path: Path) -> None:
     assert list(again.values()) == [first, second]
 
 
-def test_what_is_forgotten_stays_forgotten(tmp_path: Path) -> None:
+def test_a_removed_record_is_not_read_back(tmp_path: Path) -> None:
     store = JobStore(tmp_path)
     store.put(make_record("gone-job"))
     store.remove("gone-job")
@@ -32,7 +32,7 @@ def test_what_is_forgotten_stays_forgotten(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_file_costs_its_own_job_only(tmp_path: Path) -> None:
+def test_a_corrupt_file_loses_only_its_own_job(tmp_path: Path) -> None:
     store = JobStore(tmp_path)
     store.put(make_record("good-job"))
     (tmp_path / "bad.json").write_text("{")

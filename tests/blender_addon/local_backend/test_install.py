@@ -1,4 +1,4 @@
-"""The backend is installed from inside Blender: a real wheel by a real pip into a real environment, which then answers.
+"""The backend is installed from Blender: a real wheel, with a real pip, into a real environment, and is started there.
 
 What the backend needs (torch: gigabytes) is not fetched again: pip is told to leave dependencies alone, by its own
 setting PIP_NO_DEPS, and the environment sees those of the tests.
@@ -31,7 +31,7 @@ Pump = Callable[..., None]
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The backend, as it lies beside the zips."""
+    """The backend's wheel, in a folder with a space in its name."""
     out = tmp_path_factory.mktemp("wheel with a space")
     subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(out), str(ROOT)], check=True)
     (made,) = out.glob("motionbooth-*.whl")
@@ -40,7 +40,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def online(at_work: Any) -> Iterator[Any]:
-    """The controller, in a Blender that may go online."""
+    """The controller, with online access."""
     system = bpy.context.preferences.system
     system.use_online_access = True
     if not bpy.app.online_access:
@@ -51,7 +51,7 @@ def online(at_work: Any) -> Iterator[Any]:
 
 @pytest.fixture
 def without_downloads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every environment that is made has what the tests have, and pip fetches nothing besides the wheel."""
+    """Every new environment has the packages of the tests, and pip installs only the wheel."""
     monkeypatch.setenv("PIP_NO_DEPS", "1")
     folder, done = user_data.environment_folder, threading.Event()
     packages = "\n".join(entry for entry in sys.path if entry.endswith("site-packages"))
@@ -74,7 +74,7 @@ def without_downloads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def stop(controller: Any, pump: Pump) -> None:
-    """The backend that was started, to its end."""
+    """Stop the backend that was started, and wait for its end."""
     process = controller.backend.local._process
     bpy.ops.motionbooth.stop_local_backend()
     pump(lambda: process.poll() is not None)
@@ -84,7 +84,7 @@ def ready() -> bool:
     return (user_data.environment_folder() / install.READY).is_file()
 
 
-def test_a_press_installs_the_backend_and_starts_it(
+def test_one_click_installs_the_backend_and_starts_it(
     online: Any, without_downloads: None, wheel: Path, pump: Pump
 ) -> None:
     preferences().backend_wheel = str(wheel)
@@ -92,11 +92,11 @@ def test_a_press_installs_the_backend_and_starts_it(
     bpy.ops.motionbooth.install_backend()
     assert not bpy.ops.motionbooth.install_backend.poll(), "once at a time"
 
-    def linked() -> bool:
+    def connected() -> bool:
         shown.add((state().install_stage, state().install_factor))
-        return state().link == "LINKED"
+        return state().connection == "CONNECTED"
 
-    pump(linked, seconds=150)
+    pump(connected, seconds=150)
     stages = {stage for stage, _ in shown}
     assert {"creating an environment", "downloading", "checking"} <= stages
     assert state().install_stage == "", "the bar is gone"
@@ -113,7 +113,7 @@ def test_a_press_installs_the_backend_and_starts_it(
     stop(online, pump)
 
 
-def test_what_was_canceled_and_what_was_torn_is_installed_by_the_next_try(
+def test_the_next_attempt_completes_a_canceled_and_a_broken_installation(
     online: Any, without_downloads: None, wheel: Path, pump: Pump
 ) -> None:
     preferences().backend_wheel = str(wheel)
@@ -135,13 +135,13 @@ def test_what_was_canceled_and_what_was_torn_is_installed_by_the_next_try(
     cli.unlink()
     (user_data.environment_folder() / install.READY).unlink()
     bpy.ops.motionbooth.install_backend()
-    pump(lambda: state().link == "LINKED" or state().notice_is_error, seconds=120)
-    assert state().link == "LINKED", state().notice
+    pump(lambda: state().connection == "CONNECTED" or state().notice_is_error, seconds=120)
+    assert state().connection == "CONNECTED", state().notice
     assert ready()
     stop(online, pump)
 
 
-def test_an_index_without_it_is_said_with_what_to_do(
+def test_an_index_without_the_backend_is_reported_with_what_to_do(
     online: Any, pump: Pump, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "index").mkdir()
@@ -156,7 +156,7 @@ def test_an_index_without_it_is_said_with_what_to_do(
     assert not ready()
 
 
-def test_a_wheel_in_downloads_is_found_and_a_wrong_path_is_said(tmp_path: Path) -> None:
+def test_a_wheel_in_downloads_is_found_and_a_wrong_path_is_reported(tmp_path: Path) -> None:
     folder = tmp_path / "environment"
     made = install.plan("", "1.2.3", folder, [tmp_path])
     assert made.source == "motionbooth==1.2.3"
@@ -166,13 +166,15 @@ def test_a_wheel_in_downloads_is_found_and_a_wrong_path_is_said(tmp_path: Path) 
         install.plan(str(tmp_path / "other.whl"), "1.2.3", folder, [])
 
 
-def test_a_disk_that_is_too_small_is_said_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_too_small_is_reported_before_the_installation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(install, "INSTALLED", 2**60)
     with pytest.raises(OutOfSpace, match="are free"):
         install.plan("", "1", tmp_path / "environment", [])
 
 
-def test_without_online_access_it_says_what_to_do_and_installs_nothing(
+def test_without_online_access_nothing_is_installed_and_the_user_learns_what_to_do(
     at_work: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     if bpy.app.online_access:
@@ -186,14 +188,14 @@ def test_without_online_access_it_says_what_to_do_and_installs_nothing(
     assert not user_data.environment_folder().exists()
 
 
-def test_an_environment_whose_python_has_gone_is_none(tmp_path: Path) -> None:
+def test_an_environment_without_its_python_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / install.READY).touch()
     (tmp_path / "bin" / "python").symlink_to(tmp_path / "a Blender that was deleted")
     assert install.installed_command(tmp_path) is None
 
 
-def test_an_environment_that_cannot_be_made_is_said_in_the_makers_words(tmp_path: Path, pump: Pump) -> None:
+def test_an_environment_that_cannot_be_created_is_reported_in_venvs_words(tmp_path: Path, pump: Pump) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "environment").write_text("a file where the environment should be")
     made = install.plan("", "1", tmp_path / "data" / "environment", [])

@@ -7,7 +7,7 @@ from pathlib import Path
 from motionbooth_addon.local_backend.process import LocalBackend
 
 
-def test_another_program_that_has_got_the_number_of_a_backend_that_crashed_is_left_alone(tmp_path: Path) -> None:
+def test_a_program_that_reuses_the_process_id_of_a_crashed_backend_is_not_stopped(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
         (tmp_path / "backend.pid").write_text(str(other.pid))
         LocalBackend(tmp_path).stop()

@@ -210,7 +210,7 @@ def test_a_strip_inside_a_meta_strip_is_found(unsaved: Any, tmp_path: Path) -> N
 
 
 @pytest.fixture
-def shot(linked: Any, scene: Any) -> Any:
+def shot(connected: Any, scene: Any) -> Any:
     """A scene ready to be filmed, saved."""
     bpy.ops.motionbooth.add_subject_box()
     subject = scene.motionbooth.subjects[0]
@@ -244,7 +244,7 @@ def pump(until):
     while not until():
         assert time.monotonic() < ends
         time.sleep(job_controller().tick() / 5)
-pump(lambda: state().link == "LINKED")
+pump(lambda: state().connection == "CONNECTED")
 bpy.ops.motionbooth.generate()
 pump(lambda: len(bpy.context.scene.motionbooth.takes) == 1)
 print("SEEN1", flush=True)
@@ -253,15 +253,15 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_take_that_was_placed_and_lost_in_a_crash_is_placed_again(
-    shot: Any, linked: Any, pump: Pump, tmp_path: Path
+    shot: Any, connected: Any, pump: Pump, tmp_path: Path
 ) -> None:
-    linked.close()
+    connected.close()
     connection = preferences().connection_file
     blend = str(tmp_path / "shot.blend")
     crashed = subprocess.run([sys.executable, "-c", FILM_AND_CRASH, blend, connection], capture_output=True, text=True)
     assert crashed.returncode == -signal.SIGKILL, crashed.stderr
     assert "SEEN1" in crashed.stdout
-    controller._controller = again = controller.JobController(linked.data)
+    controller._controller = again = controller.JobController(connected.data)
     bpy.ops.wm.open_mainfile(filepath=blend)
     assert len(bpy.context.scene.motionbooth.takes) == 0
 
@@ -294,17 +294,17 @@ def test_an_unsaved_take_is_placed_again_and_a_removed_one_is_not(shot: Any, pum
 
 
 def test_saving_a_copy_does_not_count_as_saving_the_open_file(
-    shot: Any, linked: Any, pump: Pump, tmp_path: Path
+    shot: Any, connected: Any, pump: Pump, tmp_path: Path
 ) -> None:
     job = film(pump)
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "copy.blend"), copy=True)
-    assert not linked.store.records[job].placed
+    assert not connected.store.records[job].placed
     bpy.ops.wm.save_mainfile()
-    assert linked.store.records[job].placed
+    assert connected.store.records[job].placed
 
 
 def test_a_deleted_clip_is_downloaded_from_the_backend_again(
-    shot: Any, linked: Any, pump: Pump, tmp_path: Path
+    shot: Any, connected: Any, pump: Pump, tmp_path: Path
 ) -> None:
     film(pump)
     bpy.ops.wm.save_mainfile()
@@ -330,7 +330,7 @@ def _job() -> str:
 
 
 def test_the_take_of_an_unsaved_file_can_be_placed_in_another_scene(
-    linked: Any, shot: Any, pump: Pump, tmp_path: Path
+    connected: Any, shot: Any, pump: Pump, tmp_path: Path
 ) -> None:
     bpy.ops.wm.read_homefile(use_empty=True)
     scene = bpy.context.scene
@@ -352,7 +352,7 @@ def test_the_take_of_an_unsaved_file_can_be_placed_in_another_scene(
     # The next Blender tidies up: the clip is with its .blend now.
     assert (files.unsaved_clips() / _name()).is_file()
     state().all_files = False
-    controller.JobController(linked.data)
+    controller.JobController(connected.data)
     assert not (files.unsaved_clips() / _name()).exists()
     assert clips.clip_of(bpy.context.scene.motionbooth.takes[0]).is_file()
 

@@ -72,7 +72,7 @@ def test_pictures_show_the_object_from_all_sides_with_exact_masks(scene: Any, to
     assert (pixels(back.mask) > 127).sum() == pytest.approx((np.ptp(rows) + 1) * (np.ptp(columns) + 1), rel=0.02)
 
 
-def test_plain_and_varied_backgrounds_take_turns(scene: Any, toy: Any, tmp_path: Path) -> None:
+def test_plain_and_varied_backgrounds_alternate(scene: Any, toy: Any, tmp_path: Path) -> None:
     deviations = []
     for picture in render_turntable(scene, toy, tmp_path, SMALL):
         background = pixels(picture.image)[pixels(picture.mask) == 0].astype(float)
@@ -86,14 +86,14 @@ def test_the_same_object_gives_the_same_bytes(scene: Any, toy: Any, tmp_path: Pa
     assert digest(render_turntable(scene, toy, tmp_path / "b", SMALL)) == first
 
 
-def test_another_look_gives_other_bytes(scene: Any, toy: Any, tmp_path: Path) -> None:
+def test_a_changed_object_gives_other_bytes(scene: Any, toy: Any, tmp_path: Path) -> None:
     first = digest(render_turntable(scene, toy, tmp_path / "a", SMALL))
     toy.scale = (1, 1, 1.5)
     assert digest(render_turntable(scene, toy, tmp_path / "b", SMALL)) != first
 
 
-def test_the_object_is_shown_as_it_is_at_the_first_frame_of_the_shot(scene: Any, toy: Any, tmp_path: Path) -> None:
-    """Whatever frame the user is looking at."""
+def test_the_object_is_rendered_at_the_first_frame_of_the_shot(scene: Any, toy: Any, tmp_path: Path) -> None:
+    """Not at the user's current frame."""
     for frame, height in ((1, 1.0), (12, 2.0)):
         toy.scale = (1, 1, height)
         toy.keyframe_insert("scale", frame=frame)
@@ -108,7 +108,7 @@ def counts() -> dict[str, int]:
     return {kind: len(getattr(bpy.data, kind)) for kind in kinds}
 
 
-def test_the_users_scene_is_left_as_it_was(scene: Any, toy: Any, tmp_path: Path) -> None:
+def test_the_users_scene_is_unchanged(scene: Any, toy: Any, tmp_path: Path) -> None:
     scene.frame_set(7)
     before = counts(), scene.frame_current, scene.render.engine, [(o.name, o.hide_render) for o in scene.objects]
     told = []
@@ -139,7 +139,7 @@ def test_half_covered_pixels_are_half_background() -> None:
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3)])
-def test_pngs_hold_the_pixels_that_were_written(shape: tuple[int, ...], tmp_path: Path) -> None:
+def test_pngs_have_the_pixels_that_were_written(shape: tuple[int, ...], tmp_path: Path) -> None:
     written = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     write_png(tmp_path / "a.png", written)
     assert (pixels(tmp_path / "a.png") == written).all()

@@ -1,7 +1,7 @@
-"""`python install_and_film.py ZIP CONNECTION OUT CHECKOUT`, in a Blender module that knows nothing but the zip.
+"""`python install_and_generate.py ZIP CONNECTION OUT CHECKOUT`, in a Blender module without the source tree.
 
-Installs and enables the extension, draws a subject's box with its operators, learns the subject from a 3-D object,
-films, and leaves Blender as it was. Writes OUT/passed at the end. Run by test_build.py with several releases.
+Installs and enables the extension, animates a subject's box with its operators, trains the subject on a 3-D object,
+generates a clip, and disables the extension. Writes OUT/passed at the end. Run by test_build.py with several releases.
 """
 
 import sys
@@ -22,9 +22,8 @@ assert NAME in bpy.context.preferences.addons, "not enabled"
 
 import bl_ext.user_default.motionbooth as extension  # noqa: E402
 from bl_ext.user_default.motionbooth import compat, files  # noqa: E402
-from bl_ext.user_default.motionbooth.batch import blender_command as commands  # noqa: E402
-from bl_ext.user_default.motionbooth.capture import shot_cache as readings  # noqa: E402
-from bl_ext.user_default.motionbooth.capture import shot_warnings as concerns  # noqa: E402
+from bl_ext.user_default.motionbooth.batch import blender_command  # noqa: E402
+from bl_ext.user_default.motionbooth.capture import shot_cache, shot_warnings  # noqa: E402
 from bl_ext.user_default.motionbooth.jobs import controller  # noqa: E402
 from bl_ext.user_default.motionbooth.timeline import clips  # noqa: E402
 
@@ -65,14 +64,14 @@ subject.name, subject.token, subject.class_word = "Imp", "sks", "toy"
 subject.training_object = bpy.data.objects.new("Imp", body)
 scene.collection.objects.link(subject.training_object)
 scene.motionbooth.prompt = "a sks toy on the grass"
-said = readings.read_now(scene).concerns
+said = shot_cache.read_now(scene).concerns
 assert not said, said
-assert isinstance(concerns.SMALLEST_WIDTH, float)
+assert isinstance(shot_warnings.SMALLEST_WIDTH, float)
 
 blend = out / "scene.blend"
 bpy.ops.wm.save_as_mainfile(filepath=str(blend))
 options = ["--connection", str(connection), "--out", str(out)]
-assert commands.execute(["generate", str(blend), *options]) == 0, "not filmed"
+assert blender_command.execute(["generate", str(blend), *options]) == 0, "not generated"
 assert (out / "clip.mp4").stat().st_size > 1000
 
 # The copy, as Blender opens it again.
