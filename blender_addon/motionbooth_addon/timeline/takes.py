@@ -52,14 +52,14 @@ def place_result(scene: bpy.types.Scene, record: JobRecord) -> str:
     return f'Placed "{record.title}" on the timeline'
 
 
-def _use_trained_subject(scene: bpy.types.Scene, record: JobRecord, order: TrainRequest) -> str:
+def _use_trained_subject(scene: bpy.types.Scene, record: JobRecord, request: TrainRequest) -> str:
     weights = record.result("subject")
     for subject in scene.motionbooth.subjects:
-        if (subject.name, subject.token) == (order.name, order.token) and weights is not None:
+        if (subject.name, subject.token) == (request.name, request.token) and weights is not None:
             subject.weights = weights.sha256
-            return f'"{order.name}" is trained'
+            return f'"{request.name}" is trained'
     raise NotFound(
-        'The scene has no subject "{subject}" any more; choose it from the trained subjects.', subject=order.name
+        'The scene has no subject "{subject}" any more; choose it from the trained subjects.', subject=request.name
     )
 
 
