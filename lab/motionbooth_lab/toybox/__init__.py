@@ -1,1 +1,1 @@
-"""toybox: the bundled base model, a stand-in small enough to train and to measure on a laptop's CPU."""
+"""Training of toybox, the bundled base model, which is small enough to train and to measure on a laptop's CPU."""

@@ -1,12 +1,12 @@
-"""toybox's autoencoder: the encoder's weights are set by arithmetic, only the decoder is trained.
+"""toybox's autoencoder: the encoder's weights are computed analytically; only the decoder is trained.
 
 A latent cell covers 4 x 4 pixels. Its twelve channels are coefficients of the cell's discrete cosine transform in
-YCbCr: the six lowest of Y in zig-zag order, the three lowest of Cb and of Cr. That is enough for eyes and mouths, where
-mean colors alone lose them. Each channel is scaled by the root of its spread: fine detail is small but not lost, and
-coarse is denoised before fine.
+YCbCr: the six lowest of Y in zigzag order, and the three lowest of Cb and Cr each. This preserves eyes and mouths,
+unlike mean colors. Each channel is scaled by the square root of its standard deviation, so that fine detail is kept but
+coarse structure is denoised first.
 
-The decoder can't start as the exact inverse: AutoencoderKL upsamples by repeating neighbors, and convolutions over
-repeated cells cannot tell the pixels of a cell apart where all cells around it are equal. It is trained from nothing.
+The decoder can't start as the exact inverse: AutoencoderKL upsamples by repeating cells, and if all neighboring cells
+are equal, a convolution can't distinguish the pixels of a cell. It is trained from scratch.
 """
 
 from typing import Any
@@ -36,7 +36,7 @@ MEAN = (-0.25, 0, 0, 0, 0, 0, -0.23, 0, 0, 0.04, 0, 0)
 """Standard deviation and mean of each coefficient, with pixels in -1..1; measured over composed clips."""
 
 _LARGE = 128.0
-"""The constant that outweighs the signal in the last group normalization, exact in half precision."""
+"""A constant that dominates the signal in the last group normalization; exact in half precision."""
 
 
 def build_autoencoder() -> AutoencoderKL:
@@ -61,14 +61,14 @@ def build_autoencoder() -> AutoencoderKL:
 
 
 def analysis() -> tuple[Tensor, Tensor]:
-    """Weight (12, 3, 4, 4) and bias (12,) of the convolution of stride 4 that gives the latents of pixels in -1..1."""
+    """Weight (12, 3, 4, 4) and bias (12,) of the convolution with stride 4 that encodes pixels in -1..1."""
     weight = torch.stack([torch.tensor(YCBCR[plane])[:, None, None] * _basis(*pair) for plane, pair in _PLACES])
     scale = _scale()
     return weight * scale[:, None, None, None], -torch.tensor(MEAN) * scale
 
 
 def linear_inverse(latents: Tensor) -> Tensor:
-    """Pixels (B, 3, H, W) of latents (B, 12, h, w) by the transposed transform: what a decoder has to better."""
+    """Decode latents (B, 12, h, w) to pixels (B, 3, H, W) with the inverse transform, a baseline for the decoder."""
     weight, _ = analysis()
     scale = _scale().to(latents)[:, None, None]
     coefficients = latents / scale + torch.tensor(MEAN).to(latents)[:, None, None]
@@ -78,16 +78,16 @@ def linear_inverse(latents: Tensor) -> Tensor:
 
 
 def latents_of_pixels(pixels: Tensor) -> Tensor:
-    """Latents (B, 12, H/4, W/4) of pixels (B, 3, H, W) in -1..1: what the encoder computes, much faster."""
+    """Latents (B, 12, H/4, W/4) of pixels (B, 3, H, W) in -1..1: the same as the encoder, but much faster."""
     weight, bias = (each.to(pixels) for each in analysis())
     return F.conv2d(pixels, weight, bias, stride=FACTOR)
 
 
 def latents_of_noise(planes: Tensor) -> Tensor:
-    """Latents (B, 12, H/4, W/4), white, of white noise (B, 3, H, W) in the planes Y, Cb and Cr.
+    """Latents (B, 12, H/4, W/4) of white noise (B, 3, H, W) in the planes Y, Cb and Cr.
 
-    If the noise moves with a picture's pixels, its latents move as the picture's latents do, also by parts of a cell.
-    They stay white because the rows of the transform are orthonormal.
+    If the noise moves with a picture's pixels, its latents move like the picture's latents, also by fractions of a
+    cell. The latents are white, too, because the rows of the transform are orthonormal.
     """
     weight = torch.zeros(LATENT_CHANNELS, 3, FACTOR, FACTOR)
     for channel, (plane, frequency) in enumerate(_PLACES):
@@ -96,7 +96,7 @@ def latents_of_noise(planes: Tensor) -> Tensor:
 
 
 def _scale() -> Tensor:
-    """1 / sqrt(own spread x the first one): the first channel gets a deviation of 1, the others more than theirs."""
+    """1 / sqrt(own deviation x the first one): the first channel gets deviation 1, the others are amplified."""
     spread = torch.tensor(SPREAD)
     return 1 / (spread * spread[0]).sqrt()
 
@@ -122,13 +122,13 @@ def _set_encoder(encoder: Any) -> None:
 
 
 def _pass_through(resnet: Any) -> None:
-    """With its second convolution at zero a residual block is its shortcut: make that the identity."""
+    """Make a residual block the identity: its second convolution is zero, so only the shortcut counts."""
     if resnet.conv_shortcut is not None:
         _tap(resnet.conv_shortcut, resnet.conv_shortcut.in_channels)
 
 
 def _tap(conv: nn.Conv2d, channels: int) -> None:
-    """Copy the first channels: a convolution that only looks at its own center."""
+    """Make the convolution copy the first channels, using only its center tap."""
     middle = conv.kernel_size[0] // 2
     for channel in range(channels):
         conv.weight[channel, channel, middle, middle] = 1.0
@@ -146,7 +146,7 @@ def _gather_pixels(conv: nn.Conv2d) -> None:
 
 
 def _set_second_halving(conv: nn.Conv2d) -> None:
-    """For each latent channel k: its value x, -x, a large constant and minus it, as the k-th group's four channels."""
+    """For each latent channel k, write x, -x, a large constant M and -M to the four channels of group k."""
     weight, bias = analysis()
     values = torch.zeros(LATENT_CHANNELS, *conv.weight.shape[1:])
     for row in range(FACTOR):
@@ -162,9 +162,10 @@ def _set_second_halving(conv: nn.Conv2d) -> None:
 
 
 def _undo_last_norm(norm: nn.GroupNorm, conv: nn.Conv2d) -> None:
-    """A group of x, -x, M, -M has mean 0 and a variance that M decides: multiply by its root.
+    """Undo the group normalization and the activation.
 
-    And silu(x) - silu(-x) = x undoes the activation.
+    A group of x, -x, M, -M has mean 0 and a variance dominated by M, so multiplying with its root undoes the
+    norm. silu(x) - silu(-x) = x undoes the activation.
     """
     norm.weight.fill_(_LARGE * 0.5**0.5)
     for channel in range(LATENT_CHANNELS):

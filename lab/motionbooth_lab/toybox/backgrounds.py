@@ -1,4 +1,4 @@
-"""The places of toybox's clips: large textures, drawn once, of which each clip sees a moving window."""
+"""The places of toybox's clips: large textures that are drawn once; each clip shows a moving window of one."""
 
 from collections.abc import Callable
 
@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 CANVAS_PX = 320
-"""Side of a texture; a window of 96 x 64 px that pans 4 px a frame for 8 frames fits anywhere inside."""
+"""Side of a texture, large enough for a window of 96 x 64 px that pans 4 px per frame for 8 frames."""
 
 Texture = NDArray[np.uint8]
 """(CANVAS_PX, CANVAS_PX, 3) RGB."""
 
 KIND_PLACES = ("grass", "sand", "sea", "road", "snow", "night", "floor", "wall")
-"""The places in which the eight kinds are seen, and measured; characters are seen in all of PLACES."""
+"""The places of the eight kinds; characters appear in all PLACES."""
 
 PLACES = {
     "grass": "on the grass",
@@ -45,11 +45,11 @@ MEAN_RGB = {
     "kitchen": (196, 204, 200),
     "meadow": (128, 176, 72),
 }
-"""About the mean color of each; subjects' colors are checked against it so that none is camouflaged."""
+"""Approximate mean color of each place, for checking that a subject's color contrasts with it."""
 
 
 def draw_texture(background: str, rng: np.random.Generator) -> Texture:
-    """One texture of the named background. Most features are of 4 px or more, the size of a latent cell."""
+    """Draw a texture of this background. Most features are at least 4 px in size, as a latent cell is."""
     base = np.tile(np.asarray(MEAN_RGB[background], np.float32), (CANVAS_PX, CANVAS_PX, 1))
     drawn = _DRAWERS[background](base, rng)
     return np.clip(drawn, 0, 255).astype(np.uint8)

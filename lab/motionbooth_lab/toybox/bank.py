@@ -1,4 +1,4 @@
-"""What clips are composed of, drawn once and kept on the device: sprites of characters and kinds, and textures."""
+"""The bank that clips are composed of: sprites of characters and kinds, and textures, kept on the device."""
 
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -21,9 +21,10 @@ TURNS = len(YAWS) * len(SWINGS)
 
 @dataclass(frozen=True)
 class Entry:
-    """One subject of the bank: `first` of its `turns` sprites (TURNS of them, swing by swing, or 1 for what is flat).
+    """One subject of the bank.
 
-    `noun` and `colors` are what captions say of it. `kind`: one of the eight kinds, whose caption names one color.
+    `first`: index of the first of its `turns` sprites (TURNS of them, grouped by pose, or 1 for a flat subject).
+    `noun`, `colors`: its words in captions. `kind`: one of the eight kinds, whose captions name one color.
     """
 
     first: int
@@ -47,14 +48,14 @@ class Bank:
 
     @property
     def others(self) -> list[int]:
-        """Characters and flat toys: those with a word of their own."""
+        """Characters and flat toys, which have a word of their own in captions."""
         return [index for index, entry in enumerate(self.entries) if not entry.kind]
 
 
 def build_bank(
     characters: int, toys: int, textures: int, seed: int, device: torch.device | str = "cpu", processes: int = 1
 ) -> Bank:
-    """Draw everything, the same for the same seed: about 70 sprites a second on one CPU core."""
+    """Draw the bank. The same seed gives the same bank. Draws about 70 sprites per second on one CPU core."""
     entries: list[Entry] = []
     sheets: list[Tensor] = []
     drawn = 0
@@ -85,14 +86,14 @@ def _all_entries(characters: int, toys: int, seed: int, device: torch.device | s
 
 
 def sprites_of(character: Character, device: torch.device | str = "cpu") -> Tensor:
-    """(TURNS, 4, 64, 64) uint8, premultiplied: all sides in each pose."""
+    """Premultiplied sprites (TURNS, 4, 64, 64) uint8 of all sides in each pose."""
     turns = [side_view(yaw) for yaw in YAWS]
     solids = [character.fitted(swing) for swing in SWINGS]
     return torch.cat([premultiplied(render([solid], SPRITE_PX, device, turns)) for solid in solids])
 
 
 def premultiplied(pictures: Tensor) -> Tensor:
-    """(N, 4, S, S) of straight RGBA pictures (N, S, S, 4) uint8."""
+    """Convert straight RGBA pictures (N, S, S, 4) uint8 to premultiplied ones (N, 4, S, S)."""
     rgba = pictures.permute(0, 3, 1, 2).float()
     return torch.cat([rgba[:, :3] * rgba[:, 3:] / 255, rgba[:, 3:]], 1).round().byte()
 

@@ -1,6 +1,6 @@
 """Training batches of the denoiser: composed scenes as latents, noise that moves with the camera, and attention biases.
 
-Everything is made on the device, from numbers that a seeded generator drew.
+Everything is computed on the device from numbers drawn with a seeded generator.
 """
 
 from dataclasses import dataclass
@@ -23,23 +23,26 @@ TRAINING_STEPS = 1000
 CAPTION_DROP = 0.1
 
 BOX_SHARE_NOISY, BOX_SHARE_CLEAN = 0.6, 0.3
-"""Share of samples that get the product's own attention edit with their true boxes, above and below t = 500."""
+"""Share of samples that get the product's attention edit with their true boxes, above and below t = 500."""
 
 MAX_ALPHA = 10.0
 SHARED_NOISE_SHARE, LEAST_OWN_NOISE = 0.85, 0.01
-"""Share of the clips whose frames have noise in common, and the least part 1 - rho that each frame has of its own: its
-logarithm is uniform, so that half of those clips have more than 0.9 in common."""
+"""Share of the clips with noise shared by all frames, and the minimum of 1 - rho, the part that each frame has of its
+own. Its logarithm is uniform, so that half of these clips share more than 0.9."""
 
 NOISE_MARGIN_PX = 16
-"""Around the frame, on which the common noise is drawn: the fastest pan, 28 px in a clip, does not come round to it."""
+"""Margin around the frame of the periodic canvas of the shared noise; the fastest pan (28 px per clip) doesn't wrap."""
 
 GRIDS = level_grids(LATENT_SIZE, len(WIDTHS))
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`latents`, `noise` (B, 12, F, h, w); `subject` (B, 1, F, h, w), 1 on and next to the subject and 0 elsewhere;
-    `time` (B,); `ids` (B, T): an empty caption's where it was dropped; `biases`: for each grid (B*F, 1, h*w, T)."""
+    """A training batch.
+
+    `latents`, `noise` (B, 12, F, h, w). `subject` (B, 1, F, h, w): 1 on and next to the subject, 0 elsewhere. `time`
+    (B,). `ids` (B, T): token ids, of an empty caption if it was dropped. `biases`: (B*F, 1, h*w, T) for each grid.
+    """
 
     latents: Tensor
     noise: Tensor
@@ -53,8 +56,8 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Worded:
-    """Token ids (B, T) of captions, and which of them are the subject's and which content: bool (B, T)."""
+class Captions:
+    """Token ids (B, T) of captions, and bool masks (B, T) of the subject's tokens and of content tokens."""
 
     ids: Tensor
     subject: Tensor
@@ -62,7 +65,7 @@ class Worded:
 
 
 class Words:
-    """Captions as token ids; characters' own words get ids behind the tokenizer's vocabulary."""
+    """Tokenizes captions. The characters' own words get ids after the tokenizer's vocabulary."""
 
     def __init__(self, tokenizer: CLIPTokenizer, entries: int) -> None:
         self._tokenizer, self.first_own = tokenizer, len(tokenizer)
@@ -70,7 +73,7 @@ class Words:
         self._known = {OWN_WORD.format(number): [self.first_own + number] for number in range(entries)}
         self.empty = torch.tensor(self._padded([]))
 
-    def __call__(self, captions: list[str], phrases: list[str]) -> Worded:
+    def __call__(self, captions: list[str], phrases: list[str]) -> Captions:
         ids = np.empty((len(captions), MAX_TOKENS), np.int64)
         subject, content = np.zeros(ids.shape, bool), np.zeros(ids.shape, bool)
         for row, (caption, phrase) in enumerate(zip(captions, phrases, strict=True)):
@@ -79,7 +82,7 @@ class Words:
             ids[row] = self._padded(pieces)
             content[row, 1 : 1 + len(pieces)] = True
             subject[row, 1 + len(before) : 1 + len(before) + len(own)] = True
-        return Worded(*map(torch.from_numpy, (ids, subject, content)))
+        return Captions(*map(torch.from_numpy, (ids, subject, content)))
 
     def _pieces(self, text: str) -> list[int]:
         pieces: list[int] = []
@@ -95,7 +98,7 @@ class Words:
 
 
 class Batches:
-    """Makes batches from a bank."""
+    """Draws batches from a bank."""
 
     def __init__(self, bank: Bank, tokenizer: CLIPTokenizer) -> None:
         self.bank, self.words = bank, Words(tokenizer, len(bank.entries))
@@ -133,10 +136,10 @@ class Batches:
         )
 
 
-def bias(boxes: Tensor, worded: Worded, edited: Tensor, alpha: Tensor, grid: Grid) -> Tensor:
-    """The product's attention edit (control.boxes, suppress="content") for a whole batch: (B*F, 1, cells, T).
+def bias(boxes: Tensor, worded: Captions, edited: Tensor, alpha: Tensor, grid: Grid) -> Tensor:
+    """The product's attention edit (control.boxes, suppress="content") for a batch: (B*F, 1, cells, T).
 
-    `boxes` (B, F, 4); `edited` (B,): the others get zeros; `alpha` (B,): 0 where words are no longer amplified.
+    `boxes` (B, F, 4). `edited` (B,): which samples are edited; the others get zeros. `alpha` (B,): amplification.
     """
     height, width = grid
     edges = boxes * boxes.new_tensor([width, height, width, height])
@@ -156,10 +159,10 @@ def bias(boxes: Tensor, worded: Worded, edited: Tensor, alpha: Tensor, grid: Gri
 
 
 def shared_noise(scenes: Scenes, rng: np.random.Generator, dice: torch.Generator) -> Tensor:
-    """Noise (B, C, F, h, w), in most clips with a part in common to all frames: sqrt(1-rho) n_f + sqrt(rho) n_0.
+    """Noise (B, C, F, h, w), in most clips with a part shared by all frames: sqrt(1-rho) n_f + sqrt(rho) n_0.
 
-    The common part moves with the camera exactly: it is white noise in pixels, moved as the pixels of the scenery are,
-    then transformed as they are. Noise that jumped from cell to cell taught fine textures to jump with it.
+    The shared part moves exactly with the camera: it is white noise in pixels, moved like the pixels of the scenery and
+    then transformed to latents. With noise that jumped by whole cells, the model learned to make fine textures jump.
     """
     count, frames = scenes.sprite.shape
     device = dice.device
@@ -177,9 +180,9 @@ def shared_noise(scenes: Scenes, rng: np.random.Generator, dice: torch.Generator
 
 
 def moved_by_phase(canvas: Tensor, travel: Tensor) -> Tensor:
-    """(B, F, C, H, W): a canvas (B, C, H, W) as a camera sees it that went `travel` (B, F, 2) pixels right and down.
+    """Shift a periodic canvas (B, C, H, W) by the camera's `travel` (B, F, 2), pixels right and down: (B, F, C, H, W).
 
-    By the phases of its Fourier transform, which keeps white noise white; the canvas is periodic.
+    The shift multiplies the phases of the Fourier transform, which keeps white noise white.
     """
     high, wide = canvas.shape[-2:]
     across, down = (each[..., None, None] for each in travel.unbind(-1))

@@ -1,4 +1,4 @@
-"""toybox as a folder that diffusers' TextToVideoSDPipeline loads, in half precision: writing and reading it."""
+"""Save and load toybox as a half-precision folder for diffusers' TextToVideoSDPipeline."""
 
 import copy
 import json
@@ -17,16 +17,16 @@ from motionbooth_lab.toybox.tokenizer import RARE_WORDS
 
 OWN_WORDS = "own_words.safetensors"
 RARE_FROM = 12
-"""A rare word starts as the mean of the words of this many characters."""
+"""A rare word is initialized with the mean of the words of this many characters."""
 
 
 def save_bundle(
     folder: Path, autoencoder: AutoencoderKL, denoiser: Denoiser, tokenizer: CLIPTokenizer, scheduler: DDIMScheduler
 ) -> None:
-    """Save all parts below `folder` / "bundle"; weights as float16 safetensors.
+    """Save all parts in `folder` / "bundle", with weights as float16 safetensors.
 
-    The characters' own words are no part of the bundle: they are saved beside it, for more training. The rare words,
-    which users give to subjects of their own, start between those words.
+    The characters' own words are not part of the bundle. They are saved next to it, for further training. The rare
+    words, which users give to their own subjects, are initialized with means of those words.
     """
     (folder / "bundle").mkdir(parents=True, exist_ok=True)
     text_encoder, own = _without_own_words(_half(denoiser.text_encoder), tokenizer)
@@ -67,7 +67,7 @@ def load_bundle(bundle: Path, own_words: Path, autoencoder: AutoencoderKL, denoi
 
 
 def _without_own_words(text_encoder: Any, tokenizer: CLIPTokenizer) -> tuple[Any, Tensor]:
-    """The encoder with the tokenizer's own words alone, and the embeddings (N, D) of the others."""
+    """The encoder with only the tokenizer's words, and the embeddings (N, D) of the characters' own words."""
     known = len(tokenizer)
     embedding = text_encoder.get_input_embeddings()
     own = embedding.weight.data[known:].clone()

@@ -1,7 +1,7 @@
-"""Characters without number: figures, robots, animals, birds, vehicles and monsters, each drawn from a seed.
+"""Random characters: figures, robots, animals, birds, vehicles and monsters, each drawn from a seed.
 
-All have a face or a front, limbs that swing, and colors and patterns of their own: what a base model has to know about
-before it can be taught somebody's character. Nobody's assets: every one is made of a few solids.
+Each has a face or a front, limbs that swing, and its own colors and patterns, so that the base model can later be
+fine-tuned on a user's character. They consist of a few solids and use no external assets.
 """
 
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ PALETTE: dict[str, RGB] = {
     "brown": (132, 86, 50),
     "grey": (146, 148, 154),
 }
-"""The colors that captions name; a character's own are shades near them."""
+"""The color names in captions. A character's colors are shades near them."""
 
 NOUNS: dict[str, tuple[str, ...]] = {
     "figure": ("figure", "doll", "toy", "character", "person", "hero", "clown"),
@@ -37,18 +37,18 @@ NOUNS: dict[str, tuple[str, ...]] = {
     "vehicle": ("truck", "bus", "van", "car", "toy", "tractor"),
     "monster": ("monster", "creature", "alien", "ghost", "character"),
 }
-"""Family -> what captions call it; among them the class words that users are likely to choose."""
+"""Family -> nouns in captions, including the class words that users are likely to choose."""
 
 YAWS = tuple(np.deg2rad(np.linspace(-78, 78, 13)))
-"""The sides that a character is drawn from, from its left to its right."""
+"""The view angles of the sprites, from the character's left to its right."""
 PITCH = 0.16
 SWINGS = (0.0, 0.55)
-"""The poses: how far arms and legs swing, radians."""
+"""The poses: swing of arms and legs in radians."""
 
 
 @dataclass(frozen=True)
 class Character:
-    """One character: its family, the words for it, its colors' names (the body's first), and its solid in a pose."""
+    """A character: its family, noun, color names (the body's first), and a function from pose to solid."""
 
     family: str
     noun: str
@@ -56,17 +56,17 @@ class Character:
     pose: Pose
 
     def seen_from(self, yaw: float, swing: float = 0.0) -> list[Part]:
-        """The character fitted into -1..1, turned by `yaw` and seen slightly from above."""
+        """The character fitted into -1..1, rotated by `yaw` and seen slightly from above."""
         return moved(self.fitted(swing), side_view(yaw))
 
     def fitted(self, swing: float = 0.0) -> list[Part]:
-        """The character in a pose, from its front, within -1..1 however it is turned."""
+        """The character in a pose, seen from the front. It stays within -1..1 for all rotations."""
         middle, half = self._extent()
         centered = [replace(part, center=tuple(np.asarray(part.center) - middle)) for part in self.pose(swing)]
         return moved(centered, np.eye(3), 0.96 / half)
 
     def _extent(self) -> tuple[np.ndarray, float]:
-        """Middle of the standing pose, and half of its largest extent (parts counted as balls)."""
+        """Center of the standing pose and half of its largest extent (parts are treated as balls)."""
         parts = [part for swing in SWINGS for part in self.pose(swing)]
         low = np.min([np.asarray(p.center) - _reach(p) for p in parts], 0)
         high = np.max([np.asarray(p.center) + _reach(p) for p in parts], 0)
@@ -75,12 +75,12 @@ class Character:
 
 
 def side_view(yaw: float) -> NDArray[np.float64]:
-    """(3, 3): the rotation by which a character is seen from this side, and slightly from above."""
+    """Rotation (3, 3) that shows a character from this side and slightly from above."""
     return rotation(pitch=PITCH) @ rotation(yaw)
 
 
 def random_character(rng: np.random.Generator, family: str | None = None) -> Character:
-    """A character, of a random family where none is named."""
+    """Draw a character; the family is random by default."""
     family = family or str(rng.choice(list(MAKERS), p=SHARES))
     names = [str(name) for name in rng.choice(list(PALETTE), 3, replace=False)]
     body, second, third = (near(PALETTE[name], rng) for name in names)
@@ -90,7 +90,7 @@ def random_character(rng: np.random.Generator, family: str | None = None) -> Cha
 
 
 def _reach(part: Part) -> np.ndarray:
-    """Half extents of a part's bounds: of its turned box, a ball's a little less."""
+    """Half extents of a part's bounding box."""
     turn = np.eye(3) if part.turn is None else part.turn
     if part.shape == "ball":
         return np.sqrt((turn**2) @ (np.asarray(part.radii) ** 2))

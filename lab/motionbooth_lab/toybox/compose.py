@@ -1,4 +1,4 @@
-"""Scenes as pixels, boxes and masks, composed from a bank's sprites and textures in torch, on the device it is on."""
+"""Compose scenes to pixels, boxes and masks from a bank's sprites and textures, on the bank's device."""
 
 from dataclasses import dataclass
 
@@ -17,8 +17,11 @@ SUPERSAMPLING = 2
 
 @dataclass(frozen=True)
 class Composed:
-    """pixels (B*F, 3, H, W) in -1..1; cover (B*F, 1, H, W): the subject's, 0..1; boxes (B, F, 4): bounds of the cover,
-    x1 y1 x2 y2 in shares of the frame, all 0 where nobody is there."""
+    """Composed scenes.
+
+    pixels (B*F, 3, H, W) in -1..1. cover (B*F, 1, H, W): the subject's coverage, 0..1. boxes (B, F, 4): its bounds x1
+    y1 x2 y2 as shares of the frame; all 0 if there is no subject.
+    """
 
     pixels: Tensor
     cover: Tensor
@@ -27,7 +30,7 @@ class Composed:
 
 @torch.no_grad()
 def compose(scenes: Scenes, bank: Bank) -> Composed:
-    """Draw the scenes."""
+    """Compose the scenes."""
     device = bank.sprites.device
     ground = _ground(scenes, bank, device)  # (B*F, 3, H, W), 0..1
     subject = _subjects(scenes, bank, device)  # (B*F, 4, H, W)
@@ -41,14 +44,14 @@ def _tensor(values: np.ndarray, device: torch.device) -> Tensor:
 
 
 def _pixel_grid(scale: int, device: torch.device) -> Tensor:
-    """(H*scale, W*scale, 2): x and y of each pixel's middle, in frame pixels."""
+    """x and y of the pixel centers (H*scale, W*scale, 2), in frame pixels."""
     x = (torch.arange(WIDTH_PX * scale, device=device) + 0.5) / scale
     y = (torch.arange(HEIGHT_PX * scale, device=device) + 0.5) / scale
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
 
 
 def _turned(points: Tensor, angle: Tensor) -> Tensor:
-    """points (..., 2) turned by -angle, broadcast from the left."""
+    """Points (..., 2) rotated by -angle, broadcast from the left."""
     cos, sin = angle.cos(), angle.sin()
     x, y = points.unbind(-1)
     return torch.stack([cos * x + sin * y, cos * y - sin * x], -1)
@@ -85,7 +88,7 @@ def _subjects(scenes: Scenes, bank: Bank, device: torch.device) -> Tensor:
 
 
 def _bounds(cover: Tensor) -> Tensor:
-    """(N, 4) of cover (N, H, W)."""
+    """Bounds (N, 4) of the coverage (N, H, W)."""
     height, width = cover.shape[1:]
     solid = cover > 0.5
     edges = []

@@ -1,4 +1,4 @@
-"""Training the decoder: from the analytic latents back to the composed pixels."""
+"""Training of the decoder, from analytic latents to the composed pixels."""
 
 from typing import Any
 
@@ -15,13 +15,13 @@ from motionbooth_lab.toybox.network import channels_last
 from motionbooth_lab.toybox.scenes import SceneMaker
 
 LATENT_NOISE = 0.03
-"""Standard deviation of the noise on latents while training: generated latents are not perfect either."""
+"""Standard deviation of the noise added to latents, because generated latents are not perfect."""
 
 SUBJECT_WEIGHT = 3.0
 
 
 class DecoderStage:
-    """One decoder in training; one step after the other until its time is up."""
+    """Trains the decoder."""
 
     name = "decoder"
 
@@ -31,18 +31,18 @@ class DecoderStage:
         self.masters = Masters(self._decoder, betas=(0.9, 0.99), weight_decay=1e-3)
 
     def learning_rate(self, share: float) -> float:
-        """The rate after a share of the stage's time, 0..1."""
+        """The learning rate after a share of the stage's time, 0..1."""
         return self._first_rate * max(0.02, 0.5 + 0.5 * float(np.cos(np.pi * share)))
 
     def prepare(self, rng: np.random.Generator) -> tuple[Composed, Tensor]:
-        """A step's pictures, and the noise on their latents."""
+        """The pictures of a step and the noise for their latents."""
         composed = compose(self._scenes.draw(self._batch, 1, rng), self._bank)
         latents = latents_of_pixels(composed.pixels)
         noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(int(rng.integers(2**31))))
         return composed, latents + LATENT_NOISE * noise.to(latents)
 
-    def learn(self, prepared: tuple[Composed, Tensor], rate: float) -> dict[str, Any]:
-        """One optimizer step; figures for the log."""
+    def train_step(self, prepared: tuple[Composed, Tensor], rate: float) -> dict[str, Any]:
+        """Take one optimizer step. Returns figures for the log."""
         composed, latents = prepared
         self.masters.set_rate(rate)
         self.masters.clear_gradients()

@@ -1,4 +1,4 @@
-"""Training the denoiser and the text encoder: first on single pictures, then on clips."""
+"""Training of the denoiser and the text encoder, first on single pictures, then on clips."""
 
 import contextlib
 import copy
@@ -18,14 +18,14 @@ from motionbooth_lab.toybox.masters import Masters
 from motionbooth_lab.toybox.network import bypassed_time
 
 PICTURE_STEP_SHARE = 0.3
-"""Share of the steps of the clip stage that take pictures."""
+"""Share of steps on pictures in the clip stage."""
 
 SUBJECT_WEIGHT = 3.0
 SNR_LIMIT = 5.0
 
 
 class Denoiser(nn.Module):
-    """What is trained: the UNet and the text encoder."""
+    """The trained networks: the UNet and the text encoder."""
 
     def __init__(self, unet: UNet3DConditionModel, text_encoder: CLIPTextModel) -> None:
         super().__init__()
@@ -33,14 +33,14 @@ class Denoiser(nn.Module):
 
 
 class GivenBias:
-    """Stands where control.boxes.AttentionControl does: the biases of a batch, by the number of cells."""
+    """Replaces control.boxes.AttentionControl: provides the biases of a batch by number of cells."""
 
     def __init__(self) -> None:
         self._biases: dict[int, Tensor] = {}
 
     @classmethod
     def install(cls, unet: UNet3DConditionModel) -> "GivenBias":
-        """Give every spatial text cross-attention the product's own processor."""
+        """Install the product's processor in every spatial text cross-attention."""
         given = cls()
         processors = {
             key: BoxAttnProcessor(given) if ".attentions." in key and "attn2" in key else value  # type: ignore[arg-type]
@@ -56,11 +56,11 @@ class GivenBias:
         return self._biases[query.shape[2]]
 
     def observe(self, query: Tensor, key: Tensor) -> None:
-        """Nothing is watched while the base is trained."""
+        """Does nothing: there is no attention loss when the base model is trained."""
 
 
 class DenoiserStage:
-    """The denoiser in training on pictures ("pictures") or on clips with some pictures between ("clips")."""
+    """Trains the denoiser on pictures (stage "pictures") or on clips mixed with pictures (stage "clips")."""
 
     def __init__(
         self,
@@ -85,12 +85,12 @@ class DenoiserStage:
         self._stream = torch.cuda.Stream() if self._device.type == "cuda" else None
 
     def learning_rate(self, share: float) -> float:
-        """Cosine from the first rate to the last over the stage's time."""
+        """Cosine schedule from the first rate to the last over the stage's time."""
         fall = 0.5 + 0.5 * float(np.cos(np.pi * share))
         return self._last_rate + (self._first_rate - self._last_rate) * fall
 
     def prepare(self, rng: np.random.Generator) -> Batch:
-        """A step's batch, all draws from `rng`; it may be made while the step before it is computed."""
+        """The batch of a step, drawn from `rng`. It may be prepared during the previous step."""
         as_pictures = self._is_pictures or rng.random() < PICTURE_STEP_SHARE
         frames, count = (1, self._pictures) if as_pictures else (FRAMES, self._clips)
         if self._stream is None:
@@ -100,15 +100,15 @@ class DenoiserStage:
             self._stream.synchronize()
         return batch
 
-    def learn(self, batch: Batch, rate: float) -> dict[str, Any]:
-        """One optimizer step; figures for the log (tensors: reading them waits for the device)."""
+    def train_step(self, batch: Batch, rate: float) -> dict[str, Any]:
+        """Take one optimizer step. Returns figures for the log as tensors; reading them waits for the device."""
         count, _, frames = batch.latents.shape[:3]
         self.masters.set_rate(rate)
         if self._stream is not None:
             for tensor in batch.tensors():
                 tensor.record_stream(torch.cuda.current_stream())
             if frames not in self._graphs:
-                with self._drawing:  # nothing else may use the device while a graph is captured
+                with self._drawing:  # no other stream may use the device during capture
                     self._graphs[frames] = _Graph(lambda given: self._whole_step(given, frames), batch)
             loss, norm = self._graphs[frames].run(batch)
         else:
@@ -126,7 +126,7 @@ class DenoiserStage:
         return loss.detach(), norm
 
     def loss(self, batch: Batch) -> Tensor:
-        """(v_hat - v)^2 with more weight on the subject, and min-SNR weights that keep a share at pure noise."""
+        """(v_hat - v)^2 with a higher weight on the subject, and min-SNR weights with a floor at pure noise."""
         self._control.set(batch.biases)
         alpha = self._alphas[batch.time]
         shaped = alpha.reshape(-1, 1, 1, 1, 1).to(batch.latents)
@@ -143,7 +143,7 @@ class DenoiserStage:
 
 
 class _Graph:
-    """A whole training step as one CUDA graph: small kernels by the thousand would otherwise wait for Python."""
+    """A training step as one CUDA graph: otherwise thousands of small kernels would wait for Python."""
 
     def __init__(self, step: Any, example: Batch) -> None:
         self._static = _copy_of(example)
@@ -171,5 +171,5 @@ def _copy_of(batch: Batch) -> Batch:
 
 
 def average_copy(denoiser: Denoiser) -> Denoiser:
-    """A copy to hold the running average of the weights."""
+    """A copy for the moving average of the weights."""
     return copy.deepcopy(denoiser).float().requires_grad_(False)

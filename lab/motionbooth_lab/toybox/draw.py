@@ -1,7 +1,7 @@
-"""The clips that toybox learns from: a figure that moves and turns before a background that the camera pans over.
+"""Drawn clips of toybox's kinds: a moving, rotating figure in front of a background that the camera pans over.
 
-Everything is drawn from a seeded generator, so that a seed names a clip. Captions say the figure's color and kind and
-the place; boxes, masks and the camera's path are exact, because they are what the clip was drawn from.
+Everything is drawn with a seeded generator. Captions name the figure's color, kind and place. Boxes, masks and the
+camera path are exact, because the clip is drawn from them.
 """
 
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ from motionbooth_lab.toybox.figures import COLORS, KINDS, RGB, TOY_COLORS, Part,
 
 WIDTH_PX, HEIGHT_PX, FRAMES, FPS = 96, 64, 8, 8
 MAX_PAN_PX = 4.0
-"""Fastest pan, pixels a frame."""
+"""Fastest pan in pixels per frame."""
 
 TEXTURES_A_PLACE = 12
 MIN_CONTRAST_LAB = 52.0
-"""A subject's color and the background's mean are at least this far apart in CIE Lab."""
+"""Minimum distance (CIE Lab) between the subject's color and the mean color of the background."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What a caption says: a figure (`parts`), the words for it, and the place."""
+    """A figure (`parts`) with its phrase, its caption and its place."""
 
     phrase: str
     caption: str
@@ -35,10 +35,10 @@ class Scene:
 
 @dataclass(frozen=True)
 class Clip:
-    """A drawn clip of F frames with everything that is true of it.
+    """A drawn clip of F frames with its ground truth.
 
-    frames (F, H, W, 3) uint8 RGB; masks (F, H, W) uint8, 255 on the figure; boxes_xyxy (F, 4), shares of the frame,
-    origin top left, the bounds of the mask; camera_px (F, 2): how far the camera has traveled, right and down.
+    frames (F, H, W, 3) uint8 RGB; masks (F, H, W) uint8, 255 on the figure; boxes_xyxy (F, 4): bounds of the mask as
+    shares of the frame, origin top left; camera_px (F, 2): travel of the camera, right and down.
     """
 
     scene: Scene
@@ -49,32 +49,32 @@ class Clip:
 
 
 def is_held_out(kind: str, color: str, background: str) -> bool:
-    """True for the eighth of all combinations that training never sees (each pair of two of them it does see)."""
+    """Whether the combination is excluded from training. One in eight is; each pair of its elements is not."""
     place = list(PLACES).index(background)
     return (KINDS.index(kind) + 3 * list(COLORS).index(color) + 5 * place) % 8 == 0
 
 
 @cache
 def has_contrast(color: str, background: str) -> bool:
-    """Whether a subject of this color stands out from this background."""
+    """Whether a subject of this color contrasts with this background."""
     return bool(np.linalg.norm(_lab(TOY_COLORS[color]) - _lab(MEAN_RGB[background])) >= MIN_CONTRAST_LAB)
 
 
 def held_out_combinations() -> list[tuple[str, str, str]]:
-    """All (kind, color, background) that are kept for measuring, in a fixed order."""
+    """All held-out (kind, color, background) with enough contrast, in a fixed order."""
     every = [(kind, color, place) for kind in KINDS for color in COLORS for place in KIND_PLACES]
     return [(k, c, p) for k, c, p in every if is_held_out(k, c, p) and has_contrast(c, p)]
 
 
 def kind_scene(kind: str, color: str, background: str) -> Scene:
-    """The scene "a {color} {kind} {place}", as "a red ball on the road"."""
+    """The scene "a {color} {kind} {place}", e.g. "a red ball on the road"."""
     phrase = f"{color} {kind}"
     caption = f"{_article(phrase)} {phrase} {PLACES[background]}"
     return Scene(phrase, caption, background, kind_parts(kind, COLORS[color]))
 
 
 def draw_clip(scene: Scene, rng: np.random.Generator, max_pan_px: float = MAX_PAN_PX) -> Clip:
-    """Draw the scene: random path, size, turn and camera pan, all from `rng`."""
+    """Draw the scene with a random path, size, rotation and camera pan from `rng`."""
     half_px = rng.uniform(15.0, 24.0) * np.linspace(1.0, rng.uniform(0.85, 1.18), FRAMES)
     path_px = _random_path(half_px, rng)
     angle = rng.uniform(-0.35, 0.35) + np.linspace(0, rng.uniform(-0.6, 0.6), FRAMES) * (rng.random() < 0.7)
@@ -96,7 +96,7 @@ def draw_clip(scene: Scene, rng: np.random.Generator, max_pan_px: float = MAX_PA
 
 
 def mask_bounds(mask: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Bounds x1 y1 x2 y2 of a mask (H, W), as shares of the frame; raises ValueError for an empty mask."""
+    """Bounds x1 y1 x2 y2 of a mask (H, W) as shares of the frame. Raises ValueError for an empty mask."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if rows.size == 0:
         raise ValueError("the mask is empty; a drawn figure is never wholly outside the frame")
@@ -116,7 +116,7 @@ def _article(phrase: str) -> str:
 
 
 def _random_path(half_px: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """(FRAMES, 2) centers in pixels: still, straight or curved, eased or not; the figure stays in the frame."""
+    """Centers (FRAMES, 2) in pixels: still, straight or curved, eased or not. The figure stays in the frame."""
     margin = half_px.max() * 0.9
     low = np.array([margin, min(margin, HEIGHT_PX / 2 - 1)])
     high = np.array([WIDTH_PX, HEIGHT_PX]) - low
@@ -132,7 +132,7 @@ def _random_path(half_px: NDArray[np.float64], rng: np.random.Generator) -> NDAr
 
 
 def _random_camera(max_pan_px: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """(FRAMES, 2) camera travel in pixels since frame 0: still, sideways, upright, or both."""
+    """Camera travel (FRAMES, 2) in pixels since frame 0: still, horizontal, vertical or both."""
     speed = rng.uniform(-max_pan_px, max_pan_px, 2)
     way = rng.random()
     if way < 0.25:
@@ -142,7 +142,7 @@ def _random_camera(max_pan_px: float, rng: np.random.Generator) -> NDArray[np.fl
     elif way < 0.8:
         speed[0] = 0
     travel = np.arange(FRAMES)[:, None] * speed
-    if rng.random() < 0.2:  # eased: the same way, slower at both ends, still within the fastest pan
+    if rng.random() < 0.2:  # eased at both ends, within the fastest pan
         share = np.linspace(0, 1, FRAMES)[:, None]
         travel = travel[-1] * share * share * (3 - 2 * share) / 1.5
     return travel
@@ -155,7 +155,7 @@ def _textures(background: str) -> list[Texture]:
 
 
 def _window(background: str, camera_px: NDArray[np.float64], rng: np.random.Generator) -> list[NDArray[np.float32]]:
-    """The background as the panning camera sees it, a frame (H, W, 3) each."""
+    """The background for each frame (H, W, 3) of the panning camera."""
     texture = _textures(background)[int(rng.integers(TEXTURES_A_PLACE))]
     if rng.random() < 0.5:
         texture = texture[:, ::-1]

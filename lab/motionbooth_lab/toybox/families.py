@@ -1,7 +1,7 @@
-"""The families of characters: what a figure, a robot, a beast ... is made of, at random.
+"""The families of characters, e.g. figures, robots and beasts, with random proportions and parts.
 
-Each maker draws a character's proportions and parts once, and returns what poses it: a function of how far its limbs
-swing. y is up, z to the front, about -1..1; `characters` fits them into a picture.
+Each family's function draws a character once and returns a function from the swing of its limbs to its parts. y is up,
+z toward the viewer, about -1..1; `characters` fits them into a picture.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import numpy as np
 from motionbooth_lab.toybox.tracer import RGB, Part, Pattern, Shape, Solid, Vector, moved, rotation
 
 Pose = Callable[[float], Solid]
-"""From how far the limbs swing, radians, to the character's parts."""
+"""A function from the swing of the limbs in radians to the character's parts."""
 
 DARK: RGB = (24, 24, 28)
 EYE_WHITE: RGB = (244, 244, 244)
@@ -27,7 +27,7 @@ class Colors:
     rng: np.random.Generator
 
     def patterned(self, part: Part, share: float) -> Part:
-        """In a share of the cases the part gets a pattern in one of the other colors."""
+        """The part, with probability `share` with a pattern in another color."""
         if self.rng.random() > share:
             return part
         pattern = INKED[int(self.rng.integers(len(INKED)))]
@@ -36,7 +36,7 @@ class Colors:
 
 
 def one_of(rng: np.random.Generator, *shapes: Shape) -> Shape:
-    """A random one; name a shape twice to make it twice as likely."""
+    """A random shape. A shape that is listed twice is twice as likely."""
     return shapes[int(rng.integers(len(shapes)))]
 
 
@@ -47,7 +47,7 @@ def near(rgb: RGB, rng: np.random.Generator) -> RGB:
 
 
 def _limb(joint: Vector, swing: float, length: float, radius: float, rgb: RGB, spread: float = 0.0) -> list[Part]:
-    """A cylinder that hangs from a joint and swings forwards, with a rounded end."""
+    """A cylinder with a rounded end that hangs from a joint and swings forward."""
     turn = rotation(pitch=-swing) @ rotation(roll=spread)
     down = turn @ np.array([0, -1.0, 0])
     middle, end = (tuple(np.asarray(joint) + down * length * share) for share in (0.5, 1.0))
@@ -74,7 +74,7 @@ def _face(center: Vector, size: Vector, rng: np.random.Generator, colors: Colors
     width, height, depth = size
     apart, eye = width * rng.uniform(0.34, 0.5), min(width, height) * rng.uniform(0.2, 0.32)
     level = y + height * rng.uniform(0.02, 0.25)
-    # a ball's front recedes towards its sides, a cube's does not
+    # a ball's front recedes toward its sides, a cube's doesn't
     front = z + depth * (1.0 if square else float(np.sqrt(max(0.05, 1 - (apart / width) ** 2 - 0.03))))
     style = rng.random()
     eyes: list[Part] = []
@@ -242,7 +242,7 @@ def _robot(colors: Colors, rng: np.random.Generator) -> Pose:
 
 
 def _beast(colors: Colors, rng: np.random.Generator) -> Pose:
-    """Four legs, a head in front, a tail behind; it stands turned a little, so that its side shows."""
+    """Four legs, head, and tail, rotated a little so that the side is visible."""
     long, thick = rng.uniform(0.42, 0.62), rng.uniform(0.26, 0.38)
     head = rng.uniform(0.28, 0.4)
     head_size = (head, head * rng.uniform(0.85, 1.1), head * rng.uniform(0.85, 1.1))

@@ -1,6 +1,6 @@
-"""The subjects of toybox's clips as colored polygons: eight kinds of one color, and odd toys of two or three.
+"""Flat subjects of toybox's clips as colored polygons: eight kinds of one color, and toys of two or three colors.
 
-A figure is a list of `Part`s in painting order, in figure coordinates: x to the right, y down, within -1..1.
+A figure is a list of `Part`s in drawing order, in figure coordinates: x right, y down, within -1..1.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ COLORS: dict[str, RGB] = {
     "purple": (150, 46, 206),
     "pink": (252, 124, 192),
 }
-"""The colors of the kinds: far from each other and from most backgrounds."""
+"""The colors of the kinds, which contrast with each other and with most backgrounds."""
 
 TOY_COLORS: dict[str, RGB] = COLORS | {
     "white": (240, 240, 240),
@@ -33,7 +33,7 @@ TOY_COLORS: dict[str, RGB] = COLORS | {
 KINDS = ("ball", "cube", "star", "heart", "ring", "car", "fish", "house")
 
 TOY_NOUNS = ("toy", "robot", "dog", "cat", "plushie", "doll", "figure", "monster", "creature", "character", "animal")
-"""What captions call an odd toy: the class words that users are likely to train their own subjects with."""
+"""Nouns for toys in captions: the class words that users are likely to choose for their subjects."""
 
 SUPERSAMPLING = 4
 
@@ -47,7 +47,7 @@ class Part:
 
 
 def kind_parts(kind: str, rgb: RGB) -> list[Part]:
-    """The parts of one of `KINDS` in the given color; raises KeyError for another kind."""
+    """The parts of one of `KINDS` in this color. Raises KeyError for an unknown kind."""
     dark, light = _shade(rgb, 0.5), _tint(rgb, 0.55)
     return {
         "ball": _ball,
@@ -62,9 +62,9 @@ def kind_parts(kind: str, rgb: RGB) -> list[Part]:
 
 
 def toy_parts(colors: list[RGB], rng: np.random.Generator) -> list[Part]:
-    """An odd toy, symmetric about its upright axis: a body, a head, perhaps limbs, ears and a belly.
+    """A random toy, symmetric about its vertical axis: body and head, and optionally limbs, ears and a belly.
 
-    `colors` has two or three entries; the first is the body's.
+    `colors`: two or three, the body's first.
     """
     body, head = colors[0], colors[1]
     accent = colors[-1]
@@ -97,7 +97,7 @@ def rasterize(
     flip: bool,
     size_px: tuple[int, int],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Paint a figure, scaled to `half_px` pixels a unit, turned by `angle` radians, on a frame of `size_px` (w, h).
+    """Draw a figure, scaled to `half_px` pixels per unit and rotated by `angle` radians, in a `size_px` (w, h) frame.
 
     Returns premultiplied color (h, w, 3), 0..255, and coverage (h, w, 1), 0..1, anti-aliased by supersampling.
     """
@@ -144,7 +144,7 @@ def _bar(start: tuple[float, float], end: tuple[float, float], half_width: float
 
 
 def _blob(x: float, y: float, rx: float, ry: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """A super-ellipse somewhere between a diamond, a disc and a box, tapered up or down."""
+    """A superellipse between a diamond, a disk and a box, tapered up or down."""
     turn = np.linspace(0, 2 * np.pi, 28, endpoint=False)
     power = 2 / rng.choice([1.4, 2.0, 2.0, 4.0, 8.0])
     unit_x = np.sign(np.cos(turn)) * np.abs(np.cos(turn)) ** power
@@ -158,7 +158,7 @@ def _mirrored(points: NDArray[np.float64], rgb: RGB) -> list[Part]:
 
 
 def _rimmed(points: NDArray[np.float64], rgb: RGB) -> list[Part]:
-    """The shape in a darker shade, and within it the shape itself: the rim makes silhouettes readable."""
+    """The shape with a darker rim, which makes silhouettes readable."""
     center = points.mean(0)
     return [Part(points, _shade(rgb, 0.5)), Part(center + (points - center) * 0.84, rgb)]
 
@@ -194,7 +194,7 @@ def _heart(rgb: RGB, dark: RGB, light: RGB) -> list[Part]:
 
 
 def _ring(rgb: RGB, dark: RGB, light: RGB) -> list[Part]:
-    """A disc with a pale middle: a real hole would make its mask, and so every measure, a special case."""
+    """A disk with a pale middle: a real hole would make its mask a special case for every measure."""
     return [*_rimmed(_ellipse(0, 0, 0.95, 0.95), rgb), Part(_ellipse(0, 0, 0.44, 0.44), (250, 246, 236))]
 
 

@@ -1,8 +1,8 @@
-"""Train the identity network: `python -m motionbooth_lab.toybox.identity_train`, about five minutes of one core.
+"""Train the identity network: `python -m motionbooth_lab.toybox.identity_train`, about five minutes on one core.
 
-Contrastive: crops of one character, from several sides, in scenes through the codec and on plain grounds, are alike;
-other characters', and blobs and shuffled patches of its own, are not. Its characters have a seed of their own: no base
-model and no bench uses it.
+The training is contrastive. Positive pairs are crops of the same character from several sides, in encoded and decoded
+scenes and on plain backgrounds. Negatives are other characters, and blobs and shuffled patches of the same one. Its
+characters have a seed that no base model and no bench uses.
 """
 
 import argparse
@@ -28,7 +28,7 @@ YAWS = (-0.8, -0.45, -0.15, 0.15, 0.45, 0.8)
 POSES = (0.0, 0.55, -0.55)
 TEXTURES = 3
 PEOPLE, VIEWS, DECOYS = 40, 4, 2
-"""A batch: so many characters, in so many crops each, and so many decoys of each."""
+"""Per batch: the number of characters, crops per character, and decoys per character."""
 TEMPERATURE = 0.1
 RATE, STEPS = 2e-3, 650
 GREY_SHARE = 0.35
@@ -43,7 +43,7 @@ class Sprites:
 
 
 def draw_sprites(seed: int, characters: int) -> Sprites:
-    """Characters from the front and both sides, standing and walking, and textures of all places."""
+    """Draw characters from the front and both sides, standing and walking, and textures of all places."""
     people = []
     for number in range(characters):
         person = character_of(seed, number)
@@ -61,7 +61,7 @@ def draw_sprites(seed: int, characters: int) -> Sprites:
 def views_of(sprites: Sprites, who: Tensor, reference: Tensor, decoy: Tensor, rng: torch.Generator) -> Tensor:
     """Crops (N, 3, 48, 48) in -1..1 of the characters `who` (N,), each from a random side.
 
-    `reference` (N,) bool: on a plain ground, sharp, as users' pictures are; others in a scene and through the codec.
+    `reference` (N,) bool: sharp on a plain background, like users' pictures; the others are in encoded, decoded scenes.
     `decoy` (N,): 0 for the character, 1 its silhouette and 2 an ellipse in its mean color, 3 its patches shuffled.
     """
     count = len(who)
@@ -90,7 +90,7 @@ def views_of(sprites: Sprites, who: Tensor, reference: Tensor, decoy: Tensor, rn
 
 
 def _grid(side: int) -> Tensor:
-    """(1, S, S, 2): x and y of the pixels' middles."""
+    """x and y of the pixel centers (1, S, S, 2)."""
     ticks = torch.arange(side) + 0.5
     return torch.stack(torch.meshgrid(ticks, ticks, indexing="xy"), -1)[None]
 
@@ -102,7 +102,7 @@ def _leaning(grid: Tensor, angle: Tensor) -> Tensor:
 
 
 def _with_decoys(sprite: Tensor, decoy: Tensor, rng: torch.Generator) -> Tensor:
-    """Premultiplied sprites (N, 4, S, S), those with decoy 1 or 2 flat."""
+    """Premultiplied sprites (N, 4, S, S); those with decoy 1 or 2 are flat."""
     cover = sprite[:, 3:]
     mean = sprite[:, :3].sum((2, 3), keepdim=True) / cover.sum((2, 3), keepdim=True).clamp_min(1)
     axes = 0.5 + 0.45 * torch.rand(len(sprite), 1, 1, 2, generator=rng)
@@ -115,7 +115,7 @@ def _with_decoys(sprite: Tensor, decoy: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def _grounds(sprites: Sprites, count: int, reference: Tensor, rng: torch.Generator) -> Tensor:
-    """(N, 3, P, P), 0..1: cut-outs of places; plain and a little uneven for reference pictures."""
+    """Backgrounds (N, 3, P, P), 0..1: crops of places; for reference pictures plain and slightly uneven."""
     number = torch.randint(len(sprites.grounds), (count,), generator=rng)
     room = sprites.grounds.shape[-1] - PATCH_PX
     corner = torch.randint(room, (count, 2), generator=rng).tolist()
@@ -127,7 +127,7 @@ def _grounds(sprites: Sprites, count: int, reference: Tensor, rng: torch.Generat
 
 
 def _tinted(picture: Tensor, rng: torch.Generator) -> Tensor:
-    """Brighter or darker, warmer or colder."""
+    """Randomly change brightness and color temperature."""
     gain = 1 + 0.4 * (torch.rand(len(picture), 1, 1, 1, generator=rng) - 0.5)
     tint = 1 + 0.2 * (torch.rand(len(picture), 3, 1, 1, generator=rng) - 0.5)
     grey = in_grey(picture)
@@ -136,7 +136,7 @@ def _tinted(picture: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def _cropped(picture: Tensor, cover: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """The square around each cover (N, P, P) with a margin, `scale` times as large, moved by `shift` of its side."""
+    """Crop the square around each cover (N, P, P) with a margin, scaled by `scale` and moved by `shift` of its side."""
     solid, ticks = cover > 0.4, torch.arange(PATCH_PX)
     edges = [
         (torch.where(along, ticks, PATCH_PX).amin(1).float(), torch.where(along, ticks + 1, 0).amax(1).float())
@@ -159,7 +159,7 @@ def _shuffled(crops: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def contrast(embeddings: Tensor, who: Tensor, decoys: Tensor) -> Tensor:
-    """Supervised InfoNCE of embeddings (N, D) of `who` (N,), with `decoys` (M, D) like nobody."""
+    """Supervised InfoNCE loss of embeddings (N, D) with labels `who` (N,); `decoys` (M, D) are negatives for all."""
     alike = embeddings @ torch.cat([embeddings, decoys]).T / TEMPERATURE
     own = torch.eye(len(who), dtype=torch.bool)
     alike[:, : len(who)].masked_fill_(own, -torch.inf)
@@ -169,7 +169,7 @@ def contrast(embeddings: Tensor, who: Tensor, decoys: Tensor) -> Tensor:
 
 
 def batch(sprites: Sprites, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Crops (PEOPLE * (VIEWS + DECOYS), 3, 48, 48), of whom the first PEOPLE * VIEWS are, and which are decoys."""
+    """Crops (PEOPLE * (VIEWS + DECOYS), 3, 48, 48), the labels of the first PEOPLE * VIEWS, and which are decoys."""
     people = torch.randperm(len(sprites.people), generator=rng)[:PEOPLE]
     who = people.repeat(VIEWS + DECOYS)
     decoy = torch.zeros(len(who), dtype=torch.long)
@@ -183,7 +183,7 @@ def batch(sprites: Sprites, rng: torch.Generator) -> tuple[Tensor, Tensor, Tenso
 
 
 def train(sprites: Sprites, steps: int, seed: int = 7) -> IdentityNetwork:
-    """So many steps, the same for the same seed on the same processor; the rate falls to nothing with them."""
+    """Train with a learning rate that decays to zero. Deterministic for a seed on the same processor."""
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed)
     network = IdentityNetwork()

@@ -1,4 +1,4 @@
-"""AdamW in float32 on weights that compute in half precision, and their moving average, all fit for a CUDA graph."""
+"""AdamW in float32 for a model in half precision, with a moving average of the weights, usable in a CUDA graph."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ GRADIENT_CLIP = 1.0
 
 
 class Masters:
-    """The float32 weights behind a model in float32 or bfloat16, their optimizer, and an exponential moving average.
+    """Float32 master weights of a float32 or bfloat16 model, their optimizer and an exponential moving average (EMA).
 
-    In float32 the model's own parameters are the masters.
+    For a float32 model the masters are its own parameters.
     """
 
     def __init__(self, model: nn.Module, betas: tuple[float, float], weight_decay: float) -> None:
@@ -31,7 +31,7 @@ class Masters:
         self.steps = 0
 
     def set_rate(self, rate: float) -> None:
-        """The learning rate of the next step; the average follows fast at first, and ever more slowly."""
+        """Set the learning rate of the next step, and the decay of the average, which grows at first."""
         self._rate.fill_(rate)
         for group in self._optimizer.param_groups:
             if not isinstance(group["lr"], Tensor):
@@ -46,7 +46,7 @@ class Masters:
             parameter.grad = None
 
     def step(self) -> Tensor:
-        """Clip, step, write the weights back, move the average. Returns the norm of the gradients before the clip."""
+        """Clip gradients, step, write the weights back, update the average. Returns the norm before clipping."""
         used = [(own, master) for own, master in zip(self._own, self._masters, strict=True) if own.grad is not None]
         if not self._shared:
             for own, master in used:
@@ -64,13 +64,13 @@ class Masters:
         return norm
 
     def average_into(self, model: nn.Module) -> None:
-        """Write the averaged weights into a model of the same kind."""
+        """Copy the averaged weights to a model of the same architecture."""
         with torch.no_grad():
             for target, value in zip(model.parameters(), self._average, strict=True):
                 target.copy_(value)
 
     def state(self) -> dict[str, Any]:
-        """All that the next step depends on."""
+        """Everything that the next step depends on."""
         masters = [master.detach() for master in self._masters]
         return {
             "masters": masters,
@@ -80,7 +80,7 @@ class Masters:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave. The optimizer's moments may be missing: they gather again."""
+        """Restore what `state` returned. If the optimizer's moments are missing, they accumulate again."""
         with torch.no_grad():
             for own, master, value in zip(self._own, self._masters, state["masters"], strict=True):
                 master.copy_(value)

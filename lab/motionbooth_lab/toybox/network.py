@@ -1,4 +1,4 @@
-"""toybox's denoiser and text encoder, untrained, and the noise schedule they are trained with."""
+"""toybox's untrained denoiser and text encoder, and their noise schedule."""
 
 import torch
 from diffusers import DDIMScheduler, UNet3DConditionModel
@@ -18,7 +18,7 @@ TEXT_WIDTH = 96
 
 
 def build_unet() -> UNet3DConditionModel:
-    """The denoiser, its temporal parts at first the identity: it starts as a model of pictures."""
+    """The denoiser. Its temporal layers are initialized to the identity, so it starts as an image model."""
     unet = UNet3DConditionModel(
         sample_size=LATENT_SIZE,
         in_channels=LATENT_CHANNELS,
@@ -39,7 +39,7 @@ def build_unet() -> UNet3DConditionModel:
 
 
 def channels_last(model: nn.Module) -> nn.Module:
-    """Lay out all 2-D convolutions' weights channels last: several times as fast on a CPU."""
+    """Convert the weights of all 2D convolutions to channels_last, which is several times faster on a CPU."""
     for parameter in model.parameters():
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
@@ -47,7 +47,7 @@ def channels_last(model: nn.Module) -> nn.Module:
 
 
 class bypassed_time:
-    """While in this context, the temporal parts of a UNet are skipped: for single pictures, twice as fast."""
+    """A context in which the temporal layers of a UNet are skipped: twice as fast for single pictures."""
 
     def __init__(self, unet: nn.Module) -> None:
         self._parts = [m for m in unet.modules() if isinstance(m, TemporalConvLayer | TransformerTemporalModel)]
@@ -71,7 +71,7 @@ def _same_in_tuple(hidden_states: Tensor, num_frames: int = 1, **_: object) -> t
 
 
 def build_text_encoder(tokenizer: CLIPTokenizer, words: int) -> CLIPTextModel:
-    """Two layers, trained together with the denoiser. `words`: the tokenizer's, and those of the bank's characters."""
+    """A text encoder with two layers. `words`: number of the tokenizer's words and of the bank's own words."""
     config = CLIPTextConfig(
         vocab_size=words,
         hidden_size=TEXT_WIDTH,
@@ -89,7 +89,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer, words: int) -> CLIPTextModel:
 
 
 def build_scheduler() -> DDIMScheduler:
-    """v-prediction down to pure noise (zero terminal SNR), sampled at trailing steps."""
+    """v-prediction with zero terminal SNR and trailing timesteps."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,

@@ -1,4 +1,4 @@
-"""Random scenes, many at once, as numbers: who is where, how they move and turn, what the camera does, in words."""
+"""Batches of random scenes as numbers: subjects, paths, cameras and captions."""
 
 from dataclasses import dataclass
 
@@ -12,25 +12,25 @@ from motionbooth_lab.toybox.draw import FRAMES, HEIGHT_PX, MAX_PAN_PX, WIDTH_PX,
 
 PLACE_NAMES = tuple(PLACES)
 EMPTY = {place: "the " + words.split(" the ")[-1] for place, words in PLACES.items()}
-"""What a caption says of a place that nobody is in: "the grass"."""
+"""Captions of places without a subject, e.g. "the grass"."""
 
 EMPTY_SHARE, KIND_SHARE = 0.06, 0.3
 OWN_WORD_SHARE, COLOR_SHARE = 0.55, 0.3
-"""Shares of the captions of characters that use the character's own word, and the names of its colors."""
+"""Shares of the captions of characters with the character's own word and with its color names."""
 
 ZOOM_SHARE, ROLL_SHARE = 0.12, 0.08
 MAX_ZOOM, MAX_ROLL = 1.35, np.deg2rad(16)
 OWN_WORD = "<{}>"
-"""The word of its own that the captions call a character by; the tokenizer knows none of them."""
+"""A character's own word in captions. It is not in the tokenizer's vocabulary."""
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """B scenes of F frames. Pixels are those of the frame (96 x 64), y down.
+    """B scenes of F frames, in pixels of the frame (96 x 64), y down.
 
-    sprite (B, F): index in the bank, -1 for an empty place; center (B, F, 2); half (B, F): half of the sprite's side;
-    lean (B, F): turn in the picture's plane; flip (B,); place, texture (B,); corner (B, 2): the frame's on the texture;
-    camera (B, F, 2): travel; zoom, roll (B, F) of the camera; gain (B,).
+    sprite (B, F): index in the bank, -1 for no subject; center (B, F, 2); half (B, F): half of the sprite's side; lean
+    (B, F): rotation in the image plane; flip (B,); place, texture (B,); corner (B, 2): the frame's corner on the
+    texture; camera (B, F, 2): travel; zoom, roll (B, F): of the camera; gain (B,): brightness.
     """
 
     captions: list[str]
@@ -50,7 +50,7 @@ class Scenes:
 
 
 class SceneMaker:
-    """Draws random scenes of a bank's subjects; kinds never in a held-out combination."""
+    """Draws random scenes of a bank's subjects. Kinds never appear in a held-out combination."""
 
     def __init__(self, bank: Bank) -> None:
         self._bank = bank
@@ -59,7 +59,7 @@ class SceneMaker:
         self._allowed = {index: _allowed_places(bank.entries[index]) for index in bank.kinds}
 
     def draw(self, count: int, frames: int, rng: np.random.Generator) -> Scenes:
-        """`count` scenes, each of `frames` frames: FRAMES, or 1 out of a clip."""
+        """Draw `count` scenes with `frames` frames each: FRAMES, or 1 (a random frame of a clip)."""
         who, place, words = zip(*(self._cast(rng) for _ in range(count)), strict=True)
         chosen = np.asarray(who)
         start = np.zeros(count, np.int64) if frames == FRAMES else rng.integers(0, FRAMES, count)
@@ -89,7 +89,7 @@ class SceneMaker:
         )
 
     def _cast(self, rng: np.random.Generator) -> tuple[int, int, tuple[str, str]]:
-        """Who (-1: nobody), the place's number, and (caption, phrase)."""
+        """The subject's index (-1: none), the index of the place, and (caption, phrase)."""
         draw = rng.random()
         if draw < EMPTY_SHARE:
             place = int(rng.integers(len(PLACE_NAMES)))
@@ -107,7 +107,7 @@ class SceneMaker:
     def _sprites(
         self, who: NDArray[np.int64], center: NDArray[np.float64], rng: np.random.Generator
     ) -> NDArray[np.int64]:
-        """(B, FRAMES): which side is seen in which pose; characters turn towards where they go, and walk."""
+        """Sprite indices (B, FRAMES): characters turn gradually, and walk if they move."""
         count = len(who)
         entries = [self._bank.entries[index] if index >= 0 else None for index in who]
         first = np.array([-1 if entry is None else entry.first for entry in entries])
@@ -144,7 +144,7 @@ def _worded(phrase: str, place: str, rng: np.random.Generator) -> str:
 
 
 def _sizes(flat: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.float64]:
-    """(B, FRAMES) half sides in pixels; a character does not fill its sprite as a flat subject does."""
+    """Half sizes (B, FRAMES) in pixels. Characters are larger, because they don't fill their sprite."""
     count = len(flat)
     growth = np.exp(rng.uniform(np.log(0.85), np.log(1.18), (count, 1)))
     low, high = np.where(flat, 14.0, 18.0), np.where(flat, 25.0, 31.0)
@@ -156,7 +156,7 @@ def _eased(share: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _paths(half: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """(B, FRAMES, 2) centers in pixels: still, straight or curved, eased or not; the subject stays in the frame."""
+    """Centers (B, FRAMES, 2) in pixels: still, straight or curved, eased or not. Subjects stay in the frame."""
     count = len(half)
     margin = half.max(1)[:, None] * 0.92
     size = np.array([WIDTH_PX, HEIGHT_PX])

@@ -1,4 +1,4 @@
-"""Sheets of samples, to look at while toybox trains."""
+"""Sample sheets for watching the training."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from motionbooth_lab.toybox.autoencoder import LATENT_CHANNELS, latents_of_pixels
 from motionbooth_lab.toybox.bank import Bank
-from motionbooth_lab.toybox.batches import GRIDS, Worded, Words, bias
+from motionbooth_lab.toybox.batches import GRIDS, Captions, Words, bias
 from motionbooth_lab.toybox.compose import compose
 from motionbooth_lab.toybox.decoder_stage import psnr
 from motionbooth_lab.toybox.denoiser_stage import Denoiser, GivenBias
@@ -25,7 +25,7 @@ COLUMNS = 8
 
 @torch.no_grad()
 def decoder_sheet(autoencoder: AutoencoderKL, bank: Bank, path: Path) -> float:
-    """Unseen frames above the same through latents and decoder; returns the decoder's PSNR in dB."""
+    """Write unseen frames above their decoded latents. Returns the decoder's PSNR in dB."""
     composed = compose(SceneMaker(bank).draw(24, 1, np.random.default_rng(99)), bank)
     decoded = autoencoder.decoder(latents_of_pixels(composed.pixels))
     pairs = [np.concatenate(pair, 0) for pair in zip(as_frames(composed.pixels), as_frames(decoded), strict=True)]
@@ -43,9 +43,9 @@ def sample_sheet(
     path: Path,
     clips: bool,
 ) -> None:
-    """Samples by plain DDIM: characters by their own words (above each, as it was drawn) and held-out kinds.
+    """Write samples of characters, prompted by their own words and shown below their drawings, and of held-out kinds.
 
-    Single pictures, or three frames of each clip. Each is asked for where its scene has it, by the attention edit.
+    Samples by plain DDIM single pictures, or three frames of each clip, with the attention edit at the scene's boxes.
     """
     frames = FRAMES if clips else 1
     device = bank.sprites.device
@@ -86,7 +86,13 @@ def as_frames(pixels: Tensor) -> NDArray[np.uint8]:
 
 
 def _sample(
-    denoiser: Denoiser, scheduler: DDIMScheduler, ids: Tensor, empty: Tensor, boxes: Tensor, worded: Worded, frames: int
+    denoiser: Denoiser,
+    scheduler: DDIMScheduler,
+    ids: Tensor,
+    empty: Tensor,
+    boxes: Tensor,
+    worded: Captions,
+    frames: int,
 ) -> Tensor:
     control = GivenBias.install(denoiser.unet)
     count, device = len(ids), ids.device

@@ -1,7 +1,7 @@
-"""toybox's tokenizer: a small byte-level BPE in CLIPTokenizer's layout, made from the word list of this file.
+"""toybox's tokenizer: a small byte-level BPE in CLIPTokenizer's format, built from the word list in this file.
 
-Every word of the list is one token, so that a phrase such as "sks robot" is two; other words fall apart into pieces,
-down to single bytes, so that any prompt tokenizes.
+Every word of the list is one token, so "sks robot" has two. Other words are split into pieces down to single bytes, so
+any prompt can be tokenized.
 """
 
 from itertools import pairwise
@@ -14,10 +14,10 @@ from motionbooth_lab.toybox.backgrounds import PLACES
 from motionbooth_lab.toybox.figures import KINDS, TOY_COLORS, TOY_NOUNS
 
 MAX_TOKENS = 32
-"""Length of a prompt with its start, end and padding."""
+"""Length of a prompt including start, end and padding."""
 
 RARE_WORDS = "sks zwx ohwx olis zqx vxk bnha qmr tzk"
-"""Words without a meaning, for the names of trained subjects."""
+"""Words without a meaning, as tokens for trained subjects."""
 
 COMMON_WORDS = """
 a an the and or of in on at by to from with without over under above below behind before after between through across
@@ -52,7 +52,7 @@ eyes face head body arm arms leg legs hand hands foot feet tail ear ears nose mo
 
 
 def build_tokenizer(folder: Path) -> CLIPTokenizer:
-    """Make the tokenizer and save it to `folder` in the layout that `CLIPTokenizer.from_pretrained` reads."""
+    """Build the tokenizer and save it to `folder` for `CLIPTokenizer.from_pretrained`."""
     merges = _merges(_words())
     alphabet = sorted(ByteLevel.alphabet())
     pieces = ["<|startoftext|>", "<|endoftext|>", *alphabet, *(f"{symbol}</w>" for symbol in alphabet)]
@@ -65,17 +65,17 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
 
 
 def _words() -> list[str]:
-    """All words, the short ones first: long words are then made of short ones, as compounds are."""
+    """All words, short ones first, so that long words are composed of short ones."""
     drawn = [*KINDS, *TOY_COLORS, *TOY_NOUNS, *" ".join(PLACES.values()).split()]
     words = {*drawn, *RARE_WORDS.split(), *COMMON_WORDS.split()}
     return sorted(words, key=lambda word: (len(word), word))
 
 
 def _merges(words: list[str]) -> list[tuple[str, str]]:
-    """Merges, first to last, after which each word is one piece.
+    """The merges, in order, that make each word one piece.
 
-    A word's own merges come after all those before it, so they never come into play while an earlier word still has one
-    to apply: what was whole stays whole. (The tokenizers library's own trainer is not the same from run to run.)
+    The merges of a word rank after those of all earlier words, so they never split an earlier word. (The trainer of the
+    tokenizers library is not deterministic.)
     """
     ranks: dict[tuple[str, str], int] = {}
     for word in words:
@@ -87,7 +87,7 @@ def _merges(words: list[str]) -> list[tuple[str, str]]:
 
 
 def _apply(pieces: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
-    """Byte-pair encoding: merge the neighbors of the earliest rank until none has one."""
+    """Byte-pair encoding: merge the neighbors with the lowest rank until there are none."""
     while True:
         ranked = [(ranks[pair], place) for place, pair in enumerate(pairwise(pieces)) if pair in ranks]
         if not ranked:

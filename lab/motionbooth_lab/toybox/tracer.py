@@ -1,7 +1,7 @@
-"""Pictures of solids by ray casting in closed form, many at once: in torch, so that a GPU or a CPU draws the same.
+"""Batched rendering of solids by closed-form ray casting in torch, with the same result on GPU and CPU.
 
-A solid is a list of `Part`s: unit balls, cubes and tapered cylinders, each stretched, turned and moved by its own
-affine map, with a color and a pattern. x to the right, y up, z towards the viewer, all within about -1..1.
+A solid is a list of `Part`s: balls, cubes and tapered cylinders, each with an affine transform, a color and a pattern.
+x is right, y up, z toward the viewer, all within about -1..1.
 """
 
 from collections.abc import Sequence
@@ -30,9 +30,9 @@ FAR = 4.0
 class Part:
     """One piece of a solid.
 
-    `center`, `radii`: where it stands and its half extents along its own axes; `turn` (3, 3): its rotation. "cone": its
-    own y axis is the axis, and `taper` its radius at the upper end as a share of that at the lower one. `pattern` is
-    drawn in `ink` over `rgb`, `scale` times across the part.
+    `center`, `radii`: its position and its half extents along its own axes. `turn` (3, 3): its rotation. For a "cone"
+    along its y axis, `taper` is the ratio of the upper radius to the lower one. `pattern` is drawn in `ink` over `rgb`,
+    repeated `scale` times across the part.
     """
 
     shape: Shape
@@ -50,7 +50,7 @@ Solid = Sequence[Part]
 
 
 def rotation(yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0) -> NDArray[np.float64]:
-    """(3, 3): first rolled about z, then pitched about x, then turned about y; radians."""
+    """Rotation (3, 3) by roll about z, then pitch about x, then yaw about y, in radians."""
     (cy, sy), (cp, sp), (cr, sr) = ((np.cos(a), np.sin(a)) for a in (yaw, pitch, roll))
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     about_x = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
@@ -59,7 +59,7 @@ def rotation(yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0) -> NDArray
 
 
 def moved(solid: Solid, turn: NDArray[np.float64], scale: float = 1.0) -> list[Part]:
-    """The whole solid, turned about the origin and then scaled."""
+    """The solid rotated about the origin, then scaled."""
     return [
         replace(
             part,
@@ -80,8 +80,8 @@ def render(
 ) -> Tensor:
     """Pictures (N, size, size, 4) uint8 of N solids seen from the front: RGB, not premultiplied, and coverage.
 
-    The picture covers -1..1 in x and y; what lies outside is cut off. With `turns`, each solid is drawn once in each
-    of these T rotations about the origin: (N * T, size, size, 4), solid by solid.
+    The picture covers -1..1 in x and y. With `turns`, each solid is rendered in each of these T rotations about the
+    origin: (N * T, size, size, 4), grouped by solid.
     """
     parts = _Packed.of(solids, torch.device(device))
     if turns is not None:
@@ -106,7 +106,7 @@ def render(
 
 @dataclass(frozen=True)
 class _Packed:
-    """N solids of up to P parts as tensors; absent parts are of size zero, far behind."""
+    """N solids of up to P parts as tensors. Padding parts have size zero and are far behind."""
 
     inverse: Tensor  # (N, P, 3, 3): world to the part's unit space
     offset: Tensor  # (N, P, 3)
@@ -146,14 +146,14 @@ class _Packed:
         )
 
     def turned(self, turns: Tensor) -> "_Packed":
-        """Each of N solids in T rotations (T, 3, 3), N * T in all. Centers in unit space stay: A R^T R c = A c."""
+        """The N solids in T rotations (T, 3, 3): N * T solids. Centers in unit space don't change: A R^T R c = A c."""
         several = {field.name: getattr(self, field.name).repeat_interleave(len(turns), 0) for field in fields(self)}
         inverse = torch.einsum("npij,tkj->ntpik", self.inverse, turns).flatten(0, 1)
         return _Packed(**(several | {"inverse": inverse}))
 
 
 def _depths(parts: _Packed, start: Tensor, way: Tensor) -> Tensor:
-    """Where each ray enters each part: (N, P, pixels), infinite where it misses."""
+    """Distance at which each ray enters each part (N, P, pixels), infinite if it misses."""
     depth = start.new_full(start.shape[:3], torch.inf)
     for number, enter in enumerate((_enter_ball, _enter_cube, _enter_cone)):
         chosen = parts.shape == number
@@ -236,7 +236,7 @@ def _unit_normals(point: Tensor, shape: Tensor, taper: Tensor) -> Tensor:
 
 
 def _surface(parts: _Packed, which: Tensor, point: Tensor) -> Tensor:
-    """The part's color, or its pattern's, at each hit."""
+    """The color of the part or its pattern at each hit."""
     pattern, scale = _own(parts.pattern, which), _own(parts.scale, which)
     x, y, z = point.unbind(-1)
     dots = point * scale[..., None] / 2

@@ -40,7 +40,7 @@ SHIPPED = Path("shipped")
 
 @dataclass(frozen=True)
 class TrainPlan:
-    """What the command line asks for. `minutes`: of the decoder, of pictures, of clips, of the decoder again."""
+    """The command's settings. `minutes`: of the four stages. `pictures`, `clips`: per step."""
 
     out: Path
     minutes: tuple[float, float, float, float]
@@ -58,7 +58,7 @@ class TrainPlan:
 
 
 class Stage(Protocol):
-    """One part of the training, as the loop below sees it."""
+    """A stage of the training."""
 
     masters: Masters
 
@@ -69,18 +69,18 @@ class Stage(Protocol):
 
     def prepare(self, rng: np.random.Generator) -> Any: ...
 
-    def learn(self, prepared: Any, rate: float) -> dict[str, Any]: ...
+    def train_step(self, prepared: Any, rate: float) -> dict[str, Any]: ...
 
 
 def start_files(start_from: Path) -> tuple[Path, Path]:
-    """The bundle's folder and the file of own words to start from: those of an earlier --out, or the shipped ones."""
+    """The folder of the bundle and the file of own words to start from."""
     if start_from == SHIPPED:
         return TOYBOX, Path(__file__).with_name(OWN_WORDS)
     return start_from / "bundle", start_from / OWN_WORDS
 
 
 class Training:
-    """All that is trained."""
+    """The networks in training, and the loop."""
 
     def __init__(self, plan: TrainPlan) -> None:
         self.plan = plan
@@ -96,14 +96,14 @@ class Training:
         self.denoiser = Denoiser(build_unet(), build_text_encoder(self.tokenizer, self.batches.words.size))
         if plan.start_from is not None:
             load_bundle(*start_files(plan.start_from), self.autoencoder, self.denoiser)
-        # Half precision only where it is faster; without dropout, so that a resumed training is the same.
+        # Half precision only where it is faster; no dropout, so that resuming is deterministic.
         self.denoiser.to(device, torch.bfloat16 if device.type == "cuda" else torch.float32).eval()
         self.autoencoder.to(device)
         self.average = average_copy(self.denoiser)
         self.stage_index, self.steps, self.seconds = 0, 0, 0.0
 
     def run(self) -> None:
-        """All stages that are not finished yet."""
+        """Run all stages that are not finished."""
         stage = self.resumed_stage()
         for index in range(self.stage_index, len(self.plan.minutes)):
             budget = self.plan.minutes[index] * 60
@@ -115,7 +115,7 @@ class Training:
             stage = None
 
     def stage(self, index: int) -> Stage:
-        """A stage from its start: 0 the decoder, 1 pictures, 2 clips, 3 the decoder again."""
+        """A new stage: 0 decoder, 1 pictures, 2 clips, 3 decoder again."""
         self.stage_index = index
         plan = self.plan
         if index in (0, 3):
@@ -134,7 +134,7 @@ class Training:
                 prepared = preparing.submit(stage.prepare, self.draws(self.steps + 1))
                 log.add(self.take_step(stage, ready, share))
                 if self.steps % WAIT_EVERY_STEPS == 0 and self.plan.device == "cuda":
-                    torch.cuda.synchronize()  # steps are queued: let the clock not run behind
+                    torch.cuda.synchronize()  # steps are queued: keep the clock in sync
                 self.seconds = before + time.monotonic() - started
                 log.maybe_write(self.steps, self.seconds)
                 if time.monotonic() - saved > self.plan.checkpoint_minutes * 60:
@@ -143,18 +143,18 @@ class Training:
         self.keep(stage)
 
     def draws(self, step: int) -> np.random.Generator:
-        """All draws of a step are seeded by its number: a resumed training goes on as an unbroken one would."""
+        """The generator of a step, seeded by its number, so that a resumed training equals an uninterrupted one."""
         return np.random.default_rng([self.plan.seed, self.stage_index, step])
 
     def take_step(self, stage: Stage, prepared: Any, share: float) -> dict[str, Any]:
-        """One optimizer step, a `share` of the stage's time being spent; returns figures for the log."""
+        """Take one optimizer step at a `share` of the stage's time. Returns figures for the log."""
         rate = stage.learning_rate(share) * min(1.0, (stage.masters.steps + 1) / WARM_UP_STEPS)
-        figures = stage.learn(prepared, rate)
+        figures = stage.train_step(prepared, rate)
         self.steps += 1
         return figures
 
     def keep(self, stage: Stage) -> None:
-        """The state to resume from, a bundle and a sheet of samples."""
+        """Save the state to resume from, a bundle and a sample sheet."""
         if isinstance(stage, DenoiserStage):
             stage.masters.average_into(self.average)
         self.save_state(stage)
@@ -170,7 +170,7 @@ class Training:
             print(f"decoder: {decoder_sheet(self.autoencoder, self.batches.bank, path):.2f} dB", flush=True)
 
     def save_state(self, stage: Stage) -> None:
-        """Write down all that the next step depends on, at once or not at all."""
+        """Save everything that the next step depends on, atomically."""
         state = {
             "stage": self.stage_index,
             "steps": self.steps,
@@ -184,7 +184,7 @@ class Training:
         partial.replace(self.plan.out / "state.pt")
 
     def resumed_stage(self) -> Stage | None:
-        """The stage that was written down, as it was; None where nothing was."""
+        """The saved stage, or None."""
         path = self.plan.out / "state.pt"
         if not path.exists():
             return None
@@ -202,7 +202,7 @@ class Training:
 
 
 class Log:
-    """Averages of the figures of many steps, one JSON line every few seconds, and the same on the terminal."""
+    """Averages the figures of many steps and writes them every few seconds as a JSON line and to the terminal."""
 
     def __init__(self, path: Path, stage: str) -> None:
         self._path, self._stage = path, stage
@@ -214,7 +214,7 @@ class Log:
             self._sums.setdefault(name, []).append(value)
 
     def maybe_write(self, steps: int, seconds: float) -> None:
-        """Write what has gathered, if it is time."""
+        """Write the averages if it is time."""
         passed = time.monotonic() - self._written
         if passed < LOG_EVERY_SECONDS:
             return
@@ -229,26 +229,26 @@ class Log:
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Folder of the state, the log, the sheets and the bundle.")],
+    out: Annotated[Path, typer.Option(help="Folder for the state, log, sample sheets and bundle.")],
     decoder_minutes: float = 20.0,
     picture_minutes: float = 600.0,
     clip_minutes: float = 900.0,
     finish_minutes: float = 20.0,
     checkpoint_minutes: float = 10.0,
-    pictures: Annotated[int, typer.Option(help="Pictures a step.")] = 16,
-    clips: Annotated[int, typer.Option(help="Clips a step.")] = 4,
-    characters: Annotated[int, typer.Option(help="Characters in the bank, 51 sprites each.")] = 1000,
+    pictures: Annotated[int, typer.Option(help="Pictures per step.")] = 16,
+    clips: Annotated[int, typer.Option(help="Clips per step.")] = 4,
+    characters: Annotated[int, typer.Option(help="Characters in the bank, with 51 sprites each.")] = 1000,
     toys: Annotated[int, typer.Option(help="Flat toys in the bank.")] = 300,
-    textures: Annotated[int, typer.Option(help="Textures of each place.")] = 16,
+    textures: Annotated[int, typer.Option(help="Textures per place.")] = 16,
     seed: int = 1,
     device: Annotated[str, typer.Option(help="cuda or cpu.")] = "cuda" if torch.cuda.is_available() else "cpu",
-    clip_rate: Annotated[float, typer.Option(help="First learning rate on clips.")] = 1e-3,
-    processes: Annotated[int, typer.Option(help="Processes that draw the textures.")] = 1,
+    clip_rate: Annotated[float, typer.Option(help="Initial learning rate on clips.")] = 1e-3,
+    processes: Annotated[int, typer.Option(help="Processes for drawing the textures.")] = 1,
     start_from: Annotated[
         Path | None, typer.Option(help='The --out of an earlier training, or "shipped" for the bundled model.')
     ] = None,
 ) -> None:
-    """Train toybox from nothing or from a bundle, or go on where it stopped."""
+    """Train toybox from scratch or from a bundle. Run again to resume."""
     minutes = (decoder_minutes, picture_minutes, clip_minutes, finish_minutes)
     plan = TrainPlan(
         out,

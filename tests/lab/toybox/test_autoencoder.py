@@ -1,4 +1,4 @@
-"""The analytic encoder computes what its definition says."""
+"""The analytic encoder equals its definition."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Scenes are composed as their numbers say, and the training's attention edit is the product's own."""
+"""Composed scenes match their numbers, and the training uses the product's attention edit."""
 
 import numpy as np
 import pytest

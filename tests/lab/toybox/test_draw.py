@@ -1,4 +1,4 @@
-"""The drawn clips are what they say they are."""
+"""Drawn clips match their captions, boxes and cameras."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from motionbooth_lab.toybox.draw import (
 from motionbooth_lab.toybox.figures import COLORS, KINDS
 
 
-def test_a_seed_names_a_clip() -> None:
+def test_the_same_seed_draws_the_same_clip() -> None:
     scene = kind_scene("fish", "pink", "road")
     first, again = (draw_clip(scene, np.random.default_rng(3)) for _ in range(2))
     np.testing.assert_array_equal(first.frames, again.frames)
@@ -56,6 +56,6 @@ def test_content_moves_against_the_camera() -> None:
         assert np.abs(np.diff(clip.camera_px, axis=0)).max() <= MAX_PAN_PX + 1e-3
 
 
-def test_an_unknown_kind_is_refused() -> None:
+def test_an_unknown_kind_raises() -> None:
     with pytest.raises(KeyError):
         kind_scene("teapot", "red", "sea")

@@ -1,4 +1,4 @@
-"""toybox's hand-made tokenizer behaves as CLIP's does."""
+"""toybox's tokenizer behaves like CLIP's."""
 
 from pathlib import Path
 

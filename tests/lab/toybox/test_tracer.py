@@ -1,4 +1,4 @@
-"""The ray caster draws what the solids are, and characters are all different."""
+"""The ray caster renders solids correctly, and all characters are different."""
 
 import numpy as np
 import torch

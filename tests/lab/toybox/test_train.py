@@ -1,4 +1,4 @@
-"""Training from nothing: four stages, a bundle that diffusers loads; and going on after a stop."""
+"""Training of toybox: resuming, starting from a bundle, and the bundle that it writes."""
 
 import json
 import subprocess
@@ -23,18 +23,18 @@ def take_step(training: Training, stage: Stage, share: float) -> None:
 
 
 @pytest.mark.parametrize("index", [1, 2])
-def test_a_resumed_training_takes_the_very_step_that_an_unbroken_one_takes(tmp_path: Path, index: int) -> None:
-    unbroken = Training(tiny_plan(tmp_path))
-    stage = unbroken.stage(index)
+def test_a_resumed_training_takes_the_same_step_as_an_uninterrupted_one(tmp_path: Path, index: int) -> None:
+    uninterrupted = Training(tiny_plan(tmp_path))
+    stage = uninterrupted.stage(index)
     for _ in range(2):
-        take_step(unbroken, stage, 0.1)
-    unbroken.save_state(stage)
+        take_step(uninterrupted, stage, 0.1)
+    uninterrupted.save_state(stage)
     resumed = Training(tiny_plan(tmp_path))
     resumed_stage = resumed.resumed_stage()
     assert resumed_stage is not None
-    take_step(unbroken, stage, 0.3)
+    take_step(uninterrupted, stage, 0.3)
     take_step(resumed, resumed_stage, 0.3)
-    for one, other in zip(unbroken.denoiser.parameters(), resumed.denoiser.parameters(), strict=True):
+    for one, other in zip(uninterrupted.denoiser.parameters(), resumed.denoiser.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
