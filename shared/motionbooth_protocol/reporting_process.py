@@ -4,7 +4,9 @@ The lines are
 
     {"stage": "sampling", "step": 12, "steps": 25, "seconds_left": 8.5, "note": ""}     a ProgressReport
     {"done": RESULT}                                                                       last, if it succeeded
-    {"error": {"code": "invalid_input", "message": SENTENCE}}                              last, if it failed
+    {"error": {"code": "invalid_input", "message": SENTENCE, "text": TEXT}}                last, if it failed
+
+TEXT is the message as a template and its values, see text.py.
 
 Other lines, such as Blender's own output, go to the log.
 """
@@ -24,6 +26,7 @@ import msgspec
 
 from .errors import Canceled, JobFailed, MotionBoothError, by_code
 from .reports import ProgressReport
+from .text import Text
 
 STOP_SECONDS = 15.0  # a process that was asked to end is killed after this time
 
@@ -41,7 +44,7 @@ class ReportWriter:
         self._write({"done": result})
 
     def failed(self, error: MotionBoothError) -> None:
-        self._write({"error": {"code": error.code, "message": str(error)}})
+        self._write({"error": {"code": error.code, "message": str(error), "text": error.text}})
 
     def _write(self, message: Any) -> None:
         print(msgspec.json.encode(message).decode(), file=self._lines, flush=True)
@@ -72,9 +75,9 @@ class ReportingProcess:
                     case {"done": result}:
                         _wait(process)
                         return result
-                    case {"error": {"code": str(code), "message": str(sentence)}}:
+                    case {"error": {"code": str(code), "text": text}}:
                         _wait(process)
-                        raise by_code(code)(sentence)
+                        raise by_code(code.partition(".")[0])(msgspec.convert(text, Text))
                     case _:
                         log.write(line)
                         log.flush()

@@ -12,12 +12,14 @@ from motionbooth_protocol import reporting_process
 from motionbooth_protocol.errors import Canceled, InvalidInput, JobFailed
 from motionbooth_protocol.reporting_process import ReportingProcess
 from motionbooth_protocol.reports import ProgressReport
+from motionbooth_protocol.text import Text
 
 IMPORTS = """
 import os, signal, sys, time
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.reporting_process import ReportWriter
 from motionbooth_protocol.reports import ProgressReport
+from motionbooth_protocol.text import Text
 writer = ReportWriter(sys.stdout)
 """
 
@@ -43,8 +45,10 @@ writer.done({"clip": "é.mp4"})
 
 
 def test_a_reported_error_keeps_its_class_and_sentence(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"^The scene has no camera\.$"):
-        program(tmp_path, 'writer.failed(InvalidInput("The scene has no camera."))').run(print)
+    script = 'writer.failed(InvalidInput("Scene {scene} has no camera.", code="no_camera", scene="a {b}"))'
+    with pytest.raises(InvalidInput, match=r"^Scene a \{b\} has no camera\.$") as refused:
+        program(tmp_path, script).run(print)
+    assert refused.value.text == Text("Scene {scene} has no camera.", {"scene": "a {b}"})
 
 
 def test_a_crash_is_a_failed_job_with_the_last_line_of_the_log(tmp_path: Path) -> None:
