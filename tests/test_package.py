@@ -1,4 +1,4 @@
-"""What the project says of itself in several places is the same in all of them."""
+"""Metadata that appears in several places is the same in all of them, and the package's programs work."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DEPLOY = ROOT / "backend" / "deploy"
 
 
-def test_there_is_one_version_and_the_manifest_has_it() -> None:
+def test_the_version_comes_from_the_manifest() -> None:
     assert "version" not in PYPROJECT["project"]
     assert version("motionbooth") == MANIFEST["version"]
     assert CliRunner().invoke(app, ["--version"]).output == f"motionbooth {MANIFEST['version']}\n"
@@ -31,12 +31,12 @@ def test_there_is_one_version_and_the_manifest_has_it() -> None:
     assert newest[1] == MANIFEST["version"]
 
 
-def test_the_protocols_version_is_that_of_its_description() -> None:
-    told = (ROOT / "shared" / "motionbooth_protocol" / "README.md").read_text()
-    assert f"version {PROTOCOL_VERSION}\n" in told
+def test_the_protocol_version_matches_its_description() -> None:
+    description = (ROOT / "shared" / "motionbooth_protocol" / "README.md").read_text()
+    assert f"version {PROTOCOL_VERSION}\n" in description
 
 
-def test_there_is_one_address_of_the_project() -> None:
+def test_the_projects_address_is_the_same_everywhere() -> None:
     project = PYPROJECT["project"]["urls"]["Homepage"]
     path = project.removeprefix("https://github.com/")
     assert MANIFEST["website"] == project
@@ -46,12 +46,12 @@ def test_there_is_one_address_of_the_project() -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_shells_complete_its_commands(shell: str) -> None:
+def test_shells_complete_the_commands(shell: str) -> None:
     asked = {"COMP_WORDS": "motionbooth tr", "COMP_CWORD": "1", "_TYPER_COMPLETE_ARGS": "motionbooth tr"}
     asked |= {"_TYPER_COMPLETE_FISH_ACTION": "get-args", "_MOTIONBOOTH_COMPLETE": f"complete_{shell}"}
-    said = CliRunner().invoke(app, [], env=asked, prog_name="motionbooth").output
-    assert "train" in said
-    assert "serve" not in said
+    output = CliRunner().invoke(app, [], env=asked, prog_name="motionbooth").output
+    assert "train" in output
+    assert "serve" not in output
 
 
 def test_bench_works_without_the_laboratory_and_has_more_commands_with_it() -> None:
@@ -69,7 +69,7 @@ def test_bench_works_without_the_laboratory_and_has_more_commands_with_it() -> N
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
-def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     unit = (DEPLOY / "motionbooth.service").read_text()
     program = re.search(r"^ExecStart=(\S+)", unit, re.MULTILINE)
     assert program is not None
@@ -80,16 +80,16 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
-def test_the_unit_and_the_container_give_the_backend_words_that_it_knows(tmp_path: Path) -> None:
+def test_the_unit_and_the_container_use_valid_arguments(tmp_path: Path) -> None:
     unit = (DEPLOY / "motionbooth.service").read_text().replace("\\\n", " ")
-    of_the_unit = re.findall(r"^ExecStart=\S+ (.*)$", unit, re.MULTILINE)[0].split()
+    of_unit = re.findall(r"^ExecStart=\S+ (.*)$", unit, re.MULTILINE)[0].split()
     container = re.findall(r"^CMD (\[.*\])$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)[0]
-    program, *of_the_container = re.findall(r'"([^"]*)"', container)
+    program, *of_container = re.findall(r'"([^"]*)"', container)
     assert program == "motionbooth"
-    for words in (of_the_unit, of_the_container):
-        # A port that is none: everything before it is understood, and nothing is started.
-        words[words.index("--home") + 1] = str(tmp_path / "home")
-        words[words.index("--address") + 1] = "tcp://127.0.0.1:99999"
-        said = CliRunner().invoke(app, words, env={"COLUMNS": "300"})
-        assert said.exit_code == 2
-        assert "up to 65535" in said.output
+    for arguments in (of_unit, of_container):
+        # An invalid port: the arguments are accepted up to the address, and nothing is started.
+        arguments[arguments.index("--home") + 1] = str(tmp_path / "home")
+        arguments[arguments.index("--address") + 1] = "tcp://127.0.0.1:99999"
+        result = CliRunner().invoke(app, arguments, env={"COLUMNS": "300"})
+        assert result.exit_code == 2
+        assert "up to 65535" in result.output

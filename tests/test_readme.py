@@ -1,4 +1,4 @@
-"""What the README says, held against what it says it of."""
+"""The README matches the code and the benchmark results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_every_picture_and_file_that_the_readme_links_to_is_there() -> None:
+def test_every_linked_picture_and_file_exists() -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)]+)\)", README)
     assert links
     assert [link for link in links if not (ROOT / link.partition("#")[0]).exists()] == []
@@ -24,23 +24,23 @@ def test_every_command_is_in_the_readme() -> None:
     assert [name for name in commands if f"motionbooth {name}" not in README] == []
 
 
-def test_every_figure_in_the_readmes_tables_is_what_its_bench_wrote_down() -> None:
+def test_every_figure_in_the_readmes_tables_equals_the_benchs_result() -> None:
     parts = re.split(r"^\*\*`motionbooth (?:bench )?([a-z-]+)[^`]*`\*\*", README, flags=re.MULTILINE)[1:]
-    told = {
+    stated = {
         (bench, name): value
         for bench, part in zip(parts[::2], parts[1::2], strict=True)
         for name, value in re.findall(r"^\| `([a-z0-9_]+)` \| ([-+.,e0-9]+) \|", part, re.MULTILINE)
     }
     measured = {
-        (result["bench"], measure["name"]): written(measure["value"])
+        (result["bench"], measure["name"]): formatted(measure["value"])
         for result in (json.loads(path.read_text()) for path in (ROOT / "docs").glob("bench_*.json"))
         for measure in result["measures"]
     }
     measured["extension", "overlay_ms"] = measured.pop(("overlay", "overlay_ms"))  # by the window test
     benches = {"control", "sampling", "training", "server", "extension", "scheduler", "fuzz", "soak", "real-size"}
-    assert {bench for bench, _ in told} == benches
-    assert {figure: measured.get(figure) for figure in told} == told
+    assert {bench for bench, _ in stated} == benches
+    assert {figure: measured.get(figure) for figure in stated} == stated
 
 
-def written(value: float) -> str:
+def formatted(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

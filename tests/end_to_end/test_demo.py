@@ -1,4 +1,4 @@
-"""`motionbooth demo` as a user runs it: every part real, the training and the sampling cut to a few steps."""
+"""`motionbooth demo` with all its real parts, with few training and sampling steps."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def out(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
 
 
 @pytest.mark.timeout(1000)
-def test_the_demo_makes_everything_it_promises(out: Path) -> None:
+def test_the_demo_writes_all_its_files(out: Path) -> None:
     made = {path.name for path in out.iterdir()}
     assert {"clip.mp4", "shot.blend", "shot.json", "report.json", "contact_sheet.png", "training_pictures"} <= made
     frames, fps = read_clip(out / "clip.mp4")
@@ -77,7 +77,7 @@ def test_the_demo_makes_everything_it_promises(out: Path) -> None:
         assert sheet.width > 1000
 
 
-def test_the_report_measures_what_was_asked(out: Path) -> None:
+def test_the_report_measures_the_requested_boxes_and_camera(out: Path) -> None:
     report = json.loads((out / "report.json").read_bytes())
     (asked,) = json.loads((out / "shot.json").read_bytes())["generate"]["shot"]["subjects"]
     (subject,) = report["motion"]["subjects"]
@@ -86,7 +86,7 @@ def test_the_report_measures_what_was_asked(out: Path) -> None:
     assert report["seconds"]["learning"] > 0
 
 
-def test_the_clip_fills_exactly_the_shot_on_the_timeline_of_the_copy(out: Path) -> None:
+def test_the_clip_fills_the_shots_frame_range_on_the_copys_timeline(out: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", READ_STRIPS, str(out / "shot.blend")], capture_output=True, text=True, check=True
     )
@@ -98,7 +98,7 @@ def test_the_clip_fills_exactly_the_shot_on_the_timeline_of_the_copy(out: Path) 
 
 
 @pytest.mark.timeout(600)
-def test_a_second_run_finds_the_trained_subject_and_gives_the_same_clip(out: Path, cache: Path) -> None:
+def test_a_second_run_reuses_the_trained_subject_and_gives_the_same_clip(out: Path, cache: Path) -> None:
     before = (out / "clip.mp4").read_bytes()
     said, _ = start_demo(out, cache).communicate(timeout=500)
     report = json.loads((out / "report.json").read_bytes())
@@ -122,7 +122,7 @@ def test_ctrl_c_leaves_no_process_behind(stage: str, tmp_path: Path, cache: Path
     assert processes_about(tmp_path) == []
 
 
-def test_a_scene_that_is_not_there_is_one_sentence_and_exit_status_2(tmp_path: Path, cache: Path) -> None:
+def test_a_missing_scene_gives_a_message_and_exit_status_2(tmp_path: Path, cache: Path) -> None:
     process = start_demo(tmp_path / "out", cache, "--scene", str(tmp_path / "nothing.blend"))
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 2

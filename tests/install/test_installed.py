@@ -1,4 +1,4 @@
-"""The wheel, built from the sdist, in an environment that has what it asks for and nothing else; no checkout near."""
+"""The wheel, built from the sdist and installed in an environment with nothing but its dependencies."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HAS_BPY = sys.version_info[:2] in {(3, 11), (3, 13)}
 
 @pytest.fixture(scope="session")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sdist, and with the wheel that was built from it."""
+    """A folder with the sdist and the wheel that was built from it."""
     out = tmp_path_factory.mktemp("built here") / "dist"
     subprocess.run([sys.executable, "-m", "build", "--outdir", str(out), str(ROOT)], check=True)
     return out
@@ -38,12 +38,12 @@ def wheel(dist: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of programs of an environment in which the wheel was installed by pip."""
+    """The programs folder of an environment in which pip installed the wheel."""
     environment = tmp_path_factory.mktemp("installed here") / "an environment"
     venv.create(environment, with_pip=True)
     outside = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    asked = f"{wheel}[blender]" if HAS_BPY else str(wheel)
-    subprocess.run([environment / "bin" / "python", "-m", "pip", "install", "-q", asked], env=outside, check=True)
+    requirement = f"{wheel}[blender]" if HAS_BPY else str(wheel)
+    subprocess.run([environment / "bin" / "python", "-m", "pip", "install", "-q", requirement], env=outside, check=True)
     return environment / "bin"
 
 
@@ -57,10 +57,10 @@ def environment(away: Path) -> dict[str, str]:
     return {"HOME": str(away / "home"), "PATH": "/usr/bin:/bin", "COLUMNS": "300"}
 
 
-def motionbooth(programs: Path, away: Path, *words: str, timeout: float = 60) -> str:
-    """What the command says; it must end well."""
+def motionbooth(programs: Path, away: Path, *arguments: str, timeout: float = 60) -> str:
+    """The output of the command, which must succeed."""
     done = subprocess.run(
-        [programs / "motionbooth", *words],
+        [programs / "motionbooth", *arguments],
         cwd=away,
         env=environment(away),
         stdout=subprocess.PIPE,
@@ -72,7 +72,7 @@ def motionbooth(programs: Path, away: Path, *words: str, timeout: float = 60) ->
     return done.stdout
 
 
-def test_the_sdist_has_what_the_wheel_is_made_of_and_what_tests_it(dist: Path) -> None:
+def test_the_sdist_has_the_sources_of_the_wheel_and_the_tests(dist: Path) -> None:
     with tarfile.open(dist / f"motionbooth-{VERSION}.tar.gz") as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
     packages = {
@@ -84,7 +84,7 @@ def test_the_sdist_has_what_the_wheel_is_made_of_and_what_tests_it(dist: Path) -
     assert {"Makefile", "LICENSE", "blender_addon/LICENSE", "backend/motionbooth/cli/demo.blend"} <= names
 
 
-def test_the_wheel_has_both_licenses_and_links_that_lead_somewhere(wheel: Path) -> None:
+def test_the_wheel_has_both_licenses_and_absolute_links(wheel: Path) -> None:
     info = f"motionbooth-{VERSION}.dist-info"
     with zipfile.ZipFile(wheel) as content:
         metadata = content.read(f"{info}/METADATA").decode()
@@ -112,25 +112,25 @@ def test_bench_works_without_the_laboratory(programs: Path, away: Path) -> None:
     assert "ablation" not in shown
 
 
-def test_it_says_its_version(programs: Path, away: Path) -> None:
+def test_it_prints_its_version(programs: Path, away: Path) -> None:
     assert motionbooth(programs, away, "--version") == f"motionbooth {VERSION}\n"
 
 
-def test_everything_it_asks_for_agrees(programs: Path) -> None:
+def test_its_dependencies_are_compatible(programs: Path) -> None:
     subprocess.run([programs / "python", "-m", "pip", "check"], check=True)
 
 
 @pytest.mark.skipif(not HAS_BPY, reason="the demo needs the bpy module, which exists for Python 3.11 and 3.13")
-def test_the_demo_runs_through(programs: Path, away: Path) -> None:
+def test_the_demo_runs(programs: Path, away: Path) -> None:
     few_steps = ["--training-steps", "2", "--sampling-steps", "4"]
-    said = motionbooth(programs, away, "demo", "--out", "the demo", *few_steps, timeout=900)
+    output = motionbooth(programs, away, "demo", "--out", "the demo", *few_steps, timeout=900)
     made = {path.name for path in (away / "the demo").iterdir()}
-    assert {"clip.mp4", "shot.blend", "report.json", "contact_sheet.png"} <= made, said
+    assert {"clip.mp4", "shot.blend", "report.json", "contact_sheet.png"} <= made, output
 
 
-def test_a_backend_serves_and_says_how_it_does(programs: Path, away: Path) -> None:
-    words = ["serve", "--home", "a backend", "--address", "tcp://127.0.0.1:*"]
-    server = subprocess.Popen([programs / "motionbooth", *words], cwd=away, env=environment(away))
+def test_a_backend_runs_and_reports_its_status(programs: Path, away: Path) -> None:
+    arguments = ["serve", "--home", "a backend", "--address", "tcp://127.0.0.1:*"]
+    server = subprocess.Popen([programs / "motionbooth", *arguments], cwd=away, env=environment(away))
     try:
         connection = away / "a backend" / "connection.json"
         deadline = time.monotonic() + 60

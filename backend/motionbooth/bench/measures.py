@@ -67,8 +67,7 @@ def publish(result: BenchResult, json_file: Path | None) -> None:
         json_file.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
     except OSError as error:
         raise MotionBoothError(
-            "The figures could not be written to {json_file}: {reason}. Name a file in a folder that you may "
-            "write to, with --json.",
+            "Could not write the figures to {json_file}: {reason}. Choose a writable file with --json.",
             json_file=json_file,
             reason=error.strerror,
         ) from error

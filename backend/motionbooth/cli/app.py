@@ -46,14 +46,14 @@ def _from_os_error(error: OSError) -> MotionBoothError:
     what, why = error.filename2 or error.filename, error.strerror or str(error)
     if is_disk_full(error):
         return OutOfSpace(
-            "The disk is full{place} ({reason}): free some space and run it again.",
+            "The disk is full{place} ({reason}). Free some space and run the command again.",
             place=f" at {what}" if what else "",
             reason=why,
         )
     if what is None:
-        return MotionBoothError("The system refused: {reason}.", reason=why)
+        return MotionBoothError("System error: {reason}.", reason=why)
     return InvalidInput(
-        "{what} cannot be used ({reason}). Check the path, and that you may read and write there.",
+        "{what} cannot be used ({reason}). Check the path and the permissions.",
         what=what,
         reason=why,
     )

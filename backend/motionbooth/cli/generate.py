@@ -44,7 +44,7 @@ def generate(
 
     chosen = script or script_file
     if chosen is None or (script and script_file):
-        raise InvalidInput("Name one script: motionbooth generate SCRIPT.json --out CLIP.mp4")
+        raise InvalidInput("Specify exactly one script: motionbooth generate SCRIPT.json --out CLIP.mp4")
     subjects = subject or []
     spec = script_with_subjects(chosen, model, seed, subjects, Words.of(token, class_word, subjects))
     with reporter() as shown:

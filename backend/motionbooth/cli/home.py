@@ -15,7 +15,7 @@ def existing(home: Path) -> Path:
     """The absolute path of an existing data folder. Raises NotFound: commands that only read must not create one."""
     if not (home / "keys").is_dir() and not (home / "authorized").is_dir():
         raise NotFound(
-            "There is no backend in {home}. Check --home; `motionbooth serve` makes one there at its first start.",
+            "There is no backend in {home}. Check --home. `motionbooth serve` creates one there at its first start.",
             home=home,
         )
     return home.absolute()

@@ -39,7 +39,7 @@ def keys_new(
     for file in (out, public_file):
         if file.exists():
             raise Conflict(
-                "{file} is there already, and may be in use. Name another file, or remove that one first.", file=file
+                "{file} already exists and may be in use. Choose another file, or remove this one first.", file=file
             )
     connection.write(out)
     write_private(public_file, f"{connection.client_public}\n".encode())

@@ -30,7 +30,7 @@ def _class(value: str) -> str:
 
 def _learning_rate(value: float | None) -> float | None:
     if value is not None and not 0 < value <= 1:
-        raise typer.BadParameter(f"It is above 0 and at most 1, for instance 5e-6, and not {value:g}.")
+        raise typer.BadParameter(f"Expected a number above 0 and at most 1, e.g. 5e-6, got {value:g}.")
     return value
 
 
@@ -102,7 +102,7 @@ def train(
     try:
         spec = as_received(TrainSpec(subject, model, seed, steps, learning_rate, method, recipe))
     except msgspec.ValidationError as error:
-        raise InvalidInput("This cannot be trained: {problem}.", problem=in_words(error, _OPTIONS)) from error
+        raise InvalidInput("Invalid settings: {problem}.", problem=in_words(error, _OPTIONS)) from error
     checkpoint = chosen_checkpoint() if sam is None else Checkpoint(sam, sam_sha256)
     if checkpoint is not None:
         check_checkpoint(checkpoint)

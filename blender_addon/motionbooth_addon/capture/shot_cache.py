@@ -98,8 +98,8 @@ def read_by_playing(scene: bpy.types.Scene) -> None:
 def stop() -> None:
     """Drop all caches and remove the timer and the handlers."""
     _caches.clear()
-    if bpy.app.timers.is_registered(_tick):
-        bpy.app.timers.unregister(_tick)
+    if bpy.app.timers.is_registered(tick):
+        bpy.app.timers.unregister(tick)
     for handlers, handler in _handlers():
         if handler in handlers:
             handlers.remove(handler)
@@ -108,7 +108,7 @@ def stop() -> None:
 def _start() -> None:
     for handlers, handler in _handlers():
         handlers.append(handler)
-    bpy.app.timers.register(_tick, first_interval=TICK_SECONDS, persistent=True)
+    bpy.app.timers.register(tick, first_interval=TICK_SECONDS, persistent=True)
 
 
 def _handlers() -> list[tuple[list[Any], Any]]:
@@ -164,7 +164,7 @@ def _note_change(cache: ShotCache) -> None:
     _changed_at = time.monotonic()
 
 
-def _tick() -> float | None:
+def tick() -> float | None:
     now = time.monotonic()
     for name in [name for name, cache in _caches.items() if now - cache.last_requested > EXPIRE_SECONDS]:
         del _caches[name]

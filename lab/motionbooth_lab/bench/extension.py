@@ -52,7 +52,7 @@ UNITS = {
 def bench_extension() -> BenchResult:
     """Everything that can be measured without a window. Raises InvalidInput if bpy is not installed."""
     if importlib.util.find_spec("bpy") is None:
-        raise InvalidInput("This bench runs in Blender's Python module; install it: pip install -e '.[blender]'")
+        raise InvalidInput("This bench needs Blender's Python module. Install it with: pip install -e '.[blender]'")
     found: dict[str, float] = {}
     for measure in MEASURES:
         found |= _in_own_process(measure)
@@ -63,7 +63,7 @@ def _in_own_process(measure: str) -> dict[str, float]:
     """Raises JobFailed with the last line of the process's error output."""
     process = subprocess.run([sys.executable, "-m", __name__, measure], capture_output=True, text=True)
     if process.returncode != 0:
-        last_words = process.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+        last_words = process.stderr.strip().splitlines()[-1:] or ["no output"]
         raise JobFailed('Measuring "{measure}" in Blender failed: {reason}', measure=measure, reason=last_words[0])
     return json.loads(process.stdout.splitlines()[-1])
 
@@ -170,7 +170,7 @@ def measure_long_reading() -> dict[str, float]:
     until = time.monotonic() + LONGEST_WAIT
     while shot_cache.get(scene).outdated and time.monotonic() < until:
         began = time.perf_counter()
-        pause = shot_cache._tick() or 0.0
+        pause = shot_cache.tick() or 0.0
         bpy.context.view_layer.update()
         holds.append(time.perf_counter() - began)
         time.sleep(pause)

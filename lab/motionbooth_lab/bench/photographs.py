@@ -27,7 +27,7 @@ def photographed_subjects(folder: Path) -> list[TrainingSet]:
     found = sorted(each for each in folder.iterdir() if each.is_dir()) if folder.is_dir() else []
     if not found:
         raise InvalidInput(
-            "{folder} has no folders of pictures in it. Name a folder with one folder for each subject.", folder=folder
+            "{folder} contains no folders of pictures. Choose a folder with one folder for each subject.", folder=folder
         )
     return [_subject(each) for each in found]
 

@@ -66,7 +66,7 @@ def fuzz_session(count: int, seconds: float, seed: int) -> list[Measure]:
                 clip = client.follow(job).result("clip")
                 ping = client.ping()
             if clip.sha256 != hashlib.sha256(bytes([7]) * 1000).hexdigest():
-                raise MotionBoothError("The clip that was filmed meanwhile is not what it should be.")
+                raise MotionBoothError("The clip that was generated in the meantime is wrong.")
         finally:
             backend.end()
     return [
@@ -92,7 +92,7 @@ def _bombard(backend: RunningBackend, count: int, seconds: float, seed: int) -> 
             answered += _answers(socket, sent)
             if backend.process is None or backend.process.poll() is not None:
                 raise MotionBoothError(
-                    "The server ended within the {batch} messages before number {sent}.", batch=_BATCH, sent=sent
+                    "The server ended within the last {batch} messages before message {sent}.", batch=_BATCH, sent=sent
                 )
             if not settled and sent >= count / 10:
                 settled = backend.memory()
@@ -110,7 +110,7 @@ def _answers(socket: zmq.Socket[bytes], last: int) -> int:
                 return count
         # The connection was closed because of a frame that was too large, or the reply was dropped.
         socket.send_multipart(encode(messages.Ping(id=last)))
-    raise MotionBoothError("The server does not answer any more, {last} messages in.", last=last)
+    raise MotionBoothError("The server stopped responding after {last} messages.", last=last)
 
 
 def _socket(context: zmq.Context[zmq.Socket[bytes]], connection: Connection) -> zmq.Socket[bytes]:

@@ -68,7 +68,7 @@ def misbehave(commands: dict[str, str], step: int, first: int) -> None:
     if ("die" in commands and step == max(1, first)) or ("die_once" in commands and step == 1 and first == 0):
         os.kill(os.getpid(), signal.SIGKILL)
     if "fault" in commands:
-        raise ZeroDivisionError("a detail that is no user's business")
+        raise ZeroDivisionError("an internal detail")
     if "invalid" in commands:
         raise InvalidInput("The prompt lacks the subject; add it.")
     if "memory" in commands:

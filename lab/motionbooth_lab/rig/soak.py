@@ -96,7 +96,9 @@ def soak(minutes: float, seed: int, jobs_per_minute: float, console: Console) ->
         console.print(f"Wrong: {wrong}", markup=False)
     if tally.wrong:
         raise MotionBoothError(
-            "The soak found {count} wrongs, the first: {first}.", count=len(tally.wrong), first=tally.wrong[0]
+            "The soak test found {count} problems. The first one: {first}.",
+            count=len(tally.wrong),
+            first=tally.wrong[0],
         )
     return BenchResult("soak", _measures(minutes, tally, samples))
 

@@ -99,7 +99,7 @@ def mask_bounds(mask: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Bounds x1 y1 x2 y2 of a mask (H, W) as shares of the frame. Raises ValueError for an empty mask."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if rows.size == 0:
-        raise ValueError("the mask is empty; a drawn figure is never wholly outside the frame")
+        raise ValueError("the mask is empty")
     height, width = mask.shape
     return np.array(
         [columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height], np.float32

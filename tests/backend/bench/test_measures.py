@@ -26,7 +26,7 @@ def test_the_table_and_the_json_say_the_same(tmp_path: Path, capsys: pytest.Capt
 
 def test_a_file_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(MotionBoothError, match="could not be written"):
+    with pytest.raises(MotionBoothError, match="Could not write"):
         publish(RESULT, tmp_path / "file" / "control.json")
 
 

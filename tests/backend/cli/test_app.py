@@ -1,4 +1,4 @@
-"""Whatever is typed: one sentence that says what was wrong, and an exit status, never a traceback."""
+"""Wrong input on the command line gives a message and an exit status, never a traceback."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ PUBLIC = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder: with an ordinary file, a folder, and a script that is none."""
-    (tmp_path / "file").write_text("not what you think")
+    """The current folder, with a file, a folder and invalid scripts."""
+    (tmp_path / "file").write_text("not a data folder")
     (tmp_path / "folder").mkdir()
     (tmp_path / "far.json").write_text('{"prompt": "a dog", "camera_speed": [1e308, 0]}')
     (tmp_path / "nameless.json").write_text('{"prompt": "a dog", "phrases": [""], "bbox": [[[0, 0, 1, 1]]]}')
@@ -32,7 +32,7 @@ NEW_KEY = ["keys", "new", "ann", "--address", "tcp://box:5599", "--server", PUBL
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("arguments", "message"),
     [
         (["keys", "list", "--home", "file"], "'file' is a file"),
         (["doctor", "--home", "file"], "'file' is a file"),
@@ -75,23 +75,25 @@ NEW_KEY = ["keys", "new", "ann", "--address", "tcp://box:5599", "--server", PUBL
         (["bench", "control", "--json", "folder"], "is a directory"),
     ],
 )
-def test_bad_input_is_answered_by_a_sentence(folder: Path, words: list[str], told: str) -> None:
-    result = CliRunner().invoke(app, words, env={"COLUMNS": "300"})
+def test_wrong_input_is_reported_in_a_message(folder: Path, arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "300"})
     assert result.exit_code == 2, result.output
-    assert told in result.output
+    assert message in result.output
     assert not any(sign in result.output for sign in ("Traceback", "$.", "`str`", "Errno"))
-    assert not [path for path in folder.iterdir() if path.name.startswith("typo")], "nothing is made by looking"
+    assert not [path for path in folder.iterdir() if path.name.startswith("typo")], (
+        "a command that only reads creates nothing"
+    )
     assert isinstance(result.exception, SystemExit)
 
 
-def test_a_full_disk_is_told_and_is_no_fault_of_the_input(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_and_is_not_wrong_input(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "c.json")
 
     monkeypatch.setattr("motionbooth_protocol.connection.os.open", full)
     result = CliRunner().invoke(app, [*NEW_KEY, "c.json"])
     assert result.exit_code == 1
-    assert "free some space" in result.output
+    assert "Free some space" in result.output
 
 
 def test_a_key_that_is_in_use_is_never_overwritten(folder: Path) -> None:
@@ -100,18 +102,18 @@ def test_a_key_that_is_in_use_is_never_overwritten(folder: Path) -> None:
     assert "ann.pub" in before
     again = CliRunner().invoke(app, [*NEW_KEY, "c.json"])
     assert again.exit_code == 1
-    assert "is there already" in again.output
+    assert "already exists" in again.output
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
-def test_nobody_is_let_in_whose_connection_file_could_not_be_written(folder: Path) -> None:
+def test_no_key_is_authorized_if_its_connection_file_could_not_be_written(folder: Path) -> None:
     add = ["keys", "add", "bob", "--address", "tcp://box:5599", "--home", "h", "--out"]
     assert CliRunner().invoke(app, [*add, "file/bob.json"]).exit_code == 2
     assert "bob" not in CliRunner().invoke(app, ["keys", "list", "--home", "h"]).output
     assert CliRunner().invoke(app, [*add, "bob.json"]).exit_code == 0
 
 
-def test_a_backend_that_does_not_run_is_no_fault_of_the_input(folder: Path) -> None:
+def test_a_backend_that_is_not_running_is_not_wrong_input(folder: Path) -> None:
     for command in ("status", "jobs"):
         result = CliRunner().invoke(app, [command, "--home", "folder"])
         assert result.exit_code == 1

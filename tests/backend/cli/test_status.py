@@ -12,7 +12,7 @@ def run(*words: str) -> str:
     return result.output
 
 
-def test_status_and_jobs_ask_the_backend_of_the_folder_or_of_a_connection_file(shared_backend: RunningBackend) -> None:
+def test_status_and_jobs_find_the_backend_by_data_folder_or_connection_file(shared_backend: RunningBackend) -> None:
     job = new_job_id()
     with shared_backend.client() as client:
         client.submit(job, small_job("invalid"))
@@ -26,7 +26,7 @@ def test_status_and_jobs_ask_the_backend_of_the_folder_or_of_a_connection_file(s
     assert "The prompt lacks the subject" in jobs
 
 
-def test_without_a_backend_it_is_one_sentence(tmp_path: str) -> None:
+def test_without_a_backend_there_is_a_message(tmp_path: str) -> None:
     result = CliRunner().invoke(app, ["status", "--home", str(tmp_path)])
     assert result.exit_code == 1
     assert "motionbooth serve" in result.output

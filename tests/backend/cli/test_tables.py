@@ -25,7 +25,7 @@ def printed(view: RenderableType) -> str:
     return capture.get()
 
 
-def test_the_state_of_a_backend_is_on_one_page() -> None:
+def test_the_status_shows_counts_space_and_workers() -> None:
     text = printed(status_view(STATUS))
     for words in ("up for 1 h 01 min", "3 queued", "2 failed", "1.5 MB", "5.0 GB", "01234567", "ann", "sampling 5/20"):
         assert words in text
@@ -33,7 +33,7 @@ def test_the_state_of_a_backend_is_on_one_page() -> None:
     assert "idle" in text
 
 
-def test_jobs_are_listed_with_what_became_of_them_and_in_plain_words() -> None:
+def test_jobs_are_listed_with_state_and_error_without_markup() -> None:
     job = Job(id="abcdefgh1", kind="train", state="failed", created=1000, updated=1100, error="[red]no dog[/red]",
               name="[b]Rex", model="toybox", owner="ann")  # fmt: skip
     text = printed(jobs_table([job], now=5000, with_owners=True))
@@ -44,11 +44,11 @@ def test_jobs_are_listed_with_what_became_of_them_and_in_plain_words() -> None:
 @pytest.mark.parametrize(
     ("seconds", "words"), [(42.9, "42 s"), (185, "3 min 05 s"), (7800, "2 h 10 min"), (442_800, "5 d 3 h")]
 )
-def test_durations_are_short_words(seconds: float, words: str) -> None:
+def test_durations_as_text(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
 
-def test_sizes_are_short_words() -> None:
+def test_sizes_as_text() -> None:
     assert [size(count) for count in (0, 999, 25_000, 1_234_567, 64_000_000_000)] == [
         "0 B", "999 B", "25 kB", "1.23 MB", "64.0 GB",
     ]  # fmt: skip

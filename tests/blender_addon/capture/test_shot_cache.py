@@ -28,12 +28,12 @@ def shot(scene: Any, add_cube: Callable[..., Any], add_subject: Callable[..., An
 
 def settle() -> None:
     bpy.context.view_layer.update()
-    shot_cache._tick()
+    shot_cache.tick()
     time.sleep(shot_cache.SETTLE_SECONDS + 0.05)
-    shot_cache._tick()
+    shot_cache.tick()
     while any(known.reader for known in shot_cache._caches.values()):  # read in slices
         bpy.context.view_layer.update()
-        shot_cache._tick()
+        shot_cache.tick()
 
 
 def test_get_evaluates_nothing_and_the_timer_reads_the_shot(shot: Any) -> None:
@@ -105,10 +105,10 @@ def test_a_subject_without_an_object_does_not_hide_the_others(shot: Any) -> None
 
 def test_timer_and_handlers_are_removed_when_the_cache_expires(shot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     shot_cache.get(shot)
-    assert bpy.app.timers.is_registered(shot_cache._tick)
+    assert bpy.app.timers.is_registered(shot_cache.tick)
     monkeypatch.setattr(shot_cache, "EXPIRE_SECONDS", 0.0)
     time.sleep(0.01)
-    assert shot_cache._tick() is None
+    assert shot_cache.tick() is None
     handlers = bpy.app.handlers
     for kind in (handlers.depsgraph_update_post, handlers.undo_post, handlers.load_post):
         assert not [handler for handler in kind if handler.__module__ == shot_cache.__name__]
@@ -124,7 +124,7 @@ def read_in_slices(shot: Any) -> tuple[Any, int]:
     time.sleep(shot_cache.SETTLE_SECONDS + 0.05)
     ticks = 0
     while shot_cache.get(shot).outdated:
-        shot_cache._tick()
+        shot_cache.tick()
         bpy.context.view_layer.update()
         ticks += 1
         assert ticks < 10_000, "it does not come to an end"
@@ -154,7 +154,7 @@ def test_between_slices_there_is_progress_and_no_temporary_scene(shot: Any) -> N
     time.sleep(shot_cache.SETTLE_SECONDS + 0.05)
     seen = []
     while shot_cache.get(shot).outdated:
-        shot_cache._tick()
+        shot_cache.tick()
         bpy.context.view_layer.update()
         seen.append(shot_cache.get(shot).progress)
         assert [scene.name for scene in bpy.data.scenes] == ["Scene"]
@@ -172,7 +172,7 @@ def test_an_edit_during_reading_starts_it_over(shot: Any, edit: str) -> None:
     bpy.context.view_layer.update()
     time.sleep(shot_cache.SETTLE_SECONDS + 0.05)
     while (shot_cache.get(shot).progress or 0.0) < 0.2:
-        shot_cache._tick()
+        shot_cache.tick()
     cube = bpy.data.objects["Cube"]
     if edit == "moved":
         cube.scale.x = 3
@@ -181,7 +181,7 @@ def test_an_edit_during_reading_starts_it_over(shot: Any, edit: str) -> None:
     else:
         bpy.data.objects.remove(cube)
     bpy.context.view_layer.update()
-    shot_cache._tick()
+    shot_cache.tick()
     assert shot_cache.get(shot).progress is None, "what was read so far is of the scene before"
     motion, _ = read_in_slices(shot)
     shot_cache.stop()
