@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from .._protocol.client import new_job_id
 from .._protocol.connection import Connection
 from .._protocol.errors import InvalidInput
 from .._protocol.jobs import Blob, GenerateSpec, JobState
@@ -78,6 +77,8 @@ class JobClient:
 
         Raises InvalidInput without a connection.
         """
+        from .._protocol.client import new_job_id  # loads zmq, which must not slow down the start of Blender
+
         if self.threads is None:
             raise InvalidInput("There is no backend: start the local one, or connect to another machine.")
         record = JobRecord(
