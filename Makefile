@@ -1,4 +1,4 @@
-# make demo   sets up .venv and does the main job        make test   sets up .venv and passes the tests
+# make demo: set up .venv and run the demo. make test: set up .venv and run the tests.
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
@@ -11,19 +11,19 @@ demo: $(READY)
 test: $(READY)
 	$(VENV)/bin/python -m pytest
 
-# The numeric tests as a processor without wide vectors computes: it rounds otherwise.
+# The numeric tests with the instructions of an older processor, which rounds differently.
 test-numeric: $(READY)
 	ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=SSE41 \
 	  $(VENV)/bin/python -m pytest -m numeric
 
-# The wheel from the sdist, in an environment that has nothing else: about ten minutes, most of it pip's.
+# Tests of the installed wheel in an empty environment: about ten minutes, most of them for pip.
 test-install: $(READY)
 	$(VENV)/bin/python -m pytest -m install -rs tests/install
 
 test-slow: $(READY)
 	$(VENV)/bin/python -m pytest -m slow
 
-# In a window of a desktop Blender: BLENDER=/path/to/blender make test-gui
+# Tests in a window of a desktop Blender: BLENDER=/path/to/blender make test-gui
 test-gui: $(READY)
 	$(VENV)/bin/python -m pytest -m desktop -rs tests/gui
 
@@ -36,14 +36,14 @@ format: $(READY)
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-# dist/: the zips, an extension repository of them, and the backend as sdist and wheel
+# Writes to dist/: the extension's zips, an extension repository with them, and the sdist and wheel of the backend.
 extension: $(READY)
 	$(VENV)/bin/python blender_addon/build.py --out dist
 	$(VENV)/bin/python -m build --outdir dist .
 
-# The README's figures, on a machine that does nothing else: about an hour. overlay_ms needs a window: make test-gui.
-# Longer ones, each on its own: motionbooth soak --minutes 60 --json docs/bench_soak.json; motionbooth bench real-size, bench
-# ablation and bench control --suppress-subjects-words.
+# The README's figures: about an hour on an otherwise idle machine. overlay_ms needs a window: make test-gui.
+# Run the longer benches separately: motionbooth bench soak --minutes 60 --json docs/bench_soak.json, bench real-size,
+# bench ablation and bench control --suppress-subjects-words.
 benches: $(READY)
 	$(VENV)/bin/motionbooth bench control --json docs/bench_control.json --pictures docs
 	$(VENV)/bin/motionbooth bench sampling --json docs/bench_sampling.json

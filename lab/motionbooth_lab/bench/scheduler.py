@@ -1,8 +1,8 @@
-"""How well the queue serves many users and workers, and where the server itself becomes the limit.
+"""`motionbooth bench scheduler`: how long jobs wait with many users and workers, and where the server is the limit.
 
-The real scheduler and store, with every commit; only the workers are simulated: their jobs take the time of a simulated
-clock. For the waiting times the store lies in memory (a RAM disk) where the machine has one; the limit is measured
-where `folder` lies, with commits that wait for its disk.
+The scheduler and the store are real, including every commit. Only the workers are simulated, with a simulated clock.
+For the waiting times the store is on a RAM disk if the machine has one. The server's limit is measured in `folder`,
+with commits that wait for its disk.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ WORKERS = (1, 8, 64, 512)
 USERS = 40
 LOAD = 0.85  # of the workers' capacity
 TRAINING_SHARE = 0.1
-SHOTS_AT_ONCE = 6  # that a user sends with one subject, on average
-FILMING_SECONDS, TRAINING_SECONDS = 90.0, 1200.0  # medians, as of a film model on a GPU
+SHOTS_AT_ONCE = 6  # that a user submits with one subject, on average
+FILMING_SECONDS, TRAINING_SECONDS = 90.0, 1200.0  # medians, as for a full-size model on a GPU
 SPREAD = 0.5  # sigma of the logarithm
-LOADING_SECONDS = 20.0  # of a base and a subject that are not in the worker's memory
+LOADING_SECONDS = 20.0  # for a base model and a subject that are not in the worker's memory
 RAM_DISK = Path("/dev/shm")
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """A job as it comes: at which second, from whom, what, and how long it will run."""
+    """A job: its arrival in seconds, its user, its spec, and how long it will run."""
 
     at: float
     owner: str
@@ -53,7 +53,7 @@ class Arrival:
 
 
 class SimulatedWorkers:
-    """An Executor whose jobs end by a simulated clock: `now` in seconds, moved by the simulation. All give `clip`."""
+    """An Executor whose jobs end by a simulated clock (`now`, in seconds). The result of all jobs is `clip`."""
 
     outlives_server = False
 
@@ -66,7 +66,7 @@ class SimulatedWorkers:
         self.busy_seconds = 0.0
         self.loads = 0
         self.clip = clip
-        self._seconds = seconds  # of each job, by its number
+        self._seconds = seconds  # by job number
         self._devices = {f"worker-{index}": Device(f"worker-{index}", "simulated") for index in range(workers)}
         self._idle = dict.fromkeys(self._devices)  # an ordered set
         self._memory: dict[str, AffinityKey | None] = {}
@@ -85,7 +85,7 @@ class SimulatedWorkers:
         number = attempt.id.job_number
         seconds = self._seconds[number]
         wanted = affinity_key(attempt.spec)
-        if wanted is None or self._memory.get(slot) != wanted:  # a training loads for itself alone
+        if wanted is None or self._memory.get(slot) != wanted:  # a training always loads the model
             self.loads += 1
             seconds += LOADING_SECONDS
         self._memory[slot] = wanted
@@ -95,7 +95,7 @@ class SimulatedWorkers:
         heapq.heappush(self._ends, (self.now + seconds, attempt.id, slot))
 
     def next_end(self) -> float:
-        """When the next job ends; infinity while none runs."""
+        """When the next job ends; infinity if none is running."""
         return self._ends[0][0] if self._ends else float("inf")
 
     def cancel(self, id: AttemptId, grace: float) -> None:
@@ -117,7 +117,7 @@ class SimulatedWorkers:
 
 
 def arrivals(count: int, workers: int, seed: int = 0) -> Iterator[Arrival]:
-    """Users send some shots of one subject at a time, or a training, as much as keeps LOAD of the workers busy."""
+    """Users submit a few shots of one subject at a time, or a training, so that LOAD of the workers are busy."""
     dice = random.Random(seed)
     at, made = 0.0, 0
     pause = mean_seconds() * (TRAINING_SHARE + (1 - TRAINING_SHARE) * SHOTS_AT_ONCE) / (LOAD * workers)
@@ -129,13 +129,13 @@ def arrivals(count: int, workers: int, seed: int = 0) -> Iterator[Arrival]:
         shots = 1 if is_training else 1 + int(dice.expovariate(1 / (SHOTS_AT_ONCE - 0.5)))
         for _ in range(min(shots, count - made)):
             median = TRAINING_SECONDS if is_training else FILMING_SECONDS
-            spec = training(made, subject) if is_training else filming(made, subject)
+            spec = training(made, subject) if is_training else shot_spec(made, subject)
             yield Arrival(at, owner, spec, median * dice.lognormvariate(0, SPREAD))
             made += 1
 
 
 def mean_seconds() -> float:
-    """Of one job of the mix."""
+    """Mean duration of a job."""
     trainings, films = TRAINING_SHARE, (1 - TRAINING_SHARE) * SHOTS_AT_ONCE
     mean = (trainings * TRAINING_SECONDS + films * FILMING_SECONDS) / (trainings + films)
     return mean * 2.718281828459045 ** (SPREAD**2 / 2)
@@ -145,20 +145,20 @@ _BOXES: list[Box | None] = [Box(0.2, 0.2, 0.7, 0.8)] * 24
 _CAMERA = CameraPath.straight(0.4, 0.0, 24)
 
 
-def filming(seed: int, weights: str) -> GenerateSpec:
-    """A shot of 24 frames with one subject."""
+def shot_spec(seed: int, weights: str) -> GenerateSpec:
+    """A generate job of 24 frames with one subject."""
     track = SubjectTrack("Rex", "dog", _BOXES, token="sks", weights=weights)
     shot = Shot("shot", 1, 72, 24, 1920, 1080, _CAMERA, [track])
     return GenerateSpec(shot, "a sks dog runs through the snow", model="zeroscope", seed=seed)
 
 
 def training(seed: int, picture: str) -> TrainSpec:
-    """A subject of five pictures."""
+    """A train job with five pictures."""
     return TrainSpec(SubjectSpec("Rex", "sks", "dog", [Picture(picture)] * 5), model="zeroscope", seed=seed)
 
 
 def with_clip(folder: Path) -> tuple[Blobs, Blob]:
-    """The files of a backend in `folder`, and one of them, the result of every simulated job."""
+    """A blob store in `folder` with one file, the result of every simulated job."""
     folder.mkdir(exist_ok=True)
     (folder / "clip.mp4").write_bytes(b"clip")
     blobs = Blobs(folder)
@@ -167,7 +167,7 @@ def with_clip(folder: Path) -> tuple[Blobs, Blob]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one simulation. `waits`: seconds from a job's arrival to its start."""
+    """Result of a simulation. `waits`: seconds from arrival to start of each job."""
 
     waits: list[float]
     hours: float
@@ -191,7 +191,7 @@ def simulate(folder: Path, workers: int, coming: Sequence[Arrival]) -> Outcome:
             with store.database.transaction():
                 while arrival is not None and arrival.at <= executor.now:
                     store.transitions.submit(arrival.owner, f"job-{len(arrived):08}", arrival.spec)
-                    number = JobNumber(len(arrived) + 1)  # as the store counts
+                    number = JobNumber(len(arrived) + 1)  # as in the store
                     seconds[number], arrived[number] = arrival.seconds, arrival.at
                     arrival = next(upcoming, None)
             scheduler.tick()
@@ -204,8 +204,9 @@ def simulate(folder: Path, workers: int, coming: Sequence[Arrival]) -> Outcome:
 
 
 def dispatch_rates(folder: Path, queued: int, jobs: int = 1000) -> tuple[float, float]:
-    """Jobs a second that the server can end and start, each with its commit, with `queued` jobs waiting:
-    where they end one by one, and where all of 512 workers have something to report at once.
+    """Jobs per second that the server can finish and start with `queued` jobs waiting, each with a commit.
+
+    Returns the rates for jobs that finish one by one and for 512 workers that report at the same time.
     """
     rates = []
     blobs, clip = with_clip(folder)
@@ -221,7 +222,7 @@ def dispatch_rates(folder: Path, queued: int, jobs: int = 1000) -> tuple[float, 
             scheduler.tick()
             began, rounds = time.perf_counter(), -(-jobs // ended_at_once)
             for _ in range(rounds):
-                executor.now = executor.next_end() + LOADING_SECONDS  # so that all of them have ended
+                executor.now = executor.next_end() + LOADING_SECONDS  # so that all of them have finished
                 scheduler.tick()
                 live.take_updates()
             rates.append(rounds * ended_at_once / (time.perf_counter() - began))
@@ -232,14 +233,15 @@ def dispatch_rates(folder: Path, queued: int, jobs: int = 1000) -> tuple[float, 
 
 @contextmanager
 def fast_folder() -> Iterator[Path]:
-    """A folder whose commits cost nothing, where the machine has one."""
+    """A folder on a RAM disk if the machine has one, otherwise a temporary folder."""
     with tempfile.TemporaryDirectory(dir=RAM_DISK if RAM_DISK.is_dir() else None) as folder:
         yield Path(folder)
 
 
 def bench_scheduler(jobs: int, folder: Path | None = None) -> BenchResult:
-    """Waiting times and throughput for each number of workers with so many jobs; then the server's own limit, in
-    `folder`, by default the system's own for temporary files.
+    """Measure waiting times and throughput for each number of workers, then the server's limit.
+
+    `jobs`: in each simulation. `folder`: for the second part; by default the folder for temporary files.
     """
     measures = []
     for workers in WORKERS:

@@ -1,4 +1,4 @@
-"""What the server costs: transfers, submissions, many clients, many jobs; and the faults that it survives."""
+"""`motionbooth bench server`: transfers, submissions, many clients, many jobs, and the faults that it survives."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _JOBS = 100_000
 
 
 def bench_server() -> BenchResult:
-    """All figures; takes some minutes, and 1 GB in the folder for temporary files."""
+    """Run the bench. Takes some minutes and 1 GB of temporary files."""
     with tempfile.TemporaryDirectory(prefix="motionbooth-bench-") as folder:
         home = Path(folder)
         measures = transfer(home / "transfer") + submitting(home / "submitting") + many_clients(home / "clients")
@@ -45,10 +45,10 @@ def bench_server() -> BenchResult:
 
 
 def transfer(home: Path) -> list[Measure]:
-    """A clip of 256 MB over loopback, through the product and through a bare pair of sockets, in turn; medians.
+    """Transfer 256 MB over loopback, alternately by the product and by a bare pair of sockets. Reports medians.
 
-    The bare pair: two processes, CURVE, a DEALER that asks a ROUTER for as many pieces of the same size, as many
-    ahead; the ROUTER answers from memory, and nothing is hashed, decoded, read or written.
+    The bare pair is two processes with CURVE: a DEALER requests the same number of chunks of the same size, with the
+    same window, and a ROUTER replies from memory. Nothing is hashed, decoded, read or written.
     """
     clip = home / "clip"
     home.mkdir(parents=True)
@@ -75,7 +75,7 @@ def transfer(home: Path) -> list[Measure]:
 
 
 def submitting(home: Path) -> list[Measure]:
-    """Submit to Accepted, one after the other, each on disk; against a single row's commit beside it; medians."""
+    """Time from Submit to Accepted, each stored on disk, compared with the commit of a single row. Reports medians."""
     home.mkdir(parents=True)
     ours, bare = [], []
     with running(home / "backend") as backend, backend.client() as client, sqlite3.connect(home / "bare") as database:
@@ -83,7 +83,7 @@ def submitting(home: Path) -> list[Measure]:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
         database.execute("CREATE TABLE one (number INTEGER PRIMARY KEY, value BLOB)")
-        client.submit(new_job_id(), small_job("steps=100000 pause=1"))  # the others wait behind it
+        client.submit(new_job_id(), small_job("steps=100000 pause=1"))  # the others are queued behind it
         for number in range(_SUBMITS):
             job, spec = new_job_id(), small_job("a toy", seed=number)
             began = time.perf_counter()
@@ -101,7 +101,7 @@ def submitting(home: Path) -> list[Measure]:
 
 
 def many_clients(home: Path) -> list[Measure]:
-    """200 clients, each following a running job that reports ten times a second: how long another's Ping takes."""
+    """Ping time of a client while 200 other clients each follow a job that reports ten times a second."""
     backend = RunningBackend(home, "motionbooth_lab.rig.pulse_server", str(_CLIENTS))
     backend.start()
     heard = [0] * _CLIENTS
@@ -150,7 +150,7 @@ def _follow(backend: RunningBackend, number: int, heard: list[int], stop: thread
 
 
 def many_jobs(home: Path) -> list[Measure]:
-    """Memory of the server with 100,000 jobs in its store, nine in ten ended, against an empty one, both in use."""
+    """Memory of a server with 100,000 jobs in its store, nine in ten finished, compared with an empty one."""
     memory = []
     for name, jobs in (("empty", 0), ("full", _JOBS)):
         (home / name).mkdir(parents=True)
@@ -166,7 +166,7 @@ def many_jobs(home: Path) -> list[Measure]:
 
 
 def fill(path: Path, jobs: int) -> None:
-    """A store in which every tenth job waits, and the others have a clip."""
+    """Fill a store in which every tenth job is queued and the others have a clip."""
     store = Store(path)
     clip = Blob("clip", "0" * 64, 1000)
     with store.database.transaction():

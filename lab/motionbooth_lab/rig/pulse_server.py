@@ -1,7 +1,7 @@
-"""A real server with any number of endless jobs, each of which reports ten times a second, instead of workers.
+"""A real server whose simulated workers run endless jobs that report ten times a second.
 
-`python -m motionbooth_lab.rig.pulse_server HOME ADDRESS SLOTS`. A thread of the server's own process makes the reports
-and sends them over the same kind of socket as those of a worker.
+`python -m motionbooth_lab.rig.pulse_server HOME ADDRESS SLOTS`. A thread of the server process sends
+the reports over the same kind of socket as a worker.
 """
 
 from __future__ import annotations

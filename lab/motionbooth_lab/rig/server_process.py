@@ -44,18 +44,18 @@ from zmq.auth.thread import ThreadAuthenticator
 SMALL_WORKER = "motionbooth_lab.rig.small_worker"
 SMALL_MODEL = ModelInfo(name="small", frames=8, width=96, height=64, fps=8.0)
 _DAY = 86_400.0
-_STATEMENTS = {"submit": "INSERT INTO jobs", "finish": "INSERT INTO results"}  # of the transactions that can crash
+_STATEMENTS = {"submit": "INSERT INTO jobs", "finish": "INSERT INTO results"}  # of transactions that can crash
 
 
 def killed(moment: str, act: Callable[[], None]) -> None:
-    """Die right before or after the act, as by a power cut."""
+    """Kill the process right before or after the act, like a power cut."""
     if moment == "after":
         act()
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 class CrashingDatabase(Database):
-    """Dies at the first commit of a transaction with a certain statement."""
+    """Kills the server at the first commit of a transaction with a certain statement."""
 
     moment, statement = "", ""
     _is_due = False
@@ -71,7 +71,7 @@ class CrashingDatabase(Database):
 
 
 class CrashingBlobs(Blobs):
-    """Dies when the first file becomes visible."""
+    """Kills the server when the first file is published."""
 
     moment = ""
 
@@ -88,7 +88,7 @@ class KillableKeyCheck(KeyCheck):
 
 
 def parts(crash: str) -> ServerParts:
-    """With the crash of the environment's CRASH, "" for none."""
+    """The server's parts with the crash named by CRASH ("" for none)."""
     moment, _, act = crash.partition(" ")
     CrashingDatabase.moment, CrashingDatabase.statement = moment, _STATEMENTS.get(act, "")
     CrashingBlobs.moment = moment
@@ -102,11 +102,9 @@ def jump_a_day(*_: object) -> None:
 
 
 def kill_thread(authenticator: ThreadAuthenticator) -> None:
-    """Let its thread die of an exception, as of a bug, and wait for its end."""
+    """Kill its thread with an exception, as a bug would, and wait until it has ended."""
     fault = ctypes.py_object(ZeroDivisionError)
-    while (
-        authenticator.is_alive()
-    ):  # asyncio outlives an exception that comes between two steps of the thread's own program
+    while authenticator.is_alive():  # asyncio survives an exception between two steps of the thread's own code
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(authenticator.thread.ident or 0), fault)
         authenticator.pipe.send(b"wake up")
         authenticator.thread.join(0.05)

@@ -11,18 +11,18 @@ def test_boxes_and_camera_path_are_those_of_a_pinhole_camera() -> None:
     assert _in_own_process("projection")["projection_error"] <= 1e-5
 
 
-def test_what_was_asked_is_shown_where_it_was_drawn_for_every_shape_and_base() -> None:
-    """The bar is half a pixel of the smallest base, which is 96 pixels wide."""
+def test_subjects_are_displayed_where_they_were_drawn_for_every_aspect_ratio_and_base_model() -> None:
+    """The target is half a pixel of the smallest base model, which is 96 pixels wide."""
     assert _in_own_process("framing")["framing_error"] <= 0.005
 
 
-def test_a_long_shot_is_read_to_its_end_and_in_slices() -> None:
-    """The bar is 50 ms on a quiet machine; in one piece it would be seconds, on any."""
+def test_a_long_shot_is_read_completely_in_slices() -> None:
+    """The target is 50 ms on an idle machine; without slices it would be seconds on any machine."""
     assert _in_own_process("long reading")["reading_10000_ms"] <= 500
 
 
 @pytest.mark.slow
-def test_reading_a_heavy_scene_costs_what_reading_an_empty_one_does() -> None:
+def test_reading_a_heavy_scene_is_as_fast_as_reading_an_empty_one() -> None:
     found = bench_extension()
     assert found.value("scene_kinds_exact") == 1.0
     assert found.value("heavy_scene_ratio") <= 1.5

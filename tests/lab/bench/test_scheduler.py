@@ -8,14 +8,14 @@ import pytest
 from motionbooth_lab.bench.scheduler import arrivals, bench_scheduler, mean_seconds, simulate
 
 
-def test_the_jobs_keep_the_workers_as_busy_as_they_should() -> None:
+def test_the_jobs_keep_the_workers_busy_at_the_given_load() -> None:
     coming = list(arrivals(4000, workers=8))
     assert sum(one.seconds for one in coming) / coming[-1].at / 8 == pytest.approx(0.85, rel=0.12)
     assert sum(one.seconds for one in coming) / len(coming) == pytest.approx(mean_seconds(), rel=0.12)
     assert len({one.owner for one in coming}) == 40
 
 
-def test_every_job_of_a_simulation_is_done_once_and_none_waits_for_ever(tmp_path: Path) -> None:
+def test_every_job_of_a_simulation_is_done_exactly_once(tmp_path: Path) -> None:
     outcome = simulate(tmp_path, 8, list(arrivals(600, 8)))
     with sqlite3.connect(tmp_path / "jobs.sqlite") as database:
         jobs = Counter(database.execute("SELECT state, attempt FROM jobs").fetchall())
