@@ -94,7 +94,7 @@ def test_doubts_about_training_masks_are_shown_with_the_job(shot: Any, pump: Pum
 def test_a_clip_waits_for_a_running_training_and_no_subject_is_trained_twice(shot: Any, pump: Pump) -> None:
     train_slowly(shot)
     bpy.ops.motionbooth.train_subject()
-    with pytest.raises(RuntimeError, match="is being trained already"):
+    with pytest.raises(RuntimeError, match="is already being trained"):
         bpy.ops.motionbooth.train_subject()
     shot.motionbooth.take_count = 2
     bpy.ops.motionbooth.generate()

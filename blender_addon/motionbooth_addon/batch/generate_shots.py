@@ -164,7 +164,7 @@ def open_shots(blend: Path) -> list[bpy.types.Scene]:
         bpy.ops.wm.open_mainfile(filepath=str(blend.resolve()), load_ui=False)
     except RuntimeError as error:
         raise InvalidInput(
-            "Blender {version} cannot open {blend}; it is no .blend, damaged or from a newer Blender.",
+            "Blender {version} cannot open {blend}; it is not a .blend, corrupt, or from a newer Blender.",
             version=bpy.app.version_string,
             blend=blend,
         ) from error

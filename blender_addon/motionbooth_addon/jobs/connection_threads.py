@@ -188,7 +188,7 @@ class ConnectionThreads:
         try:
             snapshot = client.attach(job, last_seq)
         except NotFound:
-            lost = "The backend does not know this job any more; send it again."
+            lost = "The backend no longer has this job; run it again."
             self._change_state(job, JobState.FAILED, last_seq, lost, [])
             return
         now = snapshot.job

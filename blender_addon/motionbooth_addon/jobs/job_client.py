@@ -80,7 +80,7 @@ class JobClient:
         from .._protocol.client import new_job_id  # loads zmq, which must not slow down the start of Blender
 
         if self.threads is None:
-            raise InvalidInput("There is no backend: start the local one, or connect to another machine.")
+            raise InvalidInput("There is no backend. Start the local backend or connect to a remote one.")
         record = JobRecord(
             id=new_job_id(),
             request=request,

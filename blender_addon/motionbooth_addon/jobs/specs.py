@@ -53,7 +53,7 @@ def check_prompt(scene: bpy.types.Scene) -> None:
         check_terms(subject)
     if not prompt.strip():
         raise InvalidInput(
-            'The prompt of scene "{scene}" is empty; say what is to be seen, and name each subject in it, for '
+            'The prompt of scene "{scene}" is empty; describe the shot and name each subject, for '
             'example "a {phrase} on the grass".',
             scene=scene.name,
             phrase=phrase_of(scene.motionbooth.subjects[0]),
@@ -62,8 +62,8 @@ def check_prompt(scene: bpy.types.Scene) -> None:
         phrase = phrase_of(subject)
         if not phrase_spans(prompt, phrase):
             raise InvalidInput(
-                'The prompt "{prompt}" of scene "{scene}" does not name subject "{subject}"; write '
-                '"{phrase}" in it, for example "a {phrase} on the grass".',
+                'The prompt "{prompt}" of scene "{scene}" does not name subject "{subject}"; add '
+                '"{phrase}" to it, for example "a {phrase} on the grass".',
                 prompt=prompt,
                 scene=scene.name,
                 subject=subject.name,
@@ -72,8 +72,8 @@ def check_prompt(scene: bpy.types.Scene) -> None:
     background = scene.motionbooth.background_phrase
     if background and not phrase_spans(prompt, background):
         raise InvalidInput(
-            'The background words "{background}" of scene "{scene}" are not in its prompt "{prompt}"; write them '
-            "there as they are, or clear them.",
+            'The background phrase "{background}" of scene "{scene}" is not in its prompt "{prompt}"; add it there '
+            "word for word, or clear it.",
             background=background,
             scene=scene.name,
             prompt=prompt,
@@ -139,12 +139,12 @@ def train_request(scene: bpy.types.Scene, subject: bpy.types.PropertyGroup, fold
     """
     if not subject.name or not subject.class_word:
         raise InvalidInput(
-            'Give subject "{subject}" a name and a class, the ordinary word for it: dog, toy, car.',
+            'Subject "{subject}" needs a name and a class, such as dog, toy or car.',
             subject=subject.name,
         )
     if not subject.token:
         raise InvalidInput(
-            'Subject "{subject}" has no token, so it is what the model knows by itself; give it one to train.',
+            'Subject "{subject}" has no token; give it one to train it.',
             subject=subject.name,
         )
     check_terms(subject)

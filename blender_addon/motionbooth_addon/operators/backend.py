@@ -215,7 +215,7 @@ class MOTIONBOOTH_OT_connect_by_address(ReportsErrors, bpy.types.Operator):
         key = self.server_public.strip()
         if len(key) != KEY_CHARACTERS:
             raise InvalidInput(
-                "A public key has {expected} characters, this one {found}; copy it once more.",
+                "A public key has {expected} characters; this one has {found}. Copy it again.",
                 expected=KEY_CHARACTERS,
                 found=len(key),
             )
@@ -251,7 +251,7 @@ def read_invitation(path: Path, address: str, folder: Path) -> Connection:
         invitation = msgspec.json.decode(path.read_bytes(), type=Invitation)
     except (OSError, msgspec.MsgspecError) as error:
         raise InvalidInput(
-            "{path} is no connection file ({problem}); ask the machine's owner for a new one.",
+            "{path} is not a connection file ({problem}); ask the backend's owner for a new one.",
             path=path,
             problem=in_words(error),
         ) from error

@@ -73,7 +73,7 @@ class MOTIONBOOTH_OT_train_subject(ReportsErrors, bpy.types.Operator):
         subject = scene.motionbooth.subjects[scene.motionbooth.active_subject]
         if job_controller().training_of(scene, subject) is not None:
             raise InvalidInput(
-                '"{subject}" is being trained already; cancel that job first to train it anew.', subject=subject.name
+                '"{subject}" is already being trained; cancel that job to train it again.', subject=subject.name
             )
         job_controller().submit(scene, train_request(scene, subject, _new_folder()), subject.name)
         if is_connected():
@@ -164,7 +164,7 @@ class _JobOperator(ReportsErrors):
         job = self.job or state().jobs[state().active_job].job
         record = job_controller().store.records.get(job)
         if record is None:
-            raise InvalidInput("This job is not on the list any more.")
+            raise InvalidInput("This job is no longer in the list.")
         self.act_on(context, record)
 
     def act_on(self, context: bpy.types.Context, record: JobRecord) -> None:
@@ -179,7 +179,7 @@ class MOTIONBOOTH_OT_cancel_job(_JobOperator, bpy.types.Operator):
 
     def act_on(self, context: bpy.types.Context, record: JobRecord) -> None:
         if record.ended:
-            raise InvalidInput('"{job}" has ended already.', job=record.title)
+            raise InvalidInput('"{job}" has already ended.', job=record.title)
         job_controller().jobs.cancel(record)
 
 
@@ -201,7 +201,7 @@ class MOTIONBOOTH_OT_remove_job(_JobOperator, bpy.types.Operator):
 
     def act_on(self, context: bpy.types.Context, record: JobRecord) -> None:
         if not record.ended:
-            raise InvalidInput('"{job}" has not ended; cancel it first.', job=record.title)
+            raise InvalidInput('"{job}" is not finished; cancel it first.', job=record.title)
         job_controller().remove(record)
 
 
@@ -228,7 +228,7 @@ class MOTIONBOOTH_OT_restore_job_settings(_JobOperator, bpy.types.Operator):
 
     def act_on(self, context: bpy.types.Context, record: JobRecord) -> None:
         if not isinstance(record.request, GenerateSpec):
-            raise InvalidInput("A training has no settings of a film; choose a filmed job.")
+            raise InvalidInput("A training job has no clip settings; choose a generated clip.")
         restore_settings(context.scene, record.request)
 
 

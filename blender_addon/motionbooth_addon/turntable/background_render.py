@@ -41,7 +41,7 @@ def render(
     except JobFailed as error:
         raise InvalidInput(
             "Blender could not render the training pictures. {reason} Render the object yourself (F12) to see what is "
-            "wrong, or choose a folder of pictures instead.",
+            "wrong, or choose a folder of training images instead.",
             reason=error,
         ) from error
     return [(Path(image), Path(mask) if mask else None) for image, mask in pictures]

@@ -26,8 +26,8 @@ def check_source(subject: bpy.types.PropertyGroup) -> None:
         return
     if not subject.training_images:
         raise InvalidInput(
-            'Subject "{subject}" has neither a 3-D object nor pictures to learn it from; choose one of them, or '
-            "clear its token to use what the model knows.",
+            'Subject "{subject}" has neither a training object nor training images; choose one of them, or '
+            "clear its token to use the model's own knowledge.",
             subject=subject.name,
         )
     folder_pictures(subject)
@@ -51,13 +51,15 @@ def folder_pictures(subject: bpy.types.PropertyGroup) -> list[TrainingPicture]:
     folder = Path(bpy.path.abspath(subject.training_images))
     if not folder.is_dir():
         raise InvalidInput(
-            'The picture folder of subject "{subject}" is not there: {folder}', subject=subject.name, folder=folder
+            'The folder of training images of subject "{subject}" does not exist: {folder}',
+            subject=subject.name,
+            folder=folder,
         )
     pictures = [TrainingPicture(image, mask) for image, mask in pairs_in(folder)]
     if not 1 <= len(pictures) <= MAX_PICTURES:
         raise InvalidInput(
-            'The picture folder of subject "{subject}" has {count} pictures ({folder}); put 1 to '
-            "{most} png, jpg or webp files there, 4 to 10 are best.",
+            'The folder of training images of subject "{subject}" has {count} images ({folder}); it needs 1 to '
+            "{most} PNG, JPEG or WebP files, ideally 4 to 10.",
             subject=subject.name,
             count=len(pictures),
             folder=folder,
@@ -83,6 +85,6 @@ def _check_readable(file: Path) -> None:
     image = bpy.data.images.load(str(file))
     try:
         if not image.size[0]:
-            raise InvalidInput("The picture {file} cannot be read; replace it or take it out of the folder.", file=file)
+            raise InvalidInput("The image {file} cannot be read; replace it or remove it from the folder.", file=file)
     finally:
         bpy.data.images.remove(image)

@@ -78,7 +78,7 @@ def render_turntable(
             rgba = _render(studio)
             if not rgba[..., 3].any():
                 raise InvalidInput(
-                    'A render of the 3-D object "{object}" shows nothing; choose an object with a visible surface.',
+                    'The training object "{object}" is invisible in a render; choose an object with a visible surface.',
                     object=thing.name,
                 )
             image, mask = folder / f"{index:02d}.png", folder / f"{index:02d}_mask.png"
@@ -216,8 +216,7 @@ def _bounding_sphere(studio: bpy.types.Scene, thing: bpy.types.Object) -> tuple[
     points = np.array(corners).reshape(-1, 3)
     if not len(points) or not np.ptp(points, axis=0).any():
         raise InvalidInput(
-            'The 3-D object "{object}" has nothing to render; choose a mesh, or the object that its parts are '
-            "parented to.",
+            'The training object "{object}" has nothing to render; choose a mesh, or the parent of its parts.',
             object=thing.name,
         )
     center = (points.min(axis=0) + points.max(axis=0)) / 2

@@ -95,7 +95,7 @@ def test_prompt_words_are_validated_as_the_backend_matches_them(shot: Any) -> No
     settings.prompt, settings.background_phrase = "a <new>  dog in a parking lot", "parking lot"
     specs.check_prompt(shot)
     settings.background_phrase = "park"
-    with pytest.raises(MotionBoothError, match='background words "park"'):
+    with pytest.raises(MotionBoothError, match='background phrase "park"'):
         specs.check_prompt(shot)
 
 
@@ -327,7 +327,7 @@ def test_connecting_by_address_uses_the_users_own_keys(at_work: Any, tmp_path: P
     connection = Connection.read(Path(preferences().connection_file))
     assert (connection.address, connection.server_public) == ("tcp://127.0.0.1:9", "x" * 40)
     assert connection.client_public == (tmp_path / "me.pub").read_text().strip()
-    with pytest.raises(RuntimeError, match="has 40 characters, this one 3"):
+    with pytest.raises(RuntimeError, match="has 40 characters; this one has 3"):
         bpy.ops.motionbooth.connect_by_address(address="tcp://127.0.0.1:9", server_public="abc")
 
 
