@@ -12,6 +12,8 @@ from bpy.props import (
     StringProperty,
 )
 
+from ._protocol.reports import ProgressReport
+
 
 def show_jobs() -> None:
     """Fill the list of jobs again."""
@@ -60,6 +62,11 @@ class MotionBoothJob(bpy.types.PropertyGroup):
     picture: StringProperty(description="The file of the latest preview, or empty")
     masks: StringProperty(description="The file of a picture of the training masks, or empty")
     doubts: StringProperty(description="The file with the doubts about these masks, or empty")
+
+    def show_report(self, report: ProgressReport) -> None:
+        self.stage, self.counted = report.stage, report.steps > 0
+        self.factor = min(1.0, report.step / report.steps) if report.steps else 0.0
+        self.seconds_left = -1 if report.seconds_left is None else report.seconds_left
 
 
 class MotionBoothState(bpy.types.PropertyGroup):

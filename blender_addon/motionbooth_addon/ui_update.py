@@ -49,7 +49,8 @@ class UiUpdater:
     def __init__(self, store: JobStore, folder: Path) -> None:
         self._store = store
         self._folder = folder
-        self._rows: dict[str, int] = {}
+        self._rows: dict[str, int] = {}  # of the jobs that the list shows
+        self._reports: dict[str, ProgressReport] = {}  # by job, as the list shows them
         self._connection = ("NONE", "")
         self._backend: Connected | None = None
         self._notice_until = 0.0
@@ -79,8 +80,7 @@ class UiUpdater:
         """Hide the progress of jobs: it is out of date once their backend is out of reach."""
         for row in state().jobs:
             if row.state in {JobState.QUEUED, JobState.RUNNING} and row.stage:
-                row.stage, row.factor, row.seconds_left, row.counted = "", 0, -1, False
-                self._changed = self._status_changed = True
+                self._set_report(row, None)
 
     def show_backend(self, backend: Connected) -> None:
         self._backend = backend
@@ -129,7 +129,7 @@ class UiUpdater:
         shown = state()
         if not chosen and shown.active_job < len(shown.jobs):
             chosen = shown.jobs[shown.active_job].job
-        before = {row.job: (row.stage, row.factor, row.counted, row.seconds_left, row.picture) for row in shown.jobs}
+        previews = {row.job: row.picture for row in shown.jobs}
         shown.jobs.clear()
         self._rows = {}
         for record in reversed(self._store.records.values()):
@@ -138,9 +138,8 @@ class UiUpdater:
                 self._rows[record.id] = len(self._rows)
                 row = shown.jobs.add()
                 row.name, row.job, row.kind, row.here = record.title, record.id, record.kind, here
-                row.model = record.request.model
-                if record.id in before:
-                    row.stage, row.factor, row.counted, row.seconds_left, row.picture = before[record.id]
+                row.model, row.picture = record.request.model, previews.get(record.id, "")
+                self._set_report(row, self._reports.get(record.id))
                 self.show_job(record)
         shown.active_job = self._rows.get(chosen, 0)
         self._changed = True
@@ -156,16 +155,20 @@ class UiUpdater:
         row.scene, row.blend = record.scene, os.path.basename(record.blend)
         row.awaits = ", ".join(record.awaits) if record.state == JobState.WAITING else ""
         if record.state != JobState.RUNNING:
-            row.stage, row.factor, row.seconds_left, row.counted = "", 0, -1, False
+            self._set_report(row, None)
         self._changed = self._status_changed = True
 
     def show_progress(self, job: str, report: ProgressReport) -> None:
         row = self._row(job)
-        if row is None or (row.state != JobState.SENDING and self._connection[0] != "CONNECTED"):
-            return
-        row.stage, row.counted = report.stage, report.steps > 0
-        row.factor = min(1.0, report.step / report.steps) if report.steps else 0.0
-        row.seconds_left = -1 if report.seconds_left is None else report.seconds_left
+        if row is not None and (row.state == JobState.SENDING or self._connection[0] == "CONNECTED"):
+            self._set_report(row, report)
+
+    def _set_report(self, row: MotionBoothJob, report: ProgressReport | None) -> None:
+        if report is None:
+            self._reports.pop(row.job, None)
+        else:
+            self._reports[row.job] = report
+        row.show_report(report or ProgressReport("", 0, 0))
         self._changed = self._status_changed = True
 
     def show_large(self) -> None:
