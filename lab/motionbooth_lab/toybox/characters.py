@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from motionbooth_lab.toybox.families import MAKERS, SHARES, Colors, Pose, near
+from motionbooth_lab.toybox.body_parts import Colors, near
+from motionbooth_lab.toybox.families import MAKERS, SHARES, Pose
 from motionbooth_lab.toybox.tracer import RGB, Part, moved, rotation
 
 PALETTE: dict[str, RGB] = {

@@ -5,171 +5,24 @@ z toward the viewer, about -1..1; `characters` fits them into a picture.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 import numpy as np
 
-from motionbooth_lab.toybox.tracer import RGB, Part, Pattern, Shape, Solid, Vector, moved, rotation
+from motionbooth_lab.toybox.body_parts import (
+    DARK,
+    EYE_WHITE,
+    Colors,
+    face_parts,
+    headgear_parts,
+    limb_parts,
+    near,
+    one_of,
+    with_mirror_image,
+)
+from motionbooth_lab.toybox.tracer import Part, Solid, moved, rotation
 
 Pose = Callable[[float], Solid]
 """A function from the swing of the limbs in radians to the character's parts."""
-
-DARK: RGB = (24, 24, 28)
-EYE_WHITE: RGB = (244, 244, 244)
-INKED: tuple[Pattern, ...] = ("rings", "stripes", "dots", "two-tone", "patch")
-
-
-@dataclass(frozen=True)
-class Colors:
-    body: RGB
-    second: RGB
-    third: RGB
-    rng: np.random.Generator
-
-    def patterned(self, part: Part, share: float) -> Part:
-        """The part, with probability `share` with a pattern in another color."""
-        if self.rng.random() > share:
-            return part
-        pattern = INKED[int(self.rng.integers(len(INKED)))]
-        ink = self.second if self.rng.random() < 0.6 else self.third
-        return replace(part, pattern=pattern, ink=ink, scale=float(self.rng.uniform(2.0, 5.0)))
-
-
-def one_of(rng: np.random.Generator, *shapes: Shape) -> Shape:
-    """A random shape. A shape that is listed twice is twice as likely."""
-    return shapes[int(rng.integers(len(shapes)))]
-
-
-def near(rgb: RGB, rng: np.random.Generator) -> RGB:
-    shade = np.asarray(rgb) * rng.uniform(0.75, 1.1) + rng.uniform(-18, 18, 3)
-    red, green, blue = (int(value) for value in np.clip(shade, 10, 250))
-    return red, green, blue
-
-
-def _limb(joint: Vector, swing: float, length: float, radius: float, rgb: RGB, spread: float = 0.0) -> list[Part]:
-    """A cylinder with a rounded end that hangs from a joint and swings forward."""
-    turn = rotation(pitch=-swing) @ rotation(roll=spread)
-    down = turn @ np.array([0, -1.0, 0])
-    middle, end = (tuple(np.asarray(joint) + down * length * share) for share in (0.5, 1.0))
-    return [
-        Part("cone", middle, (radius, length / 2, radius), rgb, turn),
-        Part("ball", end, (radius * 1.25, radius * 1.15, radius * 1.45), rgb),
-    ]
-
-
-def _pair(parts: list[Part]) -> list[Part]:
-    """The parts and their mirror images, left and right."""
-    mirror = np.diag([-1.0, 1, 1])
-    both = list(parts)
-    for p in parts:
-        turn = None if p.turn is None else mirror @ p.turn @ mirror
-        center = (-p.center[0], p.center[1], p.center[2])
-        both.append(Part(p.shape, center, p.radii, p.rgb, turn, p.taper, p.pattern, p.ink, p.scale))
-    return both
-
-
-def _face(center: Vector, size: Vector, rng: np.random.Generator, colors: Colors, square: bool = False) -> list[Part]:
-    """Eyes, perhaps brows, a nose and a mouth on the front of a head of half extents `size`."""
-    x, y, z = center
-    width, height, depth = size
-    apart, eye = width * rng.uniform(0.34, 0.5), min(width, height) * rng.uniform(0.2, 0.32)
-    level = y + height * rng.uniform(0.02, 0.25)
-    # a ball's front recedes toward its sides, a cube's doesn't
-    front = z + depth * (1.0 if square else float(np.sqrt(max(0.05, 1 - (apart / width) ** 2 - 0.03))))
-    style = rng.random()
-    eyes: list[Part] = []
-    if style < 0.6:
-        shape: Shape = "cube" if square and rng.random() < 0.4 else "ball"
-        eyes += [Part(shape, (x + apart, level, front), (eye, eye, eye * 0.5), EYE_WHITE)]
-        pupil = eye * rng.uniform(0.5, 0.65)
-        eyes += [Part("ball", (x + apart, level, front + eye * 0.4), (pupil, pupil, eye * 0.3), DARK)]
-    else:
-        eyes += [Part("ball", (x + apart, level, front), (eye * 0.8, eye * rng.uniform(0.8, 1.2), eye * 0.4), DARK)]
-    if rng.random() < 0.3:
-        turn = rotation(roll=float(rng.uniform(-0.4, 0.4)))
-        eyes += [Part("cube", (x + apart, level + eye * 1.7, front), (eye * 1.1, eye * 0.25, eye * 0.3), DARK, turn)]
-    if rng.random() < 0.35:
-        cheek = (x + width * 0.62, y - height * 0.25, z + depth * (1.0 if square else 0.72))
-        eyes += [Part("ball", cheek, (eye * 0.7, eye * 0.5, eye * 0.3), (240, 130, 130))]
-    parts = _pair(eyes) if x == 0 else eyes
-    if rng.random() < 0.5:
-        nose = width * rng.uniform(0.1, 0.2)
-        rgb = colors.third if rng.random() < 0.6 else DARK
-        parts.append(Part("ball", (x, y - height * 0.1, z + depth), (nose, nose * 0.85, nose), rgb))
-    if rng.random() < 0.75:
-        rgb = DARK if rng.random() < 0.6 else (190, 50, 60)
-        wide = width * rng.uniform(0.2, 0.45)
-        low, back = y - height * rng.uniform(0.4, 0.55), z + depth * (1.0 if square else 0.84)
-        parts.append(Part("ball", (x, low, back), (wide, height * rng.uniform(0.05, 0.13), depth * 0.12), rgb))
-    return parts
-
-
-def _headgear(center: Vector, size: Vector, rng: np.random.Generator, colors: Colors) -> list[Part]:
-    """Ears, horns, hair, a hat, an antenna, or nothing."""
-    x, y, z = center
-    width, height, depth = size
-    top = y + height
-    match int(rng.integers(8)):
-        case 0:  # round ears
-            ear = width * rng.uniform(0.3, 0.45)
-            ears = [Part("ball", (width * 0.72, top - height * 0.15, z), (ear, ear, ear * 0.4), colors.second)]
-            return _pair(
-                [
-                    *ears,
-                    Part(
-                        "ball",
-                        (width * 0.72, top - height * 0.15, z + ear * 0.3),
-                        (ear * 0.55,) * 2 + (ear * 0.25,),
-                        colors.third,
-                    ),
-                ]
-            )
-        case 1:  # pointed ears
-            turn = rotation(roll=-0.3)
-            size_ = (width * 0.26, height * rng.uniform(0.3, 0.5), width * 0.18)
-            return _pair([Part("cone", (width * 0.6, top + size_[1] * 0.5, z), size_, colors.second, turn, taper=0.05)])
-        case 2:  # long ears
-            turn = rotation(roll=float(rng.uniform(-0.4, 0.1)))
-            size_ = (width * 0.2, height * rng.uniform(0.5, 0.8), width * 0.14)
-            return _pair([Part("ball", (width * 0.4, top + size_[1] * 0.6, z), size_, colors.second, turn)])
-        case 3:  # horns
-            turn = rotation(roll=float(rng.uniform(-0.7, 0.2)))
-            size_ = (width * 0.15, height * rng.uniform(0.25, 0.45), width * 0.15)
-            return _pair([Part("cone", (width * 0.5, top + size_[1] * 0.4, z), size_, colors.third, turn, taper=0.1)])
-        case 4:  # hat with a brim
-            rise = height * rng.uniform(0.3, 0.6)
-            hat = colors.patterned(
-                Part(
-                    "cone",
-                    (x, top + rise * 0.7, z),
-                    (width * 0.62, rise, depth * 0.62),
-                    colors.third,
-                    None,
-                    float(rng.uniform(0.05, 1)),
-                ),
-                0.4,
-            )
-            return [
-                hat,
-                Part("cone", (x, top - height * 0.12, z), (width * 0.98, height * 0.09, depth * 0.98), colors.second),
-            ]
-        case 5:  # hair or a cap
-            return [
-                Part(
-                    "ball",
-                    (x, y + height * 0.28, z - depth * 0.16),
-                    (width * 1.06, height * 0.86, depth * 1.02),
-                    colors.third,
-                )
-            ]
-        case 6:  # antenna
-            rod = height * rng.uniform(0.3, 0.55)
-            return [
-                Part("cone", (x, top + rod * 0.7, z), (width * 0.06, rod, width * 0.06), (90, 90, 96)),
-                Part("ball", (x, top + rod * 1.6, z), (width * 0.18,) * 3, colors.third),
-            ]
-        case _:
-            return []
 
 
 def _figure(colors: Colors, rng: np.random.Generator) -> Pose:
@@ -183,8 +36,8 @@ def _figure(colors: Colors, rng: np.random.Generator) -> Pose:
     body = colors.patterned(
         Part(body_shape, (0, 0, 0), (wide, tall, wide * 0.75), colors.body, None, float(rng.uniform(0.55, 1))), 0.7
     )
-    fixed = [body, Part("ball", (0, head_y, 0), head_size, skin), *_face((0, head_y, 0), head_size, rng, colors)]
-    fixed += _headgear((0, head_y, 0), head_size, rng, colors)
+    fixed = [body, Part("ball", (0, head_y, 0), head_size, skin), *face_parts((0, head_y, 0), head_size, rng, colors)]
+    fixed += headgear_parts((0, head_y, 0), head_size, rng, colors)
     if rng.random() < 0.4:  # a belt, or a bow
         fixed.append(Part("cone", (0, -tall * 0.55, 0), (wide * 1.06, tall * 0.13, wide * 0.82), colors.third))
     arm, leg = rng.uniform(0.09, 0.14), rng.uniform(0.11, 0.17)
@@ -195,10 +48,10 @@ def _figure(colors: Colors, rng: np.random.Generator) -> Pose:
     def pose(swing: float) -> Solid:
         return [
             *fixed,
-            *_limb((wide * 0.9, tall * 0.7, 0), swing, arm_length, arm, arm_rgb, spread),
-            *_limb((-wide * 0.9, tall * 0.7, 0), -swing, arm_length, arm, arm_rgb, -spread),
-            *_limb((wide * 0.5, -tall * 0.8, 0), -swing, leg_length, leg, colors.second, 0.08),
-            *_limb((-wide * 0.5, -tall * 0.8, 0), swing, leg_length, leg, colors.second, -0.08),
+            *limb_parts((wide * 0.9, tall * 0.7, 0), swing, arm_length, arm, arm_rgb, spread),
+            *limb_parts((-wide * 0.9, tall * 0.7, 0), -swing, arm_length, arm, arm_rgb, -spread),
+            *limb_parts((wide * 0.5, -tall * 0.8, 0), -swing, leg_length, leg, colors.second, 0.08),
+            *limb_parts((-wide * 0.5, -tall * 0.8, 0), swing, leg_length, leg, colors.second, -0.08),
         ]
 
     return pose
@@ -216,7 +69,7 @@ def _robot(colors: Colors, rng: np.random.Generator) -> Pose:
         ),
         Part(one_of(rng, "cube", "cube", "ball"), (0, head_y, 0), head_size, colors.second),
         Part("cone", (0, tall + 0.02, 0), (0.12, 0.1, 0.12), (110, 112, 118)),
-        *_face((0, head_y, 0), head_size, rng, colors, square=True),
+        *face_parts((0, head_y, 0), head_size, rng, colors, square=True),
     ]
     if rng.random() < 0.7:
         fixed.append(Part("cube", (0, tall * 0.1, wide * 0.7), (wide * 0.55, tall * 0.4, 0.04), colors.third))
@@ -225,17 +78,17 @@ def _robot(colors: Colors, rng: np.random.Generator) -> Pose:
                 Part("ball", (wide * 0.35 * (number - 1), tall * 0.15, wide * 0.75), (0.07, 0.07, 0.04), colors.second)
             )
     if rng.random() < 0.6:
-        fixed += _headgear((0, head_y, 0), head_size, rng, colors)
+        fixed += headgear_parts((0, head_y, 0), head_size, rng, colors)
     arm, leg = rng.uniform(0.09, 0.14), rng.uniform(0.12, 0.18)
     spread = float(rng.uniform(0.05, 0.9))
 
     def pose(swing: float) -> Solid:
         return [
             *fixed,
-            *_limb((wide * 1.15, tall * 0.7, 0), swing, 0.55, arm, colors.third, spread),
-            *_limb((-wide * 1.15, tall * 0.7, 0), -swing, 0.55, arm, colors.third, -spread),
-            *_limb((wide * 0.55, -tall, 0), -swing, 0.4, leg, colors.second),
-            *_limb((-wide * 0.55, -tall, 0), swing, 0.4, leg, colors.second),
+            *limb_parts((wide * 1.15, tall * 0.7, 0), swing, 0.55, arm, colors.third, spread),
+            *limb_parts((-wide * 1.15, tall * 0.7, 0), -swing, 0.55, arm, colors.third, -spread),
+            *limb_parts((wide * 0.55, -tall, 0), -swing, 0.4, leg, colors.second),
+            *limb_parts((-wide * 0.55, -tall, 0), swing, 0.4, leg, colors.second),
         ]
 
     return pose
@@ -250,8 +103,8 @@ def _beast(colors: Colors, rng: np.random.Generator) -> Pose:
     fixed = [
         colors.patterned(Part("ball", (0, 0, 0), (thick, thick * rng.uniform(0.85, 1.1), long), colors.body), 0.6),
         Part("ball", at, head_size, colors.body if rng.random() < 0.7 else colors.second),
-        *_face(at, head_size, rng, colors),
-        *_headgear(at, head_size, rng, colors),
+        *face_parts(at, head_size, rng, colors),
+        *headgear_parts(at, head_size, rng, colors),
     ]
     if rng.random() < 0.6:
         snout = (0.0, at[1] - head * 0.28, at[2] + head * 0.85)
@@ -267,7 +120,7 @@ def _beast(colors: Colors, rng: np.random.Generator) -> Pose:
             part
             for side in (-1, 1)
             for end in (-1, 1)
-            for part in _limb(
+            for part in limb_parts(
                 (side * thick * 0.6, -thick * 0.5, end * long * 0.6), side * end * swing, length, leg, colors.second
             )
         ]
@@ -285,7 +138,7 @@ def _plushie(colors: Colors, rng: np.random.Generator) -> Pose:
     fixed = [
         Part("ball", (0, 0, 0), (0.42, 0.44, 0.36), colors.body, None, 1.0, "patch", colors.second, 3.0),
         Part("ball", (0, head_y, 0.04), head_size, colors.body),
-        *_pair(
+        *with_mirror_image(
             [
                 Part("ball", (head * 0.8, head_y + head * 0.75, 0), (ear, ear, ear * 0.5), colors.body),
                 Part(
@@ -298,7 +151,7 @@ def _plushie(colors: Colors, rng: np.random.Generator) -> Pose:
         ),
         Part("ball", (0, head_y - head * 0.3, head * 0.75), (head * 0.42, head * 0.3, head * 0.35), colors.second),
         Part("ball", (0, head_y - head * 0.16, head * 1.08), (head * 0.14, head * 0.1, head * 0.1), DARK),
-        *_face((0, head_y + head * 0.1, 0.04), head_size, rng, colors),
+        *face_parts((0, head_y + head * 0.1, 0.04), head_size, rng, colors),
     ]
     if rng.random() < 0.5:
         fixed.append(Part("cone", (0, 0.36, 0.02), (0.4, 0.07, 0.34), colors.third))
@@ -307,10 +160,10 @@ def _plushie(colors: Colors, rng: np.random.Generator) -> Pose:
     def pose(swing: float) -> Solid:
         return [
             *fixed,
-            *_limb((0.38, 0.24, 0.04), swing * 0.6, 0.32, limb, colors.body, 0.7),
-            *_limb((-0.38, 0.24, 0.04), -swing * 0.6, 0.32, limb, colors.body, -0.7),
-            *_limb((0.26, -0.26, 0.1), 0.9 - swing * 0.4, 0.32, limb * 1.1, colors.body, 0.2),
-            *_limb((-0.26, -0.26, 0.1), 0.9 + swing * 0.4, 0.32, limb * 1.1, colors.body, -0.2),
+            *limb_parts((0.38, 0.24, 0.04), swing * 0.6, 0.32, limb, colors.body, 0.7),
+            *limb_parts((-0.38, 0.24, 0.04), -swing * 0.6, 0.32, limb, colors.body, -0.7),
+            *limb_parts((0.26, -0.26, 0.1), 0.9 - swing * 0.4, 0.32, limb * 1.1, colors.body, 0.2),
+            *limb_parts((-0.26, -0.26, 0.1), 0.9 + swing * 0.4, 0.32, limb * 1.1, colors.body, -0.2),
         ]
 
     return pose
@@ -336,7 +189,7 @@ def _bird(colors: Colors, rng: np.random.Generator) -> Pose:
             colors.second,
         ),
         Part("ball", at, head_size, colors.body if rng.random() < 0.5 else colors.second),
-        *_face(at, head_size, rng, colors),
+        *face_parts(at, head_size, rng, colors),
         Part(
             "cone",
             (0, at[1] - head * 0.1, at[2] + head + beak * 0.5),
@@ -348,12 +201,12 @@ def _bird(colors: Colors, rng: np.random.Generator) -> Pose:
         Part("ball", (0, tall * 0.2, -wide * 1.1), (wide * 0.4, tall * 0.3, 0.3), colors.third, rotation(pitch=0.6)),
     ]
     if rng.random() < 0.5:
-        fixed += _headgear(at, head_size, rng, colors)
+        fixed += headgear_parts(at, head_size, rng, colors)
     wing = rng.uniform(0.4, 0.6)
 
     def pose(swing: float) -> Solid:
         lift = 0.35 + abs(swing)
-        wings = _pair(
+        wings = with_mirror_image(
             [
                 Part(
                     "ball",
@@ -367,7 +220,7 @@ def _bird(colors: Colors, rng: np.random.Generator) -> Pose:
         feet = [
             part
             for side in (-1, 1)
-            for part in _limb((side * wide * 0.4, -tall * 0.8, 0.08), side * swing, 0.24, 0.07, (240, 150, 40))
+            for part in limb_parts((side * wide * 0.4, -tall * 0.8, 0.08), side * swing, 0.24, 0.07, (240, 150, 40))
         ]
         return [*fixed, *wings, *feet]
 
@@ -416,7 +269,7 @@ def _monster(colors: Colors, rng: np.random.Generator) -> Pose:
     fixed = [body]
     depth = size[2] * (1.0 if square else 0.84)
     if rng.random() < 0.5:
-        fixed += _face(
+        fixed += face_parts(
             (0, size[1] * 0.1, 0),
             (size[0] * (0.7 if shape == "cone" else 1), size[1], size[2] * (0.72 if shape == "cone" else 1)),
             rng,
@@ -443,7 +296,7 @@ def _monster(colors: Colors, rng: np.random.Generator) -> Pose:
                     0.1,
                 )
             )
-    fixed += _headgear((0, 0, 0), (size[0] * 0.8, size[1], size[2] * 0.8), rng, colors)
+    fixed += headgear_parts((0, 0, 0), (size[0] * 0.8, size[1], size[2] * 0.8), rng, colors)
     arms = rng.random() < 0.7
     spread, limb = float(rng.uniform(0.5, 2.2)), rng.uniform(0.09, 0.15)
 
@@ -451,8 +304,12 @@ def _monster(colors: Colors, rng: np.random.Generator) -> Pose:
         parts = list(fixed)
         for side in (-1, 1):
             if arms:
-                parts += _limb((side * size[0] * 0.85, 0, 0), side * swing, 0.4, limb, colors.second, side * spread)
-            parts += _limb((side * size[0] * 0.45, -size[1] * 0.8, 0), -side * swing, 0.25, limb * 1.2, colors.second)
+                parts += limb_parts(
+                    (side * size[0] * 0.85, 0, 0), side * swing, 0.4, limb, colors.second, side * spread
+                )
+            parts += limb_parts(
+                (side * size[0] * 0.45, -size[1] * 0.8, 0), -side * swing, 0.25, limb * 1.2, colors.second
+            )
         return parts
 
     return pose
