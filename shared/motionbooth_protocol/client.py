@@ -154,7 +154,7 @@ class Client(Dialogue):
                 file.seek(sent)
                 data = file.read(min(CHUNK_BYTES, size - sent))
                 if not data:
-                    raise InvalidInput("{file} became shorter while it was sent; send it again.", file=file.name)
+                    raise InvalidInput("{file} became shorter during the upload; send it again.", file=file.name)
                 in_flight.add(self._send(messages.PutChunk(id=0, sha256=sha256, offset=sent), data))
                 sent += len(data)
             reply, _ = self._reply(in_flight, messages.PutHave)
@@ -183,15 +183,14 @@ class Client(Dialogue):
                     digest.update(piece)
                     have += len(piece)
                 if not in_flight and asked > have:
-                    raise Damaged(
-                        "The backend's file {sha256}... is shorter than it should be.", sha256=blob.sha256[:12]
-                    )
+                    raise Damaged("The backend's file {sha256}... is shorter than expected.", sha256=blob.sha256[:12])
                 if on_bytes is not None:
                     on_bytes(have, blob.size)
         if digest.hexdigest() != blob.sha256:
             part.unlink()
             raise Damaged(
-                "What arrived is not the file {sha256}...; it was thrown away. Fetch it again.", sha256=blob.sha256[:12]
+                "The bytes received are not the file {sha256}...; they were discarded. Fetch it again.",
+                sha256=blob.sha256[:12],
             )
 
 
@@ -214,7 +213,7 @@ def _identity(path: Path) -> tuple[str, int]:
         raise InvalidInput("The file {path} cannot be read ({reason}).", path=path, reason=error.strerror) from error
     if size > MAX_BLOB_BYTES:
         raise InvalidInput(
-            "{path} has {size} bytes; at most {most} can be sent.", path=path, size=size, most=MAX_BLOB_BYTES
+            "{path} has {size} bytes, but at most {most} can be sent.", path=path, size=size, most=MAX_BLOB_BYTES
         )
     return digest.hexdigest(), size
 
@@ -238,5 +237,5 @@ def _write(file: BinaryIO, offset: int, data: bytes) -> None:
         if not is_disk_full(error):
             raise
         raise OutOfSpace(
-            "The disk of {file} is full; free some space and fetch again, it goes on from here.", file=file.name
+            "The disk of {file} is full; free some space and fetch again; the download resumes.", file=file.name
         ) from error

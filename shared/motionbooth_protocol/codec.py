@@ -34,19 +34,19 @@ def decode_reply(frames: Sequence[bytes]) -> tuple[AnyReply, bytes | None]:
 
 def _decode(decoder: msgspec.msgpack.Decoder[Any], frames: Sequence[bytes]) -> tuple[Any, bytes | None]:
     if not 1 <= len(frames) <= 2:
-        raise Malformed("a message has one or two frames, this one has {found}", found=len(frames))
+        raise Malformed("a message has one or two frames; this one has {found}", found=len(frames))
     header, payload = frames[0], frames[1] if len(frames) == 2 else None
     if len(header) > MAX_HEADER_BYTES:
         raise Malformed(
-            "a header has at most {most} bytes, this one has {found}", most=MAX_HEADER_BYTES, found=len(header)
+            "a header has at most {most} bytes; this one has {found}", most=MAX_HEADER_BYTES, found=len(header)
         )
     if payload is not None and len(payload) > CHUNK_BYTES:
         raise Malformed(
-            "a payload has at most {most} bytes, this one has {found}", most=CHUNK_BYTES, found=len(payload)
+            "a payload has at most {most} bytes; this one has {found}", most=CHUNK_BYTES, found=len(payload)
         )
     try:
         return decoder.decode(header), payload
-    # The one entrance for foreign bytes: msgspec raises its own errors, and UnicodeDecodeError for bad UTF-8
-    # and OverflowError or RecursionError for hostile numbers and nesting.
+    # All bytes from the network are decoded here. Besides its own errors, msgspec raises UnicodeDecodeError for bad
+    # UTF-8, and OverflowError or RecursionError for hostile numbers and nesting.
     except Exception as error:
         raise Malformed("this is not a message of the protocol: {reason}", reason=error) from error

@@ -1,4 +1,4 @@
-"""The short file by which a client knows a backend: its address, its public key, and the client's own key pair."""
+"""The connection file of a client: a backend's address and public key, and the client's own key pair."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ADDRESS = re.compile(r"tcp://([^\s/]+):(\d{1,5}|\*)")
 
 
 class Connection(msgspec.Struct, frozen=True):
-    """`address` as ZeroMQ writes it ("tcp://127.0.0.1:5599"); keys in Z85 as CURVE writes them (40 characters)."""
+    """`address` as in ZeroMQ ("tcp://127.0.0.1:5599"); keys in Z85 (40 characters)."""
 
     address: str
     server_public: CurveKey
@@ -26,12 +26,12 @@ class Connection(msgspec.Struct, frozen=True):
     client_secret: CurveKey
 
     def write(self, path: Path) -> None:
-        """Write as JSON, readable by the owner alone."""
+        """Write as JSON, readable by the owner only."""
         write_private(path, msgspec.json.format(msgspec.json.encode(self)))
 
     @classmethod
     def read(cls, path: Path) -> Connection:
-        """Raises NotFound or InvalidInput, each saying what to do."""
+        """Raises NotFound or InvalidInput."""
         try:
             connection = msgspec.json.decode(path.read_bytes(), type=cls)
         except FileNotFoundError:
@@ -51,7 +51,7 @@ class Connection(msgspec.Struct, frozen=True):
 
 
 def host_and_port(address: str) -> tuple[str, str]:
-    """Of "tcp://HOST:PORT"; the port is a number, or "*" for any free one. Raises InvalidInput."""
+    """Split "tcp://HOST:PORT"; the port is a number, or "*" for any free one. Raises InvalidInput."""
     match = _ADDRESS.fullmatch(address)
     if match is None or (match[2] != "*" and int(match[2]) > 65535):
         raise InvalidInput(
@@ -62,7 +62,7 @@ def host_and_port(address: str) -> tuple[str, str]:
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Write a file that the owner alone can read at any moment; an older one is replaced whole or not at all."""
+    """Write a file that is never readable by others; an existing one is replaced atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     scratch.unlink(missing_ok=True)

@@ -165,7 +165,7 @@ class Dialogue:
             if reply.re in ids:
                 if not isinstance(reply, kind):
                     raise Malformed(
-                        "The backend answered {found} where {expected} was due.",
+                        "The backend replied {found} instead of {expected}.",
                         found=type(reply).__name__,
                         expected=kind.__name__,
                     )
@@ -214,8 +214,8 @@ class Dialogue:
 
     def _silent(self) -> Unreachable:
         return Unreachable(
-            "The backend at {address} is there but did not answer for {seconds:.0f} s. It may "
-            "be overloaded or hang: look at its log, or start it again.",
+            "The backend at {address} is connected but did not reply for {seconds:.0f} s. It may be overloaded or "
+            "hung: check its log, or restart it.",
             address=self._connection.address,
             seconds=self._timeout,
         )

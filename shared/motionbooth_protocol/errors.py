@@ -29,7 +29,7 @@ class MotionBoothError(Exception):
 
 
 class InvalidInput(MotionBoothError):
-    """The request cannot be carried out as it stands: a scene, picture, prompt or value must be changed."""
+    """The input is not valid: a scene, picture, prompt or value must be changed."""
 
     code = "invalid_input"
 
@@ -41,13 +41,13 @@ class NotFound(MotionBoothError):
 
 
 class Conflict(MotionBoothError):
-    """The same id was used for something else before."""
+    """The same id was used for something else, or the object is in a state that does not allow this."""
 
     code = "conflict"
 
 
 class Unreachable(MotionBoothError):
-    """The backend does not answer: not running, another address, or a network between that drops packets."""
+    """The backend does not answer: it is not running, its address is another one, or the network drops packets."""
 
     code = "unreachable"
     retryable = True
@@ -60,47 +60,47 @@ class NotAuthorized(MotionBoothError):
 
 
 class OutOfSpace(MotionBoothError):
-    """A disk is full, here or on the backend; what was there before is untouched."""
+    """A disk is full, here or on the backend. Existing files are not changed."""
 
     code = "out_of_space"
     retryable = True
 
 
 class OverLimit(MotionBoothError):
-    """The key has used up what the backend's owner grants it: jobs waiting, or space."""
+    """The key has reached a limit of the backend: waiting jobs, space, or others."""
 
     code = "over_limit"
 
 
 class Busy(MotionBoothError):
-    """Too many requests at once from this key; the same request is answered in a while."""
+    """Too many requests from this key; the same request succeeds later."""
 
     code = "busy"
     retryable = True
 
 
 class Malformed(MotionBoothError):
-    """Frames arrived that are not a message of the protocol."""
+    """The frames received are not a message of the protocol."""
 
     code = "malformed"
 
 
 class NoSession(MotionBoothError):
-    """The server does not know this connection (any more): say Hello first."""
+    """The connection has no session, or not any more: send Hello first."""
 
     code = "no_session"
     retryable = True
 
 
 class Damaged(MotionBoothError):
-    """Bytes arrived that do not have the sha256 that was announced; they were thrown away."""
+    """The bytes received do not have the announced sha256; they were discarded."""
 
     code = "damaged"
     retryable = True
 
 
 class JobFailed(MotionBoothError):
-    """A job ended without a result; the message carries the reason given by its worker."""
+    """A job ended without a result; the message is the reason that its worker gave."""
 
     code = "job_failed"
 
@@ -112,16 +112,16 @@ class Canceled(MotionBoothError):
 
 
 class VersionMismatch(MotionBoothError):
-    """Client and server speak different major versions of the protocol."""
+    """Client and server speak different versions of the protocol."""
 
     code = "version_mismatch"
 
 
 def by_code(code: str) -> type[MotionBoothError]:
-    """The class that a code from the wire names; MotionBoothError itself for a code that this version does not know."""
+    """The class of a code from the wire; MotionBoothError itself for an unknown code."""
     return next((cls for cls in MotionBoothError.__subclasses__() if cls.code == code), MotionBoothError)
 
 
 def is_disk_full(error: OSError) -> bool:
-    """Whether the system refused to write for want of space: disk, quota or file size limit."""
+    """Whether a write failed for lack of space: disk, quota or file size limit."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -1,4 +1,4 @@
-"""What a job asks for and what it gives: the specs that an animator's machine sends, and the results it fetches."""
+"""The specs of jobs, which a client submits, and their results, which it fetches."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 Within = Annotated[float, Meta(ge=0, le=1)]
 Seed = Annotated[int, Meta(ge=0, le=MAX_SEED)]
 
-# What people call the fields of a spec.
+# The names of the fields of a spec, for people.
 _CALLED = {
     "class_word": "the class", "token": "the token", "name": "the name", "prompt": "the prompt", "model": "the model",
     "negative_prompt": "the negative prompt", "background_phrase": "the background's words", "steps": "the steps",
@@ -54,9 +54,9 @@ TERMINAL_STATES = frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELED})
 class Picture(Struct, frozen=True):
     """A training picture and its mask, both named by the sha256 of the uploaded file.
 
-    Without a mask the picture's own alpha is the mask; without that, the backend finds one, led by `box` (where the
-    subject is) or `point` (a place on it), both in shares of the upright picture's width and height from its top left.
-    `name`: what errors call the picture, its file's name for instance.
+    Without a mask, the picture's alpha is the mask; without alpha, the backend searches for one, guided by `box`
+    (around the subject) or `point` (on it), in shares of the upright picture's width and height from its top left.
+    `name`: for error messages, such as the file name.
     """
 
     image: Sha256
@@ -67,9 +67,9 @@ class Picture(Struct, frozen=True):
 
 
 class MaskDoubt(Struct, frozen=True):
-    """A mask that the backend found and that may be wrong: of which `picture`, in words, and why.
+    """A mask that the backend found and that may be wrong: its `picture`, named for people, and the reasons.
 
-    The result "doubts" of a train job is a list of them, as JSON.
+    The result "doubts" of a train job is a JSON list of these.
     """
 
     picture: str
@@ -77,7 +77,7 @@ class MaskDoubt(Struct, frozen=True):
 
 
 class SubjectSpec(Struct, frozen=True):
-    """Who is to be learned: `token` is the rare word, `class_word` the ordinary noun of the prompt below."""
+    """A subject to train: `token` is the rare word, `class_word` the ordinary noun of its prompt."""
 
     name: Name
     token: Name
@@ -90,7 +90,7 @@ class SubjectSpec(Struct, frozen=True):
 
 
 class TrainSpec(Struct, frozen=True, tag="train"):
-    """Learn a subject. Every None takes the base model's own default.
+    """Fine-tune a subject. None stands for the base model's default.
 
     `recipe`: the name of the training recipe. A backend that does not know it answers with the list of those it knows.
     """
@@ -105,10 +105,10 @@ class TrainSpec(Struct, frozen=True, tag="train"):
 
 
 class GenerateSpec(Struct, frozen=True, tag="generate"):
-    """Film a shot. Every None takes the base model's own default.
+    """Generate the clip of a shot. None stands for the base model's default.
 
-    The prompt must contain each subject's phrase (SubjectTrack.phrase). `box_control` and `camera_control` switch
-    the two controls off for comparison.
+    The prompt must contain each subject's phrase (SubjectTrack.phrase). `box_control` and `camera_control` can be
+    switched off for comparison.
     """
 
     shot: Shot
@@ -128,11 +128,11 @@ SomeSpec = TypeVar("SomeSpec", bound=TrainSpec | GenerateSpec)
 
 
 class Blob(Struct, frozen=True):
-    """A file named by its content. `role` says what it is for.
+    """A result file, named by its content. `role` says what it is.
 
-    Of a train job: "subject" (safetensors), and perhaps "masks", "losses" (curves) and "samples" (all png), and
-    "doubts" (json: a list of MaskDoubt, where there are any); of a generate job: "clip" (mp4, at the shot's fps and
-    length), and perhaps "report" (json). A client passes over roles that it does not know.
+    Of a train job: "subject" (safetensors), optionally "masks", "losses" (curves) and "samples" (all PNG), and "doubts"
+    (JSON, a list of MaskDoubt). Of a generate job: "clip" (mp4, at the shot's fps and length), optionally "report"
+    (JSON). Clients ignore unknown roles.
     """
 
     role: Annotated[str, Meta(max_length=40)]
@@ -141,9 +141,9 @@ class Blob(Struct, frozen=True):
 
 
 class Job(Struct, frozen=True):
-    """A job as its owner sees it. `error` says why it failed, in words for a person. Times are Unix seconds.
+    """A job as its owner sees it. `error` is the reason for a failure, for a person. Times are in Unix seconds.
 
-    `name` is the subject's or the shot's, `owner` the name of the sender's key on the backend.
+    `name` is that of the subject or the shot, `owner` the name of the sender's key on the backend.
     """
 
     id: JobId
@@ -160,7 +160,7 @@ class Job(Struct, frozen=True):
     owner: Annotated[str, Meta(max_length=MAX_NAME)] = ""
 
     def result(self, role: str) -> Blob:
-        """The one result with this role. Raises KeyError where there is none."""
+        """The result with this role. Raises KeyError if there is none."""
         for blob in self.results:
             if blob.role == role:
                 return blob
@@ -168,21 +168,21 @@ class Job(Struct, frozen=True):
 
 
 def spec_digest(spec: JobSpec) -> str:
-    """sha256 of the canonical encoding: two specs with the same digest ask for the same thing."""
+    """sha256 of the canonical encoding: jobs with the same digest have the same results."""
     return hashlib.sha256(msgspec.msgpack.encode(as_received(spec), order="deterministic")).hexdigest()
 
 
 def as_received(spec: SomeSpec) -> SomeSpec:
-    """The spec as the other side decodes it: a whole number in a field of type float is a float then.
+    """The spec as the other side decodes it, where an integer in a field of type float becomes a float.
 
-    Raises msgspec.ValidationError, a ValueError, where a value is out of its bounds: structs check them when they are
-    decoded, not when they are made.
+    Raises msgspec.ValidationError, a ValueError, if a value is out of bounds: structs check that when they are decoded,
+    not when they are constructed.
     """
     return msgspec.msgpack.decode(msgspec.msgpack.encode(spec), type=type(spec))
 
 
 def check_spec(spec: JobSpec) -> None:
-    """Raises InvalidInput where a value is out of its bounds, in words for whoever filled it in."""
+    """Raises InvalidInput if a value is out of bounds."""
     try:
         as_received(spec)
     except msgspec.ValidationError as error:

@@ -1,4 +1,4 @@
-"""One encrypted connection to a backend, from its handshake to its end. Connecting again is for client.py to do."""
+"""One encrypted connection to a backend, from its handshake to its end. dialogue.py reconnects."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from .limits import CHUNK_BYTES, MAX_HEADER_BYTES
 
 _HEARTBEAT_MILLISECONDS = 5_000
 _SILENCE_MILLISECONDS = 15_000  # after which a connection counts as dead
-_SLICE_SECONDS = 0.1  # how soon a stop is noticed
+_SLICE_SECONDS = 0.1  # within which a stop is noticed
 
 
 class WrongServer(NotAuthorized):
-    """Whoever listens there cannot prove to be the backend that the connection file names.
+    """The server does not have the key of the backend in the connection file.
 
-    A backend that stops in the middle of the handshake looks the same, hence retryable.
+    Retryable, since a backend that stops during the handshake looks the same.
     """
 
     retryable = True
 
 
 class Link:
-    """Connected when constructed. Raises Unreachable, NotAuthorized or WrongServer, each saying what to do.
+    """Connects when constructed. Raises Unreachable, NotAuthorized or WrongServer.
 
-    `timeout`: seconds that the handshake may take. `stop`: once set, every wait raises Canceled.
+    `timeout`: seconds for the handshake. `stop`: once set, every wait raises Canceled.
     """
 
     def __init__(
@@ -53,23 +53,23 @@ class Link:
             raise
 
     def close(self, linger_milliseconds: int = 0) -> None:
-        """Give the socket back; what was sent has so long to leave."""
+        """Close the socket; messages in its queue have `linger_milliseconds` to be sent."""
         self._socket.disable_monitor()
         self._monitor.close(linger=0)
         self._socket.close(linger=linger_milliseconds)
 
     def send(self, frames: Sequence[bytes]) -> None:
-        """Raises Unreachable where the connection is gone."""
+        """Raises Unreachable if the connection is lost."""
         try:
             self._socket.send_multipart(frames, zmq.DONTWAIT)
         except zmq.Again:
             raise self._lost() from None
 
     def receive(self, timeout: float) -> list[bytes] | None:
-        """The next message's frames; None after `timeout` seconds. Raises Unreachable where the connection broke."""
+        """The next message's frames; None after `timeout` seconds. Raises Unreachable if the connection is lost."""
         deadline = time.monotonic() + timeout
         while True:
-            if not self._stop.is_set():  # what is there already, as in a transfer, needs no waiting
+            if not self._stop.is_set():  # without polling, if a message is there already, as during a transfer
                 with suppress(zmq.Again):
                     return self._socket.recv_multipart(zmq.DONTWAIT)
             ready = self._wait(deadline)
@@ -82,8 +82,8 @@ class Link:
     def _configure(self, connection: Connection) -> None:
         socket = self._socket
         socket.setsockopt(zmq.RECONNECT_IVL, -1)
-        # From the beginning, not only at the close: without it what a broken connection leaves unsent is waited for
-        # for ever, since ZeroMQ takes over the value at the break.
+        # Set now, not when closing: ZeroMQ reads the value when a connection breaks, and would otherwise wait forever
+        # to send the rest.
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MILLISECONDS)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _SILENCE_MILLISECONDS)
@@ -110,24 +110,25 @@ class Link:
             if (failure := self._failure(event)) is not None:
                 raise failure
         raise Unreachable(
-            "Nothing answers at {address} within {seconds:.0f} s. Check the address in the connection file, "
-            "that `motionbooth serve` runs there, and that no firewall is between.",
+            "Nothing answers at {address} within {seconds:.0f} s. Check the address in the connection file, that "
+            "`motionbooth serve` is running there, and that no firewall blocks the port.",
             address=self._address,
             seconds=timeout,
         )
 
     def _failure(self, event: int) -> MotionBoothError | None:
-        """What a monitor event before the end of the handshake means, None where it is no failure."""
+        """The error for a monitor event during the handshake; None if the event is not a failure."""
         if event == zmq.Event.HANDSHAKE_FAILED_AUTH:
             return NotAuthorized(
-                "The backend at {address} refuses this key. Ask its owner to let it in, or use the connection "
+                "The backend at {address} refuses this key. Ask its owner to authorize it, or use the connection "
                 "file that the owner gave you.",
                 address=self._address,
             )
         if event in (zmq.Event.HANDSHAKE_FAILED_NO_DETAIL, zmq.Event.HANDSHAKE_FAILED_PROTOCOL):
             return WrongServer(
-                f"What listens at {self._address} is not the backend that the connection file names: its key is "
-                "another one. If the backend was set up anew, get a new connection file from its owner."
+                "The server at {address} is not the backend of this connection file: its key is different. If the "
+                "backend was set up again, ask its owner for a new connection file.",
+                address=self._address,
             )
         if event == zmq.Event.CLOSED:
             return Unreachable(
@@ -137,14 +138,14 @@ class Link:
             )
         if event == zmq.Event.DISCONNECTED:
             return Unreachable(
-                "What listens at {address} hung up: it is not a MotionBooth backend, or it is just stopping. "
+                "The server at {address} closed the connection: it is not a MotionBooth backend, or it is stopping. "
                 "Check the address in the connection file.",
                 address=self._address,
             )
         return None
 
     def _wait(self, deadline: float) -> dict[zmq.Socket[bytes], int]:
-        """Until something can be read, or the deadline. Raises Canceled once `stop` is set."""
+        """Wait until a socket is readable, or for the deadline. Raises Canceled once `stop` is set."""
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
         poller.register(self._monitor, zmq.POLLIN)
@@ -158,7 +159,7 @@ class Link:
 
     def _lost(self) -> Unreachable:
         return Unreachable(
-            "The connection to the backend at {address} broke. It may have stopped (start it again with "
-            "`motionbooth serve`), or the network between is down. Jobs go on there.",
+            "The connection to the backend at {address} was lost. The backend may have stopped (start it again with "
+            "`motionbooth serve`), or the network may be down. Jobs continue there.",
             address=self._address,
         )

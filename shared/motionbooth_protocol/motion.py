@@ -1,8 +1,8 @@
-"""What the animator made, as numbers: boxes, the camera's path, a shot. No bpy, no torch.
+"""The animator's input as numbers: boxes, the camera path, a shot. No bpy, no torch.
 
-Coordinates are shares of the *model's frame* (of the clip that it makes): origin top left, x to the right, y down,
-0..1 across the frame. Where that frame lies in the finished one is `Shot.model_frame`. A box may reach outside
-the frame; one that lies wholly outside is `None` in a track.
+Coordinates are shares of the *model's frame*, the frame of the generated clip: origin top left, x to the right, y down,
+0..1 across the frame. `Shot.model_frame` is the place of that frame in the finished one. A box may extend outside the
+frame; one that is entirely outside is `None` in a track.
 """
 
 from __future__ import annotations
@@ -42,26 +42,26 @@ class Box(Struct, frozen=True, array_like=True):
 
     @property
     def visible(self) -> bool:
-        """True if any part of the box lies inside the frame."""
+        """True if any part of the box is inside the frame."""
         return self.x1 < 1 and self.x2 > 0 and self.y1 < 1 and self.y2 > 0
 
     def moved(self, dx: float, dy: float) -> Box:
         return Box(self.x1 + dx, self.y1 + dy, self.x2 + dx, self.y2 + dy)
 
     def clipped(self) -> Box:
-        """The part inside the frame. Raises ValueError where there is none."""
+        """The part inside the frame. Raises ValueError if no part is."""
         return Box(max(self.x1, 0.0), max(self.y1, 0.0), min(self.x2, 1.0), min(self.y2, 1.0))
 
 
 class Offset(Struct, frozen=True, array_like=True):
-    """How far the camera has travelled: dx to the right, dy down, in shares of the frame's width and height."""
+    """The travel of the camera: dx to the right, dy down, in shares of the frame's width and height."""
 
     dx: Share
     dy: Share
 
 
 class CameraPath(Struct, frozen=True):
-    """The camera's travel c_cam, one offset for each model frame, the first (0, 0). Content moves the other way."""
+    """The camera's travel c_cam: one offset for each model frame, the first (0, 0). The content moves the other way."""
 
     offsets: Annotated[list[Offset], Meta(min_length=1, max_length=MAX_FRAMES)]
 
@@ -72,7 +72,7 @@ class CameraPath(Struct, frozen=True):
 
     @classmethod
     def straight(cls, cx: float, cy: float, frames: int) -> CameraPath:
-        """The paper's c_cam = [cx, cy]: frame f of F has travelled c * f / F."""
+        """The paper's c_cam = [cx, cy]: the offset of frame f of F is c * f / F."""
         return cls([Offset(cx * f / frames, cy * f / frames) for f in range(frames)])
 
     @classmethod
@@ -81,11 +81,11 @@ class CameraPath(Struct, frozen=True):
 
 
 class SubjectTrack(Struct, frozen=True):
-    """One subject of a shot and where it is to be seen.
+    """A subject of a shot, and its boxes.
 
-    `token` is the rare word learned for it ("sks"), or "" for something that the base model knows by itself;
-    `class_word` the ordinary noun ("dog"). The prompt must contain "token class_word". `weights` is the sha256 of the
-    trained subject, None for the base model's own. `boxes`: one for each model frame, None where it is out of frame.
+    `token` is the rare word of a trained subject ("sks"), or "" for something that the base model knows; `class_word`
+    is the ordinary noun ("dog"). The prompt must contain "token class_word". `weights` is the sha256 of the trained
+    subject, None if there is none. `boxes`: one for each model frame, None while the subject is out of frame.
     """
 
     name: Name
@@ -101,14 +101,14 @@ class SubjectTrack(Struct, frozen=True):
 
 
 class Shot(Struct, frozen=True):
-    """A stretch of the animator's timeline, sampled at the model's frames.
+    """A range of the animator's timeline, sampled at the model's frames.
 
     `frame_start` to `frame_end` (both included) are scene frames at `fps` frames a second; `width` x `height` is the
-    scene's render size in pixels. The tracks and the camera path have one entry for each of the model's frames, spread
-    evenly: model frame f of F lies at scene time frame_start + f * (frame_end - frame_start) / (F - 1).
+    scene's render size in pixels. The tracks and the camera path have one entry for each model frame, evenly spaced:
+    model frame f of F is at scene time frame_start + f * (frame_end - frame_start) / (F - 1).
 
-    `model_frame`: where the clip lies in the scene's finished frame, in shares of that one; it reaches outside where
-    the clip shows more than the finished frame. None: the clip is to be fitted into it (clips of before version 1.2).
+    `model_frame`: the place of the clip in the finished frame of the scene, in shares of that; it extends outside if
+    the clip shows more than the finished frame. None: the clip is fitted into the finished frame.
     """
 
     name: Name
@@ -136,16 +136,16 @@ class Shot(Struct, frozen=True):
 
     @property
     def frames(self) -> int:
-        """How many frames the model makes."""
+        """The number of frames that the model generates."""
         return len(self.camera.offsets)
 
     @property
     def scene_frames(self) -> int:
-        """How many frames the finished clip has on the timeline."""
+        """The number of frames of the finished clip on the timeline."""
         return self.frame_end - self.frame_start + 1
 
     def scene_time(self, model_frame: int) -> float:
-        """The scene frame, with its fraction, that a model frame shows."""
+        """The scene frame (with a fraction) of a model frame."""
         return scene_times(self.frame_start, self.frame_end, self.frames)[model_frame]
 
 

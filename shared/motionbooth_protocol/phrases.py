@@ -1,4 +1,4 @@
-"""Where a prompt says a phrase: the same rule for the extension, which asks before it sends, and for the backend."""
+"""How a phrase is found in a prompt: one rule for the extension, which checks before it submits, and the backend."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Span = tuple[int, int]  # start and end character
 
 
 def phrase_spans(prompt: str, phrase: str) -> list[Span]:
-    """Where the phrase stands as whole words; letter case, amount of space and composed accents aside."""
+    """The places of the phrase as whole words, ignoring case, the amount of space and the composition of accents."""
     forms = [(normalize("NFC", word), normalize("NFD", word)) for word in phrase.split()]
     words = r"\s+".join(f"(?:{re.escape(composed)}|{re.escape(apart)})" for composed, apart in forms)
     pattern = rf"(?<!\w){words}(?!\w)"

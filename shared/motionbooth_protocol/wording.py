@@ -1,6 +1,4 @@
-"""What a decoder found wrong, in words for whoever wrote the file or filled in the option; and what a subject's words
-may be.
-"""
+"""Decoding errors in plain words, and the valid tokens and classes of a subject."""
 
 from __future__ import annotations
 
@@ -18,9 +16,9 @@ _LONGEST = 64  # characters: the prompt has to hold them
 
 
 def in_words(error: Exception, names: Mapping[str, str] | None = None) -> str:
-    """A decoding error without its signs and type names: "--class is empty", "bbox[0][1] has to have 4 entries".
+    """A decoding error without its notation and type names: "--class is empty", "bbox[0][1] has to have 4 entries".
 
-    `names`: what people call a field, by its own name; others are called as they are.
+    `names`: the names of fields for people; other fields keep their own.
     """
     if isinstance(error, OSError):
         return error.strerror or str(error)
@@ -39,7 +37,7 @@ def in_words(error: Exception, names: Mapping[str, str] | None = None) -> str:
 
 
 def _fault(fault: str) -> str | None:
-    """A verb and the rest; None for what is a sentence of its own."""
+    """The predicate of the sentence; None if the error is a sentence already."""
     if match := re.fullmatch(r"Expected `(\w+)` of length (>=|<=) (\d+)", fault):
         kind, sign, count = match.groups()
         if (sign, count) == (">=", "1"):
@@ -69,14 +67,14 @@ def _kinds(names: str) -> str:
 
 
 def token_fault(token: str) -> str | None:
-    """Why this cannot be a subject's token, None where it can: a sentence's end, after its name."""
+    """The end of a sentence that says why this cannot be a token; None if it can."""
     if not re.search(r"\w", token) or token.split() != [token] or not token.isprintable() or len(token) > _LONGEST:
         return f"is one rare word without spaces, such as sks, and not {_quoted(token)}."
     return None
 
 
 def class_fault(class_word: str) -> str | None:
-    """Why this cannot be a subject's class, None where it can."""
+    """The same for a class."""
     letters = any(letter.isalpha() for letter in class_word)
     if not letters or not _CLASS.fullmatch(class_word.strip(" ")) or len(class_word) > _LONGEST:
         return f"is the ordinary word for the subject, such as dog or toy car, and not {_quoted(class_word)}."

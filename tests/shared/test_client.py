@@ -17,13 +17,13 @@ from motionbooth_protocol.errors import (
     Canceled,
     Damaged,
     InvalidInput,
-    NotAuthorized,
     NotFound,
     OutOfSpace,
     Unreachable,
     by_code,
 )
 from motionbooth_protocol.jobs import Blob
+from motionbooth_protocol.link import WrongServer
 from msgspec.structs import replace
 from running_backend import RunningBackend, small_job
 
@@ -53,7 +53,7 @@ def test_a_server_that_never_replies_is_reported_after_the_timeout() -> None:
 
 def test_another_backend_at_the_address_is_reported(shared_backend: RunningBackend) -> None:
     other = replace(shared_backend.connection, server_public=zmq.curve_keypair()[0].decode())
-    with pytest.raises(NotAuthorized, match="its key is another one"), Client(other):
+    with pytest.raises(WrongServer), Client(other):
         pass
 
 

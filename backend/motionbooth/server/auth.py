@@ -47,8 +47,8 @@ def open_socket(context: zmq.Context[zmq.Socket[bytes]], keys: KeyPair, address:
     except zmq.ZMQError as error:
         socket.close()
         raise MotionBoothError(
-            "The backend cannot listen on {address} ({reason}). Another program may use the port: stop it, or "
-            "choose another one with --address tcp://HOST:PORT.",
+            "The backend cannot listen on {address} ({reason}). Another program may be using the port: stop it, or "
+            "choose another port with --address tcp://HOST:PORT.",
             address=address,
             reason=error.strerror,
         ) from None

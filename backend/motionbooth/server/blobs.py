@@ -113,7 +113,7 @@ class Blobs:
             return size
         if size > MAX_BLOB_BYTES:
             raise InvalidInput(
-                "A file of at most {most} bytes can be sent, this one has {size}.", most=MAX_BLOB_BYTES, size=size
+                "A file can have at most {most} bytes; this one has {size}.", most=MAX_BLOB_BYTES, size=size
             )
         upload = self._open(owner, sha256, size)
         return self._publish(owner, upload, sha256) if upload.offset == size else upload.offset
@@ -128,7 +128,7 @@ class Blobs:
             if self.has(sha256):
                 return self.path(sha256).stat().st_size
             raise NoSession(
-                "The upload of {sha256}... was not announced, or not since the backend started.", sha256=sha256[:12]
+                "The upload of {sha256}... was not announced since the backend started.", sha256=sha256[:12]
             )
         self._uploads.move_to_end((owner, sha256))
         if offset != upload.offset:
@@ -175,8 +175,8 @@ class Blobs:
         path = folder / f"{sha256}.{size}"
         if not path.exists() and folder.is_dir() and len(os.listdir(folder)) >= _MAX_INCOMPLETE:
             raise OverLimit(
-                "You have {count} uploads that are not complete. Complete some; what does not go on is "
-                "removed after a day.",
+                "You have {count} incomplete uploads, which is the limit. Complete some; one that does not progress "
+                "is removed after a day.",
                 count=_MAX_INCOMPLETE,
             )
         with _space_checked():
@@ -210,8 +210,8 @@ class Blobs:
         if upload.digest.hexdigest() != sha256:
             upload.path.unlink(missing_ok=True)
             raise Damaged(
-                "The bytes that arrived are not the file {sha256}...; it may have changed while it was sent. "
-                "Send it again.",
+                "The bytes received are not the file {sha256}...; it may have changed during the upload. Send it "
+                "again.",
                 sha256=sha256[:12],
             )
         self._move_in(upload.path, sha256)
@@ -241,7 +241,7 @@ def _space_checked() -> Iterator[None]:
         if not is_disk_full(error):
             raise
         raise OutOfSpace(
-            "The backend's disk is full: free some space there and send again; what had arrived is kept."
+            "The backend's disk is full: free some space there and send again; the bytes received so far are kept."
         ) from error
 
 

@@ -173,7 +173,7 @@ class Database:
                 ) from None
             raise InvalidInput(
                 "The job store {path} cannot be read ({reason}). Restore it from a copy, or move it away to start "
-                "anew.",
+                "with an empty one.",
                 path=path,
                 reason=error,
             ) from error

@@ -26,8 +26,8 @@ def local_devices(workers: int | None = None, environment: Mapping[str, str] = o
         return cpu_devices(workers or 1)
     if workers is not None and workers > len(gpus):
         raise InvalidInput(
-            "{workers} workers were asked for, and this machine has {gpus} GPU(s) for them: two on one GPU would "
-            "run out of its memory. Use --workers {gpus} or fewer, or none for one worker on each.",
+            "{workers} workers were requested, but this machine has {gpus} GPU(s), and two workers on one GPU would "
+            "run out of memory. Use --workers {gpus} or fewer, or leave it out for one worker per GPU.",
             workers=workers,
             gpus=len(gpus),
         )

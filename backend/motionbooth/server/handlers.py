@@ -65,8 +65,8 @@ class RequestHandlers:
     def _submit(self, key: Key, request: messages.Submit) -> messages.AnyReply:
         if request.priority > 0 and not key.is_admin:
             raise NotAuthorized(
-                "Priorities above 0 go before everybody's jobs and are for admins: send the job with 0 or less, or ask "
-                "the backend's owner for that role."
+                "Only admins can use a priority above 0: send the job with 0 or less, or ask the backend's owner "
+                "for the admin role."
             )
         if not self._queries.exists(key.public, request.job):
             self._check_limits(key)
@@ -76,8 +76,8 @@ class RequestHandlers:
     def _check_limits(self, key: Key) -> None:
         if self._waiting_jobs and self._queries.unfinished_count(key.public) >= self._waiting_jobs:
             raise OverLimit(
-                "You have {most} jobs waiting, as many as the backend takes from one key: wait for some "
-                "of them, or cancel some.",
+                "You have {most} jobs waiting, which is the limit for one key: wait for some of them to end, or "
+                "cancel some.",
                 most=self._waiting_jobs,
             )
         self._transfers.check_quota(key.public)
@@ -89,7 +89,9 @@ class RequestHandlers:
 
     def _list_jobs(self, key: Key, request: messages.ListJobs) -> messages.AnyReply:
         if request.all and not key.is_admin:
-            raise NotAuthorized("Everybody's jobs are for admins; ask the backend's owner for that role.")
+            raise NotAuthorized(
+                "Only admins can list the jobs of all users; ask the backend's owner for the admin role."
+            )
         return messages.Jobs(re=request.id, jobs=self._views.jobs(None if request.all else key.public, request.limit))
 
     def _cancel(self, key: Key, request: messages.Cancel) -> messages.AnyReply:

@@ -52,7 +52,7 @@ class JobTransitions:
                     self._complete(number, cached)
             elif known[1] != digest:
                 raise Conflict(
-                    "The job id {job} was used for another job before; send this one under a new id.", job=job_id
+                    "The job id {job} was already used for another job; send this one under a new id.", job=job_id
                 )
             else:
                 number = known[0]
@@ -155,7 +155,7 @@ class JobTransitions:
                 if crashed and self._increment(number, "server_crashes") >= MAX_SERVER_CRASHES:
                     self._change(number, JobState.FAILED, _GIVEN_UP)
                 else:
-                    self._requeue(number, "The backend was stopped while the job ran; it goes on.")
+                    self._requeue(number, "The backend was stopped while the job ran; the job resumes.")
 
     # Inside a transaction
 

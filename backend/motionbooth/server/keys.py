@@ -40,8 +40,8 @@ class KeyPair:
         secret = path.read_text("ascii", errors="replace").strip()
         if not is_key(secret):
             raise InvalidInput(
-                "{path} does not hold a key (40 characters of Z85). Restore it from a copy, or delete it to have "
-                "a new one made; clients then need new connection files.",
+                "{path} does not contain a key (40 characters of Z85). Restore it from a copy, or delete it to have "
+                "a new one created; clients then need new connection files.",
                 path=path,
             )
         return cls(zmq.curve_public(secret.encode()).decode(), secret)
@@ -61,8 +61,8 @@ def check_name(name: str) -> None:
     """Raises InvalidInput if a key cannot have this name, which is also a file name."""
     if not _NAME.fullmatch(name):
         raise InvalidInput(
-            "A name begins with a letter or digit and has letters, digits, dots, dashes and underscores of ASCII, at "
-            "most 64; got {name}.",
+            "A name starts with a letter or digit and has at most 64 ASCII letters, digits, dots, hyphens and "
+            "underscores; got {name}.",
             name=repr(name),
         )
 
@@ -100,7 +100,7 @@ def authorize(home: Path, name: str, public: str, role: str = "user") -> None:
     """Authorize a public key. Raises Conflict if the name or the key is known, InvalidInput if it is malformed."""
     check_name(name)
     if role not in ROLES:
-        raise InvalidInput("A key's role is one of {roles}; got {role}.", roles=", ".join(ROLES), role=repr(role))
+        raise InvalidInput("A key's role must be one of {roles}; got {role}.", roles=", ".join(ROLES), role=repr(role))
     if not is_key(public):
         raise InvalidInput(
             "{key} is not a public key (40 characters of Z85, as `motionbooth keys new` writes).", key=repr(public[:60])
@@ -109,12 +109,12 @@ def authorize(home: Path, name: str, public: str, role: str = "user") -> None:
     names = {key.name for key in authorized.all()}
     if name in names:
         raise Conflict(
-            "{name} has a key already. Take it away with `motionbooth keys revoke {name}`, or use another name.",
+            "{name} already has a key. Revoke it with `motionbooth keys revoke {name}`, or use another name.",
             name=name,
         )
     known = authorized.find(public)
     if known is not None:
-        raise Conflict("This key may enter already, as {name}.", name=known.name)
+        raise Conflict("This key is already authorized, as {name}.", name=known.name)
     authorized.add(name, public, role)
 
 
@@ -123,7 +123,9 @@ def revoke(home: Path, name: str) -> None:
     known = {key.name for key in AuthorizedKeys(home / "authorized").all()}
     if name not in known:
         raise NotFound(
-            "Nobody named {name} has a key; known are: {known}.", name=name, known=", ".join(sorted(known)) or "none"
+            "No key is named {name}; the authorized keys are: {known}.",
+            name=name,
+            known=", ".join(sorted(known)) or "none",
         )
     (home / "authorized" / f"{name}.pub").unlink()
 

@@ -231,9 +231,9 @@ class _WorkerProcess:
 def exit_reason(status: int) -> str:
     """How a worker process ended, for the job's owner. `status` as in subprocess (-9: SIGKILL)."""
     if status >= 0:
-        return f"The worker process ended by itself (status {status}); worker.log on the backend says more."
+        return f"The worker process exited unexpectedly (status {status}); see worker.log on the backend."
     name = signal.Signals(-status).name if -status in list(signal.Signals) else str(-status)
     hint = (
-        " Most often the machine ran out of memory: try fewer frames, or a smaller model." if name == "SIGKILL" else ""
+        " The machine most likely ran out of memory: try fewer frames, or a smaller model." if name == "SIGKILL" else ""
     )
-    return f"The worker process was ended by the system ({name}).{hint}"
+    return f"The worker process was killed ({name}).{hint}"

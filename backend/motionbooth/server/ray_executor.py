@@ -216,7 +216,10 @@ class _ClusterSlot:
         attempt, self.actor, self.location, self.attempt = self.attempt, None, _WAITING, None
         if attempt is None:
             return []
-        reason = "The cluster lost the worker: its box went down, or ran out of memory. Try fewer frames if so."
+        reason = (
+            "The cluster lost the worker: its machine went down or ran out of memory. For lack of memory, try fewer "
+            "frames."
+        )
         return [worker_pipe.Exited(attempt, reason=reason)]
 
     def _listen(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, actor: Any) -> None:
@@ -282,8 +285,8 @@ def _connected(cluster: Cluster) -> Any:
         ray.init(address=cluster.address, namespace=cluster.namespace, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise Unreachable(
-            "No Ray cluster answers at {address} ({reason}). Start one with `ray start "
-            "--head`, or give the address of one that runs with --ray-address.",
+            "No Ray cluster answers at {address} ({reason}). Start one with `ray start --head`, or give the address "
+            "of a running one with --ray-address.",
             address=cluster.address,
             reason=str(error).splitlines()[0],
         ) from error
@@ -305,8 +308,8 @@ def _worker_count(cluster: Cluster, resources: dict[str, float], boxes: int) -> 
     each = cluster.gpus_each if cluster.gpus_each is not None else float(gpus > 0)
     if each > gpus:
         raise InvalidInput(
-            "Each worker was to have {each:g} GPUs, and the cluster at {address} has {gpus:g} in all. Use "
-            "--gpus-each 0 to work on CPUs, or add boxes with GPUs.",
+            "Each worker needs {each:g} GPUs, but the cluster at {address} has {gpus:g} in all. Use --gpus-each 0 "
+            "to run on CPUs, or add machines with GPUs.",
             each=each,
             address=cluster.address,
             gpus=gpus,

@@ -77,8 +77,8 @@ class RayWorker:
         except OSError:
             pass
         return (
-            f"The backend's folder {self._log.parents[1]} is not there on {platform.node()}, or is another one: it "
-            "must lie on a disk that all boxes of the cluster share, at the same path."
+            f"The backend's folder {self._log.parents[1]} does not exist on {platform.node()}, or is another one: it "
+            "must be on a disk that all boxes of the cluster share, at the same path."
         )
 
     def _start(self, attempt: Attempt) -> str:

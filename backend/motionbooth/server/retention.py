@@ -85,7 +85,7 @@ class Retention:
         job = self._queries.job(number)
         if job.state not in TERMINAL_STATES:
             raise Conflict(
-                "The job {job} is {state}; cancel it, and forget it when it has ended.", job=job.id, state=job.state
+                "The job {job} is {state}; cancel it, and remove it when it has ended.", job=job.id, state=job.state
             )
         files = self._database.rows(
             "SELECT sha256 FROM inputs WHERE job = ? UNION SELECT sha256 FROM results WHERE job = ?", number, number

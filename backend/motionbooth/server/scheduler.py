@@ -163,7 +163,7 @@ class Scheduler:
             case worker_pipe.Finished() if all(self._blobs.has(blob.sha256) for blob in report.results):
                 is_current = self._transitions.finish(id, report.results)
             case worker_pipe.Finished():  # an earlier job had the same file, and was removed just now
-                is_current = self._transitions.requeue(id, "The results were removed as they were made.")
+                is_current = self._transitions.requeue(id, "The results were removed while they were stored.")
             case worker_pipe.Failed(code=OutOfSpace.code):
                 is_current = self._transitions.requeue(id, report.message)
                 changes.out_of_space = report.message

@@ -110,7 +110,7 @@ def _make_folders(home: Path) -> None:
         (home / "logs").mkdir(exist_ok=True)
     except OSError as error:
         raise InvalidInput(
-            "The backend cannot keep its files in {home} ({reason}). Choose a folder of yours with --home.",
+            "The backend cannot keep its files in {home} ({reason}). Choose another folder with --home.",
             home=home,
             reason=error.strerror,
         ) from error

@@ -177,7 +177,7 @@ class Sessions:
             reply = _error(request_id, error)
         except Exception:
             log.exception("a request failed")
-            words = "The backend could not carry this out; its owner finds the reason in server.log."
+            words = "The request failed because of a bug in the backend; its owner finds the details in server.log."
             reply = messages.Error(re=request_id, code=MotionBoothError.code, message=words)
         self._send(client, encode(reply, payload))
         if isinstance(reply, messages.Snapshot):
@@ -188,7 +188,7 @@ class Sessions:
             return self._begin_session(client, key, request), None
         session = self._sessions.get(client)
         if session is None:
-            raise NoSession("The backend does not know this connection; it has to begin with Hello.")
+            raise NoSession("This connection has no session; it must begin with Hello.")
         session.heard_at = time.monotonic()
         if not isinstance(request, messages.PutChunk | messages.Fetch):
             self._check_rate(key)
@@ -211,7 +211,7 @@ class Sessions:
         self._end_session(client)
         if sum(session.owner == key.public for session in self._sessions.values()) >= _MAX_SESSIONS_OF_KEY:
             raise OverLimit(
-                "This key has {most} sessions open, as many as the backend allows it.",
+                "This key has {most} open sessions, which is the limit.",
                 most=_MAX_SESSIONS_OF_KEY,
             )
         self._sessions[client] = Session(key.public)
@@ -240,7 +240,7 @@ class Sessions:
     def _check_rate(self, key: Key) -> None:
         if not self._rate_limit.allows(key.public):
             raise Busy(
-                "More than {rate} requests a second came from this key; try this one again in a while.",
+                "This key sent more than {rate} requests a second; try this one again later.",
                 rate=self._rate_limit.rate,
             )
 
@@ -260,7 +260,7 @@ class Sessions:
         return True
 
     def _refuse(self, client: bytes) -> None:
-        error = NotAuthorized("The backend's owner has withdrawn this key; ask for a new one.")
+        error = NotAuthorized("The backend's owner has revoked this key; ask for a new one.")
         self._send(client, encode(_error(0, error)))
         self._end_session(client)
 

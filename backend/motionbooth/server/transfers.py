@@ -46,9 +46,8 @@ class Transfers:
             used = self._used(owner, sha256)
         if used + size > self._quota:
             raise OverLimit(
-                "Your files on the backend take {used:.2f} GB of the {quota:.2f} GB that each key "
-                "has, and this needs {size:.2f} GB more. Remove old jobs (forget them), or ask the backend's "
-                "owner for more.",
+                "Your files on the backend take {used:.2f} GB of your quota of {quota:.2f} GB, and this needs "
+                "{size:.2f} GB more. Remove old jobs, or ask the backend's owner for a larger quota.",
                 used=used / 1e9,
                 quota=self._quota / 1e9,
                 size=size / 1e9,

@@ -134,15 +134,15 @@ def error_for_owner(error: Exception) -> MotionBoothError:
     if isinstance(error, MotionBoothError):
         return error
     if isinstance(error, OSError) and is_disk_full(error):
-        return OutOfSpace("The backend's disk is full; the job goes on when there is space.")
+        return OutOfSpace("The backend's disk is full; the job resumes when there is space.")
     if _is_out_of_memory(error):
         return MotionBoothError(
             "The backend ran out of memory. Try fewer frames or a smaller model, or close other programs on {machine}.",
             machine=platform.node(),
         )
     return MotionBoothError(
-        "The job ended with a fault of the program ({kind}). The backend's owner finds it in "
-        "worker.log, in the logs folder of the backend on {machine}.",
+        "The job failed because of a bug ({kind}). The backend's owner finds the details in worker.log, in the logs "
+        "folder of the backend on {machine}.",
         kind=type(error).__name__,
         machine=platform.node(),
     )

@@ -41,7 +41,7 @@ NEW_KEY = ["keys", "new", "ann", "--address", "tcp://box:5599", "--server", PUBL
         (["status", "--connection", "typo.json"], "no connection file at typo.json"),
         ([*NEW_KEY, "file/c.json"], "file cannot be used"),
         ([*NEW_KEY, "folder"], "is a directory"),
-        (["keys", "new", "../ann", *NEW_KEY[3:], "c.json"], "A name begins with a letter or digit"),
+        (["keys", "new", "../ann", *NEW_KEY[3:], "c.json"], "A name starts with a letter or digit"),
         (["keys", "new", "ann", "--address", "box", *NEW_KEY[5:], "c.json"], "tcp://render-box:5599"),
         (["keys", "add", "ann", "--address", "tcp://box:99999", "--out", "c.json", "--home", "h"], "up to 65535"),
         (["keys", "authorize", "folder", "--home", "h"], "cannot be read"),

@@ -120,7 +120,7 @@ def test_invalid_input_fails_the_job_with_its_own_message(client: Client) -> Non
 def test_a_bug_is_one_sentence_for_the_owner_and_a_traceback_in_the_log(
     client: Client, shared_backend: RunningBackend
 ) -> None:
-    with pytest.raises(JobFailed, match=r"fault of the program.*worker\.log") as failure:
+    with pytest.raises(JobFailed, match=r"bug \(ZeroDivisionError\).*worker\.log") as failure:
         run(client, small_job("fault", seed=11))
     assert "business" not in str(failure.value)
     log = (shared_backend.home / "logs" / "worker.log").read_text()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import stat
 from pathlib import Path
@@ -29,7 +30,7 @@ def test_a_corrupt_key_file_is_reported_and_not_replaced(tmp_path: Path, text: s
     path = tmp_path / "server.secret"
     path.write_text(text)
     assert not is_key(text)
-    with pytest.raises(InvalidInput, match="does not hold a key"):
+    with pytest.raises(InvalidInput, match=re.escape(str(path))):
         KeyPair.kept_in(path)
     assert path.read_text() == text
 
@@ -79,7 +80,7 @@ def test_a_client_that_only_listens_loses_access_too(shared_backend: RunningBack
     with Client(connection, name="eve") as client:
         client.listen(0.2)
         revoke(home, "eve")
-        with pytest.raises(NotAuthorized, match="withdrawn this key"):
+        with pytest.raises(NotAuthorized):
             client.listen(3.0)  # less than it takes until the client asks for anything of its own accord
 
 
@@ -93,11 +94,11 @@ def test_a_key_is_authorized_and_revoked_while_the_server_runs(shared_backend: R
         bob.ping()
     again = CliRunner().invoke(app, add)
     assert again.exit_code == 1
-    assert "bob has a key already" in again.output
+    assert "bob already has a key" in again.output
     assert CliRunner().invoke(app, ["keys", "revoke", "bob", "--home", home]).exit_code == 0
     with pytest.raises(NotAuthorized):
         shared_backend.client(connection=Connection.read(out)).__enter__()
-    assert "known are: local" in CliRunner().invoke(app, ["keys", "revoke", "bob", "--home", home]).output
+    assert "authorized keys are: local" in CliRunner().invoke(app, ["keys", "revoke", "bob", "--home", home]).output
 
 
 @pytest.mark.parametrize("name", ["../evil", "", "a/b", "-x" * 50])
@@ -132,7 +133,7 @@ def test_a_key_made_on_the_clients_machine_works_once_its_public_half_is_authori
     assert "carol" in listed
     assert connection.client_public in listed
     again = CliRunner().invoke(app, [*authorize, "--name", "other"])
-    assert "may enter already, as carol" in again.output
+    assert "already authorized, as carol" in again.output
 
 
 def test_a_malformed_public_key_or_role_is_refused_with_a_sentence(tmp_path: Path) -> None:

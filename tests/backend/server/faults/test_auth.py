@@ -84,7 +84,7 @@ def test_fault_14_revoking_a_key_ends_its_sessions_and_no_other(shared_backend: 
         job = new_job_id()
         guest.submit(job, small_job("steps=60 pause=0.1", seed=50))
         (shared_backend.home / "authorized" / "guest.pub").unlink()
-        with pytest.raises(NotAuthorized, match="withdrawn"):
+        with pytest.raises(NotAuthorized, match="revoked"):
             guest.follow(job)
         with pytest.raises(NotAuthorized):
             guest.ping()
