@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from motionbooth.cli.overrides import SamplingSteps, Seed, TrainingSteps, given
+from motionbooth_protocol.limits import MAX_SAMPLING_STEPS, MAX_SEED, MAX_TRAINING_STEPS
 
 DEMO_SCENE = Path(__file__).with_name("demo.blend")
 
@@ -13,13 +12,19 @@ DEMO_SCENE = Path(__file__).with_name("demo.blend")
 def demo(
     out: Annotated[Path, typer.Option(help="Output folder. A second run reuses what is there.")],
     scene: Annotated[Path, typer.Option(help="A saved .blend with one shot.")] = DEMO_SCENE,
-    seed: Seed = None,
-    training_steps: TrainingSteps = None,
-    sampling_steps: SamplingSteps = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=MAX_SEED, help="Seed [default: the scene's].")] = None,
+    training_steps: Annotated[
+        int | None, typer.Option(min=1, max=MAX_TRAINING_STEPS, help="Training steps [default: the model's].")
+    ] = None,
+    sampling_steps: Annotated[
+        int | None, typer.Option(min=1, max=MAX_SAMPLING_STEPS, help="Sampling steps [default: the model's].")
+    ] = None,
 ) -> None:
     """Generate the shot of a .blend on this machine: train its subject, and put a controlled clip on its timeline."""
     from rich.console import Console
 
     from motionbooth.demo import run_demo
 
-    run_demo(scene.absolute(), out.absolute(), given(seed, training_steps, sampling_steps), Console())
+    numbers = {"--seed": seed, "--training-steps": training_steps, "--sampling-steps": sampling_steps}
+    options = [word for name, value in numbers.items() if value is not None for word in (name, str(value))]
+    run_demo(scene.absolute(), out.absolute(), options, Console())

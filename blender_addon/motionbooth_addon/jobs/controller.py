@@ -300,7 +300,7 @@ def job_controller() -> JobController:
     return _controller
 
 
-def is_begun() -> bool:
+def is_created() -> bool:
     return _controller is not None
 
 

@@ -37,7 +37,7 @@ def _after_save(blend: str) -> None:
         transaction.rollback()
         return
     transaction.commit()
-    if controller.is_begun():
+    if controller.is_created():
         controller.job_controller().saved()
         if transaction.error:
             controller.job_controller().ui.show_notice(transaction.error, is_error=True)
@@ -57,7 +57,7 @@ def _end_transaction() -> clips.SaveTransaction | None:
 
 @persistent
 def _after_load(_: str) -> None:
-    if controller.is_begun():
+    if controller.is_created():
         controller.job_controller().opened()
     else:
         clips.relink_missing(lambda take: [unsaved_clips() / Path(take.clip_path).name])
