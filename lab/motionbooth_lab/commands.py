@@ -16,7 +16,7 @@ def control(
         bool | None,
         typer.Option(
             "--suppress-all-words/--suppress-subjects-words",
-            help="Which words the boxes suppress outside [default: the model's choice].",
+            help="Which words the boxes suppress outside (default: the model's choice).",
         ),
     ] = None,
     subjects: Annotated[
@@ -79,7 +79,7 @@ def ablation(
     json_file: JsonFile = None,
     subjects: Annotated[int, typer.Option(min=1, max=10, help="How many of bench control's subjects.")] = 2,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Steps of each training [default: the model's own number].")
+        int | None, typer.Option(min=1, help="Steps of each training (default: the model's own number).")
     ] = None,
     recipe: Annotated[list[str] | None, typer.Option(help="Only this recipe; repeat the option for several.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each subject, for the intervals.")] = 1,

@@ -81,8 +81,9 @@ def _motionbooth(
     """Only for --version."""
 
 
-for command in (demo, serve, doctor, status, jobs, train, generate, evaluate, convert_lavie):
-    app.command()(command)
+app.command()(demo)
 app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(batch)
+for command in (serve, doctor, status, jobs, train, generate, evaluate, convert_lavie):
+    app.command()(command)
 app.add_typer(keys, name="keys")
 app.add_typer(bench, name="bench")

@@ -12,12 +12,12 @@ DEMO_SCENE = Path(__file__).with_name("demo.blend")
 def demo(
     out: Annotated[Path, typer.Option(help="Output folder. A second run reuses what is there.")],
     scene: Annotated[Path, typer.Option(help="A saved .blend with one shot.")] = DEMO_SCENE,
-    seed: Annotated[int | None, typer.Option(min=0, max=MAX_SEED, help="Seed [default: the scene's].")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=MAX_SEED, help="Seed (default: the scene's).")] = None,
     training_steps: Annotated[
-        int | None, typer.Option(min=1, max=MAX_TRAINING_STEPS, help="Training steps [default: the model's].")
+        int | None, typer.Option(min=1, max=MAX_TRAINING_STEPS, help="Training steps (default: the model's).")
     ] = None,
     sampling_steps: Annotated[
-        int | None, typer.Option(min=1, max=MAX_SAMPLING_STEPS, help="Sampling steps [default: the model's].")
+        int | None, typer.Option(min=1, max=MAX_SAMPLING_STEPS, help="Sampling steps (default: the model's).")
     ] = None,
 ) -> None:
     """Generate the shot of a .blend on this machine: train its subject, and put a controlled clip on its timeline."""

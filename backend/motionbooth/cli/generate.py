@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 from motionbooth_protocol.limits import MAX_SEED
 
-Token = Annotated[str | None, typer.Option(help="Replaces [rare token] in a script [default: the subject's].")]
+Token = Annotated[str | None, typer.Option(help=r"Replaces \[rare token] in a script (default: the subject's).")]
 ClassWord = Annotated[
-    str | None, typer.Option("--class", help="Replaces [class name] in a script [default: the subject's].")
+    str | None, typer.Option("--class", help=r"Replaces \[class name] in a script (default: the subject's).")
 ]
 
 

@@ -50,7 +50,7 @@ def keys_new(
 @keys.command("authorize")
 def keys_authorize(
     public_file: Annotated[Path, typer.Argument(help="The NAME.pub that `motionbooth keys new` wrote.")],
-    name: Annotated[str | None, typer.Option(help="Name of the user [default: the file's name].")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the user (default: the file's name).")] = None,
     role: Role = "user",
     home: Home = DEFAULT_HOME,
 ) -> None:

@@ -30,7 +30,7 @@ def serve(
     keep_days: Annotated[
         float, typer.Option(min=0, help="Delete jobs this many days after they ended. 0 keeps them.")
     ] = 0,
-    workers: Annotated[int | None, typer.Option(min=1, help="Number of workers [default: one per GPU].")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Number of workers (default: one per GPU).")] = None,
     executor: Annotated[
         ExecutorKind, typer.Option(help="Where jobs run: on this machine or on a Ray cluster.")
     ] = ExecutorKind.local,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _REFRESH_SECONDS = 1.0
 ConnectionFile = Annotated[
-    Path | None, typer.Option("--connection", help="Connection file of a remote backend [default: the one in --home].")
+    Path | None, typer.Option("--connection", help="Connection file of a remote backend (default: the one in --home).")
 ]
 Watch = Annotated[bool, typer.Option("--watch", help="Refresh until Ctrl+C.")]
 

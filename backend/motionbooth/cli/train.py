@@ -60,12 +60,12 @@ def train(
     recipe: Annotated[
         str, typer.Option(help="Recipe: motionbooth, one of its ablations, dreambooth or customvideo.")
     ] = ("motionbooth"),
-    method: Annotated[Method | None, typer.Option(help="Fine-tuning method [default: the model's].")] = None,
+    method: Annotated[Method | None, typer.Option(help="Fine-tuning method (default: the model's).")] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, max=MAX_TRAINING_STEPS, help="Training steps [default: the model's].")
+        int | None, typer.Option(min=1, max=MAX_TRAINING_STEPS, help="Training steps (default: the model's).")
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(callback=_learning_rate, help="Learning rate [default: the model's].")
+        float | None, typer.Option(callback=_learning_rate, help="Learning rate (default: the model's).")
     ] = None,
     seed: Annotated[
         int, typer.Option(min=0, max=MAX_SEED, help="Random seed. The same seed gives the same result.")
@@ -73,7 +73,7 @@ def train(
     masks: Annotated[Path | None, typer.Option(help="Folder of masks, each named like its picture.")] = None,
     clips: Annotated[
         Path | None,
-        typer.Option(help="Folder of prior-preservation clips with captions [default: the base model generates them]."),
+        typer.Option(help="Folder of prior-preservation clips with captions (default: the base model generates them)."),
     ] = None,
     sam: Annotated[
         Path | None, typer.Option(help="Segment Anything checkpoint (file or folder) for finding the subject.")

@@ -75,15 +75,24 @@ def main(arguments: list[str], generate_file: Sequence[str], connection: Path | 
 def parser(connection: Path) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="motionbooth batch", description="Generate every shot of every .blend file.")
     made.add_argument("blends", type=_file, nargs="+", metavar="FILE.blend")
-    made.add_argument("--connection", type=Path, default=connection, help="the backend's connection file (%(default)s)")
     made.add_argument(
-        "--out", type=Path, default=DEFAULT_OUT, help="output folder, with one in it for each file (%(default)s)"
+        "--connection", type=Path, default=connection, help="the backend's connection file (default: %(default)s)"
+    )
+    made.add_argument(
+        "--out",
+        type=Path,
+        default=DEFAULT_OUT,
+        help="output folder, with a folder for each file (default: %(default)s)",
     )
     made.add_argument(
         "--in-place", action="store_true", help="put the strips into the files themselves, not into copies"
     )
     made.add_argument(
-        "--jobs", type=_within(1, 1000), default=2, metavar="N", help="files to process at a time (%(default)s)"
+        "--jobs",
+        type=_within(1, 1000),
+        default=2,
+        metavar="N",
+        help="files to process at a time (default: %(default)s)",
     )
     made.add_argument("--dry-run", action="store_true", help="read and validate everything; send nothing")
     made.add_argument("--again", action="store_true", help="do not skip files that are finished")
@@ -98,7 +107,7 @@ def add_numbers(parser: argparse.ArgumentParser) -> None:
             f"--{name.replace('_', '-')}",
             type=_within(*bounds),
             metavar="N",
-            help="instead of the scene's or the model's",
+            help="default: the scene's or the model's",
         )
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
+import typer
 from motionbooth.cli.app import app
 from PIL import Image
+from rich.text import Text as RichText
 from typer.testing import CliRunner
 
 PUBLIC = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
@@ -119,3 +123,22 @@ def test_a_backend_that_is_not_running_is_not_wrong_input(folder: Path) -> None:
         assert result.exit_code == 1
         assert "motionbooth serve" in result.output
     assert list((folder / "folder").iterdir()) == []
+
+
+def _commands(command: click.Command, name: str = "motionbooth") -> Iterator[tuple[str, click.Command]]:
+    yield name, command
+    for part, inner in getattr(command, "commands", {}).items():
+        yield from _commands(inner, f"{name} {part}")
+
+
+def test_no_help_text_loses_words_in_brackets() -> None:
+    """Typer takes [words] for the markup of rich, which it does not show."""
+    texts = [
+        (name, text)
+        for name, command in _commands(typer.main.get_command(app))
+        for text in (command.help, *(getattr(option, "help", "") for option in command.params))
+        if text
+    ]
+    assert len(texts) > 50
+    for name, text in texts:
+        assert RichText.from_markup(text).plain == text.replace("\\[", "["), name
