@@ -24,8 +24,8 @@ from motionbooth_protocol.reports import ProgressReport
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from motionbooth.evaluation.generated_shot import GeneratedShot, read_spec, report_table
 from motionbooth.evaluation.report import MotionReport
-from motionbooth.evaluation.shot_folder import FilmedShot, asked_in, report_table
 
 START_SECONDS = 60.0  # a backend that takes longer to start has failed
 
@@ -56,16 +56,16 @@ def run_demo(scene: Path, out: Path, options: list[str], console: Console) -> De
         made = generate(scene, connection_file, out, options, show)
         watch.enter("measuring")
     (shot,) = made["shots"]
-    filmed = FilmedShot.load(
+    generated = GeneratedShot.load(
         Path(shot["clip"]),
-        asked_in(Path(shot["shot"]), "toybox"),
+        read_spec(Path(shot["shot"]), "toybox"),
         {name: list(map(Path, files)) for name, files in shot["pictures"].items()},
     )
-    motion = filmed.report()
-    filmed.write_contact_sheet(out / "contact_sheet.png", motion)
+    motion = generated.report()
+    generated.write_contact_sheet(out / "contact_sheet.png", motion)
     report = DemoReport(motion, watch.finish())
     (out / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
-    console.print(report_table(motion, filmed.asked.shot.subjects))
+    console.print(report_table(motion, generated.spec.shot.subjects))
     console.print(f"{sum(report.seconds.values()):.0f} s in all. See {out}/contact_sheet.png and {out}/shot.blend")
     return report
 

@@ -83,7 +83,7 @@ def test_the_report_measures_the_requested_boxes_and_camera(out: Path) -> None:
     (subject,) = report["motion"]["subjects"]
     assert [frame["asked"] for frame in subject["frames"]] == asked["boxes"]
     assert len(report["motion"]["camera"]) == len(asked["boxes"]) - 1
-    assert report["seconds"]["learning"] > 0
+    assert report["seconds"]["training"] > 0
 
 
 def test_the_clip_fills_the_shots_frame_range_on_the_copys_timeline(out: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_second_run_reuses_the_trained_subject_and_gives_the_same_clip(out: Pa
     before = (out / "clip.mp4").read_bytes()
     said, _ = start_demo(out, cache).communicate(timeout=500)
     report = json.loads((out / "report.json").read_bytes())
-    assert "learning" not in report["seconds"], said
+    assert "training" not in report["seconds"], said
     assert (out / "clip.mp4").read_bytes() == before
 
 

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet3DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from motionbooth.control.boxes import AttentionControl, Grid
-from motionbooth.models.registry import Base, lay_channels_last
+from motionbooth.models.registry import Base, use_channels_last
 from motionbooth.models.settings import BaseSettings
 from motionbooth.models.sources import MODELS, TOYBOX, Source
 
@@ -51,8 +51,8 @@ def midsize_base(latent_size: Grid) -> Base:
     unet, vae, text_encoder = midsize_unet(), _vae(), _text_encoder(tokenizer)
     for part in (unet, vae, text_encoder):
         part.eval().requires_grad_(False)
-    lay_channels_last(unet)
-    lay_channels_last(vae)
+    use_channels_last(unet)
+    use_channels_last(vae)
     return Base(
         Source("midsize", Path(), Path()),
         settings,

@@ -25,10 +25,10 @@ from motionbooth.bench.measures import BenchResult, Measure
 from motionbooth.bench.midsize import midsize_base
 from motionbooth.bench.sampling import Step, busy_plan, our_steps
 from motionbooth.control.boxes import AttentionControl, Grid
-from motionbooth.finetuning.dataset import SubjectData
-from motionbooth.finetuning.gradient_checkpointing import recompute_layers
+from motionbooth.finetuning.dataset import TrainingData
+from motionbooth.finetuning.gradient_checkpointing import enable_gradient_checkpointing
 from motionbooth.finetuning.trainer import Trainer
-from motionbooth.models.registry import Base, UNet, lay_channels_last
+from motionbooth.models.registry import Base, UNet, use_channels_last
 from motionbooth.models.subject_weights import add_lora
 
 LATENTS: Grid = (40, 72)
@@ -76,7 +76,7 @@ def fill(unet: UNet) -> UNet:
     generator = torch.Generator().manual_seed(0)
     for parameter in unet.parameters():
         parameter.normal_(std=0.02, generator=generator)
-    lay_channels_last(unet)
+    use_channels_last(unet)
     return unet.eval().requires_grad_(False)
 
 
@@ -97,14 +97,14 @@ def random_step(base: Base) -> Step:
 def lora_trainer(base: Base) -> Trainer:
     """A trainer of a LoRA with Zeroscope's settings, on pictures and clips of noise."""
     settings = base.settings.lora
-    add_lora(base.unet, settings.rank, settings.layers, seed=0)
-    recompute_layers(base.unet, base.control)
+    add_lora(base.unet, settings.rank, settings.target_modules, seed=0)
+    enable_gradient_checkpointing(base.unet, base.control)
     generator = torch.Generator().manual_seed(2)
     height, width = base.settings.height, base.settings.width
     masks = torch.zeros(PICTURES, 1, height, width)
     masks[..., height // 4 : height * 3 // 4, width // 4 : width * 3 // 4] = 1
     mean = torch.randn(PICTURES, 4, 1, *base.latent_size, generator=generator)
-    data = SubjectData(
+    data = TrainingData(
         mean,
         torch.full_like(mean, 0.1),
         masks,

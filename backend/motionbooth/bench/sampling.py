@@ -34,8 +34,8 @@ from motionbooth.control.camera import random_pick
 from motionbooth.control.plan import StepPlan, plan_steps
 from motionbooth.control.prompt import PromptTokens
 from motionbooth.control.settings import ControlSettings
-from motionbooth.generation.sampling import denoise
-from motionbooth.models.registry import Base, lay_channels_last
+from motionbooth.generation.sampling import SamplingInputs, denoise
+from motionbooth.models.registry import Base, use_channels_last
 
 LATENTS: Grid = (20, 36)
 """A quarter of the number of Zeroscope's cells."""
@@ -116,9 +116,7 @@ def diffusers_steps(unet: UNet3DConditionModel, scheduler: Any, step: Step, coun
 def our_steps(base: Base, step: Step, plans: list[StepPlan]) -> Tensor:
     """Our loop, one step per plan."""
     pick = random_pick(torch.Generator().manual_seed(0))
-    return denoise(
-        base, step.latents, step.conditional, step.unconditional, GUIDANCE, plans, pick, lambda done, steps: None
-    )
+    return denoise(base, SamplingInputs(step.latents, step.conditional, step.unconditional, GUIDANCE, plans, pick))
 
 
 @torch.no_grad()
@@ -152,7 +150,7 @@ def _median_ratio(seconds: dict[str, list[float]], over: str, under: str) -> flo
 def in_channels_last(unet: UNet3DConditionModel) -> UNet3DConditionModel:
     """A copy of the UNet in the faster channels_last layout."""
     other = copy.deepcopy(unet)
-    lay_channels_last(other)
+    use_channels_last(other)
     return other
 
 

@@ -27,10 +27,10 @@ from motionbooth.bench.measures import BenchResult, Measure
 from motionbooth.bench.memory import peak_bytes
 from motionbooth.bench.midsize import CELL_PX, FRAMES, TEXT_TOKENS, TEXT_WIDTH, midsize_base, midsize_unet
 from motionbooth.control.boxes import Grid
-from motionbooth.finetuning.dataset import SubjectData, encode_frames, gather_data
-from motionbooth.finetuning.gradient_checkpointing import recompute_layers
+from motionbooth.finetuning.dataset import encode_frames, encode_training_data
+from motionbooth.finetuning.gradient_checkpointing import enable_gradient_checkpointing
 from motionbooth.finetuning.trainer import Trainer
-from motionbooth.models.registry import Base, lay_channels_last
+from motionbooth.models.registry import Base, use_channels_last
 from motionbooth.models.settings import TrainSettings
 from motionbooth.models.subject_weights import add_lora
 from motionbooth.pictures.images import TrainingPicture
@@ -88,7 +88,7 @@ def time_iterations(rounds: int, latent_size: Grid, done: Callable[[], None]) ->
     """CPU seconds of each kind of iteration over `rounds` alternating rounds, after a warm-up round."""
     trainer, lora = full_trainer(latent_size), lora_trainer(latent_size)
     plain, rearranged = midsize_unet(), midsize_unet()
-    lay_channels_last(rearranged)
+    use_channels_last(rearranged)
     batches = random_batches(latent_size)
     pictures, clip = random_pictures(latent_size), random_pictures(latent_size, FRAMES)
     kinds: dict[str, Callable[[], object]] = {
@@ -142,9 +142,9 @@ def full_trainer(latent_size: Grid) -> Trainer:
 def lora_trainer(latent_size: Grid) -> Trainer:
     """A LoRA with gradient checkpointing, otherwise with Zeroscope's settings."""
     base = midsize_base(latent_size)
-    settings = msgspec.structs.replace(base.settings.lora, recompute_layers=True)
-    add_lora(base.unet, settings.rank, settings.layers, seed=0)
-    recompute_layers(base.unet, base.control)
+    settings = msgspec.structs.replace(base.settings.lora, gradient_checkpointing=True)
+    add_lora(base.unet, settings.rank, settings.target_modules, seed=0)
+    enable_gradient_checkpointing(base.unet, base.control)
     return _trainer(base, settings, latent_size)
 
 
@@ -173,7 +173,7 @@ def _two_steps(trainer: Trainer) -> None:
 def _trainer(base: Base, settings: TrainSettings, latent_size: Grid) -> Trainer:
     clips = torch.randn(2, 4, FRAMES, *latent_size, generator=torch.Generator().manual_seed(0))
     captions = ["a cat sleeping on a sofa", "a boat sailing on a calm lake"]
-    data: SubjectData = gather_data(base, SUBJECT, random_pictures(latent_size), clips, captions)
+    data = encode_training_data(base, SUBJECT, random_pictures(latent_size), clips, captions)
     return Trainer(base, settings, data, seed=0)
 
 

@@ -39,17 +39,17 @@ def generate(
     from rich.console import Console
 
     from motionbooth.cli.progress_bars import reporter
-    from motionbooth.generation.script import Words, script_with_subjects
-    from motionbooth.jobs.takes import film_best_of, takes_table
+    from motionbooth.generation.script import Placeholders, script_with_subjects
+    from motionbooth.jobs.takes import generate_best_of, takes_table
 
     chosen = script or script_file
     if chosen is None or (script and script_file):
         raise InvalidInput("Specify exactly one script: motionbooth generate SCRIPT.json --out CLIP.mp4")
     subjects = subject or []
-    spec = script_with_subjects(chosen, model, seed, subjects, Words.of(token, class_word, subjects))
+    spec = script_with_subjects(chosen, model, seed, subjects, Placeholders.of(token, class_word, subjects))
     with reporter() as shown:
-        filmed = film_best_of(spec, takes, batch_size, out, Path, shown)
-    Console().print(takes_table(filmed))
+        ranked = generate_best_of(spec, takes, batch_size, out, Path, shown)
+    Console().print(takes_table(ranked))
 
 
 def evaluate(
@@ -76,16 +76,17 @@ def evaluate(
     """Measure how closely a clip follows its boxes and its camera path."""
     from rich.console import Console
 
+    from motionbooth.evaluation.generated_shot import GeneratedShot, pictures_for, read_spec, report_table
     from motionbooth.evaluation.report import write_report
-    from motionbooth.evaluation.shot_folder import FilmedShot, asked_in, pictures_for, report_table
+    from motionbooth.generation.script import Placeholders
 
-    asked = asked_in(shot, model, token, class_word, subject or [])
-    filmed = FilmedShot.load(clip, asked, {} if pictures is None else pictures_for(asked, pictures))
+    spec = read_spec(shot, model, Placeholders.of(token, class_word, subject or []))
+    generated = GeneratedShot.load(clip, spec, {} if pictures is None else pictures_for(spec, pictures))
     for path in subject or []:
-        filmed = filmed.knowing(path)
-    report = filmed.report()
-    Console().print(report_table(report, filmed.asked.shot.subjects))
+        generated = generated.with_subject(path)
+    report = generated.report()
+    Console().print(report_table(report, spec.shot.subjects))
     if json_file is not None:
         write_report(json_file, report)
     if sheet is not None:
-        filmed.write_contact_sheet(sheet, report)
+        generated.write_contact_sheet(sheet, report)

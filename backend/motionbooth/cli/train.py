@@ -10,7 +10,7 @@ from motionbooth_protocol.limits import MAX_SEED, MAX_TRAINING_STEPS
 from motionbooth_protocol.wording import class_fault, in_words, token_fault
 
 if TYPE_CHECKING:
-    from motionbooth.jobs.local_training import Learned
+    from motionbooth.jobs.local_training import TrainedSubject
 
 _OPTIONS = {"model": "--model", "name": "the name of --out", "learning_rate": "--learning-rate"}
 
@@ -90,9 +90,9 @@ def train(
     from motionbooth_protocol.jobs import SubjectSpec, TrainSpec, as_received
 
     from motionbooth.cli.progress_bars import reporter
-    from motionbooth.finetuning.finetune import DoubtfulMasks, Material
+    from motionbooth.finetuning.finetune import DoubtfulMasks, TrainingOptions
     from motionbooth.finetuning.recipes import recipe_named
-    from motionbooth.jobs.local_training import train_here
+    from motionbooth.jobs.local_training import train_locally
     from motionbooth.pictures.folder import read_folder
     from motionbooth.pictures.sam import Checkpoint, check_checkpoint, chosen_checkpoint
 
@@ -107,9 +107,10 @@ def train(
     if checkpoint is not None:
         check_checkpoint(checkpoint)
 
-    def run(accept: bool) -> "Learned":
+    def run(accept: bool) -> "TrainedSubject":
         with reporter() as shown:
-            return train_here(spec, files, Material(checkpoint, clips, accept), out, shown, tensorboard)
+            options = TrainingOptions(checkpoint, clips, accept, tensorboard)
+            return train_locally(spec, files, options, out, shown)
 
     try:
         trained = run(accept_masks)
@@ -119,5 +120,5 @@ def train(
         typer.secho(str(doubtful), fg=typer.colors.YELLOW, err=True)
         typer.confirm("Train with these masks?", abort=True, err=True)
         trained = run(True)
-    done = "is up to date: it was trained with the same pictures and settings" if trained.was_there else "is trained"
-    typer.echo(f"{trained.subject} {done}. Its masks, losses and samples are in {trained.folder}.")
+    done = "is up to date: it was trained with the same pictures and settings" if trained.existed else "is trained"
+    typer.echo(f"{trained.file} {done}. Its masks, losses and samples are in {trained.folder}.")

@@ -1,4 +1,4 @@
 """The two controls of MotionBooth: boxes for subjects (attention) and the camera (latent shift).
 
-Pixels and latent cells appear in this package and nowhere else; everything outside speaks shares of the frame.
+Only this package computes in latent cells; the rest of the backend has positions in shares of the frame.
 """

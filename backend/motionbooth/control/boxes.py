@@ -1,12 +1,12 @@
-"""Box control (paper, section 3.3): a bias on the text cross-attention keeps each subject's words to its box.
+"""Box control (paper, section 3.3): a bias on the text cross-attention confines each subject's tokens to its box.
 
 For query cell i of frame f and key token j, added to the logits after the 1/sqrt(d) scale:
 
     i inside a box of j's subject     + alpha * (1 - |B| / |Q|) while amplifying, else 0
     i outside every such box          - infinity
     other content tokens              - infinity (suppress="content", the authors' choice) or 0 ("subject")
-    the background phrase's tokens    as a subject's whose box is the cells outside all boxes
-    BOS, EOS, padding                 0, so that no row is ever wholly suppressed
+    the background phrase's tokens    like a subject whose box is all cells outside the boxes
+    BOS, EOS, padding                 0, so that no row is ever entirely suppressed
 """
 
 from __future__ import annotations
@@ -36,30 +36,30 @@ _TEXT_ATTENTION = re.compile(r"\.attentions\.\d+\.transformer_blocks\.\d+\.attn2
 
 @dataclass(frozen=True)
 class BoxControl:
-    """The attention edit asked for one sample of a batch.
-
-    `boxes[s][f]`: box of subject s in frame f, None where it is out of frame (its words are then suppressed in the
-    whole frame); at least one subject: a sample without any has no BoxControl. `tokens.subjects` has one entry for each
-    subject. `alpha` >= 0; it acts only while `amplify`.
-    """
+    """The attention edit of one sample of a batch. A sample without subjects has none."""
 
     boxes: Sequence[Sequence[Box | None]]
+    """boxes[s][f]: the box of subject s in frame f, in shares of the frame; None if the subject is out of frame, which
+    suppresses its tokens in the whole frame."""
     tokens: PromptTokens
+    """`tokens.subjects` has one entry for each subject."""
     alpha: float
+    """Strength of the amplification, >= 0."""
     amplify: bool
+    """Whether `alpha` acts in this step."""
     suppress: Suppress = "content"
 
 
 def level_grids(latent_size: Grid, levels: int) -> list[Grid]:
-    """The grids of a UNet's levels, finest first: each halves the one above, rounding up (stride 2, padding 1)."""
+    """The grids of a UNet's levels, finest first; each halves the one before, rounding up (stride 2, padding 1)."""
     height, width = latent_size
     return [(math.ceil(height / 2**level), math.ceil(width / 2**level)) for level in range(levels)]
 
 
 def box_cells(box: Box | None, grid: Grid) -> tuple[int, int, int, int]:
-    """The box in whole cells: rows y1..y2 and columns x1..x2 (the latter of each excluded), as (x1, y1, x2, y2).
+    """The box in whole cells (x1, y1, x2, y2): columns x1 <= x < x2 and rows y1 <= y < y2.
 
-    Rounded, clipped to the grid, and never empty while its centre is in the frame; (0, 0, 0, 0) for nothing.
+    Rounded, clipped to the grid, and never empty while its center is in the frame; (0, 0, 0, 0) for no cell.
     """
     if box is None:
         return (0, 0, 0, 0)
@@ -79,7 +79,7 @@ def _span(low: float, high: float, size: int) -> tuple[int, int]:
 
 
 def box_mask(boxes: Sequence[Sequence[Box | None]], grid: Grid) -> Tensor:
-    """Which cells lie in which box: bool (S, F, h, w) for the boxes of S subjects in F frames."""
+    """The cells inside the boxes of S subjects in F frames: bool (S, F, h, w)."""
     height, width = grid
     cells = torch.tensor([[box_cells(box, grid) for box in track] for track in boxes], dtype=torch.long)
     x1, y1, x2, y2 = rearrange(cells, "s f edge -> edge s f 1 1")
@@ -95,7 +95,7 @@ def attention_bias(control: BoxControl, grid: Grid) -> Tensor:
 
 
 def _write_bias(bias: Tensor, control: BoxControl, grid: Grid) -> None:
-    """Into zeros (F, h*w, tokens), a column for each controlled token: nothing else of that size is made."""
+    """Write into zeros (F, h*w, tokens), one column for each controlled token; allocates nothing of that size."""
     tokens = control.tokens
     inside = rearrange(box_mask(control.boxes, grid).to(bias.device), "s f h w -> s f (h w)")  # (S, F, cells)
     outside_all = ~inside.any(dim=0)  # (F, cells)
@@ -119,9 +119,10 @@ def _column(places: Sequence[Tensor], alpha: float) -> Tensor:
 
 
 def batch_bias(controls: Sequence[BoxControl | None], grid: Grid, frames: int, like: Tensor) -> Tensor | None:
-    """The bias of a batch: (B*F, 1, h*w, tokens), one entry of `controls` for each sample, dtype and device of `like`.
+    """The bias of a batch: (B*F, 1, h*w, tokens), in the dtype and on the device of `like`.
 
-    A sample whose entry is None is left alone (zeros); None for the whole where no sample has one.
+    `controls`: one entry for each sample; None for a sample without an edit, whose bias is zero. Returns None if no
+    sample has an edit.
     """
     lengths = {control.tokens.length for control in controls if control is not None}
     if not lengths:
@@ -130,17 +131,17 @@ def batch_bias(controls: Sequence[BoxControl | None], grid: Grid, frames: int, l
     bias = like.new_zeros(len(controls), frames, grid[0] * grid[1], length)
     for number, (sample, control) in enumerate(zip(bias, controls, strict=True)):
         if control is not None and number and control == controls[number - 1]:
-            sample.copy_(bias[number - 1])  # takes of one shot
+            sample.copy_(bias[number - 1])  # as for takes of one shot
         elif control is not None:
             _write_bias(sample, control, grid)
     return rearrange(bias, "b f cells tokens -> (b f) 1 cells tokens")
 
 
 class AttentionControl:
-    """What all text cross-attentions of one UNet share: the bias to add, and the attention to be watched.
+    """The state shared by all text cross-attentions of a UNet: the bias they add, and the attention they record.
 
-    Made by `AttentionControl.install(unet)`. Until `set_boxes` is called, and after `clear`, the UNet computes what it
-    always did. The bias is built once for each grid, when a layer of that grid first asks for it.
+    Made by `AttentionControl.install(unet)`. Before `set_boxes` and after `clear` the UNet computes without any edit.
+    The bias is built once for each grid, when a layer of that grid first needs it.
     """
 
     def __init__(self, levels: int) -> None:
@@ -150,13 +151,13 @@ class AttentionControl:
         self._latent_size: Grid = (0, 0)
         self._grids: dict[int, Grid] = {}
         self._bias: dict[int, Tensor | None] = {}
-        self._watched_cells: int | None = None
-        self._watched_tokens: list[int] = []
-        self._watched: list[Tensor] = []
+        self._recorded_cells: int | None = None
+        self._recorded_tokens: list[int] = []
+        self._recorded: list[Tensor] = []
 
     @classmethod
     def install(cls, unet: UNet3DConditionModel) -> AttentionControl:
-        """Give every spatial text cross-attention of `unet` the processor below; all others stay as they are."""
+        """Replace the processor of every spatial text cross-attention of `unet`, and no other, by BoxAttnProcessor."""
         control = cls(levels=len(unet.config.block_out_channels))
         processors = {
             name: BoxAttnProcessor(control) if _TEXT_ATTENTION.search(name) else processor
@@ -166,52 +167,52 @@ class AttentionControl:
         return control
 
     def set_boxes(self, controls: Sequence[BoxControl | None], latent_size: Grid, frames: int) -> None:
-        """Edit the following UNet calls: one control for each sample of the batch, in order, None for no edit.
+        """Edit the following UNet calls. One control for each sample of the batch, None for no edit.
 
         With classifier-free guidance in one batch: [None, control]. `latent_size`: (h, w) of the latents.
         """
-        asked = (tuple(controls), latent_size, frames)
-        if asked == (self._controls, self._latent_size, self._frames):
-            return  # the bias built so far serves this step too
-        self._controls, self._latent_size, self._frames = asked
+        edit = (tuple(controls), latent_size, frames)
+        if edit == (self._controls, self._latent_size, self._frames):
+            return  # keep the bias that is already built
+        self._controls, self._latent_size, self._frames = edit
         self._bias = {}
         self._grids = {height * width: (height, width) for height, width in level_grids(latent_size, self._levels)}
 
     def clear(self) -> None:
-        """No edit from now on."""
+        """Remove the edit."""
         self._controls, self._bias = (), {}
 
-    def watch(self, positions: Sequence[int], grid: Grid) -> None:
-        """Keep the probabilities of these tokens in the layers of this grid, from now on; for the STCA loss."""
-        self._watched_tokens, self._watched_cells = list(positions), grid[0] * grid[1]
-        self._watched = []
+    def record(self, positions: Sequence[int], grid: Grid) -> None:
+        """Record the attention probabilities of these tokens in all layers of this grid, for the STCA loss."""
+        self._recorded_tokens, self._recorded_cells = list(positions), grid[0] * grid[1]
+        self._recorded = []
 
-    def unwatch(self) -> list[Tensor]:
-        """Stop keeping them. One (B*F, cells, positions) for each layer, averaged over heads, with its gradient."""
-        taken, self._watched, self._watched_cells = self._watched, [], None
+    def stop_recording(self) -> list[Tensor]:
+        """Stop recording. Returns (B*F, cells, positions) for each layer, averaged over heads, with gradients."""
+        taken, self._recorded, self._recorded_cells = self._recorded, [], None
         return taken
 
-    def watching_as_now(self) -> AbstractContextManager[None]:
-        """For layers that are computed a second time, later: in this context they are watched as they are now.
+    def recording_as_now(self) -> AbstractContextManager[None]:
+        """A context that records the same layers as now, and discards what they record.
 
-        (Gradient checkpointing must do the second time all that it did the first.) What is seen is not kept.
+        Gradient checkpointing needs it: the recomputation must do what the first computation did.
         """
-        return self._watching(self._watched_tokens, self._watched_cells)
+        return self._recording(self._recorded_tokens, self._recorded_cells)
 
     @contextmanager
-    def _watching(self, tokens: list[int], cells: int | None) -> Iterator[None]:
-        before = self._watched_tokens, self._watched_cells, self._watched
-        self._watched_tokens, self._watched_cells, self._watched = tokens, cells, []
+    def _recording(self, tokens: list[int], cells: int | None) -> Iterator[None]:
+        before = self._recorded_tokens, self._recorded_cells, self._recorded
+        self._recorded_tokens, self._recorded_cells, self._recorded = tokens, cells, []
         try:
             yield
         finally:
-            self._watched_tokens, self._watched_cells, self._watched = before
+            self._recorded_tokens, self._recorded_cells, self._recorded = before
 
     def bias_for(self, query: Tensor) -> Tensor | None:
-        """The bias for a query (B*F, heads, cells, d), in its dtype and on its device.
+        """The bias for a query (B*F, heads, cells, d), in its dtype and on its device; None without an edit.
 
-        Of a batch with an edit every row has one, zeros where nothing is asked: to leave the unconditional half out,
-        its result would have to be joined to the other's, and that copy costs more than the kernel's additions.
+        If any sample of a batch has an edit, all rows have a bias, zero for samples without one. Computing the
+        unconditional half separately would need a copy to join the results, which costs more than adding zeros.
         """
         if not any(self._controls):
             return None
@@ -225,14 +226,14 @@ class AttentionControl:
         return self._bias[cells]
 
     def observe(self, query: Tensor, key: Tensor) -> None:
-        """Record A = exp(q k_P - logsumexp(q k)): the watched columns of the softmax without the others."""
-        if query.shape[2] != self._watched_cells:
+        """Record A = exp(q k_P - logsumexp(q k)), the softmax's columns of the recorded tokens only."""
+        if query.shape[2] != self._recorded_cells:
             return
         bias = self.bias_for(query)
         logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5  # (B*F, heads, cells, tokens)
         logits = logits if bias is None else logits + bias
-        chosen = logits[..., self._watched_tokens] - logits.logsumexp(dim=-1, keepdim=True)
-        self._watched.append(chosen.exp().mean(dim=1))
+        chosen = logits[..., self._recorded_tokens] - logits.logsumexp(dim=-1, keepdim=True)
+        self._recorded.append(chosen.exp().mean(dim=1))
 
 
 class BoxAttnProcessor:

@@ -1,4 +1,4 @@
-"""What the controls do at each sampling step, worked out before the first one: plain data for the sampler."""
+"""What the controls do at each sampling step, computed before the first one: plain data for the sampler."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ from motionbooth_protocol.motion import Box, CameraPath
 from torch import Tensor
 
 from motionbooth.control.boxes import BoxControl, Grid, box_mask
-from motionbooth.control.camera import Cells, boxes_under_way, rest_in_cells, travel_in_cells
+from motionbooth.control.camera import Cells, boxes_under_way, fraction_of_cell, travel_in_cells
 from motionbooth.control.prompt import PromptTokens
 from motionbooth.control.scenery import Scenery, scenery_of
 from motionbooth.control.settings import ControlSettings
 
-LEAST_SEEN = 0.5  # of a box's visible part: with less of it in the frame, a subject forms at the edge and is cut off
+MIN_VISIBLE = 0.5
+"""If less than this share of a box's visible area is in the frame, a subject forms at the edge and is cut off."""
 
 Tracks = tuple[tuple[Box | None, ...], ...]  # boxes[subject][frame], shares of the frame as it is at that step
 
 
 @dataclass(frozen=True)
 class StepPlan:
-    """One sampling step: first the latents move, then the UNet runs with the boxes.
-
-    `moves`: cells for each frame, empty where nothing moves. `free` (F, h, w) bool: the cells that may fill the holes
-    (outside all boxes, before the move). `rests`: the part of a cell for each frame, to move after that. `boxes`: the
-    attention edit, None for none. `scenery`: what is merged in the estimate of the clean clip, None for nothing.
-    """
+    """One sampling step: first the latents move, then the UNet runs with the boxes."""
 
     moves: tuple[Cells, ...] = ()
+    """The camera's travel in this step, in whole cells, for each frame; empty if no frame moves."""
     free: Tensor | None = None
-    rests: tuple[tuple[float, float], ...] = ()
+    """The cells that may fill the holes: bool (F, h, w), those outside all boxes before the move."""
+    fractions: tuple[tuple[float, float], ...] = ()
+    """The remaining fraction of a cell (dx, dy) for each frame, moved after `moves`; empty for none."""
     boxes: BoxControl | None = None
+    """The attention edit; None for none."""
     scenery: Scenery | None = None
+    """The scenery that is merged in the estimate of the clean clip; None for none."""
 
 
 def plan_steps(
@@ -44,57 +45,65 @@ def plan_steps(
     tracks: Sequence[Sequence[Box | None]] = (),
     tokens: PromptTokens | None = None,
 ) -> list[StepPlan]:
-    """The controls of all `steps`. No `tracks`: no box control. A still camera: no shift."""
+    """The controls of all `steps`. No `tracks`: no box control. A still camera: no shift.
+
+    `tracks`: each subject's boxes in the finished frames. `tokens`: where each subject is in the prompt.
+    """
     first, last = _window(settings.shift_from, settings.shift_until, steps)
     amplified = amplified_steps(settings, steps, camera, tracks)
-    plans = []
     screen = tuple(tuple(track) for track in tracks)
     moved = travel_in_cells(camera, 0.0, latent_size)
-    merged = (
-        range(last - 1, round(settings.merge_until * steps))
-        if any(offset.dx or offset.dy for offset in camera.offsets)
-        else ()
-    )
+    moves_at_all = any(offset.dx or offset.dy for offset in camera.offsets)
+    merging = range(last - 1, round(settings.merge_until * steps)) if moves_at_all else range(0)
     scenery = scenery_of(camera, screen, latent_size)
+    plans = []
     for step in range(steps):
         before, moved = moved, travel_in_cells(camera, _done(step, first, last), latent_size)
+        boxes = screen if step >= last - 1 else _under_way(screen, camera, moved, latent_size)
+        edit = None
+        if boxes and tokens is not None:
+            edit = BoxControl(boxes, tokens, settings.alpha, amplify=step < amplified, suppress=settings.suppress)
         moves = tuple((x - x0, y - y0) for (x, y), (x0, y0) in zip(moved, before, strict=True))
-        now = screen if step >= last - 1 else _under_way(screen, camera, moved, latent_size)
-        boxes = None
-        if now and tokens is not None:
-            boxes = BoxControl(now, tokens, settings.alpha, amplify=step < amplified, suppress=settings.suppress)
-        still = not any(x or y for x, y in moves)
-        free = None if still else free_cells(_under_way(screen, camera, before, latent_size), latent_size, len(moves))
-        rests = tuple(rest_in_cells(camera, latent_size)) if settings.shift_parts and step == last - 1 else ()
-        rests = rests if any(x or y for x, y in rests) else ()
-        plans.append(StepPlan(() if still else moves, free, rests, boxes, scenery if step in merged else None))
+        free = None
+        if any(x or y for x, y in moves):
+            free = free_cells(_under_way(screen, camera, before, latent_size), latent_size, len(moves))
+        fractions = _fractions(settings, camera, latent_size) if step == last - 1 else ()
+        plans.append(
+            StepPlan(() if free is None else moves, free, fractions, edit, scenery if step in merging else None)
+        )
     return plans
+
+
+def _fractions(settings: ControlSettings, camera: CameraPath, latent_size: Grid) -> tuple[tuple[float, float], ...]:
+    """What the shift by whole cells leaves over; empty if the settings leave it out or nothing is left over."""
+    fractions = tuple(fraction_of_cell(camera, latent_size)) if settings.subcell_shift else ()
+    return fractions if any(x or y for x, y in fractions) else ()
 
 
 def amplified_steps(
     settings: ControlSettings, steps: int, camera: CameraPath, tracks: Sequence[Sequence[Box | None]]
 ) -> int:
-    """How many steps, from the first one on, amplify the boxes.
+    """The number of steps, from the first, in which the boxes are amplified.
 
-    The base's own window, as the paper has it. Where it ends while the camera still leads a box so far ahead that less
-    than LEAST_SEEN of it is in the frame, too few cells of that frame were ever amplified to hold the subject: then
-    the amplification goes on until the shift is over and every box is in its place.
+    This is the base's own window, as in the paper, with one exception: at the end of the window the shift may still
+    have so far to go that less than MIN_VISIBLE of a box is in the frame. Too few cells of that frame were then ever
+    amplified to hold the subject, so the amplification continues to the end of the shift, when every box is in place.
     """
     first, last = _window(settings.shift_from, settings.shift_until, steps)
     amplified = round(settings.amplify_until * steps)
     ahead = 1 - _done(amplified - 1, first, last)  # the share of the shift that is still to come
-    led = [
+    displaced = [
         (box, box.moved(ahead * d.dx, ahead * d.dy))
         for track in tracks
         for box, d in zip(track, camera.offsets, strict=True)
         if box is not None
     ]
-    leaves = any(_seen_area(before) < LEAST_SEEN * _seen_area(box) for box, before in led)
+    leaves = any(_visible_area(moved) < MIN_VISIBLE * _visible_area(box) for box, moved in displaced)
     return last if leaves and settings.amplify_until else amplified
 
 
-def _seen_area(box: Box) -> float:
-    """Of the part inside the frame; 0 where there is none."""
+def _visible_area(box: Box) -> float:
+    """Area of the part inside the frame, in frames; 0 for a box outside."""
     if not box.visible:
         return 0.0
     part = box.clipped()
@@ -109,13 +118,13 @@ def free_cells(tracks: Sequence[Sequence[Box | None]], latent_size: Grid, frames
 
 
 def _window(start: float, stop: float, steps: int) -> tuple[int, int]:
-    """First step, and the step after the last, of a window in shares; at least one step long."""
+    """The first step of a window given in shares, and the step after its last; at least one step long."""
     first = min(round(start * steps), steps - 1)
     return first, max(round(stop * steps), first + 1)
 
 
 def _done(step: int, first: int, last: int) -> float:
-    """The share of the shift that is over once this step's latents have moved."""
+    """The share of the shift that is done after the move of this step."""
     return min(max((step + 1 - first) / (last - first), 0.0), 1.0)
 
 

@@ -1,4 +1,4 @@
-"""Where the words of a prompt stand among its tokens."""
+"""The token positions of a prompt's phrases."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from transformers import CLIPTokenizer
 
 @dataclass(frozen=True)
 class PromptTokens:
-    """Token positions of one prompt; BOS is position 0.
-
-    `length`: tokens in all, padding included. `content`: the prompt's own tokens, without BOS, EOS and padding.
-    `subjects`: for each subject, the positions of its phrase ("sks dog": both words). `background`: the positions of
-    the background phrase, empty where there is none.
-    """
+    """Token positions in one prompt; BOS is position 0."""
 
     length: int
+    """Number of tokens, padding included."""
     content: range
+    """The prompt's own tokens, without BOS, EOS and padding."""
     subjects: tuple[tuple[int, ...], ...] = ()
+    """For each subject, the tokens of its phrase ("sks dog": both words)."""
     background: tuple[int, ...] = ()
+    """The tokens of the background phrase; empty for none."""
 
 
 def prompt_tokens(
@@ -29,11 +28,11 @@ def prompt_tokens(
 ) -> PromptTokens:
     """Find each subject's phrase, and the background's, among the prompt's tokens.
 
-    A phrase that the prompt says more than once is found at every place, except inside a longer phrase of another
-    subject ("dog" is not the dog of "sks dog" where there is a second dog). Where as many subjects have one phrase as
-    the prompt says it ("a dog and a dog"), each has its own mention, in order; else they share all of them.
+    A phrase that occurs several times is found at every occurrence, except inside a longer phrase of another subject:
+    "dog" does not match the dog of "sks dog" if there is a second dog. If several subjects have the same phrase and it
+    occurs once for each ("a dog and a dog"), each subject gets one occurrence, in order; otherwise they share all.
 
-    Raises InvalidInput where a phrase is missing from the prompt or lies beyond the tokenizer's last token.
+    Raises InvalidInput if a phrase is missing from the prompt or beyond the tokenizer's maximum length.
     """
     offsets = _token_offsets(tokenizer, prompt)
     room = tokenizer.model_max_length - 2  # BOS and EOS
@@ -52,7 +51,7 @@ def prompt_tokens(
 
 
 def _token_offsets(tokenizer: CLIPTokenizer, prompt: str) -> list[Span]:
-    """Start and end character of each token of the whole prompt, without BOS and EOS, nothing cut off."""
+    """Start and end character of each token of the whole prompt, without BOS, EOS or truncation."""
     encoded = tokenizer(prompt, return_offsets_mapping=True, add_special_tokens=False, truncation=False, verbose=False)
     return encoded["offset_mapping"]
 
@@ -79,14 +78,14 @@ def _positions(offsets: list[Span], prompt: str, phrase: str, spans: list[Span],
 
 
 def _outside_longer(own: list[Span], all_spans: list[list[Span]]) -> list[Span]:
-    """Those spans that do not lie inside another phrase's longer span, or all where there would be none."""
+    """The spans that are not inside another phrase's longer span; all of them if none would be left."""
     others = [other for spans in all_spans for other in spans]
     outside = [span for span in own if not any(o[0] <= span[0] and span[1] <= o[1] and o != span for o in others)]
     return outside or own
 
 
 def _own_mentions(all_spans: list[list[Span]]) -> list[list[Span]]:
-    """Each of n subjects at the same n places has one of them; any other number of places is shared."""
+    """If n subjects have the same n spans, each gets one of them; any other number of spans is shared."""
     return [
         [spans[all_spans[:number].count(spans)]] if all_spans.count(spans) == len(spans) else spans
         for number, spans in enumerate(all_spans)

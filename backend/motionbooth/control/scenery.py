@@ -1,8 +1,8 @@
-"""One scenery for all frames (ours, not the paper's): while the camera moves, a place looks the same in every frame.
+"""Scenery merging (ours, not the paper's): while the camera moves, the scenery looks the same in all frames.
 
-The shift of the latents moves the camera, but a small base model may still draw each frame's scenery anew. Here each
-estimate of the clean clip is decoded, and every point of the scenery becomes its mean over all frames that show it, as
-in MultiDiffusion (Bar-Tal et al., 2023), with the camera's path in place of overlapping windows.
+The latent shift moves the camera, but a small base may still generate each frame's scenery differently. So each
+estimate of the clean clip is decoded, and every point of the scenery is replaced by its mean over all frames that show
+it, as in MultiDiffusion (Bar-Tal et al., 2023) with the camera's path instead of overlapping windows.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ from torch import Tensor
 
 from motionbooth.control.boxes import Grid, box_mask
 
-WHOLLY_SEEN = 0.99
-"""Least bilinear weight of scenery in a sample: less would mix in the subject, or what is beyond the frame's edge."""
+MIN_WEIGHT = 0.99
+"""Smallest bilinear weight of scenery in a sample; below, the subject or the frame's border would be mixed in."""
 
 
 @dataclass(frozen=True)
 class Scenery:
-    """`travel`: the camera's (dx right, dy down) for each frame, in shares of the frame. `cells` (F, h, w) bool: latent
-    cells that show scenery, none next to a subject's box."""
+    """The camera's path and what is scenery in each frame."""
 
     travel: tuple[tuple[float, float], ...]
+    """The camera's (dx right, dy down) for each frame, in shares of the frame."""
     cells: Tensor
+    """bool (F, h, w): latent cells that show scenery; those next to a subject's box do not count."""
 
 
 def scenery_of(camera: CameraPath, tracks: Sequence[Sequence[Box | None]], latent_size: Grid) -> Scenery:
-    """Everything outside the boxes, grown by one cell."""
+    """Everything outside the boxes; each box is grown by one cell."""
     frames = len(camera.offsets)
     boxes = box_mask(tracks, latent_size).any(dim=0) if tracks else torch.zeros(frames, *latent_size, dtype=torch.bool)
     grown = F.max_pool2d(boxes.float()[:, None], 3, stride=1, padding=1)[:, 0] > 0
@@ -39,19 +40,19 @@ def scenery_of(camera: CameraPath, tracks: Sequence[Sequence[Box | None]], laten
 
 
 def merge_scenery(frames: Tensor, scenery: Scenery) -> Tensor:
-    """Frames (F, C, H, W) of one clip, each point of their scenery at its mean over the frames that show it."""
+    """Frames (F, C, H, W) of one clip, each point of the scenery replaced by its mean over the frames that show it."""
     height, width = frames.shape[-2:]
     travel = frames.new_tensor(scenery.travel)  # (F, 2)
     shown = F.interpolate(scenery.cells[:, None].to(frames), (height, width))  # (F, 1, H, W), nearest
     layers = torch.cat([frames, shown], dim=1)
     x = (torch.arange(width).to(frames) + 0.5) / width
     y = (torch.arange(height).to(frames) + 0.5) / height
-    places = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)  # (H, W, 2), shares of the frame
+    points = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)  # (H, W, 2), shares of the frame
     merged = []
     for own, frame, is_scenery in zip(travel, frames, shown, strict=True):
-        moved = (own - travel)[:, None, None]  # where this frame's points are in every frame
-        seen = F.grid_sample(layers, (places + moved) * 2 - 1, align_corners=False)
-        weight = (seen[:, -1:] > WHOLLY_SEEN).to(frames)
+        moved = (own - travel)[:, None, None]  # from this frame's points to the same points in every frame
+        seen = F.grid_sample(layers, (points + moved) * 2 - 1, align_corners=False)
+        weight = (seen[:, -1:] > MIN_WEIGHT).to(frames)
         mean = (seen[:, :-1] * weight).sum(0) / weight.sum(0).clamp_min(1)
         merged.append(torch.where((is_scenery > 0) & (weight.sum(0) > 0), mean, frame))
     return torch.stack(merged)

@@ -1,4 +1,4 @@
-"""A contact sheet: rows of frames with the asked boxes drawn over them, the camera's path, the training pictures."""
+"""A contact sheet: clips as rows of frames with boxes, the camera's path, and training pictures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,35 +16,35 @@ FRAME_WIDTH_PX = 240
 MARGIN_PX = 10
 TITLE_PX = 22
 PAPER, INK = (250, 250, 248), (30, 30, 34)
-BOX_COLOURS = ((255, 255, 255), (255, 214, 10), (64, 224, 255))
-FOUND_COLOUR = (255, 60, 60)
+BOX_COLORS = ((255, 255, 255), (255, 214, 10), (64, 224, 255))
+FOUND_COLOR = (255, 60, 60)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A clip (F, H, W, 3) uint8 RGB under a title. `asked` and `found`: a track of boxes for each subject.
-
-    `pictures` stand before the frames, as high as they are.
-    """
+    """One clip."""
 
     title: str
-    frames: NDArray[np.uint8]
+    frames: NDArray[np.uint8]  # (F, H, W, 3) RGB
     asked: Sequence[Sequence[Box | None]] = ()
+    """The requested boxes, [subject][frame]."""
     found: Sequence[Sequence[Box | None]] = ()
+    """The boxes found in the clip, likewise."""
     camera: CameraPath | None = None
     pictures: Sequence[Picture] = ()
+    """Pictures to the left of the frames, at their height."""
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """What a contact sheet shows: clips one below the other, and the pictures that the subject was learned from."""
+    """The contents of a contact sheet: clips one below the other, and training pictures."""
 
     rows: Sequence[Row]
     pictures: Sequence[Picture] = field(default=())
 
 
 def write_contact_sheet(path: Path, sheet: Sheet) -> None:
-    """Write the sheet as a PNG. Asked boxes are white (yellow, cyan for further subjects), found ones thin red."""
+    """Write the sheet as a PNG. Requested boxes are white (yellow, cyan for further subjects), found ones thin red."""
     strips = [_row_strip(row) for row in sheet.rows]
     if len(sheet.pictures):
         strips.append(_titled("training pictures", [_enlarged(picture) for picture in sheet.pictures]))
@@ -65,9 +65,9 @@ def _row_strip(row: Row) -> Image.Image:
         tile = _enlarged(frame)
         pen = ImageDraw.Draw(tile)
         for number, track in enumerate(row.asked):
-            _draw_box(pen, track[index], tile.size, BOX_COLOURS[number % len(BOX_COLOURS)], 3)
+            _draw_box(pen, track[index], tile.size, BOX_COLORS[number % len(BOX_COLORS)], 3)
         for track in row.found:
-            _draw_box(pen, track[index], tile.size, FOUND_COLOUR, 1)
+            _draw_box(pen, track[index], tile.size, FOUND_COLOR, 1)
         tiles.append(tile)
     if row.camera is not None:
         tiles.append(_camera_tile(row.camera, tiles[0].size))
@@ -76,22 +76,22 @@ def _row_strip(row: Row) -> Image.Image:
 
 
 def _as_high(picture: Picture, height_px: int) -> Image.Image:
-    """The picture at a frame's height; small ones by whole pixels' looks, as frames are."""
+    """The picture at a frame's height; small ones are enlarged without interpolation, as frames are."""
     height, width = picture.shape[:2]
     method = Image.Resampling.BICUBIC if height > height_px else Image.Resampling.NEAREST
     return Image.fromarray(picture).resize((max(1, round(width * height_px / height)), height_px), method)
 
 
 def _draw_box(
-    pen: ImageDraw.ImageDraw, box: Box | None, size: tuple[int, int], colour: tuple[int, int, int], line: int
+    pen: ImageDraw.ImageDraw, box: Box | None, size: tuple[int, int], color: tuple[int, int, int], line: int
 ) -> None:
     if box is not None:
         x1, y1, x2, y2 = box.as_tuple()
-        pen.rectangle((x1 * size[0], y1 * size[1], x2 * size[0] - 1, y2 * size[1] - 1), outline=colour, width=line)
+        pen.rectangle((x1 * size[0], y1 * size[1], x2 * size[0] - 1, y2 * size[1] - 1), outline=color, width=line)
 
 
 def _camera_tile(camera: CameraPath, size: tuple[int, int]) -> Image.Image:
-    """The camera's travel, drawn to the scale of the frame it starts from; a dot a frame, the last one filled."""
+    """The camera's path at the scale of its first frame; one dot for each frame, the last one filled."""
     tile = Image.new("RGB", size, (228, 230, 234))
     pen = ImageDraw.Draw(tile)
     travel = np.array([[offset.dx, offset.dy] for offset in camera.offsets]) * size
@@ -122,7 +122,7 @@ def _titled(title: str, tiles: Sequence[Image.Image]) -> Image.Image:
 
 
 def _enlarged(picture: Picture) -> Image.Image:
-    """At the sheet's frame width; small frames by whole pixels, so that one sees what was made and not a blur."""
+    """The picture at the sheet's frame width; small ones are enlarged without interpolation, which would blur them."""
     height, width = picture.shape[:2]
     method = Image.Resampling.BICUBIC if width >= FRAME_WIDTH_PX else Image.Resampling.NEAREST
     size = (FRAME_WIDTH_PX, max(1, round(FRAME_WIDTH_PX * height / width)))

@@ -1,7 +1,7 @@
-"""Who is it? A small embedding network, trained on other characters, matches crops with subjects' own pictures.
+"""Subject identification: a small embedding network, trained on other characters, matches crops to subjects' pictures.
 
-"Nobody" is an answer, too: blobs in the mean color of each subject and its shuffled patches stand beside the galleries,
-and a crop that looks most like one of those shows nobody.
+A crop may also show no subject: decoys (blobs in each subject's mean color, and its shuffled patches) are candidates,
+too, and a crop that is most similar to one of them is identified as none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,11 +22,11 @@ CROP_PX = 48
 MARGIN = 1.12
 """The side of a crop, as a multiple of the larger side of the box."""
 EMBEDDING = 96
-NOBODY = ""
-"""The name of the answer that it is none of the subjects."""
+NO_SUBJECT = ""
+"""The name of the result that a crop shows none of the subjects."""
 WEIGHTS = "identity.safetensors"
 PATCHES = 6
-"""Shuffled decoys exchange patches of a sixth of the crop's side."""
+"""Shuffled decoys are cut into PATCHES x PATCHES patches."""
 
 LUMA = (0.299, 0.587, 0.114)
 
@@ -59,7 +59,7 @@ class IdentityNetwork(nn.Sequential):
 
 @dataclass(frozen=True)
 class Gallery:
-    """A subject's own pictures as crops (n, 48, 48, 3) uint8, and `decoys` (m, 48, 48, 3) that show nobody."""
+    """A subject's own pictures as crops (n, 48, 48, 3) uint8, and `decoys` (m, 48, 48, 3) without a subject."""
 
     pictures: NDArray[np.uint8]
     decoys: NDArray[np.uint8]
@@ -90,10 +90,7 @@ def crop(frame: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
 
 
 def bounds(mask: NDArray[np.uint8]) -> Box:
-    """The box around what a mask (H, W) covers.
-
-    Raises ValueError where it covers nothing.
-    """
+    """The box around a mask (H, W) of 0 or 255, in shares of the frame. Raises ValueError if the mask is empty."""
     rows, columns = np.nonzero((mask > 127).any(1))[0], np.nonzero((mask > 127).any(0))[0]
     if not len(rows):
         raise ValueError("This mask covers nothing, so there is no subject to crop.")
@@ -108,7 +105,7 @@ def mean_color(picture: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[n
 
 
 def shuffled_patches(pixels: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-    """The square picture (S, S, 3), cut into 6 x 6 patches that change places."""
+    """The square picture (S, S, 3), cut into 6 x 6 patches in random order."""
     side = pixels.shape[0] // PATCHES
     kept = pixels[: side * PATCHES, : side * PATCHES]
     patches = kept.reshape(PATCHES, side, PATCHES, side, 3).swapaxes(1, 2).reshape(-1, side, side, 3)
@@ -116,8 +113,8 @@ def shuffled_patches(pixels: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
     return mixed.reshape(PATCHES, PATCHES, side, side, 3).swapaxes(1, 2).reshape(kept.shape)
 
 
-def in_grey(pixels: Tensor) -> Tensor:
-    """Pixels (N, 3, H, W) without their colors."""
+def in_gray(pixels: Tensor) -> Tensor:
+    """The luma of pixels (N, 3, H, W), in three equal channels."""
     weights = torch.tensor(LUMA).to(pixels)[:, None, None]
     return (pixels * weights).sum(-3, keepdim=True).expand_as(pixels)
 
@@ -132,32 +129,32 @@ def load_network() -> IdentityNetwork:
 
 
 @torch.no_grad()
-def embed(crops: NDArray[np.uint8], grey: bool = False) -> NDArray[np.float32]:
-    """Embeddings (n, 96) of length 1 of crops (n, 48, 48, 3)."""
+def embed(crops: NDArray[np.uint8], gray: bool = False) -> NDArray[np.float32]:
+    """Embeddings (n, 96) of length 1 of crops (n, 48, 48, 3) uint8; `gray`: without their colors."""
     pixels = torch.from_numpy(np.ascontiguousarray(crops)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    found: NDArray[np.float32] = load_network()(in_grey(pixels) if grey else pixels).numpy()
+    found: NDArray[np.float32] = load_network()(in_gray(pixels) if gray else pixels).numpy()
     return found
 
 
 def identify(
-    crops: NDArray[np.uint8], galleries: Mapping[str, Gallery], grey: bool = False
+    crops: NDArray[np.uint8], galleries: Mapping[str, Gallery], gray: bool = False
 ) -> list[list[tuple[str, float]]]:
-    """For each crop (n, 48, 48, 3): the galleries' names and NOBODY, each with its likeness, the likest first.
+    """For each crop (n, 48, 48, 3) uint8: the galleries' names and NO_SUBJECT with their similarity, largest first.
 
-    The likeness is the largest cosine with one of the subject's pictures, or for NOBODY with a decoy of any subject.
+    The similarity is the largest cosine with one of the subject's pictures; for NO_SUBJECT, with any subject's decoy.
     """
-    wanted = embed(crops, grey)
-    names = [*galleries, NOBODY]
+    embeddings = embed(crops, gray)
+    names = [*galleries, NO_SUBJECT]
     decoys = np.concatenate([gallery.decoys for gallery in galleries.values()])
-    shown = [*(gallery.pictures for gallery in galleries.values()), decoys]
-    likeness = np.stack([(wanted @ embed(pictures, grey).T).max(1) for pictures in shown], 1)
-    order = np.argsort(-likeness, axis=1, kind="stable")
-    return [[(names[index], float(row[index])) for index in best] for row, best in zip(likeness, order, strict=True)]
+    candidates = [*(gallery.pictures for gallery in galleries.values()), decoys]
+    similarity = np.stack([(embeddings @ embed(pictures, gray).T).max(1) for pictures in candidates], 1)
+    order = np.argsort(-similarity, axis=1, kind="stable")
+    return [[(names[index], float(row[index])) for index in best] for row, best in zip(similarity, order, strict=True)]
 
 
 def top_1(
-    crops: NDArray[np.uint8], name: str, galleries: Mapping[str, Gallery], grey: bool = False, forced: bool = False
+    crops: NDArray[np.uint8], name: str, galleries: Mapping[str, Gallery], gray: bool = False, forced: bool = False
 ) -> list[bool]:
-    """For each crop: is it told to show the subject `name`? `forced`: nobody is no answer."""
-    rankings = identify(crops, galleries, grey)
+    """For each crop, whether it is identified as the subject `name`. `forced`: NO_SUBJECT is not a candidate."""
+    rankings = identify(crops, galleries, gray)
     return [next(who for who, _ in ranking if who or not forced) == name for ranking in rankings]

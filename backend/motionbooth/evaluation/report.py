@@ -1,4 +1,4 @@
-"""The motion report of a clip: box obedience of each subject and the camera's flow error, per frame and in sum."""
+"""The motion report of a clip: box adherence of each subject and the camera's flow error, by frame and overall."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,16 +17,17 @@ from motionbooth.pictures.appearance import Appearance
 
 
 @dataclass(frozen=True)
-class AskedSubject:
-    """A subject as the shot asks for it: its looks, and its box in each frame (None where it is out of frame)."""
+class TargetSubject:
+    """A subject as the shot specifies it."""
 
     name: str
     appearance: Appearance
     boxes: Sequence[Box | None]
+    """Its box in each frame, in shares of the frame; None if it is out of frame."""
 
 
 class SubjectFrame(Struct, frozen=True):
-    """A subject in one frame. Boxes are shares of the frame; errors are None where there is nothing to compare."""
+    """A subject in one frame. Boxes are in shares of the frame; see FrameAdherence for the errors."""
 
     asked: Box | None
     found: Box | None
@@ -35,50 +36,47 @@ class SubjectFrame(Struct, frozen=True):
 
 
 class SubjectReport(Struct, frozen=True):
-    """A subject over a clip.
-
-    `iou`: mean over the frames that ask for the subject, 0 where it was not found. `center_error`: median over the
-    frames in which it was found, as a share of the frame's width. `found_share`: the share of the frames that ask for
-    it in which it was found. None where no frame asks, or none found it.
-    """
+    """A subject over a clip. A measure is None if it has no frames."""
 
     name: str
     iou: float | None
+    """Mean over the frames in which the shot has a box for it; a frame in which it was not found counts as 0."""
     center_error: float | None
+    """Median over the frames in which it was found, as a share of the frame's width."""
     found_share: float | None
+    """The share of the frames with a box in which it was found."""
     frames: list[SubjectFrame]
 
 
 class CameraFrame(Struct, frozen=True):
-    """The scenery's motion from one frame to the next, in pixels (right, down).
-
-    `found_px`: the median over the scenery, and `error_px` how far it is from what was asked. `mean_error_px`: the mean
-    end-point error over all pixels of the scenery that have texture. None where too little of it has any.
-    """
+    """The scenery's motion from one frame to the next, in pixels. None if too little of the scenery has texture."""
 
     asked_px: tuple[float, float]
+    """(right, down) that the camera's path asks for."""
     found_px: tuple[float, float] | None
+    """(right, down) found: the median over the scenery."""
     error_px: float | None
+    """Distance of the two."""
     mean_error_px: float | None = None
+    """Mean end-point error over all textured pixels of the scenery."""
 
 
 class MotionReport(Struct, frozen=True):
-    """What a clip made of what was asked. `width`, `height`: the frames measured, in pixels.
-
-    `flow_error_px`, `mean_flow_error_px`: means of the frames' `error_px` and `mean_error_px`, pixels a frame; None
-    where the scenery has no texture in any frame.
-    """
+    """How well a clip follows its shot."""
 
     width: int
+    """Width of the measured frames in pixels."""
     height: int
     subjects: list[SubjectReport]
     flow_error_px: float | None
+    """Mean of the frames' `error_px`, in pixels a frame; None if the scenery has no texture in any frame."""
     camera: list[CameraFrame]
     mean_flow_error_px: float | None = None
+    """Mean of the frames' `mean_error_px`."""
 
 
-def motion_report(frames: NDArray[np.uint8], subjects: Sequence[AskedSubject], camera: CameraPath) -> MotionReport:
-    """Measure a clip (F, H, W, 3) uint8 RGB of the model's own frames; of a clip at the scene's rate, take those first.
+def motion_report(frames: NDArray[np.uint8], subjects: Sequence[TargetSubject], camera: CameraPath) -> MotionReport:
+    """Measure a clip (F, H, W, 3) uint8 RGB, which has the model's frames, not those of the scene.
 
     Raises InvalidInput if the clip, the boxes and the camera path differ in length.
     """
@@ -87,44 +85,45 @@ def motion_report(frames: NDArray[np.uint8], subjects: Sequence[AskedSubject], c
     found = find_subjects([subject.appearance for subject in subjects], frames, [subject.boxes for subject in subjects])
     reports = [_subject_report(*pair, aspect=width / height) for pair in zip(subjects, found, strict=True)]
     flows = scenery_flows_px(frames, _hidden(found, len(frames)))
-    seen = [_camera_frame(*pair) for pair in zip(asked_flow_px(camera, width, height), flows, strict=True)]
+    motion = [_camera_frame(*pair) for pair in zip(asked_flow_px(camera, width, height), flows, strict=True)]
     return MotionReport(
         width=width,
         height=height,
         subjects=reports,
-        flow_error_px=mean_of([frame.error_px for frame in seen]),
-        camera=seen,
-        mean_flow_error_px=mean_of([frame.mean_error_px for frame in seen]),
+        flow_error_px=mean_of([frame.error_px for frame in motion]),
+        camera=motion,
+        mean_flow_error_px=mean_of([frame.mean_error_px for frame in motion]),
     )
 
 
 def mean_of(values: Sequence[float | None]) -> float | None:
-    """Of those that could be measured."""
+    """The mean of the values that are not None; None if all are."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
 
 
 def _camera_frame(asked: NDArray[np.float64], flow: Flow) -> CameraFrame:
-    wanted = (float(asked[0]), float(asked[1]))
+    asked_px = (float(asked[0]), float(asked[1]))
     if not len(flow):
-        return CameraFrame(wanted, None, None)
+        return CameraFrame(asked_px, None, None)
     median = np.median(flow, axis=0)
     return CameraFrame(
-        asked_px=wanted,
+        asked_px=asked_px,
         found_px=(float(median[0]), float(median[1])),
         error_px=float(np.linalg.norm(median - asked)),
         mean_error_px=float(flow_error_px(flow, asked).mean()),
     )
 
 
-def shot_report(frames: NDArray[np.uint8], shot: Shot, looks: Mapping[str, Appearance]) -> MotionReport:
-    """Measure the model's frames of a shot; subjects that `looks` does not have, by their name, are left out."""
-    asked = [AskedSubject(track.name, looks[track.name], track.boxes) for track in shot.subjects if track.name in looks]
-    return motion_report(frames, asked, shot.camera)
+def shot_report(frames: NDArray[np.uint8], shot: Shot, appearances: Mapping[str, Appearance]) -> MotionReport:
+    """Measure the model's frames of a shot. `appearances` are by the subjects' names; others are left out."""
+    known = [track for track in shot.subjects if track.name in appearances]
+    targets = [TargetSubject(track.name, appearances[track.name], track.boxes) for track in known]
+    return motion_report(frames, targets, shot.camera)
 
 
 def write_report(path: Path, report: MotionReport) -> None:
-    """As JSON, to be read by people too. Raises InvalidInput where the file cannot be written."""
+    """Write the report as indented JSON. Raises InvalidInput if the file cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
@@ -134,14 +133,14 @@ def write_report(path: Path, report: MotionReport) -> None:
         ) from error
 
 
-def obedience_order(report: MotionReport) -> tuple[float, float]:
-    """What takes of one shot are sorted by, the best first: most overlap with the boxes, then least flow error."""
+def adherence_order(report: MotionReport) -> tuple[float, float]:
+    """The sort key of takes, the best first: largest overlap with the boxes, then smallest flow error."""
     overlaps = [subject.iou for subject in report.subjects if subject.iou is not None]
     flow_error = float("inf") if report.flow_error_px is None else report.flow_error_px
     return (-float(np.mean(overlaps)) if overlaps else 0.0, flow_error)
 
 
-def _check_lengths(count: int, subjects: Sequence[AskedSubject], camera: CameraPath) -> None:
+def _check_lengths(count: int, subjects: Sequence[TargetSubject], camera: CameraPath) -> None:
     if len(camera.offsets) != count:
         raise InvalidInput(
             "The clip has {count} frames and the camera path {offsets}; a report needs the model's frames.",
@@ -158,24 +157,24 @@ def _check_lengths(count: int, subjects: Sequence[AskedSubject], camera: CameraP
             )
 
 
-def _subject_report(asked: AskedSubject, found: Sequence[FoundSubject | None], aspect: float) -> SubjectReport:
-    answers = [box_adherence(box, place, aspect) for box, place in zip(asked.boxes, found, strict=True)]
-    wanted = [answer for answer in answers if answer.iou is not None]
-    errors = [answer.center_error for answer in wanted if answer.center_error is not None]
+def _subject_report(target: TargetSubject, found: Sequence[FoundSubject | None], aspect: float) -> SubjectReport:
+    frames = [box_adherence(box, place, aspect) for box, place in zip(target.boxes, found, strict=True)]
+    compared = [frame for frame in frames if frame.iou is not None]
+    errors = [frame.center_error for frame in compared if frame.center_error is not None]
     return SubjectReport(
-        name=asked.name,
-        iou=float(np.mean([answer.iou or 0.0 for answer in wanted])) if wanted else None,
+        name=target.name,
+        iou=mean_of([frame.iou for frame in compared]),
         center_error=float(np.median(errors)) if errors else None,
-        found_share=len(errors) / len(wanted) if wanted else None,
+        found_share=len(errors) / len(compared) if compared else None,
         frames=[
-            SubjectFrame(box, answer.found, answer.center_error, answer.iou)
-            for box, answer in zip(asked.boxes, answers, strict=True)
+            SubjectFrame(box, frame.found, frame.center_error, frame.iou)
+            for box, frame in zip(target.boxes, frames, strict=True)
         ],
     )
 
 
 def _hidden(found: Sequence[Sequence[FoundSubject | None]], count: int) -> list[NDArray[np.bool_] | None]:
-    """For each frame the pixels of all subjects in it: the camera is measured on the rest."""
+    """For each frame, the mask of all subjects in it; the camera is measured on the rest."""
     hidden: list[NDArray[np.bool_] | None] = []
     for frame in range(count):
         masks = [place[frame].mask for place in found if place[frame] is not None]  # type: ignore[union-attr]

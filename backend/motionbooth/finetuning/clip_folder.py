@@ -1,4 +1,4 @@
-"""Ordinary clips from a folder: videos, or folders of frames, each with a caption beside it."""
+"""Prior-preservation clips from a folder: videos or folders of frames, each with a caption."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import hashlib
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -20,26 +21,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from motionbooth.finetuning.dataset import encode_frames
-from motionbooth.finetuning.latent_cache import kept
-from motionbooth.generation.sampling import OnStep
+from motionbooth.finetuning.latent_cache import cached
 from motionbooth.generation.video import Frames
 from motionbooth.models.registry import Base
 from motionbooth.models.sources import files_digest
-from motionbooth.pictures.images import is_hidden, read_picture
+from motionbooth.pictures.files import is_hidden, picture_files
+from motionbooth.pictures.images import read_picture
+from motionbooth.progress.reporting import OnProgress, ignore_progress
 
 VIDEOS = {".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".gif"}
-PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"}
-SHEETS = ("captions.json", "captions.csv")
+CAPTION_FILES = ("captions.json", "captions.csv")
 _NUMBER = re.compile(r"(\d+)")
 
 
-def folder_clips(base: Base, folder: Path, on_clip: OnStep) -> tuple[Tensor, list[str]]:
+def folder_clips(base: Base, folder: Path, on_clip: OnProgress = ignore_progress) -> tuple[Tensor, list[str]]:
     """All clips of a folder as latents (K, C, F, h, w), sorted by name, and their captions.
 
-    A clip is a video, or a sub-folder of numbered pictures, taken as they follow each other at the base's own rate. Its
-    caption is in captions.json ({"name": "caption"}), in captions.csv (name, caption), or in name.txt; the name with or
-    without its suffix. From each the first frames of the base's number and rate are taken, cut to the base's shape
-    around the middle. What is encoded once is kept in the user's cache. Raises InvalidInput naming what cannot be used.
+    A clip is a video, or a sub-folder of numbered pictures, which are taken to have the base's frame rate. Its caption
+    is in captions.json ({"name": "caption"}), captions.csv (name, caption) or name.txt; names may have their suffix.
+    Each clip is trimmed to its first frames at the base's frame rate and number, and cropped at the center to the
+    base's size. Latents are cached. Raises InvalidInput naming the clip or caption that cannot be used.
     """
     sources = clip_sources(folder)
     captions = [caption for _, caption in sources]
@@ -51,21 +52,21 @@ def folder_clips(base: Base, folder: Path, on_clip: OnStep) -> tuple[Tensor, lis
 
 
 def _encoded(base: Base, source: Path) -> Tensor:
-    """A clip's latents (C, F, h, w), from the cache where they are."""
+    """A clip's latents (C, F, h, w), from the cache if possible."""
     settings = base.settings
-    how = (settings.width, settings.height, settings.frames, settings.fps, base.vae.config.scaling_factor)
+    encoding = (settings.width, settings.height, settings.frames, settings.fps, base.vae.config.scaling_factor)
 
     def encode() -> Tensor:
         mean, _ = encode_frames(base, read_frames(source, base))
         return rearrange(mean, "f c h w -> c f h w")
 
-    return kept(["clip", base.source.encoder_fingerprint, how, source.is_file(), _content(source)], encode)
+    return cached(["clip", base.source.vae_sha256, encoding, source.is_file(), _content(source)], encode)
 
 
 def folder_digest(folder: Path) -> str:
-    """Another one whenever a clip of the folder, or a caption, is another. Raises InvalidInput as `clip_sources`."""
-    told = [(path.name, caption, _content(path)) for path, caption in clip_sources(folder)]
-    return hashlib.sha256(msgspec.json.encode(told)).hexdigest()
+    """sha256 of all clips and captions of the folder. Raises InvalidInput as `clip_sources` does."""
+    content = [(path.name, caption, _content(path)) for path, caption in clip_sources(folder)]
+    return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
 
 
 def _content(source: Path) -> str:
@@ -73,7 +74,7 @@ def _content(source: Path) -> str:
 
 
 def clip_sources(folder: Path) -> list[tuple[Path, str]]:
-    """The clips in a folder and their captions. Raises InvalidInput where there is none, or a caption is missing."""
+    """The clips in a folder and their captions. Raises InvalidInput if there is no clip or a caption is missing."""
     if not folder.is_dir():
         raise InvalidInput("There is no folder of clips at {folder}.", folder=folder)
     found = sorted(path for path in folder.iterdir() if _is_clip(path))
@@ -95,16 +96,17 @@ def _is_clip(path: Path) -> bool:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    """In the order of their numbers: 2.png comes before 10.png."""
-    found = (path for path in folder.iterdir() if path.suffix.lower() in PICTURES and not is_hidden(path))
-    return sorted(
-        found, key=lambda path: [int(part) if part.isdecimal() else part for part in _NUMBER.split(path.name)]
-    )
+    """Sorted by number: 2.png comes before 10.png."""
+
+    def key(path: Path) -> list[int | str]:
+        return [int(part) if part.isdecimal() else part for part in _NUMBER.split(path.name)]
+
+    return sorted(picture_files(folder), key=key)
 
 
 def _captions(folder: Path) -> dict[str, str]:
-    """By name, from the sheet that there is."""
-    sheet = next((folder / name for name in SHEETS if (folder / name).is_file()), None)
+    """The captions by name, from one of CAPTION_FILES."""
+    sheet = next((folder / name for name in CAPTION_FILES if (folder / name).is_file()), None)
     if sheet is None:
         return {}
     try:
@@ -137,12 +139,11 @@ def _caption(path: Path, captions: dict[str, str]) -> str:
 
 
 def read_frames(source: Path, base: Base) -> Frames:
-    """The first frames of a clip, at the base's rate, number and size. Raises InvalidInput for a shorter clip."""
+    """The first frames of a clip, at the base's rate, number and size. Raises InvalidInput if the clip is too short."""
     settings = base.settings
-    wanted = settings.frames
     frames = _decoded(source, settings.fps) if source.is_file() else _read_all(source)
-    taken = [_cut(frame, settings.width, settings.height) for frame, _ in zip(frames, range(wanted), strict=False)]
-    if len(taken) < wanted:
+    taken = [_cropped(frame, settings.width, settings.height) for frame in islice(frames, settings.frames)]
+    if len(taken) < settings.frames:
         raise InvalidInput(
             "The clip {source} has {found} frames at {fps:g} a second; {model} needs {wanted}. "
             "Take a longer one, or remove it.",
@@ -150,20 +151,20 @@ def read_frames(source: Path, base: Base) -> Frames:
             found=len(taken),
             fps=settings.fps,
             model=settings.title,
-            wanted=wanted,
+            wanted=settings.frames,
         )
     return np.stack(taken)
 
 
 def _decoded(path: Path, fps: float) -> Iterator[NDArray[np.uint8]]:
-    """A video's frames as they stand at 0, 1 / fps, 2 / fps ... seconds: each the last one that has begun by then."""
+    """A video's frames at 0, 1 / fps, 2 / fps ... seconds: each time the last frame that has started by then."""
     try:
         with av.open(str(path)) as container:
             due, shown = 0.0, None
             begin: float | None = None
             for frame in container.decode(video=0):
                 begin = frame.time or 0.0 if begin is None else begin
-                # Half a thousandth of a second: times are fractions, and 1 / 3 is not 0.333.
+                # Tolerance of half a millisecond, as containers round 1 / 3 s to 0.333 s.
                 while shown is not None and (frame.time or 0.0) - begin > due + 5e-4:
                     yield shown
                     due += 1 / fps
@@ -181,8 +182,8 @@ def _read_all(folder: Path) -> Iterator[NDArray[np.uint8]]:
         yield np.asarray(read_picture(path, f"the frame {path}").convert("RGB"))
 
 
-def _cut(frame: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """Scaled until it fills the frame, the middle of it."""
+def _cropped(frame: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """Scaled to cover the frame, cropped at the center."""
     scale = max(width / frame.shape[1], height / frame.shape[0])
     size = max(width, round(frame.shape[1] * scale)), max(height, round(frame.shape[0] * scale))
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC

@@ -1,4 +1,4 @@
-"""A subject's whole course: from pictures to its file, and to the pictures that show how it went."""
+"""Fine-tuning a subject: from its pictures to its file, and to the plots that show the training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -17,17 +16,27 @@ from motionbooth_protocol.jobs import MaskDoubt, SubjectSpec, TrainSpec
 from PIL import Image
 from torch import Tensor
 
-from motionbooth.control.camera import random_pick
 from motionbooth.control.plan import StepPlan
 from motionbooth.finetuning.clip_folder import folder_clips
-from motionbooth.finetuning.dataset import SubjectData, SubjectPicture, covers_cells, gather_data, read_pictures
-from motionbooth.finetuning.gradient_checkpointing import recompute_layers
+from motionbooth.finetuning.dataset import (
+    SubjectPicture,
+    TrainingData,
+    covers_cells,
+    encode_training_data,
+    read_pictures,
+)
+from motionbooth.finetuning.gradient_checkpointing import enable_gradient_checkpointing
 from motionbooth.finetuning.pasting import pasted_pictures
-from motionbooth.finetuning.plots import draw_losses, draw_masks, draw_samples
-from motionbooth.finetuning.prior_preservation import generated_places, missing_clips, missing_places, ordinary_clips
+from motionbooth.finetuning.plots import plot_losses, plot_masks, plot_samples
+from motionbooth.finetuning.prior_preservation import (
+    generated_backgrounds,
+    missing_backgrounds,
+    missing_prior_clips,
+    prior_clips,
+)
 from motionbooth.finetuning.recipes import with_recipe
-from motionbooth.finetuning.trainer import StepLosses, Trainer, arithmetic, learn
-from motionbooth.generation.sampling import decode, denoise, initial_noise
+from motionbooth.finetuning.trainer import StepLosses, Trainer, autocast, train
+from motionbooth.generation.sampling import SamplingInputs, decode, denoise
 from motionbooth.models.registry import Base, load_base
 from motionbooth.models.settings import BaseSettings, TrainSettings
 from motionbooth.models.sources import Source, source_named
@@ -35,85 +44,83 @@ from motionbooth.models.subject_card import SubjectCard
 from motionbooth.models.subject_weights import add_lora, save_subject
 from motionbooth.pictures.appearance import Appearance
 from motionbooth.pictures.images import Rgb, TrainingPicture
-from motionbooth.pictures.sam import Checkpoint, WhenNeeded, chosen_checkpoint
+from motionbooth.pictures.sam import Checkpoint, LazySamFinder, chosen_checkpoint
+from motionbooth.progress import stages
 from motionbooth.progress.reporting import Reporter
-from motionbooth.progress.stages import train_stages
 
-NOTHING_PRESERVED = (
-    "no ordinary clips: the base will forget how other things move and look, and films of the subject may stand still"
+CHECKPOINT = "training.pt"
+NO_PRIOR_CLIPS = (
+    "no prior-preservation clips: the base will forget how other things move and look, and clips of the subject may "
+    "show no motion"
 )
 HIGH_RATE = 1e-3
-"""Learning rates above destroy a film model; the paper prints 5e-2, its code has 5e-6."""
+"""Learning rates above destroy a video model; the paper prints 5e-2, its code has 5e-6."""
+
+LossLog = Callable[[int, StepLosses], None]
 
 
 class DoubtfulMasks(InvalidInput):
-    """Masks were found that may be wrong, and nobody has accepted them."""
-
-
-class Watcher(Protocol):
-    """Who else wants to know of each step."""
-
-    def step(self, step: int, losses: StepLosses) -> None: ...
+    """Some masks that were found may be wrong, and the user has not accepted them."""
 
 
 @dataclass(frozen=True)
-class Material:
-    """What there is for learning besides the job: `sam` finds masks (None: GrabCut), `clips`: a folder of them.
-
-    `accept_masks`: whether doubtful masks are trained with; they are told of in any case.
-    """
+class TrainingOptions:
+    """What a training uses besides the job's spec."""
 
     sam: Checkpoint | None = None
+    """Finds the subject in pictures without a mask; None for GrabCut."""
     clips: Path | None = None
+    """A folder of prior-preservation clips; None if the base is to generate them."""
     accept_masks: bool = True
+    """Train with doubtful masks; they are reported in any case."""
+    tensorboard: bool = False
+    """Write events for TensorBoard."""
 
     @classmethod
-    def of_this_machine(cls) -> Material:
-        """As the machine's owner has set it up."""
+    def of_this_machine(cls) -> TrainingOptions:
+        """As set in the environment."""
         return cls(sam=chosen_checkpoint())
 
 
-def learn_subject(
+def finetune(
     spec: TrainSpec,
     blob_path: Callable[[str], Path],
     folder: Path,
     reporter: Reporter,
-    material: Material,
-    watcher: Watcher | None = None,
+    options: TrainingOptions,
+    log_losses: LossLog | None = None,
 ) -> dict[str, Path]:
-    """Learn the subject in `folder`, from its checkpoint where one is there.
+    """Train the subject in `folder`, resuming from its checkpoint if there is one.
 
-    Returns by role, each a file in `folder`: "subject", and as PNG "masks", "losses" and, where the settings say how
-    often, "samples"; as JSON "doubts" about masks, where there are any. Raises InvalidInput and NotFound as `work.run`
-    does, and DoubtfulMasks where `material` does not accept them.
+    Returns files in `folder` by role: "subject", the PNGs "masks", "losses" and (if the settings ask for validation)
+    "samples", and the JSON "doubts" if any masks are doubtful. Raises InvalidInput and NotFound as `run_job` does, and
+    DoubtfulMasks if `options` do not accept them.
     """
-    # Learning needs float32 weights everywhere; half precision loses steps of this size.
     source = source_named(spec.model)
     settings = train_settings(source.settings, spec)
-    reporter.plan(train_stages(source.settings, settings, spec))
-    reporter.progress("loading the model", 0, 1)
-    base = load_base(source, dtype=torch.float32)
-    missing = _missing(source, settings, spec, material), missing_places(source, settings)
-    reporter.plan(train_stages(source.settings, settings, spec, *missing))
-    reporter.progress("loading the model", 1, 1)
-    doubts: list[MaskDoubt] = []
-    pictures = _pictures(spec, blob_path, base, settings, reporter, material, doubts.append)
+    reporter.plan(stages.train_stages(source.settings, settings, spec))
+    reporter.progress(stages.LOADING, 0, 1)
+    base = load_base(source, dtype=torch.float32)  # half precision would lose steps of this size
+    missing = _missing_prior_clips(source, settings, spec, options), missing_backgrounds(source, settings)
+    reporter.plan(stages.train_stages(source.settings, settings, spec, *missing))
+    reporter.progress(stages.LOADING, 1, 1)
+    on_picture = partial(reporter.progress, stages.MASKS)
+    finder = None if options.sam is None else LazySamFinder(options.sam)
+    pictures = read_pictures(spec, blob_path, base, settings, finder, on_picture)
     framed = [picture.placed[0] for picture in pictures]
-    draw_masks(folder / "masks.png", framed)
-    doubtful = _judge(doubts, folder, material)
+    plot_masks(folder / "masks.png", framed)
+    doubtful = _report_doubts([picture.doubt for picture in pictures if picture.doubt], folder, options)
     shown = training_pictures(base, settings, pictures, spec.seed, reporter)
-    clips, captions = preserved_clips(base, settings, spec.subject, material.clips, reporter)
-    data = gather_data(base, spec.subject, shown, clips, captions, partial(reporter.progress, "encoding pictures"))
-    make_learnable(base, settings, method_of(base.settings, spec), spec.seed)
+    clips, captions = preserved_clips(base, settings, spec.subject, options.clips, reporter)
+    data = encode_training_data(base, spec.subject, shown, clips, captions, partial(reporter.progress, stages.PICTURES))
+    set_trainable(base, settings, method_of(base.settings, spec), spec.seed)
     trainer = Trainer(base, settings, data, spec.seed)
-    _run(trainer, spec.subject, folder, reporter, watcher, doubtful)
+    _train(trainer, spec.subject, folder, reporter, log_losses, doubtful)
     save_subject(folder / "subject.safetensors", base.unet, _card(spec, base, settings, framed))
-    draw_losses(folder / "losses.png", trainer.history)
-    results = {"subject": folder / "subject.safetensors", "masks": folder / "masks.png"}
-    results |= {role: folder / f"{role}.png" for role in ("losses", "samples") if (folder / f"{role}.png").exists()}
-    if doubts:
-        results["doubts"] = folder / "doubts.json"
-    return results
+    plot_losses(folder / "losses.png", trainer.history)
+    names = {"subject": "subject.safetensors", "doubts": "doubts.json"}
+    names |= {role: f"{role}.png" for role in ("masks", "losses", "samples")}
+    return {role: folder / name for role, name in names.items() if (folder / name).exists()}
 
 
 def method_of(base: BaseSettings, spec: TrainSpec) -> str:
@@ -122,36 +129,14 @@ def method_of(base: BaseSettings, spec: TrainSpec) -> str:
 
 
 def train_settings(base: BaseSettings, spec: TrainSpec) -> TrainSettings:
-    """The base's defaults for the spec's method, with what its recipe changes and what it sets itself."""
+    """The base's defaults for the spec's method, changed by its recipe and by the values that it sets itself."""
     settings = with_recipe(base.lora if method_of(base, spec) == "lora" else base.full, spec.recipe)
-    asked = {"steps": spec.steps, "learning_rate": spec.learning_rate}
-    return msgspec.structs.replace(settings, **{name: value for name, value in asked.items() if value is not None})
+    given = {"steps": spec.steps, "learning_rate": spec.learning_rate}
+    return msgspec.structs.replace(settings, **{name: value for name, value in given.items() if value is not None})
 
 
-def _pictures(
-    spec: TrainSpec,
-    blob_path: Callable[[str], Path],
-    base: Base,
-    settings: TrainSettings,
-    reporter: Reporter,
-    material: Material,
-    on_doubt: Callable[[MaskDoubt], None],
-) -> list[SubjectPicture]:
-    count = len(spec.subject.pictures)
-    return read_pictures(
-        spec.subject,
-        blob_path,
-        base,
-        settings,
-        spec.seed,
-        lambda done: reporter.progress("finding masks", done, count),
-        None if material.sam is None else WhenNeeded(material.sam),
-        on_doubt,
-    )
-
-
-def _judge(doubts: list[MaskDoubt], folder: Path, material: Material) -> str:
-    """The doubts in words, "" for none; they are written down, too. Raises DoubtfulMasks."""
+def _report_doubts(doubts: Sequence[MaskDoubt], folder: Path, options: TrainingOptions) -> str:
+    """Write the doubts as JSON. Returns them as text, "" for none. Raises DoubtfulMasks."""
     (folder / "doubts.json").unlink(missing_ok=True)
     if not doubts:
         return ""
@@ -159,7 +144,7 @@ def _judge(doubts: list[MaskDoubt], folder: Path, material: Material) -> str:
     named = "; ".join(f"{doubt.picture}: {', and '.join(doubt.reasons)}" for doubt in doubts)
     masks = "mask was" if len(doubts) == 1 else "masks were"
     told = f"{len(doubts)} {masks} found that may not be the subject's ({named})"
-    if not material.accept_masks:
+    if not options.accept_masks:
         raise DoubtfulMasks(
             "{doubts}. Look at {masks}. Give these pictures masks, or hints of where the subject is; or "
             "train with the masks as they are: --accept-masks.",
@@ -172,12 +157,12 @@ def _judge(doubts: list[MaskDoubt], folder: Path, material: Material) -> str:
 def training_pictures(
     base: Base, settings: TrainSettings, pictures: Sequence[SubjectPicture], seed: int, reporter: Reporter
 ) -> list[TrainingPicture]:
-    """What the subject is learned from: its pictures in their frames, or its cut-outs on the base's own places."""
+    """The pictures to train on: the subject's own in their frames, or its cut-outs on generated backgrounds."""
     if settings.pasting is None:
         return [placed for picture in pictures for placed in picture.placed]
-    places = generated_places(base, settings, partial(reporter.progress, "generating places"))
+    backgrounds = generated_backgrounds(base, settings, partial(reporter.progress, stages.BACKGROUNDS))
     rng = np.random.default_rng([seed, 1])  # not the one that placed the pictures in their frames
-    pasted = pasted_pictures([picture.cutout for picture in pictures], places, settings.pasting, rng)
+    pasted = pasted_pictures([picture.cutout for picture in pictures], backgrounds, settings.pasting, rng)
     shown = [picture for picture in pasted if covers_cells(picture, base)]
     if not shown:
         raise InvalidInput(
@@ -191,53 +176,51 @@ def training_pictures(
 def preserved_clips(
     base: Base, settings: TrainSettings, subject: SubjectSpec, folder: Path | None, reporter: Reporter
 ) -> tuple[Tensor, list[str]]:
-    """What keeps the base what it is: latents (K, C, F, h, w), captions. A folder's clips go before the base's own."""
-    if settings.preserve == "nothing":
+    """The prior-preservation clips as latents (K, C, F, h, w) and their captions, from `folder` or from the base."""
+    if settings.prior_preservation == "nothing":
         return torch.zeros(0), []
-    if folder is not None and not _makes_its_own(settings, folder):
-        return folder_clips(base, folder, lambda done, count: reporter.progress("reading clips", done, count))
-    clips, captions = ordinary_clips(
-        base,
-        settings,
-        lambda done, steps: reporter.progress("filming ordinary clips", done, steps),
-        _clip_prompts(settings, subject),
-    )
-    if settings.preserve == "class-pictures" and len(clips):
+    if folder is not None and not _generates_clips(settings, folder):
+        return folder_clips(base, folder, partial(reporter.progress, stages.READING_CLIPS))
+    on_step = partial(reporter.progress, stages.PRIOR_CLIPS)
+    clips, captions = prior_clips(base, settings, on_step, _clip_prompts(settings, subject))
+    if settings.prior_preservation == "class-pictures" and len(clips):
         middle = clips.shape[2] // 2
         clips = clips[:, :, middle : middle + 1]
     return clips, captions
 
 
-def _missing(source: Source, settings: TrainSettings, spec: TrainSpec, material: Material) -> int:
-    """How many ordinary clips have to be generated before the training."""
-    if not _makes_its_own(settings, material.clips):
+def _missing_prior_clips(source: Source, settings: TrainSettings, spec: TrainSpec, options: TrainingOptions) -> int:
+    """How many prior-preservation clips must be generated before the training."""
+    if not _generates_clips(settings, options.clips):
         return 0
-    return missing_clips(source, settings, _clip_prompts(settings, spec.subject))
+    return missing_prior_clips(source, settings, _clip_prompts(settings, spec.subject))
 
 
-def _makes_its_own(settings: TrainSettings, folder: Path | None) -> bool:
-    """Whether the base generates what is to be preserved."""
-    return settings.preserve == "class-pictures" or (settings.preserve != "nothing" and folder is None)
+def _generates_clips(settings: TrainSettings, folder: Path | None) -> bool:
+    """Whether the base generates the prior-preservation clips."""
+    return settings.prior_preservation == "class-pictures" or (
+        settings.prior_preservation != "nothing" and folder is None
+    )
 
 
 def _clip_prompts(settings: TrainSettings, subject: SubjectSpec) -> list[str] | None:
-    """None: the base's own ordinary ones."""
-    return None if settings.preserve == "clips" else [f"a {subject.class_word}"]
+    """None for the base's own prior prompts."""
+    return None if settings.prior_preservation == "clips" else [f"a {subject.class_word}"]
 
 
-def make_learnable(base: Base, settings: TrainSettings, method: str, seed: int) -> None:
-    """Say which of the UNet's weights are learned; gradient checkpointing where the settings ask for it."""
+def set_trainable(base: Base, settings: TrainSettings, method: str, seed: int) -> None:
+    """Choose the weights of the UNet that are trained, and enable gradient checkpointing if the settings ask for it."""
     if method == "lora":
-        add_lora(base.unet, settings.rank, settings.layers, seed)
+        add_lora(base.unet, settings.rank, settings.target_modules, seed)
     else:
         for name, parameter in base.unet.named_parameters():
-            parameter.requires_grad_(re.fullmatch(settings.learned, name) is not None)
-    if settings.recompute_layers:
-        recompute_layers(base.unet, base.control)
+            parameter.requires_grad_(re.fullmatch(settings.trainable, name) is not None)
+    if settings.gradient_checkpointing:
+        enable_gradient_checkpointing(base.unet, base.control)
 
 
-def _run(
-    trainer: Trainer, subject: SubjectSpec, folder: Path, reporter: Reporter, watcher: Watcher | None, doubtful: str
+def _train(
+    trainer: Trainer, subject: SubjectSpec, folder: Path, reporter: Reporter, log: LossLog | None, doubtful: str
 ) -> None:
     settings = trainer.settings
     samples = folder / "samples"
@@ -245,63 +228,53 @@ def _run(
     def on_step(step: int, steps: int, losses: StepLosses) -> None:
         if settings.validate_every and (step % settings.validate_every == 0 or step == steps):
             samples.mkdir(exist_ok=True)
-            Image.fromarray(film_sample(trainer.base, settings, subject.prompt)).save(samples / f"{step:06}.png")
-        if watcher is not None:
-            watcher.step(step, losses)
-        reporter.progress("learning", step, steps, f"loss {losses.total:.3f}")
+            Image.fromarray(validation_sample(trainer.base, settings, subject.prompt)).save(samples / f"{step:06}.png")
+        if log is not None:
+            log(step, losses)
+        reporter.progress(stages.TRAINING, step, steps, f"loss {losses.total:.3f}")
 
-    checkpoint = folder / "training.pt"
+    checkpoint = folder / CHECKPOINT
     if not checkpoint.exists():
-        reporter.progress(
-            "learning", 0, settings.steps, "; ".join(filter(None, [doubtful, *warnings(settings, trainer.data)]))
-        )
-    learn(trainer, checkpoint, on_step)
+        notes = [doubtful, *training_warnings(settings, trainer.data)]
+        reporter.progress(stages.TRAINING, 0, settings.steps, "; ".join(filter(None, notes)))
+    train(trainer, checkpoint, on_step)
     if samples.is_dir():
         taken = sorted(samples.glob("*.png"))
-        draw_samples(folder / "samples.png", [(int(path.stem), np.asarray(Image.open(path))) for path in taken])
+        plot_samples(folder / "samples.png", [(int(path.stem), np.asarray(Image.open(path))) for path in taken])
 
 
-def warnings(settings: TrainSettings, data: SubjectData) -> list[str]:
-    """What the user should know before it begins."""
-    told = [] if len(data.clips) else [NOTHING_PRESERVED]
+def training_warnings(settings: TrainSettings, data: TrainingData) -> list[str]:
+    """What the user should know before the training starts."""
+    warnings = [] if len(data.clips) else [NO_PRIOR_CLIPS]
     if settings.learning_rate > HIGH_RATE:
-        told.append(f"a learning rate of {settings.learning_rate:g} is likely to destroy a film model; 5e-6 is usual")
-    return told
+        rate = f"{settings.learning_rate:g}"
+        warnings.append(f"a learning rate of {rate} is likely to destroy a video model; 5e-6 is usual")
+    return warnings
 
 
-def film_sample(base: Base, settings: TrainSettings, prompt: str) -> Rgb:
-    """The middle frame (H, W, 3) of a clip of the prompt, nothing controlled, always from the same noise."""
-    generator = torch.Generator().manual_seed(0)
-    with arithmetic(base, settings):
-        latents = denoise(
-            base,
-            initial_noise(base, generator),
-            base.embed([prompt]),
-            base.embed([""]),
-            base.settings.guidance,
-            [StepPlan()] * settings.validation_steps,
-            random_pick(generator),
-            lambda done, steps: None,
-            chance=[generator],
-        )
+def validation_sample(base: Base, settings: TrainSettings, prompt: str) -> Rgb:
+    """The middle frame (H, W, 3) of a clip of the prompt without controls, always from the same noise."""
+    plans = [StepPlan()] * settings.validation_inference_steps
+    with autocast(base, settings):
+        latents = denoise(base, SamplingInputs.from_prompts(base, [prompt], [""], [0], plans))
     middle = latents.shape[2] // 2
     return decode(base, latents[:, :, middle : middle + 1])[0, 0].numpy()
 
 
 def _card(spec: TrainSpec, base: Base, settings: TrainSettings, framed: list[TrainingPicture]) -> SubjectCard:
     subject = spec.subject
-    looks = Appearance.from_pictures([each.rgb for each in framed], [each.mask for each in framed])
+    appearance = Appearance.from_pictures([each.rgb for each in framed], [each.mask for each in framed])
     return SubjectCard(
         name=subject.name,
         token=subject.token,
         class_word=subject.class_word,
         prompt=subject.prompt,
         base=base.source.name,
-        base_fingerprint=base.source.fingerprint,
+        base_sha256=base.source.unet_sha256,
         method=method_of(base.settings, spec),
         rank=settings.rank,
-        layers=settings.layers,
+        target_modules=settings.target_modules,
         recipe=spec.recipe,
         pictures=[picture.image for picture in subject.pictures],
-        looks=looks.as_text(),
+        appearance=appearance.as_text(),
     )

@@ -1,7 +1,7 @@
-"""Gradient checkpointing: the UNet's layers forget what they computed, and compute it again when its gradient is due.
+"""Gradient checkpointing: the UNet's layers drop their activations and recompute them in the backward pass.
 
-diffusers' UNet3DConditionModel has none of its own. Wrapped are single layers, not its blocks: what is left at once is
-each layer's input and the inside of one layer.
+diffusers' UNet3DConditionModel has none of its own. Single layers are wrapped, not blocks: in memory at once are each
+layer's input and the activations of one layer.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ LAYERS = (
 )
 
 
-def recompute_layers(unet: nn.Module, control: AttentionControl) -> None:
-    """Let all layers of `unet` compute twice (in place). Nothing that it answers changes, nor any gradient.
+def enable_gradient_checkpointing(unet: nn.Module, control: AttentionControl) -> None:
+    """Checkpoint all layers of `unet` (in place). Its outputs and gradients stay the same.
 
-    The UNet must be in eval mode: the random states of a dropout are not kept for the second time.
+    The UNet must be in eval mode: the random state of a dropout is not restored for the recomputation.
     """
     for module in unet.modules():
         if isinstance(module, LAYERS):
-            module.forward = _twice(module.forward, control)  # type: ignore[method-assign]
+            module.forward = _checkpointed(module.forward, control)  # type: ignore[method-assign]
 
 
-def _twice(forward: Callable[..., Any], control: AttentionControl) -> Callable[..., Any]:
+def _checkpointed(forward: Callable[..., Any], control: AttentionControl) -> Callable[..., Any]:
     @wraps(forward)
     def compute(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
@@ -47,7 +47,7 @@ def _twice(forward: Callable[..., Any], control: AttentionControl) -> Callable[.
             *args,
             use_reentrant=False,
             preserve_rng_state=False,
-            context_fn=lambda: (nullcontext(), control.watching_as_now()),
+            context_fn=lambda: (nullcontext(), control.recording_as_now()),
             **kwargs,
         )
 

@@ -1,7 +1,7 @@
-"""Pasted pictures: the subject's cut-outs on places that the base itself generates, each with a caption of its own.
+"""Pasted pictures: the subject's cut-outs on backgrounds that the base generates, each with a caption of its own.
 
-A small base shows only what it was trained on: its own places, and subjects of the sizes that boxes have. So
-it is shown the subject there, and the loss can leave the place alone.
+A small base generates only what it was trained on: its own backgrounds, and subjects of the sizes that boxes have. So
+the subject is shown to it on those backgrounds and at those sizes, and the region loss ignores the background.
 """
 
 from __future__ import annotations
@@ -18,74 +18,74 @@ from motionbooth.pictures.images import Mask, Rgb, TrainingPicture
 
 Rgba = NDArray[np.uint8]  # (h, w, 4), colors multiplied by alpha
 
-ENLARGED = 4  # a cut-out is kept at up to so many times the frame's size: enough for turning it, little to hold
-LONGEST = 0.96  # of the frame's width and height: the largest that a pasted subject gets
+OVERSAMPLING = 4  # a cut-out is kept at up to this multiple of the frame's size: enough for rotating it
+MAX_EXTENT = 0.96  # largest extent of a pasted subject, as a share of the frame's width and height
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a subject can be: `phrase` as in "on the grass", and `frames` (N, H, W, 3) of the place without anybody."""
+class Background:
+    """A background without a subject: frames (N, H, W, 3) uint8 RGB, and how captions describe it ("on the grass")."""
 
-    phrase: str
+    caption_suffix: str
     frames: NDArray[np.uint8]
 
 
-def cut_out(rgb: Rgb, mask: Mask, longest_px: int) -> Rgba:
-    """The subject alone, cropped to its bounds, at most `longest_px` long. The mask has a pixel at least."""
+def cut_out(rgb: Rgb, mask: Mask, frame_px: int) -> Rgba:
+    """The subject alone, cropped to its bounds. `frame_px`: the longer side of the base's frames. The mask must not be
+    empty.
+    """
     rows, columns = mask.nonzero()
     part = slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
     inside = (mask[part] >= 0.5).astype(np.uint8)[..., None]
     rgba = np.concatenate([rgb[part] * inside, inside * np.uint8(255)], axis=2)
-    scale = longest_px / max(rgba.shape[:2])
+    scale = OVERSAMPLING * frame_px / max(rgba.shape[:2])
     return _scaled(rgba, scale) if scale < 1 else rgba
 
 
 def pasted_pictures(
-    cutouts: Sequence[Rgba], places: Sequence[Place], settings: PasteSettings, rng: np.random.Generator
+    cutouts: Sequence[Rgba], backgrounds: Sequence[Background], settings: PasteSettings, rng: np.random.Generator
 ) -> list[TrainingPicture]:
-    """`settings.pool` pictures: each cut-out on each place in turn, where and how large by chance. Edges are soft."""
+    """`settings.pool` pictures: each cut-out on each background in turn, at random positions and sizes."""
     pictures: list[TrainingPicture] = []
     while len(pictures) < settings.pool:
-        for number in rng.permutation(len(cutouts) * len(places)):
-            place = places[number % len(places)]
-            background = place.frames[rng.integers(len(place.frames))]
-            pictures.append(_pasted(cutouts[number // len(places)], background, place.phrase, settings, rng))
+        for number in rng.permutation(len(cutouts) * len(backgrounds)):
+            background = backgrounds[number % len(backgrounds)]
+            pictures.append(_pasted(cutouts[number // len(backgrounds)], background, settings, rng))
     return pictures[: settings.pool]
 
 
-def _pasted(
-    cutout: Rgba, background: Rgb, phrase: str, settings: PasteSettings, rng: np.random.Generator
-) -> TrainingPicture:
-    """One picture. The mask is where at least half of a pixel is the subject's; never empty."""
-    height, width = background.shape[:2]
-    turned = _turned(cutout, rng.uniform(-settings.roll, settings.roll))
+def _pasted(cutout: Rgba, background: Background, settings: PasteSettings, rng: np.random.Generator) -> TrainingPicture:
+    """One picture. The mask covers pixels of which the subject covers at least half; it is never empty."""
+    backdrop = background.frames[rng.integers(len(background.frames))]
+    height, width = backdrop.shape[:2]
+    rotated = _rotated(cutout, rng.uniform(-settings.max_roll, settings.max_roll))
     if settings.flip and rng.random() < 0.5:
-        turned = turned[:, ::-1]
-    wanted = rng.uniform(settings.smallest, settings.largest) * height / turned.shape[0]
-    fitting = min(LONGEST * width / turned.shape[1], LONGEST * height / turned.shape[0])
-    subject = _scaled(turned, min(wanted, fitting)).astype(np.float32)
+        rotated = rotated[:, ::-1]
+    scale = rng.uniform(settings.min_height, settings.max_height) * height / rotated.shape[0]
+    largest = min(MAX_EXTENT * width / rotated.shape[1], MAX_EXTENT * height / rotated.shape[0])
+    subject = _scaled(rotated, min(scale, largest)).astype(np.float32)
     top, left = rng.integers(height - subject.shape[0] + 1), rng.integers(width - subject.shape[1] + 1)
     part = slice(top, top + subject.shape[0]), slice(left, left + subject.shape[1])
     alpha = subject[..., 3:] / 255
-    gain = rng.uniform(1 - settings.gain, 1 + settings.gain, 3).astype(np.float32)
-    frame, mask = background.copy(), np.zeros((height, width), np.float32)
-    frame[part] = (background[part] * (1 - alpha) + subject[..., :3] * gain).clip(0, 255).round().astype(np.uint8)
+    gain = rng.uniform(1 - settings.max_gain, 1 + settings.max_gain, 3).astype(np.float32)
+    frame, mask = backdrop.copy(), np.zeros((height, width), np.float32)
+    frame[part] = (backdrop[part] * (1 - alpha) + subject[..., :3] * gain).clip(0, 255).round().astype(np.uint8)
     mask[part] = alpha[..., 0] >= min(0.5, alpha.max())
-    return TrainingPicture(frame, mask, phrase)
+    return TrainingPicture(frame, mask, background.caption_suffix)
 
 
-def _turned(rgba: Rgba, degrees: float) -> Rgba:
-    """Turned about its middle, cropped to its bounds again."""
+def _rotated(rgba: Rgba, degrees: float) -> Rgba:
+    """Rotated about its center and cropped to its bounds."""
     height, width = rgba.shape[:2]
-    turn = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1.0)
-    cos, sin = abs(turn[0, 0]), abs(turn[0, 1])
+    rotation = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1.0)
+    cos, sin = abs(rotation[0, 0]), abs(rotation[0, 1])
     size = int(np.ceil(width * cos + height * sin)), int(np.ceil(width * sin + height * cos))
-    turn[:, 2] += (size[0] - width) / 2, (size[1] - height) / 2
-    turned = cv2.warpAffine(rgba, turn, size, flags=cv2.INTER_LINEAR)
-    rows, columns = (turned[..., 3] >= 128).nonzero()
+    rotation[:, 2] += (size[0] - width) / 2, (size[1] - height) / 2
+    rotated = cv2.warpAffine(rgba, rotation, size, flags=cv2.INTER_LINEAR)
+    rows, columns = (rotated[..., 3] >= 128).nonzero()
     if not len(rows):
         return rgba  # as thin as a hair
-    return turned[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    return rotated[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
 
 
 def _scaled(rgba: Rgba, scale: float) -> Rgba:

@@ -1,4 +1,4 @@
-"""Pictures about a training, for people: the masks, the losses, the subject as it came."""
+"""Plots of a training: the masks, the losses, the validation samples."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ TILE_PX, GAP_PX, COLUMNS = 192, 8, 5
 CHART_PX = (720, 360)
 PAPER, INK, GRID = (250, 250, 248), (30, 30, 34), (214, 214, 210)
 MASK_TINT = (255, 40, 160)
-COLOURS = {"total": INK, "region": (200, 60, 40), "attention": (40, 120, 200), "preservation": (40, 150, 80)}
-SMOOTHED = 0.9  # of the running mean stays from step to step
+COLORS = {"total": INK, "region": (200, 60, 40), "attention": (40, 120, 200), "preservation": (40, 150, 80)}
+SMOOTHING = 0.9  # decay of the moving average
 
 
-def draw_masks(path: Path, pictures: Sequence[TrainingPicture]) -> None:
-    """Each picture in its frame, the subject as it is, what is not of it under a tint."""
+def plot_masks(path: Path, pictures: Sequence[TrainingPicture]) -> None:
+    """Write a PNG of each picture in its frame, everything but the subject tinted."""
     tiles = []
     for picture in pictures:
         outside = (picture.mask < 0.5)[..., None]
@@ -30,8 +30,8 @@ def draw_masks(path: Path, pictures: Sequence[TrainingPicture]) -> None:
     _sheet(tiles, [str(number) for number in range(1, len(tiles) + 1)]).save(path, "PNG")
 
 
-def draw_samples(path: Path, samples: Sequence[tuple[int, Rgb]]) -> None:
-    """Frames of the subject after so many steps."""
+def plot_samples(path: Path, samples: Sequence[tuple[int, Rgb]]) -> None:
+    """Write a PNG of validation samples (step, frame)."""
     _sheet([frame for _, frame in samples], [f"step {step}" for step, _ in samples]).save(path, "PNG")
 
 
@@ -49,9 +49,9 @@ def _sheet(tiles: Sequence[Rgb], titles: Sequence[str]) -> Image.Image:
     return page
 
 
-def draw_losses(path: Path, history: Sequence[StepLosses]) -> None:
-    """Each loss over the steps, smoothed, on a logarithmic scale."""
-    curves = {name: _smoothed([getattr(losses, name) for losses in history]) for name in COLOURS}
+def plot_losses(path: Path, history: Sequence[StepLosses]) -> None:
+    """Write a PNG of the losses over the steps, smoothed, on a logarithmic scale; nothing without positive values."""
+    curves = {name: _smoothed([getattr(losses, name) for losses in history]) for name in COLORS}
     drawn = {name: curve for name, curve in curves.items() if curve and max(curve) > 0}
     values = [value for curve in drawn.values() for value in curve if value > 0]
     if not values:
@@ -61,35 +61,35 @@ def draw_losses(path: Path, history: Sequence[StepLosses]) -> None:
 
 
 def _smoothed(values: Sequence[float | None]) -> list[float]:
-    """A running mean, without the pull to zero of its beginning; empty where there is nothing."""
+    """An exponential moving average without the bias to zero at its start; empty if no value is finite."""
     smooth: list[float] = []
     total = weight = 0.0
     for value in values:
         if value is None or not math.isfinite(value):
             continue
-        total, weight = SMOOTHED * total + value, SMOOTHED * weight + 1
+        total, weight = SMOOTHING * total + value, SMOOTHING * weight + 1
         smooth.append(total / weight)
     return smooth
 
 
 def _chart(curves: dict[str, list[float]], low: int, high: int, steps: int) -> Image.Image:
-    """`low` and `high`: powers of ten at the lower and upper edge."""
+    """`low`, `high`: the powers of ten at the lower and upper edge."""
     font = ImageFont.load_default(13)
     page = Image.new("RGB", CHART_PX, PAPER)
     draw = ImageDraw.Draw(page)
     left, top, right, bottom = 60, 30, CHART_PX[0] - 20, CHART_PX[1] - 30
 
-    def place(index: float, value: float) -> tuple[float, float]:
+    def position(index: float, value: float) -> tuple[float, float]:
         y = (math.log10(max(value, 10**low)) - low) / (high - low)
         return left + index * (right - left), bottom - y * (bottom - top)
 
     for power in range(low, high + 1):
-        _, y = place(0, 10**power)
+        _, y = position(0, 10**power)
         draw.line((left, y, right, y), GRID)
         draw.text((8, y - 8), f"{10**power:g}", INK, font)
     draw.text((right - 70, bottom + 8), f"{steps} steps", INK, font)
     for number, (name, curve) in enumerate(curves.items()):
-        points = [place(k / max(len(curve) - 1, 1), value) for k, value in enumerate(curve)]
-        draw.line(points * 2 if len(points) == 1 else points, COLOURS[name], 2)
-        draw.text((left + number * 120, 8), name, COLOURS[name], font)
+        points = [position(k / max(len(curve) - 1, 1), value) for k, value in enumerate(curve)]
+        draw.line(points * 2 if len(points) == 1 else points, COLORS[name], 2)
+        draw.text((left + number * 120, 8), name, COLORS[name], font)
     return page

@@ -1,12 +1,12 @@
-"""Ordinary clips, which keep a base what it is while it learns a subject (paper: video preservation loss).
+"""Prior-preservation clips, which keep the base's prior during fine-tuning (paper: video preservation loss).
 
-The authors take 500 clips of Panda-70M, which can no longer be fetched. Ours are made by the base itself, once, and
-kept in the user's cache: what is to be preserved is what the base can do.
+The authors use 500 clips of Panda-70M, which is no longer available. Here the base generates the clips, once, and they
+are cached: the prior to be preserved is what the base can generate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -14,129 +14,105 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from motionbooth.control.camera import random_pick
 from motionbooth.control.plan import StepPlan
-from motionbooth.finetuning.latent_cache import find, is_kept, keep
-from motionbooth.finetuning.pasting import Place
-from motionbooth.finetuning.trainer import arithmetic
-from motionbooth.generation.sampling import OnStep, decode, denoise, initial_noise
+from motionbooth.finetuning.latent_cache import find, is_cached, store
+from motionbooth.finetuning.pasting import Background
+from motionbooth.finetuning.trainer import autocast
+from motionbooth.generation.batches import in_batches
+from motionbooth.generation.sampling import SamplingInputs, decode, denoise
 from motionbooth.models.registry import Base
 from motionbooth.models.settings import TrainSettings
 from motionbooth.models.sources import Source
+from motionbooth.progress.reporting import OnProgress, ignore_progress
 
-TOGETHER = 4  # clips generated in one batch, where memory holds as many
+BATCH_SIZE = 4  # clips; fewer if memory does not hold as many
 
 
-def ordinary_clips(
-    base: Base, settings: TrainSettings, on_step: OnStep, prompts: Sequence[str] | None = None
+def prior_clips(
+    base: Base,
+    settings: TrainSettings,
+    on_step: OnProgress = ignore_progress,
+    prompts: Sequence[str] | None = None,
 ) -> tuple[Tensor, list[str]]:
-    """`settings.clips` clips as latents (K, C, F, h, w) and their captions: from the cache, or generated now.
+    """`settings.prior_clips` clips as latents (K, C, F, h, w) and their captions, from the cache or generated now.
 
-    `prompts` take turns; the base's own ordinary ones by default. Each clip is kept as soon as its batch is done, so
-    that whatever breaks this off costs one batch at most. On a GPU the UNet computes in `settings.precision`, as in
-    training. `on_step` counts the sampling steps of all clips, those that were there already among them; it is not
-    called where all were.
+    The prompts are used in turn; by default they are the base's `prior_prompts`. Each clip is cached as soon as its
+    batch is done, so that an interruption costs one batch at most. On a GPU the UNet computes in `settings.precision`,
+    as in training. `on_step` counts the sampling steps of all clips, cached ones included; it is not called if all are
+    cached.
     """
     captions = _captions(base.source, settings, prompts)
-    keys = [_depends_on(base.source, caption, seed) for seed, caption in enumerate(captions)]
+    keys = [_cache_key(base.source, caption, seed) for seed, caption in enumerate(captions)]
     found = [find(key) for key in keys]
     missing = [seed for seed, clip in enumerate(found) if clip is None]
-    steps = base.settings.steps
-    there = (len(captions) - len(missing)) * steps
-
-    def on_missing(done: int) -> None:
-        on_step(there + done, len(captions) * steps)
-
-    for seed, clip in _generated(base, settings, captions, missing, on_missing):
-        found[seed] = keep(keys[seed], clip)
+    for seed, clip in _generated(base, settings, captions, missing, on_step):
+        found[seed] = store(keys[seed], clip)
     clips = [clip for clip in found if clip is not None]
     return torch.stack(clips) if clips else torch.zeros(0), captions
 
 
-def missing_clips(source: Source, settings: TrainSettings, prompts: Sequence[str] | None = None) -> int:
-    """How many clips `ordinary_clips` would have to generate."""
+def missing_prior_clips(source: Source, settings: TrainSettings, prompts: Sequence[str] | None = None) -> int:
+    """The number of clips that `prior_clips` would have to generate."""
     captions = _captions(source, settings, prompts)
-    return sum(not is_kept(_depends_on(source, caption, seed)) for seed, caption in enumerate(captions))
+    return sum(not is_cached(_cache_key(source, caption, seed)) for seed, caption in enumerate(captions))
 
 
-def generated_places(base: Base, settings: TrainSettings, on_step: OnStep) -> list[Place]:
-    """The base's places, some frames of a clip of each: from the cache, or generated now, as ordinary clips are.
+def generated_backgrounds(
+    base: Base, settings: TrainSettings, on_step: OnProgress = ignore_progress
+) -> list[Background]:
+    """The base's backgrounds, `paste.frames` frames of each, from the cache or generated now as prior clips are.
 
-    Empty where `settings` do not paste.
+    Empty if `settings` do not paste.
     """
     if settings.pasting is None:
         return []
-    one_each, prompts = _of_places(base.source, settings)
-    clips, _ = ordinary_clips(base, one_each, on_step, prompts)
-    taken = np.linspace(0, clips.shape[2] - 1, min(settings.pasting.frames, clips.shape[2])).round().astype(int)
-    shown = decode(base, clips[:, :, taken].to(base.device, base.dtype)).numpy()
-    return [Place(phrase, frames) for phrase, frames in zip(base.source.settings.places, shown, strict=True)]
+    one_each, prompts = _of_backgrounds(base.source, settings)
+    clips, _ = prior_clips(base, one_each, on_step, prompts)
+    chosen = np.linspace(0, clips.shape[2] - 1, min(settings.pasting.frames, clips.shape[2])).round().astype(int)
+    frames = decode(base, clips[:, :, chosen].to(base.device, base.dtype)).numpy()
+    return [Background(*pair) for pair in zip(base.source.settings.backgrounds, frames, strict=True)]
 
 
-def missing_places(source: Source, settings: TrainSettings) -> int:
-    """How many clips `generated_places` would have to generate."""
-    return missing_clips(source, *_of_places(source, settings)) if settings.pasting else 0
+def missing_backgrounds(source: Source, settings: TrainSettings) -> int:
+    """The number of clips that `generated_backgrounds` would have to generate."""
+    return missing_prior_clips(source, *_of_backgrounds(source, settings)) if settings.pasting else 0
 
 
-def _of_places(source: Source, settings: TrainSettings) -> tuple[TrainSettings, list[str]]:
-    """Settings and prompts with which `ordinary_clips` gives one clip of each place."""
-    prompts = list(source.settings.places.values())
-    return msgspec.structs.replace(settings, clips=len(prompts)), prompts
+def _of_backgrounds(source: Source, settings: TrainSettings) -> tuple[TrainSettings, list[str]]:
+    """Settings and prompts with which `prior_clips` returns one clip of each background."""
+    prompts = list(source.settings.backgrounds.values())
+    return msgspec.structs.replace(settings, prior_clips=len(prompts)), prompts
 
 
 def _captions(source: Source, settings: TrainSettings, prompts: Sequence[str] | None) -> list[str]:
-    prompts = prompts or source.settings.ordinary_prompts
-    return [prompts[i % len(prompts)] for i in range(settings.clips)]
+    prompts = prompts or source.settings.prior_prompts
+    return [prompts[i % len(prompts)] for i in range(settings.prior_clips)]
 
 
-def _depends_on(source: Source, caption: str, seed: int) -> Any:
-    """All that a clip's latents depend on."""
+def _cache_key(source: Source, caption: str, seed: int) -> Any:
+    """Everything that a clip's latents depend on."""
     base = source.settings
-    how = (base.width, base.height, base.frames, base.steps, base.guidance, base.shared_noise)
-    return ["ordinary clip", source.fingerprint, how, caption, seed]
+    sampling = (base.num_inference_steps, base.guidance_scale, base.shared_noise)
+    return ["prior clip", source.unet_sha256, base.width, base.height, base.frames, *sampling, caption, seed]
 
 
 def _generated(
-    base: Base, settings: TrainSettings, captions: Sequence[str], seeds: Sequence[int], on_done: Callable[[int], None]
+    base: Base, settings: TrainSettings, captions: Sequence[str], missing: Sequence[int], on_step: OnProgress
 ) -> Iterator[tuple[int, Tensor]]:
-    """Each of the seeds with its clip (C, F, h, w). Where memory does not hold TOGETHER clips, fewer at a time.
+    """The missing clips (C, F, h, w), each with its seed, which is also its index in `captions`."""
+    steps = base.settings.num_inference_steps
+    cached = len(captions) - len(missing)
 
-    `on_done`: told how many sampling steps of single clips are done.
-    """
-    together, first, steps = TOGETHER, 0, base.settings.steps
-    if seeds:
-        on_done(0)
-    while first < len(seeds):
-        batch = seeds[first : first + together]
+    def sample(seeds: Sequence[int], first: int) -> Tensor:
+        def on_batch_step(done: int, _: int) -> None:
+            on_step((cached + first) * steps + done * len(seeds), len(captions) * steps)
 
-        def on_step(done: int, _: int, first: int = first, size: int = len(batch)) -> None:
-            on_done(first * steps + done * size)
+        prompts = [captions[seed] for seed in seeds]
+        plans = [StepPlan()] * steps
+        with autocast(base, settings):
+            inputs = SamplingInputs.from_prompts(base, prompts, [""] * len(seeds), seeds, plans)
+            return denoise(base, inputs, on_batch_step)
 
-        try:
-            clips = _sampled(base, settings, [captions[seed] for seed in batch], batch, on_step)
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
-                raise
-            together = len(batch) // 2
-            continue
-        yield from zip(batch, clips, strict=True)
-        first += len(batch)
-
-
-def _sampled(
-    base: Base, settings: TrainSettings, captions: Sequence[str], seeds: Sequence[int], on_step: OnStep
-) -> Tensor:
-    """A clip for each of the captions, each with the noise of its own seed, in one batch."""
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    with arithmetic(base, settings):
-        return denoise(
-            base,
-            torch.cat([initial_noise(base, generator) for generator in generators]),
-            base.embed(captions),
-            base.embed([""] * len(captions)),
-            base.settings.guidance,
-            [StepPlan()] * base.settings.steps,
-            random_pick(*generators),
-            on_step,
-            chance=generators,
-        )
+    if missing:
+        on_step(cached * steps, len(captions) * steps)
+    yield from in_batches(missing, BATCH_SIZE, sample)

@@ -1,6 +1,6 @@
-"""Recipes: MotionBooth's way of learning a subject, its ablations, and two other methods, as settings of one trainer.
+"""Recipes: MotionBooth's fine-tuning, its ablations and two other methods, as settings of one trainer.
 
-Paper, section 4.3 and table 4. The other methods are what is left of them under this trainer, not their authors' code.
+Paper, section 4.3 and table 4. The other methods are reimplemented with this trainer; they are not their authors' code.
 """
 
 from __future__ import annotations
@@ -20,43 +20,47 @@ TEXT_KEYS_AND_VALUES = r".*\.attentions\.\d+\.transformer_blocks\.\d+\.attn2\.to
 
 @dataclass(frozen=True)
 class Recipe:
-    """`says`: what it is, in one line. `changes`: fields of TrainSettings that differ from the base's own."""
+    """Changes to the base's own TrainSettings."""
 
-    says: str
+    description: str
+    """One line for people."""
     changes: Mapping[str, Any] = field(default_factory=dict)
+    """Values of the fields that differ."""
 
 
-_WHOLE_PICTURES = {"region": "picture", "subject_weight": 1.0}
-"""The weight of 4 makes the authors' region loss of a masked mean; a plain mean has none."""
+_WHOLE_PICTURES = {"loss_region": "picture", "subject_weight": 1.0}
+"""The weight of 4 turns a masked mean into the authors' region loss; a plain mean needs none."""
 
-_PICTURES_ALONE = {**_WHOLE_PICTURES, "stca_weight": 0.0, "preserve": "class-pictures"}
+_PICTURES_ALONE = {**_WHOLE_PICTURES, "stca_weight": 0.0, "prior_preservation": "class-pictures"}
 
 RECIPES = {
-    "motionbooth": Recipe("the method: region loss, ordinary clips, attention loss"),
-    "no-region": Recipe("without the subject region loss: whole pictures are learned", _WHOLE_PICTURES),
-    "no-preservation": Recipe("without ordinary clips: pictures alone, motion is forgotten", {"preserve": "nothing"}),
+    "motionbooth": Recipe("the method: region loss, prior-preservation clips, attention loss"),
+    "no-region": Recipe("without the subject region loss: the loss covers whole pictures", _WHOLE_PICTURES),
+    "no-preservation": Recipe(
+        "without prior-preservation clips: the base forgets motion", {"prior_preservation": "nothing"}
+    ),
     "no-attention": Recipe("without the subject-token cross-attention loss", {"stca_weight": 0.0}),
     "attention-sum": Recipe(
-        "the attention loss on the sum over a phrase's tokens, which can reach 1, in place of their mean, which cannot",
+        "the attention loss on the sum over a phrase's tokens, which can reach 1, instead of their mean, which cannot",
         {"stca_reduce": "sum"},
     ),
-    "no-paste": Recipe("without pasting the subject on the base's own places: its pictures in grey", {"paste": None}),
-    "class-clips": Recipe("ordinary clips of the subject's own class", {"preserve": "class-clips"}),
-    "dreambooth": Recipe("DreamBooth: whole pictures, and pictures of the class by the base", _PICTURES_ALONE),
+    "no-paste": Recipe("without pasting the subject on generated backgrounds: its pictures on grey", {"paste": None}),
+    "class-clips": Recipe("prior-preservation clips of the subject's class", {"prior_preservation": "class-clips"}),
+    "dreambooth": Recipe("DreamBooth: whole pictures, and generated pictures of the class", _PICTURES_ALONE),
     "customvideo": Recipe(
-        "CustomVideo: only the keys and values of the text, with the attention loss, and pictures of the class",
+        "CustomVideo: trains only the text's keys and values; attention loss, generated pictures of the class",
         {
             **_WHOLE_PICTURES,
-            "preserve": "class-pictures",
-            "layers": TEXT_KEYS_AND_VALUES,
-            "learned": TEXT_KEYS_AND_VALUES + r"\.weight",
+            "prior_preservation": "class-pictures",
+            "target_modules": TEXT_KEYS_AND_VALUES,
+            "trainable": TEXT_KEYS_AND_VALUES + r"\.weight",
         },
     ),
 }
 
 
 def recipe_named(name: str) -> Recipe:
-    """Raises InvalidInput, naming the recipes that there are."""
+    """Raises InvalidInput for an unknown name, listing the known ones."""
     if name not in RECIPES:
         raise InvalidInput(
             'There is no recipe "{name}". Choose one of: {recipes}.', name=name, recipes=", ".join(RECIPES)
@@ -65,5 +69,5 @@ def recipe_named(name: str) -> Recipe:
 
 
 def with_recipe(settings: TrainSettings, name: str) -> TrainSettings:
-    """The base's settings as the recipe changes them. Raises InvalidInput for an unknown one."""
+    """The base's settings with the recipe's changes. Raises InvalidInput for an unknown recipe."""
     return msgspec.structs.replace(settings, **recipe_named(name).changes)

@@ -1,4 +1,4 @@
-"""TensorBoard: the losses of a training, step by step."""
+"""Writes the losses of a training for TensorBoard."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from msgspec import structs
 from motionbooth.finetuning.trainer import StepLosses
 
 
-class Board:
-    """A Watcher that writes event files into a folder; `tensorboard --logdir FOLDER` shows them."""
+class TensorBoardLog:
+    """Event files in a folder, which `tensorboard --logdir FOLDER` shows."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises InvalidInput where TensorBoard is not installed."""
+        """Raises InvalidInput if TensorBoard is not installed."""
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
@@ -24,8 +24,8 @@ class Board:
         self._open = lambda first: SummaryWriter(str(folder), purge_step=first)
         self._writer: SummaryWriter | None = None
 
-    def step(self, step: int, losses: StepLosses) -> None:
-        """What an earlier run wrote of this step and later ones is not shown any more."""
+    def write(self, step: int, losses: StepLosses) -> None:
+        """Add a step. The first call hides what an earlier run wrote of this step and later ones."""
         if self._writer is None:
             self._writer = self._open(step)
         for name, value in structs.asdict(losses).items():

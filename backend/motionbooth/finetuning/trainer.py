@@ -1,4 +1,4 @@
-"""Learning a subject: pictures under the region and attention losses, ordinary clips under the preservation loss."""
+"""The training loop: pictures with the region and attention losses, then clips with the prior-preservation loss."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from diffusers import DDPMScheduler
 from msgspec import Struct, structs
 from torch import Tensor, nn
 
 from motionbooth.control.boxes import BoxControl, level_grids
-from motionbooth.finetuning.dataset import SubjectData
+from motionbooth.finetuning.dataset import TrainingData
 from motionbooth.finetuning.losses import (
     mask_cells,
-    preservation_loss,
+    prior_loss,
     stca_loss,
     subject_attention,
     subject_region_loss,
@@ -27,104 +28,108 @@ from motionbooth.generation.sampling import shared_noise
 from motionbooth.models.registry import Base
 from motionbooth.models.settings import TrainSettings
 
-PHASES = 2  # each step learns from pictures and from clips, their gradients averaged
+PHASES = 2  # each step averages the gradients of pictures and of clips
 
 
 class StepLosses(Struct, frozen=True):
-    """The losses of one optimiser step: `total` as minimised, the parts before they are weighted.
-
-    None where a part was not asked for.
-    """
+    """The losses of one optimizer step."""
 
     total: float
+    """The weighted sum that is minimized."""
     region: float
+    """The picture loss, unweighted, like the following."""
     attention: float | None = None
+    """The STCA loss; None if the step had none."""
     preservation: float | None = None
+    """The prior-preservation loss; None if the step had none."""
 
 
-class OnStep(Protocol):
+class OnTrainingStep(Protocol):
     def __call__(self, step: int, steps: int, losses: StepLosses) -> None:
-        """`step` of `steps` are done. What it raises ends the training; its last checkpoint stays."""
+        """`step` of `steps` are done. An exception that it raises ends the training; its last checkpoint stays."""
 
 
 @dataclass(frozen=True)
-class Noisy:
-    """Latents at random times: what the UNet is given, (B, C, F, h, w), and what it should answer."""
+class NoisyBatch:
+    """Latents with noise of random timesteps, and the UNet's training target."""
 
-    sample: Tensor
-    timesteps: Tensor
-    target: Tensor
+    sample: Tensor  # (B, C, F, h, w)
+    timesteps: Tensor  # (B,)
+    target: Tensor  # (B, C, F, h, w)
 
 
 @dataclass(frozen=True)
 class Loss:
-    """`total` is to be minimised; `parts` are what it is made of, unweighted and without gradients, by name."""
+    """The loss of one batch."""
 
     total: Tensor
+    """The weighted sum, with gradients."""
     parts: dict[str, Tensor]
+    """Its unweighted terms without gradients, named as in StepLosses."""
 
 
-def add_noise(schedule: DDPMScheduler, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Noisy:
-    """Forward diffusion, with the target that this base predicts: the noise, or the velocity."""
+def add_noise(schedule: DDPMScheduler, latents: Tensor, noise: Tensor, timesteps: Tensor) -> NoisyBatch:
+    """Forward diffusion, with the target that this base predicts: the noise or the velocity."""
     sample = schedule.add_noise(latents, noise, timesteps)
     if schedule.config.prediction_type == "v_prediction":
-        return Noisy(sample, timesteps, schedule.get_velocity(latents, noise, timesteps))
-    return Noisy(sample, timesteps, noise)
+        return NoisyBatch(sample, timesteps, schedule.get_velocity(latents, noise, timesteps))
+    return NoisyBatch(sample, timesteps, noise)
 
 
 def image_loss(
     base: Base,
     settings: TrainSettings,
-    noisy: Noisy,
+    noisy: NoisyBatch,
     text: Tensor,
     masks: Tensor,
     positions: tuple[int, ...],
     edited: int = 0,
 ) -> Loss:
-    """Subject region loss and STCA loss of one batch of pictures (F = 1) with masks (B, 1, H, W).
+    """Region loss and STCA loss of one batch of pictures (F = 1) with masks (B, 1, H, W).
 
-    text (B, tokens, D), or (1, tokens, D) for all. The first `edited` pictures have no STCA loss.
+    text (B, tokens, D), or (1, tokens, D) for all. `positions`: the subject's tokens. The first `edited` pictures have
+    no STCA loss.
     """
-    attentive = settings.stca_weight > 0 and edited < len(masks)
+    has_stca = settings.stca_weight > 0 and edited < len(masks)
     latent_size = (noisy.sample.shape[-2], noisy.sample.shape[-1])
     grid = level_grids(latent_size, levels=3)[-1]  # two halvings: (H / 32, W / 32) where a cell is 8 pixels
-    if attentive:
-        base.control.watch(positions, grid)
-    with arithmetic(base, settings):
+    if has_stca:
+        base.control.record(positions, grid)
+    with autocast(base, settings):
         predicted = base.unet(noisy.sample, noisy.timesteps, text.expand(len(masks), -1, -1)).sample.to(noisy.target)
-    layers = base.control.unwatch()
-    if settings.region == "subject":
-        grow = settings.pasting.grow if settings.pasting else 0
+    layers = base.control.stop_recording()
+    if settings.loss_region == "subject":
+        grow = settings.pasting.grow_cells if settings.pasting else 0
         region = subject_region_loss(predicted, noisy.target, mask_cells(masks, latent_size, grow))
     else:
-        region = preservation_loss(predicted, noisy.target)
+        region = F.mse_loss(predicted, noisy.target)
     total, parts = settings.subject_weight * region, {"region": region.detach()}
-    if attentive:
-        seen = subject_attention(layers, settings.stca_reduce).to(noisy.target)
-        attention = stca_loss(seen[edited:], masks[edited:], grid)
-        total, parts = total + settings.stca_weight * attention, {**parts, "attention": attention.detach()}
+    if has_stca:
+        attention = subject_attention(layers, settings.stca_reduce).to(noisy.target)
+        loss = stca_loss(attention[edited:], masks[edited:], grid)
+        total, parts = total + settings.stca_weight * loss, {**parts, "attention": loss.detach()}
     return Loss(total, parts)
 
 
-def clip_loss(base: Base, settings: TrainSettings, noisy: Noisy, text: Tensor) -> Loss:
-    """Preservation loss of ordinary clips."""
-    with arithmetic(base, settings):
+def clip_loss(base: Base, settings: TrainSettings, noisy: NoisyBatch, text: Tensor) -> Loss:
+    """Prior-preservation loss of a batch of clips; text (B, tokens, D)."""
+    with autocast(base, settings):
         predicted = base.unet(noisy.sample, noisy.timesteps, text).sample.to(noisy.target)
-    loss = preservation_loss(predicted, noisy.target)
-    return Loss(settings.preservation_weight * loss, {"preservation": loss.detach()})
+    loss = prior_loss(predicted, noisy.target)
+    return Loss(settings.prior_loss_weight * loss, {"preservation": loss.detach()})
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:
-    """That of a step, counted from 0."""
+    """The learning rate of a step, counted from 0."""
     rise = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
-    done = step / settings.steps if settings.decay == "cosine" else 0.0
+    done = step / settings.steps if settings.lr_schedule == "cosine" else 0.0
     return settings.learning_rate * rise * (0.5 + 0.5 * math.cos(math.pi * done))
 
 
-def arithmetic(base: Base, settings: TrainSettings) -> AbstractContextManager[Any]:
-    """Where the UNet computes: in `settings.precision` on a GPU; in its weights' own precision on a CPU.
+def autocast(base: Base, settings: TrainSettings) -> AbstractContextManager[Any]:
+    """The context of the UNet's computation: `settings.precision` on a GPU, the weights' own precision on a CPU.
 
-    The losses are outside: in half precision they would lose what they are for.
+    The losses are computed outside of it, in full precision.
     """
     if base.device.type == "cpu" or settings.precision == "float32":
         return nullcontext()
@@ -132,42 +137,42 @@ def arithmetic(base: Base, settings: TrainSettings) -> AbstractContextManager[An
 
 
 class Trainer:
-    """One subject's training: takes a step at a time, and can be written down between any two of them.
+    """One subject's training, step by step; its state can be saved between any two steps.
 
-    All chance comes from one generator on the CPU, so a run that was broken off and resumed ends with the same
-    weights. The UNet stays in eval mode: its temporal dropout would draw from elsewhere.
+    All randomness comes from one generator on the CPU, so an interrupted and resumed training ends with the same
+    weights. The UNet stays in eval mode: its temporal dropout would draw from another generator.
     """
 
-    def __init__(self, base: Base, settings: TrainSettings, data: SubjectData, seed: int) -> None:
+    def __init__(self, base: Base, settings: TrainSettings, data: TrainingData, seed: int) -> None:
         self.base, self.settings, self.data = base, settings, data
         self.step = 0
         self.history: list[StepLosses] = []
         self._schedule = DDPMScheduler.from_config(base.scheduler.config)
         self._generator = torch.Generator().manual_seed(seed)
-        self._learned: dict[str, nn.Parameter] = {
+        self._trainable: dict[str, nn.Parameter] = {
             name: parameter for name, parameter in base.unet.named_parameters() if parameter.requires_grad
         }
-        # Fused: one pass over the weights instead of a dozen, and no copies of them.
+        # Fused: one pass over the weights instead of a dozen, without copies of them.
         self._optimizer = torch.optim.AdamW(
-            self._learned.values(), settings.learning_rate, eps=1e-8, weight_decay=settings.weight_decay, fused=True
+            self._trainable.values(), settings.learning_rate, eps=1e-8, weight_decay=settings.weight_decay, fused=True
         )
-        # Gradients of float16 are scaled up, or the small ones would be zero. Otherwise this does nothing.
+        # Float16 gradients are scaled up so that small ones do not underflow; disabled in other precisions.
         on_gpu = base.device.type != "cpu"
         self._scaler = torch.amp.GradScaler(base.device.type, enabled=on_gpu and settings.precision == "float16")
 
     def take_step(self) -> StepLosses:
-        """One optimiser step. Returns the means of its losses."""
-        share = PHASES * self.settings.accumulate
+        """One optimizer step. Returns its losses, averaged over its batches."""
+        share = PHASES * self.settings.gradient_accumulation
         total, parts = 0.0, {"region": 0.0}
         for loss in self._losses():
             self._scaler.scale(loss.total / share).backward()
             total += loss.total.item() / share
             for name, part in loss.parts.items():
-                parts[name] = parts.get(name, 0.0) + part.item() / self.settings.accumulate
+                parts[name] = parts.get(name, 0.0) + part.item() / self.settings.gradient_accumulation
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self.settings, self.step)
         self._scaler.unscale_(self._optimizer)
-        nn.utils.clip_grad_norm_(self._learned.values(), self.settings.gradient_clip)
+        nn.utils.clip_grad_norm_(self._trainable.values(), self.settings.max_grad_norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad()
@@ -176,10 +181,10 @@ class Trainer:
         return self.history[-1]
 
     def _losses(self) -> Iterator[Loss]:
-        """Lazily, so that one graph is freed before the next is made."""
-        for _ in range(self.settings.accumulate):
+        """Lazily, so that one graph is freed before the next is built."""
+        for _ in range(self.settings.gradient_accumulation):
             yield self._picture_loss()
-            self.base.control.clear()  # not before: layers may be computed a second time on the way back
+            self.base.control.clear()  # only now: gradient checkpointing may have recomputed layers with the edit
             if len(self.data.clips):
                 yield self._clip_loss()
 
@@ -192,12 +197,12 @@ class Trainer:
         edited = self._edit_attention(noisy, chosen)
         return image_loss(self.base, settings, noisy, text, data.masks[chosen], data.positions, edited)
 
-    def _edit_attention(self, noisy: Noisy, chosen: Tensor) -> int:
-        """Edit the attention of a batch's first pictures to their own boxes, as sampling does. Returns how many."""
-        pasting, sampling = self.settings.pasting, self.base.settings
+    def _edit_attention(self, noisy: NoisyBatch, chosen: Tensor) -> int:
+        """Edit the attention of a batch's first pictures to their own boxes, as sampling does. Returns their number."""
+        pasting, control = self.settings.pasting, self.base.settings.control
         edited = round(pasting.box_share * len(chosen)) if pasting else 0
         if edited:
-            amplified = noisy.timesteps >= (1 - sampling.amplify_until) * self._schedule.config.num_train_timesteps
+            amplified = noisy.timesteps >= (1 - control.amplify_until) * self._schedule.config.num_train_timesteps
             controls: list[BoxControl | None] = [None] * len(chosen)
             for row in range(edited):
                 controls[row] = replace(self.data.edits[int(chosen[row])], amplify=bool(amplified[row]))
@@ -206,14 +211,14 @@ class Trainer:
 
     def _clip_loss(self) -> Loss:
         data = self.data
-        # Single pictures to be preserved come as many at once as the subject's own.
+        # Single pictures of the class come in batches as large as the subject's own.
         batch = self.settings.image_batch if data.clips.shape[2] == 1 else 1
         chosen = self._permutation(len(data.clips))[:batch]
         noise = shared_noise(data.clips[chosen].shape, self.base.settings.shared_noise, self._generator)
         noisy = self._at_random_times(data.clips[chosen], noise.to(data.clips))
         return clip_loss(self.base, self.settings, noisy, data.clip_text[chosen])
 
-    def _at_random_times(self, latents: Tensor, noise: Tensor) -> Noisy:
+    def _at_random_times(self, latents: Tensor, noise: Tensor) -> NoisyBatch:
         count = self._schedule.config.num_train_timesteps
         timesteps = torch.randint(count, (len(latents),), generator=self._generator).to(latents.device)
         return add_noise(self._schedule, latents, noise, timesteps)
@@ -225,11 +230,11 @@ class Trainer:
         return torch.randperm(count, generator=self._generator).to(self.data.mean.device)
 
     def save(self, path: Path) -> None:
-        """Write everything that the next step depends on, at once or not at all."""
+        """Write everything that the next step depends on, atomically."""
         state = {
             "step": self.step,
             "history": [structs.astuple(losses) for losses in self.history],
-            "learned": {name: parameter.detach() for name, parameter in self._learned.items()},
+            "trainable": {name: parameter.detach() for name, parameter in self._trainable.items()},
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
             "generator": self._generator.get_state(),
@@ -239,17 +244,17 @@ class Trainer:
         scratch.replace(path)
 
     def load(self, path: Path) -> bool:
-        """Go on from what `save` wrote; False, and nothing is changed, where the file was damaged."""
+        """Restore what `save` wrote. Returns False, and changes nothing, if the file is corrupt."""
         with path.open("rb") as file:
             try:
                 state: dict[str, Any] = torch.load(file, map_location=self.base.device, weights_only=True)
             except (MemoryError, torch.OutOfMemoryError):
                 raise
-            except Exception:  # torn bytes make torch raise almost anything: OSError, KeyError, UnicodeDecodeError
+            except Exception:  # a corrupt file makes torch raise almost anything: OSError, KeyError, UnicodeDecodeError
                 return False
         with torch.no_grad():
-            for name, value in state["learned"].items():
-                self._learned[name].copy_(value)
+            for name, value in state["trainable"].items():
+                self._trainable[name].copy_(value)
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
         self._generator.set_state(state["generator"].cpu())
@@ -258,11 +263,11 @@ class Trainer:
         return True
 
 
-def learn(trainer: Trainer, checkpoint: Path, on_step: OnStep) -> None:
-    """Train to the end, from `checkpoint` where there is a sound one, and leave it behind while on the way."""
+def train(trainer: Trainer, checkpoint: Path, on_step: OnTrainingStep) -> None:
+    """Train to the last step, resuming from `checkpoint` if there is one, and saving to it on the way."""
     settings = trainer.settings
     if checkpoint.exists() and not trainer.load(checkpoint):
-        checkpoint.replace(checkpoint.with_suffix(".damaged"))  # it may be hours of work: nothing is thrown away
+        checkpoint.replace(checkpoint.with_suffix(".damaged"))  # it may be hours of work: delete nothing
     while trainer.step < settings.steps:
         losses = trainer.take_step()
         if trainer.step % settings.checkpoint_every == 0 and trainer.step < settings.steps:

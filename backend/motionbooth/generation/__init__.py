@@ -1,1 +1,1 @@
-"""Generating a clip: the denoising loop with its controls, takes, previews and the file."""
+"""Generating a clip: the denoising loop with its controls, previews, scripts and video files."""

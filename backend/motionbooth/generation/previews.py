@@ -1,4 +1,4 @@
-"""Small pictures of a clip while it is sampled: what the model takes for the clean clip so far, decoded."""
+"""Previews of a clip while it is sampled: decoded estimates of the clean latents."""
 
 from __future__ import annotations
 
@@ -15,43 +15,42 @@ from torch import Tensor
 from motionbooth.generation.sampling import decode
 from motionbooth.models.registry import Base
 
-COST_SHARE = 0.01  # of the sampling time, at most, but for the first one
+COST_SHARE = 0.01  # largest share of the sampling time; the first preview is exempt
 _FRAME_WIDTH = 256  # pixels
-_QUALITIES = (85, 60, 30, 10)  # of JPEG, tried in turn until the picture is small enough
+_QUALITIES = (85, 60, 30, 10)  # of JPEG, tried in this order until the picture is small enough
 
-Show = Callable[[bytes, int, int], None]  # JPEG, its width and height in pixels
+ShowPreview = Callable[[bytes, int, int], None]  # JPEG, its width and height in pixels
 
 
 class Previewer:
-    """Shows first, middle and last frame of the estimates that `denoise` gives it, side by side.
+    """An OnEstimate that shows the first, middle and last frame of an estimate, side by side.
 
-    Only as often as it costs no more than COST_SHARE of the time: after each picture it waits accordingly. What is
-    sampled does not depend on it.
+    After each preview it waits long enough to cost no more than COST_SHARE of the time. It does not affect the clip.
     """
 
-    def __init__(self, base: Base, show: Show) -> None:
+    def __init__(self, base: Base, show: ShowPreview) -> None:
         self._base = base
         self._show = show
         self._not_before = float("-inf")
 
     def __call__(self, estimate: Tensor) -> None:
-        """`estimate`: clean latents (B, C, F, h, w); the first clip is shown."""
+        """`estimate`: clean latents (B, C, F, h, w), of which the first clip is shown."""
         if time.monotonic() < self._not_before:
             return
         if estimate.is_cuda:
-            torch.cuda.synchronize()  # the step that is still under way is not the picture's cost
+            torch.cuda.synchronize()  # the step that is still running is not the preview's cost
         began = time.monotonic()
         frames = estimate.shape[2]
         chosen = sorted({0, frames // 2, frames - 1})
         strip = np.concatenate(list(decode(self._base, estimate[:1, :, chosen])[0].numpy()), axis=1)  # (H, 3W, 3)
-        picture = shrunk(strip, _FRAME_WIDTH * len(chosen))
+        picture = resized_to(strip, _FRAME_WIDTH * len(chosen))
         self._show(as_jpeg(picture), picture.shape[1], picture.shape[0])
         now = time.monotonic()
         self._not_before = now + (now - began) / COST_SHARE
 
 
-def shrunk(picture: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
-    """At most `width` pixels wide, in the same shape."""
+def resized_to(picture: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
+    """The picture (H, W, 3), downscaled to `width` pixels if it is wider; the aspect stays."""
     height, found, _ = picture.shape
     if found <= width:
         return picture
@@ -60,7 +59,7 @@ def shrunk(picture: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
 
 
 def as_jpeg(picture: NDArray[np.uint8]) -> bytes:
-    """RGB uint8 (H, W, 3) as a JPEG of at most PREVIEW_BYTES. Raises ValueError where no quality is low enough."""
+    """RGB uint8 (H, W, 3) as a JPEG of at most PREVIEW_BYTES. Raises ValueError if no quality is low enough."""
     for quality in _QUALITIES:
         _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
         if len(data) <= PREVIEW_BYTES:

@@ -1,11 +1,12 @@
-"""Filming: the denoising loop of MotionBooth (paper, sections 3.3 and 3.4), and what goes in and comes out of it."""
+"""The denoising loop of MotionBooth (paper, sections 3.3 and 3.4), from a shot to frames."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 
+import msgspec
 import torch
 from einops import rearrange
 from motionbooth_protocol.errors import InvalidInput
@@ -19,51 +20,65 @@ from motionbooth.control.plan import StepPlan, plan_steps
 from motionbooth.control.prompt import prompt_tokens
 from motionbooth.control.scenery import Scenery, merge_scenery
 from motionbooth.models.registry import Base
+from motionbooth.progress.reporting import OnProgress, ignore_progress
 
-OnStep = Callable[[int, int], None]  # (steps done, steps in all); whatever it raises ends the run
-OnEstimate = Callable[[Tensor], None]  # after each step: what the model now takes for the clean latents
+OnEstimate = Callable[[Tensor], None]  # called after each step with the current estimate of the clean latents
+
+
+@dataclass(frozen=True)
+class SamplingInputs:
+    """What the denoising loop starts from: B samples of F frames."""
+
+    latents: Tensor  # (B, C, F, h, w), noise of variance 1
+    prompt_embeds: Tensor  # (B, tokens, D)
+    negative_prompt_embeds: Tensor  # (B, tokens, D)
+    guidance_scale: float  # 1 or less: no unconditional pass
+    plans: Sequence[StepPlan]  # one for each step
+    pick: Pick  # which cells fill the holes of a shift
+    generators: Sequence[torch.Generator] = ()  # for samplers that draw noise (DDPM): one, or one for each sample
+
+    @classmethod
+    def from_prompts(
+        cls,
+        base: Base,
+        prompts: Sequence[str],
+        negative_prompts: Sequence[str],
+        seeds: Sequence[int],
+        plans: Sequence[StepPlan],
+        guidance_scale: float | None = None,
+    ) -> SamplingInputs:
+        """One sample for each prompt, all of its randomness from its own seed. `guidance_scale`: the base's default."""
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return cls(
+            torch.cat([initial_noise(base, generator) for generator in generators]),
+            base.embed(prompts),
+            base.embed(negative_prompts),
+            base.settings.guidance_scale if guidance_scale is None else guidance_scale,
+            plans,
+            random_pick(*generators),
+            generators,
+        )
 
 
 @torch.no_grad()
 def denoise(
-    base: Base,
-    latents: Tensor,
-    conditional: Tensor,
-    unconditional: Tensor,
-    guidance: float,
-    plans: Sequence[StepPlan],
-    pick: Pick,
-    on_step: OnStep,
-    on_estimate: OnEstimate | None = None,
-    chance: Sequence[torch.Generator] = (),
+    base: Base, inputs: SamplingInputs, on_step: OnProgress = ignore_progress, on_estimate: OnEstimate | None = None
 ) -> Tensor:
-    """Noise to clean latents, both (B, C, F, h, w), in one step for each plan.
-
-    conditional, unconditional: text embeddings (B, tokens, D). `guidance` <= 1 leaves the unconditional pass out. The
-    boxes act on the conditional half only. `chance`: for a sampler that draws noise on the way (DDPM), one generator or
-    one for each sample; without it, torch's own.
-    """
-    guided = guidance > 1
-    text = torch.cat([unconditional, conditional]) if guided else conditional
+    """Clean latents (B, C, F, h, w). An exception of `on_step` ends the run; the controls are cleared in any case."""
+    guided, plans = inputs.guidance_scale > 1, inputs.plans
+    text = torch.cat([inputs.negative_prompt_embeds, inputs.prompt_embeds]) if guided else inputs.prompt_embeds
     base.scheduler.set_timesteps(len(plans), device=base.device)
-    latents = latents * base.scheduler.init_noise_sigma
+    latents = inputs.latents * base.scheduler.init_noise_sigma
     try:
-        for step, (t, plan) in enumerate(zip(base.scheduler.timesteps, plans, strict=True)):
-            if plan.moves and plan.free is not None:
-                latents = shift_latents(latents, plan.moves, plan.free, pick)
-            if plan.rests:
-                latents = shift_by_phase(latents, plan.rests)
+        for step, (t, plan) in enumerate(zip(base.scheduler.timesteps, plans, strict=True), start=1):
+            latents = _shift(latents, plan, inputs.pick)
             _set_boxes(base, plan.boxes, latents, guided)
-            batch = torch.cat([latents, latents]) if guided else latents
-            noise = base.unet(base.scheduler.scale_model_input(batch, t), t, text).sample
-            if guided:
-                without, with_text = noise.chunk(2)
-                noise = without + guidance * (with_text - without)
+            predicted = _predict(base, latents, t, text, inputs.guidance_scale)
             if plan.scenery is not None:
-                noise = with_merged_scenery(base, noise, t, latents, plan.scenery)
-            stepped = base.scheduler.step(noise, t, latents, generator=list(chance) or None)
+                predicted = with_merged_scenery(base, predicted, t, latents, plan.scenery)
+            stepped = base.scheduler.step(predicted, t, latents, generator=list(inputs.generators) or None)
             latents = stepped.prev_sample
-            on_step(step + 1, len(plans))
+            on_step(step, len(plans))
             if on_estimate is not None:
                 on_estimate(stepped.pred_original_sample)
     finally:
@@ -71,12 +86,36 @@ def denoise(
     return latents
 
 
-def with_merged_scenery(base: Base, output: Tensor, t: Tensor, latents: Tensor, scenery: Scenery) -> Tensor:
-    """The UNet's output as if the clean clip that it implies had the same scenery in all frames."""
+def _shift(latents: Tensor, plan: StepPlan, pick: Pick) -> Tensor:
+    """Camera control (section 3.4): the latents move against the camera."""
+    if plan.moves and plan.free is not None:
+        latents = shift_latents(latents, plan.moves, plan.free, pick)
+    return shift_by_phase(latents, plan.fractions) if plan.fractions else latents
+
+
+def _set_boxes(base: Base, boxes: BoxControl | None, latents: Tensor, guided: bool) -> None:
+    """Box control (section 3.3), on the conditional half of the batch only."""
+    batch, _, frames, height, width = latents.shape
+    conditional = [boxes] * batch
+    base.control.set_boxes([None] * batch + conditional if guided else conditional, (height, width), frames)
+
+
+def _predict(base: Base, latents: Tensor, t: Tensor, text: Tensor, guidance_scale: float) -> Tensor:
+    """The UNet's prediction with classifier-free guidance; `text` has both halves if guidance_scale > 1."""
+    batch = torch.cat([latents, latents]) if guidance_scale > 1 else latents
+    predicted = base.unet(base.scheduler.scale_model_input(batch, t), t, text).sample
+    if guidance_scale <= 1:
+        return predicted
+    unconditional, conditional = predicted.chunk(2)
+    return unconditional + guidance_scale * (conditional - unconditional)
+
+
+def with_merged_scenery(base: Base, predicted: Tensor, t: Tensor, latents: Tensor, scenery: Scenery) -> Tensor:
+    """The UNet's prediction changed so that the clean clip it implies has the same scenery in all frames."""
     alpha = base.scheduler.alphas_cumprod.to(latents.device)[t].to(latents)
     signal, sigma = alpha.sqrt(), (1 - alpha).sqrt()
     is_velocity = base.scheduler.config.prediction_type == "v_prediction"
-    clean = signal * latents - sigma * output if is_velocity else (latents - sigma * output) / signal
+    clean = signal * latents - sigma * predicted if is_velocity else (latents - sigma * predicted) / signal
     scale = base.vae.config.scaling_factor
     clips = [base.vae.decode(rearrange(clip, "c f h w -> f c h w") / scale).sample for clip in clean]
     merged = [base.vae.encode(merge_scenery(clip, scenery)).latent_dist.mode() * scale for clip in clips]
@@ -85,16 +124,10 @@ def with_merged_scenery(base: Base, output: Tensor, t: Tensor, latents: Tensor, 
     return (signal * latents - clean) / sigma if is_velocity else (latents - signal * clean) / sigma
 
 
-def _set_boxes(base: Base, boxes: BoxControl | None, latents: Tensor, guided: bool) -> None:
-    batch, _, frames, height, width = latents.shape
-    conditional = [boxes] * batch
-    base.control.set_boxes([None] * batch + conditional if guided else conditional, (height, width), frames)
-
-
 def shared_noise(shape: Sequence[int], rho: float, generator: torch.Generator) -> Tensor:
-    """(B, C, F, h, w), variance 1, the share rho of it common to all frames: sqrt(1 - rho) n_f + sqrt(rho) n_0.
+    """Noise (B, C, F, h, w) of variance 1, a share rho of it common to all frames: sqrt(1 - rho) n_f + sqrt(rho) n_0.
 
-    Drawn on the CPU in float32, so that a seed means the same noise on every device.
+    Drawn on the CPU in float32, so that a seed gives the same noise on every device.
     """
     noise = torch.randn(*shape, generator=generator)
     if rho == 0:
@@ -104,38 +137,38 @@ def shared_noise(shape: Sequence[int], rho: float, generator: torch.Generator) -
     return math.sqrt(1 - rho) * noise + math.sqrt(rho) * common
 
 
-def initial_noise(base: Base, generator: torch.Generator, batch: int = 1) -> Tensor:
-    """What a clip begins as: (B, C, F, h, w) at the base's own size, with its own share of common noise."""
-    shape = (batch, base.unet.config.in_channels, base.settings.frames, *base.latent_size)
+def initial_noise(base: Base, generator: torch.Generator) -> Tensor:
+    """The initial noise of one clip: (1, C, F, h, w) at the base's size, with the base's share of common noise."""
+    shape = (1, base.unet.config.in_channels, base.settings.frames, *base.latent_size)
     return shared_noise(shape, base.settings.shared_noise, generator).to(base.device, base.dtype)
 
 
-def film(
+def generate_clip(
     base: Base,
     spec: GenerateSpec,
-    on_step: OnStep,
+    on_step: OnProgress = ignore_progress,
     on_estimate: OnEstimate | None = None,
-    on_frame: OnStep | None = None,
+    on_frame: OnProgress = ignore_progress,
 ) -> Tensor:
-    """The clip of a shot: uint8 (F, H, W, 3), RGB, at the model's own size and number of frames.
+    """The clip of a shot: uint8 (F, H, W, 3) RGB, at the model's own size and number of frames.
 
-    `on_frame`: told of each decoded frame. Raises InvalidInput for a shot or prompt that does not fit.
+    `on_frame` is called for each decoded frame. Raises InvalidInput if the shot or the prompt does not fit the model.
     """
-    return film_takes(base, spec, [spec.seed], on_step, on_estimate, on_frame)[0]
+    return generate_takes(base, spec, [spec.seed], on_step, on_estimate, on_frame)[0]
 
 
-def film_takes(
+def generate_takes(
     base: Base,
     spec: GenerateSpec,
     seeds: Sequence[int],
-    on_step: OnStep,
+    on_step: OnProgress = ignore_progress,
     on_estimate: OnEstimate | None = None,
-    on_frame: OnStep | None = None,
+    on_frame: OnProgress = ignore_progress,
 ) -> Tensor:
-    """A take of the shot for each of the seeds, in one batch: uint8 (N, F, H, W, 3).
+    """One take of the shot for each seed, in one batch: uint8 (N, F, H, W, 3) RGB.
 
-    Every take has the chance of its own seed, and is what `film` gives for it alone but for the last bits: kernels
-    round differently for batches of another size. Raises InvalidInput as `film` does.
+    Each take equals the clip that `generate_clip` makes from its seed, but for the last bits: kernels round differently
+    for batches of another size. Raises InvalidInput as `generate_clip` does.
     """
     settings, shot = base.settings, spec.shot
     if shot.frames != settings.frames:
@@ -146,26 +179,23 @@ def film_takes(
             model=settings.title,
             expected=settings.frames,
         )
-    chance = [torch.Generator().manual_seed(seed) for seed in seeds]
-    latents = torch.cat([initial_noise(base, generator) for generator in chance])
-    conditional, unconditional = base.embed([spec.prompt] * len(seeds)), base.embed([spec.negative_prompt] * len(seeds))
-    guidance = settings.guidance if spec.guidance is None else spec.guidance
-    plans, pick = plan_shot(base, spec), random_pick(*chance)
-    latents = denoise(base, latents, conditional, unconditional, guidance, plans, pick, on_step, on_estimate, chance)
-    return decode(base, latents, on_frame)
+    prompts, negative_prompts = [spec.prompt] * len(seeds), [spec.negative_prompt] * len(seeds)
+    plans = plan_shot(base, spec)
+    inputs = SamplingInputs.from_prompts(base, prompts, negative_prompts, seeds, plans, spec.guidance)
+    return decode(base, denoise(base, inputs, on_step, on_estimate), on_frame)
 
 
 def plan_shot(base: Base, spec: GenerateSpec) -> list[StepPlan]:
-    """The controls of every step. The prompt is checked for every subject's phrase even where boxes are off."""
+    """The controls of every step. The prompt must contain every subject's phrase even if box control is off."""
     shot, control = spec.shot, base.settings.control
-    if shot.subjects and not spec.box_control:  # where the subjects are is not known, and they are no scenery
-        control = replace(control, merge_until=0)
+    if shot.subjects and not spec.box_control:  # without boxes, subjects cannot be told from scenery
+        control = msgspec.structs.replace(control, merge_until=0)
     tokens = prompt_tokens(
         base.tokenizer, spec.prompt, [track.phrase for track in shot.subjects], spec.background_phrase
     )
     return plan_steps(
         control,
-        spec.steps or base.settings.steps,
+        spec.steps or base.settings.num_inference_steps,
         base.latent_size,
         camera=shot.camera if spec.camera_control else CameraPath.still(shot.frames),
         tracks=[track.boxes for track in shot.subjects] if spec.box_control else [],
@@ -174,16 +204,13 @@ def plan_shot(base: Base, spec: GenerateSpec) -> list[StepPlan]:
 
 
 @torch.no_grad()
-def decode(base: Base, latents: Tensor, on_frame: OnStep | None = None) -> Tensor:
-    """Latents (B, C, F, h, w) to pictures: uint8 (B, F, H, W, 3), RGB, on the CPU; one frame at a time."""
+def decode(base: Base, latents: Tensor, on_frame: OnProgress = ignore_progress) -> Tensor:
+    """Latents (B, C, F, h, w) to pictures: uint8 (B, F, H, W, 3) RGB on the CPU, decoded one frame at a time."""
     frames = rearrange(latents / base.vae.config.scaling_factor, "b c f h w -> (b f) c h w")
     decoded = []
-    for number, frame in enumerate(frames):
-        if on_frame is not None:
-            on_frame(number, len(frames))
+    on_frame(0, len(frames))
+    for number, frame in enumerate(frames, start=1):
         decoded.append(base.vae.decode(frame[None]).sample.float().cpu())
-    if on_frame is not None:
-        on_frame(len(frames), len(frames))
-    pixels = torch.cat(decoded)
-    pixels = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+        on_frame(number, len(frames))
+    pixels = ((torch.cat(decoded) / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
     return rearrange(pixels, "(b f) c h w -> b f h w c", b=latents.shape[0])

@@ -1,4 +1,4 @@
-"""The JSON scripts of the MotionBooth authors: a prompt, key boxes and a camera speed, read as a shot of ours."""
+"""The JSON scripts of the MotionBooth authors: a prompt, key boxes and a camera speed, converted to a shot."""
 
 from __future__ import annotations
 
@@ -26,19 +26,17 @@ _PLACEHOLDER = re.compile(r"\[([^\[\]]*)\]")
 
 
 @dataclass(frozen=True)
-class Words:
-    """What stands for the authors' placeholders [rare token] and [class name], as far as it is known.
-
-    `chosen`: a person has named them for this script, so one without placeholders is an error.
-    """
+class Placeholders:
+    """The values of the authors' placeholders [rare token] and [class name]; None if unknown."""
 
     token: str | None = None
     class_word: str | None = None
     chosen: bool = False
+    """The user gave them for this script, so a script without placeholders is an error."""
 
     @classmethod
-    def of(cls, token: str | None, class_word: str | None, subjects: Sequence[Path] = ()) -> Words:
-        """Those given, else those of the only trained subject."""
+    def of(cls, token: str | None, class_word: str | None, subjects: Sequence[Path] = ()) -> Placeholders:
+        """The given values, or else those of the only trained subject."""
         if token is not None or class_word is not None:
             return cls(token, class_word, chosen=True)
         if len(subjects) != 1:
@@ -47,39 +45,40 @@ class Words:
         return cls(card.token, card.class_word)
 
     def get(self, placeholder: str) -> str | None:
-        """The word for "rare token" or "class name", however they are spelled; None for anything else."""
+        """The value of "rare token" or "class name" in any spelling; None for any other placeholder."""
         name = re.sub(r"[\s_-]+", " ", placeholder).strip().lower()
         return {"rare token": self.token, "class name": self.class_word}.get(name)
 
 
-NO_WORDS = Words()
+NO_PLACEHOLDERS = Placeholders()
 
 
 class Script(msgspec.Struct):
-    """A script file. `bbox[key][subject]`; `bbox_proportions`: the relative lengths of the stretches between keys.
-
-    `phrases`: "[rare token] [class name]" of each subject. `camera_speed`: [cx, cy] of the paper.
-    """
+    """The contents of a script file."""
 
     prompt: str
     phrases: list[str] | None = None
+    """For each subject, "[rare token] [class name]"."""
     bbox: list[list[KeyBox]] | None = None
+    """bbox[key][subject]."""
     bbox_proportions: list[float] | None = None
+    """Relative durations between one key and the next; all the same by default."""
     bg_phrase: str | None = None
+    """The background phrase."""
     camera_speed: tuple[float, float] | None = None
+    """[cx, cy] of the paper: the camera's travel over the clip, in shares of the frame's width and height."""
 
 
-def read_script(path: Path, model: ModelInfo, words: Words = NO_WORDS) -> GenerateSpec:
-    """What to generate, for the model's number of frames; `words` fill the placeholders.
+def read_script(path: Path, model: ModelInfo, placeholders: Placeholders = NO_PLACEHOLDERS) -> GenerateSpec:
+    """The script's generate spec, for the model's number of frames.
 
-    A script that has phrases and no boxes is controlled by its camera alone: its subjects are there, and anywhere.
-    Raises InvalidInput for a file that is not such a script, has unknown keys, boxes that are no shares of the frame,
-    or placeholders for which there are no words.
+    A script with phrases but without boxes has only camera control: its subjects may be anywhere. Raises InvalidInput
+    for a file that is not a script, and for unknown keys, boxes in pixels or unknown placeholders.
     """
     try:
-        text = path.read_text("utf-8-sig")  # some editors write a mark before it
+        text = path.read_text("utf-8-sig")  # some editors write a byte order mark
         _refuse_unknown_keys(msgspec.json.decode(text))
-        script = _filled(msgspec.json.decode(text, type=Script), words)
+        script = _filled(msgspec.json.decode(text, type=Script), placeholders)
         shot = _shot(script, path.stem, model)
         spec = GenerateSpec(
             shot,
@@ -96,13 +95,13 @@ def read_script(path: Path, model: ModelInfo, words: Words = NO_WORDS) -> Genera
 
 
 def script_with_subjects(
-    script: Path, model: str, seed: int, subjects: Sequence[Path], words: Words = NO_WORDS
+    script: Path, model: str, seed: int, subjects: Sequence[Path], placeholders: Placeholders = NO_PLACEHOLDERS
 ) -> GenerateSpec:
-    """A script for a model of this machine; `subjects`: files of trained subjects, each for the phrase that it has.
+    """A script's generate spec with the files of trained subjects, each assigned to the track with its phrase.
 
-    Their paths stand where the sha256 of their files would. Raises InvalidInput, NotFound.
+    `weights` of a track is then the file's path instead of its sha256. Raises InvalidInput, NotFound.
     """
-    spec = read_script(script, source_named(model).info, words)
+    spec = read_script(script, source_named(model).info, placeholders)
     shot = spec.shot
     for subject in subjects:
         shot = _with_subject(shot, subject)
@@ -110,7 +109,7 @@ def script_with_subjects(
 
 
 def _refuse_unknown_keys(content: Any) -> None:
-    """Not by msgspec: a key that is nearly right should be answered with the right one."""
+    """Raises ValueError that suggests the key that was probably meant, which msgspec does not do."""
     known = [field.name for field in msgspec.structs.fields(Script)]
     for key in content if isinstance(content, dict) else ():
         if key not in known:
@@ -119,29 +118,29 @@ def _refuse_unknown_keys(content: Any) -> None:
             raise ValueError(f'it has the unknown key "{key}" ({hint})')
 
 
-def _filled(script: Script, words: Words) -> Script:
-    """The script with `words` in place of its placeholders. Raises ValueError where there is none for one of them."""
+def _filled(script: Script, placeholders: Placeholders) -> Script:
+    """The script with its placeholders filled. Raises ValueError for a placeholder without a value."""
     texts = [script.prompt, script.bg_phrase or "", *(script.phrases or [])]
-    if words.chosen and not any(map(_PLACEHOLDER.search, texts)):
+    if placeholders.chosen and not any(map(_PLACEHOLDER.search, texts)):
         raise ValueError("it has no placeholders like [rare token] [class name]: leave --token and --class out")
-    prompt, background, *phrases = (_PLACEHOLDER.sub(lambda found: _word(found, words), text) for text in texts)
+    prompt, background, *phrases = (_PLACEHOLDER.sub(lambda found: _value(found, placeholders), text) for text in texts)
     return msgspec.structs.replace(script, prompt=prompt, bg_phrase=background, phrases=phrases)
 
 
-def _word(placeholder: re.Match[str], words: Words) -> str:
-    word = words.get(placeholder[1])
-    if word is None:
+def _value(placeholder: re.Match[str], placeholders: Placeholders) -> str:
+    value = placeholders.get(placeholder[1])
+    if value is None:
         raise ValueError(
             f'it has the placeholder "{placeholder[0]}": give the words for [rare token] and [class name] with --token '
             "sks --class dog, or one trained --subject, which has them; replace any other in the script itself"
         )
-    return word
+    return value
 
 
 def _with_subject(shot: Shot, subject: Path) -> Shot:
-    """The shot with the subject's file as the weights of the track that has its phrase."""
+    """The shot with the subject's file as the weights of the track with its phrase."""
     card = read_card(subject)
-    phrase = f"{card.token} {card.class_word}"
+    phrase = card.phrase
     if phrase not in [track.phrase for track in shot.subjects]:
         raise InvalidInput(
             'The subject in {subject} is a "{phrase}", and none of the script\'s phrases is. '
@@ -178,7 +177,7 @@ def _shot(script: Script, name: str, model: ModelInfo) -> Shot:
 
 
 def _refuse_pixels(keys: Sequence[Sequence[KeyBox]], speed: tuple[float, float]) -> None:
-    """Raises ValueError for an edge more than a whole frame beyond all that the camera ever sees."""
+    """Raises ValueError for a box edge more than a frame beyond everything that the camera sees."""
     for box in (box for boxes in keys for box in boxes):
         for edge, travel in zip(box, speed * 2, strict=True):
             if not min(travel, 0.0) - 1 <= edge <= max(travel, 0.0) + 2:
@@ -191,7 +190,7 @@ def _refuse_pixels(keys: Sequence[Sequence[KeyBox]], speed: tuple[float, float])
 def _screen_boxes(
     keys: Sequence[KeyBox], proportions: Sequence[float], times: Sequence[float], camera: CameraPath
 ) -> list[Box | None]:
-    """The authors' boxes move with the uncovered world; what the frame shows is the camera's travel behind."""
+    """The boxes in the finished frames: the authors' world boxes minus the camera's travel; None out of frame."""
     world_boxes = interpolate_boxes(keys, proportions, times)
     boxes = [box.moved(-d.dx, -d.dy) for box, d in zip(world_boxes, camera.offsets, strict=True)]
     return [box if box.visible else None for box in boxes]
@@ -203,10 +202,10 @@ def _track(phrase: str, boxes: list[Box | None]) -> SubjectTrack:
 
 
 def interpolate_boxes(keys: Sequence[KeyBox], proportions: Sequence[float], times: Sequence[float]) -> list[Box]:
-    """Boxes at `times` (0..1 of the whole) on straight lines between the keys.
+    """Boxes at `times` (0..1 of the clip), interpolated linearly between the keys.
 
-    The last key is reached at time 1. (The authors' frame f of F stands at time f / F, and never reaches it.) Raises
-    ValueError where there is not one proportion for each stretch between two keys.
+    The last key is reached at time 1. (The authors' frame f of F is at time f / F and never reaches it.) Raises
+    ValueError unless there is one proportion for each two successive keys.
     """
     if len(keys) == 1:
         return [Box(*keys[0])] * len(times)

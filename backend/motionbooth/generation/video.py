@@ -1,4 +1,4 @@
-"""Clips: frames to H.264 in mp4 and back, in colours that mean the same to every reader."""
+"""Clips: frames to H.264 in mp4 and back, with colors that every reader decodes alike."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from numpy.typing import NDArray
 
 Frames = NDArray[np.uint8]  # (F, H, W, 3), RGB
 
-# Near to lossless, a key frame twice a second and no frames that refer forward: cheap to scrub on a timeline.
-# One thread, so that the same frames give the same bytes.
+# Nearly lossless, with a keyframe every 12 frames and no B-frames: cheap to scrub on a timeline. One thread, so that
+# the same frames give the same bytes.
 ENCODER = {"crf": "10", "preset": "medium", "bf": "0", "g": "12", "threads": "1"}
 
 
 def spread_evenly(frames: Frames, count: int) -> Frames:
-    """Stretch or thin a clip to `count` frames, the first and last ones kept in place.
+    """Resample a clip to `count` frames, from its first frame to its last.
 
-    Each is the nearest model frame, held: blending two would show a moving subject twice.
+    Each is the nearest frame of the clip: blending two would show a moving subject twice.
     """
     return frames[_spread(len(frames), count)]
 
 
 def _spread(frames: int, count: int) -> NDArray[np.int64]:
-    """Which of so many frames is shown at each of `count`."""
+    """The index of the frame shown at each of `count` times."""
     return np.linspace(0, frames - 1, count).round().astype(np.int64)
 
 
 def write_clip(path: Path, frames: Frames, fps: float, count: int | None = None) -> None:
-    """Write frames of even width and height at `fps` (taken as the nearest fraction over at most 1001).
+    """Write frames of even width and height at `fps`, rounded to a fraction with a denominator of at most 1001.
 
-    They are spread over `count` frames as `spread_evenly` does it, but for a shot of any length in the memory of one.
+    They are resampled to `count` frames as by `spread_evenly`, without holding the longer clip in memory.
     """
     height, width = frames.shape[1:3]
     if width % 2 or height % 2:
@@ -43,7 +43,7 @@ def write_clip(path: Path, frames: Frames, fps: float, count: int | None = None)
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"}) as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=ENCODER)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        # The tags say how the numbers below are meant; without them readers guess, by size, and shift the colours.
+        # The color space of the values below; without these tags readers guess it from the size, and colors shift.
         stream.codec_context.colorspace = Colorspace.ITU709
         stream.codec_context.color_range = ColorRange.MPEG
         stream.codec_context.color_primaries = ColorPrimaries.BT709
@@ -65,7 +65,7 @@ def _to_yuv(frame: NDArray[np.uint8]) -> av.VideoFrame:
 
 
 def read_clip(path: Path) -> tuple[Frames, float]:
-    """All frames of a clip and its frames per second. Raises InvalidInput for what is not a clip."""
+    """All frames of a clip, and its frames per second. Raises InvalidInput if it cannot be read as a clip."""
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]

@@ -1,1 +1,1 @@
-"""Jobs on this machine: one spec in, finished files out."""
+"""Running jobs on this machine: a spec in, finished files out."""

@@ -1,9 +1,10 @@
-"""Learning a subject here and now, without a backend: a folder of pictures in, a subject's file out."""
+"""Trains a subject on this machine without a server: a folder of pictures in, a subject's file out."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,62 +12,57 @@ from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import TrainSpec, spec_digest
 
 from motionbooth.finetuning.clip_folder import folder_digest
-from motionbooth.finetuning.finetune import Material, learn_subject
-from motionbooth.finetuning.tensorboard import Board
+from motionbooth.finetuning.finetune import CHECKPOINT, TrainingOptions, finetune
+from motionbooth.finetuning.tensorboard import TensorBoardLog
 from motionbooth.models.subject_card import read_card
 from motionbooth.progress.reporting import Reporter
 
-ORDER = "order.txt"
-CHECKPOINT = "training.pt"
+INPUTS = "inputs.txt"
+"""What the training in the folder depends on."""
 
 
 @dataclass(frozen=True)
-class Learned:
-    """The subject's file, and the folder with what shows how it went."""
+class TrainedSubject:
+    """The subject's file, and the folder with the plots of its training."""
 
-    subject: Path
+    file: Path
     folder: Path
-    was_there: bool = False
+    existed: bool = False
 
 
-def train_here(
-    spec: TrainSpec, files: dict[str, Path], material: Material, out: Path, reporter: Reporter, board: bool = False
-) -> Learned:
-    """Learn the subject of `spec` into the file `out`, and pictures about it into a folder of its name beside it.
+def train_locally(
+    spec: TrainSpec, files: dict[str, Path], options: TrainingOptions, out: Path, reporter: Reporter
+) -> TrainedSubject:
+    """Train the subject of `spec` into the file `out`, with plots in the folder of the same name beside it.
 
-    `files`: where the blobs of the spec lie, by sha256. A run that was broken off is gone on with where the same is
-    asked for again; what is already learned is left as it is. `board`: events for TensorBoard in the folder, too.
-
-    Raises MotionBoothError, each saying what to do.
+    `files`: the file of each blob of the spec, by sha256. An interrupted training is resumed if its inputs are the
+    same; a finished one is not repeated. Raises MotionBoothError.
     """
     if out.suffix != ".safetensors":
         raise InvalidInput("A subject's file ends in .safetensors, got {out}.", out=out)
     folder = out.with_suffix("")
-    if _begin(spec, material, folder) and out.exists():
+    if _prepare(spec, options, folder) and out.exists():
         read_card(out)
-        return Learned(out, folder, was_there=True)
-    watcher = Board(folder / "tensorboard") if board else None
-    try:
-        results = learn_subject(spec, lambda sha256: files[sha256], folder, reporter, material, watcher)
-    finally:
-        if watcher is not None:
-            watcher.close()
+        return TrainedSubject(out, folder, existed=True)
+    with closing(TensorBoardLog(folder / "tensorboard")) if options.tensorboard else nullcontext() as log:
+        write = None if log is None else log.write
+        results = finetune(spec, lambda sha256: files[sha256], folder, reporter, options, write)
     os.replace(results["subject"], out)
     (folder / CHECKPOINT).unlink(missing_ok=True)
-    return Learned(out, folder)
+    return TrainedSubject(out, folder)
 
 
-def _begin(spec: TrainSpec, material: Material, folder: Path) -> bool:
-    """Make the folder ready; True where it is of the same order. Of another, nothing is left to be gone on with."""
-    clips = folder_digest(material.clips) if material.clips else ""
-    order = f"{spec_digest(spec)} {clips} {material.sam.path if material.sam else ''}"
-    note = folder / ORDER
-    if note.is_file() and note.read_text(encoding="utf-8") == order:
+def _prepare(spec: TrainSpec, options: TrainingOptions, folder: Path) -> bool:
+    """Whether the folder is of a training with the same inputs. If not, remove what is left of the other one."""
+    clips = folder_digest(options.clips) if options.clips else ""
+    inputs = f"{spec_digest(spec)} {clips} {options.sam.path if options.sam else ''}"
+    note = folder / INPUTS
+    if note.is_file() and note.read_text(encoding="utf-8") == inputs:
         return True
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CHECKPOINT).unlink(missing_ok=True)
     for made in ("samples", "tensorboard"):
         shutil.rmtree(folder / made, ignore_errors=True)
     (folder / "samples.png").unlink(missing_ok=True)
-    note.write_text(order, encoding="utf-8")
+    note.write_text(inputs, encoding="utf-8")
     return False

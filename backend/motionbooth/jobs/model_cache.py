@@ -1,4 +1,4 @@
-"""The base model of the last filming, kept in memory, so that the next job of the same base need not load it."""
+"""The base model of the last generate job, kept in memory so that the next job need not load it."""
 
 from __future__ import annotations
 
@@ -15,42 +15,45 @@ from motionbooth.models.subject_card import read_card
 from motionbooth.models.subject_weights import load_subject
 
 
-class WarmBase:
-    """At most one base, which knows exactly the subjects that were asked for.
+class ModelCache:
+    """Holds at most one base model, with exactly the subjects of the last job.
 
-    What a base has learned is never taken out of its weights again by arithmetic, which would leave rounding errors
-    for the next job: a base that knows too much is thrown away and loaded anew.
+    A subject's weights are never subtracted from the base again, which would leave rounding errors for the next job: a
+    base with other subjects than the job needs is discarded and loaded anew.
     """
 
     def __init__(self) -> None:
         self._base: Base | None = None
-        self._knows: tuple[str, ...] = ()
-        self._files = ""
+        self._subjects: tuple[str, ...] = ()  # sha256 of each, in loading order
+        self._version = ""
 
-    def knowing(self, spec: GenerateSpec, blob_path: Callable[[str], Path]) -> Base:
-        """The spec's base and its subjects, bit for bit as if loaded for this job. Raises NotFound, InvalidInput."""
-        source, wanted = source_named(spec.model), in_loading_order(wanted_weights(spec), blob_path)
-        files = model_version(spec.model)  # a model may be exchanged under its name while this process lives
-        is_same = self._base is not None and self._base.source == source and self._files == files
-        known = self._knows if is_same else None
-        base, self._base = self._base, None  # what breaks on the way must not stay
-        if base is None or known is None or known != wanted[: len(known)]:
-            del base  # its memory is needed for the next one
-            base, known = load_base(source), ()
-        for sha256 in wanted[len(known) :]:
+    def get(self, spec: GenerateSpec, blob_path: Callable[[str], Path]) -> Base:
+        """The spec's base with its subjects, bit for bit as if loaded for this job. Raises NotFound, InvalidInput.
+
+        `blob_path` returns the file of an uploaded blob by its sha256.
+        """
+        source, wanted = source_named(spec.model), in_loading_order(subject_weights(spec), blob_path)
+        version = model_version(spec.model)  # a model's files may be replaced while this process runs
+        base, loaded = self._base, self._subjects
+        self._base = None  # a base that fails halfway must not stay
+        reusable = base is not None and base.source == source and self._version == version
+        if base is None or not reusable or loaded != wanted[: len(loaded)]:
+            del base  # free its memory for the next one
+            base, loaded = load_base(source), ()
+        for sha256 in wanted[len(loaded) :]:
             load_subject(base, blob_path(sha256))
-        self._base, self._knows, self._files = base, wanted, files
+        self._base, self._subjects, self._version = base, wanted, version
         return base
 
-    def drop(self) -> None:
-        """Give the memory back."""
+    def clear(self) -> None:
+        """Free the memory."""
         self._base = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
 def in_loading_order(weights: Sequence[str], blob_path: Callable[[str], Path]) -> tuple[str, ...]:
-    """A subject of full weights before all others, which add up to it. Raises InvalidInput where there are two."""
+    """A fully fine-tuned subject before all LoRAs, which are added to it. Raises InvalidInput if there are two."""
     cards = {sha256: read_card(blob_path(sha256)) for sha256 in weights}
     full = [card.name for card in cards.values() if card.method == "full"]
     if len(full) > 1:
@@ -63,6 +66,6 @@ def in_loading_order(weights: Sequence[str], blob_path: Callable[[str], Path]) -
     return tuple(sorted(cards, key=lambda sha256: cards[sha256].method != "full"))
 
 
-def wanted_weights(spec: GenerateSpec) -> tuple[str, ...]:
-    """sha256 of every trained subject of the shot, each once, in the shot's order."""
+def subject_weights(spec: GenerateSpec) -> tuple[str, ...]:
+    """The sha256 of each trained subject of the shot, without repeats, in the shot's order."""
     return tuple(dict.fromkeys(track.weights for track in spec.shot.subjects if track.weights is not None))

@@ -1,4 +1,4 @@
-"""Which base models there are, and how one is loaded: each part by itself from a plain diffusers folder."""
+"""Loads a base model from a diffusers folder, part by part."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from motionbooth.models.lavie.unet import LaVieUNet
 from motionbooth.models.settings import BaseSettings
 from motionbooth.models.sources import Source
 
-# Samplers that remember nothing from step to step: latents may be moved between two of their steps.
+# Samplers without memory of past steps, so that latents may be moved between two steps.
 SAMPLERS = {kind.__name__: kind for kind in (DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler)}
-# The classes that each part of a base may be of.
+# The classes that each part of a base model may have.
 PARTS: dict[str, tuple[type, ...]] = {
     "unet": (UNet3DConditionModel, LaVieUNet),
     "vae": (AutoencoderKL,),
@@ -34,7 +34,7 @@ UNet: TypeAlias = UNet3DConditionModel | LaVieUNet
 
 @dataclass
 class Base:
-    """A loaded base model. `control` is installed in `unet` and does nothing until boxes are set."""
+    """A loaded base model. `control` is installed in `unet` and has no effect until boxes are set."""
 
     source: Source
     settings: BaseSettings
@@ -49,16 +49,17 @@ class Base:
 
     @property
     def cell(self) -> int:
-        """Pixels a latent cell is wide and high."""
+        """Width and height of a latent cell in pixels."""
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @property
     def latent_size(self) -> Grid:
+        """(h, w) of the latents in cells."""
         return self.settings.height // self.cell, self.settings.width // self.cell
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Tensor:
-        """Text embeddings (B, tokens, D), padded to the tokenizer's length; what does not fit is cut off."""
+        """Text embeddings (B, tokens, D), padded or truncated to the tokenizer's maximum length."""
         ids = self.tokenizer(
             list(prompts),
             padding="max_length",
@@ -70,26 +71,26 @@ class Base:
 
 
 def load_base(source: Source, device: str | None = None, dtype: torch.dtype | None = None) -> Base:
-    """Load all parts. By default on the GPU in float16 where there is one, else on the CPU in float32.
+    """Load all parts; by default in float16 on the GPU if there is one, otherwise in float32 on the CPU.
 
-    Raises InvalidInput where the folder is not a base model's, or a file of it is missing or damaged.
+    Raises InvalidInput if the folder is not a base model, or if a file is missing or corrupt.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cpu" and source.settings.cpu_threads:
         torch.set_num_threads(source.settings.cpu_threads)
     dtype = dtype or (torch.float16 if device.startswith("cuda") else torch.float32)
-    disable_progress_bar()  # the commands have bars of their own, and logs want none
+    disable_progress_bar()  # commands have their own progress bars
     kinds = part_classes(source.folder)
     parts = {name: _load_part(kind, source.folder / name, dtype) for name, kind in kinds.items()}
     for part in parts.values():
         if isinstance(part, nn.Module):
             part.to(device).eval().requires_grad_(False)
     for name in ("unet", "vae"):
-        lay_channels_last(parts[name])
+        use_channels_last(parts[name])
     return Base(
         source,
         source.settings,
-        scheduler=load_sampler_for(source),
+        scheduler=load_sampler(source),
         control=AttentionControl.install(parts["unet"]),
         device=torch.device(device),
         dtype=dtype,
@@ -97,10 +98,10 @@ def load_base(source: Source, device: str | None = None, dtype: torch.dtype | No
     )
 
 
-def load_sampler_for(source: Source) -> Any:
-    """The folder's own sampler. Raises InvalidInput for one that remembers past steps or cannot do what is set."""
-    sampler = load_sampler(source.folder)
-    if source.settings.merge_until and isinstance(sampler, EulerDiscreteScheduler):
+def load_sampler(source: Source) -> Any:
+    """The model's own sampler. Raises InvalidInput if it has memory of past steps, or cannot merge scenery as set."""
+    sampler = _sampler_in(source.folder)
+    if source.settings.control.merge_until and isinstance(sampler, EulerDiscreteScheduler):
         raise InvalidInput(
             "The base model in {folder} samples with EulerDiscreteScheduler, with which scenery cannot be "
             "merged. Set merge_until to 0 in its motionbooth.json, or name DDIMScheduler in its scheduler.",
@@ -111,14 +112,14 @@ def load_sampler_for(source: Source) -> Any:
 
 def _load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
     try:
-        folder.stat()  # or its absence would be searched for on the hub
+        folder.stat()  # without it, a missing folder would be looked up on the hub
         if kind is CLIPTokenizer:
             return kind.from_pretrained(folder)
         if kind is CLIPTextModel:
             return kind.from_pretrained(folder).to(dtype)  # the argument's name differs between releases
         has_safetensors = any(folder.glob("*.safetensors"))
         return kind.from_pretrained(folder, torch_dtype=dtype, use_safetensors=has_safetensors)
-    except Exception as error:  # the tokenizers' library raises nothing narrower
+    except Exception as error:  # the tokenizers library raises nothing narrower
         reason = " ".join(str(error).split())[:200]
         raise InvalidInput(
             "The base model's {part} in {folder} cannot be loaded ({reason}). Where a file of it is missing or "
@@ -129,15 +130,14 @@ def _load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
         ) from error
 
 
-def lay_channels_last(module: nn.Module) -> None:
-    """2-D convolutions of a small UNet run several times faster on a CPU in this layout."""
+def use_channels_last(module: nn.Module) -> None:
+    """Put the weights (in place) into the layout in which 2-D convolutions run several times faster on a CPU."""
     for parameter in module.parameters():
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
-def load_sampler(folder: Path) -> Any:
-    """The folder's own sampler. Raises InvalidInput for one that remembers past steps."""
+def _sampler_in(folder: Path) -> Any:
     config = _read_json(folder / "scheduler" / "scheduler_config.json")
     kind = config.get("_class_name", "none")
     if kind not in SAMPLERS:
@@ -152,7 +152,7 @@ def load_sampler(folder: Path) -> Any:
 
 
 def part_classes(folder: Path) -> dict[str, type]:
-    """The class of each part, as model_index.json names it. Raises InvalidInput for one that is none of PARTS."""
+    """The class of each part, as named in model_index.json. Raises InvalidInput for a class that is not in PARTS."""
     index = _read_json(folder / "model_index.json")
     chosen = {}
     for name, kinds in PARTS.items():

@@ -1,4 +1,4 @@
-"""A base model's settings, as data: a JSON file beside its weights (`motionbooth.json`)."""
+"""A base model's settings, as data: a JSON file beside its weights (`motionbooth.json`). Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,153 +10,155 @@ from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.wording import in_words
 from msgspec import Meta, Struct, field
 
-from motionbooth.control.settings import ControlSettings
+from motionbooth.control.settings import ControlSettings, Share
 
-Share = Annotated[float, Meta(ge=0, le=1)]
 Positive = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=0)]
+Height = Annotated[float, Meta(gt=0, le=1)]
 
 
 class PasteSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """How the subject's cut-outs are pasted on the base's own places (`places` of BaseSettings) for training.
-
-    `pool`: how many pictures are made, and encoded, once; each step takes TrainSettings.image_batch of them. `frames`:
-    how many of each place's clip serve as backgrounds. `smallest`, `largest`: the subject's height, a share of the
-    frame's, as boxes have it (a subject wider than the frame is made to fit). `roll`: turned by up to so many degrees
-    either way. `gain`: each color channel times 1 - gain to 1 + gain. `flip`: half of them mirrored; writing and what
-    is on one side only suffer. `grow`: so many latent cells around the subject are in the region loss too, which is
-    where its outline is decided. `box_share`: the share of the pictures of a step that are shown with the attention
-    edit of their own box, as sampling has it; those have no attention loss, as the edit has decided the attention.
-    """
+    """How the subject's cut-outs are pasted on backgrounds that the base generates, to make training pictures."""
 
     pool: Positive = 200
+    """Pictures made and encoded, once, before training; each step uses TrainSettings.image_batch of them."""
     frames: Positive = 3
-    smallest: Annotated[float, Meta(gt=0, le=1)] = 0.5
-    largest: Annotated[float, Meta(gt=0, le=1)] = 0.9
-    roll: Annotated[float, Meta(ge=0, le=180)] = 8.0
-    gain: Share = 0.05
+    """Frames of each background's clip that are used."""
+    min_height: Height = 0.5
+    """Smallest height of the pasted subject, as a share of the frame's height, as boxes have it."""
+    max_height: Height = 0.9
+    """Largest height, likewise. A subject that would be wider than the frame is scaled down to fit."""
+    max_roll: Annotated[float, Meta(ge=0, le=180)] = 8.0
+    """The subject is rotated by up to this angle either way, in degrees."""
+    max_gain: Share = 0.05
+    """Each color channel is multiplied by a random factor in [1 - max_gain, 1 + max_gain]."""
     flip: bool = False
-    grow: Annotated[int, Meta(ge=0)] = 1
+    """Mirror half of the pictures. Wrong for subjects with lettering or features on one side only."""
+    grow_cells: Count = 1
+    """The region loss also covers cells up to this distance from the subject, where its outline is decided."""
     box_share: Share = 0.0
+    """The share of a step's pictures that are trained with the attention edit of their own box, as in sampling. These
+    have no STCA loss: the edit has already decided the attention."""
 
 
 class TrainSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """How a subject is learned on this base (paper, section 3.2).
-
-    `warmup`: over so many steps the learning rate rises to `learning_rate`; `decay`: from there it stays ("none"), or
-    falls to zero on half a cosine until the last step ("cosine"). `subject_weight` multiplies a true mean over the
-    masked cells; the authors' loss is the same at 4.0. `preservation_weight` is lambda_1, `stca_weight` lambda_2.
-    `image_batch`: pictures a step (at most all there are). `clips`: ordinary clips that the base makes of itself, once,
-    to be preserved. `rank` and `layers` (a regular expression over the UNet's module names) are the LoRA's; full
-    fine-tuning learns everything. `placements`: how many times each picture is set into a frame, once as large as it
-    can be and then anywhere and smaller, the subject down to the share `smallest` of the frame's height: a small base
-    knows a subject only at the sizes that it has seen. `paste`: the subject is pasted on the base's own places instead
-    (None: it is not), wherever there is the region loss that leaves the place alone.
-
-    What the recipes of subject/recipes.py change: `region` (the loss on the subject's cells or on the whole picture),
-    `preserve` (what keeps the base what it is: ordinary clips; clips, or single pictures, of the subject's class;
-    nothing), `learned` (a regular expression over the UNet's parameter names: what full fine-tuning changes).
-
-    What changes only time and memory: `accumulate` batches of pictures and of clips make one step; `precision` of the
-    arithmetic on a GPU (a CPU computes in float32; what is learned is float32 everywhere); `recompute_layers`: gradient
-    checkpointing, some 40 % slower, for a fraction of the memory. `validate_every` n steps the subject is filmed in
-    `validation_steps` steps, so that one can see it come (0: never).
-    """
+    """How a subject is trained on a base (paper, section 3.2)."""
 
     steps: Positive
+    """Optimizer steps."""
     learning_rate: Annotated[float, Meta(gt=0)]
+    """Peak learning rate of AdamW."""
     image_batch: Positive
-    clips: Annotated[int, Meta(ge=0)]
+    """Pictures in a step; at most all there are."""
+    prior_clips: Count
+    """Prior-preservation clips; the base generates them once and caches them."""
     rank: Positive = 16
-    layers: str = r".*\.(to_q|to_k|to_v|to_out\.0|proj_in|proj_out|ff\.net\.0\.proj|ff\.net\.2)"
+    """Rank of the LoRA. Full fine-tuning ignores it."""
+    target_modules: str = r".*\.(to_q|to_k|to_v|to_out\.0|proj_in|proj_out|ff\.net\.0\.proj|ff\.net\.2)"
+    """UNet modules that get a LoRA, as a regular expression over their names."""
+    trainable: str = ".*"
+    """UNet parameters that full fine-tuning changes, as a regular expression over their names."""
+    loss_region: Literal["subject", "picture"] = "subject"
+    """The picture loss covers the subject's cells (the paper's region loss) or the whole picture."""
     subject_weight: float = 4.0
-    preservation_weight: float = 1.0
+    """Weight of the picture loss, a true mean. At 4.0 the region loss equals that of the authors, who divide by the
+    number of cells and not by the 4 channels."""
+    prior_loss_weight: float = 1.0
+    """Weight of the prior-preservation loss: lambda_1."""
     stca_weight: float = 0.01
+    """Weight of the subject-token cross-attention loss: lambda_2."""
     stca_reduce: Literal["mean", "sum"] = "mean"
+    """How the attention of the phrase's tokens is combined: "mean" (the authors') or "sum", which can reach 1."""
+    prior_preservation: Literal["clips", "class-clips", "class-pictures", "nothing"] = "clips"
+    """What preserves the base's prior: clips of `prior_prompts`, clips or single pictures of the subject's class."""
     fit: Literal["square", "contain"] = "square"
+    """Fit pictures into a square by squashing their aspect (the authors' way) or by padding."""
     placements: Positive = 1
-    smallest: Annotated[float, Meta(gt=0, le=1)] = 1.0
-    weight_decay: float = 1e-2
-    gradient_clip: float = 1.0
-    checkpoint_every: Positive = 50
-    region: Literal["subject", "picture"] = "subject"
-    preserve: Literal["clips", "class-clips", "class-pictures", "nothing"] = "clips"
-    learned: str = ".*"
-    accumulate: Positive = 1
-    precision: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-    recompute_layers: bool = False
-    validate_every: Annotated[int, Meta(ge=0)] = 0
-    validation_steps: Positive = 10
+    """How often each picture is placed in a frame: first as large as fits and centered, then smaller, anywhere. A small
+    base only learns the sizes that it is shown."""
+    min_height: Height = 1.0
+    """Smallest height of the subject in those further placements, as a share of the frame's height."""
     paste: PasteSettings | None = None
-    warmup: Annotated[int, Meta(ge=0)] = 0
-    decay: Literal["none", "cosine"] = "none"
+    """Paste the subject on generated backgrounds instead of placing its pictures. Needs BaseSettings.backgrounds and
+    the region loss, which ignores the background."""
+    warmup: Count = 0
+    """Steps over which the learning rate rises to `learning_rate`."""
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    """After the warm-up: constant, or half a cosine down to zero at the last step."""
+    weight_decay: float = 1e-2
+    """Weight decay of AdamW."""
+    max_grad_norm: float = 1.0
+    """The gradient's norm is clipped to this."""
+    gradient_accumulation: Positive = 1
+    """Batches (pictures, then clips) that make one optimizer step."""
+    precision: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """Precision of the UNet's arithmetic on a GPU. A CPU computes in float32; the trained weights are float32 anywhere.
+    """
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: some 40 % slower, a fraction of the memory."""
+    checkpoint_every: Positive = 50
+    """Steps between two checkpoints of the training."""
+    validate_every: Count = 0
+    """Steps between two validation samples of the subject; 0 for none."""
+    validation_inference_steps: Positive = 10
+    """Sampling steps of a validation sample."""
 
     @property
     def pasting(self) -> PasteSettings | None:
-        """`paste`, where it applies: whole pictures (`region` "picture") are learned as they are."""
-        return self.paste if self.region == "subject" else None
+        """`paste` if it applies: a loss over whole pictures needs the pictures as they are."""
+        return self.paste if self.loss_region == "subject" else None
 
 
-def _everyday_prompts() -> list[str]:
-    return Path(__file__).with_name("ordinary_prompts.txt").read_text(encoding="utf-8").splitlines()
+def _prior_prompts() -> list[str]:
+    return Path(__file__).with_name("prior_prompts.txt").read_text(encoding="utf-8").splitlines()
 
 
 class BaseSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a base model films by default.
-
-    `width`, `height` in pixels, `frames` of one clip at its own `fps`; `steps` and `guidance` of sampling; `alpha`,
-    `amplify_until`, `shift_from`, `shift_until`, `suppress`, `shift_parts` as in ControlSettings. `shared_noise` is
-    rho: how much of the initial noise all frames have in common, n_f' = sqrt(1 - rho) n_f + sqrt(rho) n_0. `method`:
-    how a subject is learned where a job does not say. `ordinary_prompts` describe the clips that keep the base what it
-    is while a subject is learned, by default what people film every day. `places`: where a subject can be, as captions
-    say it ("on the grass"), and the prompt that generates the place with nobody there ("the grass"); `paste` of
-    TrainSettings needs one at least. `cpu_threads`: how many the process computes
-    with on a CPU, torch's own choice by default. (A small model gains nothing from a second thread and, on a machine
-    that does other things too, loses several times over, as its threads wait for each other.) `hub`: its name on the
-    Hugging Face hub, where it is published in diffusers' layout.
-    """
+    """A base model's format, and its defaults for sampling and training."""
 
     title: str
+    """Name for people."""
     width: Positive
+    """Width of a frame in pixels."""
     height: Positive
+    """Height of a frame in pixels."""
     frames: Positive
+    """Frames of a clip."""
     fps: Annotated[float, Meta(gt=0)]
-    steps: Positive
-    guidance: Annotated[float, Meta(ge=0)]
-    alpha: float
-    amplify_until: Share
-    shift_from: Share
-    shift_until: Share
+    """Frames a second of the clips that the model was trained on."""
+    num_inference_steps: Positive
+    """Sampling steps."""
+    guidance_scale: Annotated[float, Meta(ge=0)]
+    """Classifier-free guidance scale; 1 or less for none."""
+    control: ControlSettings
+    """Box control and camera control."""
     lora: TrainSettings
+    """Defaults for training a LoRA."""
     full: TrainSettings
-    ordinary_prompts: Annotated[list[str], Meta(min_length=1)] = field(default_factory=_everyday_prompts)
-    suppress: Literal["content", "subject"] = "content"
-    shared_noise: Share = 0.0
-    shift_parts: bool = False
-    merge_until: Share = 0.0
+    """Defaults for full fine-tuning."""
     method: Literal["lora", "full"] = "lora"
+    """The method of jobs that do not name one."""
+    shared_noise: Share = 0.0
+    """rho, the share of the initial noise's variance that all frames have in common:
+    n_f' = sqrt(1 - rho) n_f + sqrt(rho) n_0."""
+    prior_prompts: Annotated[list[str], Meta(min_length=1)] = field(default_factory=_prior_prompts)
+    """Prompts of the prior-preservation clips; by default everyday subjects."""
+    backgrounds: dict[str, str] = {}
+    """Backgrounds for pasting: from the end of the caption ("on the grass") to the prompt that generates the empty
+    background ("the grass")."""
     cpu_threads: Positive | None = None
+    """Threads that the process computes with on a CPU; torch's own choice by default. A small model gains nothing from
+    a second thread, and loses severalfold on a busy machine because its threads wait for each other."""
     hub: str | None = None
-    places: dict[str, str] = {}
+    """Its repository on the Hugging Face hub, if it is published in diffusers' layout."""
 
     def __post_init__(self) -> None:
-        if (self.lora.paste or self.full.paste) and not self.places:
-            raise ValueError("`paste` needs one of `places` at least")
-
-    @property
-    def control(self) -> ControlSettings:
-        return ControlSettings(
-            self.alpha,
-            self.amplify_until,
-            self.shift_from,
-            self.shift_until,
-            self.suppress,
-            self.shift_parts,
-            self.merge_until,
-        )
+        if (self.lora.paste or self.full.paste) and not self.backgrounds:
+            raise ValueError("`paste` needs one of `backgrounds` at least")
 
     @classmethod
     def read(cls, path: Path) -> BaseSettings:
-        """Raises InvalidInput where the file is missing or does not fit."""
+        """Raises InvalidInput if the file is missing or is not of this form."""
         try:
             return msgspec.json.decode(path.read_bytes(), type=cls)
         except (OSError, msgspec.MsgspecError) as error:

@@ -1,4 +1,4 @@
-"""Which base models there are, and where they lie. Loads no torch: the server asks it, too."""
+"""The base models of this machine and their folders. Imports no torch, because the server uses it, too."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 import platformdirs
@@ -17,15 +16,14 @@ from motionbooth_protocol.errors import InvalidInput, NotFound
 from motionbooth_protocol.messages import ModelInfo
 from motionbooth_protocol.wording import in_words
 
-if TYPE_CHECKING:
-    from motionbooth.models.settings import BaseSettings
+from motionbooth.models.settings import BaseSettings
 
 MODELS = Path(__file__).parent
 TOYBOX = MODELS / "toybox" / "bundle"
 
 
 class _Format(msgspec.Struct):
-    """The part of a settings file that clients are told."""
+    """The part of a settings file that clients see."""
 
     title: str
     frames: int
@@ -37,7 +35,7 @@ class _Format(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Source:
-    """Where a base model comes from: its diffusers folder, and its settings."""
+    """A base model on disk: its diffusers folder and its settings file."""
 
     name: str
     folder: Path
@@ -45,15 +43,14 @@ class Source:
 
     @cached_property
     def settings(self) -> BaseSettings:
-        from motionbooth.models.settings import BaseSettings
-
+        """Raises InvalidInput if the file cannot be read."""
         return BaseSettings.read(self.settings_file)
 
     @property
     def info(self) -> ModelInfo:
-        """What clients are told of it. Raises InvalidInput where the settings cannot be read."""
+        """What clients see of it. Raises InvalidInput if the settings cannot be read."""
         try:
-            told = msgspec.json.decode(self.settings_file.read_bytes(), type=_Format)
+            found = msgspec.json.decode(self.settings_file.read_bytes(), type=_Format)
         except (OSError, msgspec.MsgspecError) as error:
             raise InvalidInput(
                 "The base model's settings at {path} cannot be read: {problem}. "
@@ -62,12 +59,17 @@ class Source:
                 problem=in_words(error),
             ) from error
         return ModelInfo(
-            name=self.name, title=told.title, frames=told.frames, width=told.width, height=told.height, fps=told.fps
+            name=self.name,
+            title=found.title,
+            frames=found.frames,
+            width=found.width,
+            height=found.height,
+            fps=found.fps,
         )
 
     @property
     def present(self) -> bool:
-        """Its weights may be missing where a download was broken off."""
+        """Whether it is complete: an interrupted download leaves no weights."""
         return (
             (self.folder / "model_index.json").is_file()
             and self.settings_file.is_file()
@@ -75,18 +77,18 @@ class Source:
         )
 
     def _weights(self, part: str) -> list[Path]:
-        """Of the part, as published: safetensors, or else what torch.save wrote."""
+        """The weight files of a part: safetensors, or else files of torch.save."""
         folder = self.folder / part
         return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
 
     @property
-    def fingerprint(self) -> str:
-        """sha256 of the UNet's weights: a subject belongs to the base that it was learned on."""
+    def unet_sha256(self) -> str:
+        """sha256 of the UNet's weights: a subject only fits the base that it was trained on."""
         return files_digest(self._weights("unet"))
 
     @property
-    def encoder_fingerprint(self) -> str:
-        """sha256 of the VAE's weights: encoded pictures belong to it."""
+    def vae_sha256(self) -> str:
+        """sha256 of the VAE's weights: latents only fit the VAE that encoded them."""
         return files_digest(self._weights("vae"))
 
 
@@ -101,7 +103,7 @@ def files_digest(paths: Sequence[Path]) -> str:
 
 @cache
 def _file_digest(path: Path, size: int, mtime_ns: int) -> bytes:
-    """sha256 of a file; weights have gigabytes, and are read once as long as they have this size and time."""
+    """sha256 of a file, cached while its size and time stay the same, as weights have gigabytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
 
@@ -121,7 +123,7 @@ def model_version(name: str) -> str:
 
 
 def models_folder() -> Path:
-    """Where base models other than the bundled one are looked for: each in a folder of its own, named after it."""
+    """The folder of base models other than the bundled one, each in a sub-folder of its name."""
     chosen = os.environ.get("MOTIONBOOTH_MODELS")
     return Path(chosen) if chosen else platformdirs.user_data_path("motionbooth") / "models"
 
@@ -129,8 +131,8 @@ def models_folder() -> Path:
 def sources() -> dict[str, Source]:
     """All base models that can be loaded, by name.
 
-    The bundled toybox; models whose settings we know and that lie in the Hugging Face cache; each diffusers folder in
-    models_folder(), which brings its own `motionbooth.json` or has the name of a model whose settings we know.
+    These are the bundled toybox, models in the Hugging Face cache for which we have settings, and each diffusers folder
+    in models_folder() that contains a `motionbooth.json` or has the name of a model for which we have settings.
     """
     folders = [path.parent for path in sorted(models_folder().glob("*/model_index.json"))]
     found = [Source("toybox", TOYBOX, TOYBOX / "motionbooth.json"), *_downloaded()]
@@ -139,9 +141,9 @@ def sources() -> dict[str, Source]:
 
 
 def hub_names() -> dict[str, str]:
-    """The hub's name of each model that we know the settings of and that is published in diffusers' layout."""
-    told = {path.stem: msgspec.json.decode(path.read_bytes(), type=_Format) for path in sorted(MODELS.glob("*.json"))}
-    return {name: model.hub for name, model in told.items() if model.hub is not None}
+    """The repository on the hub of each model for which we have settings and that is published in diffusers' layout."""
+    found = {path.stem: msgspec.json.decode(path.read_bytes(), type=_Format) for path in sorted(MODELS.glob("*.json"))}
+    return {name: model.hub for name, model in found.items() if model.hub is not None}
 
 
 def _downloaded() -> Iterator[Source]:
@@ -157,7 +159,7 @@ def _settings_file(folder: Path) -> Path:
 
 
 def source_named(name: str) -> Source:
-    """A base model by our name, or by the hub's ("cerspense/zeroscope_v2_576w"). Raises NotFound: how to get it."""
+    """A base model by our name or the hub's ("cerspense/zeroscope_v2_576w"). Raises NotFound, with how to get it."""
     known, hubs = sources(), hub_names()
     ours = next((own for own, hub in hubs.items() if hub == name), name)
     if ours in known:

@@ -15,28 +15,36 @@ HEADER = "motionbooth"
 
 
 class SubjectCard(Struct, frozen=True):
-    """What a subject's file says of itself. `base_fingerprint`: Source.fingerprint of the base it was learned on.
-
-    `recipe`: how, see recipes.py. `pictures`: the sha256 of each picture that it was learned from. `looks`: its colours
-    (Appearance.as_text), by which it is found in a clip without the pictures; "" in files of older versions.
-    """
+    """The description of a trained subject."""
 
     name: str
     token: str
     class_word: str
     prompt: str
+    """The caption that it was trained with: "a sks dog"."""
     base: str
-    base_fingerprint: str
+    """Name of the base that it was trained on."""
+    base_sha256: str
+    """`Source.unet_sha256` of that base."""
     method: Annotated[str, Meta(pattern="^(lora|full)$")]
     rank: int
-    layers: str
+    """Rank of the LoRA."""
+    target_modules: str
+    """Modules of the LoRA, as in TrainSettings."""
     recipe: str = "motionbooth"
     pictures: list[str] = []
-    looks: str = ""
+    """sha256 of each training picture."""
+    appearance: str = ""
+    """Its colors (Appearance.as_text), by which it is found in clips; "" if unknown."""
+
+    @property
+    def phrase(self) -> str:
+        """Its name in prompts: "sks dog"."""
+        return f"{self.token} {self.class_word}"
 
 
 def read_card(path: Path) -> SubjectCard:
-    """Raises InvalidInput for a file that is not a subject."""
+    """The card in a subject's file. Raises InvalidInput for any other file."""
     try:
         with safe_open(path, framework="np") as file:
             return msgspec.json.decode((file.metadata() or {})[HEADER], type=SubjectCard)

@@ -13,24 +13,24 @@ from peft.tuners.lora import LoraModel
 from safetensors.torch import load_file, save
 from torch import nn
 
-from motionbooth.models.registry import Base, lay_channels_last
+from motionbooth.models.registry import Base, use_channels_last
 from motionbooth.models.subject_card import HEADER, SubjectCard, read_card
 
 PREFIX = "unet."  # diffusers' layout of a LoRA file
 
 
-def add_lora(unet: nn.Module, rank: int, layers: str, seed: int) -> LoraModel:
-    """Put untrained LoRA layers into `unet` (in place), which start as no change at all."""
-    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=layers)
+def add_lora(unet: nn.Module, rank: int, target_modules: str, seed: int) -> LoraModel:
+    """Put untrained LoRA layers into `unet` (in place); its output stays the same until they are trained."""
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=target_modules)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         adapted = LoraModel(unet, config, "default")
-    lay_channels_last(unet)
+    use_channels_last(unet)
     return adapted
 
 
 def save_subject(path: Path, unet: nn.Module, card: SubjectCard) -> None:
-    """Write the LoRA layers in `unet`, or all of it, as float16."""
+    """Write the LoRA layers of `unet`, or all of its weights, as float16 safetensors."""
     state = (
         {PREFIX + name: value for name, value in get_peft_model_state_dict(unet).items()}
         if card.method == "lora"
@@ -39,13 +39,13 @@ def save_subject(path: Path, unet: nn.Module, card: SubjectCard) -> None:
     half = {name: value.detach().to("cpu", torch.float16).contiguous() for name, value in state.items()}
     metadata = {"format": "pt", HEADER: msgspec.json.encode(card).decode()}
     if card.method == "lora":
-        adapter = {"r": card.rank, "lora_alpha": card.rank, "target_modules": card.layers}
+        adapter = {"r": card.rank, "lora_alpha": card.rank, "target_modules": card.target_modules}
         metadata["lora_adapter_metadata"] = json.dumps({PREFIX + key: value for key, value in adapter.items()})
-    path.write_bytes(_in_order(save(half, metadata)))
+    path.write_bytes(_with_sorted_metadata(save(half, metadata)))
 
 
-def _in_order(content: bytes) -> bytes:
-    """A safetensors file with its metadata sorted: the library's own order changes from run to run."""
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """The contents of a safetensors file with sorted metadata, as the library's own order changes from run to run."""
     size = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + size])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
@@ -56,9 +56,9 @@ def _in_order(content: bytes) -> bytes:
 
 
 def load_subject(base: Base, path: Path) -> SubjectCard:
-    """Make `base` know the subject; several LoRA subjects add up. Raises InvalidInput where the file does not fit."""
+    """Load a subject into `base` (in place); LoRAs of several subjects add up. Raises InvalidInput for another base."""
     card = read_card(path)
-    if card.base_fingerprint != base.source.fingerprint:
+    if card.base_sha256 != base.source.unet_sha256:
         raise InvalidInput(
             'The subject "{subject}" was learned on another base model ({base}), and this shot asks for '
             "{model}. Choose that model, or learn the subject again on this one.",
@@ -70,7 +70,7 @@ def load_subject(base: Base, path: Path) -> SubjectCard:
     if card.method == "full":
         base.unet.load_state_dict(state)
         return card
-    adapted = add_lora(base.unet, card.rank, card.layers, seed=0)
+    adapted = add_lora(base.unet, card.rank, card.target_modules, seed=0)
     state = {name.removeprefix(PREFIX): value.to(base.dtype) for name, value in state.items()}
     set_peft_model_state_dict(base.unet, state)
     adapted.merge_and_unload()

@@ -1,4 +1,4 @@
-"""A user's folder of pictures: which there are, which masks belong to them, and hints for the rest."""
+"""A folder of training pictures: the pictures, their masks, and hints for pictures without a mask."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from motionbooth_protocol.jobs import Picture
 from motionbooth_protocol.limits import MAX_PICTURES
 from motionbooth_protocol.wording import in_words
 
-from motionbooth.pictures.images import is_hidden
+from motionbooth.pictures.files import PICTURE_SUFFIXES, masks_beside, picture_files
 
-PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif", ".avif"}
-MASKS = "masks"  # the sub-folder that is taken where no other is named
-BESIDE = "_mask"  # dog_mask.png beside dog.jpg, as the extension writes them
+MASKS = "masks"  # the default sub-folder of masks
 HINTS = "hints.json"
 
 
 class PictureHint(msgspec.Struct, forbid_unknown_fields=True):
-    """`box` [x1, y1, x2, y2] around the subject, `point` [x, y] on it, in shares of the picture from its top left."""
+    """Where the subject is, in shares of the picture's width and height from its top left."""
 
     box: tuple[float, float, float, float] | None = None
+    """x1, y1, x2, y2 around the subject."""
     point: tuple[float, float] | None = None
+    """x, y on the subject."""
 
 
 def read_folder(folder: Path, masks: Path | None) -> tuple[list[Picture], dict[str, Path]]:
-    """The pictures of a folder in the order of their names, and the files of all their sha256.
+    """The pictures of a folder, sorted by name, and the file of each sha256 in them.
 
-    A mask has its picture's name, whatever its suffix, in the folder `masks`, or lies beside it as dog_mask.png. Raises
-    InvalidInput where there are no pictures or too many, a mask belongs to none, or two have one name.
+    The mask of dog.jpg is dog_mask.png beside it, or dog.png in the folder `masks` (by default its sub-folder "masks").
+    Raises InvalidInput if there are no pictures or too many, or if a mask does not belong to exactly one picture.
     """
     images = _images(folder, "pictures")
-    beside = _masks_beside(images)
+    beside = masks_beside(images)
     images = [image for image in images if image not in beside.values()]
     if not 1 <= len(images) <= MAX_PICTURES:
         raise InvalidInput(
@@ -41,14 +41,14 @@ def read_folder(folder: Path, masks: Path | None) -> tuple[list[Picture], dict[s
             "a subject is learned from 1 to {most}, 3 to 5 are plenty.",
             folder=folder,
             count=len(images),
-            suffixes=", ".join(sorted(PICTURES)),
+            suffixes=", ".join(sorted(PICTURE_SUFFIXES)),
             most=MAX_PICTURES,
         )
     by_name = beside | _paired(images, masks or (folder / MASKS if (folder / MASKS).is_dir() else None))
     hints = _hints(folder, {image.name for image in images})
     files: dict[str, Path] = {}
 
-    def kept(path: Path) -> str:
+    def added(path: Path) -> str:
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         files[sha256] = path
         return sha256
@@ -58,7 +58,7 @@ def read_folder(folder: Path, masks: Path | None) -> tuple[list[Picture], dict[s
         mask = by_name.get(image.stem)
         hint = hints.get(image.name, PictureHint())
         fields = {"name": image.name, "box": hint.box, "point": hint.point}
-        fields |= {"image": kept(image), "mask": None if mask is None else kept(mask)}
+        fields |= {"image": added(image), "mask": None if mask is None else added(mask)}
         try:
             pictures.append(msgspec.convert(fields, Picture))
         except msgspec.ValidationError as error:
@@ -74,19 +74,11 @@ def read_folder(folder: Path, masks: Path | None) -> tuple[list[Picture], dict[s
 def _images(folder: Path, kind: str) -> list[Path]:
     if not folder.is_dir():
         raise InvalidInput("There is no folder of {kind} at {folder}.", kind=kind, folder=folder)
-    found = (path for path in folder.iterdir() if path.suffix.lower() in PICTURES and not is_hidden(path))
-    return sorted(path for path in found if path.is_file())
-
-
-def _masks_beside(images: list[Path]) -> dict[str, Path]:
-    """By their pictures' names without suffixes; a "gas_mask.png" that has no "gas.png" beside it is a picture."""
-    names = {image.stem for image in images}
-    ends = {image.stem.removesuffix(BESIDE): image for image in images if image.stem.endswith(BESIDE)}
-    return {name: image for name, image in ends.items() if name in names}
+    return picture_files(folder)
 
 
 def _paired(images: list[Path], folder: Path | None) -> dict[str, Path]:
-    """Masks by their pictures' names without suffixes."""
+    """The masks in a folder, by the stem of their picture."""
     if folder is None:
         return {}
     names = [image.stem for image in images]

@@ -1,4 +1,4 @@
-"""Training pictures: any size, mode and orientation in, frames of the base model's size out."""
+"""Pictures: read in any size, mode and orientation, and fitted into frames of the base model's size."""
 
 from __future__ import annotations
 
@@ -15,29 +15,27 @@ Rgb = NDArray[np.uint8]  # (H, W, 3)
 Mask = NDArray[np.float32]  # (H, W), 0 outside the subject, 1 inside
 
 MAX_PIXELS = 100_000_000
-# Pillow reads fifty formats, some by old code and EPS by running Ghostscript; pictures come from strangers, too.
+# Pillow reads fifty formats, some with old code, and EPS by running Ghostscript; uploaded pictures are not trusted.
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF")
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
-GREY = 127  # padding: the middle of the value range
+GRAY = 127  # padding: the middle of the value range
 
 
 @dataclass(frozen=True)
 class TrainingPicture:
-    """A picture as the model sees it: `rgb` and `mask` at the base's full frame size, padding never in the mask.
-
-    `place`: where its caption says that the subject is, "on the grass"; empty where it says nothing.
-    """
+    """A picture at the base's frame size. The mask never includes padding."""
 
     rgb: Rgb
     mask: Mask
-    place: str = ""
+    caption_suffix: str = ""
+    """What its caption says about the background ("on the grass"); empty for nothing."""
 
 
 def read_picture(path: Path, label: str) -> Image.Image:
-    """A picture upright, in RGB or RGBA. `label` names it in errors ("picture 2"). Raises InvalidInput."""
+    """The picture upright, in RGB or RGBA. `label` names it in errors ("picture 2"). Raises InvalidInput."""
     try:
-        _learn_to_read(path, label)
-        Image.init()  # or it knows its first five formats only
+        _register_heif(path, label)
+        Image.init()  # otherwise Pillow knows its first five formats only
         with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise InvalidInput(
@@ -57,9 +55,10 @@ def read_picture(path: Path, label: str) -> Image.Image:
 
 
 def _with_eight_bits(picture: Image.Image) -> Image.Image:
-    """Grey pictures of more bits (16 bits, whole numbers, floats), which Pillow would cut off at 255, on 0..255.
+    """Gray pictures of more bits (16-bit, integer, float), which Pillow would clip at 255, scaled to 0..255.
 
-    What their white is, the file does not say: the least of 1 (floats), 255 and 65535 that no pixel is above.
+    The file does not say which value is white: it is taken to be the least of 1 (floats), 255 and 65535 that no pixel
+    exceeds.
     """
     if picture.mode != "F" and not picture.mode.startswith("I"):
         return picture
@@ -69,13 +68,8 @@ def _with_eight_bits(picture: Image.Image) -> Image.Image:
     return Image.fromarray((values * (255 / white)).round().astype(np.uint8))
 
 
-def is_hidden(path: Path) -> bool:
-    """Some systems leave files like "._dog.jpg" beside a picture, which are none."""
-    return path.name.startswith(".")
-
-
-def _learn_to_read(path: Path, label: str) -> None:
-    """Pillow reads the pictures of telephones (HEIC) with the help of another library only."""
+def _register_heif(path: Path, label: str) -> None:
+    """Register Pillow's HEIF plug-in for a file of phones (HEIC). Raises InvalidInput if it is not installed."""
     with path.open("rb") as file:
         start = file.read(12)
     if start[4:8] != b"ftyp" or start[8:12] not in HEIF_BRANDS:
@@ -93,11 +87,14 @@ def _learn_to_read(path: Path, label: str) -> None:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a picture goes in its frame: `scale` of the largest square that fits, `x`, `y` (0..1) of the room left."""
+    """The position of a picture in its frame."""
 
     scale: float = 1.0
+    """Size, as a share of the largest square that fits."""
     x: float = 0.5
+    """Share of the remaining width that is left of the picture, 0..1."""
     y: float = 0.5
+    """Share of the remaining height that is above the picture, 0..1."""
 
 
 CENTERED = Placement()
@@ -106,7 +103,7 @@ CENTERED = Placement()
 def fit_picture(
     rgb: Rgb, mask: Mask, width: int, height: int, fit: Literal["square", "contain"], placement: Placement = CENTERED
 ) -> TrainingPicture:
-    """Resize to a square as high as the frame (or as wide, if that is less), in a grey frame.
+    """Resize to a square as high as the frame (or as wide, if that is less) on a gray frame of width x height pixels.
 
     "square" squashes the picture's aspect to fill the square (the authors' way), "contain" keeps it.
     """
@@ -117,11 +114,11 @@ def fit_picture(
     size = max(1, round(inner_width)), max(1, round(inner_height))
     small = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.LANCZOS))
     small_mask = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.BOX))
-    frame = np.full((height, width, 3), GREY, dtype=np.uint8)
+    frame = np.full((height, width, 3), GRAY, dtype=np.uint8)
     frame_mask = np.zeros((height, width), dtype=np.float32)
     left, top = round((width - size[0]) * placement.x), round((height - size[1]) * placement.y)
-    place = slice(top, top + size[1]), slice(left, left + size[0])
-    frame[place], frame_mask[place] = small, small_mask >= 0.5
+    region = slice(top, top + size[1]), slice(left, left + size[0])
+    frame[region], frame_mask[region] = small, small_mask >= 0.5
     return TrainingPicture(frame, frame_mask)
 
 

@@ -1,7 +1,7 @@
-"""Doubts about a mask that was found, not given: what in it speaks against it being the subject's.
+"""Checks of a mask that was found: signs that it is not the subject's, so that a person should look at it.
 
-GrabCut takes the sea for the dog where the sea differs more from the picture's border. It cannot know better, but it
-can be asked again from other seeds: where it then answers otherwise, a person should look.
+GrabCut mistakes the sea for the dog if the sea differs more from the picture's border. It cannot tell, but it can be
+run again from other initializations: if the results differ, the mask is doubtful.
 """
 
 from __future__ import annotations
@@ -14,47 +14,46 @@ from motionbooth.pictures.images import Mask, Rgb
 from motionbooth.pictures.masks import MARGIN, NO_HINT, Finder, Hint, Seed, find_mask
 
 SEEDS = (Seed(margin=0.02), Seed(margin=0.14), Seed(core=0.5))
-AGREEMENT = 0.75
-"""Least overlap (IoU) with what the other seeds find. On 21 photographs of four subjects, 9 of which GrabCut cut out
-wrongly, these seeds and the border below doubt 8 of the 9, and 4 of the 12 right ones; 0.85 doubts 6 of them."""
+MIN_AGREEMENT = 0.75
+"""Smallest IoU with the masks from the other seeds. On 21 photographs of four subjects, of which GrabCut cut out 9
+wrongly, these seeds and the border check below flag 8 of the 9 and 4 of the 12 correct ones (0.85: 6 of the 12)."""
 
-BORDER_SHARE = 0.1  # of one side of the picture; a subject that stands clear of the border has none there
-LARGEST_SHARE = 0.75  # of the subject's pixels that hang together
-FULL_SHARE = 0.9  # of the hint's box: a thing is rarely a rectangle
-
+MAX_BORDER_SHARE = 0.1  # of one side of the picture that the mask touches
+MIN_LARGEST_SHARE = 0.75  # of the mask's pixels that are in its largest connected part
+MAX_FILL_SHARE = 0.9  # of the hint's box that the mask fills: a subject is rarely a rectangle
 
 BORDER, PIECES = "it reaches the picture's border", "it is in pieces"
 FULL_HINT, OUTSIDE_HINT = "it fills its hint's box", "its hint's point is outside it"
 OTHERWISE = "searched for from other seeds, something else is found"
 REASONS = (BORDER, FULL_HINT, OUTSIDE_HINT, PIECES, OTHERWISE)
-"""All that can be said; clients have them in other languages, too."""
+"""All possible reasons; clients have translations of them."""
 
 
 def doubts_about(rgb: Rgb, mask: Mask, hint: Hint = NO_HINT, finder: Finder | None = None) -> tuple[str, ...]:
-    """In words, what makes the mask (H, W) of the picture (H, W, 3) doubtful; () for nothing.
+    """The REASONS to doubt a mask (H, W) of a picture (H, W, 3) uint8; () for none.
 
-    `finder`: what found it, None for GrabCut, which is asked again from other seeds.
+    `finder`: what found the mask; None for GrabCut, which is run again from other seeds.
     """
     found = mask > 0.5
     doubts = []
     if hint.box is None and _touches_the_border(found):
         doubts.append(BORDER)
-    if hint.box is not None and _fill(found, hint.box) > FULL_SHARE:
+    if hint.box is not None and _fill(found, hint.box) > MAX_FILL_SHARE:
         doubts.append(FULL_HINT)
     if hint.point is not None and not found[_pixel(hint.point, found.shape)]:
         doubts.append(OUTSIDE_HINT)
-    if _largest_share(found) < LARGEST_SHARE:
+    if _largest_share(found) < MIN_LARGEST_SHARE:
         doubts.append(PIECES)
-    if finder is None and min(_overlap(found, find_mask(rgb, hint, seed) > 0.5) for seed in SEEDS) < AGREEMENT:
+    if finder is None and min(_overlap(found, find_mask(rgb, hint, seed) > 0.5) for seed in SEEDS) < MIN_AGREEMENT:
         doubts.append(OTHERWISE)
     return tuple(doubts)
 
 
 def _touches_the_border(found: np.ndarray) -> bool:
-    """Or GrabCut's margin, which is background to it in any case."""
+    """The border includes GrabCut's margin, which is background to GrabCut in any case."""
     y, x = (round((MARGIN + 0.01) * side) + 1 for side in found.shape)
     sides = (found[:y].any(0), found[-y:].any(0), found[:, :x].any(1), found[:, -x:].any(1))
-    return any(side.mean() > BORDER_SHARE for side in sides)
+    return any(side.mean() > MAX_BORDER_SHARE for side in sides)
 
 
 def _fill(found: np.ndarray, box: Box) -> float:

@@ -1,14 +1,13 @@
-"""The subject's mask: the one that came with the picture, the picture's own alpha, or one that is found.
+"""The subject's mask: the one given with the picture, the picture's alpha, or one that is found.
 
-It is found by Segment Anything where its weights are there (sam.py), else by GrabCut.
+Segment Anything finds it if its weights are installed (sam.py), otherwise GrabCut.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -18,16 +17,18 @@ from PIL import Image
 
 from motionbooth.pictures.images import Mask, Rgb, read_picture
 
-SMALLEST_SHARE = 0.002  # of the picture; less cannot be learned from
-FOUND_AT = 384  # pixels: GrabCut's time grows with the area, its outline is good enough at this size
+MIN_SHARE = 0.002
+"""A subject that covers less of its picture is too small to train on."""
+GRABCUT_PX = 384
+"""Longer side of the picture that GrabCut gets: its time grows with the area, and this gives a good enough outline."""
 GRABCUT_ROUNDS = 5
-FOUND = "the subject found in it"
-MARGIN = 0.06  # of the picture's sides, taken for background
+MARGIN = 0.06
+"""Width of the border that GrabCut takes for background, as a share of the picture's sides."""
 
 
 @dataclass(frozen=True)
 class Hint:
-    """Where the subject is, in shares of the picture: in a box, or at a point of it. Neither: in the middle."""
+    """Where the subject is, in shares of the picture: a box around it or a point (x, y) on it. Neither: the center."""
 
     box: Box | None = None
     point: tuple[float, float] | None = None
@@ -38,17 +39,27 @@ NO_HINT = Hint()
 
 @dataclass(frozen=True)
 class Seed:
-    """What GrabCut begins with: `margin` of the sides is background; the middle `core` of them, if any, the subject."""
+    """GrabCut's initialization, in shares of the picture's sides."""
 
     margin: float = MARGIN
+    """Width of the border that is background."""
     core: float = 0.0
+    """Diameter of the ellipse in the center that is probably the subject; 0 for everything within the border."""
 
 
 class Finder(Protocol):
-    """What finds a subject that nobody has cut out."""
+    """Finds the subject in a picture without a mask."""
 
     def __call__(self, rgb: Rgb, hint: Hint) -> Mask:
-        """The subject's pixels: (H, W) of 0 and 1 for a picture (H, W, 3) uint8; all 0 where there is none."""
+        """The subject's mask (H, W), 0 or 1, in a picture (H, W, 3) uint8 RGB; all 0 if none is found."""
+
+
+class MaskedPicture(NamedTuple):
+    """A picture and its subject's mask."""
+
+    rgb: Rgb  # (H, W, 3) uint8
+    mask: Mask  # (H, W), 0 or 1
+    was_found: bool  # by a Finder, so it may be wrong
 
 
 def picture_with_mask(
@@ -57,31 +68,26 @@ def picture_with_mask(
     label: str,
     hint: Hint = NO_HINT,
     finder: Finder | None = None,
-    on_found: Callable[[Rgb, Mask], None] | None = None,
-) -> tuple[Rgb, Mask]:
-    """The picture (H, W, 3) uint8 and its mask (H, W) of 0 and 1. `label` names the picture in errors.
+) -> MaskedPicture:
+    """The picture and its mask. `label` names the picture in errors ("picture 2").
 
-    `finder` is asked where the picture comes without a mask; None is GrabCut. `on_found`: told of a mask that was found
-    so, and can be learned from.
-
-    Raises InvalidInput for a picture that cannot be read and for a mask that is empty, tiny, or covers everything.
+    `finder` is used if the picture has neither a mask nor an alpha channel; None for GrabCut. Raises InvalidInput for a
+    picture that cannot be read, and for a mask that is empty, tiny, or covers everything.
     """
     picture = read_picture(image, label)
-    rgb = np.asarray(picture.convert("RGB"))
+    rgb, was_found = np.asarray(picture.convert("RGB")), False
     if mask is not None:
-        found, whose = _given_mask(mask, picture.size, label), "its mask"
+        subject, origin = _given_mask(mask, picture.size, label), "its mask"
     elif picture.mode == "RGBA" and np.asarray(picture.getchannel("A")).min() < 128:
-        found, whose = (np.asarray(picture.getchannel("A")) >= 128).astype(np.float32), "its alpha"
+        subject, origin = (np.asarray(picture.getchannel("A")) >= 128).astype(np.float32), "its alpha"
     else:
-        found, whose = (finder or find_mask)(rgb, hint), FOUND
-    _check(found, whose, label)
-    if on_found is not None and whose == FOUND:
-        on_found(rgb, found)
-    return rgb, found
+        subject, origin, was_found = (finder or find_mask)(rgb, hint), "the subject found in it", True
+    _check(subject, origin, label)
+    return MaskedPicture(rgb, subject, was_found)
 
 
 def _given_mask(path: Path, size: tuple[int, int], label: str) -> Mask:
-    """Bright in any colour (or opaque, where the mask has only alpha) is the subject; of labels 0 and 1, the latter."""
+    """The subject is bright in any color, or opaque if the mask has only alpha; of the labels 0 and 1, it is 1."""
     picture = read_picture(path, f"the mask of {label}")
     if abs(picture.width / picture.height - size[0] / size[1]) > 0.02 * size[0] / size[1]:
         raise InvalidInput(
@@ -103,9 +109,9 @@ def _given_mask(path: Path, size: tuple[int, int], label: str) -> Mask:
 
 
 def find_mask(rgb: Rgb, hint: Hint = NO_HINT, seed: Seed | None = None) -> Mask:
-    """The largest thing that differs from the picture's border (GrabCut, seeded with all but a margin).
+    """The largest object that differs from the picture's border, by GrabCut; `seed` is its initialization.
 
-    With a box: from what is around the box, wherever else in the picture there is more of the same.
+    With a box in `hint`: the largest object that differs from the surroundings of the box.
     """
     mask = np.zeros(rgb.shape[:2], dtype=np.float32)
     part = (slice(None), slice(None)) if hint.box is None else _around(hint.box, *mask.shape)
@@ -115,7 +121,7 @@ def find_mask(rgb: Rgb, hint: Hint = NO_HINT, seed: Seed | None = None) -> Mask:
 
 
 def _around(box: Box, height: int, width: int) -> tuple[slice, slice]:
-    """Rows and columns of the box with GrabCut's margin around it, as far as the picture goes."""
+    """The rows and columns of the box with GrabCut's margin around it, clipped to the picture."""
 
     def span(low: float, high: float, size: int) -> slice:
         margin = (high - low) * MARGIN / (1 - 2 * MARGIN)
@@ -126,7 +132,7 @@ def _around(box: Box, height: int, width: int) -> tuple[slice, slice]:
 
 def _grab(rgb: Rgb, seed: Seed) -> Mask:
     height, width = rgb.shape[:2]
-    scale = min(1.0, FOUND_AT / max(height, width))
+    scale = min(1.0, GRABCUT_PX / max(height, width))
     small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     inset_y, inset_x = (max(1, round(seed.margin * side)) for side in small.shape[:2])
     inner = (inset_x, inset_y, small.shape[1] - 2 * inset_x, small.shape[0] - 2 * inset_y)
@@ -141,7 +147,7 @@ def _grab(rgb: Rgb, seed: Seed) -> Mask:
         half_height, half_width = (round(seed.core * side / 2) for side in small.shape[:2])
         middle = (small.shape[1] // 2, small.shape[0] // 2)
         cv2.ellipse(labels, middle, (half_width, half_height), 0, 0, 360, cv2.GC_PR_FGD, -1)
-    cv2.setRNGSeed(0)  # its first clusters are drawn at random
+    cv2.setRNGSeed(0)  # its initial clusters are random
     cv2.grabCut(small[..., ::-1].copy(), labels, inner, *models, GRABCUT_ROUNDS, mode)
     foreground = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
     resized = cv2.resize(_largest_part(foreground), (width, height), interpolation=cv2.INTER_NEAREST)
@@ -156,15 +162,15 @@ def _largest_part(foreground: np.ndarray) -> np.ndarray:
     return (labels == largest).astype(np.uint8)
 
 
-def _check(mask: Mask, whose: str, label: str) -> None:
+def _check(mask: Mask, origin: str, label: str) -> None:
     share = float(mask.mean())
     start = label[:1].upper() + label[1:]
-    if share < SMALLEST_SHARE:
+    if share < MIN_SHARE:
         found = "is empty" if share == 0 else f"covers {share:.2%} of it only"
         raise InvalidInput(
             "{start} cannot be learned from: {mask} {found}. Send a closer picture, or a mask.",
             start=start,
-            mask=whose,
+            mask=origin,
             found=found,
         )
     if share > 0.995:
@@ -172,5 +178,5 @@ def _check(mask: Mask, whose: str, label: str) -> None:
             "{start} cannot be learned from: {mask} covers all of it, so the subject's outline is unknown. "
             "Send a mask, or a picture with some background.",
             start=start,
-            mask=whose,
+            mask=origin,
         )

@@ -1,7 +1,7 @@
-"""Finding the subject with Segment Anything (Kirillov et al., 2023), from a checkpoint that the user has fetched.
+"""Finds the subject with Segment Anything (Kirillov et al., 2023), from a checkpoint that the user has downloaded.
 
-The network is transformers' SamModel. Its weights come in that library's own layout (a folder with config.json and
-model.safetensors) or as Meta published them (a .pth file), whose names are translated.
+The network is transformers' SamModel. Its weights are in that library's layout (a folder with config.json and
+model.safetensors) or in Meta's (a .pth file), whose parameters are renamed.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ PATCH_PX = 16
 DECODER_HEADS = 8
 PIXEL_MEAN = np.array([123.675, 116.28, 103.53], np.float32)
 PIXEL_STD = np.array([58.395, 57.12, 57.375], np.float32)
-CORNER = 0.02  # of the sides: places that are taken for background where nothing is known of the subject
+CORNER = 0.02  # distance of the background points from the corners, in shares of the sides, without a hint
 
 
 class SamFinder:
-    """A Finder. Where there is no hint, the subject is taken to be in the middle, and the corners not to be of it."""
+    """A Finder. Without a hint, the subject is assumed to be at the center, and the corners to be background."""
 
     def __init__(self, sam: SamModel) -> None:
         self._sam = sam
@@ -55,34 +55,34 @@ class SamFinder:
         small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         pixels = self._pixels(small)
         prompt = {name: value.to(self._sam.device) for name, value in _prompt(hint, pixels.shape[:2]).items()}
-        # A box is plain enough for one answer; of what a point may mean there are three, best ones first by score.
+        # A box is unambiguous: one mask. A point is not: three masks, of which the one with the best score is taken.
         found = self._sam(self._padded(pixels), **prompt, multimask_output=hint.box is None)
         best = found.pred_masks[0, 0, found.iou_scores[0, 0].argmax()]
         mask = self._at_size(best, pixels.shape[:2], small.shape[:2])
         return cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST).astype(np.float32)
 
     def _pixels(self, picture: Rgb) -> NDArray[np.float32]:
-        """The picture as large as the network takes it, normalized."""
+        """The picture at the network's input size, normalized."""
         scale = self._side / max(picture.shape[:2])
         size = int(picture.shape[1] * scale + 0.5), int(picture.shape[0] * scale + 0.5)
         resized = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR), dtype=np.float32)
         return (resized - PIXEL_MEAN) / PIXEL_STD
 
     def _padded(self, pixels: NDArray[np.float32]) -> Tensor:
-        """(1, 3, side, side): nothing below and to the right."""
+        """(1, 3, side, side), padded with zeros below and to the right."""
         height, width = pixels.shape[:2]
         chosen = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(self._sam.device)
         return F.pad(chosen, (0, self._side - width, 0, self._side - height))
 
     def _at_size(self, logits: Tensor, padded_from: tuple[int, ...], size: tuple[int, ...]) -> NDArray[np.uint8]:
-        """The network's low-resolution answer (h, w) on the picture: 0 and 1."""
+        """The network's low-resolution logits (h, w) as a mask of the picture, 0 or 1."""
         full = F.interpolate(logits[None, None], (self._side, self._side), mode="bilinear", align_corners=False)
         part = full[..., : padded_from[0], : padded_from[1]]
         return (F.interpolate(part, size, mode="bilinear", align_corners=False)[0, 0] > 0).byte().cpu().numpy()
 
 
 def _prompt(hint: Hint, size: tuple[int, ...]) -> dict[str, Tensor]:
-    """The network's arguments, in pixels of a picture of this size (height, width)."""
+    """The network's prompt arguments, in pixels of a picture of this size (height, width)."""
     pixels = torch.tensor([size[1], size[0]])
     points, labels = [hint.point] if hint.point else [], [1] if hint.point else []
     if hint.box is None and hint.point is None:
@@ -101,30 +101,30 @@ def _prompt(hint: Hint, size: tuple[int, ...]) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One of the published files, or another of the same layout whose `sha256` is given; or a folder of transformers'.
-
-    A folder's weights are safetensors, which hold no code: their sha256 is compared only where one is given.
-    """
+    """Weights of Segment Anything."""
 
     path: Path
+    """A file in Meta's layout, or a folder in transformers' layout."""
     sha256: str | None = None
+    """The expected sha256. By default a file must be one of PUBLISHED; a folder is not checked, as safetensors contain
+    no code."""
 
 
-class WhenNeeded:
-    """A Finder that is made for the first picture without a mask: it is large, and takes a while."""
+class LazySamFinder:
+    """A Finder that loads Segment Anything for the first picture without a mask."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
-        self._made: SamFinder | None = None
+        self._finder: SamFinder | None = None
 
     def __call__(self, rgb: Rgb, hint: Hint) -> Mask:
-        if self._made is None:
-            self._made = sam_finder(self._checkpoint)
-        return self._made(rgb, hint)
+        if self._finder is None:
+            self._finder = sam_finder(self._checkpoint)
+        return self._finder(rgb, hint)
 
 
 def sam_finder(checkpoint: Checkpoint) -> SamFinder:
-    """Raises InvalidInput as `check_checkpoint` does, and where the file is something else."""
+    """Load a checkpoint. Raises InvalidInput as `check_checkpoint` does, and for other contents."""
     check_checkpoint(checkpoint)
     path = checkpoint.path
     try:
@@ -132,13 +132,13 @@ def sam_finder(checkpoint: Checkpoint) -> SamFinder:
             sam = SamModel.from_pretrained(path, use_safetensors=True, local_files_only=True)
         else:
             sam = build_sam(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # damaged weights make the libraries raise almost anything
+    except Exception as error:  # corrupt weights make the libraries raise almost anything
         raise InvalidInput("{path} is not a checkpoint of Segment Anything. Fetch it again.", path=path) from error
     return SamFinder(sam.eval().to("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def check_checkpoint(checkpoint: Checkpoint) -> None:
-    """Raises InvalidInput where the file is missing, or its sha256 is another."""
+    """Raises InvalidInput if a file is missing or its sha256 is wrong."""
     if not checkpoint.path.is_dir():
         _check_file(checkpoint.path, checkpoint.sha256)
         return
@@ -154,7 +154,7 @@ def check_checkpoint(checkpoint: Checkpoint) -> None:
 
 
 def chosen_checkpoint() -> Checkpoint | None:
-    """The file that this machine's owner has named in MOTIONBOOTH_SAM, if any."""
+    """The checkpoint named by the environment variable MOTIONBOOTH_SAM; None if it is not set."""
     named = os.environ.get(ENVIRONMENT)
     return Checkpoint(Path(named)) if named else None
 
@@ -184,9 +184,9 @@ def _check_file(checkpoint: Path, sha256: str | None) -> None:
 
 
 _OF_THREE = ("proj_in.", "layers.0.", "proj_out.")  # the layers of a perceptron; all published ones have three
-NAMES: list[
-    tuple[str, str | Callable[[re.Match[str]], str]]
-] = [  # Meta's, as regular expressions, and transformers', in the order in which they are replaced
+Replacement = str | Callable[[re.Match[str]], str]
+# Regular expressions of Meta's parameter names, and transformers' names, in the order of their replacement.
+NAMES: list[tuple[str, Replacement]] = [
     (r"^image_encoder\.", "vision_encoder."),
     (r"^prompt_encoder\.pe_layer\.positional_encoding_gaussian_matrix", "shared_image_embedding.positional_embedding"),
     (r"patch_embed\.proj\.", "patch_embed.projection."),
@@ -203,8 +203,8 @@ NAMES: list[
 ]
 
 
-def translated(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Meta's weights under transformers' names."""
+def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Meta's weights under transformers' parameter names."""
 
     def name(old: str) -> str:
         for pattern, new in NAMES:
@@ -217,11 +217,11 @@ def translated(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def build_sam(state: Mapping[str, Tensor]) -> SamModel:
-    """The network that these weights of Meta's layout are of: all its sizes can be read from their shapes.
+    """The network with these weights in Meta's layout; all its sizes are read from their shapes.
 
     Raises KeyError or RuntimeError for other weights.
     """
-    weights = translated(state)
+    weights = renamed(state)
     width = weights["prompt_encoder.no_mask_embed.weight"].shape[1]
     side = weights["vision_encoder.pos_embed"].shape[1] * PATCH_PX
     vision = _vision_config(weights)
@@ -251,7 +251,7 @@ def build_sam(state: Mapping[str, Tensor]) -> SamModel:
 def _vision_config(weights: Mapping[str, Tensor]) -> SamVisionConfig:
     _, grid, _, width = weights["vision_encoder.pos_embed"].shape
     depth = _count(weights, r"vision_encoder\.layers\.(\d+)\.")
-    # Relative positions in a window of n cells are 2n - 1; a layer whose window is the whole picture is a global one.
+    # A window of n cells has 2n - 1 relative positions; a layer whose window is the whole picture is a global one.
     windows = [(weights[f"vision_encoder.layers.{k}.attn.rel_pos_h"].shape[0] + 1) // 2 for k in range(depth)]
     return SamVisionConfig(
         hidden_size=width,

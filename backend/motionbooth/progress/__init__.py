@@ -1,1 +1,1 @@
-"""How far a job is, and how long it still takes."""
+"""Progress of a job and its time left."""

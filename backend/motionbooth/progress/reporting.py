@@ -1,23 +1,29 @@
-"""How work that takes long tells of itself, to whoever waits for it."""
+"""How a running job reports its progress."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from motionbooth.progress.time_left import Stage
 
+OnProgress = Callable[[int, int], None]
+"""Called with (steps done, all steps) of one piece of work. An exception that it raises ends the work."""
+
+
+def ignore_progress(done: int, steps: int) -> None:
+    """An OnProgress for callers that do not report."""
+
 
 class Reporter(Protocol):
-    """Where a job tells how far it is, and learns that nobody wants it any more."""
+    """Receives a job's progress, and stops the job when it is canceled."""
 
     def plan(self, stages: Sequence[Stage]) -> None:
-        """What the job consists of, in order, as far as is known by now: for one time left of the whole."""
+        """The stages that the job consists of, in order, as far as known; the time left is computed from them."""
 
     def progress(self, stage: str, step: int, steps: int, note: str = "") -> None:
-        """`step` of `steps` within `stage` are done. Raises `motionbooth_protocol.errors.Canceled` to stop the job.
+        """`step` of `steps` of a stage are done. Raises `motionbooth_protocol.errors.Canceled` to stop the job.
 
-        Stages, in plain words: "loading the model", "finding masks", "generating places", "filming ordinary clips",
-        "encoding pictures", "learning", "sampling", "decoding", "encoding", "measuring". Called at least once a
-        training or sampling step.
+        `stage` is text for people, one of the names in stages.py. Called at least once for each training or sampling
+        step.
         """

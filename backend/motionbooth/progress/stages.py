@@ -1,7 +1,7 @@
-"""What jobs consist of, for one time left of the whole: their stages, measured in passes of the network over one frame.
+"""The stages that jobs consist of, their work measured in passes of the UNet over one frame.
 
-How stages compare is only a first guess, for what this machine has not done yet: a stage that a job is in, or that an
-earlier job of the process was in, is told by its own pace.
+These proportions are a first guess for the time left. A stage that is running, or that an earlier job of the process
+has run, is estimated from its own pace.
 """
 
 from __future__ import annotations
@@ -11,50 +11,58 @@ from motionbooth_protocol.jobs import GenerateSpec, TrainSpec
 from motionbooth.models.settings import BaseSettings, TrainSettings
 from motionbooth.progress.time_left import Stage
 
-BACKWARD = 3.0  # forward and backward, in forward passes
-DECODED = (
-    3.0  # a frame through the autoencoder: 2.5 TFLOP for Stable Diffusion's at 512 x 512, where its UNet takes 0.8
-)
-READ = 1.2  # a picture into latents: the autoencoder's encoder takes some 40 % of its decoder's work
-ENCODED, MEASURED = 0.2, 1.0  # a frame of the clip written, a frame of the model looked at
+LOADING = "loading the model"
+MASKS = "finding masks"
+BACKGROUNDS = "generating backgrounds"
+PRIOR_CLIPS = "generating prior-preservation clips"
+READING_CLIPS = "reading clips"
+PICTURES = "encoding pictures"
+TRAINING = "training"
+SAMPLING = "sampling"
+DECODING = "decoding"
+ENCODING = "encoding"
+MEASURING = "measuring"
+
+BACKWARD = 3.0  # forward and backward pass, in forward passes
+# A frame through the VAE's decoder: 2.5 TFLOP for Stable Diffusion's at 512 x 512, where its UNet takes 0.8.
+DECODED = 3.0
+READ = 1.2  # a frame through the VAE's encoder: some 40 % of the decoder's work
+ENCODED, MEASURED = 0.2, 1.0  # a frame of the clip written, a frame of the model measured
 
 
 def generate_stages(base: BaseSettings, spec: GenerateSpec, takes: int = 1) -> list[Stage]:
-    """Of one clip, or of several takes of it."""
-    guidance = base.guidance if spec.guidance is None else spec.guidance
-    frames = base.frames
+    """The stages of generating one clip, or several takes of it."""
+    guidance_scale = base.guidance_scale if spec.guidance is None else spec.guidance
+    steps = spec.steps or base.num_inference_steps
     return [
-        Stage("loading the model", 1),
-        Stage("sampling", takes * (spec.steps or base.steps), _sampling_step(base, guidance)),
-        Stage("decoding", takes * frames, DECODED),
-        Stage("encoding", takes, ENCODED * spec.shot.scene_frames),
-        Stage("measuring", takes, MEASURED * frames),
+        Stage(LOADING, 1),
+        Stage(SAMPLING, takes * steps, _sampling_step(base, guidance_scale)),
+        Stage(DECODING, takes * base.frames, DECODED),
+        Stage(ENCODING, takes, ENCODED * spec.shot.scene_frames),
+        Stage(MEASURING, takes, MEASURED * base.frames),
     ]
 
 
 def train_stages(
-    base: BaseSettings,
-    settings: TrainSettings,
-    spec: TrainSpec,
-    clips_to_generate: int = 0,
-    places_to_generate: int = 0,
+    base: BaseSettings, settings: TrainSettings, spec: TrainSpec, prior_clips: int = 0, backgrounds: int = 0
 ) -> list[Stage]:
-    """Of a subject. `clips_to_generate`, `places_to_generate`: ordinary clips, and those of places, not there yet."""
-    placed = len(spec.subject.pictures) * settings.placements
-    pictures = settings.pasting.pool if settings.pasting else placed
+    """The stages of training a subject. `prior_clips`, `backgrounds`: how many are not cached and must be generated."""
+    subject_pictures = len(spec.subject.pictures)
+    pictures = settings.pasting.pool if settings.pasting else subject_pictures * settings.placements
     images = min(settings.image_batch, pictures)
-    clip_frames = {"nothing": 0, "class-pictures": settings.image_batch}.get(settings.preserve, base.frames)
-    learning_step = BACKWARD * settings.accumulate * (images + clip_frames)
-    sample = settings.validation_steps * _sampling_step(base, base.guidance) + DECODED
+    prior_frames = {"nothing": 0, "class-pictures": settings.image_batch}.get(settings.prior_preservation, base.frames)
+    training_step = BACKWARD * settings.gradient_accumulation * (images + prior_frames)
+    sampling_step = _sampling_step(base, base.guidance_scale)
+    validation = settings.validation_inference_steps * sampling_step + DECODED
     return [
-        Stage("loading the model", 1),
-        Stage("finding masks", len(spec.subject.pictures)),
-        Stage("generating places", places_to_generate * base.steps, _sampling_step(base, base.guidance)),
-        Stage("filming ordinary clips", clips_to_generate * base.steps, _sampling_step(base, base.guidance)),
-        Stage("encoding pictures", pictures, READ),
-        Stage("learning", settings.steps, learning_step, every=settings.validate_every, extra=sample),
+        Stage(LOADING, 1),
+        Stage(MASKS, subject_pictures),
+        Stage(BACKGROUNDS, backgrounds * base.num_inference_steps, sampling_step),
+        Stage(PRIOR_CLIPS, prior_clips * base.num_inference_steps, sampling_step),
+        Stage(PICTURES, pictures, READ),
+        Stage(TRAINING, settings.steps, training_step, every=settings.validate_every, extra=validation),
     ]
 
 
-def _sampling_step(base: BaseSettings, guidance: float) -> float:
-    return base.frames * (2.0 if guidance > 1 else 1.0)
+def _sampling_step(base: BaseSettings, guidance_scale: float) -> float:
+    return base.frames * (2.0 if guidance_scale > 1 else 1.0)

@@ -1,4 +1,4 @@
-"""How long a job still takes: one figure for all of its stages, from the pace of its own steps and of earlier jobs."""
+"""The time left of a job: one figure for all of its stages, from the pace of its own steps and of earlier jobs."""
 
 from __future__ import annotations
 
@@ -7,25 +7,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 Paces = dict[tuple[str, str], float]
-"""Seconds per unit of work of a stage, by the kind of job and the stage's name: what a process keeps between jobs."""
+"""Seconds per unit of work, by kind of job and name of stage. A process keeps them from job to job."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a job: `steps` steps of `work` each, in a unit that all stages of the job share.
-
-    Each `every` steps, and after the last one, there is `extra` work besides. A stage without `work` (loading a file,
-    say) compares with no other: until a job has been through it, nothing is known of it, and nothing is counted for it.
-    """
+    """A part of a job."""
 
     name: str
     steps: int
     work: float = 0.0
+    """Work of one step, in a unit that all stages of the job share. 0: it does not compare with other stages (loading a
+    file, for instance), and counts as nothing until a job has run it once."""
     every: int = 0
+    """There is `extra` work after each `every` steps and after the last one; 0 for none."""
     extra: float = 0.0
 
     def done(self, step: int) -> float:
-        """The work of the first `step` steps; the steps themselves where work cannot be compared."""
+        """The work of the first `step` steps, or `step` itself if `work` is 0."""
         if not self.work:
             return float(step)
         extras = (step // self.every + (step == self.steps and step % self.every > 0)) if self.every else 0
@@ -38,7 +37,7 @@ class Stage:
 
 @dataclass
 class _Measured:
-    """A stage that has begun: its latest step, and what it took."""
+    """A stage that has begun: its latest step, and the work and seconds measured so far."""
 
     stage: Stage
     step: int
@@ -51,7 +50,7 @@ class _Measured:
 
 
 class TimeLeft:
-    """Told of each step of one job. `job`: the kind of job, for which `paces` are remembered."""
+    """Estimates the time left of one job from its steps. `job`: the kind of job, under which `paces` are kept."""
 
     def __init__(self, job: str = "", paces: Paces | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._job = job
@@ -59,19 +58,19 @@ class TimeLeft:
         self._clock = clock
         self._plan: list[Stage] = []
         self._begun: dict[str, _Measured] = {}
-        self._name = ""  # of the present stage
-        self._at = 0.0  # when its latest step was told
+        self._name = ""  # of the current stage
+        self._at = 0.0  # when its latest step was reported
 
     def plan(self, stages: Sequence[Stage]) -> None:
-        """What the job consists of, in order. A stage that is never told of was not needed."""
+        """The job's stages, in order. A stage that is never reported was not needed."""
         self._plan = list(stages)
 
     def step(self, name: str, step: int, steps: int) -> float | None:
-        """`step` of `steps` of a stage are done: the seconds that the whole job still takes, None while unknown."""
+        """`step` of `steps` of a stage are done. Returns the seconds left of the whole job, None while unknown."""
         now = self._clock()
         stage = replace(next((each for each in self._plan if each.name == name), Stage(name, steps)), steps=steps)
         measured = self._begun.setdefault(name, _Measured(stage, step))
-        if measured.stage != stage or step < measured.step:  # it is counted otherwise, or begun again
+        if measured.stage != stage or step < measured.step:  # counted differently, or started again
             measured = self._begun[name] = _Measured(stage, step)
         elif name == self._name:
             measured.work += stage.done(step) - stage.done(measured.step)
@@ -92,21 +91,21 @@ class TimeLeft:
         return left
 
     def _remaining(self) -> list[tuple[Stage, float]]:
-        """Each stage that is not over, with its work that is left."""
-        present = self._begun[self._name]
-        left = [(present.stage, present.stage.total - present.stage.done(present.step))]
+        """Each unfinished stage with its remaining work."""
+        current = self._begun[self._name]
+        left = [(current.stage, current.stage.total - current.stage.done(current.step))]
         names = [stage.name for stage in self._plan]
         after = names.index(self._name) if self._name in names else -1
         for number, stage in enumerate(self._plan):
             begun = self._begun.get(stage.name)
             if begun is None and number > after:
                 left.append((stage, stage.total))
-            elif begun is not None and stage.name != self._name:  # stages may take turns
+            elif begun is not None and stage.name != self._name:  # stages may alternate
                 left.append((begun.stage, begun.stage.total - begun.stage.done(begun.step)))
         return left
 
     def _pace(self, stage: Stage) -> float | None:
-        """Seconds per unit: as measured now; as in an earlier job; as in this job's other stages."""
+        """Seconds per unit of work: as measured in this stage, in an earlier job, or in this job's other stages."""
         begun = self._begun.get(stage.name)
         if begun is not None and begun.pace is not None:
             return begun.pace

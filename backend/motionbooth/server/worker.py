@@ -29,7 +29,7 @@ from motionbooth.server.logs import formatter
 from motionbooth.server.specs import pace_key
 
 if TYPE_CHECKING:  # imports torch, which the first job does
-    from motionbooth.jobs.model_cache import WarmBase
+    from motionbooth.jobs.model_cache import ModelCache
 
 log = logging.getLogger("motionbooth.worker")
 _SECONDS_BETWEEN_REPORTS = 0.1
@@ -181,18 +181,18 @@ class ModelJobs:
     """The JobFunction of the product. Imports torch with the first job, and reports that, since it takes seconds."""
 
     def __init__(self) -> None:
-        self._warm: WarmBase | None = None
+        self._cache: ModelCache | None = None
 
     def __call__(
         self, spec: JobSpec, blob_path: Callable[[str], Path], scratch: Path, reporter: PipeReporter
     ) -> dict[str, Path]:
-        if self._warm is None:
+        if self._cache is None:
             reporter.progress("starting the worker", 0, 1)
-        from motionbooth.jobs.model_cache import WarmBase
-        from motionbooth.jobs.runner import run
+        from motionbooth.jobs.model_cache import ModelCache
+        from motionbooth.jobs.runner import run_job
 
-        self._warm = self._warm or WarmBase()
-        return run(spec, blob_path, scratch, reporter, self._warm, reporter.preview)
+        self._cache = self._cache or ModelCache()
+        return run_job(spec, blob_path, scratch, reporter, self._cache, reporter.preview)
 
 
 if __name__ == "__main__":

@@ -24,10 +24,10 @@ from motionbooth.bench.measures import BenchResult, Measure
 from motionbooth.control.settings import Suppress
 from motionbooth.evaluation.contact_sheet import Row, Sheet, write_contact_sheet
 from motionbooth.evaluation.identity import Gallery
-from motionbooth.evaluation.report import AskedSubject, MotionReport, mean_of, motion_report
-from motionbooth.finetuning.prior_preservation import generated_places, ordinary_clips
-from motionbooth.generation.sampling import decode, film
-from motionbooth.jobs.runner import run
+from motionbooth.evaluation.report import MotionReport, TargetSubject, mean_of, motion_report
+from motionbooth.finetuning.prior_preservation import generated_backgrounds, prior_clips
+from motionbooth.generation.sampling import decode, generate_clip
+from motionbooth.jobs.runner import run_job
 from motionbooth.models.registry import Base, load_base
 from motionbooth.models.sources import source_named
 from motionbooth.models.subject_weights import load_subject
@@ -188,7 +188,8 @@ def write_pictures(folder: Path, kinds: Sequence[KindResult], subjects: Sequence
 def _base(suppress: Suppress | None = None) -> Base:
     base = load_base(source_named("toybox"))
     if suppress is not None:
-        base.settings = msgspec.structs.replace(base.settings, suppress=suppress)
+        control = msgspec.structs.replace(base.settings.control, suppress=suppress)
+        base.settings = msgspec.structs.replace(base.settings, control=control)
     return base
 
 
@@ -198,9 +199,9 @@ def _classifier() -> KindClassifier:
 
 
 def generate_prior_clips() -> None:
-    """Generate the prior-preservation clips and places that every training needs, into the cache."""
-    ordinary_clips(_base(), _base().settings.full, lambda done, steps: None)
-    generated_places(_base(), _base().settings.full, lambda done, steps: None)
+    """Generate the prior-preservation clips and backgrounds that every training needs, into the cache."""
+    prior_clips(_base(), _base().settings.full)
+    generated_backgrounds(_base(), _base().settings.full)
 
 
 def run_kind(number: int, suppress: Suppress | None = None) -> KindResult:
@@ -242,7 +243,7 @@ def _run_case(base: Base, case: Case, appearance: Appearance) -> CaseResult:
 
 
 def generate_frames(base: Base, spec: GenerateSpec) -> NDArray[np.uint8]:
-    return film(base, spec, lambda done, steps: None).numpy()
+    return generate_clip(base, spec).numpy()
 
 
 def _measure_drawn(case: Case, appearance: Appearance) -> MotionReport:
@@ -268,7 +269,7 @@ def train_subject(
     spec = TrainSpec(
         SubjectSpec(subject.name, TOKEN, subject.class_word, pictures), seed=3 + seed, steps=steps, recipe=recipe
     )
-    return run(spec, lambda sha256: folder / sha256, folder, _Silent())["subject"]
+    return run_job(spec, lambda sha256: folder / sha256, folder, _Silent())["subject"]
 
 
 def _stored(pixels: NDArray[np.uint8], folder: Path) -> str:
@@ -295,7 +296,7 @@ class _Silent:
 
 
 def measured(frames: NDArray[np.uint8], case: Case, appearance: Appearance) -> MotionReport:
-    return motion_report(frames, [AskedSubject("subject", appearance, case.boxes)], case.camera)
+    return motion_report(frames, [TargetSubject("subject", appearance, case.boxes)], case.camera)
 
 
 def _appearance_of_kind(kind: str, color: str) -> Appearance:

@@ -58,7 +58,7 @@ def identity_of(
     crops, off = _crops(clips), _crops(untrained)
     hits = {
         "top1": top_1(crops, subject.name, galleries),
-        "grey_top1": top_1(crops, subject.name, galleries, grey=True),
+        "grey_top1": top_1(crops, subject.name, galleries, gray=True),
         "top1_forced": top_1(crops, subject.name, galleries, forced=True),
         "top1_off": top_1(off, subject.name, galleries),
     }
@@ -84,7 +84,7 @@ def controls_of(
         blobs = np.concatenate([_seen(base, subject, flat, each, boxes) for each in (mask, _ellipse(mask))])
         mixed = np.stack([shuffled_patches(each, 100 + index) for index, each in enumerate(real)])
         hits["top1_ceiling"] += top_1(real, subject.name, rest)
-        hits["grey_ceiling"] += top_1(real, subject.name, rest, grey=True)
+        hits["grey_ceiling"] += top_1(real, subject.name, rest, gray=True)
         hits["blob_top1"] += top_1(blobs, subject.name, rest)
         hits["blob_top1_forced"] += top_1(blobs, subject.name, rest, forced=True)
         hits["shuffled_top1"] += top_1(mixed, subject.name, rest)

@@ -39,7 +39,7 @@ def _subject(folder: Path) -> TrainingSet:
         mask = None if picture.mask is None else files[picture.mask]
         seen.append(picture_with_mask(files[picture.image], mask, picture.name, Hint(picture.box, picture.point)))
     words = re.findall(r"[a-z]+", folder.name.lower()) or ["toy"]
-    small = [_reduced(rgb, mask) for rgb, mask in seen]
+    small = [_reduced(picture.rgb, picture.mask) for picture in seen]
     return TrainingSet(folder.name, words[-1], PLACES, [rgb for rgb, _ in small], [mask for _, mask in small])
 
 

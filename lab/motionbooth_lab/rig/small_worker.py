@@ -38,7 +38,7 @@ def run(spec: JobSpec, blob_path: Callable[[str], Path], scratch: Path, reporter
     steps = int(commands.get("steps") or 4)
     for step in range(first, steps):
         if "deaf" not in commands:
-            reporter.progress("learning" if is_train else "sampling", step, steps, note=f"from {first}")
+            reporter.progress("training" if is_train else "sampling", step, steps, note=f"from {first}")
         if "preview" in commands:
             reporter.preview(bytes([step]) * int(commands["preview"]), 64, 48)
         misbehave(commands, step, first)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from motionbooth.evaluation.identity import CROP_PX, MARGIN, PATCHES, WEIGHTS, IdentityNetwork, in_grey
+from motionbooth.evaluation.identity import CROP_PX, MARGIN, PATCHES, WEIGHTS, IdentityNetwork, in_gray
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -130,7 +130,7 @@ def _tinted(picture: Tensor, rng: torch.Generator) -> Tensor:
     """Randomly change brightness and color temperature."""
     gain = 1 + 0.4 * (torch.rand(len(picture), 1, 1, 1, generator=rng) - 0.5)
     tint = 1 + 0.2 * (torch.rand(len(picture), 3, 1, 1, generator=rng) - 0.5)
-    grey = in_grey(picture)
+    grey = in_gray(picture)
     color = 0.7 + 0.5 * torch.rand(len(picture), 1, 1, 1, generator=rng)
     return ((grey + (picture - grey) * color) * gain * tint).clamp(0, 1)
 
@@ -178,7 +178,7 @@ def batch(sprites: Sprites, rng: torch.Generator) -> tuple[Tensor, Tensor, Tenso
     reference = torch.arange(len(who)) // PEOPLE % 2 == 0
     crops = views_of(sprites, who, reference, decoy, rng)
     if torch.rand((), generator=rng) < GREY_SHARE:
-        crops = in_grey(crops)
+        crops = in_gray(crops)
     return crops, who[:-fakes], decoy > 0
 
 

@@ -202,11 +202,11 @@ def test_boxes_for_another_batch_are_refused(tiny_single: Base) -> None:
 
 def test_watched_columns_are_those_of_the_whole_softmax(tiny_single: Base) -> None:
     control: AttentionControl = tiny_single.control
-    control.watch(range(77), (3, 3))
+    control.record(range(77), (3, 3))
     unet_call(tiny_single)
-    layers = control.unwatch()
+    layers = control.stop_recording()
     assert len(layers) == 4
     assert all(layer.shape == (6, 9, 77) for layer in layers)
     assert all(torch.allclose(layer.sum(-1), torch.ones(6, 9), atol=1e-5) for layer in layers)
     unet_call(tiny_single)
-    assert control.unwatch() == []
+    assert control.stop_recording() == []

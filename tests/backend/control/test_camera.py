@@ -11,8 +11,8 @@ import pytest
 import torch
 from motionbooth.control.camera import (
     boxes_under_way,
+    fraction_of_cell,
     random_pick,
-    rest_in_cells,
     shift_by_phase,
     shift_frame,
     shift_latents,
@@ -150,7 +150,7 @@ def test_a_part_of_a_cell_moves_content_against_the_camera_and_leaves_noise_whit
 
 def test_whole_cells_and_their_rest_add_up_to_the_way_that_was_asked() -> None:
     camera = CameraPath.straight(0.37, -0.21, 8)
-    whole, rest = travel_in_cells(camera, 1.0, (16, 24)), rest_in_cells(camera, (16, 24))
+    whole, rest = travel_in_cells(camera, 1.0, (16, 24)), fraction_of_cell(camera, (16, 24))
     for offset, (x, y), (rx, ry) in zip(camera.offsets, whole, rest, strict=True):
         assert (x + rx, y + ry) == pytest.approx((offset.dx * 24, offset.dy * 16))
         assert max(abs(rx), abs(ry)) <= 0.5

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from motionbooth.evaluation.identity import (
-    NOBODY,
+    NO_SUBJECT,
     Gallery,
     bounds,
     crop,
@@ -110,16 +110,16 @@ def test_a_ranking_names_all_and_nobody_the_likest_first() -> None:
     robot, duck = unseen_subjects()[:2]
     both = {each.name: gallery_of(each.pictures, each.masks) for each in (robot, duck)}
     ranking = identify(crop(duck.pictures[2], bounds(duck.masks[2]))[None], both)[0]
-    assert {name for name, _ in ranking} == {"robot", "duck", NOBODY}
+    assert {name for name, _ in ranking} == {"robot", "duck", NO_SUBJECT}
     assert ranking[0] == ("duck", pytest.approx(1.0, abs=1e-5))  # it is in its own gallery
     assert [likeness for _, likeness in ranking] == sorted((likeness for _, likeness in ranking), reverse=True)
 
 
-def test_in_grey_colors_do_not_matter() -> None:
+def test_in_gray_colors_do_not_matter() -> None:
     duck = unseen_subjects()[1]
     crops = crop(duck.pictures[2], bounds(duck.masks[2]))[None]
     plain = (crops @ np.array([0.299, 0.587, 0.114])).round().astype(np.uint8)[..., None].repeat(3, -1)
-    np.testing.assert_allclose(embed(crops, grey=True), embed(plain, grey=True), atol=0.05)  # rounded to 8 bits
+    np.testing.assert_allclose(embed(crops, gray=True), embed(plain, gray=True), atol=0.05)  # rounded to 8 bits
     assert np.abs(embed(crops) - embed(plain)).max() > 0.05
 
 

@@ -3,8 +3,8 @@
 import msgspec
 import numpy as np
 import pytest
-from motionbooth.evaluation.report import AskedSubject, MotionReport, motion_report, obedience_order
-from motionbooth.evaluation.shot_folder import report_table
+from motionbooth.evaluation.generated_shot import report_table
+from motionbooth.evaluation.report import MotionReport, TargetSubject, adherence_order, motion_report
 from motionbooth.pictures.appearance import Appearance
 from motionbooth_lab.toybox.backgrounds import draw_texture
 from motionbooth_lab.toybox.draw import Clip, draw_clip, kind_scene
@@ -21,9 +21,9 @@ def camera_of(clip: Clip) -> CameraPath:
     return CameraPath([Offset(float(x) / 96, float(y) / 64) for x, y in clip.camera_px])
 
 
-def asked_of(clip: Clip) -> AskedSubject:
+def asked_of(clip: Clip) -> TargetSubject:
     appearance = Appearance.from_pictures([clip.frames[0]], [clip.masks[0]])
-    return AskedSubject("heart", appearance, [Box(*map(float, box)) for box in clip.boxes_xyxy])
+    return TargetSubject("heart", appearance, [Box(*map(float, box)) for box in clip.boxes_xyxy])
 
 
 def test_a_drawn_clip_obeys_what_it_was_drawn_from() -> None:
@@ -45,7 +45,7 @@ def test_a_drawn_clip_obeys_what_it_was_drawn_from() -> None:
 def test_the_wrong_boxes_and_the_wrong_camera_are_told() -> None:
     clip = drawn()
     right = asked_of(clip)
-    wrong = AskedSubject("heart", right.appearance, [Box(0.0, 0.0, 0.1, 0.1)] * 8)
+    wrong = TargetSubject("heart", right.appearance, [Box(0.0, 0.0, 0.1, 0.1)] * 8)
     report = motion_report(clip.frames, [wrong], CameraPath.straight(2.0, 0.0, 8))
     assert report.subjects[0].iou == pytest.approx(0, abs=0.1)
     assert report.flow_error_px is not None
@@ -55,7 +55,7 @@ def test_the_wrong_boxes_and_the_wrong_camera_are_told() -> None:
 def test_frames_that_ask_for_nothing_do_not_count() -> None:
     clip = drawn()
     right = asked_of(clip)
-    report = motion_report(clip.frames, [AskedSubject("heart", right.appearance, [None] * 8)], camera_of(clip))
+    report = motion_report(clip.frames, [TargetSubject("heart", right.appearance, [None] * 8)], camera_of(clip))
     assert report.subjects[0].iou is None
     assert report.subjects[0].found_share is None
 
@@ -70,7 +70,7 @@ def test_clips_boxes_and_camera_of_different_lengths_are_refused_in_a_sentence()
     clip = drawn()
     with pytest.raises(InvalidInput, match="8 frames and the camera path 5"):
         motion_report(clip.frames, [], CameraPath.still(5))
-    short = AskedSubject("heart", asked_of(clip).appearance, [None])
+    short = TargetSubject("heart", asked_of(clip).appearance, [None])
     with pytest.raises(InvalidInput, match='"heart" has 1 boxes'):
         motion_report(clip.frames, [short], CameraPath.still(8))
 
@@ -91,7 +91,7 @@ def test_scenery_without_texture_has_no_figure_and_says_so() -> None:
     report = motion_report(frames, [], CameraPath.straight(0.3, 0, 5))
     assert (report.flow_error_px, report.mean_flow_error_px) == (None, None)
     assert {(frame.found_px, frame.error_px, frame.mean_error_px) for frame in report.camera} == {(None, None, None)}
-    assert obedience_order(report) > obedience_order(msgspec.structs.replace(report, flow_error_px=99.0))
+    assert adherence_order(report) > adherence_order(msgspec.structs.replace(report, flow_error_px=99.0))
     console = Console(record=True, width=120)
     console.print(report_table(report, []))
     assert console.export_text().count("no texture") == 2

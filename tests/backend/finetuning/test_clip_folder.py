@@ -20,7 +20,7 @@ from PIL import Image
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / "cache" / name)
-    return tmp_path / "cache" / "motionbooth" / "ordinary_clips"
+    return tmp_path / "cache" / "motionbooth" / "prior_clips"
 
 
 def grey_ramp(count: int, height: int = 64, width: int = 96) -> np.ndarray:

@@ -8,14 +8,15 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from motionbooth.finetuning.dataset import encode_pictures, gather_data, read_pictures
+from motionbooth.finetuning.dataset import encode_training_data, read_pictures
 from motionbooth.models.registry import Base
 from motionbooth.pictures.images import TrainingPicture
 from motionbooth_protocol.errors import InvalidInput
-from motionbooth_protocol.jobs import Picture, SubjectSpec
+from motionbooth_protocol.jobs import Picture, SubjectSpec, TrainSpec
 from PIL import Image, ImageDraw
 
 SUBJECT = SubjectSpec("Dot", "sks", "dog", [Picture("0" * 64)])
+SPEC = TrainSpec(SUBJECT, seed=5)
 
 
 def drawn(path: Path, ellipse: tuple[int, int, int, int]) -> Path:
@@ -27,10 +28,8 @@ def drawn(path: Path, ellipse: tuple[int, int, int, int]) -> Path:
 
 def test_each_picture_is_placed_as_often_as_the_base_asks(tiny_single: Base, tmp_path: Path) -> None:
     path = drawn(tmp_path / "p", (100, 100, 300, 300))
-    settings = msgspec.structs.replace(tiny_single.settings.lora, placements=3, smallest=0.5)
-    (picture,), (repeated,) = (
-        read_pictures(SUBJECT, lambda _: path, tiny_single, settings, seed, lambda done: None) for seed in (5, 5)
-    )
+    settings = msgspec.structs.replace(tiny_single.settings.lora, placements=3, min_height=0.5)
+    (picture,), (repeated,) = (read_pictures(SPEC, lambda _: path, tiny_single, settings) for _ in range(2))
     pictures, again = picture.placed, repeated.placed
     areas = [float(picture.mask.sum()) for picture in pictures]
     assert len(areas) == 3
@@ -42,22 +41,23 @@ def test_each_picture_is_placed_as_often_as_the_base_asks(tiny_single: Base, tmp
 def test_a_subject_too_thin_for_the_base_is_named(tiny_single: Base, tmp_path: Path) -> None:
     path = drawn(tmp_path / "p", (20, 199, 380, 200))
     with pytest.raises(InvalidInput, match="In picture 1 of 1 the subject is too thin or too small"):
-        read_pictures(SUBJECT, lambda _: path, tiny_single, tiny_single.settings.lora, 0, lambda done: None)
+        read_pictures(SPEC, lambda _: path, tiny_single, tiny_single.settings.lora)
 
 
 def test_posteriors_are_those_of_the_vae_in_the_latents_scale(tiny_single: Base) -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (128, 192, 3), dtype=np.uint8)
-    mean, std, masks = encode_pictures(tiny_single, [TrainingPicture(rgb, np.ones((128, 192), np.float32))])
+    picture = TrainingPicture(rgb, np.ones((128, 192), np.float32))
+    data = encode_training_data(tiny_single, SUBJECT, [picture], torch.zeros(0), [])
     pixels = torch.from_numpy(rgb).permute(2, 0, 1)[None] / 127.5 - 1
     with torch.no_grad():
         posterior = tiny_single.vae.encode(pixels).latent_dist
-    torch.testing.assert_close(mean[:, :, 0], posterior.mean * 0.18215)
-    torch.testing.assert_close(std[:, :, 0], posterior.std * 0.18215)
-    assert masks.shape == (1, 1, 128, 192)
+    torch.testing.assert_close(data.mean[:, :, 0], posterior.mean * 0.18215)
+    torch.testing.assert_close(data.std[:, :, 0], posterior.std * 0.18215)
+    assert data.masks.shape == (1, 1, 128, 192)
 
 
 def test_the_prompt_is_the_papers_and_its_phrase_is_found(tiny_single: Base) -> None:
     picture = TrainingPicture(np.zeros((128, 192, 3), np.uint8), np.ones((128, 192), np.float32))
-    data = gather_data(tiny_single, SUBJECT, [picture], torch.zeros(0), [])
+    data = encode_training_data(tiny_single, SUBJECT, [picture], torch.zeros(0), [])
     assert torch.equal(data.text, tiny_single.embed(["a sks dog"]))
     assert data.positions == (2, 3, 4)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers.models.resnet import TemporalConvLayer
-from motionbooth.finetuning.gradient_checkpointing import recompute_layers
-from motionbooth.finetuning.trainer import Noisy, clip_loss, image_loss
+from motionbooth.finetuning.gradient_checkpointing import enable_gradient_checkpointing
+from motionbooth.finetuning.trainer import NoisyBatch, clip_loss, image_loss
 from motionbooth.models.registry import Base, load_base
 from motionbooth.models.sources import Source
 from torch import Tensor
@@ -23,9 +23,9 @@ def losses_and_gradients(base: Base) -> tuple[list[Tensor], dict[str, Tensor]]:
     masks[:, :, 20:45, 30:65] = 1
     settings, text = base.settings.full, base.embed(["a sks dog"])
 
-    def noisy(*shape: int) -> Noisy:
+    def noisy(*shape: int) -> NoisyBatch:
         sample, target = torch.randn(*shape, generator=generator), torch.randn(*shape, generator=generator)
-        return Noisy(sample, torch.randint(1000, shape[:1], generator=generator), target)
+        return NoisyBatch(sample, torch.randint(1000, shape[:1], generator=generator), target)
 
     losses = []
     for loss in (
@@ -40,7 +40,7 @@ def losses_and_gradients(base: Base) -> tuple[list[Tensor], dict[str, Tensor]]:
 
 def test_losses_and_gradients_stay_the_same_to_the_last_bit(tiny_source: Source) -> None:
     plain, twice = load_base(tiny_source, device="cpu"), load_base(tiny_source, device="cpu")
-    recompute_layers(twice.unet, twice.control)
+    enable_gradient_checkpointing(twice.unet, twice.control)
     expected, found = losses_and_gradients(plain), losses_and_gradients(twice)
     assert expected[0] == found[0]
     assert expected[1].keys() == found[1].keys()
@@ -48,7 +48,7 @@ def test_losses_and_gradients_stay_the_same_to_the_last_bit(tiny_source: Source)
 
 
 def test_temporal_dropout_stays_off(tiny_single: Base) -> None:
-    recompute_layers(tiny_single.unet, tiny_single.control)
+    enable_gradient_checkpointing(tiny_single.unet, tiny_single.control)
     tiny_single.unet.requires_grad_(True)
     layers = [module for module in tiny_single.unet.modules() if isinstance(module, TemporalConvLayer)]
     assert layers
@@ -71,5 +71,5 @@ def test_what_is_held_for_the_backward_pass_is_less(tiny_source: Source) -> None
         return sum(saved.values())
 
     plain, twice = load_base(tiny_source, device="cpu"), load_base(tiny_source, device="cpu")
-    recompute_layers(twice.unet, twice.control)
+    enable_gradient_checkpointing(twice.unet, twice.control)
     assert held(twice) < 0.5 * held(plain)

@@ -10,14 +10,14 @@ import platformdirs
 import pytest
 import torch
 from motionbooth.control.boxes import BoxControl
-from motionbooth.finetuning.dataset import SubjectData, SubjectPicture, gather_data
+from motionbooth.finetuning.dataset import SubjectPicture, TrainingData, encode_training_data
 from motionbooth.finetuning.finetune import training_pictures
-from motionbooth.finetuning.gradient_checkpointing import recompute_layers
+from motionbooth.finetuning.gradient_checkpointing import enable_gradient_checkpointing
 from motionbooth.finetuning.losses import mask_cells
-from motionbooth.finetuning.pasting import Place, cut_out, pasted_pictures
-from motionbooth.finetuning.prior_preservation import generated_places, missing_places
+from motionbooth.finetuning.pasting import Background, cut_out, pasted_pictures
+from motionbooth.finetuning.prior_preservation import generated_backgrounds, missing_backgrounds
 from motionbooth.finetuning.recipes import with_recipe
-from motionbooth.finetuning.trainer import StepLosses, Trainer, learn
+from motionbooth.finetuning.trainer import StepLosses, Trainer, train
 from motionbooth.models.registry import Base, load_base
 from motionbooth.models.settings import BaseSettings, PasteSettings, TrainSettings
 from motionbooth.models.sources import Source, source_named
@@ -26,7 +26,7 @@ from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import Picture, SubjectSpec
 
 SUBJECT = SubjectSpec("Rex", "sks", "dog", [Picture("0" * 64)])
-PLACES = {"on the grass": "the grass", "in the sea": "the sea"}
+BACKGROUNDS = {"on the grass": "the grass", "in the sea": "the sea"}
 WIDTH, HEIGHT = 192, 128
 BLUE, RED = (10, 20, 200), (200, 30, 40)
 
@@ -51,15 +51,15 @@ def red_disc(size: tuple[int, int] = (300, 200)) -> tuple[np.ndarray, np.ndarray
     return rgb, mask.astype(np.float32)
 
 
-def plain_places() -> list[Place]:
+def plain_backgrounds() -> list[Background]:
     frames = np.zeros((2, HEIGHT, WIDTH, 3), np.uint8)
     frames[:] = BLUE
-    return [Place(phrase, frames) for phrase in PLACES]
+    return [Background(phrase, frames) for phrase in BACKGROUNDS]
 
 
 def pasted(settings: PasteSettings, seed: int = 0) -> list[TrainingPicture]:
-    cutout = cut_out(*red_disc(), longest_px=512)
-    return pasted_pictures([cutout], plain_places(), settings, np.random.default_rng(seed))
+    cutout = cut_out(*red_disc(), frame_px=128)
+    return pasted_pictures([cutout], plain_backgrounds(), settings, np.random.default_rng(seed))
 
 
 def bounds(mask: np.ndarray) -> tuple[int, int, int, int]:
@@ -67,15 +67,15 @@ def bounds(mask: np.ndarray) -> tuple[int, int, int, int]:
     return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
 
 
-def test_a_cutout_ends_where_the_subject_ends_and_is_no_longer_than_asked() -> None:
-    cutout = cut_out(*red_disc(), longest_px=120)
+def test_a_cutout_ends_where_the_subject_ends_and_is_no_longer_than_four_frames() -> None:
+    cutout = cut_out(*red_disc(), frame_px=30)
     assert cutout.shape == (120, 60, 4)  # the ellipse is 240 x 120
     assert cutout[60, 30].tolist() == [*RED, 255]
     assert cutout[0, 0].tolist() == [0, 0, 0, 0]
 
 
 def test_pasted_subjects_have_the_sizes_asked_for_and_lie_in_the_frame_anywhere() -> None:
-    pictures = pasted(PasteSettings(pool=60, smallest=0.5, largest=0.9, roll=0))
+    pictures = pasted(PasteSettings(pool=60, min_height=0.5, max_height=0.9, max_roll=0))
     edges = np.array([bounds(picture.mask) for picture in pictures])
     heights = (edges[:, 3] - edges[:, 1]) / HEIGHT
     assert heights.min() >= 0.5 - 2 / HEIGHT  # a pixel at each end: where half of it is not the subject's
@@ -83,11 +83,11 @@ def test_pasted_subjects_have_the_sizes_asked_for_and_lie_in_the_frame_anywhere(
     assert np.ptp(heights) > 0.25
     free_x = WIDTH - (edges[:, 2] - edges[:, 0])
     assert np.ptp(edges[:, 0] / free_x) > 0.8
-    assert {picture.place for picture in pictures} == set(PLACES)
+    assert {picture.caption_suffix for picture in pictures} == set(BACKGROUNDS)
 
 
 def test_a_pasted_picture_is_the_place_the_subject_and_a_soft_edge_and_nothing_of_its_old_background() -> None:
-    for picture in pasted(PasteSettings(pool=10, gain=0.0)):
+    for picture in pasted(PasteSettings(pool=10, max_gain=0.0)):
         rgb = picture.rgb.astype(int)
         from_subject = (rgb[..., 0] - BLUE[0]) / (RED[0] - BLUE[0])  # 0: the place, 1: the subject
         expected = np.array(BLUE) + from_subject[..., None] * (np.array(RED) - BLUE)
@@ -100,9 +100,9 @@ def test_a_pasted_picture_is_the_place_the_subject_and_a_soft_edge_and_nothing_o
 
 def test_a_subject_wider_than_the_frame_is_made_to_fit() -> None:
     rgb = np.full((40, 400, 3), 200, np.uint8)
-    cutout = cut_out(rgb, np.ones((40, 400), np.float32), 512)
-    settings = PasteSettings(pool=8, roll=30.0)
-    for picture in pasted_pictures([cutout], plain_places(), settings, np.random.default_rng(0)):
+    cutout = cut_out(rgb, np.ones((40, 400), np.float32), 128)
+    settings = PasteSettings(pool=8, max_roll=30.0)
+    for picture in pasted_pictures([cutout], plain_backgrounds(), settings, np.random.default_rng(0)):
         left, _, right, _ = bounds(picture.mask)
         assert 0.7 * WIDTH < right - left <= 0.97 * WIDTH
 
@@ -112,9 +112,9 @@ def test_mirrored_only_where_asked_for() -> None:
     rgb[:, :30], rgb[:, 30:] = (250, 250, 250), (5, 5, 5)  # white on the left
 
     def whiter_on_the_left(flip: bool) -> set[bool]:
-        settings = PasteSettings(pool=20, roll=0, flip=flip)
-        cutout = cut_out(rgb, np.ones((60, 60), np.float32), 512)
-        pictures = pasted_pictures([cutout], plain_places(), settings, np.random.default_rng(1))
+        settings = PasteSettings(pool=20, max_roll=0, flip=flip)
+        cutout = cut_out(rgb, np.ones((60, 60), np.float32), 128)
+        pictures = pasted_pictures([cutout], plain_backgrounds(), settings, np.random.default_rng(1))
         found = set()
         for picture in pictures:
             left, top, right, bottom = bounds(picture.mask)
@@ -137,10 +137,10 @@ def test_the_same_seed_pastes_the_same_pictures() -> None:
 
 @pytest.fixture
 def source(tmp_path: Path, tiny_source: Source) -> Source:
-    """The tiny base with two places."""
+    """The tiny base with two backgrounds."""
     settings = msgspec.json.decode(tiny_source.settings_file.read_bytes())
     path = tmp_path / "motionbooth.json"
-    path.write_bytes(msgspec.json.encode(settings | {"places": PLACES}))
+    path.write_bytes(msgspec.json.encode(settings | {"backgrounds": BACKGROUNDS}))
     return Source("tiny", tiny_source.folder, path)
 
 
@@ -158,26 +158,26 @@ def pasting(base: Base, **paste: object) -> TrainSettings:
 def subject_pictures() -> list[SubjectPicture]:
     rgb, mask = red_disc()
     framed = TrainingPicture(np.zeros((HEIGHT, WIDTH, 3), np.uint8), np.ones((HEIGHT, WIDTH), np.float32))
-    return [SubjectPicture([framed], cut_out(rgb, mask, 512))]
+    return [SubjectPicture([framed], cut_out(rgb, mask, 128))]
 
 
-def pasted_data(base: Base, settings: TrainSettings) -> SubjectData:
+def pasted_data(base: Base, settings: TrainSettings) -> TrainingData:
     pictures = training_pictures(base, settings, subject_pictures(), 3, Silent())
     clips = torch.randn(1, 4, 2, *base.latent_size, generator=torch.Generator().manual_seed(0))
-    return gather_data(base, SUBJECT, pictures, clips, ["a cat"])
+    return encode_training_data(base, SUBJECT, pictures, clips, ["a cat"])
 
 
-def test_places_are_generated_once_for_a_base(base: Base) -> None:
+def test_backgrounds_are_generated_once_for_a_base(base: Base) -> None:
     settings = pasting(base)
-    assert missing_places(base.source, settings) == 2
+    assert missing_backgrounds(base.source, settings) == 2
     told: list[int] = []
-    first = generated_places(base, settings, lambda done, steps: told.append(done))
+    first = generated_backgrounds(base, settings, lambda done, steps: told.append(done))
     assert told
     told.clear()
-    assert missing_places(base.source, settings) == 0
-    again = generated_places(base, settings, lambda done, steps: told.append(done))
+    assert missing_backgrounds(base.source, settings) == 0
+    again = generated_backgrounds(base, settings, lambda done, steps: told.append(done))
     assert told == []
-    assert [place.phrase for place in first] == list(PLACES)
+    assert [place.caption_suffix for place in first] == list(BACKGROUNDS)
     assert all(place.frames.shape == (3, HEIGHT, WIDTH, 3) for place in first)
     assert all(np.array_equal(a.frames, b.frames) for a, b in zip(first, again, strict=True))
     assert not np.array_equal(first[0].frames, first[1].frames)
@@ -187,7 +187,7 @@ def test_each_pasted_picture_has_its_own_caption_and_box(base: Base) -> None:
     settings = pasting(base)
     pictures = training_pictures(base, settings, subject_pictures(), 3, Silent())
     data = pasted_data(base, settings)
-    captions = [f"a sks dog {picture.place}" for picture in pictures]
+    captions = [f"a sks dog {picture.caption_suffix}" for picture in pictures]
     assert set(captions) == {"a sks dog on the grass", "a sks dog in the sea"}
     torch.testing.assert_close(data.text, base.embed(captions))
     assert data.positions == (2, 3, 4)
@@ -207,12 +207,12 @@ def test_the_region_grows_by_whole_cells() -> None:
 
 
 def test_what_is_outside_the_grown_region_is_not_trained(base: Base) -> None:
-    settings = msgspec.structs.replace(pasting(base), stca_weight=0.0, preserve="nothing")
+    settings = msgspec.structs.replace(pasting(base), stca_weight=0.0, prior_preservation="nothing")
     data = pasted_data(base, settings)
 
     def region_loss(outside: float, grow: int) -> float:
         """Of a step in which the target, outside the region of one cell more than the subject's, is another."""
-        paste = msgspec.structs.replace(settings.paste, grow=grow)
+        paste = msgspec.structs.replace(settings.paste, grow_cells=grow)
         trainer = Trainer(base, msgspec.structs.replace(settings, paste=paste), data, seed=0)
         drawn = trainer._at_random_times
 
@@ -259,11 +259,11 @@ def test_an_edited_step_with_gradient_checkpointing_has_the_same_gradients(sourc
         settings = pasting(base, box_share=0.5)
         data = pasted_data(base, settings)
         if recompute:
-            recompute_layers(base.unet, base.control)
-        trainer = Trainer(base, msgspec.structs.replace(settings, gradient_clip=1e9), data, seed=0)
+            enable_gradient_checkpointing(base.unet, base.control)
+        trainer = Trainer(base, msgspec.structs.replace(settings, max_grad_norm=1e9), data, seed=0)
         taken: list[torch.Tensor] = []
         trainer._optimizer.step = lambda: taken.extend(  # type: ignore[assignment]
-            parameter.grad.clone() for parameter in trainer._learned.values() if parameter.grad is not None
+            parameter.grad.clone() for parameter in trainer._trainable.values() if parameter.grad is not None
         )
         trainer.take_step()
         return taken
@@ -286,17 +286,17 @@ def test_a_pasted_training_broken_off_and_resumed_ends_with_the_same_weights(sou
             raise Power
 
     whole, broken, resumed = begin(), begin(), begin()
-    learn(whole, tmp_path / "unused.pt", lambda *_: None)
+    train(whole, tmp_path / "unused.pt", lambda *_: None)
     with pytest.raises(Power):
-        learn(broken, tmp_path / "checkpoint.pt", switch_off)
-    learn(resumed, tmp_path / "checkpoint.pt", lambda *_: None)
+        train(broken, tmp_path / "checkpoint.pt", switch_off)
+    train(resumed, tmp_path / "checkpoint.pt", lambda *_: None)
     assert whole.history == resumed.history
-    for name, weight in whole._learned.items():
-        assert torch.equal(weight, resumed._learned[name])
+    for name, weight in whole._trainable.items():
+        assert torch.equal(weight, resumed._trainable[name])
 
 
 @pytest.mark.parametrize("recipe", ["dreambooth", "customvideo", "no-region", "no-paste"])
-def test_whole_pictures_are_learned_as_they_are(base: Base, recipe: str) -> None:
+def test_whole_pictures_are_trainable_as_they_are(base: Base, recipe: str) -> None:
     settings = with_recipe(pasting(base), recipe)
     assert settings.pasting is None
     pictures = subject_pictures()
@@ -304,25 +304,25 @@ def test_whole_pictures_are_learned_as_they_are(base: Base, recipe: str) -> None
 
 
 def test_a_subject_of_which_nothing_is_left_is_refused_in_a_sentence(base: Base) -> None:
-    settings = pasting(base, roll=0.0, smallest=0.01, largest=0.01)
+    settings = pasting(base, max_roll=0.0, min_height=0.01, max_height=0.01)
     hair = np.full((1, 4, 4), 255, np.uint8)
     picture = SubjectPicture(subject_pictures()[0].placed, hair)
     with pytest.raises(InvalidInput, match="The subject is too thin"):
         training_pictures(base, settings, [picture], 0, Silent())
 
 
-def test_pasting_without_places_is_refused_when_the_settings_are_read(tmp_path: Path, tiny_source: Source) -> None:
+def test_pasting_without_backgrounds_is_refused_when_the_settings_are_read(tmp_path: Path, tiny_source: Source) -> None:
     settings = msgspec.json.decode(tiny_source.settings_file.read_bytes())
     settings["lora"]["paste"] = {}
     path = tmp_path / "motionbooth.json"
     path.write_bytes(msgspec.json.encode(settings))
-    with pytest.raises(InvalidInput, match="`paste` needs one of `places` at least"):
+    with pytest.raises(InvalidInput, match="`paste` needs one of `backgrounds` at least"):
         BaseSettings.read(path)
-    path.write_bytes(msgspec.json.encode(settings | {"places": PLACES}))
+    path.write_bytes(msgspec.json.encode(settings | {"backgrounds": BACKGROUNDS}))
     assert BaseSettings.read(path).lora.paste == PasteSettings()
 
 
-def test_the_bundled_model_can_tell_its_places_from_each_other() -> None:
+def test_the_bundled_model_can_tell_its_backgrounds_from_each_other() -> None:
     base = load_base(source_named("toybox"), device="cpu")
-    captions = [f"a sks dog {phrase}" for phrase in base.settings.places]
+    captions = [f"a sks dog {phrase}" for phrase in base.settings.backgrounds]
     assert len({tuple(base.tokenizer(caption, truncation=True).input_ids) for caption in captions}) == len(captions) > 1

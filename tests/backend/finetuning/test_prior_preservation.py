@@ -1,4 +1,4 @@
-"""The base's own ordinary clips: each is kept when it is done, whatever ends the run, and only the rest is made."""
+"""Prior-preservation clips: each is cached when it is done, whatever ends the run, and only the rest is generated."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import msgspec
 import platformdirs
 import pytest
 import torch
-from motionbooth.finetuning.finetune import Material, learn_subject
-from motionbooth.finetuning.prior_preservation import TOGETHER, missing_clips, ordinary_clips
+from motionbooth.finetuning.finetune import TrainingOptions, finetune
+from motionbooth.finetuning.prior_preservation import BATCH_SIZE, missing_prior_clips, prior_clips
 from motionbooth.models.registry import Base, load_base
 from motionbooth.models.settings import TrainSettings
 from motionbooth.models.sources import Source
@@ -20,18 +20,18 @@ from motionbooth_protocol.jobs import Picture, SubjectSpec, TrainSpec
 from PIL import Image
 from torch import Tensor
 
-CLIPS = 2 * TOGETHER + 1
+CLIPS = 2 * BATCH_SIZE + 1
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / "cache" / name)
-    return tmp_path / "cache" / "motionbooth" / "ordinary_clips"
+    return tmp_path / "cache" / "motionbooth" / "prior_clips"
 
 
 @pytest.fixture
 def settings(tiny_single: Base) -> TrainSettings:
-    return msgspec.structs.replace(tiny_single.settings.full, clips=CLIPS)
+    return msgspec.structs.replace(tiny_single.settings.full, prior_clips=CLIPS)
 
 
 class Steps:
@@ -58,41 +58,41 @@ class Steps:
 def test_a_run_that_is_broken_off_keeps_its_clips_and_goes_on_to_the_same(
     tiny_source: Source, settings: TrainSettings, cache: Path
 ) -> None:
-    steps = tiny_source.settings.steps
+    steps = tiny_source.settings.num_inference_steps
     base = load_base(tiny_source, device="cpu")
-    cut = Steps(base, cancel_at=TOGETHER * steps + TOGETHER)  # in the second batch
+    cut = Steps(base, cancel_at=BATCH_SIZE * steps + BATCH_SIZE)  # in the second batch
     with pytest.raises(Canceled):
-        ordinary_clips(base, settings, cut)
-    assert len(list(cache.glob("*.safetensors"))) == TOGETHER
-    assert missing_clips(tiny_source, settings) == CLIPS - TOGETHER
+        prior_clips(base, settings, cut)
+    assert len(list(cache.glob("*.safetensors"))) == BATCH_SIZE
+    assert missing_prior_clips(tiny_source, settings) == CLIPS - BATCH_SIZE
 
     base = load_base(tiny_source, device="cpu")
     rest = Steps(base)
-    resumed, captions = ordinary_clips(base, settings, rest)
-    assert rest.told[0] == (TOGETHER * steps, CLIPS * steps)  # the clock starts before the first new step
+    resumed, captions = prior_clips(base, settings, rest)
+    assert rest.told[0] == (BATCH_SIZE * steps, CLIPS * steps)  # the clock starts before the first new step
     assert rest.told[-1] == (CLIPS * steps, CLIPS * steps)
-    assert sum(rest.batches) == (CLIPS - TOGETHER) * steps
+    assert sum(rest.batches) == (CLIPS - BATCH_SIZE) * steps
     for file in cache.iterdir():
         file.unlink()
-    whole, captions_again = ordinary_clips(load_base(tiny_source, device="cpu"), settings, lambda done, count: None)
+    whole, captions_again = prior_clips(load_base(tiny_source, device="cpu"), settings)
     assert torch.equal(resumed, whole)
-    assert captions == captions_again == tiny_source.settings.ordinary_prompts * CLIPS
+    assert captions == captions_again == tiny_source.settings.prior_prompts * CLIPS
 
 
 def test_more_clips_cost_only_the_new_ones(tiny_single: Base, settings: TrainSettings) -> None:
-    few, _ = ordinary_clips(tiny_single, msgspec.structs.replace(settings, clips=3), lambda done, count: None)
+    few, _ = prior_clips(tiny_single, msgspec.structs.replace(settings, prior_clips=3))
     steps = Steps(tiny_single)
-    many, _ = ordinary_clips(tiny_single, settings, steps)
-    assert sum(steps.batches) == (CLIPS - 3) * tiny_single.settings.steps
+    many, _ = prior_clips(tiny_single, settings, steps)
+    assert sum(steps.batches) == (CLIPS - 3) * tiny_single.settings.num_inference_steps
     assert torch.equal(many[:3], few)
     assert len({clip.numpy().tobytes() for clip in many}) == CLIPS  # each from a seed of its own
     again = Steps(tiny_single)
-    ordinary_clips(tiny_single, settings, again)
+    prior_clips(tiny_single, settings, again)
     assert again.told == []
 
 
 def test_where_memory_is_short_fewer_are_generated_at_once(tiny_single: Base, settings: TrainSettings) -> None:
-    expected, _ = ordinary_clips(tiny_single, msgspec.structs.replace(settings, clips=1), lambda done, count: None)
+    expected, _ = prior_clips(tiny_single, msgspec.structs.replace(settings, prior_clips=1))
     forward = tiny_single.unet.forward
 
     def small(sample: Tensor, *args: object, **kwargs: object) -> object:
@@ -102,7 +102,7 @@ def test_where_memory_is_short_fewer_are_generated_at_once(tiny_single: Base, se
 
     tiny_single.unet.forward = small  # type: ignore[method-assign]
     told: list[int] = []
-    clips, _ = ordinary_clips(tiny_single, settings, lambda done, count: told.append(done))
+    clips, _ = prior_clips(tiny_single, settings, lambda done, count: told.append(done))
     assert len(clips) == CLIPS
     assert torch.equal(clips[:1], expected)
     assert told == sorted(told)
@@ -125,20 +125,20 @@ def test_the_job_plans_for_the_clips_that_are_missing(tmp_path: Path, tiny_singl
     Image.linear_gradient("L").resize((60, 60)).save(tmp_path / "m.png")
     files = {"0" * 64: tmp_path / "p.png", "1" * 64: tmp_path / "m.png"}
     subject = SubjectSpec("Rex", "sks", "dog", [Picture("0" * 64, "1" * 64)])
-    settings, steps = tiny_single.settings.lora, tiny_single.settings.steps
+    settings, steps = tiny_single.settings.lora, tiny_single.settings.num_inference_steps
 
     def planned(recipe: str) -> int:
         told = Plan()
         with pytest.raises(Canceled):
-            learn_subject(
-                TrainSpec(subject, model="tiny", recipe=recipe), files.__getitem__, tmp_path, told, Material()
+            finetune(
+                TrainSpec(subject, model="tiny", recipe=recipe), files.__getitem__, tmp_path, told, TrainingOptions()
             )
-        return told.stages["filming ordinary clips"].steps
+        return told.stages["generating prior-preservation clips"].steps
 
-    assert planned("motionbooth") == settings.clips * steps
+    assert planned("motionbooth") == settings.prior_clips * steps
     assert planned("no-preservation") == 0
-    ordinary_clips(tiny_single, msgspec.structs.replace(settings, clips=1), lambda done, count: None)
-    assert planned("motionbooth") == (settings.clips - 1) * steps
+    prior_clips(tiny_single, msgspec.structs.replace(settings, prior_clips=1))
+    assert planned("motionbooth") == (settings.prior_clips - 1) * steps
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -149,6 +149,6 @@ def test_a_gpu_generates_them_in_the_precision_of_the_training(
     base = load_base(tiny_source, device="cuda", dtype=torch.float32)
     seen: set[torch.dtype] = set()
     base.unet.conv_in.register_forward_hook(lambda module, given, result: seen.add(result.dtype))
-    clips, _ = ordinary_clips(base, msgspec.structs.replace(settings, precision=precision), lambda done, count: None)
+    clips, _ = prior_clips(base, msgspec.structs.replace(settings, precision=precision))
     assert seen == {getattr(torch, precision)}
     assert clips.isfinite().all()

@@ -10,8 +10,14 @@ import platformdirs
 import pytest
 import torch
 from diffusers import DDPMScheduler
-from motionbooth.finetuning.dataset import SubjectData
-from motionbooth.finetuning.finetune import NOTHING_PRESERVED, make_learnable, preserved_clips, train_settings, warnings
+from motionbooth.finetuning.dataset import TrainingData
+from motionbooth.finetuning.finetune import (
+    NO_PRIOR_CLIPS,
+    preserved_clips,
+    set_trainable,
+    train_settings,
+    training_warnings,
+)
 from motionbooth.finetuning.recipes import RECIPES, recipe_named, with_recipe
 from motionbooth.finetuning.trainer import add_noise, image_loss
 from motionbooth.models.registry import Base
@@ -60,23 +66,23 @@ def test_without_the_region_loss_a_step_minimizes_the_plain_mean_squared_error(t
 def test_an_unknown_recipe_is_answered_with_the_known_ones() -> None:
     with pytest.raises(InvalidInput, match="Choose one of: motionbooth, no-region"):
         recipe_named("lora")
-    assert all(recipe.says for recipe in RECIPES.values())
+    assert all(recipe.description for recipe in RECIPES.values())
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_customvideo_learns_the_texts_keys_and_values_alone(tiny_single: Base, method: str) -> None:
+def test_customvideo_trains_the_texts_keys_and_values_alone(tiny_single: Base, method: str) -> None:
     spec = TrainSpec(SUBJECT, method=method, recipe="customvideo")
-    make_learnable(tiny_single, train_settings(tiny_single.settings, spec), method, seed=0)
-    learned = [name for name, parameter in tiny_single.unet.named_parameters() if parameter.requires_grad]
-    assert learned
-    assert all(".attn2.to_k." in name or ".attn2.to_v." in name for name in learned)
-    assert not any("temp_attentions" in name or "transformer_in" in name for name in learned)
+    set_trainable(tiny_single, train_settings(tiny_single.settings, spec), method, seed=0)
+    trainable = [name for name, parameter in tiny_single.unet.named_parameters() if parameter.requires_grad]
+    assert trainable
+    assert all(".attn2.to_k." in name or ".attn2.to_v." in name for name in trainable)
+    assert not any("temp_attentions" in name or "transformer_in" in name for name in trainable)
 
 
 def test_what_a_job_says_goes_before_its_recipe(tiny_single: Base) -> None:
     spec = TrainSpec(SUBJECT, recipe="dreambooth", steps=7, learning_rate=0.5, method="full")
     settings = train_settings(tiny_single.settings, spec)
-    assert (settings.steps, settings.learning_rate, settings.region) == (7, 0.5, "picture")
+    assert (settings.steps, settings.learning_rate, settings.loss_region) == (7, 0.5, "picture")
 
 
 def test_each_way_of_preserving_gives_its_clips(tiny_single: Base) -> None:
@@ -84,12 +90,12 @@ def test_each_way_of_preserving_gives_its_clips(tiny_single: Base) -> None:
         settings = with_recipe(tiny_single.settings.full, recipe)
         return preserved_clips(tiny_single, settings, SUBJECT, None, Silent())
 
-    ordinary, captions = clips("motionbooth")
-    assert captions == tiny_single.settings.ordinary_prompts * 2
+    prior, captions = clips("motionbooth")
+    assert captions == tiny_single.settings.prior_prompts * 2
     of_class, class_captions = clips("class-clips")
     assert class_captions == ["a dog"] * 2
-    assert of_class.shape == ordinary.shape
-    assert not torch.equal(of_class, ordinary)
+    assert of_class.shape == prior.shape
+    assert not torch.equal(of_class, prior)
     pictures, _ = clips("dreambooth")
     assert torch.equal(pictures, of_class[:, :, 2:3])
     assert len(clips("no-preservation")[0]) == 0
@@ -98,7 +104,7 @@ def test_each_way_of_preserving_gives_its_clips(tiny_single: Base) -> None:
 def test_what_is_lost_is_said(tiny_single: Base) -> None:
     settings = msgspec.structs.replace(tiny_single.settings.full, learning_rate=5e-2)
     nothing = torch.zeros(0)
-    data = SubjectData(nothing, nothing, nothing, nothing, (1,), nothing, nothing)
-    told = warnings(settings, data)
-    assert told[0] == NOTHING_PRESERVED
+    data = TrainingData(nothing, nothing, nothing, nothing, (1,), nothing, nothing)
+    told = training_warnings(settings, data)
+    assert told[0] == NO_PRIOR_CLIPS
     assert "0.05 is likely to destroy" in told[1]

@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler
-from motionbooth.finetuning.dataset import SubjectData, encode_frames
+from motionbooth.finetuning.dataset import TrainingData, encode_frames
 from motionbooth.finetuning.losses import subject_attention
 from motionbooth.finetuning.trainer import (
-    Noisy,
+    NoisyBatch,
     StepLosses,
     Trainer,
     add_noise,
-    arithmetic,
+    autocast,
     clip_loss,
     image_loss,
-    learn,
     learning_rate,
+    train,
 )
 from motionbooth.models.registry import Base, load_base
 from motionbooth.models.sources import Source
@@ -37,7 +37,7 @@ Read = Callable[[str], tuple[dict[str, np.ndarray], Any]]
 POSITIONS = (2, 3, 4)
 
 
-def recorded(arrays: dict[str, np.ndarray], base: Base, kind: str) -> tuple[Noisy, torch.Tensor]:
+def recorded(arrays: dict[str, np.ndarray], base: Base, kind: str) -> tuple[NoisyBatch, torch.Tensor]:
     tensors = {
         name: torch.from_numpy(arrays[f"{kind}/{name}"]) for name in ("model_input", "noise", "timesteps", "text")
     }
@@ -73,7 +73,7 @@ def test_losses_gradients_and_update_of_one_step_are_the_authors(tiny: Base, gol
 
     before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     optimizer = torch.optim.AdamW(parameters.values(), lr=5e-6, eps=1e-8, weight_decay=1e-2)
-    norm = nn.utils.clip_grad_norm_(parameters.values(), settings.gradient_clip)
+    norm = nn.utils.clip_grad_norm_(parameters.values(), settings.max_grad_norm)
     assert norm.item() == pytest.approx(values["f64"]["step"]["total_grad_norm_before_clip"], rel=BY_TIME_EMBEDDING)
     optimizer.step()
     for key in [key for key in arrays if key.startswith("grad_img/")]:
@@ -95,21 +95,21 @@ def test_what_a_step_begins_with_and_sees_is_the_authors(tiny: Base, golden: Rea
     text = torch.from_numpy(arrays["img/text"])
     torch.testing.assert_close(tiny.embed(["a sks dog"]), text[:1], rtol=0, atol=1e-12)
     noisy, _ = recorded(arrays, tiny, "img")
-    tiny.control.watch(POSITIONS, (4, 6))
+    tiny.control.record(POSITIONS, (4, 6))
     with torch.no_grad():
         predicted = tiny.unet(noisy.sample, noisy.timesteps, text).sample
     assert_equal_but_for_the_time_embedding(predicted, torch.from_numpy(arrays["img/model_pred"]))
-    seen = subject_attention(tiny.control.unwatch())
+    seen = subject_attention(tiny.control.stop_recording())
     expected = torch.from_numpy(arrays["img/cross_attn"]).reshape(seen.shape)
     assert_equal_but_for_the_time_embedding(seen, expected)
 
 
-def random_data(base: Base) -> SubjectData:
+def random_data(base: Base) -> TrainingData:
     generator = torch.Generator().manual_seed(0)
     height, width = 8, 12  # smaller than the base's own: a test of bookkeeping, not of quality
     masks = torch.zeros(3, 1, 64, 96)
     masks[:, :, 20:45, 30:65] = 1
-    return SubjectData(
+    return TrainingData(
         mean=torch.randn(3, 4, 1, height, width, generator=generator),
         std=torch.full((3, 4, 1, height, width), 0.1),
         masks=masks,
@@ -120,7 +120,7 @@ def random_data(base: Base) -> SubjectData:
     )
 
 
-def on_device(data: SubjectData, device: torch.device) -> SubjectData:
+def on_device(data: TrainingData, device: torch.device) -> TrainingData:
     return replace(data, **{k: v.to(device) for k, v in vars(data).items() if isinstance(v, torch.Tensor)})
 
 
@@ -144,7 +144,7 @@ def test_a_training_broken_off_and_resumed_ends_with_the_same_weights(
         base = load_base(tiny_source, device="cpu")
         settings = msgspec.structs.replace(base.settings.lora, steps=3, checkpoint_every=1)
         if method == "lora":
-            add_lora(base.unet, settings.rank, settings.layers, seed=7)
+            add_lora(base.unet, settings.rank, settings.target_modules, seed=7)
         else:
             base.unet.requires_grad_(True)
         return Trainer(base, settings, random_data(base), seed=7)
@@ -154,11 +154,11 @@ def test_a_training_broken_off_and_resumed_ends_with_the_same_weights(
             raise Power
 
     whole, broken, resumed = begin(), begin(), begin()
-    learn(whole, tmp_path / "unused.pt", ignore)
+    train(whole, tmp_path / "unused.pt", ignore)
     with pytest.raises(Power):
-        learn(broken, tmp_path / "checkpoint.pt", switch_off)
+        train(broken, tmp_path / "checkpoint.pt", switch_off)
     steps: list[int] = []
-    learn(resumed, tmp_path / "checkpoint.pt", lambda step, _, __: steps.append(step))
+    train(resumed, tmp_path / "checkpoint.pt", lambda step, _, __: steps.append(step))
     assert steps == [3]
     assert whole.history == resumed.history
     expected, found = lora_weights(whole.base), lora_weights(resumed.base)
@@ -170,14 +170,14 @@ def test_a_step_is_clipped_and_decays_as_the_settings_say(tiny_source: Source) -
     def change(**settings: float) -> list[tuple[torch.Tensor, torch.Tensor]]:
         base = load_base(tiny_source, device="cpu")
         chosen = msgspec.structs.replace(base.settings.lora, learning_rate=0.1, **{"weight_decay": 0.0, **settings})
-        add_lora(base.unet, chosen.rank, chosen.layers, seed=0)
+        add_lora(base.unet, chosen.rank, chosen.target_modules, seed=0)
         trainer = Trainer(base, chosen, random_data(base), seed=0)
         before = [weight.clone() for weight in lora_weights(base).values()]
         trainer.take_step()
         return list(zip(before, lora_weights(base).values(), strict=True))
 
     # AdamW divides by the gradient's own size: only one that is clipped far below its eps stands almost still.
-    free, clipped, decayed = change(), change(gradient_clip=1e-14), change(gradient_clip=1e-14, weight_decay=0.5)
+    free, clipped, decayed = change(), change(max_grad_norm=1e-14), change(max_grad_norm=1e-14, weight_decay=0.5)
     assert max(float((after - before).abs().max()) for before, after in free) > 0.05
     assert max(float((after - before).abs().max()) for before, after in clipped) < 1e-5
     for before, after in decayed:
@@ -187,7 +187,7 @@ def test_a_step_is_clipped_and_decays_as_the_settings_say(tiny_source: Source) -
 def test_the_learning_rate_rises_stays_and_falls_as_the_settings_say(tiny_single: Base) -> None:
     constant = msgspec.structs.replace(tiny_single.settings.lora, steps=8, learning_rate=0.4)
     assert {learning_rate(constant, step) for step in range(8)} == {0.4}
-    settings = msgspec.structs.replace(constant, warmup=2, decay="cosine")
+    settings = msgspec.structs.replace(constant, warmup=2, lr_schedule="cosine")
     rates = [learning_rate(settings, step) for step in range(8)]
     assert rates[0] == pytest.approx(0.2)
     assert rates[4] == pytest.approx(0.2)  # half of the way down
@@ -199,7 +199,7 @@ def test_a_step_goes_as_far_as_its_own_learning_rate(tiny_source: Source) -> Non
     def change(**settings: Any) -> float:
         base = load_base(tiny_source, device="cpu")
         chosen = msgspec.structs.replace(base.settings.lora, learning_rate=0.1, weight_decay=0.0, **settings)
-        add_lora(base.unet, chosen.rank, chosen.layers, seed=0)
+        add_lora(base.unet, chosen.rank, chosen.target_modules, seed=0)
         trainer = Trainer(base, chosen, random_data(base), seed=0)
         before = [weight.clone() for weight in lora_weights(base).values()]
         trainer.take_step()
@@ -211,7 +211,7 @@ def test_a_step_goes_as_far_as_its_own_learning_rate(tiny_source: Source) -> Non
 def test_learning_lowers_the_loss_on_the_subject(tiny_single: Base) -> None:
     tiny = tiny_single
     settings = msgspec.structs.replace(tiny.settings.lora, learning_rate=1e-2, rank=8)
-    add_lora(tiny.unet, settings.rank, settings.layers, seed=0)
+    add_lora(tiny.unet, settings.rank, settings.target_modules, seed=0)
     trainer = Trainer(tiny, settings, random_data(tiny), seed=0)
     losses = [trainer.take_step().total for _ in range(12)]
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
@@ -221,18 +221,18 @@ def test_two_accumulated_steps_are_one_of_their_mean_gradient(tiny_source: Sourc
     def trained(accumulate: int) -> Trainer:
         base = load_base(tiny_source, device="cpu")
         base.unet.requires_grad_(True)
-        settings = msgspec.structs.replace(base.settings.full, accumulate=accumulate, gradient_clip=1e9)
+        settings = msgspec.structs.replace(base.settings.full, gradient_accumulation=accumulate, max_grad_norm=1e9)
         return Trainer(base, settings, random_data(base), seed=3)
 
     twice, once = trained(2), trained(1)
     gradients: list[list[torch.Tensor]] = []
     once._optimizer.step = lambda: gradients.append(  # type: ignore[assignment]
-        [parameter.grad.clone() for parameter in once._learned.values() if parameter.grad is not None]
+        [parameter.grad.clone() for parameter in once._trainable.values() if parameter.grad is not None]
     )
     once.take_step(), once.take_step()
     together: list[torch.Tensor] = []
     twice._optimizer.step = lambda: together.extend(  # type: ignore[assignment]
-        parameter.grad.clone() for parameter in twice._learned.values() if parameter.grad is not None
+        parameter.grad.clone() for parameter in twice._trainable.values() if parameter.grad is not None
     )
     losses = twice.take_step()
     for summed, first, second in zip(together, *gradients, strict=True):
@@ -241,8 +241,8 @@ def test_two_accumulated_steps_are_one_of_their_mean_gradient(tiny_source: Sourc
 
 
 def test_parts_that_are_not_asked_for_have_no_loss(tiny_single: Base) -> None:
-    settings = msgspec.structs.replace(tiny_single.settings.lora, stca_weight=0.0, region="picture")
-    add_lora(tiny_single.unet, settings.rank, settings.layers, seed=0)
+    settings = msgspec.structs.replace(tiny_single.settings.lora, stca_weight=0.0, loss_region="picture")
+    add_lora(tiny_single.unet, settings.rank, settings.target_modules, seed=0)
     data = replace(random_data(tiny_single), clips=torch.zeros(0), clip_text=torch.zeros(0))
     losses = Trainer(tiny_single, settings, data, seed=0).take_step()
     assert losses.attention is None
@@ -251,7 +251,7 @@ def test_parts_that_are_not_asked_for_have_no_loss(tiny_single: Base) -> None:
 
 
 def test_a_cpu_computes_in_the_weights_own_precision(tiny_single: Base) -> None:
-    with arithmetic(tiny_single, tiny_single.settings.full):
+    with autocast(tiny_single, tiny_single.settings.full):
         assert not torch.is_autocast_enabled("cpu")
 
 
@@ -260,7 +260,7 @@ def test_a_cpu_computes_in_the_weights_own_precision(tiny_single: Base) -> None:
 def test_a_gpu_learns_float32_weights_in_half_precision(tiny_source: Source, precision: str) -> None:
     base = load_base(tiny_source, device="cuda", dtype=torch.float32)
     settings = msgspec.structs.replace(base.settings.lora, precision=precision, learning_rate=1e-2)
-    add_lora(base.unet, settings.rank, settings.layers, seed=0)
+    add_lora(base.unet, settings.rank, settings.target_modules, seed=0)
     trainer = Trainer(base, settings, on_device(random_data(base), base.device), seed=0)
     losses = [trainer.take_step().total for _ in range(12)]
     assert all(weight.dtype == torch.float32 for weight in lora_weights(base).values())

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 from motionbooth.generation import previews
-from motionbooth.generation.previews import Previewer, as_jpeg, shrunk
-from motionbooth.generation.sampling import decode, film
+from motionbooth.generation.previews import Previewer, as_jpeg, resized_to
+from motionbooth.generation.sampling import decode, generate_clip
 from motionbooth.models.registry import Base
 from motionbooth_protocol.jobs import GenerateSpec
 from motionbooth_protocol.limits import PREVIEW_BYTES
@@ -28,18 +28,14 @@ class Shown:
         self.pictures.append(picture)
 
 
-def nothing(done: int, steps: int) -> None:
-    pass
-
-
 def test_the_preview_shows_first_middle_and_last_frame_of_what_is_becoming(
     tiny_single: Base, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(previews, "COST_SHARE", 1e9)
     shown = Shown()
-    clip = film(tiny_single, SPEC, nothing, Previewer(tiny_single, shown)).numpy()
+    clip = generate_clip(tiny_single, SPEC, on_estimate=Previewer(tiny_single, shown)).numpy()
     assert len(shown.pictures) == 4
-    picture = shrunk(np.concatenate([clip[0], clip[2], clip[3]], axis=1), 3 * 256)
+    picture = resized_to(np.concatenate([clip[0], clip[2], clip[3]], axis=1), 3 * 256)
     shown(as_jpeg(picture), picture.shape[1], picture.shape[0])
     *_, last, finished = shown.pictures
     assert np.abs(last.astype(float) - finished).mean() < 3
@@ -47,7 +43,8 @@ def test_the_preview_shows_first_middle_and_last_frame_of_what_is_becoming(
 
 def test_previews_change_nothing_of_the_clip(tiny_single: Base) -> None:
     assert torch.equal(
-        film(tiny_single, SPEC, nothing, Previewer(tiny_single, Shown())), film(tiny_single, SPEC, nothing)
+        generate_clip(tiny_single, SPEC, on_estimate=Previewer(tiny_single, Shown())),
+        generate_clip(tiny_single, SPEC),
     )
 
 

@@ -16,10 +16,11 @@ from motionbooth.control.plan import StepPlan, free_cells
 from motionbooth.control.prompt import prompt_tokens
 from motionbooth.control.scenery import merge_scenery, scenery_of
 from motionbooth.generation.sampling import (
+    SamplingInputs,
     decode,
     denoise,
-    film,
-    film_takes,
+    generate_clip,
+    generate_takes,
     plan_shot,
     shared_noise,
     with_merged_scenery,
@@ -35,10 +36,6 @@ pytestmark = pytest.mark.numeric
 
 PROMPT = "a sks dog running on the grass in the park"
 Read = Callable[[str], tuple[dict[str, np.ndarray], Any]]
-
-
-def ignore(done: int, steps: int) -> None:
-    pass
 
 
 def recorded_pick(case: dict[str, Any]) -> Pick:
@@ -75,16 +72,9 @@ def recorded_plans(base: Base, case: dict[str, Any]) -> list[StepPlan]:
 def test_run_equals_the_authors_run_when_fed_with_its_moves_and_fills(tiny: Base, golden: Read, name: str) -> None:
     arrays, cases = golden("pipeline")
     case = cases["cases"][name]
-    latents = denoise(
-        tiny,
-        torch.from_numpy(arrays["latents0"]),
-        tiny.embed([PROMPT]),
-        tiny.embed([""]),
-        guidance=7.5,
-        plans=recorded_plans(tiny, case),
-        pick=recorded_pick(case),
-        on_step=ignore,
-    )
+    noise, text, negative = torch.from_numpy(arrays["latents0"]), tiny.embed([PROMPT]), tiny.embed([""])
+    inputs = SamplingInputs(noise, text, negative, 7.5, recorded_plans(tiny, case), recorded_pick(case))
+    latents = denoise(tiny, inputs)
     assert_equal_but_for_the_time_embedding(latents, torch.from_numpy(arrays[f"{name}/final_latents_f64"]))
 
 
@@ -113,64 +103,64 @@ def spec(**changes: Any) -> GenerateSpec:
 
 
 def test_same_seed_twice_gives_the_same_bits(tiny_single: Base) -> None:
-    assert torch.equal(film(tiny_single, spec(), ignore), film(tiny_single, spec(), ignore))
-    assert not torch.equal(film(tiny_single, spec(), ignore), film(tiny_single, spec(seed=1), ignore))
+    assert torch.equal(generate_clip(tiny_single, spec()), generate_clip(tiny_single, spec()))
+    assert not torch.equal(generate_clip(tiny_single, spec()), generate_clip(tiny_single, spec(seed=1)))
 
 
 def test_each_control_changes_the_clip_and_none_of_them_stays_behind(tiny_single: Base) -> None:
-    plain = film(tiny_single, spec(box_control=False, camera_control=False), ignore)
-    with_box = film(tiny_single, spec(camera_control=False), ignore)
-    with_camera = film(tiny_single, spec(box_control=False), ignore)
+    plain = generate_clip(tiny_single, spec(box_control=False, camera_control=False))
+    with_box = generate_clip(tiny_single, spec(camera_control=False))
+    with_camera = generate_clip(tiny_single, spec(box_control=False))
     assert not torch.equal(plain, with_box)
     assert not torch.equal(plain, with_camera)
-    assert torch.equal(plain, film(tiny_single, spec(box_control=False, camera_control=False), ignore))
+    assert torch.equal(plain, generate_clip(tiny_single, spec(box_control=False, camera_control=False)))
 
 
 def test_a_still_camera_is_no_camera_control(tiny_single: Base) -> None:
     still = shot(CameraPath.still(4))
-    with_control = film(tiny_single, spec(shot=still), ignore)
-    assert torch.equal(with_control, film(tiny_single, spec(shot=still, camera_control=False), ignore))
+    with_control = generate_clip(tiny_single, spec(shot=still))
+    assert torch.equal(with_control, generate_clip(tiny_single, spec(shot=still, camera_control=False)))
 
 
 @pytest.mark.parametrize("guidance", [0.0, 1.0])
 def test_guidance_of_one_or_less_leaves_the_unconditional_pass_out(tiny_single: Base, guidance: float) -> None:
-    clip = film(tiny_single, spec(guidance=guidance, negative_prompt="snow"), ignore)
-    assert torch.equal(clip, film(tiny_single, spec(guidance=guidance), ignore))
+    clip = generate_clip(tiny_single, spec(guidance=guidance, negative_prompt="snow"))
+    assert torch.equal(clip, generate_clip(tiny_single, spec(guidance=guidance)))
 
 
 def test_a_negative_prompt_changes_the_clip(tiny_single: Base) -> None:
     assert not torch.equal(
-        film(tiny_single, spec(), ignore), film(tiny_single, spec(negative_prompt="the grass"), ignore)
+        generate_clip(tiny_single, spec()), generate_clip(tiny_single, spec(negative_prompt="the grass"))
     )
 
 
-def test_a_subject_out_of_frame_throughout_and_a_box_over_everything_are_filmed(tiny_single: Base) -> None:
-    film(tiny_single, spec(shot=shot(boxes=[None] * 4)), ignore)
-    film(tiny_single, spec(shot=shot(boxes=[Box(-1, -1, 2, 2)] * 4)), ignore)
+def test_a_subject_out_of_frame_throughout_and_a_box_over_everything_are_generated(tiny_single: Base) -> None:
+    generate_clip(tiny_single, spec(shot=shot(boxes=[None] * 4)))
+    generate_clip(tiny_single, spec(shot=shot(boxes=[Box(-1, -1, 2, 2)] * 4)))
 
 
 def test_every_step_is_reported_and_a_cancellation_ends_the_run(tiny_single: Base) -> None:
     seen: list[tuple[int, int]] = []
-    film(tiny_single, spec(), lambda done, steps: seen.append((done, steps)))
+    generate_clip(tiny_single, spec(), lambda done, steps: seen.append((done, steps)))
     assert seen == [(1, 2), (2, 2)]
 
     def cancel(done: int, steps: int) -> None:
         raise Canceled("enough")
 
     with pytest.raises(Canceled):
-        film(tiny_single, spec(), cancel)
-    assert torch.equal(film(tiny_single, spec(), ignore), film(tiny_single, spec(), ignore))
+        generate_clip(tiny_single, spec(), cancel)
+    assert torch.equal(generate_clip(tiny_single, spec()), generate_clip(tiny_single, spec()))
 
 
 def test_a_shot_for_another_number_of_frames_is_refused(tiny_single: Base) -> None:
     other = Shot("s", 1, 24, 24, 192, 128, CameraPath.still(5))
     with pytest.raises(InvalidInput, match=r"5 frames, and Tiny films 4"):
-        film(tiny_single, spec(shot=other), ignore)
+        generate_clip(tiny_single, spec(shot=other))
 
 
 def test_a_prompt_without_the_subject_is_refused(tiny_single: Base) -> None:
     with pytest.raises(InvalidInput, match='does not contain "sks dog"'):
-        film(tiny_single, spec(prompt="a dog in the park"), ignore)
+        generate_clip(tiny_single, spec(prompt="a dog in the park"))
 
 
 def test_shared_noise_has_variance_one_and_the_asked_correlation() -> None:
@@ -180,21 +170,21 @@ def test_shared_noise_has_variance_one_and_the_asked_correlation() -> None:
 
 
 def test_takes_in_one_batch_are_those_of_their_seeds_alone(tiny: Base) -> None:
-    takes = film_takes(tiny, spec(), [3, 4, 5], ignore)
+    takes = generate_takes(tiny, spec(), [3, 4, 5])
     for seed, take in zip((3, 4, 5), takes, strict=True):
-        alone = film(tiny, spec(seed=seed), ignore)
+        alone = generate_clip(tiny, spec(seed=seed))
         assert (take.int() - alone.int()).abs().max() <= 1  # float64: a value that lies on the edge between two
     assert not torch.equal(takes[0], takes[1])
 
 
 @pytest.mark.parametrize("sampler", [DDPMScheduler, EulerDiscreteScheduler])
-def test_other_samplers_film_the_same_clip_from_the_same_seed(tiny_single: Base, sampler: Any) -> None:
+def test_other_samplers_generate_the_same_clip_from_the_same_seed(tiny_single: Base, sampler: Any) -> None:
     tiny_single.scheduler = sampler.from_config(tiny_single.scheduler.config)
     torch.manual_seed(0)
-    first = film(tiny_single, spec(), ignore)
+    first = generate_clip(tiny_single, spec())
     torch.manual_seed(1)
-    assert torch.equal(film(tiny_single, spec(), ignore), first)
-    assert not torch.equal(film(tiny_single, spec(seed=1), ignore), first)
+    assert torch.equal(generate_clip(tiny_single, spec()), first)
+    assert not torch.equal(generate_clip(tiny_single, spec(seed=1)), first)
 
 
 def track(name: str, token: str, boxes: list[Box | None]) -> SubjectTrack:
@@ -216,9 +206,9 @@ def test_subjects_that_cross_enter_and_leave_are_each_held_by_their_own_words(ti
         [False, False, False, True],
         [True, False, False, False],
     ]
-    clip = film(tiny_single, spec(shot=two, prompt=prompt, background_phrase="in the park"), ignore)
+    clip = generate_clip(tiny_single, spec(shot=two, prompt=prompt, background_phrase="in the park"))
     swapped = msgspec.structs.replace(two, subjects=[track("one", "sks", against), track("other", "olis", crossing)])
-    assert not torch.equal(clip, film(tiny_single, spec(shot=swapped, prompt=prompt), ignore))
+    assert not torch.equal(clip, generate_clip(tiny_single, spec(shot=swapped, prompt=prompt)))
 
 
 def test_a_camera_path_of_any_shape_arrives_where_it_should(tiny_single: Base) -> None:
@@ -226,7 +216,7 @@ def test_a_camera_path_of_any_shape_arrives_where_it_should(tiny_single: Base) -
     plans = plan_shot(tiny_single, spec(shot=shot(there_and_back), steps=10))
     moved = np.sum([plan.moves for plan in plans if plan.moves], axis=0)
     assert moved.tolist() == [[0, 0], [12, -4], [-6, 8], [0, 0]]  # cells of a frame of 24 x 16
-    film(tiny_single, spec(shot=shot(there_and_back)), ignore)
+    generate_clip(tiny_single, spec(shot=shot(there_and_back)))
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from motionbooth.cli.app import app
 from motionbooth.generation.sampling import plan_shot
-from motionbooth.generation.script import Words, interpolate_boxes, read_script, script_with_subjects
+from motionbooth.generation.script import Placeholders, interpolate_boxes, read_script, script_with_subjects
 from motionbooth.generation.video import read_clip
 from motionbooth.models.registry import Base
 from motionbooth.models.sources import source_named
@@ -151,21 +151,21 @@ PLACEHOLDERS = {
 
 def test_the_authors_placeholders_are_filled(tmp_path: Path) -> None:
     path = written(tmp_path, **PLACEHOLDERS, bg_phrase="the [Class_Name]'s sand")
-    spec = read_script(path, MODEL, Words.of("sks", "toy dog"))
+    spec = read_script(path, MODEL, Placeholders.of("sks", "toy dog"))
     assert spec.prompt == "a sks toy dog on the sand"
     assert spec.background_phrase == "the toy dog's sand"
     assert [(track.token, track.class_word) for track in spec.shot.subjects] == [("sks", "toy dog")]
 
 
-@pytest.mark.parametrize("words", [Words(), Words.of("sks", None), Words.of(None, "dog")])
-def test_placeholders_are_never_taken_literally(tmp_path: Path, words: Words) -> None:
+@pytest.mark.parametrize("words", [Placeholders(), Placeholders.of("sks", None), Placeholders.of(None, "dog")])
+def test_placeholders_are_never_taken_literally(tmp_path: Path, words: Placeholders) -> None:
     with pytest.raises(InvalidInput, match=r'placeholder "\[(rare token|class name)\]": give .* --token sks --class'):
         read_script(written(tmp_path, **PLACEHOLDERS), MODEL, words)
 
 
 def test_words_for_a_script_without_placeholders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="leave --token and --class out"):
-        read_script(written(tmp_path), MODEL, Words.of("sks", "dog"))
+        read_script(written(tmp_path), MODEL, Placeholders.of("sks", "dog"))
 
 
 def test_phrases_without_boxes_keep_their_subject(tmp_path: Path, tiny_single: Base) -> None:
@@ -182,7 +182,7 @@ def test_phrases_without_boxes_keep_their_subject(tmp_path: Path, tiny_single: B
 @pytest.fixture
 def dog(tmp_path: Path, tiny_single: Base) -> Path:
     """A trained subject's file that changes what it is asked for visibly."""
-    fingerprint = source_named("tiny").fingerprint
+    fingerprint = source_named("tiny").unet_sha256
     card = SubjectCard("Rex", "sks", "dog", "a sks dog", "tiny", fingerprint, "lora", 4, r".*to_q")
     add_lora(tiny_single.unet, 4, r".*to_q", seed=0)
     for name, parameter in tiny_single.unet.named_parameters():

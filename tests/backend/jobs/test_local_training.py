@@ -15,9 +15,9 @@ import platformdirs
 import pytest
 import torch
 from motionbooth.cli.app import app
-from motionbooth.finetuning.finetune import Material
-from motionbooth.jobs.local_training import train_here
-from motionbooth.jobs.runner import run
+from motionbooth.finetuning.finetune import TrainingOptions
+from motionbooth.jobs.local_training import train_locally
+from motionbooth.jobs.runner import run_job
 from motionbooth.models.sources import Source
 from motionbooth.models.subject_card import read_card
 from motionbooth.pictures.folder import read_folder
@@ -44,12 +44,12 @@ class Log:
 
     def progress(self, stage: str, step: int, steps: int, note: str = "") -> None:
         self.notes.append((stage, step, note))
-        if stage == "learning" and step == self._cut_at:
+        if stage == "training" and step == self._cut_at:
             raise PowerCut
 
     @property
-    def learned(self) -> list[int]:
-        return [step for stage, step, _ in self.notes if stage == "learning" and step]
+    def trained(self) -> list[int]:
+        return [step for stage, step, _ in self.notes if stage == "training" and step]
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ def often_written_model(tiny_source: Source, tmp_path: Path, monkeypatch: pytest
     for part in tiny_source.folder.iterdir():
         (folder / part.name).symlink_to(part)
     settings = msgspec.json.decode((folder / "motionbooth.json").read_bytes())
-    settings["lora"] |= {"steps": 3, "checkpoint_every": 1, "validate_every": 2, "validation_steps": 1}
+    settings["lora"] |= {"steps": 3, "checkpoint_every": 1, "validate_every": 2, "validation_inference_steps": 1}
     (folder / "motionbooth.json").unlink()
     (folder / "motionbooth.json").write_bytes(msgspec.json.encode(settings))
     monkeypatch.setenv("MOTIONBOOTH_MODELS", str(tmp_path / "models"))
@@ -79,7 +79,7 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-def order(pictures: Path, **changes: object) -> tuple[TrainSpec, dict[str, Path]]:
+def inputs(pictures: Path, **changes: object) -> tuple[TrainSpec, dict[str, Path]]:
     found, files = read_folder(pictures, None)
     spec = TrainSpec(SubjectSpec("Red", "sks", "dog", found), model="tiny", learning_rate=1e-2)
     return msgspec.structs.replace(spec, **changes), files
@@ -89,85 +89,85 @@ def test_the_subject_and_what_shows_how_it_went_are_there(pictures: Path, tmp_pa
     pytest.importorskip("tensorboard", reason="needs pip install 'motionbooth[tensorboard]'")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    spec, files = order(pictures)
-    learned = train_here(spec, files, Material(), tmp_path / "red.safetensors", Log(), board=True)
-    card = read_card(learned.subject)
+    spec, files = inputs(pictures)
+    trained = train_locally(spec, files, TrainingOptions(tensorboard=True), tmp_path / "red.safetensors", Log())
+    card = read_card(trained.file)
     assert (card.name, card.recipe, card.pictures) == ("Red", "motionbooth", [p.image for p in spec.subject.pictures])
-    made = {path.name for path in learned.folder.iterdir()}
-    assert made == {"masks.png", "losses.png", "samples.png", "samples", "tensorboard", "order.txt"}
-    assert sorted(path.name for path in (learned.folder / "samples").iterdir()) == ["000002.png", "000003.png"]
-    events = EventAccumulator(str(learned.folder / "tensorboard")).Reload()
+    made = {path.name for path in trained.folder.iterdir()}
+    assert made == {"masks.png", "losses.png", "samples.png", "samples", "tensorboard", "inputs.txt"}
+    assert sorted(path.name for path in (trained.folder / "samples").iterdir()) == ["000002.png", "000003.png"]
+    events = EventAccumulator(str(trained.folder / "tensorboard")).Reload()
     assert {"loss/total", "loss/region", "loss/attention", "loss/preservation"} == set(events.Tags()["scalars"])
     assert [event.step for event in events.Scalars("loss/total")] == [1, 2, 3]
 
 
 def test_a_run_that_was_broken_off_goes_on_to_the_same_weights(pictures: Path, tmp_path: Path) -> None:
-    spec, files = order(pictures)
-    train_here(spec, files, Material(), tmp_path / "whole.safetensors", Log())
+    spec, files = inputs(pictures)
+    train_locally(spec, files, TrainingOptions(), tmp_path / "whole.safetensors", Log())
     with pytest.raises(PowerCut):
-        train_here(spec, files, Material(), tmp_path / "red.safetensors", Log(cut_at=2))
+        train_locally(spec, files, TrainingOptions(), tmp_path / "red.safetensors", Log(cut_at=2))
     log = Log()
-    train_here(spec, files, Material(), tmp_path / "red.safetensors", log)
-    assert log.learned == [3]
+    train_locally(spec, files, TrainingOptions(), tmp_path / "red.safetensors", log)
+    assert log.trained == [3]
     whole, resumed = (load_file(tmp_path / f"{name}.safetensors") for name in ("whole", "red"))
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff" * 999, None], ids=["empty", "foreign", "cut short"])
 def test_a_damaged_checkpoint_is_put_aside_and_begun_anew(pictures: Path, tmp_path: Path, damage: bytes | None) -> None:
-    spec, files = order(pictures)
+    spec, files = inputs(pictures)
     with pytest.raises(PowerCut):
-        train_here(spec, files, Material(), tmp_path / "red.safetensors", Log(cut_at=2))
+        train_locally(spec, files, TrainingOptions(), tmp_path / "red.safetensors", Log(cut_at=2))
     checkpoint = tmp_path / "red" / "training.pt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:50_000] if damage is None else damage)
     log = Log()
-    train_here(spec, files, Material(), tmp_path / "red.safetensors", log)
-    assert log.learned == [1, 2, 3]
+    train_locally(spec, files, TrainingOptions(), tmp_path / "red.safetensors", log)
+    assert log.trained == [1, 2, 3]
     assert checkpoint.with_suffix(".damaged").exists()
 
 
 def test_samples_on_the_way_change_nothing_that_is_learned(pictures: Path, tmp_path: Path) -> None:
-    spec, files = order(pictures)
-    watched = train_here(spec, files, Material(), tmp_path / "watched.safetensors", Log())
+    spec, files = inputs(pictures)
+    watched = train_locally(spec, files, TrainingOptions(), tmp_path / "watched.safetensors", Log())
     settings_file = tmp_path / "models" / "tiny" / "motionbooth.json"
     settings_file.write_bytes(settings_file.read_bytes().replace(b'"validate_every":2', b'"validate_every":0'))
-    alone = train_here(spec, files, Material(), tmp_path / "alone.safetensors", Log())
+    alone = train_locally(spec, files, TrainingOptions(), tmp_path / "alone.safetensors", Log())
     assert not (alone.folder / "samples.png").exists()
-    assert watched.subject.read_bytes() == alone.subject.read_bytes()
+    assert watched.file.read_bytes() == alone.file.read_bytes()
 
 
 def test_what_is_learned_already_is_left_and_another_order_begins_anew(pictures: Path, tmp_path: Path) -> None:
-    spec, files = order(pictures)
+    spec, files = inputs(pictures)
     out = tmp_path / "red.safetensors"
-    train_here(spec, files, Material(), out, Log())
+    train_locally(spec, files, TrainingOptions(), out, Log())
     log = Log()
-    assert train_here(spec, files, Material(), out, log).was_there
+    assert train_locally(spec, files, TrainingOptions(), out, log).existed
     assert log.notes == []
-    changed, files = order(pictures, recipe="no-preservation", steps=1)
+    changed, files = inputs(pictures, recipe="no-preservation", steps=1)
     log = Log()
-    assert not train_here(changed, files, Material(), out, log).was_there
-    assert log.learned == [1]
-    assert any("no ordinary clips" in note for stage, _, note in log.notes if stage == "learning")
+    assert not train_locally(changed, files, TrainingOptions(), out, log).existed
+    assert log.trained == [1]
+    assert any("no prior-preservation clips" in note for stage, _, note in log.notes if stage == "training")
     assert read_card(out).recipe == "no-preservation"
 
 
-def test_other_clips_in_the_same_folder_are_another_order(pictures: Path, tmp_path: Path) -> None:
+def test_other_clips_in_the_same_folder_are_another_inputs(pictures: Path, tmp_path: Path) -> None:
     for number in range(4):
         (tmp_path / "clips" / "walk").mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (192, 128), (60 * number,) * 3).save(tmp_path / "clips" / "walk" / f"{number}.png")
     (tmp_path / "clips" / "walk.txt").write_text("a grey wall")
-    spec, files = order(pictures, steps=1)
-    material, out = Material(clips=tmp_path / "clips"), tmp_path / "red.safetensors"
-    assert not train_here(spec, files, material, out, Log()).was_there
-    assert train_here(spec, files, material, out, Log()).was_there
+    spec, files = inputs(pictures, steps=1)
+    options, out = TrainingOptions(clips=tmp_path / "clips"), tmp_path / "red.safetensors"
+    assert not train_locally(spec, files, options, out, Log()).existed
+    assert train_locally(spec, files, options, out, Log()).existed
     (tmp_path / "clips" / "walk.txt").write_text("a grey road")
-    assert not train_here(spec, files, material, out, Log()).was_there
+    assert not train_locally(spec, files, options, out, Log()).existed
 
 
 def test_the_file_has_its_suffix(pictures: Path, tmp_path: Path) -> None:
-    spec, files = order(pictures)
+    spec, files = inputs(pictures)
     with pytest.raises(InvalidInput, match=r"ends in \.safetensors"):
-        train_here(spec, files, Material(), tmp_path / "red.pt", Log())
+        train_locally(spec, files, TrainingOptions(), tmp_path / "red.pt", Log())
 
 
 def test_the_command_learns_and_says_where_to_look(pictures: Path, tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_the_command_learns_and_says_where_to_look(pictures: Path, tmp_path: Pat
     words = ["train", str(pictures), "--class", "dog", "--out", str(out), "--model", "tiny", "--steps", "1"]
     result = CliRunner().invoke(app, [*words, "--recipe", "no-preservation"])
     assert result.exit_code == 0
-    assert "no ordinary clips: the base will forget" in result.output
+    assert "no prior-preservation clips: the base will forget" in result.output
     assert f"{out} is trained" in result.output.replace("\n", "")
     assert read_card(out).token == "sks"
 
@@ -247,7 +247,7 @@ def test_on_a_terminal_doubtful_masks_are_asked_about(doubtful: Path, tmp_path: 
 def test_a_backend_tells_doubts_as_a_result(doubtful: Path, tmp_path: Path) -> None:
     found, files = read_folder(doubtful, None)
     spec = TrainSpec(SubjectSpec("red", "sks", "ball", found), "tiny", steps=1, recipe="no-preservation")
-    results = run(spec, files.__getitem__, tmp_path, Log())
+    results = run_job(spec, files.__getitem__, tmp_path, Log())
     (doubt,) = msgspec.json.decode(results["doubts"].read_bytes(), type=list[MaskDoubt])
     assert doubt.picture == "picture 1 of 1 (beach.png)"
     assert doubt.reasons

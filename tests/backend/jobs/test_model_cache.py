@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from motionbooth.generation.sampling import film
-from motionbooth.jobs.model_cache import WarmBase, in_loading_order
+from motionbooth.generation.sampling import generate_clip
+from motionbooth.jobs.model_cache import ModelCache, in_loading_order
 from motionbooth.models.registry import load_base
 from motionbooth.models.sources import Source
 from motionbooth.models.subject_card import SubjectCard, read_card
@@ -28,7 +28,7 @@ A, B, FULL = "a" * 64, "b" * 64, "f" * 64
 @pytest.fixture(scope="module")
 def folder(tiny_source: Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two LoRA subjects and a full one, by their names, and a folder of models with one that is called "tiny"."""
-    folder = tmp_path_factory.mktemp("warm")
+    folder = tmp_path_factory.mktemp("cache")
     (folder / "models").mkdir()
     (folder / "models" / "tiny").symlink_to(tiny_source.folder)
     for seed, (sha256, method) in enumerate([(A, "lora"), (B, "lora"), (FULL, "full")]):
@@ -46,13 +46,15 @@ def learn_nonsense(source: Source, path: Path, method: str, seed: int) -> None:
     base = load_base(source, device="cpu")
     settings = base.settings.lora
     if method == "lora":
-        add_lora(base.unet, settings.rank, settings.layers, seed)
+        add_lora(base.unet, settings.rank, settings.target_modules, seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in base.unet.named_parameters():
             if method == "full" or "lora" in name:
                 parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
-    card = SubjectCard("x", "sks", "dog", "", "tiny", source.fingerprint, method, settings.rank, settings.layers)
+    card = SubjectCard(
+        "x", "sks", "dog", "", "tiny", source.unet_sha256, method, settings.rank, settings.target_modules
+    )
     save_subject(path, base.unet, card)
 
 
@@ -67,44 +69,44 @@ def spec(*weights: str) -> GenerateSpec:
     return GenerateSpec(shot, prompt, model="tiny", steps=1)
 
 
-def clip(warm: WarmBase, spec: GenerateSpec, blob_path: Callable[[str], Path]) -> Tensor:
-    return film(warm.knowing(spec, blob_path), spec, lambda done, steps: None)
+def clip(cache: ModelCache, spec: GenerateSpec, blob_path: Callable[[str], Path]) -> Tensor:
+    return generate_clip(cache.get(spec, blob_path), spec)
 
 
 def test_no_subject_leaks_into_the_next_job_bit_for_bit(blob_path: Callable[[str], Path]) -> None:
     wanted = [(), (A,), (A, B), (B,), (FULL,), ()]
-    cold = {weights: clip(WarmBase(), spec(*weights), blob_path) for weights in set(wanted)}
-    warm = WarmBase()
+    cold = {weights: clip(ModelCache(), spec(*weights), blob_path) for weights in set(wanted)}
+    cache = ModelCache()
     for weights in wanted:
-        assert torch.equal(clip(warm, spec(*weights), blob_path), cold[weights]), weights
+        assert torch.equal(clip(cache, spec(*weights), blob_path), cold[weights]), weights
     assert not torch.equal(cold[()], cold[(A,)])
     assert not torch.equal(cold[(A,)], cold[(B,)])
 
 
 def test_the_base_is_loaded_once_for_jobs_that_agree(blob_path: Callable[[str], Path]) -> None:
-    warm = WarmBase()
-    base = warm.knowing(spec(), blob_path)
-    assert warm.knowing(spec(), blob_path) is base
-    assert warm.knowing(spec(A), blob_path) is base
-    assert warm.knowing(spec(A), blob_path) is base
-    assert warm.knowing(spec(B), blob_path) is not base
+    cache = ModelCache()
+    base = cache.get(spec(), blob_path)
+    assert cache.get(spec(), blob_path) is base
+    assert cache.get(spec(A), blob_path) is base
+    assert cache.get(spec(A), blob_path) is base
+    assert cache.get(spec(B), blob_path) is not base
 
 
 def test_a_subject_that_cannot_be_loaded_leaves_nothing_behind(blob_path: Callable[[str], Path]) -> None:
-    cold = clip(WarmBase(), spec(A), blob_path)
+    cold = clip(ModelCache(), spec(A), blob_path)
     card = read_card(blob_path(B))
-    of_another_base = blob_path(B).read_bytes().replace(card.base_fingerprint.encode(), b"0" * 64)
+    of_another_base = blob_path(B).read_bytes().replace(card.base_sha256.encode(), b"0" * 64)
     blob_path("broken").write_bytes(of_another_base)
-    warm = WarmBase()
-    base = warm.knowing(spec(), blob_path)
+    cache = ModelCache()
+    base = cache.get(spec(), blob_path)
     with pytest.raises(InvalidInput, match="learned on another base model"):
-        warm.knowing(spec(A, "broken"), blob_path)
-    assert warm.knowing(spec(A), blob_path) is not base
-    assert torch.equal(clip(warm, spec(A), blob_path), cold)
+        cache.get(spec(A, "broken"), blob_path)
+    assert cache.get(spec(A), blob_path) is not base
+    assert torch.equal(clip(cache, spec(A), blob_path), cold)
 
 
 def test_full_weights_are_loaded_first_whatever_the_order_of_the_shot(blob_path: Callable[[str], Path]) -> None:
-    first, last = (clip(WarmBase(), spec(*weights), blob_path) for weights in ((FULL, A), (FULL,)))
+    first, last = (clip(ModelCache(), spec(*weights), blob_path) for weights in ((FULL, A), (FULL,)))
     assert not torch.equal(first, last)  # the LoRA is not lost under the full weights
     assert in_loading_order((A, FULL, B), blob_path) == (FULL, A, B)
 
@@ -113,7 +115,7 @@ def test_two_subjects_of_full_weights_are_refused(blob_path: Callable[[str], Pat
     other = blob_path("other")
     other.write_bytes(blob_path(FULL).read_bytes())
     with pytest.raises(InvalidInput, match=r'both learned with full weights.*method "lora"'):
-        WarmBase().knowing(spec(FULL, "other"), blob_path)
+        ModelCache().get(spec(FULL, "other"), blob_path)
 
 
 def test_a_model_whose_files_changed_is_loaded_anew(
@@ -121,8 +123,8 @@ def test_a_model_whose_files_changed_is_loaded_anew(
 ) -> None:
     shutil.copytree(tiny_source.folder, tmp_path / "tiny")
     monkeypatch.setenv("MOTIONBOOTH_MODELS", str(tmp_path))
-    warm = WarmBase()
-    first = warm.knowing(spec(), tmp_path.joinpath)
-    assert warm.knowing(spec(), tmp_path.joinpath) is first
+    cache = ModelCache()
+    first = cache.get(spec(), tmp_path.joinpath)
+    assert cache.get(spec(), tmp_path.joinpath) is first
     os.utime(tmp_path / "tiny" / "model_index.json", (1, 1))
-    assert warm.knowing(spec(), tmp_path.joinpath) is not first
+    assert cache.get(spec(), tmp_path.joinpath) is not first

@@ -12,7 +12,7 @@ import platformdirs
 import pytest
 from motionbooth.evaluation.report import MotionReport
 from motionbooth.generation.video import read_clip
-from motionbooth.jobs.runner import run
+from motionbooth.jobs.runner import run_job
 from motionbooth.models.sources import Source
 from motionbooth.models.subject_card import read_card
 from motionbooth.progress.time_left import Stage
@@ -87,20 +87,20 @@ def generate_spec(weights: str | None = None) -> GenerateSpec:
 def test_a_subject_is_learned_and_filmed(tmp_path: Path, blobs: Path, method: str) -> None:
     spec = msgspec.structs.replace(train_spec(blobs), method=method, learning_rate=0.01)
     log = Log()
-    subject = run(spec, blobs.joinpath, tmp_path, log)["subject"]
+    subject = run_job(spec, blobs.joinpath, tmp_path, log)["subject"]
     assert log.stages == [
         "loading the model",
         "finding masks",
-        "filming ordinary clips",
+        "generating prior-preservation clips",
         "encoding pictures",
-        "learning",
+        "training",
     ]
     card = read_card(subject)
     assert (card.name, card.token, card.class_word, card.base, card.method) == ("Red", "sks", "dog", "tiny", method)
 
     log = Log()
     weights = keep(blobs, subject.read_bytes())
-    results = run(generate_spec(weights), blobs.joinpath, tmp_path, log)
+    results = run_job(generate_spec(weights), blobs.joinpath, tmp_path, log)
     clip = results["clip"]
     report = msgspec.json.decode(results["report"].read_bytes(), type=MotionReport)
     assert [subject.name for subject in report.subjects] == ["Red"]  # found by the looks in its own file
@@ -109,7 +109,7 @@ def test_a_subject_is_learned_and_filmed(tmp_path: Path, blobs: Path, method: st
     frames, fps = read_clip(clip)
     assert frames.shape == (9, 128, 192, 3)
     assert fps == 24
-    of_the_base = run(generate_spec(), blobs.joinpath, tmp_path, Log())["clip"]
+    of_the_base = run_job(generate_spec(), blobs.joinpath, tmp_path, Log())["clip"]
     assert not np.array_equal(read_clip(of_the_base)[0], frames)
 
 
@@ -117,24 +117,26 @@ def test_the_same_job_twice_gives_the_same_bytes(tmp_path: Path, blobs: Path) ->
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
     spec = train_spec(blobs)
-    first, second = (run(spec, blobs.joinpath, tmp_path / name, Log())["subject"].read_bytes() for name in "ab")
+    first, second = (run_job(spec, blobs.joinpath, tmp_path / name, Log())["subject"].read_bytes() for name in "ab")
     assert first == second
-    first, second = (run(generate_spec(), blobs.joinpath, tmp_path / name, Log())["clip"].read_bytes() for name in "ab")
+    first, second = (
+        run_job(generate_spec(), blobs.joinpath, tmp_path / name, Log())["clip"].read_bytes() for name in "ab"
+    )
     assert first == second
 
 
 def test_ordinary_clips_are_filmed_once(tmp_path: Path, blobs: Path) -> None:
-    run(train_spec(blobs), blobs.joinpath, tmp_path, Log())
+    run_job(train_spec(blobs), blobs.joinpath, tmp_path, Log())
     log = Log()
-    run(msgspec.structs.replace(train_spec(blobs), seed=1), blobs.joinpath, tmp_path, log)
-    assert "filming ordinary clips" not in log.stages
+    run_job(msgspec.structs.replace(train_spec(blobs), seed=1), blobs.joinpath, tmp_path, log)
+    assert "generating prior-preservation clips" not in log.stages
 
 
-@pytest.mark.parametrize("at", [("filming ordinary clips", 2), ("learning", 1)])
+@pytest.mark.parametrize("at", [("generating prior-preservation clips", 2), ("training", 1)])
 def test_a_canceled_training_stops_and_can_begin_again(tmp_path: Path, blobs: Path, at: tuple[str, int]) -> None:
     with pytest.raises(Canceled):
-        run(train_spec(blobs), blobs.joinpath, tmp_path, Log(cancel_at=at))
-    assert run(train_spec(blobs), blobs.joinpath, tmp_path, Log())["subject"].is_file()
+        run_job(train_spec(blobs), blobs.joinpath, tmp_path, Log(cancel_at=at))
+    assert run_job(train_spec(blobs), blobs.joinpath, tmp_path, Log())["subject"].is_file()
 
 
 def test_two_subjects_are_filmed_together(tmp_path: Path, blobs: Path, tiny_source: Source) -> None:
@@ -142,26 +144,26 @@ def test_two_subjects_are_filmed_together(tmp_path: Path, blobs: Path, tiny_sour
     for number, token in enumerate(["sks", "toy"]):
         subject = SubjectSpec(token, token, "dog", [drawn_picture(blobs, number)])
         spec = TrainSpec(subject, model="tiny", steps=1, seed=number, learning_rate=0.01)
-        weights.append(keep(blobs, run(spec, blobs.joinpath, tmp_path, Log())["subject"].read_bytes()))
+        weights.append(keep(blobs, run_job(spec, blobs.joinpath, tmp_path, Log())["subject"].read_bytes()))
     tracks = [
         SubjectTrack("a", "dog", [Box(0.0, 0.2, 0.4, 0.8)] * 4, token="sks", weights=weights[0]),
         SubjectTrack("b", "dog", [Box(0.6, 0.2, 1.0, 0.8)] * 4, token="toy", weights=weights[1]),
     ]
     shot = Shot("shot", 1, 9, 24, 192, 128, CameraPath.still(4), tracks)
     spec = GenerateSpec(shot, "a sks dog and a toy dog", model="tiny", steps=1)
-    assert read_clip(run(spec, blobs.joinpath, tmp_path, Log())["clip"])[0].shape[0] == 9
+    assert read_clip(run_job(spec, blobs.joinpath, tmp_path, Log())["clip"])[0].shape[0] == 9
 
 
 def test_a_subject_of_another_base_is_refused(tmp_path: Path, blobs: Path, tiny_source: Source) -> None:
-    subject = run(train_spec(blobs), blobs.joinpath, tmp_path, Log())["subject"]
-    content = subject.read_bytes().replace(tiny_source.fingerprint.encode(), b"0" * 64)
+    subject = run_job(train_spec(blobs), blobs.joinpath, tmp_path, Log())["subject"]
+    content = subject.read_bytes().replace(tiny_source.unet_sha256.encode(), b"0" * 64)
     with pytest.raises(InvalidInput, match="learned on another base model"):
-        run(generate_spec(keep(blobs, content)), blobs.joinpath, tmp_path, Log())
+        run_job(generate_spec(keep(blobs, content)), blobs.joinpath, tmp_path, Log())
 
 
 def test_weights_that_are_not_a_subject_are_refused(tmp_path: Path, blobs: Path) -> None:
     with pytest.raises(InvalidInput, match="not a subject that this program has learned"):
-        run(generate_spec(keep(blobs, b"nonsense")), blobs.joinpath, tmp_path, Log())
+        run_job(generate_spec(keep(blobs, b"nonsense")), blobs.joinpath, tmp_path, Log())
 
 
 def test_a_picture_that_cannot_be_used_is_named(tmp_path: Path, blobs: Path) -> None:
@@ -169,4 +171,4 @@ def test_a_picture_that_cannot_be_used_is_named(tmp_path: Path, blobs: Path) -> 
     broken = [spec.subject.pictures[0], Picture(keep(blobs, b"no picture"))]
     spec = msgspec.structs.replace(spec, subject=msgspec.structs.replace(spec.subject, pictures=broken))
     with pytest.raises(InvalidInput, match=r"Picture 2 of 2 cannot be read"):
-        run(spec, blobs.joinpath, tmp_path, Log())
+        run_job(spec, blobs.joinpath, tmp_path, Log())

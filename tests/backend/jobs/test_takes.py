@@ -12,10 +12,10 @@ import pytest
 import torch
 from diffusers import UNet3DConditionModel
 from motionbooth.cli.app import app
-from motionbooth.evaluation.report import MotionReport, SubjectReport, obedience_order
-from motionbooth.evaluation.shot_folder import FilmedShot, asked_in, pictures_for
+from motionbooth.evaluation.generated_shot import GeneratedShot, pictures_for, read_spec
+from motionbooth.evaluation.report import MotionReport, SubjectReport, adherence_order
 from motionbooth.generation.video import read_clip, write_clip
-from motionbooth.jobs.takes import film_best_of
+from motionbooth.jobs.takes import generate_best_of
 from motionbooth.models.registry import load_base
 from motionbooth.models.sources import Source
 from motionbooth.models.subject_card import SubjectCard, read_card
@@ -47,11 +47,21 @@ def subject(tiny_source: Source, tmp_path: Path) -> Path:
     """A red subject whose LoRA was never trained."""
     base = load_base(tiny_source, device="cpu")
     settings = base.settings.lora
-    add_lora(base.unet, settings.rank, settings.layers, seed=0)
+    add_lora(base.unet, settings.rank, settings.target_modules, seed=0)
     picture, mask = np.full((8, 8, 3), (220, 30, 30), np.uint8), np.full((8, 8), 255, np.uint8)
     looks = Appearance.from_pictures([picture], [mask]).as_text()
-    own = ("Red", "sks", "dog", "a sks dog", "tiny", tiny_source.fingerprint, "lora", settings.rank, settings.layers)
-    save_subject(tmp_path / "red.safetensors", base.unet, SubjectCard(*own, looks=looks))
+    own = (
+        "Red",
+        "sks",
+        "dog",
+        "a sks dog",
+        "tiny",
+        tiny_source.unet_sha256,
+        "lora",
+        settings.rank,
+        settings.target_modules,
+    )
+    save_subject(tmp_path / "red.safetensors", base.unet, SubjectCard(*own, appearance=looks))
     return tmp_path / "red.safetensors"
 
 
@@ -63,9 +73,9 @@ def spec(weights: str | None = None) -> GenerateSpec:
 
 def test_takes_have_successive_seeds_reports_and_are_ranked(tmp_path: Path, subject: Path) -> None:
     log = Log()
-    takes = film_best_of(spec(str(subject)), 3, 1, tmp_path / "out" / "shot.mp4", Path, log)
+    takes = generate_best_of(spec(str(subject)), 3, 1, tmp_path / "out" / "shot.mp4", Path, log)
     assert sorted(take.seed for take in takes) == [7, 8, 9]
-    orders = [obedience_order(take.report) for take in takes]
+    orders = [adherence_order(take.report) for take in takes]
     assert orders == sorted(orders)
     assert [take.clip.name for take in takes] == [f"shot_{i}_seed{take.seed}.mp4" for i, take in enumerate(takes, 1)]
     report = msgspec.json.decode(takes[0].clip.with_suffix(".report.json").read_bytes(), type=MotionReport)
@@ -77,8 +87,8 @@ def test_takes_have_successive_seeds_reports_and_are_ranked(tmp_path: Path, subj
 
 
 def test_a_take_has_the_very_bits_of_a_job_of_its_own(tmp_path: Path) -> None:
-    takes = film_best_of(spec(), 2, 1, tmp_path / "shot.mp4", Path, Log())
-    alone = film_best_of(msgspec.structs.replace(spec(), seed=8), 1, 1, tmp_path / "alone.mp4", Path, Log())
+    takes = generate_best_of(spec(), 2, 1, tmp_path / "shot.mp4", Path, Log())
+    alone = generate_best_of(msgspec.structs.replace(spec(), seed=8), 1, 1, tmp_path / "alone.mp4", Path, Log())
     (same,) = [take for take in takes if take.seed == 8]
     assert alone[0].clip == tmp_path / "alone.mp4"
     assert same.clip.read_bytes() == alone[0].clip.read_bytes()
@@ -86,7 +96,7 @@ def test_a_take_has_the_very_bits_of_a_job_of_its_own(tmp_path: Path) -> None:
 
 def test_takes_in_a_batch_are_all_filmed(tmp_path: Path) -> None:
     log = Log()
-    assert len(film_best_of(spec(), 3, 2, tmp_path / "shot.mp4", Path, log)) == 3
+    assert len(generate_best_of(spec(), 3, 2, tmp_path / "shot.mp4", Path, log)) == 3
     assert [done for stage, done, _ in log.seen if stage == "sampling"] == [2, 3]
 
 
@@ -102,7 +112,7 @@ def test_takes_that_memory_does_not_hold_together_are_filmed_in_smaller_batches(
         return forward(unet, sample, *args, **more)
 
     monkeypatch.setattr(UNet3DConditionModel, "forward", for_two_takes)
-    takes = film_best_of(spec(), 5, 5, tmp_path / "shot.mp4", Path, Log())
+    takes = generate_best_of(spec(), 5, 5, tmp_path / "shot.mp4", Path, Log())
     assert sorted(take.seed for take in takes) == [7, 8, 9, 10, 11]
     assert rows == [10, 4, 4, 2]
 
@@ -113,9 +123,9 @@ def report(iou: float | None, flow: float) -> MotionReport:
 
 
 def test_overlap_counts_before_the_camera() -> None:
-    assert obedience_order(report(0.8, 2.0)) < obedience_order(report(0.5, 0.1))
-    assert obedience_order(report(0.5, 0.1)) < obedience_order(report(0.5, 0.2))
-    assert obedience_order(report(None, 0.1)) < obedience_order(report(None, 0.2))
+    assert adherence_order(report(0.8, 2.0)) < adherence_order(report(0.5, 0.1))
+    assert adherence_order(report(0.5, 0.1)) < adherence_order(report(0.5, 0.2))
+    assert adherence_order(report(None, 0.1)) < adherence_order(report(None, 0.2))
 
 
 def test_the_command_films_takes_and_shows_the_table(tmp_path: Path, subject: Path) -> None:
@@ -134,7 +144,7 @@ def test_the_command_films_takes_and_shows_the_table(tmp_path: Path, subject: Pa
 
 
 def test_a_clip_is_evaluated_with_the_subjects_file_alone(tmp_path: Path, subject: Path) -> None:
-    take = film_best_of(spec(str(subject)), 1, 1, tmp_path / "clip.mp4", Path, Log())[0]
+    take = generate_best_of(spec(str(subject)), 1, 1, tmp_path / "clip.mp4", Path, Log())[0]
     shot = tmp_path / "shot.json"
     shot.write_bytes(msgspec.json.encode({"generate": spec()}))
     command = ["evaluate", str(take.clip), "--shot", str(shot), "--subject", str(subject)]
@@ -157,9 +167,9 @@ def test_a_clip_is_evaluated_with_pictures_and_their_masks(tmp_path: Path, insid
     folder.mkdir(parents=True)
     Image.fromarray(red_box_moving_right()[0]).save(folder / "red.png")
     Image.fromarray((red_box_moving_right()[0, ..., 0] > 128).astype(np.uint8) * 255).save(folder / "red_mask.png")
-    found = pictures_for(asked_in(shot, "tiny"), tmp_path / "pictures")
+    found = pictures_for(read_spec(shot, "tiny"), tmp_path / "pictures")
     assert {name: [path.name for path in paths] for name, paths in found.items()} == {"Red": ["red.png"]}
-    report = FilmedShot.load(tmp_path / "clip.mp4", spec(), found).report()
+    report = GeneratedShot.load(tmp_path / "clip.mp4", spec(), found).report()
     assert report.subjects[0].found_share == 1
     place = report.subjects[0].frames[0].found
     assert place is not None
@@ -179,7 +189,7 @@ def test_a_part_of_a_clip_is_not_measured_as_the_whole(tmp_path: Path, subject: 
 def test_a_shot_that_is_shorter_than_the_models_clip_is_measured(tmp_path: Path) -> None:
     write_clip(tmp_path / "clip.mp4", red_box_moving_right()[:2], 24)
     short = msgspec.structs.replace(spec(), shot=msgspec.structs.replace(spec().shot, frame_end=2))
-    assert len(FilmedShot.load(tmp_path / "clip.mp4", short, {}).report().camera) == 3
+    assert len(GeneratedShot.load(tmp_path / "clip.mp4", short, {}).report().camera) == 3
 
 
 def red_box_moving_right() -> np.ndarray:
@@ -194,7 +204,7 @@ def red_box_moving_right() -> np.ndarray:
     [
         (["--pictures", "empty"], "No pictures in"),
         (["--subject", "cat.safetensors"], 'is a "sks cat", and the shot has none'),
-        (["--subject", "old.safetensors"], "does not tell how it looks"),
+        (["--subject", "old.safetensors"], "has no record of its appearance"),
     ],
 )
 def test_what_cannot_serve_to_evaluate_is_refused(
@@ -214,4 +224,4 @@ def test_what_cannot_serve_to_evaluate_is_refused(
 
 
 def without_looks(card: SubjectCard) -> SubjectCard:
-    return msgspec.structs.replace(card, looks="")
+    return msgspec.structs.replace(card, appearance="")

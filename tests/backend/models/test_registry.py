@@ -51,10 +51,10 @@ def test_an_unknown_model_is_refused_with_the_known_ones_and_the_place_to_put_it
 def test_zeroscope_is_known_by_its_folders_name(models: Path) -> None:
     shutil.copytree(models / "tiny", models / "zeroscope", ignore=shutil.ignore_patterns("motionbooth.json"))
     settings = sources()["zeroscope"].settings
-    assert (settings.width, settings.height, settings.frames, settings.steps) == (576, 320, 24, 50)
-    assert settings.alpha == 7.5
-    assert round(settings.amplify_until * 50) == 5
-    assert (round(settings.shift_from * 50), round(settings.shift_until * 50) - 1) == (10, 19)
+    assert (settings.width, settings.height, settings.frames, settings.num_inference_steps) == (576, 320, 24, 50)
+    assert settings.control.alpha == 7.5
+    assert round(settings.control.amplify_until * 50) == 5
+    assert (round(settings.control.shift_from * 50), round(settings.control.shift_until * 50) - 1) == (10, 19)
     assert settings.full.learning_rate == 5e-6
 
 
@@ -63,7 +63,7 @@ def test_a_sampler_that_remembers_past_steps_is_refused(models: Path) -> None:
     config = json.loads(path.read_text())
     path.write_text(json.dumps({**config, "_class_name": "UniPCMultistepScheduler"}))
     with pytest.raises(InvalidInput, match=r"samples with UniPCMultistepScheduler, .* remember nothing of past steps"):
-        load_sampler(models / "tiny")
+        load_sampler(source_named("tiny"))
 
 
 def test_a_sampler_with_which_scenery_cannot_be_merged_is_refused(models: Path) -> None:
@@ -71,7 +71,9 @@ def test_a_sampler_with_which_scenery_cannot_be_merged_is_refused(models: Path) 
     path.write_text(json.dumps({**json.loads(path.read_text()), "_class_name": "EulerDiscreteScheduler"}))
     load_base(source_named("tiny"), device="cpu")
     path = models / "tiny" / "motionbooth.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "merge_until": 0.5}))
+    settings = json.loads(path.read_text())
+    settings["control"]["merge_until"] = 0.5
+    path.write_text(json.dumps(settings))
     with pytest.raises(InvalidInput, match="EulerDiscreteScheduler"):
         load_base(source_named("tiny"), device="cpu")
 
@@ -140,10 +142,10 @@ def test_only_the_spatial_text_attentions_are_edited(tiny_single: Base) -> None:
 
 
 def test_fingerprint_follows_the_weights(models: Path, tiny_source: Source) -> None:
-    assert source_named("tiny").fingerprint == tiny_source.fingerprint
+    assert source_named("tiny").unet_sha256 == tiny_source.unet_sha256
     weights = next((models / "tiny" / "unet").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
-    assert source_named("tiny").fingerprint != tiny_source.fingerprint
+    assert source_named("tiny").unet_sha256 != tiny_source.unet_sha256
 
 
 def test_float16_weights_on_disk_are_computed_with_in_float32_on_a_cpu(tiny_single: Base, tmp_path: Path) -> None:
@@ -169,13 +171,13 @@ def test_all_settings_in_the_package_can_be_read() -> None:
     assert {path.stem for path in files} >= {"zeroscope", "modelscope", "lavie"}
     for path in files:
         settings = BaseSettings.read(path)
-        assert settings.ordinary_prompts
+        assert settings.prior_prompts
 
 
 def test_lavies_settings_are_the_papers() -> None:
     settings = BaseSettings.read(MODELS / "lavie.json")
-    assert (settings.width, settings.height, settings.frames, settings.alpha) == (512, 320, 16, 10.0)
-    assert round(settings.amplify_until * settings.steps) == 15
+    assert (settings.width, settings.height, settings.frames, settings.control.alpha) == (512, 320, 16, 10.0)
+    assert round(settings.control.amplify_until * settings.num_inference_steps) == 15
 
 
 def downloaded(cache: Path, hub: str, folder: Path) -> Path:
@@ -215,5 +217,5 @@ def test_full_size_has_every_parameter_of_the_published_network_and_is_controlle
     assert sum(math.prod(shape) for shape in shapes.values()) == 1_411_233_860
     AttentionControl.install(unet)
     assert sum(isinstance(kind, BoxAttnProcessor) for kind in unet.attn_processors.values()) == 16
-    layers = re.compile(BaseSettings.read(MODELS / "zeroscope.json").lora.layers)
+    layers = re.compile(BaseSettings.read(MODELS / "zeroscope.json").lora.target_modules)
     assert sum(layers.fullmatch(name) is not None for name, _ in unet.named_modules()) == 396

@@ -25,14 +25,22 @@ pytestmark = pytest.mark.numeric
 def card_for(base: Base, method: str) -> SubjectCard:
     settings = base.settings.lora
     return SubjectCard(
-        "Rex", "sks", "dog", "a sks dog", "tiny", base.source.fingerprint, method, settings.rank, settings.layers
+        "Rex",
+        "sks",
+        "dog",
+        "a sks dog",
+        "tiny",
+        base.source.unet_sha256,
+        method,
+        settings.rank,
+        settings.target_modules,
     )
 
 
 def learned(base: Base, method: str) -> nn.Module:
     """The UNet as if something had been learned, in steps that float16 holds."""
     if method == "lora":
-        add_lora(base.unet, base.settings.lora.rank, base.settings.lora.layers, seed=0)
+        add_lora(base.unet, base.settings.lora.rank, base.settings.lora.target_modules, seed=0)
     with torch.no_grad():
         for name, parameter in base.unet.named_parameters():
             if method == "full" or "lora_B" in name:
@@ -105,7 +113,7 @@ def test_a_full_file_is_the_state_of_a_plain_unet(tiny_single: Base, tmp_path: P
 
 def test_untrained_lora_layers_change_nothing(tiny_single: Base) -> None:
     before = answer(tiny_single.unet)
-    add_lora(tiny_single.unet, 4, tiny_single.settings.lora.layers, seed=0)
+    add_lora(tiny_single.unet, 4, tiny_single.settings.lora.target_modules, seed=0)
     assert torch.equal(answer(tiny_single.unet), before)
 
 

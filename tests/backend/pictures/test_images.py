@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from motionbooth.pictures.images import GREY, Placement, fit_picture, read_picture
+from motionbooth.pictures.images import GRAY, Placement, fit_picture, read_picture
 from motionbooth_protocol.errors import InvalidInput
 from PIL import Image
 
@@ -104,7 +104,7 @@ def test_padding_is_grey_and_never_in_the_mask(fit: Literal["square", "contain"]
     assert picture.rgb.shape == (64, 96, 3)
     white = (picture.rgb == 255).all(axis=2)
     assert white.sum() == shown[0] * shown[1]
-    assert (picture.rgb[~white] == GREY).all()
+    assert (picture.rgb[~white] == GRAY).all()
     assert picture.mask.sum() == shown[0] * shown[1] / 2
     assert not picture.mask[~white].any()
 

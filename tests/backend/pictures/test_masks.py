@@ -31,7 +31,7 @@ def overlap(mask: np.ndarray) -> float:
 def test_a_given_mask_is_taken_as_it_is(tmp_path: Path) -> None:
     Image.new("RGB", (240, 200), "green").save(tmp_path / "p.png")
     disc("L", 255, 0).save(tmp_path / "m.png")
-    rgb, mask = picture_with_mask(tmp_path / "p.png", tmp_path / "m.png", "picture 1 of 1")
+    rgb, mask, _ = picture_with_mask(tmp_path / "p.png", tmp_path / "m.png", "picture 1 of 1")
     assert rgb.shape == (200, 240, 3)
     assert overlap(mask) == 1
 
@@ -77,7 +77,7 @@ def test_without_either_the_subject_is_found(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(0, 6, (200, 240, 3))
     noisy = np.clip(np.asarray(picture) + noise, 0, 255).astype(np.uint8)
     Image.fromarray(noisy).save(tmp_path / "p.png")
-    rgb, mask = picture_with_mask(tmp_path / "p.png", None, "picture 1 of 1")
+    rgb, mask, _ = picture_with_mask(tmp_path / "p.png", None, "picture 1 of 1")
     assert overlap(mask) > 0.9
     assert np.array_equal(mask, find_mask(rgb))
 
@@ -89,7 +89,7 @@ def test_a_box_leads_the_search_to_one_of_two(tmp_path: Path) -> None:
     draw.ellipse((150, 30, 210, 80), fill=(200, 60, 40))
     picture.filter(ImageFilter.GaussianBlur(1)).save(tmp_path / "p.png")
     hint = Hint(box=Box(0.58, 0.2, 0.92, 0.9))
-    _, mask = picture_with_mask(tmp_path / "p.png", None, "picture 1 of 1", hint)
+    _, mask, _ = picture_with_mask(tmp_path / "p.png", None, "picture 1 of 1", hint)
     assert mask[55, 180] == 1
     assert not mask[:, :130].any()
 

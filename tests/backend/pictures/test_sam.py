@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from motionbooth.pictures.masks import Hint, picture_with_mask
-from motionbooth.pictures.sam import PUBLISHED, Checkpoint, SamFinder, WhenNeeded, build_sam, sam_finder
+from motionbooth.pictures.sam import PUBLISHED, Checkpoint, LazySamFinder, SamFinder, build_sam, sam_finder
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.motion import Box
 from PIL import Image
@@ -146,7 +146,7 @@ def test_a_picture_without_mask_or_alpha_is_given_to_it(checkpoint: Path, tmp_pa
         return mask
 
     hint = Hint(point=(0.5, 0.4))
-    _, mask = picture_with_mask(tmp_path / "p.png", None, "picture 1 of 1", hint, finder)
+    _, mask, _ = picture_with_mask(tmp_path / "p.png", None, "picture 1 of 1", hint, finder)
     assert asked == [hint]
     assert mask.sum() == 1600
 
@@ -178,7 +178,7 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
 
 
 def test_nothing_is_loaded_before_a_picture_needs_it(checkpoint: Path, tmp_path: Path) -> None:
-    finder = WhenNeeded(Checkpoint(tmp_path / "sam.pth", sha256_of(checkpoint)))
+    finder = LazySamFinder(Checkpoint(tmp_path / "sam.pth", sha256_of(checkpoint)))
     (tmp_path / "sam.pth").write_bytes(checkpoint.read_bytes())
     rgb = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
     mask = finder(rgb, Hint())

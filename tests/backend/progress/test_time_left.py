@@ -12,7 +12,7 @@ import platformdirs
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet3DConditionModel
-from motionbooth.jobs.runner import run
+from motionbooth.jobs.runner import run_job
 from motionbooth.models.sources import Source
 from motionbooth.progress.stages import DECODED
 from motionbooth.progress.time_left import Paces, Stage, TimeLeft
@@ -72,12 +72,12 @@ def test_a_stage_is_told_by_its_own_pace_as_soon_as_it_has_one_and_by_that_of_an
 def test_work_that_comes_every_few_steps_is_counted_before_it_comes() -> None:
     clock = Clock()
     left = TimeLeft(clock=clock)
-    left.plan([Stage("learning", 10, work=1.0, every=4, extra=5.0)])
-    left.step("learning", 0, 10)
+    left.plan([Stage("training", 10, work=1.0, every=4, extra=5.0)])
+    left.step("training", 0, 10)
     clock.now += 2
-    assert left.step("learning", 1, 10) == pytest.approx(2 * (9 + 3 * 5)), "after 4, 8 and the last"
+    assert left.step("training", 1, 10) == pytest.approx(2 * (9 + 3 * 5)), "after 4, 8 and the last"
     clock.now += 2 * (3 + 5)
-    assert left.step("learning", 4, 10) == pytest.approx(2 * (6 + 2 * 5))
+    assert left.step("training", 4, 10) == pytest.approx(2 * (6 + 2 * 5))
 
 
 def test_stages_that_take_turns_and_one_that_is_gone_on_with() -> None:
@@ -92,10 +92,10 @@ def test_stages_that_take_turns_and_one_that_is_gone_on_with() -> None:
     assert left.step("decoding", 2, 4) == pytest.approx(6 + 10)
     assert left.step("sampling", 10, 20) == pytest.approx(6 + 10)
     resumed = TimeLeft(clock=clock)
-    resumed.plan([Stage("learning", 100, work=1.0)])
-    assert resumed.step("learning", 91, 100) is None
+    resumed.plan([Stage("training", 100, work=1.0)])
+    assert resumed.step("training", 91, 100) is None
     clock.now += 1
-    assert resumed.step("learning", 92, 100) == pytest.approx(8)
+    assert resumed.step("training", 92, 100) == pytest.approx(8)
 
 
 def test_a_stage_that_nobody_planned_is_told_alone() -> None:
@@ -161,14 +161,14 @@ def train_spec(blobs: Path) -> TrainSpec:
 
 @pytest.mark.parametrize("make", [generate_spec, train_spec])
 def test_what_a_real_job_says_is_what_it_takes(make: Any, clock: Clock, tmp_path: Path) -> None:
-    """Through the real job, ordinary clips included: the plan has the work that is done, in the same measure."""
+    """The plan of a real job has the work that is done, prior-preservation clips included."""
     (tmp_path / "blobs").mkdir()
     spec: JobSpec = make(tmp_path / "blobs")
     log = Log(clock)
-    run(spec, (tmp_path / "blobs").joinpath, tmp_path, log)
+    run_job(spec, (tmp_path / "blobs").joinpath, tmp_path, log)
     said = [(stage, clock.now - at, left) for stage, at, left in log.said if left is not None and clock.now > at]
     stages = [stage for stage, _, _ in said]
-    assert {"sampling", "decoding"} <= set(stages) or {"filming ordinary clips", "learning"} <= set(stages)
+    assert {"sampling", "decoding"} <= set(stages) or {"generating prior-preservation clips", "training"} <= set(stages)
     for stage, true, left in said:
         # What nobody steps through costs this clock nothing and the plan a little: writing and measuring the clip.
         assert left == pytest.approx(true, rel=0.05, abs=10), stage
@@ -179,9 +179,9 @@ def test_lines_of_a_log_have_the_time_the_share_and_one_time_left(capsys: pytest
     from motionbooth.cli.progress_bars import LineReporter
 
     reporter = LineReporter()
-    reporter.plan([Stage("learning", 50, work=1.0)])
+    reporter.plan([Stage("training", 50, work=1.0)])
     for step in range(51):
-        reporter.progress("learning", step, 50, f"loss {step}")
+        reporter.progress("training", step, 50, f"loss {step}")
     first, last = capsys.readouterr().err.splitlines()
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  learning 0% \(0 of 50\), loss 0", first)
-    assert re.fullmatch(r".*  learning 100% \(50 of 50\), loss 50, about 0 s left", last)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  training 0% \(0 of 50\), loss 0", first)
+    assert re.fullmatch(r".*  training 100% \(50 of 50\), loss 50, about 0 s left", last)

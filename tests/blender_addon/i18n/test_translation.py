@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import ui_texts
 from motionbooth.pictures.mask_doubts import REASONS
+from motionbooth.progress import stages
 
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
@@ -19,6 +20,7 @@ from motionbooth_addon.i18n import german, translation  # noqa: E402
 
 KNOWN = {("Operator", text) for text in german.OPERATORS} | {("*", text) for text in german.TEXTS | german.PHRASES}
 BLENDERS = {"Generate", "Overlay", "Custom", "Fine", "Pan"}  # which have German words in Blender itself
+BACKEND_STAGES = {name for constant, name in vars(stages).items() if constant.isupper() and isinstance(name, str)}
 SAME = {"MotionBooth", "Backend", "Takes", "Token", "Prompt", "Seed"}  # in every language
 
 
@@ -33,12 +35,16 @@ def _has_words(text: str) -> bool:
 
 
 def test_every_translation_belongs_to_a_text(registered: Any) -> None:
-    stages = {"sampling", "learning", "starting the worker", "loading the model", "finding masks", "decoding"}
-    stages |= {"filming ordinary clips", "encoding", "measuring"}  # which the backend tells
-    stages |= {f"The mask of {{}} may be wrong: {reason}." for reason in REASONS} | {"picture {} of {} ({})"}
+    reports = BACKEND_STAGES | {"starting the worker"}
+    reports |= {f"The mask of {{}} may be wrong: {reason}." for reason in REASONS} | {"picture {} of {} ({})"}
     states = {state.capitalize() for state in ("waiting", "sending", "queued", "running", "done", "failed", "canceled")}
     shown = {text for _, text in ui_texts.of_blender(registration.CLASSES)}
-    assert {text for _, text in KNOWN} - shown - ui_texts.all_of_sources() - stages - states == set()
+    assert {text for _, text in KNOWN} - shown - ui_texts.all_of_sources() - reports - states == set()
+
+
+def test_every_stage_of_a_backends_job_is_translated() -> None:
+    assert len(BACKEND_STAGES) > 9
+    assert german.TEXTS.keys() >= BACKEND_STAGES
 
 
 @pytest.mark.parametrize("words", [german.OPERATORS, german.TEXTS, german.PHRASES])

@@ -1,1 +1,1 @@
-"""LaVie's UNet, which diffusers does not have, and the conversion of its published checkpoint."""
+"""LaVie's UNet, which diffusers does not have, and the converter of its published checkpoint."""

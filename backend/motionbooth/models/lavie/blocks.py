@@ -1,4 +1,4 @@
-"""The parts of LaVie's UNet. Inside it a clip lies as (B*F, C, h, w), the frames of a sample one after the other."""
+"""The blocks of LaVie's UNet. Inside it a clip is (B*F, C, h, w), the frames of a sample one after the other."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ BUCKETS, FARTHEST = 32, 32
 
 @dataclass(frozen=True)
 class Context:
-    """What every layer is told: the time's embedding (B*F, D), the text (B*F, tokens, E), the frames of a sample."""
+    """What every layer gets besides its input."""
 
-    time: Tensor
-    text: Tensor
-    frames: int
+    time: Tensor  # (B*F, D), the embedding of the timestep
+    text: Tensor  # (B*F, tokens, E)
+    frames: int  # of a sample
 
 
 @dataclass(frozen=True)
 class Widths:
-    """Of a level: its channels, those of the time's embedding and of the text, its heads, the groups of its norms."""
+    """The sizes of a level."""
 
     channels: int
-    time: int
-    text: int
+    time: int  # channels of the timestep's embedding
+    text: int  # channels of the text's embedding
     heads: int
-    groups: int
+    groups: int  # of the group norms
 
 
 def norm_across_frames(norm: nn.GroupNorm, hidden: Tensor, frames: int) -> Tensor:
-    """A group norm whose mean and variance are those of the whole sample."""
+    """A group norm with the mean and variance over all frames of a sample."""
     clip = rearrange(hidden, "(b f) c h w -> b c f h w", f=frames)
     return rearrange(norm(clip), "b c f h w -> (b f) c h w")
 
 
 class ResnetBlock(nn.Module):
-    """Two convolutions with the time between them, added to what came in."""
+    """Two convolutions with the timestep's embedding between them, and a residual connection."""
 
     def __init__(self, incoming: int, widths: Widths) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class ResnetBlock(nn.Module):
 
 
 class RotaryFrequencies(nn.Module):
-    """How fast each pair of a head's dimensions turns from frame to frame; stored, though it is never learned."""
+    """Rotary position embedding over frames; the frequencies are in the checkpoint, though they are not trained."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,31 +71,31 @@ class RotaryFrequencies(nn.Module):
         self.freqs: Tensor
 
     def forward(self, states: Tensor) -> Tensor:
-        """Turn neighbouring pairs of the first ROTARY_DIM dimensions of states (..., F, d) by their frame's angle."""
+        """Rotate neighboring pairs of the first ROTARY_DIM dimensions of states (..., F, d) by their frame's angle."""
         angles = torch.arange(states.shape[-2], device=states.device, dtype=self.freqs.dtype)[:, None] * self.freqs
         cos, sin = angles.cos().to(states.dtype), angles.sin().to(states.dtype)  # (F, ROTARY_DIM / 2)
-        turning, still = states[..., :ROTARY_DIM], states[..., ROTARY_DIM:]
-        x, y = turning.unflatten(-1, (-1, 2)).unbind(-1)
-        turned = torch.stack([x * cos - y * sin, y * cos + x * sin], dim=-1).flatten(-2)
-        return torch.cat([turned, still], dim=-1)
+        rotated, unchanged = states[..., :ROTARY_DIM], states[..., ROTARY_DIM:]
+        x, y = rotated.unflatten(-1, (-1, 2)).unbind(-1)
+        rotated = torch.stack([x * cos - y * sin, y * cos + x * sin], dim=-1).flatten(-2)
+        return torch.cat([rotated, unchanged], dim=-1)
 
 
 class RelativePosition(nn.Module):
-    """A learned bias for how far apart two frames are, in T5's buckets (Raffel et al., 2020), both directions."""
+    """A trained bias for the distance of two frames, in T5's bidirectional buckets (Raffel et al., 2020)."""
 
     def __init__(self, heads: int) -> None:
         super().__init__()
         self.relative_attention_bias = nn.Embedding(BUCKETS, heads)
 
     def forward(self, frames: int) -> Tensor:
-        """(1, heads, F, F), to be added to the scores."""
+        """(1, heads, F, F), to be added to the attention's logits."""
         frame = torch.arange(frames, device=self.relative_attention_bias.weight.device)
         buckets = position_bucket(frame[None, :] - frame[:, None])
         return rearrange(self.relative_attention_bias(buckets), "query key heads -> 1 heads query key")
 
 
 def position_bucket(offset: Tensor) -> Tensor:
-    """The bucket of a key's offset from its query: half for each direction, near ones exact, far ones by log."""
+    """The bucket of a key's offset from its query: half for each direction, exact if near, logarithmic if far."""
     half = BUCKETS // 2
     exact = half // 2
     distance = offset.abs()
@@ -105,7 +105,7 @@ def position_bucket(offset: Tensor) -> Tensor:
 
 
 class TemporalAttention(nn.Module):
-    """Attention over the frames at each cell."""
+    """Attention over the frames of each cell."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class TemporalAttention(nn.Module):
         self.time_rel_pos_bias = RelativePosition(heads)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """hidden (rows, F, C)."""
+        """hidden (rows, F, C) -> (rows, F, C)."""
         query, key, value = (
             rearrange(project(hidden), "rows f (heads d) -> rows heads f d", heads=self.heads)
             for project in (self.to_q, self.to_k, self.to_v)
@@ -129,7 +129,7 @@ class TemporalAttention(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Attention within the frame, to the text, and over the frames; then the feed-forward. Each added to its input."""
+    """Self-attention, cross-attention to the text, temporal attention and feed-forward, all residual."""
 
     def __init__(self, widths: Widths) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ class TransformerBlock(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A transformer block over the cells of each frame, between two 1 x 1 convolutions."""
+    """A transformer block between two 1 x 1 convolutions, with a residual connection."""
 
     def __init__(self, widths: Widths) -> None:
         super().__init__()
@@ -186,12 +186,12 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, hidden: Tensor, size: torch.Size) -> Tensor:
-        """To `size` (h, w), that of the way down: twice as large, or one less where that was odd."""
+        """Upsample to `size` (h, w), that of the skip connection: twice as large, or one less if that was odd."""
         return self.conv(F.interpolate(hidden, size=size, mode="nearest"))
 
 
 class Level(nn.Module):
-    """One level on the way down or up: a residual block for each of `incoming` widths, each with its transformer."""
+    """One level of the UNet: a residual block for each of the `incoming` widths, each followed by a transformer."""
 
     def __init__(self, incoming: list[int], widths: Widths, has_text: bool) -> None:
         super().__init__()
@@ -209,12 +209,12 @@ class DownLevel(Level):
         self.downsamplers = nn.ModuleList([] if is_last else [Downsample(widths.channels)])
 
     def forward(self, hidden: Tensor, context: Context) -> list[Tensor]:
-        """What each of its layers left for the way up; the last of them goes on down."""
-        left = []
+        """The skip connections of its layers; the last one is also the input of the next level."""
+        skips = []
         for number in range(len(self.resnets)):
             hidden = self.layer(number, hidden, context)
-            left.append(hidden)
-        return left + [downsample(hidden) for downsample in self.downsamplers]
+            skips.append(hidden)
+        return skips + [downsample(hidden) for downsample in self.downsamplers]
 
 
 class MiddleLevel(Level):
@@ -232,10 +232,10 @@ class UpLevel(Level):
         super().__init__(incoming, widths, has_text)
         self.upsamplers = nn.ModuleList([] if is_last else [Upsample(widths.channels)])
 
-    def forward(self, hidden: Tensor, context: Context, left: list[Tensor]) -> Tensor:
-        """Takes what it needs from the end of `left`."""
+    def forward(self, hidden: Tensor, context: Context, skips: list[Tensor]) -> Tensor:
+        """Removes the skip connections that it uses from the end of `skips`."""
         for number in range(len(self.resnets)):
-            hidden = self.layer(number, torch.cat([hidden, left.pop()], dim=1), context)
+            hidden = self.layer(number, torch.cat([hidden, skips.pop()], dim=1), context)
         for upsample in self.upsamplers:
-            hidden = upsample(hidden, left[-1].shape[-2:])
+            hidden = upsample(hidden, skips[-1].shape[-2:])
         return hidden

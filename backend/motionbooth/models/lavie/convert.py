@@ -1,4 +1,4 @@
-"""LaVie's published checkpoint to an ordinary folder of a base model, beside the parts of Stable Diffusion 1.4."""
+"""Converts LaVie's published checkpoint and the parts of Stable Diffusion 1.4 to a base model's folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from motionbooth.models.lavie.unet import LaVieUNet
 from motionbooth.models.sources import MODELS
 
-SHOWN = 3  # names told in an error
+SHOWN = 3  # names listed in an error
 TEMPORAL = ".attn_temp."
 
 
@@ -29,10 +29,10 @@ def convert_lavie(
 ) -> None:
     """Write `out`, a folder for MOTIONBOOTH_MODELS, from lavie_base.pt and a diffusers folder of Stable Diffusion 1.4.
 
-    Of the latter come VAE, text encoder and tokenizer; its UNet is looked at only to be told from LaVie's. The folder
-    appears whole or not at all. `make_unet`: the network that the weights are for.
+    The latter provides the VAE, text encoder and tokenizer; its UNet is only used to check that LaVie's differs. The
+    folder is written atomically. `make_unet` makes the network that the weights are for.
 
-    Raises InvalidInput for a file that is not LaVie, or parts that are missing.
+    Raises InvalidInput for a file that is not LaVie's, and for missing parts.
     """
     if out.exists():
         raise InvalidInput("{out} is there already. Name a new folder, or remove that one first.", out=out)
@@ -52,9 +52,9 @@ def convert_lavie(
 
 
 def read_ema(checkpoint: Path) -> dict[str, Tensor]:
-    """The state dict under the checkpoint's one key. Nothing in the file is executed. Raises InvalidInput."""
+    """The state dict under the checkpoint's key "ema". Executes nothing in the file. Raises InvalidInput."""
     try:
-        # A file of before torch 1.6 is no zip, and cannot be mapped.
+        # A file from before torch 1.6 is not a zip and cannot be memory-mapped.
         content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=is_zipfile(checkpoint))
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, UnpicklingError) as error:
         reason = (str(error) or "it is empty").splitlines()[0]
@@ -70,7 +70,7 @@ def read_ema(checkpoint: Path) -> dict[str, Tensor]:
 
 
 def lavie_unet(weights: dict[str, Tensor], make_unet: Callable[[], LaVieUNet] = LaVieUNet) -> LaVieUNet:
-    """The network with these weights, every one of them and no other. Raises InvalidInput."""
+    """The network with these weights. Raises InvalidInput unless they are exactly the weights that it needs."""
     with torch.device("meta"):
         expected = {name: tensor.shape for name, tensor in make_unet().state_dict().items()}
     missing = sorted(expected.keys() - weights.keys())
@@ -95,14 +95,14 @@ def lavie_unet(weights: dict[str, Tensor], make_unet: Callable[[], LaVieUNet] = 
 
 
 def lavie_sampler() -> DDIMScheduler:
-    """DDIM, as the paper samples, on the schedule of LaVie's training."""
+    """DDIM, as in the paper, with the noise schedule of LaVie's training."""
     return DDIMScheduler(
         beta_start=1e-4, beta_end=0.02, beta_schedule="linear", clip_sample=False, prediction_type="epsilon"
     )
 
 
 def _check_is_not(unet: LaVieUNet, stable_diffusion: Path) -> None:
-    """Raises InvalidInput where the spatial layers are those of the Stable Diffusion UNet in this folder."""
+    """Raises InvalidInput if the spatial layers are those of the Stable Diffusion UNet in this folder."""
     name = "mid_block.resnets.0.conv1.weight"
     own = unet.state_dict()[name].half()
     for path in sorted(stable_diffusion.glob("*.safetensors")):

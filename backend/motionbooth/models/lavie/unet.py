@@ -1,7 +1,7 @@
 """LaVie's UNet (Wang et al., 2023, arXiv 2309.15103): Stable Diffusion's, inflated to clips.
 
-Every convolution sees one frame at a time; the frames meet in the temporal attention of each transformer block and in
-the group norms of the residual blocks, whose statistics span them. Parameter names are those of the published
+Convolutions work on single frames. Frames interact in the temporal attention of each transformer block and in the group
+norms of the residual blocks, whose statistics are over all frames. Parameter names are those of the published
 checkpoint.
 """
 
@@ -23,10 +23,10 @@ from motionbooth.models.lavie.blocks import Context, DownLevel, MiddleLevel, UpL
 
 
 class LaVieUNet(ModelMixin, AttentionMixin, ConfigMixin):
-    """Noisy latents (B, C, F, h, w), times and text to the predicted noise. The defaults are LaVie-base's.
+    """Predicts the noise in latents (B, C, F, h, w). The defaults are those of LaVie-base.
 
-    `attention_head_dim` is, as in Stable Diffusion's own files, the number of heads: one for all levels or one for
-    each. All levels but the last one read the text.
+    `attention_head_dim` is the number of heads, as in Stable Diffusion's files: one for all levels, or one for each.
+    All levels but the last have cross-attention to the text.
     """
 
     _keep_in_fp32_modules = ("rotary_emb",)
@@ -54,18 +54,18 @@ class LaVieUNet(ModelMixin, AttentionMixin, ConfigMixin):
         self.time_proj = Timesteps(first, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(first, 4 * first)
 
-        left = [first]  # the widths of what the way down leaves for the way up
+        skips = [first]  # widths of the skip connections
         self.down_blocks = nn.ModuleList()
         for number, widths in enumerate(levels):
             is_last = number == count - 1
-            incoming = [left[-1]] + [widths.channels] * (layers_per_block - 1)
+            incoming = [skips[-1]] + [widths.channels] * (layers_per_block - 1)
             self.down_blocks.append(DownLevel(incoming, widths, not is_last, is_last))
-            left += [widths.channels] * (layers_per_block + (not is_last))
+            skips += [widths.channels] * (layers_per_block + (not is_last))
         self.mid_block = MiddleLevel(levels[-1])
         self.up_blocks = nn.ModuleList()
         before = channels[-1]
         for number, widths in reversed(list(enumerate(levels))):
-            incoming = [width + left.pop() for width in (before, *[widths.channels] * layers_per_block)]
+            incoming = [width + skips.pop() for width in (before, *[widths.channels] * layers_per_block)]
             self.up_blocks.append(UpLevel(incoming, widths, number < count - 1, number == 0))
             before = widths.channels
         self.conv_norm_out = nn.GroupNorm(norm_num_groups, first, eps=1e-5)
@@ -74,9 +74,9 @@ class LaVieUNet(ModelMixin, AttentionMixin, ConfigMixin):
     def forward(
         self, sample: Tensor, timestep: Tensor | float, encoder_hidden_states: Tensor, **_: Any
     ) -> UNet3DConditionOutput:
-        """sample (B, C, F, h, w), timestep one or (B,), encoder_hidden_states (B, tokens, D); .sample is of its shape.
+        """sample (B, C, F, h, w), timestep scalar or (B,), encoder_hidden_states (B, tokens, D).
 
-        The answer is an object, as diffusers' UNets give it.
+        Returns an object, as diffusers' UNets do, whose `sample` has the shape of the input.
         """
         batch, _channels, frames, *_size = sample.shape
         times = torch.as_tensor(timestep, device=sample.device).expand(batch)
@@ -87,11 +87,11 @@ class LaVieUNet(ModelMixin, AttentionMixin, ConfigMixin):
             frames,
         )
         hidden = self.conv_in(rearrange(sample, "b c f h w -> (b f) c h w"))
-        left = [hidden]
+        skips = [hidden]
         for level in self.down_blocks:
-            left += level(left[-1], context)
-        hidden = self.mid_block(left[-1], context)
+            skips += level(skips[-1], context)
+        hidden = self.mid_block(skips[-1], context)
         for level in self.up_blocks:
-            hidden = level(hidden, context, left)
+            hidden = level(hidden, context, skips)
         hidden = self.conv_out(F.silu(norm_across_frames(self.conv_norm_out, hidden, frames)))
         return UNet3DConditionOutput(sample=rearrange(hidden, "(b f) c h w -> b c f h w", f=frames))

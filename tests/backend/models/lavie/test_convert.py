@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import torch
 from motionbooth.cli.app import app
-from motionbooth.generation.sampling import film
+from motionbooth.generation.sampling import generate_clip
 from motionbooth.models.lavie.convert import convert_lavie, lavie_unet, read_ema
 from motionbooth.models.lavie.unet import LaVieUNet
 from motionbooth.models.registry import load_base
@@ -98,25 +98,25 @@ def test_a_damaged_part_of_stable_diffusion_is_told(
         convert_lavie(saved(tmp_path, {"ema": weights}), stable_diffusion, tmp_path / "out", small_lavie)
 
 
-def test_a_subject_is_put_into_it_and_filmed_with_boxes_and_camera(
+def test_a_subject_is_put_into_it_and_generated_with_boxes_and_camera(
     tmp_path: Path, weights: dict[str, Tensor], stable_diffusion: Path
 ) -> None:
     out = tmp_path / "small"
     convert_lavie(saved(tmp_path, {"ema": weights}), stable_diffusion, out, small_lavie)
     base = load_base(Source("small", out, out / "motionbooth.json"), device="cpu")
-    base.settings = msgspec.structs.replace(base.settings, width=64, height=48, frames=3, steps=2)
+    base.settings = msgspec.structs.replace(base.settings, width=64, height=48, frames=3, num_inference_steps=2)
     track = SubjectTrack("Rex", "dog", [Box(0.1, 0.1, 0.6, 0.8)] * 3, token="sks")
     shot = Shot("shot", 1, 3, 8, 64, 48, CameraPath.straight(0.5, 0, 3), [track])
     spec = GenerateSpec(shot, "a sks dog in the park", model="small")
-    plain = film(base, spec, lambda done, steps: None)
+    plain = generate_clip(base, spec)
     assert plain.shape == (3, 48, 64, 3)
-    add_lora(base.unet, 4, base.settings.lora.layers, seed=0)
+    add_lora(base.unet, 4, base.settings.lora.target_modules, seed=0)
     learned = [parameter for name, parameter in base.unet.named_parameters() if "lora_B" in name]
     assert len(learned) > 50
-    assert torch.equal(film(base, spec, lambda done, steps: None), plain)
+    assert torch.equal(generate_clip(base, spec), plain)
     for parameter in learned:
         torch.nn.init.normal_(parameter)
-    assert not torch.equal(film(base, spec, lambda done, steps: None), plain)
+    assert not torch.equal(generate_clip(base, spec), plain)
 
 
 def test_stable_diffusions_own_weights_are_refused(weights: dict[str, Tensor]) -> None:

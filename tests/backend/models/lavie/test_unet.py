@@ -11,7 +11,7 @@ import pytest
 import torch
 from motionbooth.control.boxes import AttentionControl, BoxControl
 from motionbooth.control.prompt import PromptTokens
-from motionbooth.finetuning.gradient_checkpointing import recompute_layers
+from motionbooth.finetuning.gradient_checkpointing import enable_gradient_checkpointing
 from motionbooth.finetuning.losses import subject_attention
 from motionbooth.models.lavie.blocks import position_bucket
 from motionbooth.models.lavie.unet import LaVieUNet
@@ -96,9 +96,9 @@ def test_a_subjects_attention_is_seen_as_the_authors_see_it(recorded: dict[str, 
     unet = tiny_lavie()
     unet.load_state_dict(load_file(TINY / "diffusion_pytorch_model.safetensors"))
     control = AttentionControl.install(unet.double().eval())
-    control.watch(how["phrase_indices"], (8, 8))
+    control.record(how["phrase_indices"], (8, 8))
     answer(unet, recorded, how["input"])
-    layers = control.unwatch()
+    layers = control.stop_recording()
     assert len(layers) == how["n_maps"]
     seen = subject_attention(layers, "mean").reshape(recorded["store/aggregate"].shape)
     assert_equal_but_for_the_time_embedding(seen, torch.from_numpy(recorded["store/aggregate"]))
@@ -119,7 +119,7 @@ def test_layers_that_compute_twice_give_the_same_gradients(recorded: dict[str, n
         unet.load_state_dict(load_file(TINY / "diffusion_pytorch_model.safetensors"))
         control = AttentionControl.install(unet.eval())
         if twice:
-            recompute_layers(unet, control)
+            enable_gradient_checkpointing(unet, control)
         sample, text = (
             torch.from_numpy(recorded[f"video_b1_f5/{name}"]).float() for name in ("sample", "encoder_hidden_states")
         )
