@@ -80,11 +80,27 @@ class CrashingBlobs(Blobs):
 
 
 class KillableKeyCheck(KeyCheck):
-    """SIGUSR1 kills the thread of the authenticator."""
+    """SIGUSR1 kills the thread of the authenticator at the next tick.
+
+    Not in the signal handler, which may interrupt the main thread while it holds a lock that the dying thread needs,
+    such as that of the log.
+    """
+
+    _is_due = False
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        signal.signal(signal.SIGUSR1, lambda *_: kill_thread(self.authenticator))
+        signal.signal(signal.SIGUSR1, self._request)
+
+    def tick(self) -> None:
+        if self._is_due:
+            self._is_due = False
+            kill_thread(self.authenticator)
+        else:
+            super().tick()
+
+    def _request(self, *_: object) -> None:
+        self._is_due = True
 
 
 def parts(crash: str) -> ServerParts:
