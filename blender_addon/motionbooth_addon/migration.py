@@ -12,13 +12,14 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from ._protocol.text import Text
 from .local_backend.process import STORE, is_home_in_use
 
 _OWN = ("clips", "connections", "jobs", "keys", "trained", "training")
 
 
-def migrate(old: Path, data: Path, release: str) -> str | None:
-    """Move the files in `old` to the data folder; returns a sentence about it, or None if there are none.
+def migrate(old: Path, data: Path, release: str) -> Text | None:
+    """Move the files in `old` to the data folder; returns where they are now, or None if there are none.
 
     release: the version of this Blender, such as "5.0".
 
@@ -32,16 +33,24 @@ def migrate(old: Path, data: Path, release: str) -> str | None:
         _move_into(old / name, own / name)
     home = old / "backend"
     if is_home_in_use(home):
-        return (
-            f"The local backend of an earlier version still runs in {home}; stop it and start Blender again, and its "
-            f"jobs and subjects are moved to {data}."
+        return Text.of(
+            "The local backend of an earlier version still runs in {home}; stop it and start Blender again, and its "
+            "jobs and subjects are moved to {data}.",
+            home=home,
+            data=data,
         )
     kept = data if _is_free(home, data) else home_of(data, release, new=True)
     _move_home(home, kept)
     _remove_empty(old)
     if kept != data and kept.is_dir():
-        return f"Your MotionBooth files are in {data} now. It has another backend already, so this one's is {kept}."
-    return f"Your MotionBooth files are in {data} now, where they stay when the extension is removed."
+        return Text.of(
+            "Your MotionBooth files are in {data} now. It has another backend already, so this one's is {home}.",
+            data=data,
+            home=kept,
+        )
+    return Text.of(
+        "Your MotionBooth files are in {data} now, where they stay when the extension is removed.", data=data
+    )
 
 
 def home_of(data: Path, release: str, new: bool = False) -> Path:

@@ -7,7 +7,7 @@ from bpy.props import BoolProperty, EnumProperty, StringProperty
 
 from . import compat
 from ._protocol.limits import MAX_NAME
-from .i18n.translation import told
+from .i18n.translation import translate
 from .properties import QUALITIES
 from .user_data import data_folder
 
@@ -62,7 +62,7 @@ class MotionBoothPreferences(bpy.types.AddonPreferences):
         layout.prop(self, "default_quality")
         layout.prop(self, "connect_at_start")
         row = layout.row()
-        row.label(text=told(f"Your files: {data_folder()}"), translate=False)
+        row.label(text=translate("Your files: {folder}", folder=data_folder()), translate=False)
         row.operator("wm.path_open", text="Open", icon="FILE_FOLDER").filepath = str(data_folder())
         row = layout.row()
         row.operator("motionbooth.install_backend")

@@ -77,6 +77,7 @@ class MotionBoothState(bpy.types.PropertyGroup):
             ("CONNECTING", "Connecting", ""),
             ("CONNECTED", "Connected", ""),
             ("DISCONNECTED", "Not reachable", ""),
+            ("OFFLINE", "Blender's online access is off", ""),
         ]
     )
     connection_text: StringProperty(description="The backend's name, or why there is no connection")

@@ -10,8 +10,9 @@ import bpy
 
 from ._protocol.jobs import JobState
 from ._protocol.reports import ProgressReport
+from ._protocol.text import Text
 from .files import TRAINING_PICTURES, trained_picture, training_doubts, training_picture
-from .i18n.translation import told
+from .i18n.translation import translate
 from .jobs.events import Connected
 from .jobs.job_store import JobRecord, JobStore
 from .panels import thumbnails
@@ -51,7 +52,7 @@ class UiUpdater:
         self._folder = folder
         self._rows: dict[str, int] = {}  # of the jobs that the list shows
         self._reports: dict[str, ProgressReport] = {}  # by job, as the list shows them
-        self._connection = ("NONE", "")
+        self._connection: tuple[str, str | Text] = ("NONE", "")
         self._backend: Connected | None = None
         self._notice_until = 0.0
         self._changed = self._status_changed = False
@@ -67,13 +68,15 @@ class UiUpdater:
         for rows in (state().jobs, state().models, state().trained):
             rows.clear()
 
-    def show_connection(self, connection: str, text: str) -> None:
+    def show_connection(self, connection: str, text: str | Text = "") -> None:
+        """`text`: the backend's name, or why there is no connection."""
         self._connection = (connection, text)
         if connection != "CONNECTED":
             self._forget_progress()
         shown = state()
-        if (shown.connection, shown.connection_text) != (connection, text):
-            shown.connection, shown.connection_text = connection, text
+        translated = translate(text)
+        if (shown.connection, shown.connection_text) != (connection, translated):
+            shown.connection, shown.connection_text = connection, translated
             self._changed = self._status_changed = True
 
     def _forget_progress(self) -> None:
@@ -109,19 +112,19 @@ class UiUpdater:
             shown.install_stage, shown.install_factor = stage, factor
             self._changed = True
 
-    def show_notice(self, sentence: str, is_error: bool = False) -> None:
-        """Show a sentence in the status bar for _NOTICE_SECONDS."""
+    def show_notice(self, text: str | Text, is_error: bool = False) -> None:
+        """Show a text in the status bar for _NOTICE_SECONDS."""
         self._notice_until = time.monotonic() + _NOTICE_SECONDS
-        self._set_notice(told(sentence), is_error)
+        self._set_notice(translate(text), is_error)
 
     def expire_notice(self) -> None:
         if time.monotonic() > self._notice_until:
             self._set_notice("", False)
 
-    def _set_notice(self, sentence: str, is_error: bool) -> None:
+    def _set_notice(self, text: str, is_error: bool) -> None:
         shown = state()
-        if shown.notice != sentence:
-            shown.notice, shown.notice_is_error = sentence, is_error
+        if shown.notice != text:
+            shown.notice, shown.notice_is_error = text, is_error
             self._changed = self._status_changed = True
 
     def show_jobs(self, chosen: str = "") -> None:
@@ -148,7 +151,7 @@ class UiUpdater:
         row = self._row(record.id)
         if row is None:
             return
-        row.state, row.error, row.placed = record.state, record.error, record.placed
+        row.state, row.error, row.placed = record.state, translate(record.error), record.placed
         if record.kind == "train" and record.state == JobState.DONE:
             row.picture, row.masks = (str(training_picture(self._folder, record.id, r)) for r in TRAINING_PICTURES)
             row.doubts = str(training_doubts(self._folder, record.id))

@@ -9,6 +9,7 @@ from typing import Annotated, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from . import text
 from .errors import InvalidInput
 from .limits import (
     MAX_BLOB_BYTES,
@@ -72,8 +73,8 @@ class MaskDoubt(Struct, frozen=True):
     The result "doubts" of a train job is a JSON list of these.
     """
 
-    picture: str
-    reasons: list[str] = []
+    picture: text.Text
+    reasons: list[text.Text] = []
 
 
 class SubjectSpec(Struct, frozen=True):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from .text import Text
+
 _AT = re.compile(r"(?P<fault>.*?) - at `(?:key in )?(?P<path>\$?[^`]*)`", re.DOTALL)
 _KINDS = {
     "str": "text", "int": "a whole number", "float": "a number", "array": "a list", "object": "a group of named values",
@@ -66,23 +68,25 @@ def _kinds(names: str) -> str:
     return " or ".join(_KINDS.get(name, name) for name in re.split(r" \| ", names))
 
 
-def token_fault(token: str) -> str | None:
+def token_fault(token: str) -> Text | None:
     """The end of a sentence that says why this cannot be a token; None if it can."""
     if not re.search(r"\w", token) or token.split() != [token] or not token.isprintable() or len(token) > _LONGEST:
-        return f"is one rare word without spaces, such as sks, and not {_quoted(token)}."
+        return Text.of("is one rare word without spaces, such as sks, and not {found}.", found=_quoted(token))
     return None
 
 
-def class_fault(class_word: str) -> str | None:
+def class_fault(class_word: str) -> Text | None:
     """The same for a class."""
     letters = any(letter.isalpha() for letter in class_word)
     if not letters or not _CLASS.fullmatch(class_word.strip(" ")) or len(class_word) > _LONGEST:
-        return f"is the ordinary word for the subject, such as dog or toy car, and not {_quoted(class_word)}."
+        return Text.of(
+            "is the ordinary word for the subject, such as dog or toy car, and not {found}.", found=_quoted(class_word)
+        )
     return None
 
 
-def _quoted(text: str) -> str:
+def _quoted(text: str) -> str | Text:
     if not text.strip():
-        return "empty"
+        return Text("empty")
     shown = "".join(sign if sign.isprintable() else "?" for sign in text[:_LONGEST])
     return f'"{shown}"' if len(text) <= _LONGEST else f'"{shown}..."'

@@ -21,6 +21,7 @@ from motionbooth.server.serve import serve
 from motionbooth.server.settings import ServerSettings
 from motionbooth_protocol.jobs import JobSpec, MaskDoubt, TrainSpec
 from motionbooth_protocol.messages import ModelInfo
+from motionbooth_protocol.text import Text
 
 if TYPE_CHECKING:
     from motionbooth.server.worker import PipeReporter
@@ -59,7 +60,16 @@ def run(spec: JobSpec, blob_path: Callable[[str], Path], scratch: Path, reporter
         if "doubtful" not in spec.subject.class_word:
             return {"subject": subject, "samples": samples}
         doubts = scratch / "doubts.json"
-        doubts.write_bytes(msgspec.json.encode([MaskDoubt("picture 1 of 1 (toy.png)", [BORDER, OTHERWISE])]))
+        doubts.write_bytes(
+            msgspec.json.encode(
+                [
+                    MaskDoubt(
+                        Text.of("picture {number} of {count} ({name})", number=1, count=1, name="toy.png"),
+                        [BORDER, OTHERWISE],
+                    )
+                ]
+            )
+        )
         return {"subject": subject, "samples": samples, "doubts": doubts}
     for step in range(1200 if spec.seed == 999 else 4):
         reporter.progress("sampling", step, 1200 if spec.seed == 999 else 4)

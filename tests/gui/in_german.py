@@ -22,7 +22,7 @@ def in_german() -> hands.Steps:
     iface = bpy.app.translations.pgettext_iface
     hands.seen["wrong"] = [
         text
-        for context, words in (("Operator", german.OPERATORS), ("*", german.TEXTS | german.PHRASES))
+        for context, words in (("Operator", german.OPERATORS), ("*", german.TEXTS))
         for text, said in words.items()
         if iface(text, context) != said
     ]
@@ -37,7 +37,10 @@ def in_german() -> hands.Steps:
         subject.keyframe_insert("location", frame=frame)
     yield 1
     yield from hands.picture("german")
-    hands.seen["warning"] = translation.told('"Rex" is behind the camera from frame 1 to 9; it will not be seen there.')
+    of = hands.module("_protocol.text").Text.of
+    frames = of("from frame {first} to {last}", first=1, last=9)
+    (template,) = [text for text in german.TEXTS if text.startswith('"{name}" is behind the camera')]
+    hands.seen["warning"] = translation.translate(of(template, name="Rex", frames=frames))
     try:
         bpy.ops.motionbooth.add_to_prompt()
         bpy.context.scene.motionbooth.subjects[0].class_word = ""

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from motionbooth_protocol.text import fields
+
 SOURCES = Path(__file__).parents[2] / "blender_addon" / "motionbooth_addon"
-# What becomes a sentence in front of a person: calls by their name, and which of their arguments it is.
-SENTENCES = {
-    "InvalidInput": 0, "NotFound": 0, "OutOfSpace": 0, "refuse": 1, "report": 1, "show_notice": 0, "show_connection": 1,
-    "sentence": 1, "told": 0,
+# Calls whose argument of this position is shown to a person.
+SHOWN = {
+    "InvalidInput": 0, "NotFound": 0, "OutOfSpace": 0, "Text": 0, "of": 0, "translate": 0, "refuse": 1, "report": 1,
+    "show_notice": 0, "show_connection": 1, "sentence": 1,
 }  # fmt: skip
 NOT_SHOWN = {"name", "uid", "job_id", "filter_glob", "filter_folder", "filter_image", "display_type", "directory"}
 LAYOUT = {"label", "operator", "prop", "menu", "progress", "prop_search"}
-FIELD = re.compile(r"\{\w*\}")
 ELSEWHERE = {"runner.py", "generate_file.py", "generate_shots.py", "blender_command.py"}  # without a window
 
 
@@ -48,21 +48,25 @@ def _of_properties(rna: Any, own: set[str]) -> Iterator[tuple[str, str]]:
 
 
 def of_sources() -> Iterator[tuple[str, str]]:
-    """(context, text) of what panels and sentences say; {} stands for what is filled in."""
+    """(context, text) of panels, notices and errors: arguments of the calls in SHOWN, and every template."""
     for source in sorted(SOURCES.rglob("*.py")):
-        if source.name in ELSEWHERE or "_protocol" in source.parts:
+        if source.name in ELSEWHERE or {"_protocol", "german"} & set(source.parts):
             continue
-        for node in ast.walk(ast.parse(source.read_text())):
+        tree = ast.parse(source.read_text())
+        docstrings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
             if isinstance(node, ast.Call):
                 yield from _of_call(node)
+            elif isinstance(node, ast.Constant) and node not in docstrings and fields(str(node.value)):
+                yield "*", node.value
 
 
 def all_of_sources() -> set[str]:
-    """Every text in the sources, whatever it is for; {} stands for what is filled in."""
+    """Every string in the sources of the extension and of the contract, whatever it is for."""
     files = [source for source in SOURCES.rglob("*.py") if "german" not in source.parts]
-    files.append(SOURCES / "_protocol" / "wording.py")  # the contract is a link here, and not walked through
+    files += (SOURCES / "_protocol").glob("*.py")  # a link here, and not walked through
     nodes = [node for source in files for node in ast.walk(ast.parse(source.read_text()))]
-    return {text for node in nodes if isinstance(node, ast.expr) for text in _texts(node)}
+    return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
 
 
 def _of_call(call: ast.Call) -> Iterator[tuple[str, str]]:
@@ -73,7 +77,7 @@ def _of_call(call: ast.Call) -> Iterator[tuple[str, str]]:
         if not (isinstance(plain, ast.Constant) and plain.value is False):
             for text in _texts(words["text"]):
                 yield ("Operator" if name == "operator" else "*"), text
-    place = SENTENCES.get(name, -1)
+    place = SHOWN.get(name, -1)
     if 0 <= place < len(call.args):
         for text in _texts(call.args[place]):
             yield "*", text
@@ -82,12 +86,10 @@ def _of_call(call: ast.Call) -> Iterator[tuple[str, str]]:
 def _texts(node: ast.expr) -> Iterator[str]:
     match node:
         case ast.Constant(value=str(text)):
-            yield FIELD.sub("{}", text)
-        case ast.JoinedStr(values=parts):
-            text = "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in parts)
-            yield FIELD.sub("{}", text)
+            yield text
         case ast.IfExp(body=one, orelse=other):
             yield from _texts(one)
             yield from _texts(other)
-        case ast.Call(func=ast.Name(id="told"), args=[inner, *_]):
-            yield from _texts(inner)
+        case ast.BoolOp(values=values):
+            for value in values:
+                yield from _texts(value)

@@ -12,6 +12,7 @@ from einops import rearrange
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import MaskDoubt, SubjectSpec, TrainSpec
 from motionbooth_protocol.motion import Box
+from motionbooth_protocol.text import Text
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -78,7 +79,12 @@ def read_pictures(
     width, height = base.settings.width, base.settings.height
     sources, pictures = spec.subject.pictures, []
     for number, picture in enumerate(sources, start=1):
-        label = f"picture {number} of {len(sources)}" + (f" ({picture.name})" if picture.name else "")
+        label = Text.of(
+            "picture {number} of {count} ({name})" if picture.name else "picture {number} of {count}",
+            number=number,
+            count=len(sources),
+            name=picture.name,
+        )
         mask_path = None if picture.mask is None else blob_path(picture.mask)
         hint = Hint(picture.box, picture.point)
         rgb, mask, was_found = picture_with_mask(blob_path(picture.image), mask_path, label, hint, finder)
@@ -107,7 +113,7 @@ def covers_cells(picture: TrainingPicture, base: Base) -> bool:
     return bool(mask_cells(torch.from_numpy(picture.mask)[None, None], base.latent_size).any())
 
 
-def _check_size(picture: TrainingPicture, base: Base, label: str) -> None:
+def _check_size(picture: TrainingPicture, base: Base, label: Text) -> None:
     if not covers_cells(picture, base):
         raise InvalidInput(
             "In {label} the subject is too thin or too small: nothing of it is left at the {width} x "

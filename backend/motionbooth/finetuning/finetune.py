@@ -141,7 +141,7 @@ def _report_doubts(doubts: Sequence[MaskDoubt], folder: Path, options: TrainingO
     if not doubts:
         return ""
     (folder / "doubts.json").write_bytes(msgspec.json.encode(doubts))
-    named = "; ".join(f"{doubt.picture}: {', and '.join(doubt.reasons)}" for doubt in doubts)
+    named = "; ".join(f"{doubt.picture}: {', and '.join(map(str, doubt.reasons))}" for doubt in doubts)
     masks = "mask was" if len(doubts) == 1 else "masks were"
     told = f"{len(doubts)} {masks} found that may not be the subject's ({named})"
     if not options.accept_masks:

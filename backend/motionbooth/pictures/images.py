@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.text import Text
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -31,7 +32,7 @@ class TrainingPicture:
     """What its caption says about the background ("on the grass"); empty for nothing."""
 
 
-def read_picture(path: Path, label: str) -> Image.Image:
+def read_picture(path: Path, label: str | Text) -> Image.Image:
     """The picture upright, in RGB or RGBA. `label` names it in errors ("picture 2"). Raises InvalidInput."""
     try:
         _register_heif(path, label)
@@ -68,7 +69,7 @@ def _with_eight_bits(picture: Image.Image) -> Image.Image:
     return Image.fromarray((values * (255 / white)).round().astype(np.uint8))
 
 
-def _register_heif(path: Path, label: str) -> None:
+def _register_heif(path: Path, label: str | Text) -> None:
     """Register Pillow's HEIF plug-in for a file of phones (HEIC). Raises InvalidInput if it is not installed."""
     with path.open("rb") as file:
         start = file.read(12)
@@ -122,5 +123,5 @@ def fit_picture(
     return TrainingPicture(frame, frame_mask)
 
 
-def _start(label: str) -> str:
-    return label[:1].upper() + label[1:]
+def _start(label: str | Text) -> str:
+    return str(label)[:1].upper() + str(label)[1:]

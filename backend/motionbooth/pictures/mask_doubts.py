@@ -9,6 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 from motionbooth_protocol.motion import Box
+from motionbooth_protocol.text import Text
 
 from motionbooth.pictures.images import Mask, Rgb
 from motionbooth.pictures.masks import MARGIN, NO_HINT, Finder, Hint, Seed, find_mask
@@ -22,14 +23,14 @@ MAX_BORDER_SHARE = 0.1  # of one side of the picture that the mask touches
 MIN_LARGEST_SHARE = 0.75  # of the mask's pixels that are in its largest connected part
 MAX_FILL_SHARE = 0.9  # of the hint's box that the mask fills: a subject is rarely a rectangle
 
-BORDER, PIECES = "it reaches the picture's border", "it is in pieces"
-FULL_HINT, OUTSIDE_HINT = "it fills its hint's box", "its hint's point is outside it"
-OTHERWISE = "searched for from other seeds, something else is found"
+BORDER, PIECES = Text("it reaches the picture's border"), Text("it is in pieces")
+FULL_HINT, OUTSIDE_HINT = Text("it fills its hint's box"), Text("its hint's point is outside it")
+OTHERWISE = Text("searched for from other seeds, something else is found")
 REASONS = (BORDER, FULL_HINT, OUTSIDE_HINT, PIECES, OTHERWISE)
 """All possible reasons; clients have translations of them."""
 
 
-def doubts_about(rgb: Rgb, mask: Mask, hint: Hint = NO_HINT, finder: Finder | None = None) -> tuple[str, ...]:
+def doubts_about(rgb: Rgb, mask: Mask, hint: Hint = NO_HINT, finder: Finder | None = None) -> tuple[Text, ...]:
     """The REASONS to doubt a mask (H, W) of a picture (H, W, 3) uint8; () for none.
 
     `finder`: what found the mask; None for GrabCut, which is run again from other seeds.

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.motion import Box
+from motionbooth_protocol.text import Text
 from PIL import Image
 
 from motionbooth.pictures.images import Mask, Rgb, read_picture
@@ -65,7 +66,7 @@ class MaskedPicture(NamedTuple):
 def picture_with_mask(
     image: Path,
     mask: Path | None,
-    label: str,
+    label: str | Text,
     hint: Hint = NO_HINT,
     finder: Finder | None = None,
 ) -> MaskedPicture:
@@ -86,9 +87,9 @@ def picture_with_mask(
     return MaskedPicture(rgb, subject, was_found)
 
 
-def _given_mask(path: Path, size: tuple[int, int], label: str) -> Mask:
+def _given_mask(path: Path, size: tuple[int, int], label: str | Text) -> Mask:
     """The subject is bright in any color, or opaque if the mask has only alpha; of the labels 0 and 1, it is 1."""
-    picture = read_picture(path, f"the mask of {label}")
+    picture = read_picture(path, Text.of("the mask of {picture}", picture=label))
     if abs(picture.width / picture.height - size[0] / size[1]) > 0.02 * size[0] / size[1]:
         raise InvalidInput(
             "The mask of {label} is {width} x {height} pixels and the picture {picture_width} x {picture_height}. "
@@ -162,9 +163,9 @@ def _largest_part(foreground: np.ndarray) -> np.ndarray:
     return (labels == largest).astype(np.uint8)
 
 
-def _check(mask: Mask, origin: str, label: str) -> None:
+def _check(mask: Mask, origin: str, label: str | Text) -> None:
     share = float(mask.mean())
-    start = label[:1].upper() + label[1:]
+    start = str(label)[:1].upper() + str(label)[1:]
     if share < MIN_SHARE:
         found = "is empty" if share == 0 else f"covers {share:.2%} of it only"
         raise InvalidInput(

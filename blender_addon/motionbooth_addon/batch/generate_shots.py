@@ -197,13 +197,13 @@ def _read_for_model(models: dict[str, ModelInfo], scene: bpy.types.Scene, folder
 
 def _read(scene: bpy.types.Scene, folder: Path, frames: int, size: tuple[int, int]) -> BatchShot:
     captured = shots.read_shot(scene, frames, size)
-    fitted = framing.explanation(captured.shot.model_frame) if captured.shot.model_frame else ""
+    fitted = framing.explanation(captured.shot.model_frame) if captured.shot.model_frame else None
     played = [
         f"{method.name} was read by playing the scene ({method.playback_reason})."
         for method in captured.read_methods
         if method.playback_reason
     ]
-    return BatchShot(scene, folder, captured.shot, [*captured.warnings, *([fitted] if fitted else []), *played])
+    return BatchShot(scene, folder, captured.shot, [*captured.warnings, *([str(fitted)] if fitted else []), *played])
 
 
 def _train_request(
@@ -257,8 +257,8 @@ def _place(shot: BatchShot, on_progress: OnProgress) -> None:
     assert shot.generation is not None
     assert isinstance(shot.generation.request, GenerateSpec)
     if warning := takes.place_take(shot.scene, shot.generation.id, shot.generation.request, shot.clip):
-        shot.warnings.append(warning)
-        on_progress(ProgressReport("placing the clip", 0, 0, note=warning))
+        shot.warnings.append(str(warning))
+        on_progress(ProgressReport("placing the clip", 0, 0, note=str(warning)))
 
 
 def _save(path: Path) -> None:

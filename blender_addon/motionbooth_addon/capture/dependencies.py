@@ -15,6 +15,8 @@ from typing import Any
 
 import bpy
 
+from .._protocol.text import Text
+
 # Modifiers whose result depends only on the current frame and on the objects they refer to.
 TIMELESS_MODIFIERS = {
     "DATA_TRANSFER", "MESH_CACHE", "MESH_SEQUENCE_CACHE", "NORMAL_EDIT", "WEIGHTED_NORMAL", "UV_PROJECT", "UV_WARP",
@@ -54,35 +56,37 @@ PURE_NAMES = {
 }  # fmt: skip
 IGNORED_PROPERTIES = {"action", "dof", "materials", "active_material", "original", "library", "override_library"}
 
+DRIVEN_BY_SCENE = Text("driven by the scene")
 
-def playback_reason(objects: Iterable[bpy.types.Object]) -> str:
-    """Why the scene has to be played for these objects, in a few words; "" if a temporary scene is enough."""
+
+def playback_reason(objects: Iterable[bpy.types.Object]) -> Text | None:
+    """Why the scene has to be played for these objects, in a few words; None if a temporary scene is enough."""
     walk = _Walk()
     for root in objects:
         walk.visit(root)
     return walk.reason or _frame_change_script()
 
 
-def pan_playback_reason(scene: bpy.types.Scene) -> str:
+def pan_playback_reason(scene: bpy.types.Scene) -> Text | None:
     """Why the scene has to be played for the keyframed pan: a temporary scene has its action, but no drivers or NLA."""
     animation = scene.animation_data
     driven = animation and any("motionbooth.pan" in curve.data_path for curve in animation.drivers)
-    return "driven by the scene" if driven or (animation and len(animation.nla_tracks)) else ""
+    return DRIVEN_BY_SCENE if driven or (animation and len(animation.nla_tracks)) else None
 
 
-def _frame_change_script() -> str:
+def _frame_change_script() -> Text | None:
     """A script that runs at each frame change may change any object. This extension has none."""
     on = bpy.app.handlers
     for handler in [*on.frame_change_pre, *on.frame_change_post]:
-        return f"script {getattr(handler, '__name__', 'without a name')}"
-    return ""
+        return Text.of("script {name}", name=getattr(handler, "__name__", "?"))
+    return None
 
 
 class _Walk:
     """Walks the dependencies of objects until it finds a reason for playback."""
 
     def __init__(self) -> None:
-        self.reason = ""
+        self.reason: Text | None = None
         self._visited: set[Any] = set()
 
     def visit(self, block: bpy.types.ID | None) -> None:
@@ -93,7 +97,7 @@ class _Walk:
                 continue
             self._visited.add(current)
             if isinstance(current, bpy.types.Scene):
-                self.reason = "driven by the scene"
+                self.reason = DRIVEN_BY_SCENE
                 return
             self.reason = self._drivers(current, pending.append)
             match current:
@@ -106,20 +110,20 @@ class _Walk:
                 case _:
                     pending += _referenced_by(current)
 
-    def _object(self, walked: bpy.types.Object, visit: Callable[[Any], None]) -> str:
+    def _object(self, walked: bpy.types.Object, visit: Callable[[Any], None]) -> Text | None:
         if walked.rigid_body is not None:
-            return "rigid body"
+            return Text("rigid body")
         for modifier in (*walked.modifiers, *getattr(walked, "grease_pencil_modifiers", ())):  # the latter before 4.3
             if modifier.type in SIMULATIONS and not _is_static_hair(modifier):
-                return SIMULATIONS[modifier.type]
+                return Text(SIMULATIONS[modifier.type])
             if modifier.type.replace("GP_", "GREASE_PENCIL_") not in TIMELESS_MODIFIERS | set(SIMULATIONS):
-                return f"modifier {modifier.name}"
+                return Text.of("modifier {name}", name=modifier.name)
             for referenced in (*_referenced_by(modifier), *_geometry_nodes_inputs(modifier)):
                 visit(referenced)
         bones = list(walked.pose.bones) if walked.pose else []
         for constraint in [c for owner in (walked, *bones) for c in owner.constraints]:
             if constraint.type not in TIMELESS_CONSTRAINTS:
-                return f"constraint {constraint.name}"
+                return Text.of("constraint {name}", name=constraint.name)
             for referenced in _referenced_by(constraint):
                 visit(referenced)
             for target in getattr(constraint, "targets", ()):
@@ -131,22 +135,22 @@ class _Walk:
                 visit(child)
         for layer in getattr(walked.data, "layers", ()) if walked.type in {"GREASEPENCIL", "GPENCIL"} else ():
             visit(layer.parent)
-        return ""
+        return None
 
-    def _drivers(self, block: bpy.types.ID, visit: Callable[[Any], None]) -> str:
+    def _drivers(self, block: bpy.types.ID, visit: Callable[[Any], None]) -> Text | None:
         animation = getattr(block, "animation_data", None)
         for curve in animation.drivers if animation else ():
             driver = curve.driver
             if driver.use_self and driver.type == "SCRIPTED":
-                return f"driver {driver.expression}"
+                return Text.of("driver {expression}", expression=driver.expression)
             for variable in driver.variables:
                 if variable.type == "CONTEXT_PROP":
-                    return "driven by the scene"
+                    return DRIVEN_BY_SCENE
                 for target in variable.targets:
                     visit(target.id)
             if driver.type == "SCRIPTED" and not _is_pure(driver):
-                return f"driver {driver.expression}"
-        return ""
+                return Text.of("driver {expression}", expression=driver.expression)
+        return None
 
 
 def _is_static_hair(modifier: bpy.types.Modifier) -> bool:
@@ -171,16 +175,16 @@ def _names(expression: str) -> frozenset[str]:
     return frozenset({node.id for node in nodes if isinstance(node, ast.Name)} | attributes)
 
 
-def _nodes(tree: bpy.types.NodeTree, visit: Callable[[Any], None]) -> str:
+def _nodes(tree: bpy.types.NodeTree, visit: Callable[[Any], None]) -> Text | None:
     for node in tree.nodes:
         if node.bl_idname in STATEFUL_NODES:
-            return "simulation nodes"
+            return Text("simulation nodes")
         visit(getattr(node, "node_tree", None))
         for socket in node.inputs:
             value = getattr(socket, "default_value", None)
             if isinstance(value, bpy.types.ID):
                 visit(value)
-    return ""
+    return None
 
 
 def _referenced_by(block: Any) -> Iterator[bpy.types.ID]:

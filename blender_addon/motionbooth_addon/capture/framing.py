@@ -8,6 +8,7 @@ Nothing is stretched or moved in either mode.
 from __future__ import annotations
 
 from .._protocol.motion import Box
+from .._protocol.text import Text
 
 FIT, CROP = "FIT", "CROP"
 WHOLE = Box(0.0, 0.0, 1.0, 1.0)
@@ -40,23 +41,27 @@ def in_shot(box: Box, frame: Box) -> Box:
     )
 
 
-def explanation(frame: Box) -> str:
-    """A sentence on what the framing hides or leaves empty; "" if both frames have the same aspect ratio."""
+def explanation(frame: Box) -> Text | None:
+    """What the framing hides or leaves empty; None if both frames have the same aspect ratio."""
     width, height = size(frame)
     if width > 1 or height > 1:
         hidden = 1 - 1 / max(width, height)
-        return (
-            f"The model's frame is larger than the shot: {hidden:.0%} of its {_side(width)} is generated but hidden. "
-            "Set a resolution with the model's aspect ratio to use all of it."
+        return Text.of(
+            "The model's frame is larger than the shot: {hidden:.0%} of its {side} is generated but hidden. "
+            "Set a resolution with the model's aspect ratio to use all of it.",
+            hidden=hidden,
+            side=_side(width),
         )
     if width < 1 or height < 1:
         empty = 1 - min(width, height)
-        return (
-            f"The model's frame is smaller than the shot: {empty:.0%} of the shot's {_side(2 - width)} stays empty. "
-            "Set a resolution with the model's aspect ratio, or set Framing to Fit."
+        return Text.of(
+            "The model's frame is smaller than the shot: {empty:.0%} of the shot's {side} stays empty. "
+            "Set a resolution with the model's aspect ratio, or set Framing to Fit.",
+            empty=empty,
+            side=_side(2 - width),
         )
-    return ""
+    return None
 
 
-def _side(width: float) -> str:
-    return "width" if width > 1 else "height"
+def _side(width: float) -> Text:
+    return Text("width" if width > 1 else "height")

@@ -14,6 +14,7 @@ import numpy as np
 from .._protocol.errors import InvalidInput
 from .._protocol.limits import MAX_FRAMES
 from .._protocol.motion import Box, CameraPath, scene_times
+from .._protocol.text import Text
 from . import framing, projection, scene_evaluation
 from .dependencies import pan_playback_reason, playback_reason
 from .geometry import NOT_VISIBLE, Projection, objects_with_surface, project_objects, with_instanced_children
@@ -32,11 +33,11 @@ class NeedsPlayback(InvalidInput):
 class ReadMethod:
     """How the camera or a subject, identified by `name`, is read.
 
-    playback_reason: why the scene has to be played for it; "" if a temporary scene is enough.
+    playback_reason: why the scene has to be played for it; None if a temporary scene is enough.
     """
 
     name: str
-    playback_reason: str = ""
+    playback_reason: Text | None = None
 
 
 @dataclass(frozen=True)
@@ -287,7 +288,7 @@ def _camera_method(scene: bpy.types.Scene) -> ReadMethod:
 
 
 def _subject_method(subject: bpy.types.PropertyGroup) -> ReadMethod:
-    return ReadMethod(subject.name, playback_reason(objects_with_surface(subject.object)) if subject.object else "")
+    return ReadMethod(subject.name, playback_reason(objects_with_surface(subject.object)) if subject.object else None)
 
 
 def _parts(scene: bpy.types.Scene, subject: int) -> set[bpy.types.Object]:

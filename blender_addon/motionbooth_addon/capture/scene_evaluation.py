@@ -16,6 +16,7 @@ import numpy as np
 
 from .. import compat
 from .._protocol.errors import InvalidInput
+from .._protocol.text import Text
 from .projection import View
 
 
@@ -106,7 +107,7 @@ def played_scene(scene: bpy.types.Scene, played_to: int | None) -> Iterator[bpy.
         scene.frame_set(frame, subframe=subframe)
 
 
-def check_visible(scene: bpy.types.Scene, checked: bpy.types.Object, reason: str) -> None:
+def check_visible(scene: bpy.types.Scene, checked: bpy.types.Object, reason: Text | None) -> None:
     """Raises InvalidInput for an object that Blender does not evaluate in the scene because it is hidden."""
     if not checked.visible_get(view_layer=_view_layer(scene)):
         raise InvalidInput(

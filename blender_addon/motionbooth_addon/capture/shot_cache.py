@@ -18,6 +18,7 @@ from bpy.app.handlers import persistent
 
 from .._protocol.errors import MotionBoothError
 from .._protocol.limits import MAX_FRAMES
+from .._protocol.text import Text
 from . import shots
 from .reader import Motion, NeedsPlayback, ShotReader
 from .shot_warnings import Concern
@@ -51,7 +52,7 @@ class ShotCache:
 
     motion: Motion | None = None
     concerns: list[Concern] = field(default_factory=list)
-    error: str = ""
+    error: Text | None = None
     version: int = 0
     outdated: bool = True
     moved_frame: int | None = None
@@ -207,7 +208,7 @@ def _read_on(scene: bpy.types.Scene, cache: ShotCache, seconds: float) -> None:
         while cache.outdated and (left := began + seconds - time.perf_counter()) > 0:
             _take_step(scene, cache, left)
     except MotionBoothError as error:
-        _finish(cache, None, [], str(error))
+        _finish(cache, None, [], error.text)
         cache.needs_playback = isinstance(error, NeedsPlayback)
     except ReferenceError:  # an object was removed between two slices, and Blender has not reported it yet
         cache.reader = None
@@ -224,7 +225,7 @@ def _take_step(scene: bpy.types.Scene, cache: ShotCache, seconds: float) -> None
         cache.reader.advance(scene, seconds)
     else:
         motion = cache.reader.motion(scene)
-        _finish(cache, motion, shots.concerns(scene, motion, cache.stride), "")
+        _finish(cache, motion, shots.concerns(scene, motion, cache.stride), None)
 
 
 def _begin(scene: bpy.types.Scene, cache: ShotCache) -> None:
@@ -234,7 +235,7 @@ def _begin(scene: bpy.types.Scene, cache: ShotCache) -> None:
     cache.reader = ShotReader(scene, cache.stride * (_model_frames(scene) - 1) + 1, aspect, cache.allow_playback)
 
 
-def _finish(cache: ShotCache, motion: Motion | None, concerns: list[Concern], error: str) -> None:
+def _finish(cache: ShotCache, motion: Motion | None, concerns: list[Concern], error: Text | None) -> None:
     cache.motion, cache.concerns, cache.error = motion, concerns, error
     cache.reader, cache.outdated, cache.allow_playback, cache.needs_playback = None, False, False, False
     cache.version += 1

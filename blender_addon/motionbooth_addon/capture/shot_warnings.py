@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
 
 from .._protocol.motion import Box
+from .._protocol.text import Text
 from .framing import WHOLE, in_shot
 from .projection import Array, Travel
 
@@ -27,12 +28,12 @@ SMALLEST_WIDTH, SMALLEST_HEIGHT = 1 / 18, 1 / 10
 class Concern:
     """One thing to know about a shot: it happens in scene frames `first` to `last` (both included).
 
-    `sentence` is whole, the frames are in it.
+    `sentence` includes the frames.
     """
 
     first: int
     last: int
-    sentence: str
+    sentence: Text
 
 
 def camera_concerns(travel: Travel, moments: Sequence[float]) -> list[Concern]:
@@ -49,8 +50,8 @@ def _roll(travel: Travel, frames: Array) -> Concern | None:
     return _over(
         travel.roll,
         frames,
-        f"The camera rolls by {abs(roll):.0f} degrees {{frames}}; the film can slide but not turn, so it will stay "
-        "level.",
+        "The camera rolls by {degrees:.0f} degrees {frames}; the film can slide but not turn, so it will stay level.",
+        degrees=abs(roll),
     )
 
 
@@ -61,8 +62,9 @@ def _zoom(travel: Travel, frames: Array) -> Concern | None:
     return _over(
         np.log(travel.lens),
         frames,
-        f"The lens zooms {{frames}}: things {_change(growth)} of their size, and the film's background will stay as it "
-        "is; boxes follow the zoom.",
+        "The lens zooms {frames}: things {change} of their size, and the film's background will stay as it is; boxes "
+        "follow the zoom.",
+        change=_change(growth),
     )
 
 
@@ -72,16 +74,15 @@ def _depth(travel: Travel, frames: Array) -> Concern | None:
     growth = math.exp(_farthest(moved))
     if abs(math.log(growth)) <= math.log1p(ZOOM_LIMIT):
         return None
-    change = _change(growth, one=True)
     towards = (
-        f"The camera moves towards the background {{frames}}: it {change} of its size, and the film's will stay as it "
-        "is; boxes follow the move."
+        "The camera moves towards the background {frames}: it {change} of its size, and the film's will stay as it is; "
+        "boxes follow the move."
     )
     away = (
-        f"The camera moves away from the background {{frames}}: it {change} of its size, and the film's will stay as "
-        "it is; boxes follow the move."
+        "The camera moves away from the background {frames}: it {change} of its size, and the film's will stay as it "
+        "is; boxes follow the move."
     )
-    return _over(moved, frames, towards if growth > 1 else away)
+    return _over(moved, frames, towards if growth > 1 else away, change=_change(growth, one=True))
 
 
 def _parallax(travel: Travel, frames: Array) -> Concern | None:
@@ -92,34 +93,39 @@ def _parallax(travel: Travel, frames: Array) -> Concern | None:
     return _over(
         travel.lag[:, side],
         frames,
-        f"The camera moves sideways {{frames}}: things at twice the background distance lag behind by {lag:.0%} of the "
+        "The camera moves sideways {frames}: things at twice the background distance lag behind by {lag:.0%} of the "
         "frame, and the film's background slides as one flat picture; check the background distance.",
+        lag=lag,
     )
 
 
 def cut_concern(before: str, after: str, moment: float) -> Concern:
     """The scene cuts from the one camera to the other, by a timeline marker."""
     frame = math.floor(moment)
-    sentence = (
-        f'The scene cuts from camera "{before}" to "{after}" at frame {frame}; a clip is one take and shows no cut, '
-        "and the camera path leaves it out. End the shot before it, or make a scene of its own for each camera."
+    sentence = Text.of(
+        'The scene cuts from camera "{before}" to "{after}" at frame {frame}; a clip is one take and shows no cut, '
+        "and the camera path leaves it out. End the shot before it, or make a scene of its own for each camera.",
+        before=before,
+        after=after,
+        frame=frame,
     )
     return Concern(frame, frame, sentence)
 
 
-def unread_concern(name: str, reason: str, first: int, last: int) -> Concern:
+def unread_concern(name: str, reason: Text, first: int, last: int) -> Concern:
     """A subject ("": the camera) that only playing the scene shows as it is."""
-    what = f'"{name}"' if name else "The camera"
-    sentence = (
-        f"{what} is only right when the scene is played ({reason}), which takes longer: press Read by Playing to see "
-        "its motion here. Generate does so by itself."
+    sentence = Text.of(
+        "{subject} is only right when the scene is played ({reason}), which takes longer: press Read by Playing to see "
+        "its motion here. Generate does so by itself.",
+        subject=Text.of('"{name}"', name=name) if name else Text("The camera"),
+        reason=reason,
     )
     return Concern(first, last, sentence)
 
 
 def _cut(moment: float) -> Concern:
     frame = math.floor(moment)
-    sentence = f"The camera jumps at frame {frame}; a clip is one take, so end the shot before it."
+    sentence = Text.of("The camera jumps at frame {frame}; a clip is one take, so end the shot before it.", frame=frame)
     return Concern(frame, frame, sentence)
 
 
@@ -135,13 +141,16 @@ def track_concerns(
     missing = [not there and not back for there, back in zip(shown, behind, strict=True)]
     small = [box is not None and _is_small(box) for box in boxes]
     return [
-        *_spells(behind, moments, f'"{name}" is behind the camera {{frames}}; it will not be seen there.'),
-        *_spells(missing, moments, f'"{name}" is outside the frame {{frames}}; it will not be seen there.'),
+        *_spells(behind, moments, '"{name}" is behind the camera {frames}; it will not be seen there.', name=name),
+        *_spells(missing, moments, '"{name}" is outside the frame {frames}; it will not be seen there.', name=name),
         *_spells(
             small,
             moments,
-            f'The box of "{name}" is smaller {{frames}} than the smallest that can be held ({SMALLEST_WIDTH:.0%} of '
-            f"the frame's width, {SMALLEST_HEIGHT:.0%} of its height); it will come out larger, or not at all.",
+            'The box of "{name}" is smaller {frames} than the smallest that can be held ({width:.0%} of the frame\'s '
+            "width, {height:.0%} of its height); it will come out larger, or not at all.",
+            name=name,
+            width=SMALLEST_WIDTH,
+            height=SMALLEST_HEIGHT,
         ),
         *_jumps(name, boxes, moments),
     ]
@@ -159,9 +168,12 @@ def _jumps(name: str, boxes: Sequence[Box | None], moments: Sequence[float]) -> 
         before, after = boxes[number - 1], boxes[number]
         if before is not None and after is not None and not _overlap(before, after):
             first, last = math.floor(moments[number - 1]), math.ceil(moments[number])
-            sentence = (
-                f'"{name}" moves by more than its own size from frame {first} to {last}, between two pictures of the '
-                "film, which will show a jump there or another one in its place; slow it down or make its box larger."
+            sentence = Text.of(
+                '"{name}" moves by more than its own size from frame {first} to {last}, between two pictures of the '
+                "film, which will show a jump there or another one in its place; slow it down or make its box larger.",
+                name=name,
+                first=first,
+                last=last,
             )
             found.append(Concern(first, last, sentence))
     return found
@@ -171,34 +183,34 @@ def _overlap(a: Box, b: Box) -> bool:
     return a.x1 < b.x2 and b.x1 < a.x2 and a.y1 < b.y2 and b.y1 < a.y2
 
 
-def _spells(happens: Sequence[bool], moments: Sequence[float], sentence: str) -> list[Concern]:
+def _spells(happens: Sequence[bool], moments: Sequence[float], template: str, **values: object) -> list[Concern]:
     """One concern for each unbroken stretch of moments."""
     found = []
     for bad, group in groupby(zip(happens, moments, strict=True), key=lambda entry: entry[0]):
         frames = [moment for _, moment in group]
         if bad:
-            found.append(_concern(math.floor(frames[0]), math.ceil(frames[-1]), sentence))
+            found.append(_concern(math.floor(frames[0]), math.ceil(frames[-1]), template, values))
     return found
 
 
-def _over(values: Array, frames: Array, sentence: str) -> Concern:
-    """The concern over the frames in which `values` (T,) change: from when the change has begun to when it is done."""
-    steps = np.abs(np.diff(values))
+def _over(changing: Array, frames: Array, template: str, **values: object) -> Concern:
+    """The concern over the frames in which `changing` (T,) does: from when the change has begun to when it is done."""
+    steps = np.abs(np.diff(changing))
     done = np.cumsum(steps) / steps.sum()
     first = frames[int((done > SETTLED).argmax())]
     last = frames[int((done >= 1 - SETTLED).argmax()) + 1]
-    return _concern(math.floor(first), math.ceil(last), sentence)
+    return _concern(math.floor(first), math.ceil(last), template, values)
 
 
-def _concern(first: int, last: int, sentence: str) -> Concern:
-    frames = f"at frame {first}" if first == last else f"from frame {first} to {last}"
-    return Concern(first, last, sentence.replace("{frames}", frames))
+def _concern(first: int, last: int, template: str, values: Mapping[str, object]) -> Concern:
+    frames = Text.of("at frame {first}" if first == last else "from frame {first} to {last}", first=first, last=last)
+    return Concern(first, last, Text.of(template, frames=frames, **values))
 
 
-def _change(factor: float, one: bool = False) -> str:
+def _change(factor: float, one: bool = False) -> Text:
     if one:
-        return f"grows to {factor:.0%}" if factor > 1 else f"shrinks to {factor:.0%}"
-    return f"grow to {factor:.0%}" if factor > 1 else f"shrink to {factor:.0%}"
+        return Text.of("grows to {share:.0%}" if factor > 1 else "shrinks to {share:.0%}", share=factor)
+    return Text.of("grow to {share:.0%}" if factor > 1 else "shrink to {share:.0%}", share=factor)
 
 
 def _farthest(values: Array) -> float:

@@ -27,7 +27,7 @@ class CapturedShot:
     @property
     def warnings(self) -> list[str]:
         """The concerns as sentences."""
-        return [concern.sentence for concern in self.concerns]
+        return [str(concern.sentence) for concern in self.concerns]
 
 
 def has_shot(scene: bpy.types.Scene) -> bool:

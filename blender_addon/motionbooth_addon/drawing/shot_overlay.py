@@ -16,7 +16,7 @@ from .. import compat
 from .._protocol.motion import Box
 from ..capture import framing, geometry, scene_evaluation, shot_cache
 from ..capture.reader import Motion
-from ..i18n.translation import told
+from ..i18n.translation import translate
 from . import shapes
 from .gpu_drawing import BoxBatch, FrameRect, ShapeBatch, draw_text, frame_coordinates, srgb
 from .labels import BoxLabel, current_position, draw_labels, outline_batch, outline_width
@@ -57,8 +57,7 @@ def draw_shot(context: bpy.types.Context, shot_rect: FrameRect) -> None:
     cache = shot_cache.get(scene)
     motion = cache.motion
     if motion is None:
-        if cache.error:
-            draw_text(shot_rect.left + 10, shot_rect.top - 24, told(cache.error), ERROR_COLOR)
+        draw_text(shot_rect.left + 10, shot_rect.top - 24, translate(cache.error or ""), ERROR_COLOR)
         return
     if len(scene.motionbooth.subjects) != len(motion.projections):
         return  # a subject was added or removed, and the scene will be read again soon
@@ -167,7 +166,10 @@ def _draw_framing_label(frame: Box, rect: FrameRect) -> None:
         added = max(framing.size(frame)) > 1
         x, y = rect.at((min(frame.x1, 0.0), min(frame.y1, 0.0)))
         draw_text(
-            x + 8, y - 18 * bpy.context.preferences.system.ui_scale, told(ADDED if added else CUT), BACKGROUND_COLOR
+            x + 8,
+            y - 18 * bpy.context.preferences.system.ui_scale,
+            translate(ADDED if added else CUT),
+            BACKGROUND_COLOR,
         )
 
 
@@ -193,9 +195,10 @@ def draw_background_plane(context: bpy.types.Context) -> None:
 
 def _background_label(scene: bpy.types.Scene) -> str:
     """The background distance in the scene's units."""
-    return told(_background_text(scene.unit_settings.system, scene.motionbooth.background_distance))
+    distance = _formatted(scene.unit_settings.system, scene.motionbooth.background_distance)
+    return translate("Background distance: {distance}", distance=distance)
 
 
 @lru_cache(maxsize=8)
-def _background_text(units: str, distance: float) -> str:
-    return f"Background distance: {bpy.utils.units.to_string(units, 'LENGTH', distance).strip()}"
+def _formatted(units: str, distance: float) -> str:
+    return bpy.utils.units.to_string(units, "LENGTH", distance).strip()

@@ -8,7 +8,7 @@ from typing import Any
 import bpy
 import numpy as np
 
-from ..i18n.translation import told
+from ..i18n.translation import translate
 from ..timeline import takes
 from ..timeline.take_motion import TakeMotion
 from . import shapes
@@ -61,8 +61,8 @@ def draw_take(scene: bpy.types.Scene, take: TakeMotion, shot_rect: FrameRect) ->
     with frame_coordinates(rect):
         drawing.paths.draw(PATH_WIDTH)
         drawing.boxes.draw()
-    results = [(told(line), DETECTED_COLOR) for line in (*take.verdicts.values(), take.camera_verdict) if line]
-    draw_labels(drawing.labels, rect, results or [(told(UNMEASURED), REQUESTED_COLOR)])
+    results = [(translate(line), DETECTED_COLOR) for line in (*take.verdicts.values(), take.camera_verdict) if line]
+    draw_labels(drawing.labels, rect, results or [(translate(UNMEASURED), REQUESTED_COLOR)])
 
 
 def _path_shapes(take: TakeMotion, colors: dict[str, Color], aspect: float) -> Shapes:
@@ -81,8 +81,13 @@ def _box_labels(take: TakeMotion, position: float) -> list[BoxLabel]:
     labels = []
     for track in take.spec.shot.subjects:
         for text, boxes, color, below in (
-            (told(f"{track.name} (requested)"), track.boxes, REQUESTED_COLOR, False),
-            (told(f"{track.name} (detected)"), take.found.get(track.name, []), DETECTED_COLOR, True),
+            (translate("{subject} (requested)", subject=track.name), track.boxes, REQUESTED_COLOR, False),
+            (
+                translate("{subject} (detected)", subject=track.name),
+                take.found.get(track.name, []),
+                DETECTED_COLOR,
+                True,
+            ),
         ):
             box = shapes.box_at(boxes, position) if len(boxes) > 1 else None
             if box is not None:

@@ -9,6 +9,7 @@ import bpy
 
 from .._protocol.connection import Connection
 from .._protocol.errors import MotionBoothError
+from .._protocol.text import Text
 from ..local_backend.install import Installation, Plan, installed_command
 from ..local_backend.process import LocalBackend
 from ..preferences import preferences
@@ -49,20 +50,21 @@ class BackendWatcher:
             self._connect(path)
         elif preferences().connection_file:
             self._ui.show_connection(
-                "DISCONNECTED", f"There is no connection file at {path}; import it again, or clear its path."
+                "DISCONNECTED",
+                Text.of("There is no connection file at {path}; import it again, or clear its path.", path=path),
             )
         else:
-            self._ui.show_connection("STARTING" if self.local.starting else "NONE", "")
+            self._ui.show_connection("STARTING" if self.local.starting else "NONE")
 
     def _connect(self, path: Path) -> None:
         try:
             connection = Connection.read(path)
         except MotionBoothError as error:
-            self._ui.show_connection("DISCONNECTED", str(error))
+            self._ui.show_connection("DISCONNECTED", error.text)
             return
         if not connection.address.startswith(_LOOPBACK) and not bpy.app.online_access:
             self._ui.show_connection(
-                "DISCONNECTED",
+                "OFFLINE",
                 "The backend is on another machine and Blender's online access is off: Preferences > System > Network.",
             )
             return
@@ -87,9 +89,10 @@ class BackendWatcher:
         self.installation = None
         self._ui.show_installation("", 0.0)
         command = installed_command(environment_folder())
-        if installation.error or command is None:
+        if installation.error is not None:
             self._ui.show_notice(installation.error, is_error=not installation.canceled)
             return
+        assert command is not None
         self._ui.show_notice("The backend is installed and is starting.")
         self.local.start(command)
 

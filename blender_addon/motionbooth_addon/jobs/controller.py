@@ -19,6 +19,7 @@ from .. import ui_update
 from .._protocol.errors import MotionBoothError
 from .._protocol.jobs import Blob, JobState
 from .._protocol.messages import Progress, SubjectInfo
+from .._protocol.text import Text
 from ..files import (
     TRAINING_PICTURES,
     clip_folder,
@@ -28,6 +29,7 @@ from ..files import (
     training_picture,
     unsaved_clips,
 )
+from ..i18n.translation import translate
 from ..local_backend.process import LocalBackend, is_home_in_use
 from ..migration import home_of, migrate
 from ..preferences import preferences
@@ -143,7 +145,7 @@ class JobController:
                 self._place_finished()
                 self._fetch_pictures(event.subjects)
             case Disconnected(error):
-                self.ui.show_connection("DISCONNECTED", str(error))
+                self.ui.show_connection("DISCONNECTED", error.text)
             case Progress(job=job, report=report):
                 self.ui.show_progress(job, report)
             case PreviewSaved(job, path):
@@ -157,16 +159,18 @@ class JobController:
             case Refused(Fetch(job="")):
                 pass  # a picture in a list: the next connection tries again
             case Refused(_, error):
-                self.ui.show_notice(str(error), is_error=True)
+                self.ui.show_notice(error.text, is_error=True)
 
     def _job_changed(self, record: JobRecord) -> None:
         self.ui.show_job(record)
         if record.state == JobState.DONE:
-            title = record.title
-            self.ui.show_notice(f'"{title}" is trained.' if record.kind == "train" else f'"{title}" is generated.')
+            done = '"{job}" is trained.' if record.kind == "train" else '"{job}" is generated.'
+            self.ui.show_notice(Text.of(done, job=record.title))
             self._place_if_open(record)
         elif record.state == JobState.FAILED:
-            self.ui.show_notice(f'"{record.title}" failed: {record.error}', is_error=True)
+            self.ui.show_notice(
+                Text.of('"{job}" failed: {reason}', job=record.title, reason=record.error), is_error=True
+            )
 
     def _place_finished(self) -> None:
         """Place what finished while its .blend was not open, or its backend not connected."""
@@ -219,11 +223,11 @@ class JobController:
         try:
             done = takes.place_result(scene, record)
         except MotionBoothError as error:
-            self.ui.show_notice(str(error), is_error=True)
+            self.ui.show_notice(error.text, is_error=True)
             return
         self._placed.add(job)
         self.ui.show_notice(done)
-        ui_update.push_undo(done)
+        ui_update.push_undo(translate(done))
 
     # Files that are opened and saved, see file_handlers.py
 
@@ -310,8 +314,11 @@ def _create() -> JobController:
     try:
         done = migrate(former, data, _RELEASE)
     except OSError as error:
-        done = (
-            f"Your MotionBooth files are still in {former}: {error}. Start Blender again to have them moved to {data}."
+        done = Text.of(
+            "Your MotionBooth files are still in {former}: {reason}. Start Blender again to have them moved to {data}.",
+            former=former,
+            reason=error,
+            data=data,
         )
     created = JobController(data, former / "backend" if is_home_in_use(former / "backend") else None)
     created.ui.show_all()

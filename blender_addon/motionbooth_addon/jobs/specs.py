@@ -12,6 +12,7 @@ from .._protocol.jobs import GenerateSpec
 from .._protocol.limits import MAX_SEED
 from .._protocol.motion import Shot
 from .._protocol.phrases import phrase_spans
+from .._protocol.text import Text
 from .._protocol.wording import class_fault, token_fault
 from ..capture import shots
 from ..turntable.pictures import check_source, folder_pictures
@@ -27,7 +28,7 @@ def model_of(scene: bpy.types.Scene) -> MotionBoothModel:
     models = state().models
     name = scene.motionbooth.model
     if name not in models:
-        known = ", ".join(model.name for model in models) or "none yet; connect first"
+        known = ", ".join(model.name for model in models) or Text("none yet; connect first")
         raise InvalidInput('The backend has no model "{name}"; choose one of: {known}.', name=name, known=known)
     return models[name]
 

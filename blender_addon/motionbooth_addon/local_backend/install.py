@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .._protocol.errors import NotFound, OutOfSpace
+from .._protocol.errors import MotionBoothError, NotFound, OutOfSpace
+from .._protocol.text import Text
 
 READY = "motionbooth-ready"  # a file in a complete environment, with the version
 _GIB = 2**30
@@ -117,14 +118,14 @@ class Installation:
 
     stage, factor: the progress, factor from 0 to 1.
     ended: set last.
-    error: a sentence, "" if the installation succeeded.
+    error: why the installation ended early; None if it succeeded.
     """
 
     def __init__(self, plan: Plan, version: str) -> None:
         self.plan = plan
         self.stage = "creating an environment"
         self.factor = 0.0
-        self.error = ""
+        self.error: Text | None = None
         self.ended = False
         self._version = version
         self._canceled = False
@@ -151,11 +152,13 @@ class Installation:
         try:
             self._install()
         except _Stopped as stopped:
-            self.error = str(stopped)
+            self.error = stopped.text
         except _Failed as failed:
             self.error = self._reason(failed.lines)
         except OSError as error:
-            self.error = f"The backend was not installed: {error}. What is there is kept; try again."
+            self.error = Text.of(
+                "The backend was not installed: {reason}. What is there is kept; try again.", reason=error
+            )
         finally:
             self.ended = True
 
@@ -173,7 +176,11 @@ class Installation:
             self._download(python)
             self.stage = "checking"
             if not self._starts(python):
-                raise _Stopped(f"The backend was installed in {folder} and does not start; look at {self._log}.")
+                raise _Stopped(
+                    "The backend was installed in {folder} and does not start; look at {log}.",
+                    folder=folder,
+                    log=self._log,
+                )
         (folder / READY).write_text(self._version)
         self.factor = 1.0
 
@@ -192,19 +199,26 @@ class Installation:
         with self._watch_disk():
             self._run_command([*_pip(python), "install", *bar, self.plan.source], progress.read_line)
 
-    def _reason(self, lines: Sequence[str]) -> str:
+    def _reason(self, lines: Sequence[str]) -> Text:
         said = "\n".join(lines)
         if "No matching distribution found for motionbooth" in said:
-            return (
-                f"The package index has no {self.plan.source}. Name the backend's wheel in the extension's "
-                "preferences: it lies beside the extension's zip."
+            return Text.of(
+                "The package index has no {package}. Name the backend's wheel in the extension's "
+                "preferences: it lies beside the extension's zip.",
+                package=self.plan.source,
             )
         if "No space left" in said or "Errno 28" in said:
-            return f"The disk of {self.plan.folder} is full; free {size(self.plan.installed)} there and try again."
+            return Text.of(
+                "The disk of {folder} is full; free {needed} there and try again.",
+                folder=self.plan.folder,
+                needed=size(self.plan.installed),
+            )
         errors = [line for line in lines if line.lower().startswith("error: ")]
         what = (errors or list(lines) or [""])[0].partition(": ")[2]
-        return (
-            f"The backend was not installed: {what} All that was said: {self._log}. What is there is kept; try again."
+        return Text.of(
+            "The backend was not installed: {reason} All that was said: {log}. What is there is kept; try again.",
+            reason=what,
+            log=self._log,
         )
 
     def _starts(self, python: Path) -> bool:
@@ -306,8 +320,8 @@ class _Failed(Exception):
         self.lines = lines
 
 
-class _Stopped(Exception):
-    """The installation ended early; the message is the reason."""
+class _Stopped(MotionBoothError):
+    """The installation ended early."""
 
 
 def _pip(python: Path) -> list[str]:

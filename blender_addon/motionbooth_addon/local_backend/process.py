@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from .._protocol.errors import NotFound
+from .._protocol.text import Text
 from .install import environment
 
 STORE = "jobs.sqlite"  # in a backend's home
@@ -94,7 +95,7 @@ class LocalBackend:
         self._asked_to_stop = False
         (self.home / "backend.pid").write_text(str(self._process.pid))
 
-    def failure(self) -> str | None:
+    def failure(self) -> Text | None:
         """Why the process ended without being stopped, reported once; otherwise None."""
         if self._process is None or (status := self._process.poll()) is None:
             return None
@@ -102,7 +103,12 @@ class LocalBackend:
         if self._asked_to_stop:
             return None
         lines = self._log.read_text(errors="replace").strip().splitlines()
-        return f"The local backend ended (exit status {status}). {lines[-1] if lines else ''} Its log: {self._log}"
+        return Text.of(
+            "The local backend ended (exit status {status}). {reason} Its log: {log}",
+            status=status,
+            reason=lines[-1] if lines else "",
+            log=self._log,
+        )
 
     def stop(self) -> None:
         """Ask it to end; its jobs are kept, and continue when it is started again. Returns at once."""

@@ -15,7 +15,7 @@ from .._protocol.connection import Connection, host_and_port
 from .._protocol.errors import InvalidInput, MotionBoothError, NotFound
 from .._protocol.wording import in_words
 from ..files import own_keys
-from ..i18n.translation import told
+from ..i18n.translation import translate
 from ..jobs.controller import job_controller, start
 from ..local_backend.install import Plan, installed_command, plan, size
 from ..local_backend.process import MANUAL_INSTALLATION, find_command
@@ -78,24 +78,29 @@ class MOTIONBOOTH_OT_install_backend(ReportsErrors, bpy.types.Operator):
         try:
             self._plan = self._make_plan()
         except MotionBoothError as error:
-            self.report({"ERROR"}, told(str(error)))
+            self.report({"ERROR"}, translate(error.text))
             return {"CANCELLED"}
         return context.window_manager.invoke_props_dialog(
-            self, width=520, title=told("Install the backend?"), confirm_text=told("Install")
+            self, width=520, title=translate("Install the backend?"), confirm_text=translate("Install")
         )
 
     def draw(self, context: bpy.types.Context) -> None:
         made = self._plan
         assert made is not None
-        fetched, kept, free = map(size, (made.download, made.installed, made.free))
+        download, installed, free = map(size, (made.download, made.installed, made.free))
         column = self.layout.column()
         for line in (
-            f"From {made.source}",
-            f"Into {made.folder}",
-            f"With {made.python}",
-            f"About {fetched} are downloaded, {kept} stay on the disk; {free} are free.",
+            translate("From {source}", source=made.source),
+            translate("Into {folder}", folder=made.folder),
+            translate("With {python}", python=made.python),
+            translate(
+                "About {download} are downloaded, {installed} stay on the disk; {free} are free.",
+                download=download,
+                installed=installed,
+                free=free,
+            ),
         ):
-            column.label(text=told(line), translate=False)
+            column.label(text=line, translate=False)
         column.label(text="You can continue to work meanwhile. To cancel, use the Backend panel.")
 
     def act(self, context: bpy.types.Context) -> None:
@@ -149,9 +154,9 @@ class MOTIONBOOTH_OT_stop_local_backend(ReportsErrors, bpy.types.Operator):
         return context.window_manager.invoke_confirm(
             self,
             event,
-            title=told("Stop the local backend?"),
-            message=told("Its jobs are kept and resume when it is started again."),
-            confirm_text=told("Stop"),
+            title=translate("Stop the local backend?"),
+            message=translate("Its jobs are kept and resume when it is started again."),
+            confirm_text=translate("Stop"),
         )
 
     def act(self, context: bpy.types.Context) -> None:
@@ -179,7 +184,7 @@ class MOTIONBOOTH_OT_export_public_key(ReportsErrors, ExportHelper, bpy.types.Op
             raise InvalidInput(
                 "{path} cannot be written ({reason}); choose another.", path=self.filepath, reason=error.strerror
             ) from error
-        self.report({"INFO"}, told(f"Saved {self.filepath}. Send it to the owner of the backend."))
+        self.report({"INFO"}, translate("Saved {path}. Send it to the owner of the backend.", path=self.filepath))
 
 
 class MOTIONBOOTH_OT_connect_by_file(ReportsErrors, ImportHelper, bpy.types.Operator):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import bpy
 
 from .._protocol.errors import MotionBoothError
-from ..i18n.translation import told
+from .._protocol.text import Text
+from ..i18n.translation import translate
 
 
-def refuse(cls: type[bpy.types.Operator], why: str) -> bool:
+def refuse(cls: type[bpy.types.Operator], why: str | Text) -> bool:
     """Return False from `poll` and show the reason in the button's tooltip."""
-    cls.poll_message_set(told(why))
+    cls.poll_message_set(translate(why))
     return False
 
 
@@ -21,7 +22,7 @@ class ReportsErrors:
         try:
             self.act(context)
         except MotionBoothError as error:
-            self.report({"ERROR"}, told(str(error)))  # type: ignore[attr-defined]
+            self.report({"ERROR"}, translate(error.text))  # type: ignore[attr-defined]
             return {"CANCELLED"}
         return {"FINISHED"}
 

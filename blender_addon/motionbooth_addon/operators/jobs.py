@@ -11,7 +11,8 @@ from bpy.props import FloatProperty, StringProperty
 
 from .._protocol.errors import InvalidInput
 from .._protocol.jobs import GenerateSpec, JobState
-from ..i18n.translation import told
+from .._protocol.text import Text
+from ..i18n.translation import translate
 from ..jobs.controller import job_controller
 from ..jobs.job_store import JobRecord
 from ..jobs.specs import generate_specs, restore_settings, train_request
@@ -31,6 +32,7 @@ def has_backend(cls: type[bpy.types.Operator]) -> bool:
         "STARTING": "The local backend is starting. Please wait.",
         "CONNECTING": "Connecting to the backend. Please wait.",
         "DISCONNECTED": state().connection_text,
+        "OFFLINE": state().connection_text,
     }
     return refuse(cls, reasons.get(state().connection, "Start the local backend or connect to a remote one."))
 
@@ -77,10 +79,13 @@ class MOTIONBOOTH_OT_train_subject(ReportsErrors, bpy.types.Operator):
             )
         job_controller().submit(scene, train_request(scene, subject, _new_folder()), subject.name)
         if is_connected():
-            self.report({"INFO"}, told(f'Training "{subject.name}"; see Jobs.'))
+            self.report({"INFO"}, translate('Training "{subject}"; see Jobs.', subject=subject.name))
         else:
             self.report(
-                {"WARNING"}, told(f'The backend is unreachable. "{subject.name}" is sent once it is connected.')
+                {"WARNING"},
+                translate(
+                    'The backend is unreachable. "{subject}" is sent once it is connected.', subject=subject.name
+                ),
             )
 
 
@@ -111,8 +116,11 @@ class MOTIONBOOTH_OT_generate(ReportsErrors, bpy.types.Operator):
             if missing_for_training(subject):
                 return refuse(
                     cls,
-                    f'Subject "{subject.name}" is not trained. Give it a class and a training object or images, or '
-                    "clear its token to use the model's own knowledge.",
+                    Text.of(
+                        'Subject "{subject}" is not trained. Give it a class and a training object or images, or '
+                        "clear its token to use the model's own knowledge.",
+                        subject=subject.name,
+                    ),
                 )
         return True
 
@@ -130,14 +138,22 @@ class MOTIONBOOTH_OT_generate(ReportsErrors, bpy.types.Operator):
         self._report_sent(specs[0].shot.name, len(specs), list(awaits))
 
     def _report_sent(self, shot: str, count: int, awaits: list[str]) -> None:
-        takes = f'1 take of "{shot}"' if count == 1 else f'{count} takes of "{shot}"'
+        takes = Text.of('1 take of "{shot}"' if count == 1 else '{count} takes of "{shot}"', shot=shot, count=count)
         names = ", ".join(awaits)
         if not is_connected():
-            self.report({"WARNING"}, told(f"The backend is unreachable. {takes} will be sent once it is connected."))
+            self.report(
+                {"WARNING"},
+                translate("The backend is unreachable. {takes} will be sent once it is connected.", takes=takes),
+            )
         elif awaits:
-            self.report({"INFO"}, told(f"Waiting for the training of {names} before {takes}; see Jobs."))
+            self.report(
+                {"INFO"},
+                translate(
+                    "Waiting for the training of {subjects} before {takes}; see Jobs.", subjects=names, takes=takes
+                ),
+            )
         else:
-            self.report({"INFO"}, told(f"Generating {takes}; see Jobs."))
+            self.report({"INFO"}, translate("Generating {takes}; see Jobs.", takes=takes))
 
 
 def titles(specs: Sequence[GenerateSpec]) -> list[str]:
@@ -244,7 +260,7 @@ class MOTIONBOOTH_OT_view_image(bpy.types.Operator):
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         self._frames = thumbnails.load_large(self.path, self.shape)
         if not self._frames:
-            self.report({"ERROR"}, told("The image no longer exists."))
+            self.report({"ERROR"}, translate("The image no longer exists."))
             return {"CANCELLED"}
         # Squares side by side, in nine tenths of the window.
         side = 0.9 * min(context.window.width / len(self._frames), context.window.height)

@@ -6,7 +6,8 @@ import textwrap
 
 import bpy
 
-from ..i18n.translation import told
+from .._protocol.text import Text
+from ..i18n.translation import translate
 
 CATEGORY = "MotionBooth"
 
@@ -33,21 +34,23 @@ def panel_scale(region: bpy.types.Region) -> float:
 
 
 def time_left(seconds: float) -> str:
-    """The remaining time as text; empty if it is negative, which means unknown."""
+    """The remaining time in the user's language; empty if it is negative, which means unknown."""
     if seconds < 0:
         return ""
     if seconds < 60:
-        return f"{seconds:.0f} s left"
+        return translate("{seconds:.0f} s left", seconds=seconds)
     minutes = round(seconds / 60)
-    return f"{minutes} min left" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min left"
+    if minutes < 60:
+        return translate("{minutes} min left", minutes=minutes)
+    return translate("{hours} h {minutes} min left", hours=minutes // 60, minutes=minutes % 60)
 
 
-def sentence(layout: bpy.types.UILayout, text: str, region: bpy.types.Region, symbol: str = "NONE") -> None:
+def sentence(layout: bpy.types.UILayout, text: str | Text, region: bpy.types.Region, symbol: str = "NONE") -> None:
     """Draw text that wraps at the width of the panel."""
     width = max(20, int(region.width / (7 * bpy.context.preferences.system.ui_scale)) - 4)
     column = layout.column(align=True)
     column.scale_y = 0.8
-    for number, line in enumerate(textwrap.wrap(told(text), width)):
+    for number, line in enumerate(textwrap.wrap(translate(text), width)):
         column.label(
             text=line, icon=symbol if number == 0 else "BLANK1" if symbol != "NONE" else "NONE", translate=False
         )

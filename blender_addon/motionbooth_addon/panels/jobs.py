@@ -10,7 +10,8 @@ import bpy
 import msgspec
 
 from .._protocol.jobs import TERMINAL_STATES, JobState, MaskDoubt
-from ..i18n.translation import told
+from .._protocol.text import Text
+from ..i18n.translation import translate
 from ..ui_state import MotionBoothJob, state
 from .base import InSequencer, InView, panel_scale, sentence, time_left
 from .thumbnails import large_icons
@@ -48,7 +49,7 @@ class MOTIONBOOTH_UL_jobs(bpy.types.UIList):
         if item.stage:
             row.progress(factor=item.factor, text=item.stage if not item.counted else f"{item.factor:.0%}")
         else:
-            row.label(text=told(state_of(item)), translate=False)
+            row.label(text=translate(state_of(item)), translate=False)
         if item.state in UNFINISHED:
             row.operator("motionbooth.cancel_job", text="", icon="X", emboss=False).job = item.job
         elif item.state in {JobState.FAILED, JobState.CANCELED}:
@@ -68,14 +69,14 @@ def draw_unfinished(layout: bpy.types.UILayout) -> None:
     for job in jobs[:MAX_SHOWN]:
         row = layout.row(align=True)
         if job.stage:
-            left = told(time_left(job.seconds_left))
-            words = f"{job.name}: {told(job.stage)}" + (f", {left}" if left else "")
+            left = time_left(job.seconds_left)
+            words = f"{job.name}: {translate(job.stage)}" + (f", {left}" if left else "")
             row.progress(factor=job.factor, text=words)
         else:
-            row.label(text=f"{job.name}: {told(state_of(job))}", icon=_SYMBOLS[job.state], translate=False)
+            row.label(text=f"{job.name}: {translate(state_of(job))}", icon=_SYMBOLS[job.state], translate=False)
         row.operator("motionbooth.cancel_job", text="", icon="X").job = job.job
     if len(jobs) > MAX_SHOWN:
-        layout.label(text=told(f"and {len(jobs) - MAX_SHOWN} more"), translate=False)
+        layout.label(text=translate("and {count} more", count=len(jobs) - MAX_SHOWN), translate=False)
 
 
 def draw_jobs(layout: bpy.types.UILayout, region: bpy.types.Region) -> None:
@@ -92,27 +93,31 @@ def draw_jobs(layout: bpy.types.UILayout, region: bpy.types.Region) -> None:
 
 
 @lru_cache(maxsize=16)
-def mask_doubts(path: str) -> tuple[str, ...]:
+def mask_doubts(path: str) -> tuple[Text, ...]:
     """Warnings about the masks of a training job, from its file, which never changes; empty if it cannot be read."""
     try:
         with open(path, "rb") as file:
             doubts = msgspec.json.decode(file.read(), type=list[MaskDoubt])
     except (OSError, msgspec.DecodeError):
         return ()
-    return tuple(f"The mask of {doubt.picture} may be wrong: {reason}." for doubt in doubts for reason in doubt.reasons)
+    return tuple(
+        Text.of("The mask of {picture} may be wrong: {reason}.", picture=doubt.picture, reason=reason)
+        for doubt in doubts
+        for reason in doubt.reasons
+    )
 
 
 def _draw_job(layout: bpy.types.UILayout, job: MotionBoothJob, region: bpy.types.Region) -> None:
     box = layout.box()
     if not job.here:
-        file = job.blend or told("Unsaved file")
+        file = job.blend or translate("Unsaved file")
         box.label(text=f"{file}: {job.scene}", icon="FILE_BLEND", translate=False)
     if job.stage:
         box.progress(factor=job.factor, text=job.stage)
         if left := time_left(job.seconds_left):
-            box.label(text=told(left), icon="TIME", translate=False)
+            box.label(text=left, icon="TIME", translate=False)
     if job.awaits:
-        sentence(box, f"Waiting for the training of: {job.awaits}", region, "SORTTIME")
+        sentence(box, Text.of("Waiting for the training of: {subjects}", subjects=job.awaits), region, "SORTTIME")
     elif job.state in UNFINISHED and state().connection != "CONNECTED":
         sentence(box, "The backend is unreachable. The job resumes when it is connected again.", region, "ERROR")
     if job.error:
@@ -186,13 +191,17 @@ def draw_status(self: bpy.types.Header, context: bpy.types.Context) -> None:
     if running is not None:
         row = self.layout.row()
         row.ui_units_x = 16
-        left = told(time_left(running.seconds_left))
-        words = f"{running.name}: {told(running.stage)} {running.factor:.0%}"
+        left = time_left(running.seconds_left)
+        words = f"{running.name}: {translate(running.stage)} {running.factor:.0%}"
         row.progress(factor=running.factor, text=f"{words}, {left}" if left else words)
-    elif cut_off and shown.connection in {"DISCONNECTED", "NONE"}:
+    elif cut_off and shown.connection in {"DISCONNECTED", "OFFLINE", "NONE"}:
         row = self.layout.row()
         row.alert = True
-        row.label(text=told(f"Backend unreachable, jobs waiting: {cut_off}"), icon="UNLINKED", translate=False)
+        row.label(
+            text=translate("Backend unreachable, jobs waiting: {count}", count=cut_off),
+            icon="UNLINKED",
+            translate=False,
+        )
     if shown.notice:
         row = self.layout.row()
         row.alert = shown.notice_is_error

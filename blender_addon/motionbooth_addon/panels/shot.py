@@ -8,8 +8,9 @@ from typing import Any
 import bpy
 
 from .._protocol.phrases import phrase_spans
+from .._protocol.text import Text
 from ..capture import framing, shot_cache
-from ..i18n.translation import told
+from ..i18n.translation import translate
 from ..jobs.specs import phrase_of
 from ..operators.jobs import untrained
 from ..preferences import preferences
@@ -23,8 +24,9 @@ _CONNECTIONS = {
     "NONE": ("Not connected", "UNLINKED"),
     "STARTING": ("The local backend is starting", "TIME"),
     "CONNECTING": ("Connecting", "TIME"),
-    "CONNECTED": ("", "LINKED"),
+    "CONNECTED": ("", "CONNECTED"),
     "DISCONNECTED": ("", "ERROR"),
+    "OFFLINE": ("", "ERROR"),
 }
 
 
@@ -43,7 +45,7 @@ class MOTIONBOOTH_PT_backend(InView, bpy.types.Panel):
             row.operator("motionbooth.stop_local_backend", text="", icon="CANCEL")
         if shown.install_stage:
             row = layout.row(align=True)
-            text = f"{told(shown.install_stage)} {shown.install_factor:.0%}"
+            text = f"{translate(shown.install_stage)} {shown.install_factor:.0%}"
             row.progress(factor=shown.install_factor, text=text)
             row.operator("motionbooth.cancel_installation", text="", icon="X")
         elif shown.connection != "CONNECTED" and not elsewhere:  # disabled while it starts
@@ -55,7 +57,7 @@ class MOTIONBOOTH_PT_backend(InView, bpy.types.Panel):
             row.operator("motionbooth.connect_by_file", icon="NETWORK_DRIVE")
             row.operator("motionbooth.connect_by_address", text="", icon="URL")
             row.operator("motionbooth.export_public_key", text="", icon="KEYINGSET")
-        if shown.connection == "DISCONNECTED" and "online access" in shown.connection_text:
+        if shown.connection == "OFFLINE":
             layout.operator("extensions.userpref_allow_online", text="Allow Online Access", icon="INTERNET")
 
 
@@ -184,7 +186,9 @@ class MOTIONBOOTH_PT_warnings(InView, bpy.types.Panel):
         for concern in cache.concerns:
             box = self.layout.box()
             sentence(box, concern.sentence, context.region, "ERROR")
-            go = box.operator("motionbooth.go_to_frame", text=told(f"Frame {concern.first}"), translate=False)
+            go = box.operator(
+                "motionbooth.go_to_frame", text=translate("Frame {frame}", frame=concern.first), translate=False
+            )
             go.frame = concern.first
 
 
@@ -207,7 +211,9 @@ class MOTIONBOOTH_PT_generate(InView, bpy.types.Panel):
         else:
             column.prop_search(shot, "model", state(), "models")
         if (model := state().models.get(shot.model)) is not None:
-            size = told(f"{model.frames} frames, {model.width} x {model.height}")
+            size = translate(
+                "{frames} frames, {width} x {height}", frames=model.frames, width=model.width, height=model.height
+            )
             column.label(text=size, translate=False)
         column.prop(shot, "framing")
         motion = shot_cache.get(context.scene).motion if shot.subjects else None
@@ -233,8 +239,12 @@ class MOTIONBOOTH_PT_generate(InView, bpy.types.Panel):
         for subject in shot.subjects:
             phrase = phrase_of(subject)
             if subject.class_word and not phrase_spans(shot.prompt, phrase):
-                name = f'Subject "{subject.name}" is not in the prompt. Add "{phrase}" to it.'
-                sentence(self.layout, name, context.region, "INFO")
+                hint = Text.of(
+                    'Subject "{subject}" is not in the prompt. Add "{phrase}" to it.',
+                    subject=subject.name,
+                    phrase=phrase,
+                )
+                sentence(self.layout, hint, context.region, "INFO")
                 return
 
 
@@ -282,9 +292,10 @@ def draw_reading(layout: bpy.types.UILayout, cache: shot_cache.ShotCache, region
     played = [method for method in cache.motion.read_methods if method.playback_reason] if cache.motion else []
     incomplete = cache.motion is not None and cache.motion.incomplete
     for method in played:
-        done = told(f"{method.name}: read with playback ({method.playback_reason})")
-        pending = told(f"{method.name}: not read, needs playback ({method.playback_reason})")
-        sentence(layout, pending if incomplete else done, region, "PHYSICS")
+        done = "{subject}: read with playback ({reason})"
+        pending = "{subject}: not read, needs playback ({reason})"
+        text = Text.of(pending if incomplete else done, subject=method.name, reason=method.playback_reason)
+        sentence(layout, text, region, "PHYSICS")
     if cache.motion is not None and not played:
         layout.label(text="Read without playback", icon="CHECKMARK")
     if incomplete or cache.needs_playback:

@@ -6,7 +6,7 @@ from typing import Any
 
 import bpy
 
-from ..i18n.translation import told
+from ..i18n.translation import translate
 from ..timeline import colors
 from ..timeline.takes import active_take_motion
 from .base import InSequencer, InView, sentence
@@ -30,7 +30,7 @@ class MOTIONBOOTH_UL_takes(bpy.types.UIList):
         )
         star.index = index
         row.prop(item, "name", text="", emboss=False)
-        row.label(text=told(f"seed {item.seed}"), translate=False)
+        row.label(text=translate("seed {seed}", seed=item.seed), translate=False)
         row.operator("motionbooth.compare_takes", text="", icon="IMAGE_ALPHA", emboss=False).index = index
 
 
@@ -45,7 +45,8 @@ def draw_takes(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
     if take is not None and take.verdicts:
         box = layout.box()
         for verdict in (*take.verdicts.values(), take.camera_verdict):
-            sentence(box, verdict, context.region)
+            if verdict is not None:
+                sentence(box, verdict, context.region)
     if len(shot.takes) and (warning := colors.color_warning(context.scene)) is not None:
         sentence(layout, warning, context.region, "COLOR")
         layout.operator("motionbooth.show_exact_colors", icon="COLOR")

@@ -16,6 +16,7 @@ from typing import Any
 import bpy
 
 from .. import compat
+from .._protocol.text import Text
 from . import colors
 from .take_motion import report_path
 
@@ -92,11 +93,11 @@ class SaveTransaction:
     """Prepares clips and their paths for a save of the open .blend as `blend`; then call `commit` or `rollback`.
 
     unsaved: the folder with the clips of unsaved files; folder: the folder for the clips of `blend`.
-    error: says which clips could not be copied to it; they stay where they are.
+    error: which clips could not be copied to it; they stay where they are.
     """
 
     def __init__(self, blend: str, unsaved: Path, folder: Path) -> None:
-        self.error = ""
+        self.error: Text | None = None
         self._blend = blend
         self._copies: list[tuple[Path, Path]] = []
         self._paths = [(take, take.clip_path) for _, take in all_takes()]
@@ -112,9 +113,12 @@ class SaveTransaction:
         try:
             copy = copy_clip(clip, folder)
         except OSError as error:
-            self.error = (
-                f"The clips cannot be put into {folder} ({error.strerror}) and stay in {clip.parent}; free some space "
-                "or choose another folder in the preferences, and save again."
+            self.error = Text.of(
+                "The clips cannot be put into {folder} ({reason}) and stay in {place}; free some space "
+                "or choose another folder in the preferences, and save again.",
+                folder=folder,
+                reason=error.strerror,
+                place=clip.parent,
             )
             return clip
         self._copies.append((clip, copy))

@@ -15,6 +15,7 @@ from typing import Any
 import bpy
 
 from .. import compat
+from .._protocol.text import Text
 
 VIEW = "motionbooth_view"  # custom property of our strips: the view transform that their color space was chosen for
 # For each view transform, the input color space that inverts it.
@@ -52,18 +53,20 @@ def update_color_spaces(scene: bpy.types.Scene) -> None:
             set_color_space(scene, strip)
 
 
-def color_warning(scene: bpy.types.Scene) -> str | None:
-    """A sentence on how the scene's view transform changes the clips' colors; None if it shows them exactly."""
+def color_warning(scene: bpy.types.Scene) -> Text | None:
+    """How the scene's view transform changes the clips' colors; None if it shows them exactly."""
     settings = scene.view_settings
     if settings.view_transform in _EXACT and _is_neutral(settings):
         return None
-    return (
-        f'The view transform of scene "{scene.name}" ({settings.view_transform}) desaturates strong colors of clips. '
-        "Show Exact Colors changes it, and with it the look of renders."
+    return Text.of(
+        'The view transform of scene "{scene}" ({view}) desaturates strong colors of clips. '
+        "Show Exact Colors changes it, and with it the look of renders.",
+        scene=scene.name,
+        view=settings.view_transform,
     )
 
 
-def show_exact_colors(scene: bpy.types.Scene) -> str | None:
+def show_exact_colors(scene: bpy.types.Scene) -> Text | None:
     """Set the scene to the Standard view, which shows files unchanged; returns a sentence on the change, or None."""
     settings = scene.view_settings
     before = settings.view_transform
@@ -73,7 +76,9 @@ def show_exact_colors(scene: bpy.types.Scene) -> str | None:
     for name, value in _NEUTRAL.items():
         setattr(settings, name, value)
     update_color_spaces(scene)
-    return f'The view transform of scene "{scene.name}" was changed from {before} to Standard.'
+    return Text.of(
+        'The view transform of scene "{scene}" was changed from {view} to Standard.', scene=scene.name, view=before
+    )
 
 
 def _is_neutral(settings: bpy.types.ColorManagedViewSettings) -> bool:

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from .._protocol.jobs import GenerateSpec
 from .._protocol.motion import Box
+from .._protocol.text import Text
 
 
 class _Frame(Struct, frozen=True):
@@ -44,8 +45,8 @@ class TakeMotion:
 
     spec: GenerateSpec
     found: dict[str, list[Box | None]]
-    verdicts: dict[str, str]
-    camera_verdict: str = ""
+    verdicts: dict[str, Text]
+    camera_verdict: Text | None = None
 
 
 def report_path(clip: Path) -> Path:
@@ -80,16 +81,19 @@ def _load(settings: str, report_file: Path, _modified: float | None) -> TakeMoti
     )
 
 
-def _camera_verdict(flow_error_px: float | None) -> str:
+def _camera_verdict(flow_error_px: float | None) -> Text:
     if flow_error_px is None:
-        return "not enough texture to measure the camera path"
-    return f"camera path: off by {flow_error_px:.1f} px per frame"
+        return Text("not enough texture to measure the camera path")
+    return Text.of("camera path: off by {pixels:.1f} px per frame", pixels=flow_error_px)
 
 
-def _verdict(subject: _Subject) -> str:
+def _verdict(subject: _Subject) -> Text:
     if not subject.found_share or subject.iou is None or subject.center_error is None:
-        return f"{subject.name}: not detected"
-    return (
-        f"{subject.name}: detected in {subject.found_share:.0%} of frames, overlap {subject.iou:.0%}, "
-        f"center off by {subject.center_error:.1%} of the width"
+        return Text.of("{name}: not detected", name=subject.name)
+    return Text.of(
+        "{name}: detected in {share:.0%} of frames, overlap {overlap:.0%}, center off by {error:.1%} of the width",
+        name=subject.name,
+        share=subject.found_share,
+        overlap=subject.iou,
+        error=subject.center_error,
     )

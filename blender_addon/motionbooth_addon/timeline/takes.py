@@ -13,6 +13,7 @@ from .. import compat
 from .._protocol.errors import InvalidInput, NotFound
 from .._protocol.jobs import GenerateSpec
 from .._protocol.motion import Box, Shot
+from .._protocol.text import Text
 from ..capture.framing import WHOLE, size
 from ..jobs.job_store import JobRecord, TrainRequest
 from . import clips, colors, strips
@@ -42,28 +43,28 @@ def scene_of(record: JobRecord) -> bpy.types.Scene | None:
     return None
 
 
-def place_result(scene: bpy.types.Scene, record: JobRecord) -> str:
-    """Put a job's result into its shot; returns a sentence on what was done. Raises InvalidInput or NotFound."""
+def place_result(scene: bpy.types.Scene, record: JobRecord) -> Text:
+    """Put a job's result into its shot; returns what was done. Raises InvalidInput or NotFound."""
     if isinstance(record.request, TrainRequest):
         return _use_trained_subject(scene, record, record.request)
     warning = place_take(scene, record.id, record.request, Path(record.clip))
     if warning is not None:
-        return f'Placed "{record.title}" on the timeline. {warning}'
-    return f'Placed "{record.title}" on the timeline'
+        return Text.of('Placed "{take}" on the timeline. {warning}', take=record.title, warning=warning)
+    return Text.of('Placed "{take}" on the timeline', take=record.title)
 
 
-def _use_trained_subject(scene: bpy.types.Scene, record: JobRecord, request: TrainRequest) -> str:
+def _use_trained_subject(scene: bpy.types.Scene, record: JobRecord, request: TrainRequest) -> Text:
     weights = record.result("subject")
     for subject in scene.motionbooth.subjects:
         if (subject.name, subject.token) == (request.name, request.token) and weights is not None:
             subject.weights = weights.sha256
-            return f'"{request.name}" is trained'
+            return Text.of('"{subject}" is trained', subject=request.name)
     raise NotFound(
         'The scene has no subject "{subject}" any more; choose it from the trained subjects.', subject=request.name
     )
 
 
-def place_take(scene: bpy.types.Scene, job: str, spec: GenerateSpec, clip: Path) -> str | None:
+def place_take(scene: bpy.types.Scene, job: str, spec: GenerateSpec, clip: Path) -> Text | None:
     """Add a take at the shot's frame range, above all strips there, and mute the shot's other takes.
 
     If the take exists already, its clip is set to `clip`. For the first take of a scene, returns the color warning of

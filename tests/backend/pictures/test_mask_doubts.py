@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from motionbooth.pictures.mask_doubts import doubts_about
+from motionbooth.pictures.mask_doubts import BORDER, FULL_HINT, OTHERWISE, OUTSIDE_HINT, PIECES, doubts_about
 from motionbooth.pictures.masks import Hint, find_mask
 from motionbooth_lab.toybox.backgrounds import draw_texture
 from motionbooth_protocol.motion import Box
@@ -40,7 +40,7 @@ def test_the_sea_taken_for_a_dog_is_doubted() -> None:
     picture = toy(picture, (170, 170), radius=22)
     mask = find_mask(picture)
     assert mask[60:100, 40:280].mean() > 0.8  # GrabCut does take it
-    assert "searched for from other seeds, something else is found" in doubts_about(picture, mask)
+    assert OTHERWISE in doubts_about(picture, mask)
 
 
 def test_what_any_finder_finds_is_looked_at() -> None:
@@ -50,14 +50,14 @@ def test_what_any_finder_finds_is_looked_at() -> None:
     picture = toy(ground(), (160, 120))
     pieces = np.zeros(SIZE, np.float32)
     pieces[60:120, 60:120] = pieces[140:190, 180:240] = 1
-    assert doubts_about(picture, pieces, finder=finder) == ("it is in pieces",)
+    assert doubts_about(picture, pieces, finder=finder) == (PIECES,)
     at_the_border = np.zeros(SIZE, np.float32)
     at_the_border[80:160, 200:301] = 1  # GrabCut's own margin lies outside
-    assert doubts_about(picture, at_the_border, finder=finder) == ("it reaches the picture's border",)
+    assert doubts_about(picture, at_the_border, finder=finder) == (BORDER,)
     box = Hint(box=Box(0.25, 0.25, 0.75, 0.75))
     full = np.zeros(SIZE, np.float32)
     full[60:180, 80:240] = 1
-    assert doubts_about(picture, full, box, finder) == ("it fills its hint's box",)
+    assert doubts_about(picture, full, box, finder) == (FULL_HINT,)
     disc = (cv2.circle(np.zeros(SIZE, np.uint8), (160, 120), 60, 1, -1)).astype(np.float32)
     assert doubts_about(picture, disc, box, finder) == ()
-    assert doubts_about(picture, disc, Hint(point=(0.05, 0.5)), finder) == ("its hint's point is outside it",)
+    assert doubts_about(picture, disc, Hint(point=(0.05, 0.5)), finder) == (OUTSIDE_HINT,)

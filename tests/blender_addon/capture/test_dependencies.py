@@ -9,6 +9,7 @@ import pytest
 
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
+from motionbooth_addon._protocol.text import Text  # noqa: E402
 from motionbooth_addon.capture.dependencies import playback_reason  # noqa: E402
 
 
@@ -80,9 +81,9 @@ def test_whatever_is_not_known_to_be_safe_needs_playback(
     spoil: Callable[[Any], None], scene: Any, add_cube: Callable[..., Any]
 ) -> None:
     cube = add_cube(scene)
-    assert playback_reason([cube]) == ""
+    assert playback_reason([cube]) is None
     spoil(cube)
-    assert playback_reason([cube]) != ""
+    assert playback_reason([cube]) is not None
 
 
 @pytest.mark.parametrize("expression", ["frame / 24", "sin(frame) if frame > 3 else max(0, 1)", "v ** 2", "syntax("])
@@ -90,7 +91,7 @@ def test_a_driver_of_numbers_needs_no_playback(expression: str, scene: Any, add_
     cube, other = add_cube(scene), add_cube(scene, name="Other")
     variable = driven(cube, expression).variables.new()
     variable.name, variable.targets[0].id, variable.targets[0].data_path = "v", other, "location.x"
-    assert playback_reason([cube]) == ""
+    assert playback_reason([cube]) is None
 
 
 def test_hair_without_dynamics_and_an_object_near_a_simulation_need_no_playback(
@@ -101,6 +102,6 @@ def test_hair_without_dynamics_and_an_object_near_a_simulation_need_no_playback(
     bpy.ops.rigidbody.object_add()
     settings = cube.modifiers.new("Hair", "PARTICLE_SYSTEM").particle_system.settings
     settings.type = "HAIR"
-    assert playback_reason([cube]) == ""
-    assert playback_reason([falling]) == "rigid body"
-    assert playback_reason([cube, falling]) == "rigid body"
+    assert playback_reason([cube]) is None
+    assert playback_reason([falling]) == Text("rigid body")
+    assert playback_reason([cube, falling]) == Text("rigid body")

@@ -10,7 +10,10 @@ import pytest
 
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
+from motionbooth_addon._protocol.text import Text  # noqa: E402
 from motionbooth_addon.capture import shot_cache  # noqa: E402
+
+BODY = Text("rigid body")
 
 
 @pytest.fixture
@@ -81,7 +84,7 @@ def test_warnings_are_cached_with_their_frames(shot: Any) -> None:
     shot.camera.keyframe_insert("rotation_euler", frame=18)
     shot_cache.get(shot)
     settle()
-    rolls = [concern for concern in shot_cache.get(shot).concerns if "rolls" in concern.sentence]
+    rolls = [concern for concern in shot_cache.get(shot).concerns if "degrees" in concern.sentence.values]
     assert len(rolls) == 1
     assert 6 <= rolls[0].first < rolls[0].last <= 18
 
@@ -92,7 +95,8 @@ def test_an_unreadable_shot_has_an_error(shot: Any) -> None:
     settle()
     known = shot_cache.get(shot)
     assert known.motion is None
-    assert "has no camera" in known.error
+    assert known.error is not None
+    assert known.error.template.startswith("{where} has no camera")
 
 
 def test_a_subject_without_an_object_does_not_hide_the_others(shot: Any) -> None:
@@ -206,14 +210,13 @@ def test_simulations_are_played_only_on_request(shot: Any) -> None:
     known = shot_cache.get(shot)
     assert known.motion.incomplete
     assert all(seen.box is None for seen in known.motion.projections[0])
-    sentences = [concern.sentence for concern in known.concerns]
-    assert any("rigid body" in sentence and "Read by Playing" in sentence for sentence in sentences)
+    assert [c.sentence.values["reason"] for c in known.concerns if "reason" in c.sentence.values] == [BODY]
     bpy.ops.motionbooth.read_by_playing()
     motion, _ = read_in_slices(shot)
     assert not motion.incomplete
     assert [(method.name, method.playback_reason) for method in motion.read_methods] == [
-        ("Camera", ""),
-        ("Imp", "rigid body"),
+        ("Camera", None),
+        ("Imp", BODY),
     ]
     falls = [seen.box.center[1] for seen in motion.projections[0] if seen.box]
     assert falls[-1] - falls[0] > 0.1
@@ -229,7 +232,7 @@ def test_a_camera_that_needs_playback_is_reported_then_read(shot: Any) -> None:
     settle()
     assert shot_cache.get(shot).motion is None
     assert shot_cache.get(shot).needs_playback
-    assert "The camera is only right when the scene is played (rigid body)" in shot_cache.get(shot).error
+    assert shot_cache.get(shot).error.values == {"subject": Text("The camera"), "reason": BODY}
     bpy.ops.motionbooth.read_by_playing()
     motion, _ = read_in_slices(shot)
     assert motion.camera.offsets[-1].dy > 0.1

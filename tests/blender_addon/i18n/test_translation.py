@@ -17,8 +17,9 @@ bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for 
 from motionbooth_addon import registration  # noqa: E402
 from motionbooth_addon.capture import shot_warnings  # noqa: E402
 from motionbooth_addon.i18n import german, translation  # noqa: E402
+from motionbooth_protocol.text import Text, fields  # noqa: E402
 
-KNOWN = {("Operator", text) for text in german.OPERATORS} | {("*", text) for text in german.TEXTS | german.PHRASES}
+KNOWN = {("Operator", text) for text in german.OPERATORS} | {("*", text) for text in german.TEXTS}
 BLENDERS = {"Generate", "Overlay", "Custom", "Fine", "Pan"}  # which have German words in Blender itself
 BACKEND_STAGES = {name for constant, name in vars(stages).items() if constant.isupper() and isinstance(name, str)}
 SAME = {"MotionBooth", "Backend", "Takes", "Token", "Prompt", "Seed"}  # in every language
@@ -31,12 +32,13 @@ def test_every_shown_text_has_a_translation(registered: Any) -> None:
 
 
 def _has_words(text: str) -> bool:
-    return any(letter.isalpha() for letter in text.replace("{}", ""))
+    return any(letter.isalpha() for letter in Text(text, dict.fromkeys(fields(text), "")).filled(text, str))
 
 
 def test_every_translation_belongs_to_a_text(registered: Any) -> None:
     reports = BACKEND_STAGES | {"starting the worker"}
-    reports |= {f"The mask of {{}} may be wrong: {reason}." for reason in REASONS} | {"picture {} of {} ({})"}
+    reports |= {"picture {number} of {count} ({name})", "picture {number} of {count}"}
+    reports |= {reason.template for reason in REASONS}
     states = {state.capitalize() for state in ("waiting", "sending", "queued", "running", "done", "failed", "canceled")}
     shown = {text for _, text in ui_texts.of_blender(registration.CLASSES)}
     assert {text for _, text in KNOWN} - shown - ui_texts.all_of_sources() - reports - states == set()
@@ -47,38 +49,41 @@ def test_every_stage_of_a_backends_job_is_translated() -> None:
     assert german.TEXTS.keys() >= BACKEND_STAGES
 
 
-@pytest.mark.parametrize("words", [german.OPERATORS, german.TEXTS, german.PHRASES])
-def test_a_translation_fills_in_as_much_as_its_text(words: dict[str, str]) -> None:
-    assert [text for text, said in words.items() if text.count("{}") != said.count("{}")] == []
-    assert not [text for text, said in words.items() if not said.strip()]
+@pytest.mark.parametrize("words", [german.OPERATORS, german.TEXTS])
+def test_a_translation_has_the_fields_of_its_text(words: dict[str, str]) -> None:
+    assert [text for text, translation in words.items() if fields(text) != fields(translation)] == []
+    assert not [text for text, translation in words.items() if not translation.strip()]
 
 
-def test_a_sentence_keeps_what_was_filled_in() -> None:
-    sentence = 'The scene has no subject "Film {}" any more; choose it from the trained subjects.'
-    text, parts = translation._match(sentence, tuple(german.TEXTS))
-    assert parts == ("Film {}",)
-    said = german.TEXTS[text].format(*parts)
-    assert said == "Die Szene hat kein Motiv „Film {}“ mehr; es aus den gelernten Motiven wählen."
+@pytest.fixture
+def in_german(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look-up alone is replaced: the bpy module is built without languages."""
+    monkeypatch.setattr(translation, "_look_up", lambda template: german.TEXTS.get(template, template))
 
 
-def test_warnings_are_found_with_their_frames() -> None:
+def test_values_are_filled_into_the_translation(in_german: None) -> None:
+    text = Text.of('The scene has no subject "{subject}" any more; choose it from the trained subjects.', subject="{}")
+    assert translation.translate(text) == german.TEXTS[text.template].replace("{subject}", "{}")
+    assert translation.translate("Frame {frame}", frame=7) == "Bild 7"
+
+
+def test_texts_among_the_values_are_translated(in_german: None) -> None:
     (found,) = shot_warnings.track_concerns("Imp", [None, None], [True, True], [1.0, 9.0])
-    text, parts = translation._match(found.sentence, tuple(german.TEXTS))
-    assert parts == ("Imp", "from frame 1 to 9")
-    assert translation._match(parts[1], tuple(german.PHRASES)) == ("from frame {} to {}", ("1", "9"))
-    assert "hinter der Kamera" in german.TEXTS[text]
+    assert translation.translate(found.sentence).startswith("„Imp“ ist von Bild 1 bis 9 hinter der Kamera")
 
 
-def test_an_unknown_sentence_and_another_language_are_left_as_they_are(registered: Any) -> None:
-    assert translation.told("Nobody knows this.") == "Nobody knows this."
-    assert translation.told("Not connected") == "Not connected"
-    assert translation._told("Nobody knows this.", "de_DE") == "Nobody knows this."
-
-
-def test_all_doubts_that_a_backend_has_about_a_mask_are_translated() -> None:
+def test_every_reason_to_doubt_a_mask_is_translated(in_german: None) -> None:
+    picture = Text.of("picture {number} of {count} ({name})", number=2, count=3, name="a.jpg")
     for reason in REASONS:
-        text, parts = translation._match(
-            f"The mask of picture 2 of 3 (a.jpg) may be wrong: {reason}.", tuple(german.TEXTS)
-        )
-        assert reason in text
-        assert translation._match(parts[0], tuple(german.PHRASES)) == ("picture {} of {} ({})", ("2", "3", "a.jpg"))
+        text = Text.of("The mask of {picture} may be wrong: {reason}.", picture=picture, reason=reason)
+        said = translation.translate(text)
+        assert said.startswith("Die Maske von Bild 2 von 3 (a.jpg) ")
+        assert reason.template not in said
+
+
+def test_an_unknown_text_and_another_language_are_left_as_they_are(registered: Any, in_german: None) -> None:
+    assert translation.translate("Nobody knows {this}.", this="it") == "Nobody knows it."
+
+
+def test_english_stays_as_it_is(registered: Any) -> None:
+    assert translation.translate("Frame {frame}", frame=7) == "Frame 7"

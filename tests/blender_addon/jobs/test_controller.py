@@ -303,7 +303,7 @@ def test_a_backend_on_another_machine_needs_online_access(at_work: Any, pump: Pu
     preferences().connection_file = str(tmp_path / "box.json")
     if bpy.app.online_access:
         pytest.skip("this Blender may go online")
-    pump(lambda: state().connection == "DISCONNECTED")
+    pump(lambda: state().connection == "OFFLINE")
     assert "online access is off" in state().connection_text
     assert at_work.jobs.threads is None
 

@@ -130,7 +130,7 @@ def test_the_next_attempt_completes_a_canceled_and_a_broken_installation(
     installing_now = install.Installation(install.plan(str(wheel), "", user_data.environment_folder(), []), "1")
     installing_now.start()
     pump(lambda: installing_now.ended, seconds=100)
-    assert installing_now.error == ""
+    assert installing_now.error is None
     (cli,) = user_data.environment_folder().glob("lib/python3*/site-packages/motionbooth/cli/app.py")
     cli.unlink()
     (user_data.environment_folder() / install.READY).unlink()
@@ -201,5 +201,6 @@ def test_an_environment_that_cannot_be_created_is_reported_in_venvs_words(tmp_pa
     made = install.plan("", "1", tmp_path / "data" / "environment", [])
     installation = install.Installation(made, "1").start()
     pump(lambda: installation.ended)
-    assert installation.error.startswith("The backend was not installed: ")
-    assert "install.log" in installation.error or "Not a directory" in installation.error
+    assert installation.error is not None
+    assert installation.error.template.startswith("The backend was not installed: ")
+    assert "install.log" in str(installation.error) or "Not a directory" in str(installation.error)

@@ -68,7 +68,7 @@ def test_a_render_shows_the_clip_in_its_own_colors_and_full_size(percentage: int
     assert scene.view_settings.view_transform == "AgX", "what Blender comes with, and what shifts colors"
     scene.render.resolution_percentage = percentage
     strip = strips.place_clip(scene, make_clip(tmp_path / "clip.mp4", 24), "take", 1, 24)
-    assert "from AgX to Standard" in (colors.show_exact_colors(scene) or "")
+    assert "from AgX to Standard" in str(colors.show_exact_colors(scene))
     assert strip.colorspace_settings.name == "sRGB"
     scene.frame_set(12)
     picture = render(scene, tmp_path / "frame.png")
@@ -110,7 +110,7 @@ def test_a_saturated_color_is_closer_to_the_file_than_without_the_color_space(sc
     strip.colorspace_settings.name = "sRGB"
     plain = np.abs(centers(render(scene, tmp_path / "plain.png")) - PATCHES)
     assert undone.mean() < plain.mean() / 2
-    assert "desaturates strong colors" in (colors.color_warning(scene) or "")
+    assert "desaturates strong colors" in str(colors.color_warning(scene))
 
 
 def test_a_strip_follows_the_view_transform_unless_the_user_sets_its_color_space(scene: Any, tmp_path: Path) -> None:
