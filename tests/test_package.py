@@ -47,9 +47,9 @@ def test_the_projects_address_is_the_same_everywhere() -> None:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shells_complete_the_commands(shell: str) -> None:
-    asked = {"COMP_WORDS": "motionbooth tr", "COMP_CWORD": "1", "_TYPER_COMPLETE_ARGS": "motionbooth tr"}
-    asked |= {"_TYPER_COMPLETE_FISH_ACTION": "get-args", "_MOTIONBOOTH_COMPLETE": f"complete_{shell}"}
-    output = CliRunner().invoke(app, [], env=asked, prog_name="motionbooth").output
+    environment = {"COMP_WORDS": "motionbooth tr", "COMP_CWORD": "1", "_TYPER_COMPLETE_ARGS": "motionbooth tr"}
+    environment |= {"_TYPER_COMPLETE_FISH_ACTION": "get-args", "_MOTIONBOOTH_COMPLETE": f"complete_{shell}"}
+    output = CliRunner().invoke(app, [], env=environment, prog_name="motionbooth").output
     assert "train" in output
     assert "serve" not in output
 

@@ -59,10 +59,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def out(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "out"
     process = start_demo(folder, cache)
-    said, _ = process.communicate(timeout=900)
-    assert process.returncode == 0, said
-    assert "motion report" in said
-    assert "camera flow error" in said
+    output, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, output
+    assert "motion report" in output
+    assert "camera flow error" in output
     assert processes_about(folder) == []
     return folder
 
@@ -100,9 +100,9 @@ def test_the_clip_fills_the_shots_frame_range_on_the_copys_timeline(out: Path) -
 @pytest.mark.timeout(600)
 def test_a_second_run_reuses_the_trained_subject_and_gives_the_same_clip(out: Path, cache: Path) -> None:
     before = (out / "clip.mp4").read_bytes()
-    said, _ = start_demo(out, cache).communicate(timeout=500)
+    output, _ = start_demo(out, cache).communicate(timeout=500)
     report = json.loads((out / "report.json").read_bytes())
-    assert "training" not in report["seconds"], said
+    assert "training" not in report["seconds"], output
     assert (out / "clip.mp4").read_bytes() == before
 
 
@@ -116,16 +116,16 @@ def test_ctrl_c_leaves_no_process_behind(stage: str, tmp_path: Path, cache: Path
             break
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=60)[0]
     assert process.returncode not in (0, 2)
-    assert "Traceback" not in said
+    assert "Traceback" not in output
     assert processes_about(tmp_path) == []
 
 
 def test_a_missing_scene_gives_a_message_and_exit_status_2(tmp_path: Path, cache: Path) -> None:
     process = start_demo(tmp_path / "out", cache, "--scene", str(tmp_path / "nothing.blend"))
-    said = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=60)[0]
     assert process.returncode == 2
-    assert "There is no file" in said
-    assert "Traceback" not in said
+    assert "There is no file" in output
+    assert "Traceback" not in output
     assert processes_about(tmp_path) == []

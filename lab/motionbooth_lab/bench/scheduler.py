@@ -36,7 +36,7 @@ USERS = 40
 LOAD = 0.85  # of the workers' capacity
 TRAINING_SHARE = 0.1
 SHOTS_AT_ONCE = 6  # that a user submits with one subject, on average
-FILMING_SECONDS, TRAINING_SECONDS = 90.0, 1200.0  # medians, as for a full-size model on a GPU
+CLIP_SECONDS, TRAINING_SECONDS = 90.0, 1200.0  # medians, as for a full-size model on a GPU
 SPREAD = 0.5  # sigma of the logarithm
 LOADING_SECONDS = 20.0  # for a base model and a subject that are not in the worker's memory
 RAM_DISK = Path("/dev/shm")
@@ -128,7 +128,7 @@ def arrivals(count: int, workers: int, seed: int = 0) -> Iterator[Arrival]:
         is_training = dice.random() < TRAINING_SHARE
         shots = 1 if is_training else 1 + int(dice.expovariate(1 / (SHOTS_AT_ONCE - 0.5)))
         for _ in range(min(shots, count - made)):
-            median = TRAINING_SECONDS if is_training else FILMING_SECONDS
+            median = TRAINING_SECONDS if is_training else CLIP_SECONDS
             spec = training(made, subject) if is_training else shot_spec(made, subject)
             yield Arrival(at, owner, spec, median * dice.lognormvariate(0, SPREAD))
             made += 1
@@ -136,8 +136,8 @@ def arrivals(count: int, workers: int, seed: int = 0) -> Iterator[Arrival]:
 
 def mean_seconds() -> float:
     """Mean duration of a job."""
-    trainings, films = TRAINING_SHARE, (1 - TRAINING_SHARE) * SHOTS_AT_ONCE
-    mean = (trainings * TRAINING_SECONDS + films * FILMING_SECONDS) / (trainings + films)
+    trainings, clips = TRAINING_SHARE, (1 - TRAINING_SHARE) * SHOTS_AT_ONCE
+    mean = (trainings * TRAINING_SECONDS + clips * CLIP_SECONDS) / (trainings + clips)
     return mean * 2.718281828459045 ** (SPREAD**2 / 2)
 
 
