@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 
 import msgspec
 from motionbooth_protocol.errors import Conflict
@@ -99,42 +99,25 @@ class JobTransitions:
             ((attempt,),) = self._database.rows("SELECT attempt FROM jobs WHERE number = ?", job_number)
         return Attempt(AttemptId(job_number, attempt), spec)
 
+    # Each of these returns False, and changes nothing, if the attempt is not the running one.
+
     def finish(self, id: AttemptId, results: Sequence[Blob]) -> bool:
-        """The attempt has succeeded. Returns False, and changes nothing, if it is not the running one."""
-        with self._database.transaction():
-            if not self._queries.is_running(id):
-                return False
-            self._complete(id.job_number, results)
-        return True
+        """The attempt has succeeded."""
+        return self._if_running(id, lambda: self._complete(id.job_number, results))
 
     def end(self, id: AttemptId, state: JobState, error: str = "") -> bool:
-        """The attempt FAILED or was CANCELED. Returns False if it is not the running one."""
-        with self._database.transaction():
-            if not self._queries.is_running(id):
-                return False
-            self._change(id.job_number, state, error)
-        return True
+        """The attempt has FAILED, or was CANCELED."""
+        return self._if_running(id, lambda: self._change(id.job_number, state, error))
 
     def requeue(self, id: AttemptId, reason: str = "") -> bool:
-        """The attempt ended without the job's fault; another follows. Returns False if it is not the running one."""
-        with self._database.transaction():
-            if not self._queries.is_running(id):
-                return False
-            self._requeue(id.job_number, reason)
-        return True
+        """The attempt ended without the job's fault; another follows."""
+        return self._if_running(id, lambda: self._requeue(id.job_number, reason))
 
     def worker_died(self, id: AttemptId, reason: str) -> bool:
-        """Another attempt follows; after MAX_WORKER_DEATHS the job has failed. Returns False as `requeue` does."""
-        with self._database.transaction():
-            if not self._queries.is_running(id):
-                return False
-            deaths = self._increment(id.job_number, "worker_deaths")
-            if deaths >= MAX_WORKER_DEATHS and not self._queries.is_canceling(id.job_number):
-                given_up = f"{reason} This happened {deaths} times; the job was given up."
-                self._change(id.job_number, JobState.FAILED, given_up)
-            else:
-                self._requeue(id.job_number, reason)
-        return True
+        """Another attempt follows; after MAX_WORKER_DEATHS the job has failed."""
+        return self._if_running(id, lambda: self._requeue_after_death(id.job_number, reason))
+
+    # Cancellation and restarts
 
     def request_cancel(self, job_number: JobNumber) -> Job:
         """Cancel a queued job at once; mark a running one, which ends when its worker has stopped."""
@@ -190,6 +173,21 @@ class JobTransitions:
             "INSERT INTO events SELECT number, (SELECT coalesce(max(seq), 0) + 1 FROM events WHERE job = number), "
             "state, attempt, error, updated FROM jobs WHERE number = ?", job_number,
         )  # fmt: skip
+
+    def _if_running(self, id: AttemptId, change: Callable[[], None]) -> bool:
+        with self._database.transaction():
+            is_running = self._queries.is_running(id)
+            if is_running:
+                change()
+        return is_running
+
+    def _requeue_after_death(self, job_number: JobNumber, reason: str) -> None:
+        deaths = self._increment(job_number, "worker_deaths")
+        if deaths >= MAX_WORKER_DEATHS and not self._queries.is_canceling(job_number):
+            given_up = f"{reason} This happened {deaths} times; the job was given up."
+            self._change(job_number, JobState.FAILED, given_up)
+        else:
+            self._requeue(job_number, reason)
 
     def _requeue(self, job_number: JobNumber, reason: str) -> None:
         if self._queries.is_canceling(job_number):

@@ -166,10 +166,7 @@ class _ClusterSlot:
         try:
             actor = self._ray.get_actor(self.name)
             box, self.attempt, _ = self._ray.get(actor.state.remote(), timeout=_SECONDS_TO_ADOPT)
-        except (
-            ValueError,
-            self._ray.exceptions.RayError,
-        ):  # no such actor, or it is lost or hangs: a new one is created
+        except (ValueError, self._ray.exceptions.RayError):  # none, or lost, or hanging: a new one is created
             return
         self.actor, self.location = actor, f"on {box}"
 
