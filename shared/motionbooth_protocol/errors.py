@@ -125,3 +125,17 @@ def by_code(code: str) -> type[MotionBoothError]:
 def is_disk_full(error: OSError) -> bool:
     """Whether a write failed for lack of space: disk, quota or file size limit."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def from_os_error(error: OSError, path: object = None) -> MotionBoothError:
+    """The message for a file or folder that cannot be used. `path`: its name if the system does not give it."""
+    path, reason = error.filename2 or error.filename or path, error.strerror or str(error)
+    if is_disk_full(error):
+        if path is None:
+            return OutOfSpace("The disk is full; free some space and try again.")
+        return OutOfSpace("The disk of {path} is full; free some space there and try again.", path=path)
+    if path is None:
+        return MotionBoothError("System error: {reason}.", reason=reason)
+    return InvalidInput(
+        "{path} cannot be used ({reason}); check the path and its permissions.", path=path, reason=reason
+    )

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from typing import Annotated
 
 import typer
-from motionbooth_protocol.errors import InvalidInput, MotionBoothError, NotFound, OutOfSpace, is_disk_full
+from motionbooth_protocol.errors import InvalidInput, MotionBoothError, NotFound, from_os_error
 from typer.core import TyperGroup
 
 from motionbooth.cli.batch import batch
@@ -36,27 +36,9 @@ class _ErrorMessages(TyperGroup):
         except OSError as error:
             if error.errno == errno.EPIPE:  # the reader of our output has quit: typer exits silently
                 raise
-            reported = _from_os_error(error)
+            reported = from_os_error(error)
         typer.secho(str(reported), fg=typer.colors.RED, err=True)
         raise typer.Exit(2 if isinstance(reported, InvalidInput | NotFound) else 1)
-
-
-def _from_os_error(error: OSError) -> MotionBoothError:
-    """The message for a file or folder that cannot be used."""
-    what, why = error.filename2 or error.filename, error.strerror or str(error)
-    if is_disk_full(error):
-        return OutOfSpace(
-            "The disk is full{place} ({reason}). Free some space and run the command again.",
-            place=f" at {what}" if what else "",
-            reason=why,
-        )
-    if what is None:
-        return MotionBoothError("System error: {reason}.", reason=why)
-    return InvalidInput(
-        "{what} cannot be used ({reason}). Check the path and the permissions.",
-        what=what,
-        reason=why,
-    )
 
 
 app = typer.Typer(

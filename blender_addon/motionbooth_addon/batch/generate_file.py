@@ -39,7 +39,7 @@ from typing import TextIO
 import bpy
 
 from .. import register
-from .._protocol.errors import InvalidInput, MotionBoothError, OutOfSpace, is_disk_full
+from .._protocol.errors import InvalidInput, MotionBoothError, from_os_error
 from .._protocol.reporting_process import ReportWriter
 from .generate_shots import Options, generate
 from .runner import add_numbers
@@ -60,21 +60,9 @@ def main(arguments: list[str]) -> int:
     except MotionBoothError as error:
         failure = error
     except OSError as error:
-        failure = _file_error(error, wanted.out)
+        failure = from_os_error(error, wanted.out)
     writer.failed(failure)
     return 2 if isinstance(failure, InvalidInput) else 1
-
-
-def _file_error(error: OSError, out: Path) -> MotionBoothError:
-    """The error for a file that could not be read or written."""
-    where = error.filename or out
-    if is_disk_full(error):
-        return OutOfSpace("The disk of {where} is full; free some space there and generate again.", where=where)
-    return InvalidInput(
-        "{where} cannot be used ({reason}); check its permissions or choose another --out.",
-        where=where,
-        reason=error.strerror,
-    )
 
 
 def _parser() -> argparse.ArgumentParser:

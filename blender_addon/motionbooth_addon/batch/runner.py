@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .._protocol.errors import MotionBoothError
+from .._protocol.errors import MotionBoothError, from_os_error
 from .._protocol.limits import MAX_SAMPLING_STEPS, MAX_SEED, MAX_TRAINING_STEPS
 from .._protocol.reporting_process import ReportingProcess
 from .._protocol.reports import ProgressReport
@@ -171,7 +171,7 @@ class Batch:
         except MotionBoothError as error:
             outcome.error = str(error)
         except OSError as error:
-            outcome.error = f"{error.filename or folder} cannot be used ({error.strerror}); choose another --out."
+            outcome.error = str(from_os_error(error, folder))
         if outcome.error and not self._stopped.is_set():
             self._print(blend, outcome.error)
         outcome.seconds = time.monotonic() - began

@@ -19,7 +19,7 @@ from pathlib import Path
 from .._protocol import messages
 from .._protocol.client import Client
 from .._protocol.connection import Connection
-from .._protocol.errors import Canceled, MotionBoothError, NotFound, OutOfSpace, is_disk_full
+from .._protocol.errors import Canceled, MotionBoothError, NotFound, OutOfSpace, from_os_error
 from .._protocol.jobs import TERMINAL_STATES, Blob, JobState, Picture, SubjectSpec
 from .._protocol.limits import CHUNK_BYTES
 from .._protocol.messages import Progress
@@ -251,7 +251,7 @@ class ConnectionThreads:
         except MotionBoothError as error:
             self._events.append(Refused(command, error))
         except OSError as error:
-            self._events.append(Refused(command, _file_error(error)))
+            self._events.append(Refused(command, from_os_error(error)))
         finally:
             self._in_transfer.discard(command.job)
             self._dropped.discard(command.job)
@@ -313,13 +313,3 @@ class ConnectionThreads:
         """Raises Canceled if the job was canceled or the threads are stopped."""
         if self._stop.is_set() or job in self._dropped:
             raise Canceled("Canceled before it was sent.")
-
-
-def _file_error(error: OSError) -> MotionBoothError:
-    if is_disk_full(error):
-        return OutOfSpace("The disk of {path} is full; free some space there and try again.", path=error.filename)
-    return NotFound(
-        "{path} cannot be used ({reason}); check its folder and permissions.",
-        path=error.filename,
-        reason=error.strerror,
-    )

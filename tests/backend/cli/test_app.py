@@ -97,7 +97,7 @@ def test_a_full_disk_is_reported_and_is_not_wrong_input(folder: Path, monkeypatc
     monkeypatch.setattr("motionbooth_protocol.connection.os.open", full)
     result = CliRunner().invoke(app, [*NEW_KEY, "c.json"])
     assert result.exit_code == 1
-    assert "Free some space" in result.output
+    assert "The disk of c.json is full; free some space there" in result.output
 
 
 def test_a_key_that_is_in_use_is_never_overwritten(folder: Path) -> None:

@@ -379,7 +379,7 @@ def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     status, reports = run_batch(DEMO_SCENE, "--out", tmp_path / "file", "--dry-run")
     assert status == 2
-    assert "choose another --out" in reports[-1]["error"]["message"]
+    assert "check the path and its permissions" in reports[-1]["error"]["message"]
 
 
 @pytest.mark.skipif(shutil.which("prlimit") is None, reason="limits the size of files with prlimit")

@@ -116,7 +116,7 @@ TEXTS = {
     "There is no picture in {folder}; choose a folder with png, jpg or webp files.": "In {folder} ist kein Bild; einen Ordner mit png-, jpg- oder webp-Dateien wählen.",
     "This is the active take; choose another one to compare it with.": "Das ist der aktive Take; einen anderen zum Vergleichen wählen.",
     "This job is no longer in the list.": "Dieser Auftrag ist nicht mehr in der Liste.",
-    "{path} cannot be used ({reason}); check its folder and permissions.": "{path} ist nicht zu benutzen ({reason}); Ordner und Rechte prüfen.",
+    "{path} cannot be used ({reason}); check the path and its permissions.": "{path} ist nicht zu benutzen ({reason}); prüfen Sie den Pfad und die Rechte.",
     "{path} cannot be written ({reason}); choose another.": "{path} ist nicht zu schreiben ({reason}); etwas anderes wählen.",
     "{path} is not a connection file ({problem}); ask the backend's owner for a new one.": "{path} ist keine Verbindungsdatei ({problem}); bitten Sie den Besitzer des Backends um eine neue.",
     "Blender could not render the training pictures. {reason} Render the object yourself (F12) to see what is wrong, or choose a folder of training images instead.": "Blender konnte die Trainingsbilder nicht rendern. {reason} Rendern Sie das Objekt selbst (F12), um den Fehler zu sehen, oder wählen Sie stattdessen einen Ordner mit Trainingsbildern.",
