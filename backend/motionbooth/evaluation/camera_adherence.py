@@ -54,12 +54,6 @@ def scenery_flows_px(frames: NDArray[np.uint8], subjects: Sequence[NDArray[np.bo
     ]
 
 
-def scenery_flow_px(frames: NDArray[np.uint8], subjects: Sequence[NDArray[np.bool_] | None]) -> NDArray[np.float64]:
-    """(F - 1, 2): the median motion in pixels of the scenery from each frame to the next; nan without texture."""
-    flows = scenery_flows_px(frames, subjects)
-    return np.array([np.median(flow, axis=0) if len(flow) else (np.nan, np.nan) for flow in flows]).reshape(-1, 2)
-
-
 def flow_error_px(found: NDArray[np.float64], asked: NDArray[np.float64]) -> NDArray[np.float64]:
     """(N,): end-point errors of two flows (N, 2), in pixels a frame."""
     return np.linalg.norm(found - asked, axis=-1)

@@ -23,7 +23,6 @@ import numpy as np
 from motionbooth.bench.measures import BenchResult, Measure
 from motionbooth.control.settings import Suppress
 from motionbooth.evaluation.contact_sheet import Row, Sheet, write_contact_sheet
-from motionbooth.evaluation.identity import Gallery
 from motionbooth.evaluation.report import MotionReport, TargetSubject, mean_of, motion_report
 from motionbooth.finetuning.prior_preservation import generated_backgrounds, prior_clips
 from motionbooth.generation.sampling import decode, generate_clip
@@ -45,6 +44,7 @@ from motionbooth_lab.bench.photographs import photographed_subjects
 from motionbooth_lab.bench.subjects import SOLIDS, TrainingSet, unseen_subjects
 from motionbooth_lab.toybox.backgrounds import PLACES
 from motionbooth_lab.toybox.draw import HEIGHT_PX, WIDTH_PX, draw_clip, has_contrast, kind_scene
+from motionbooth_lab.toybox.identity import Gallery
 
 PROCESSES = 2
 """The model uses one thread."""

@@ -7,7 +7,15 @@ import cv2
 import numpy as np
 import torch
 from motionbooth.bench.measures import Measure
-from motionbooth.evaluation.identity import (
+from motionbooth.generation.sampling import decode
+from motionbooth.models.registry import Base
+from motionbooth_protocol.motion import Box
+from numpy.typing import NDArray
+
+from motionbooth_lab.bench.subjects import TrainingSet, gallery_fillers
+from motionbooth_lab.toybox.backgrounds import draw_texture
+from motionbooth_lab.toybox.draw import HEIGHT_PX, WIDTH_PX
+from motionbooth_lab.toybox.identity import (
     Gallery,
     bounds,
     crop,
@@ -17,14 +25,6 @@ from motionbooth.evaluation.identity import (
     shuffled_patches,
     top_1,
 )
-from motionbooth.generation.sampling import decode
-from motionbooth.models.registry import Base
-from motionbooth_protocol.motion import Box
-from numpy.typing import NDArray
-
-from motionbooth_lab.bench.subjects import TrainingSet, gallery_fillers
-from motionbooth_lab.toybox.backgrounds import draw_texture
-from motionbooth_lab.toybox.draw import HEIGHT_PX, WIDTH_PX
 
 GALLERIES = 20
 CONTROLS = ("top1_ceiling", "grey_ceiling", "blob_top1", "blob_top1_forced", "shuffled_top1")

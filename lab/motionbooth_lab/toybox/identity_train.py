@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from motionbooth.evaluation.identity import CROP_PX, MARGIN, PATCHES, WEIGHTS, IdentityNetwork, in_gray
 from safetensors.torch import save_file
 from torch import Tensor
 
 from motionbooth_lab.toybox.autoencoder import latents_of_pixels, linear_inverse
 from motionbooth_lab.toybox.backgrounds import PLACES, draw_texture
 from motionbooth_lab.toybox.bank import character_of, premultiplied
+from motionbooth_lab.toybox.identity import CROP_PX, MARGIN, PATCHES, WEIGHTS, IdentityNetwork, in_gray
 from motionbooth_lab.toybox.tracer import render
 
 SEED, CHARACTERS = 101, 500

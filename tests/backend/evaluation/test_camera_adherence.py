@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from motionbooth.evaluation.camera_adherence import asked_flow_px, flow_error_px, scenery_flow_px, scenery_flows_px
+from flows import scenery_flow_px
+from motionbooth.evaluation.camera_adherence import asked_flow_px, flow_error_px, scenery_flows_px
 from motionbooth_lab.toybox.backgrounds import draw_texture
 from motionbooth_protocol.motion import CameraPath
 

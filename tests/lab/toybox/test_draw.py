@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from motionbooth.evaluation.camera_adherence import scenery_flow_px
+from flows import scenery_flow_px
 from motionbooth_lab.toybox.backgrounds import PLACES
 from motionbooth_lab.toybox.draw import (
     FRAMES,

@@ -123,7 +123,7 @@ def in_gray(pixels: Tensor) -> Tensor:
 def load_network() -> IdentityNetwork:
     """The trained network of this package."""
     network = IdentityNetwork()
-    stored = load(files("motionbooth.evaluation").joinpath(WEIGHTS).read_bytes())
+    stored = load(files("motionbooth_lab.toybox").joinpath(WEIGHTS).read_bytes())
     network.load_state_dict({name: value.float() for name, value in stored.items()})
     return network.eval().requires_grad_(False)
 

@@ -5,7 +5,12 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from motionbooth.evaluation.identity import (
+from motionbooth_lab.bench.identity import pasted
+from motionbooth_lab.bench.subjects import YAWS, TrainingSet, _on_grounds, unseen_subjects
+from motionbooth_lab.toybox.autoencoder import latents_of_pixels, linear_inverse
+from motionbooth_lab.toybox.backgrounds import draw_texture
+from motionbooth_lab.toybox.bank import character_of
+from motionbooth_lab.toybox.identity import (
     NO_SUBJECT,
     Gallery,
     bounds,
@@ -18,11 +23,6 @@ from motionbooth.evaluation.identity import (
     shuffled_patches,
     top_1,
 )
-from motionbooth_lab.bench.identity import pasted
-from motionbooth_lab.bench.subjects import YAWS, TrainingSet, _on_grounds, unseen_subjects
-from motionbooth_lab.toybox.autoencoder import latents_of_pixels, linear_inverse
-from motionbooth_lab.toybox.backgrounds import draw_texture
-from motionbooth_lab.toybox.bank import character_of
 from motionbooth_lab.toybox.identity_train import CHARACTERS, SEED, contrast, draw_sprites, train
 from motionbooth_lab.toybox.tracer import render
 from motionbooth_protocol.motion import Box
