@@ -59,7 +59,7 @@ def _token_offsets(tokenizer: CLIPTokenizer, prompt: str) -> list[Span]:
 def _positions(offsets: list[Span], prompt: str, phrase: str, spans: list[Span], room: int) -> tuple[int, ...]:
     if not spans:
         raise InvalidInput(
-            'The prompt does not contain "{phrase}". Add these words to the prompt, just so: it now reads "{prompt}".',
+            'The prompt does not contain "{phrase}". Add exactly these words to the prompt, which is "{prompt}".',
             phrase=phrase,
             prompt=prompt,
         )
@@ -69,7 +69,7 @@ def _positions(offsets: list[Span], prompt: str, phrase: str, spans: list[Span],
     kept = [place for place in places if place and place[-1] < room]
     if not kept:
         raise InvalidInput(
-            '"{phrase}" stands too late in the prompt: the model reads its first {room} tokens only. '
+            '"{phrase}" is too late in the prompt: the model reads only its first {room} tokens. '
             "Move it to the front or shorten the prompt.",
             phrase=phrase,
             room=room,

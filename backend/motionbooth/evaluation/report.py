@@ -143,7 +143,7 @@ def adherence_order(report: MotionReport) -> tuple[float, float]:
 def _check_lengths(count: int, subjects: Sequence[TargetSubject], camera: CameraPath) -> None:
     if len(camera.offsets) != count:
         raise InvalidInput(
-            "The clip has {count} frames and the camera path {offsets}; a report needs the model's frames.",
+            "The clip has {count} frames, but the camera path has {offsets}. A report needs the model's frames.",
             count=count,
             offsets=len(camera.offsets),
         )

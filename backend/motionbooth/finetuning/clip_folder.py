@@ -80,8 +80,8 @@ def clip_sources(folder: Path) -> list[tuple[Path, str]]:
     found = sorted(path for path in folder.iterdir() if _is_clip(path))
     if not found:
         raise InvalidInput(
-            "The folder {folder} has neither videos ({suffixes}) nor folders of pictures. Name one "
-            "that has, or leave it out: then the base films its own clips.",
+            "The folder {folder} has neither videos ({suffixes}) nor folders of pictures. Name another "
+            "one, or none: then the base generates the clips.",
             folder=folder,
             suffixes=", ".join(sorted(VIDEOS)),
         )
@@ -130,7 +130,7 @@ def _caption(path: Path, captions: dict[str, str]) -> str:
         caption = beside.read_text(encoding="utf-8", errors="replace").strip()
     if not caption:
         raise InvalidInput(
-            "The clip {path} has no caption: say in a few words what it shows, in captions.json, captions.csv or "
+            "The clip {path} has no caption: describe it in a few words in captions.json, captions.csv or "
             "{caption_file} beside it.",
             path=path,
             caption_file=beside.name,
@@ -146,7 +146,7 @@ def read_frames(source: Path, base: Base) -> Frames:
     if len(taken) < settings.frames:
         raise InvalidInput(
             "The clip {source} has {found} frames at {fps:g} a second; {model} needs {wanted}. "
-            "Take a longer one, or remove it.",
+            "Replace it by a longer one, or remove it.",
             source=source,
             found=len(taken),
             fps=settings.fps,
@@ -173,7 +173,7 @@ def _decoded(path: Path, fps: float) -> Iterator[NDArray[np.uint8]]:
                 yield shown
     except (av.FFmpegError, IndexError) as error:
         raise InvalidInput(
-            "{path} is not a video that can be read ({problem}).", path=path, problem=in_words(error)
+            "{path} cannot be read as a video ({problem}).", path=path, problem=in_words(error)
         ) from error
 
 

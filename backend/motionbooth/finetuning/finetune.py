@@ -146,7 +146,7 @@ def _report_doubts(doubts: Sequence[MaskDoubt], folder: Path, options: TrainingO
     told = f"{len(doubts)} {masks} found that may not be the subject's ({named})"
     if not options.accept_masks:
         raise DoubtfulMasks(
-            "{doubts}. Look at {masks}. Give these pictures masks, or hints of where the subject is; or "
+            "{doubts}. Look at {masks}. Give these pictures masks, or hints where the subject is; or "
             "train with the masks as they are: --accept-masks.",
             doubts=told,
             masks=folder / "masks.png",
@@ -166,8 +166,8 @@ def training_pictures(
     shown = [picture for picture in pasted if covers_cells(picture, base)]
     if not shown:
         raise InvalidInput(
-            "The subject is too thin: nothing of it is left at the sizes that {model} is trained with. "
-            "Send pictures that show a thicker part of it, or masks that take in more.",
+            "The subject is too thin: nothing of it is left at the sizes that {model} is trained on. "
+            "Send pictures in which it is thicker, or larger masks.",
             model=base.settings.title,
         )
     return shown

@@ -19,7 +19,7 @@ class TensorBoardLog:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise InvalidInput(
-                "Events for TensorBoard need its library: pip install 'motionbooth[tensorboard]'. Or leave them out."
+                "TensorBoard events need its library: pip install 'motionbooth[tensorboard]'. Or omit --tensorboard."
             ) from error
         self._open = lambda first: SummaryWriter(str(folder), purge_step=first)
         self._writer: SummaryWriter | None = None

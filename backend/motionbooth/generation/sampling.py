@@ -173,7 +173,7 @@ def generate_takes(
     settings, shot = base.settings, spec.shot
     if shot.frames != settings.frames:
         raise InvalidInput(
-            "The shot has boxes for {found} frames, and {model} films {expected}. "
+            "The shot has boxes for {found} frames, but {model} generates {expected}. "
             "Read the shot from the scene again for this model.",
             found=shot.frames,
             model=settings.title,

@@ -131,7 +131,7 @@ def _value(placeholder: re.Match[str], placeholders: Placeholders) -> str:
     value = placeholders.get(placeholder[1])
     if value is None:
         raise ValueError(
-            f'it has the placeholder "{placeholder[0]}": give the words for [rare token] and [class name] with --token '
+            f'it has the placeholder "{placeholder[0]}": give the values of [rare token] and [class name] with --token '
             "sks --class dog, or one trained --subject, which has them; replace any other in the script itself"
         )
     return value
@@ -143,7 +143,7 @@ def _with_subject(shot: Shot, subject: Path) -> Shot:
     phrase = card.phrase
     if phrase not in [track.phrase for track in shot.subjects]:
         raise InvalidInput(
-            'The subject in {subject} is a "{phrase}", and none of the script\'s phrases is. '
+            'The subject in {subject} is a "{phrase}", which is none of the script\'s phrases. '
             'Add it to "phrases", with a box in each key.',
             subject=subject,
             phrase=phrase,

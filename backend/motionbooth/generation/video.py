@@ -73,10 +73,10 @@ def read_clip(path: Path) -> tuple[Frames, float]:
             rate = stream.average_rate
     except (av.FFmpegError, IndexError) as error:
         raise InvalidInput(
-            "{path} is not a film clip that can be read ({problem}).", path=path, problem=in_words(error)
+            "{path} cannot be read as a video clip ({problem}).", path=path, problem=in_words(error)
         ) from error
     if not frames or rate is None:
-        raise InvalidInput("The film clip {path} has no frames.", path=path)
+        raise InvalidInput("The clip {path} has no frames.", path=path)
     return np.stack(frames), float(rate)
 
 

@@ -58,8 +58,8 @@ def in_loading_order(weights: Sequence[str], blob_path: Callable[[str], Path]) -
     full = [card.name for card in cards.values() if card.method == "full"]
     if len(full) > 1:
         raise InvalidInput(
-            '"{one}" and "{other}" were both learned with full weights, and a film model can only have one set '
-            'of them. Learn all but one of these subjects again with the method "lora".',
+            '"{one}" and "{other}" were both trained by full fine-tuning, but a model can have only one set '
+            'of weights. Train all but one of these subjects again with the method "lora".',
             one=full[0],
             other=full[1],
         )

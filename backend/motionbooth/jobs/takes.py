@@ -77,7 +77,7 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InvalidInput(
-            "The folder {folder} cannot be made ({reason}). Name another one.", folder=folder, reason=error.strerror
+            "The folder {folder} cannot be created ({reason}). Name another one.", folder=folder, reason=error.strerror
         ) from error
 
 

@@ -122,8 +122,8 @@ def _load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
     except Exception as error:  # the tokenizers library raises nothing narrower
         reason = " ".join(str(error).split())[:200]
         raise InvalidInput(
-            "The base model's {part} in {folder} cannot be loaded ({reason}). Where a file of it is missing or "
-            "damaged, fetch the model again.",
+            "The base model's {part} in {folder} cannot be loaded ({reason}). If one of its files is missing or "
+            "corrupt, fetch the model again.",
             part=folder.name,
             folder=folder,
             reason=reason,
@@ -142,8 +142,8 @@ def _sampler_in(folder: Path) -> Any:
     kind = config.get("_class_name", "none")
     if kind not in SAMPLERS:
         raise InvalidInput(
-            "The base model in {folder} samples with {sampler}, and a moving camera needs a sampler that is known to "
-            "remember nothing of past steps. Name one of {samplers} in its scheduler/scheduler_config.json.",
+            "The base model in {folder} samples with {sampler}, but a moving camera needs a sampler "
+            "without memory of past steps. Name one of {samplers} in its scheduler/scheduler_config.json.",
             folder=folder,
             sampler=kind,
             samplers=", ".join(SAMPLERS),
@@ -161,7 +161,7 @@ def part_classes(folder: Path) -> dict[str, type]:
         if named not in known:
             raise InvalidInput(
                 "The base model in {folder} has {found} as its {part}, expected {expected}: "
-                "only models of Zeroscope's kind, and LaVie once converted, can be used.",
+                "only models of Zeroscope's architecture, and LaVie after conversion, can be used.",
                 folder=folder,
                 found=named,
                 part=name,

@@ -50,7 +50,7 @@ def read_card(path: Path) -> SubjectCard:
             return msgspec.json.decode((file.metadata() or {})[HEADER], type=SubjectCard)
     except (SafetensorError, OSError, KeyError, msgspec.MsgspecError) as error:
         raise InvalidInput(
-            "{path} is not a subject that this program has learned: it is missing, damaged or another file. "
-            "Name the right file, or learn the subject again.",
+            "{path} is not the file of a trained subject: it is missing, corrupt or another file. "
+            "Name the right file, or train the subject again.",
             path=path.name,
         ) from error

@@ -60,8 +60,8 @@ def load_subject(base: Base, path: Path) -> SubjectCard:
     card = read_card(path)
     if card.base_sha256 != base.source.unet_sha256:
         raise InvalidInput(
-            'The subject "{subject}" was learned on another base model ({base}), and this shot asks for '
-            "{model}. Choose that model, or learn the subject again on this one.",
+            'The subject "{subject}" was trained on another base model ({base}), but this shot uses '
+            "{model}. Choose that model, or train the subject again on this one.",
             subject=card.name,
             base=card.base,
             model=base.source.name,

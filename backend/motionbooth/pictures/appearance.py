@@ -67,10 +67,10 @@ class Appearance:
             raw = zlib.decompressobj().decompress(packed, size)  # bounded: the text may be hostile
             histogram = np.frombuffer(raw, "<f4").astype(np.float64).reshape(BINS)
             if not (np.isfinite(histogram).all() and histogram.min() >= 0 and histogram.sum() > 0):
-                raise ValueError("not a distribution of colours")
+                raise ValueError("not a distribution of colors")
         except (ValueError, zlib.error) as error:
             raise InvalidInput(
-                "The subject's colours cannot be read ({reason}). Learn it again.", reason=error
+                "The subject's appearance cannot be read ({reason}). Train the subject again.", reason=error
             ) from error
         return cls(histogram / histogram.sum())
 

@@ -37,8 +37,7 @@ def read_folder(folder: Path, masks: Path | None) -> tuple[list[Picture], dict[s
     images = [image for image in images if image not in beside.values()]
     if not 1 <= len(images) <= MAX_PICTURES:
         raise InvalidInput(
-            "The folder {folder} has {count} pictures ({suffixes}); "
-            "a subject is learned from 1 to {most}, 3 to 5 are plenty.",
+            "The folder {folder} has {count} pictures ({suffixes}); training needs 1 to {most}, and 3 to 5 are enough.",
             folder=folder,
             count=len(images),
             suffixes=", ".join(sorted(PICTURE_SUFFIXES)),
@@ -87,7 +86,7 @@ def _paired(images: list[Path], folder: Path | None) -> dict[str, Path]:
         if names.count(mask.stem) != 1 or mask.stem in masks:
             raise InvalidInput(
                 "The mask {mask} belongs to {pictures}: a "
-                "mask and its one picture have the same name, apart from the suffix. Rename it, or take it away.",
+                "mask and its one picture have the same name, apart from the suffix. Rename it, or remove it.",
                 mask=mask,
                 pictures="no picture" if mask.stem not in names else "more than one picture",
             )
@@ -109,7 +108,7 @@ def _hints(folder: Path, names: set[str]) -> dict[str, PictureHint]:
         ) from error
     if unknown := sorted(set(hints) - names):
         raise InvalidInput(
-            "The hints in {path} name {picture}, and there is no such picture beside them.",
+            "The hints in {path} name {picture}, but there is no such picture in the folder.",
             path=path,
             picture=unknown[0],
         )

@@ -40,7 +40,7 @@ def read_picture(path: Path, label: str | Text) -> Image.Image:
         with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise InvalidInput(
-                    "{picture} has {width} x {height} pixels; send one of at most 100 million, 2000 x 2000 is plenty.",
+                    "{picture} has {width} x {height} pixels; send one of at most 100 million.",
                     picture=_start(label),
                     width=opened.width,
                     height=opened.height,

@@ -93,7 +93,7 @@ def _given_mask(path: Path, size: tuple[int, int], label: str | Text) -> Mask:
     if abs(picture.width / picture.height - size[0] / size[1]) > 0.02 * size[0] / size[1]:
         raise InvalidInput(
             "The mask of {label} is {width} x {height} pixels and the picture {picture_width} x {picture_height}. "
-            "Send a mask of the picture's own shape.",
+            "Send a mask with the picture's aspect.",
             label=label,
             width=picture.width,
             height=picture.height,
@@ -169,14 +169,14 @@ def _check(mask: Mask, origin: str, label: str | Text) -> None:
     if share < MIN_SHARE:
         found = "is empty" if share == 0 else f"covers {share:.2%} of it only"
         raise InvalidInput(
-            "{start} cannot be learned from: {mask} {found}. Send a closer picture, or a mask.",
+            "{start} cannot be used for training: {mask} {found}. Send a closer picture, or a mask.",
             start=start,
             mask=origin,
             found=found,
         )
     if share > 0.995:
         raise InvalidInput(
-            "{start} cannot be learned from: {mask} covers all of it, so the subject's outline is unknown. "
+            "{start} cannot be used for training: {mask} covers all of it, so the subject's outline is unknown. "
             "Send a mask, or a picture with some background.",
             start=start,
             mask=origin,

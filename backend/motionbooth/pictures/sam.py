@@ -163,7 +163,7 @@ def _check_file(checkpoint: Path, sha256: str | None) -> None:
     if not checkpoint.is_file():
         raise InvalidInput(
             "There is no checkpoint of Segment Anything at {checkpoint}. Fetch one, for instance "
-            "curl -LO {address}{file}, and name it; or leave it out, then GrabCut finds the "
+            "curl -LO {address}{file}, and name it; or name none, and GrabCut finds the "
             "subject.",
             checkpoint=checkpoint,
             address=FETCH_FROM,
@@ -175,8 +175,8 @@ def _check_file(checkpoint: Path, sha256: str | None) -> None:
     if found not in wanted:
         expected = "the sha256 that was given" if sha256 else f"that of {', '.join(PUBLISHED)}"
         raise InvalidInput(
-            "{checkpoint} has the sha256 {found}, which is not {expected}: it is damaged or another file. Fetch it "
-            "again, or give its sha256 if it is meant.",
+            "{checkpoint} has the sha256 {found}, which is not {expected}: it is corrupt or another file. Fetch it "
+            "again, or give its sha256 if it is the right one.",
             checkpoint=checkpoint,
             found=found,
             expected=expected,

@@ -86,12 +86,12 @@ def test_the_background_phrase_is_found_too(tokenizer: CLIPTokenizer) -> None:
 
 @pytest.mark.parametrize("phrases", [["zebra"], ["dog", "zebra"]])
 def test_a_missing_phrase_is_named_with_what_to_do(tokenizer: CLIPTokenizer, phrases: list[str]) -> None:
-    with pytest.raises(InvalidInput, match=r'does not contain "zebra"\. Add these words'):
+    with pytest.raises(InvalidInput, match=r'does not contain "zebra"\. Add exactly these words'):
         prompt_tokens(tokenizer, "a dog on the beach", phrases)
 
 
 def test_a_phrase_beyond_the_last_token_is_refused(tokenizer: CLIPTokenizer) -> None:
     prompt = "a dog " * 50 + "on the sks beach"
-    with pytest.raises(InvalidInput, match=r'"sks beach" stands too late .* first 75 tokens'):
+    with pytest.raises(InvalidInput, match=r'"sks beach" is too late .* first 75 tokens'):
         prompt_tokens(tokenizer, prompt, ["sks beach"])
     assert prompt_tokens(tokenizer, prompt, ["dog"]).subjects[0][-1] <= 75

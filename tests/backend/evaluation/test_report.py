@@ -68,7 +68,7 @@ def test_a_report_survives_json() -> None:
 
 def test_clips_boxes_and_camera_of_different_lengths_are_refused_in_a_sentence() -> None:
     clip = drawn()
-    with pytest.raises(InvalidInput, match="8 frames and the camera path 5"):
+    with pytest.raises(InvalidInput, match="8 frames, but the camera path has 5"):
         motion_report(clip.frames, [], CameraPath.still(5))
     short = TargetSubject("heart", asked_of(clip).appearance, [None])
     with pytest.raises(InvalidInput, match='"heart" has 1 boxes'):

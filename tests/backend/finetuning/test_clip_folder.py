@@ -141,7 +141,7 @@ def test_what_cannot_be_used_is_named(tiny_single: Base, tmp_path: Path) -> None
     with pytest.raises(InvalidInput, match=r"The captions in .*captions\.json cannot be read"):
         clip_sources(tmp_path)
     (tmp_path / "broken.mp4").write_bytes(b"no film")
-    with pytest.raises(InvalidInput, match=r"broken\.mp4 is not a video that can be read"):
+    with pytest.raises(InvalidInput, match=r"broken\.mp4 cannot be read as a video"):
         read_frames(tmp_path / "broken.mp4", tiny_single)
 
 

@@ -154,7 +154,7 @@ def test_every_step_is_reported_and_a_cancellation_ends_the_run(tiny_single: Bas
 
 def test_a_shot_for_another_number_of_frames_is_refused(tiny_single: Base) -> None:
     other = Shot("s", 1, 24, 24, 192, 128, CameraPath.still(5))
-    with pytest.raises(InvalidInput, match=r"5 frames, and Tiny films 4"):
+    with pytest.raises(InvalidInput, match=r"5 frames, but Tiny generates 4"):
         generate_clip(tiny_single, spec(shot=other))
 
 

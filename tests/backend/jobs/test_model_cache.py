@@ -99,7 +99,7 @@ def test_a_subject_that_cannot_be_loaded_leaves_nothing_behind(blob_path: Callab
     blob_path("broken").write_bytes(of_another_base)
     cache = ModelCache()
     base = cache.get(spec(), blob_path)
-    with pytest.raises(InvalidInput, match="learned on another base model"):
+    with pytest.raises(InvalidInput, match="trained on another base model"):
         cache.get(spec(A, "broken"), blob_path)
     assert cache.get(spec(A), blob_path) is not base
     assert torch.equal(clip(cache, spec(A), blob_path), cold)
@@ -114,7 +114,7 @@ def test_full_weights_are_loaded_first_whatever_the_order_of_the_shot(blob_path:
 def test_two_subjects_of_full_weights_are_refused(blob_path: Callable[[str], Path]) -> None:
     other = blob_path("other")
     other.write_bytes(blob_path(FULL).read_bytes())
-    with pytest.raises(InvalidInput, match=r'both learned with full weights.*method "lora"'):
+    with pytest.raises(InvalidInput, match=r'both trained by full fine-tuning.*method "lora"'):
         ModelCache().get(spec(FULL, "other"), blob_path)
 
 

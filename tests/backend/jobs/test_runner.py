@@ -157,12 +157,12 @@ def test_two_subjects_are_filmed_together(tmp_path: Path, blobs: Path, tiny_sour
 def test_a_subject_of_another_base_is_refused(tmp_path: Path, blobs: Path, tiny_source: Source) -> None:
     subject = run_job(train_spec(blobs), blobs.joinpath, tmp_path, Log())["subject"]
     content = subject.read_bytes().replace(tiny_source.unet_sha256.encode(), b"0" * 64)
-    with pytest.raises(InvalidInput, match="learned on another base model"):
+    with pytest.raises(InvalidInput, match="trained on another base model"):
         run_job(generate_spec(keep(blobs, content)), blobs.joinpath, tmp_path, Log())
 
 
 def test_weights_that_are_not_a_subject_are_refused(tmp_path: Path, blobs: Path) -> None:
-    with pytest.raises(InvalidInput, match="not a subject that this program has learned"):
+    with pytest.raises(InvalidInput, match="not the file of a trained subject"):
         run_job(generate_spec(keep(blobs, b"nonsense")), blobs.joinpath, tmp_path, Log())
 
 

@@ -127,5 +127,5 @@ def test_the_same_subject_is_written_as_the_same_bytes(tiny_single: Base, tmp_pa
 @pytest.mark.parametrize("content", [b"", b"{}", b"\x08" + b"\0" * 7 + b'{"a": 1}'])
 def test_any_other_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "s").write_bytes(content)
-    with pytest.raises(InvalidInput, match="not a subject that this program has learned"):
+    with pytest.raises(InvalidInput, match="not the file of a trained subject"):
         read_card(tmp_path / "s")

@@ -23,5 +23,5 @@ def as_text(values: np.ndarray) -> str:
     ["", "nonsense", as_text(np.ones(7)), as_text(np.zeros(13 * 28 * 28)), as_text(np.full(13 * 28 * 28, np.nan))],
 )
 def test_an_appearance_that_cannot_be_read_are_refused(text: str) -> None:
-    with pytest.raises(InvalidInput, match="colours cannot be read"):
+    with pytest.raises(InvalidInput, match="appearance cannot be read"):
         Appearance.from_text(text)

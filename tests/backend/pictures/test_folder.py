@@ -60,7 +60,7 @@ def test_hints_lead_to_the_subject(tmp_path: Path) -> None:
     ("hints", "complaint"),
     [
         ("{", "cannot be read"),
-        ('{"z.png": {}}', "name z.png, and there is no such picture"),
+        ('{"z.png": {}}', "name z.png, but there is no such picture"),
         ('{"a.png": {"point": [0.5, 2]}}', "The hint for a.png .* cannot be used"),
         ('{"a.png": {"box": [0.5, 0.5, 0.2, 0.6]}}', "The hint for a.png .* cannot be used"),
     ],

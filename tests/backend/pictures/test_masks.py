@@ -109,7 +109,7 @@ def test_an_opaque_alpha_channel_is_no_mask(tmp_path: Path) -> None:
 def test_a_mask_that_says_nothing_names_the_picture(tmp_path: Path, grey: Image.Image, complaint: str) -> None:
     Image.new("RGB", (240, 200), "green").save(tmp_path / "p.png")
     grey.save(tmp_path / "m.png")
-    with pytest.raises(InvalidInput, match=rf"^Picture 2 of 4 cannot be learned from: {complaint}"):
+    with pytest.raises(InvalidInput, match=rf"^Picture 2 of 4 cannot be used for training: {complaint}"):
         picture_with_mask(tmp_path / "p.png", tmp_path / "m.png", "picture 2 of 4")
 
 

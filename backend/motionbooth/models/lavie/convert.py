@@ -77,7 +77,7 @@ def lavie_unet(weights: dict[str, Tensor], make_unet: Callable[[], LaVieUNet] = 
     if any(TEMPORAL in name for name in missing):
         raise InvalidInput(
             "These weights lack LaVie's temporal attention ({layers}). They look like Stable Diffusion's own "
-            "UNet; give lavie_base.pt itself.",
+            "UNet. Use lavie_base.pt itself.",
             layers=_some(missing),
         )
     wrong = sorted(name for name in expected.keys() & weights.keys() if weights[name].shape != expected[name])
@@ -109,8 +109,8 @@ def _check_is_not(unet: LaVieUNet, stable_diffusion: Path) -> None:
         with safe_open(path, framework="pt") as file:
             if name in set(file.keys()) and torch.equal(file.get_tensor(name).half(), own):
                 raise InvalidInput(
-                    "The spatial layers of this checkpoint are Stable Diffusion's, as they lie in {folder}. "
-                    "LaVie has trained its own: give lavie_base.pt itself.",
+                    "The spatial layers of this checkpoint are those of Stable Diffusion in {folder}. "
+                    "LaVie has its own: use lavie_base.pt itself.",
                     folder=stable_diffusion,
                 )
 
