@@ -1,4 +1,4 @@
-"""MotionBooth for Blender: boxes and a camera path from the scene, a film of your own subject back on the timeline.
+"""MotionBooth for Blender: boxes and a camera path from a scene become a clip of a character on the timeline.
 
 Importing this package needs no bpy; registering it does.
 """

@@ -16,12 +16,12 @@ MASK = "_mask"
 
 
 def needs_training(subject: bpy.types.PropertyGroup) -> bool:
-    """A subject with a token of its own that has not been trained. Without a token it is the model's own."""
+    """Whether the subject must be trained: it has a token and no weights. Without a token, the model knows it."""
     return bool(subject.token) and not subject.weights
 
 
 def check_source(subject: bpy.types.PropertyGroup) -> None:
-    """Raises InvalidInput where a subject must be trained and there is nothing to train it on."""
+    """Validate the training pictures of a subject that must be trained. Raises InvalidInput."""
     if not needs_training(subject) or subject.training_object is not None:
         return
     if not subject.training_images:
@@ -40,14 +40,14 @@ def training_pictures(
     size: int,
     on_picture: Callable[[int, int], None],
 ) -> list[TrainingPicture]:
-    """The subject's pictures: rendered into `folder`, `size` pixels square, or as they lie in its own folder."""
+    """The subject's pictures: rendered into `folder`, `size` pixels square, or those in its folder of photographs."""
     if subject.training_object is not None:
         return render_turntable(scene, subject.training_object, folder, TurntableSettings(size), on_picture)
     return folder_pictures(subject)
 
 
 def folder_pictures(subject: bpy.types.PropertyGroup) -> list[TrainingPicture]:
-    """Pictures paired with their masks by name: dog.jpg and dog_mask.png. Raises InvalidInput."""
+    """The pictures of the subject's folder, each with its mask: dog.jpg and dog_mask.png. Raises InvalidInput."""
     folder = Path(bpy.path.abspath(subject.training_images))
     if not folder.is_dir():
         raise InvalidInput(
@@ -73,7 +73,7 @@ def folder_pictures(subject: bpy.types.PropertyGroup) -> list[TrainingPicture]:
 
 
 def pairs_in(folder: Path) -> list[tuple[Path, Path | None]]:
-    """A folder's pictures by name, each with its mask or None; none where there is no such folder."""
+    """The pictures in a folder, sorted by name, each with its mask or None; [] if there is no such folder."""
     if not folder.is_dir():
         return []
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
