@@ -1,1 +1,1 @@
-"""What a finished clip shows, measured from its pixels: did the subject go where it was asked, and the camera?"""
+"""Measures on the pixels of a finished clip: adherence to the boxes and to the camera path."""

@@ -61,9 +61,9 @@ def find_subject(appearance: Appearance, frames: NDArray[np.uint8]) -> list[Foun
 
 
 def find_subjects(
-    appearances: Sequence[Appearance], frames: NDArray[np.uint8], asked: Sequence[Sequence[Box | None]]
+    appearances: Sequence[Appearance], frames: NDArray[np.uint8], requested: Sequence[Sequence[Box | None]]
 ) -> list[list[FoundSubject | None]]:
-    """Each of several subjects in each frame, no two in the same region. Indexed [subject][frame], as is `asked`.
+    """Each of several subjects in each frame, no two in the same region. Indexed [subject][frame], as is `requested`.
 
     A subject that shares its largest region with no other is found as `find_subject` finds it, whatever box was
     requested. If several subjects share a region, all are assigned together so that the assigned regions are as large
@@ -71,12 +71,15 @@ def find_subjects(
     """
     candidates = [[_regions(each) for each in appearance.probabilities(frames)] for appearance in appearances]
     by_frame = [
-        _assigned([own[frame] for own in candidates], [boxes[frame] for boxes in asked]) for frame in range(len(frames))
+        _assigned([own[frame] for own in candidates], [boxes[frame] for boxes in requested])
+        for frame in range(len(frames))
     ]
     return [[found[subject] for found in by_frame] for subject in range(len(appearances))]
 
 
-def _assigned(candidates: Sequence[Sequence[FoundSubject]], asked: Sequence[Box | None]) -> list[FoundSubject | None]:
+def _assigned(
+    candidates: Sequence[Sequence[FoundSubject]], requested: Sequence[Box | None]
+) -> list[FoundSubject | None]:
     """For one frame: one of each subject's candidates (largest first), or None."""
     alone = [next(iter(own), None) for own in candidates]
     largest = [found for found in alone if found is not None]
@@ -90,7 +93,7 @@ def _assigned(candidates: Sequence[Sequence[FoundSubject]], asked: Sequence[Box 
                 place = [None] * len(candidates)
                 places.append(place)
             place[subject] = place[subject] or region
-    scores = np.array([[_score(r, box) for r, box in zip(place, asked, strict=True)] for place in places])
+    scores = np.array([[_score(r, box) for r, box in zip(place, requested, strict=True)] for place in places])
     chosen = dict(zip(*reversed(linear_sum_assignment(scores, maximize=True)), strict=True))  # subject -> place
     return [places[chosen[subject]][subject] if subject in chosen else None for subject in range(len(candidates))]
 
@@ -100,22 +103,22 @@ def _overlap(one: FoundSubject, other: FoundSubject) -> bool:
     return (one.mask & other.mask).sum() > 0.5 * min(one.mask.sum(), other.mask.sum())
 
 
-def _score(region: FoundSubject | None, asked: Box | None) -> float:
+def _score(region: FoundSubject | None, requested: Box | None) -> float:
     """How well a region fits a subject: its size in pixels, plus up to TIE_SHARE for overlap with the requested box."""
     if region is None:
         return 0.0
-    overlap = 0.0 if asked is None or not asked.visible else iou(asked.clipped(), region.box)
+    overlap = 0.0 if requested is None or not requested.visible else iou(requested.clipped(), region.box)
     return float(region.mask.sum()) * (1 + TIE_SHARE * overlap)
 
 
-def box_adherence(asked: Box | None, found: FoundSubject | None, aspect: float) -> FrameAdherence:
+def box_adherence(requested: Box | None, found: FoundSubject | None, aspect: float) -> FrameAdherence:
     """Compare the requested box of one frame with the subject found in it. `aspect`: frame width / frame height."""
     box = None if found is None else found.box
-    if asked is None or not asked.visible:
+    if requested is None or not requested.visible:
         return FrameAdherence(box, None, None)
     if box is None:
         return FrameAdherence(None, None, 0.0)
-    target = asked.clipped()
+    target = requested.clipped()
     dx = box.center[0] - target.center[0]
     dy = (box.center[1] - target.center[1]) / aspect
     return FrameAdherence(box, float(np.hypot(dx, dy)), iou(target, box))

@@ -35,7 +35,7 @@ Flow = NDArray[np.float64]
 """(N, 2): motion in pixels (right, down) of N pixels of the scenery."""
 
 
-def asked_flow_px(camera: CameraPath, width: int, height: int) -> NDArray[np.float64]:
+def requested_flow_px(camera: CameraPath, width: int, height: int) -> NDArray[np.float64]:
     """(F - 1, 2): the content's motion in pixels from each frame to the next, opposite to the camera's."""
     travel = np.array([[offset.dx * width, offset.dy * height] for offset in camera.offsets])
     return -np.diff(travel, axis=0)
@@ -54,9 +54,9 @@ def scenery_flows_px(frames: NDArray[np.uint8], subjects: Sequence[NDArray[np.bo
     ]
 
 
-def flow_error_px(found: NDArray[np.float64], asked: NDArray[np.float64]) -> NDArray[np.float64]:
+def flow_error_px(found: NDArray[np.float64], requested: NDArray[np.float64]) -> NDArray[np.float64]:
     """(N,): end-point errors of two flows (N, 2), in pixels a frame."""
-    return np.linalg.norm(found - asked, axis=-1)
+    return np.linalg.norm(found - requested, axis=-1)
 
 
 def _union(one: NDArray[np.bool_] | None, other: NDArray[np.bool_] | None, size: tuple[int, int]) -> NDArray[np.bool_]:

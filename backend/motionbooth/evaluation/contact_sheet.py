@@ -26,7 +26,7 @@ class Row:
 
     title: str
     frames: NDArray[np.uint8]  # (F, H, W, 3) RGB
-    asked: Sequence[Sequence[Box | None]] = ()
+    requested: Sequence[Sequence[Box | None]] = ()
     """The requested boxes, [subject][frame]."""
     found: Sequence[Sequence[Box | None]] = ()
     """The boxes found in the clip, likewise."""
@@ -64,7 +64,7 @@ def _row_strip(row: Row) -> Image.Image:
     for index, frame in enumerate(row.frames):
         tile = _enlarged(frame)
         pen = ImageDraw.Draw(tile)
-        for number, track in enumerate(row.asked):
+        for number, track in enumerate(row.requested):
             _draw_box(pen, track[index], tile.size, BOX_COLORS[number % len(BOX_COLORS)], 3)
         for track in row.found:
             _draw_box(pen, track[index], tile.size, FOUND_COLOR, 1)

@@ -88,9 +88,9 @@ class GeneratedShot:
         """Write a PNG: frames with requested (white) and found (red) boxes, camera path, training pictures."""
         found = [[frame.found for frame in subject.frames] for subject in report.subjects]
         row = Row(
-            title=f"{self.spec.prompt}   (seed {self.spec.seed})   white: asked, red: found",
+            title=f"{self.spec.prompt}   (seed {self.spec.seed})   white: requested, red: found",
             frames=self.frames,
-            asked=[track.boxes for track in self.spec.shot.subjects],
+            requested=[track.boxes for track in self.spec.shot.subjects],
             found=found,
             camera=self.spec.shot.camera,
         )
@@ -159,12 +159,14 @@ def report_table(report: MotionReport, tracks: Sequence[SubjectTrack]) -> Table:
     table.add_column("meaning", style="dim")
     known = {subject.name for subject in report.subjects}
     for subject in report.subjects:
-        table.add_row(f"{subject.name}: IoU", _number(subject.iou), "overlap with the asked box, 1 is perfect")
-        table.add_row(f"{subject.name}: centre error", _percent(subject.center_error), "of the frame's width, median")
+        table.add_row(f"{subject.name}: IoU", _number(subject.iou), "overlap with the requested box, 1 is perfect")
+        table.add_row(f"{subject.name}: center error", _percent(subject.center_error), "of the frame's width, median")
         table.add_row(f"{subject.name}: found", _percent(subject.found_share), "of the frames that ask for it")
     for track in tracks:
         if track.name not in known:
-            table.add_row(f"{track.name}: not measured", "", "its looks are not known: give its file or its pictures")
+            table.add_row(
+                f"{track.name}: not measured", "", "its appearance is not known: give its file or its pictures"
+            )
     frame = f"a frame, of {report.width} x {report.height} px"
     table.add_row("camera flow error, median", _pixels(report.flow_error_px), frame)
     table.add_row("camera flow error, mean", _pixels(report.mean_flow_error_px), f"{frame}: over all of the scenery")

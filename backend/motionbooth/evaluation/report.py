@@ -12,7 +12,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from motionbooth.evaluation.box_adherence import FoundSubject, box_adherence, find_subjects
-from motionbooth.evaluation.camera_adherence import Flow, asked_flow_px, flow_error_px, scenery_flows_px
+from motionbooth.evaluation.camera_adherence import Flow, flow_error_px, requested_flow_px, scenery_flows_px
 from motionbooth.pictures.appearance import Appearance
 
 
@@ -85,7 +85,7 @@ def motion_report(frames: NDArray[np.uint8], subjects: Sequence[TargetSubject], 
     found = find_subjects([subject.appearance for subject in subjects], frames, [subject.boxes for subject in subjects])
     reports = [_subject_report(*pair, aspect=width / height) for pair in zip(subjects, found, strict=True)]
     flows = scenery_flows_px(frames, _hidden(found, len(frames)))
-    motion = [_camera_frame(*pair) for pair in zip(asked_flow_px(camera, width, height), flows, strict=True)]
+    motion = [_camera_frame(*pair) for pair in zip(requested_flow_px(camera, width, height), flows, strict=True)]
     return MotionReport(
         width=width,
         height=height,
@@ -102,16 +102,16 @@ def mean_of(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _camera_frame(asked: NDArray[np.float64], flow: Flow) -> CameraFrame:
-    asked_px = (float(asked[0]), float(asked[1]))
+def _camera_frame(requested: NDArray[np.float64], flow: Flow) -> CameraFrame:
+    asked_px = (float(requested[0]), float(requested[1]))
     if not len(flow):
         return CameraFrame(asked_px, None, None)
     median = np.median(flow, axis=0)
     return CameraFrame(
         asked_px=asked_px,
         found_px=(float(median[0]), float(median[1])),
-        error_px=float(np.linalg.norm(median - asked)),
-        mean_error_px=float(flow_error_px(flow, asked).mean()),
+        error_px=float(np.linalg.norm(median - requested)),
+        mean_error_px=float(flow_error_px(flow, requested).mean()),
     )
 
 

@@ -1,1 +1,1 @@
-"""Learning a subject from a few pictures (paper, section 3.2)."""
+"""Fine-tuning a base model on a few pictures of a subject (paper, section 3.2)."""

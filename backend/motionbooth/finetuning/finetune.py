@@ -143,15 +143,15 @@ def _report_doubts(doubts: Sequence[MaskDoubt], folder: Path, options: TrainingO
     (folder / "doubts.json").write_bytes(msgspec.json.encode(doubts))
     named = "; ".join(f"{doubt.picture}: {', and '.join(map(str, doubt.reasons))}" for doubt in doubts)
     masks = "mask was" if len(doubts) == 1 else "masks were"
-    told = f"{len(doubts)} {masks} found that may not be the subject's ({named})"
+    summary = f"{len(doubts)} {masks} found that may not be the subject's ({named})"
     if not options.accept_masks:
         raise DoubtfulMasks(
             "{doubts}. Look at {masks}. Give these pictures masks, or hints where the subject is; or "
             "train with the masks as they are: --accept-masks.",
-            doubts=told,
+            doubts=summary,
             masks=folder / "masks.png",
         )
-    return told
+    return summary
 
 
 def training_pictures(

@@ -44,7 +44,7 @@ RECIPES = {
         "the attention loss on the sum over a phrase's tokens, which can reach 1, instead of their mean, which cannot",
         {"stca_reduce": "sum"},
     ),
-    "no-paste": Recipe("without pasting the subject on generated backgrounds: its pictures on grey", {"paste": None}),
+    "no-paste": Recipe("without pasting the subject on generated backgrounds: its pictures on gray", {"paste": None}),
     "class-clips": Recipe("prior-preservation clips of the subject's class", {"prior_preservation": "class-clips"}),
     "dreambooth": Recipe("DreamBooth: whole pictures, and generated pictures of the class", _PICTURES_ALONE),
     "customvideo": Recipe(

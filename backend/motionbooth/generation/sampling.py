@@ -188,7 +188,7 @@ def generate_takes(
 def plan_shot(base: Base, spec: GenerateSpec) -> list[StepPlan]:
     """The controls of every step. The prompt must contain every subject's phrase even if box control is off."""
     shot, control = spec.shot, base.settings.control
-    if shot.subjects and not spec.box_control:  # without boxes, subjects cannot be told from scenery
+    if shot.subjects and not spec.box_control:  # without boxes, subjects cannot be distinguished from scenery
         control = msgspec.structs.replace(control, merge_until=0)
     tokens = prompt_tokens(
         base.tokenizer, spec.prompt, [track.phrase for track in shot.subjects], spec.background_phrase

@@ -182,7 +182,7 @@ def _refuse_pixels(keys: Sequence[Sequence[KeyBox]], speed: tuple[float, float])
         for edge, travel in zip(box, speed * 2, strict=True):
             if not min(travel, 0.0) - 1 <= edge <= max(travel, 0.0) + 2:
                 raise ValueError(
-                    f"its boxes are shares of the frame, 0 to 1 across it, and the box {list(box)} lies far outside. "
+                    f"its boxes are shares of the frame, 0 to 1 across it, and the box {list(box)} is far outside. "
                     "Divide pixels by the frame's width and height"
                 )
 

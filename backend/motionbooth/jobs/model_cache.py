@@ -19,7 +19,7 @@ class ModelCache:
     """Holds at most one base model, with exactly the subjects of the last job.
 
     A subject's weights are never subtracted from the base again, which would leave rounding errors for the next job: a
-    base with other subjects than the job needs is discarded and loaded anew.
+    base with other subjects than the job needs is discarded and loaded again.
     """
 
     def __init__(self) -> None:

@@ -1,1 +1,1 @@
-"""Base models: what they are, where their parts lie, how they like to be run."""
+"""Base models and trained subjects: their settings, their files, and loading them."""

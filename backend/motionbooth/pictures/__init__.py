@@ -1,1 +1,1 @@
-"""Pictures of subjects: reading them, and telling what a subject looks like."""
+"""Pictures of subjects: files, masks, and the subject's appearance."""

@@ -102,11 +102,11 @@ def _given_mask(path: Path, size: tuple[int, int], label: str | Text) -> Mask:
         )
     brightest = np.asarray(picture.convert("RGB")).max(axis=2)
     brightest = brightest * np.uint8(255) if brightest.max() == 1 else brightest
-    grey = np.asarray(Image.fromarray(brightest).resize(size, Image.Resampling.BILINEAR))
+    gray = np.asarray(Image.fromarray(brightest).resize(size, Image.Resampling.BILINEAR))
     if picture.mode == "RGBA":
         alpha = np.asarray(picture.getchannel("A").resize(size, Image.Resampling.BILINEAR))
-        grey = alpha if grey.min() == grey.max() else np.minimum(grey, alpha)
-    return (grey >= 128).astype(np.float32)
+        gray = alpha if gray.min() == gray.max() else np.minimum(gray, alpha)
+    return (gray >= 128).astype(np.float32)
 
 
 def find_mask(rgb: Rgb, hint: Hint = NO_HINT, seed: Seed | None = None) -> Mask:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from flows import scenery_flow_px
-from motionbooth.evaluation.camera_adherence import asked_flow_px, flow_error_px, scenery_flows_px
+from motionbooth.evaluation.camera_adherence import flow_error_px, requested_flow_px, scenery_flows_px
 from motionbooth_lab.toybox.backgrounds import draw_texture
 from motionbooth_protocol.motion import CameraPath
 
@@ -19,7 +19,7 @@ def panned(step_x: int, step_y: int) -> np.ndarray:
 def test_a_pan_is_measured_with_the_contracts_sign(step: tuple[int, int]) -> None:
     frames = panned(*step)
     camera = CameraPath.straight(step[0] * 5 / 96, step[1] * 5 / 64, 5)
-    asked = asked_flow_px(camera, 96, 64)
+    asked = requested_flow_px(camera, 96, 64)
     np.testing.assert_allclose(asked, np.tile((-step[0], -step[1]), (4, 1)), atol=1e-9)
     found = scenery_flow_px(frames, [None] * 5)
     assert flow_error_px(found, asked).max() < 0.3
@@ -72,5 +72,5 @@ def test_a_subject_that_fills_the_frame_leaves_no_scenery_to_measure() -> None:
 def test_beside_a_plain_sky_the_textured_half_is_measured() -> None:
     frames = panned(3, 0).copy()
     frames[:, :40] = (120, 170, 220)
-    asked = asked_flow_px(CameraPath.straight(15 / 96, 0, 5), 96, 64)
+    asked = requested_flow_px(CameraPath.straight(15 / 96, 0, 5), 96, 64)
     assert flow_error_px(scenery_flow_px(frames, [None] * 5), asked).max() < 0.3

@@ -15,12 +15,12 @@ def pixels_of(path: Path) -> np.ndarray:
 def test_boxes_camera_and_pictures_are_all_on_the_sheet(tmp_path: Path) -> None:
     frames = np.zeros((3, 64, 96, 3), np.uint8)
     box = Box(0.25, 0.25, 0.75, 0.75)
-    row = Row("a red ball", frames, asked=[[box, box, None]], found=[[None, box, None]], camera=CameraPath.still(3))
+    row = Row("a red ball", frames, requested=[[box, box, None]], found=[[None, box, None]], camera=CameraPath.still(3))
     picture = np.full((50, 50, 3), (10, 200, 30), np.uint8)
     write_contact_sheet(tmp_path / "new" / "sheet.png", Sheet([row], [picture]))
     pixels = pixels_of(tmp_path / "new" / "sheet.png")
     assert pixels.shape[1] > 4 * FRAME_WIDTH_PX
-    assert (pixels == (255, 255, 255)).all(-1).sum() > 500  # asked boxes
+    assert (pixels == (255, 255, 255)).all(-1).sum() > 500  # requested boxes
     assert (pixels == (255, 60, 60)).all(-1).sum() > 200  # found box
     assert (pixels == (40, 90, 200)).all(-1).any()  # camera path
     assert (pixels == (10, 200, 30)).all(-1).sum() == FRAME_WIDTH_PX**2
