@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import KeysView, Sequence
 from dataclasses import dataclass
 
 from motionbooth.server.attempts import JobNumber
@@ -56,6 +56,7 @@ class _Memory:
     """What a slot's worker has in memory, as far as known, and how many jobs in a row have used it."""
 
     affinity_key: AffinityKey | None = None
+    encoded: str = ""  # the affinity key, for queries
     run: int = 0
 
     @property
@@ -77,7 +78,11 @@ class FairShare:
         self._count = itertools.count(1)
 
     @property
-    def running(self) -> dict[str, JobNumber]:
+    def running(self) -> KeysView[JobNumber]:
+        """The running jobs."""
+        return self._running.keys()
+
+    def jobs_by_slot(self) -> dict[str, JobNumber]:
         """The job that runs in each busy slot."""
         return {assignment.slot: number for number, assignment in self._running.items()}
 
@@ -108,6 +113,7 @@ class FairShare:
         memory = self._memories[assignment.slot]
         continues = memory.affinity_key == assignment.affinity_key and memory.run < MAX_AFFINITY_RUN
         memory.affinity_key, memory.run = assignment.affinity_key, memory.run + 1 if continues else 1
+        memory.encoded = memory.affinity_key.encoded() if memory.affinity_key is not None else ""
         self._running[assignment.job_number] = assignment
         self._busy[assignment.owner] += 1
         self._assigned_at[assignment.owner] = next(self._count)
@@ -128,8 +134,8 @@ class FairShare:
         slots: dict[str, str] = {}  # by encoded affinity key
         for slot in idle:
             memory = self._memories[slot]
-            if memory.affinity_key is not None and memory.run < MAX_AFFINITY_RUN:
-                slots.setdefault(memory.affinity_key.encoded(), slot)
+            if memory.encoded and memory.run < MAX_AFFINITY_RUN:
+                slots.setdefault(memory.encoded, slot)
         row = self._database.row(_FIRST_WITH_AFFINITY, priority, json.dumps(list(slots))) if slots else None
         if row is None:
             return None

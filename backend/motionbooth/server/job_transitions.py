@@ -201,14 +201,14 @@ class JobTransitions:
         return int(count)
 
     def _complete(self, job_number: JobNumber, results: Sequence[Blob]) -> None:
-        owner, spec = self._queries.cache_key(job_number).owner, self._queries.spec(job_number)
+        owner = self._queries.cache_key(job_number).owner
         for blob in results:
             self._database.execute(
                 "INSERT INTO results VALUES (?, ?, ?, ?)", job_number, blob.role, blob.sha256, blob.size
             )
             self._ownership.add(owner, blob.sha256, blob.size)
         files = {blob.role: blob.sha256 for blob in results}
-        if isinstance(spec, TrainSpec) and "subject" in files:
+        if "subject" in files and isinstance(spec := self._queries.spec(job_number), TrainSpec):
             subject = spec.subject
             self._database.execute(
                 "INSERT OR REPLACE INTO subjects (owner, weights, name, token, class_word, model, created, picture) "

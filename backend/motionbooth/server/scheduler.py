@@ -136,7 +136,7 @@ class Scheduler:
 
     def workers(self) -> list[WorkerState]:
         """The state of each worker slot."""
-        idle, running = set(self._executor.idle()), self._fair_share.running
+        idle, running = set(self._executor.idle()), self._fair_share.jobs_by_slot()
         states = []
         for device in self._executor.devices():
             job_number = running.get(device.name)
@@ -241,7 +241,7 @@ class Scheduler:
                 reason = f"No worker process could be started ({error})."
                 self._unrecorded.append(worker_pipe.Exited(attempt.id, reason=reason))
                 self._fair_share.release(assignment.job_number, memory_lost=True)
-        self._live.keep_only(self._fair_share.running.values())
+        self._live.keep_only(self._fair_share.running)
         if changes.out_of_space:
             self._pause(changes.out_of_space)
 

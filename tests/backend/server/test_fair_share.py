@@ -123,10 +123,10 @@ def test_a_job_is_assigned_to_the_slot_with_its_subject_or_base_in_memory(queue:
 def test_a_slot_whose_worker_died_has_nothing_in_memory(queue: Queue) -> None:
     queue.add("a", 1, subject=TOM)
     queue.step("one")
-    (number,) = queue.fair_share.running.values()
+    (number,) = queue.fair_share.running
     assert queue.fair_share.model_in("one") == "small"
     queue.fair_share.release(number, memory_lost=True)
-    assert (queue.fair_share.running, queue.fair_share.model_in("one")) == ({}, "")
+    assert (queue.fair_share.jobs_by_slot(), queue.fair_share.model_in("one")) == ({}, "")
 
 
 def test_a_long_queue_costs_no_more_than_a_short_one(queue: Queue, tmp_path: Path) -> None:
