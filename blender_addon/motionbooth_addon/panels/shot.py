@@ -24,7 +24,7 @@ _CONNECTIONS = {
     "NONE": ("Not connected", "UNLINKED"),
     "STARTING": ("The local backend is starting", "TIME"),
     "CONNECTING": ("Connecting", "TIME"),
-    "CONNECTED": ("", "CONNECTED"),
+    "CONNECTED": ("", "LINKED"),
     "DISCONNECTED": ("", "ERROR"),
     "OFFLINE": ("", "ERROR"),
 }

@@ -1,0 +1,52 @@
+"""Panels are drawn in a window only; what they refer to by name is checked here."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
+
+from motionbooth_addon import ui_state  # noqa: E402
+from motionbooth_addon.panels import jobs, shot  # noqa: E402
+from motionbooth_protocol.jobs import JobState  # noqa: E402
+
+SOURCES = Path(shot.__file__).parents[1]
+
+
+def icons_in_the_sources() -> set[str]:
+    """The strings that are given as `icon=`, conditional ones included."""
+    files = [
+        *SOURCES.glob("*.py"),
+        *(file for room in ("panels", "operators") for file in SOURCES.glob(f"{room}/*.py")),
+    ]
+    calls = [node for file in files for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
+    given = [keyword.value for call in calls for keyword in call.keywords if keyword.arg == "icon"]
+    return {icon for value in given for icon in _strings(value)}
+
+
+def _strings(value: ast.expr) -> Iterator[str]:
+    match value:
+        case ast.Constant(value=str(text)):
+            yield text
+        case ast.IfExp(body=one, orelse=other):
+            yield from _strings(one)
+            yield from _strings(other)
+
+
+def test_every_icon_is_one_of_blenders(registered: Any) -> None:
+    known = set(bpy.types.UILayout.bl_rna.functions["label"].parameters["icon"].enum_items.keys())
+    tables = {icon for _, icon in shot._CONNECTIONS.values()} | set(jobs._SYMBOLS.values())
+    used = icons_in_the_sources()
+    assert len(used) > 10
+    assert (used | tables) - known == set()
+
+
+def test_panels_know_every_state(registered: Any) -> None:
+    connections = ui_state.MotionBoothState.bl_rna.properties["connection"].enum_items.keys()
+    assert set(shot._CONNECTIONS) == set(connections)
+    assert set(jobs._SYMBOLS) == set(JobState)
