@@ -64,7 +64,7 @@ subject.name, subject.token, subject.class_word = "Imp", "sks", "toy"
 subject.training_object = bpy.data.objects.new("Imp", body)
 scene.collection.objects.link(subject.training_object)
 scene.motionbooth.prompt = "a sks toy on the grass"
-said = shot_cache.read_now(scene).concerns
+said = shot_cache.read_now(scene).warnings
 assert not said, said
 assert isinstance(shot_warnings.SMALLEST_WIDTH, float)
 

@@ -203,7 +203,12 @@ def _read(scene: bpy.types.Scene, folder: Path, frames: int, size: tuple[int, in
         for method in captured.read_methods
         if method.playback_reason
     ]
-    return BatchShot(scene, folder, captured.shot, [*captured.warnings, *([str(fitted)] if fitted else []), *played])
+    return BatchShot(
+        scene,
+        folder,
+        captured.shot,
+        [*(str(warning.sentence) for warning in captured.warnings), *([str(fitted)] if fitted else []), *played],
+    )
 
 
 def _train_request(

@@ -19,7 +19,7 @@ from . import framing, projection, scene_evaluation
 from .dependencies import pan_playback_reason, playback_reason
 from .geometry import NOT_VISIBLE, Projection, objects_with_surface, project_objects, with_instanced_children
 from .projection import View
-from .shot_warnings import Concern, camera_concerns, cut_concern, unread_concern
+from .shot_warnings import ShotWarning, camera_warnings, cut_warning, playback_warning
 
 CAMERA = "Camera"
 STEPS_AT_ONCE = 500  # camera steps that are measured in one batch: a few milliseconds
@@ -47,7 +47,7 @@ class Motion:
     moments: the sampled scene frames, fractions included.
     projections: for each subject of the scene, its projection at each moment, in shares of the model's frame.
     camera: the camera path at the same moments, in shares of the model's frame.
-    concerns: camera moves that the model cannot follow, and what was not read.
+    warnings: camera moves that the model cannot follow, and what was not read.
     frame: the model's frame in shares of the shot's frame.
     read_methods: how the camera and then each subject was read.
     incomplete: something needs playback and was not read.
@@ -56,7 +56,7 @@ class Motion:
     moments: list[float]
     projections: list[list[Projection]]
     camera: CameraPath
-    concerns: list[Concern]
+    warnings: list[ShotWarning]
     frame: Box = framing.WHOLE
     read_methods: list[ReadMethod] = field(default_factory=list)
     incomplete: bool = False
@@ -96,9 +96,7 @@ class ShotReader:
         self, scene: bpy.types.Scene, frames: int, aspect: float | None = None, allow_playback: bool = True
     ) -> None:
         if not 2 <= frames <= MAX_FRAMES:
-            raise InvalidInput(
-                "A shot is sampled at 2 to {most} model frames, got {frames}.", most=MAX_FRAMES, frames=frames
-            )
+            raise InvalidInput("A shot has 2 to {most} model frames, not {frames}.", most=MAX_FRAMES, frames=frames)
         settings = scene.motionbooth
         shot_aspect = scene_evaluation.aspect_ratio(scene)
         self._frame = framing.model_frame(shot_aspect, aspect or shot_aspect, settings.framing)
@@ -118,7 +116,7 @@ class ShotReader:
         ]
         self._incomplete = bool(self._played_subjects) and not allow_playback
         if (reason := self._camera_method.playback_reason) and not allow_playback:
-            raise NeedsPlayback(unread_concern("", reason, scene.frame_start, scene.frame_end).sentence)
+            raise NeedsPlayback(playback_warning("", reason, scene.frame_start, scene.frame_end).sentence)
         self._played_to: int | None = None
         self._phases = self._plan(scene, allow_playback)
         self._phase_steps_done = 0
@@ -154,15 +152,15 @@ class ShotReader:
 
     def motion(self, scene: bpy.types.Scene) -> Motion:
         """The result; call it once `done` is true."""
-        path, concerns = self._camera_path(scene)
+        path, warnings = self._camera_path(scene)
         if self._incomplete:
-            concerns += [
-                unread_concern(method.name, method.playback_reason, scene.frame_start, scene.frame_end)
+            warnings += [
+                playback_warning(method.name, method.playback_reason, scene.frame_start, scene.frame_end)
                 for method in self._subject_methods
                 if method.playback_reason
             ]
         methods = [self._camera_method, *self._subject_methods]
-        return Motion(self._times, self._projections, path, concerns, self._frame, methods, self._incomplete)
+        return Motion(self._times, self._projections, path, warnings, self._frame, methods, self._incomplete)
 
     # The phases
 
@@ -266,18 +264,18 @@ class ShotReader:
         views = [self._camera_samples[index].view for index in range(batch * STEPS_AT_ONCE, last + 1)]
         self._camera_steps.append(projection.measure_steps(views, scene.motionbooth.background_distance))
 
-    def _camera_path(self, scene: bpy.types.Scene) -> tuple[CameraPath, list[Concern]]:
+    def _camera_path(self, scene: bpy.types.Scene) -> tuple[CameraPath, list[ShotWarning]]:
         """The measured or keyframed path, and the camera moves that it cannot represent."""
         settings = scene.motionbooth
         names = [self._camera_samples[index].camera for index in range(len(self._moments))]
         cuts = [index for index in range(1, len(names)) if names[index] != names[index - 1]]
-        concerns = [cut_concern(names[index - 1], names[index], self._moments[index]) for index in cuts]
+        warnings = [cut_warning(names[index - 1], names[index], self._moments[index]) for index in cuts]
         if settings.camera_mode == "KEYFRAMED":
             pan = [self._camera_samples[index].pan for index in range(0, len(self._moments), self._stride)]
-            return projection.camera_path(np.array(pan) / framing.size(self._frame)), concerns
+            return projection.camera_path(np.array(pan) / framing.size(self._frame)), warnings
         travel = projection.accumulate(self._camera_steps, cuts)
         path = projection.camera_path(travel.offsets[:: self._stride])
-        return path, concerns + camera_concerns(travel, self._moments)
+        return path, warnings + camera_warnings(travel, self._moments)
 
 
 def _camera_method(scene: bpy.types.Scene) -> ReadMethod:

@@ -111,9 +111,8 @@ def check_visible(scene: bpy.types.Scene, checked: bpy.types.Object, reason: Tex
     """Raises InvalidInput for an object that Blender does not evaluate in the scene because it is hidden."""
     if not checked.visible_get(view_layer=_view_layer(scene)):
         raise InvalidInput(
-            'Object "{object}" is hidden and has to be read by playing the scene ({reason}), where Blender does '
-            "not evaluate what is hidden; show it, or bake it to keyframes from frame {start} to "
-            "{end}.",
+            'Object "{object}" needs playback ({reason}), but is hidden, and Blender does not evaluate hidden '
+            "objects. Show it, or bake it to keyframes from frame {start} to {end}.",
             object=checked.name,
             reason=reason,
             start=scene.frame_start,

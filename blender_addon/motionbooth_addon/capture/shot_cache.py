@@ -21,7 +21,7 @@ from .._protocol.limits import MAX_FRAMES
 from .._protocol.text import Text
 from . import shots
 from .reader import Motion, NeedsPlayback, ShotReader
-from .shot_warnings import Concern
+from .shot_warnings import ShotWarning
 
 SETTLE_SECONDS = 0.25  # how long the scene must stay unchanged before it is read again
 TICK_SECONDS = 0.1
@@ -38,7 +38,7 @@ class ShotCache:
     """A scene's shot as of the last reading, and the reading in progress.
 
     motion: None if the shot cannot be read; `error` says why.
-    concerns: what the model cannot follow.
+    warnings: what the model cannot follow.
     version: increases with each reading.
     outdated: the scene has changed since the last reading.
     moved_frame: the frame at which the user last moved objects, which may have no keyframe yet; `moves` counts that.
@@ -51,7 +51,7 @@ class ShotCache:
     """
 
     motion: Motion | None = None
-    concerns: list[Concern] = field(default_factory=list)
+    warnings: list[ShotWarning] = field(default_factory=list)
     error: Text | None = None
     version: int = 0
     outdated: bool = True
@@ -225,7 +225,7 @@ def _take_step(scene: bpy.types.Scene, cache: ShotCache, seconds: float) -> None
         cache.reader.advance(scene, seconds)
     else:
         motion = cache.reader.motion(scene)
-        _finish(cache, motion, shots.concerns(scene, motion, cache.stride), None)
+        _finish(cache, motion, shots.find_warnings(scene, motion, cache.stride), None)
 
 
 def _begin(scene: bpy.types.Scene, cache: ShotCache) -> None:
@@ -235,8 +235,8 @@ def _begin(scene: bpy.types.Scene, cache: ShotCache) -> None:
     cache.reader = ShotReader(scene, cache.stride * (_model_frames(scene) - 1) + 1, aspect, cache.allow_playback)
 
 
-def _finish(cache: ShotCache, motion: Motion | None, concerns: list[Concern], error: Text | None) -> None:
-    cache.motion, cache.concerns, cache.error = motion, concerns, error
+def _finish(cache: ShotCache, motion: Motion | None, warnings: list[ShotWarning], error: Text | None) -> None:
+    cache.motion, cache.warnings, cache.error = motion, warnings, error
     cache.reader, cache.outdated, cache.allow_playback, cache.needs_playback = None, False, False, False
     cache.version += 1
 

@@ -1,4 +1,4 @@
-"""What a shot asks for and the method cannot follow: a sentence for the animator, and where it happens. Free of bpy."""
+"""Warnings about shots: what the model cannot follow, and in which frames (no bpy)."""
 
 from __future__ import annotations
 
@@ -17,137 +17,136 @@ from .projection import Array, Travel
 ROLL_LIMIT_DEGREES = 3.0
 ZOOM_LIMIT = 0.05  # share by which the background may grow or shrink
 PARALLAX_LIMIT = 0.05  # share of the frame by which things twice as far away may lag behind the background
-SETTLED = 0.02  # of a change is spared at each end, when saying in which frames it happens
+SETTLED = 0.02  # share of a change that is ignored at each end, when finding the frames in which it happens
 
-# A subject is learned on a grid of 1/32 of the picture's side, 18 x 10 cells for a picture of 576 x 320; a box that is
-# smaller than a cell fills a whole one. (MotionBooth, section 3.2: the layers whose cross-attention is looked at.)
+# The cross-attention that places a subject has 18 x 10 cells for a frame of 576 x 320 (MotionBooth, section 3.2). A box
+# that is smaller than a cell still fills one.
 SMALLEST_WIDTH, SMALLEST_HEIGHT = 1 / 18, 1 / 10
 
 
 @dataclass(frozen=True)
-class Concern:
-    """One thing to know about a shot: it happens in scene frames `first` to `last` (both included).
-
-    `sentence` includes the frames.
-    """
+class ShotWarning:
+    """A warning about scene frames `first` to `last` (both included), which its sentence mentions."""
 
     first: int
     last: int
     sentence: Text
 
 
-def camera_concerns(travel: Travel, moments: Sequence[float]) -> list[Concern]:
-    """What a sliding picture cannot show of a camera's move. `moments`: the scene frame of each entry of `travel`."""
+def camera_warnings(travel: Travel, moments: Sequence[float]) -> list[ShotWarning]:
+    """Camera moves that a pan cannot represent. `moments`: the scene frame of each entry of `travel`."""
     frames = np.array(moments)
     found = [_roll(travel, frames), _zoom(travel, frames), _depth(travel, frames), _parallax(travel, frames)]
-    return [concern for concern in found if concern] + [_cut(moments[cut]) for cut in travel.cuts]
+    return [warning for warning in found if warning] + [_cut(moments[cut]) for cut in travel.cuts]
 
 
-def _roll(travel: Travel, frames: Array) -> Concern | None:
+def _roll(travel: Travel, frames: Array) -> ShotWarning | None:
     roll = _farthest(travel.roll)
     if abs(roll) <= ROLL_LIMIT_DEGREES:
         return None
-    return _over(
+    return _during_change(
         travel.roll,
         frames,
-        "The camera rolls by {degrees:.0f} degrees {frames}; the film can slide but not turn, so it will stay level.",
+        "The camera rolls by {degrees:.0f} degrees {frames}. The clip can pan but not rotate, so it stays level.",
         degrees=abs(roll),
     )
 
 
-def _zoom(travel: Travel, frames: Array) -> Concern | None:
+def _zoom(travel: Travel, frames: Array) -> ShotWarning | None:
     growth = math.exp(_farthest(np.log(travel.lens)))
     if abs(math.log(growth)) <= math.log1p(ZOOM_LIMIT):
         return None
-    return _over(
+    return _during_change(
         np.log(travel.lens),
         frames,
-        "The lens zooms {frames}: things {change} of their size, and the film's background will stay as it is; boxes "
+        "The lens zooms {frames}: everything {change} of its size. The clip's background keeps its size; boxes "
         "follow the zoom.",
         change=_change(growth),
     )
 
 
-def _depth(travel: Travel, frames: Array) -> Concern | None:
-    """What of the background's growth the lens does not explain."""
+def _depth(travel: Travel, frames: Array) -> ShotWarning | None:
+    """The growth of the background that the lens does not explain."""
     moved = np.log(travel.zoom) - np.log(travel.lens)
     growth = math.exp(_farthest(moved))
     if abs(math.log(growth)) <= math.log1p(ZOOM_LIMIT):
         return None
-    towards = (
-        "The camera moves towards the background {frames}: it {change} of its size, and the film's will stay as it is; "
-        "boxes follow the move."
+    toward = (
+        "The camera moves toward the background {frames}: it {change} of its size. The clip's background keeps its "
+        "size; boxes follow the move."
     )
     away = (
-        "The camera moves away from the background {frames}: it {change} of its size, and the film's will stay as it "
-        "is; boxes follow the move."
+        "The camera moves away from the background {frames}: it {change} of its size. The clip's background keeps "
+        "its size; boxes follow the move."
     )
-    return _over(moved, frames, towards if growth > 1 else away, change=_change(growth, one=True))
+    return _during_change(moved, frames, toward if growth > 1 else away, change=_change(growth))
 
 
-def _parallax(travel: Travel, frames: Array) -> Concern | None:
+def _parallax(travel: Travel, frames: Array) -> ShotWarning | None:
     lag = float(np.abs(travel.lag).max())
     if lag <= PARALLAX_LIMIT:
         return None
     side = np.abs(travel.lag).max(axis=0).argmax()
-    return _over(
+    return _during_change(
         travel.lag[:, side],
         frames,
         "The camera moves sideways {frames}: things at twice the background distance lag behind by {lag:.0%} of the "
-        "frame, and the film's background slides as one flat picture; check the background distance.",
+        "frame. The clip's background moves as one flat image; check the background distance.",
         lag=lag,
     )
 
 
-def cut_concern(before: str, after: str, moment: float) -> Concern:
-    """The scene cuts from the one camera to the other, by a timeline marker."""
+def cut_warning(before: str, after: str, moment: float) -> ShotWarning:
+    """A timeline marker cuts from one camera to another."""
     frame = math.floor(moment)
     sentence = Text.of(
-        'The scene cuts from camera "{before}" to "{after}" at frame {frame}; a clip is one take and shows no cut, '
-        "and the camera path leaves it out. End the shot before it, or make a scene of its own for each camera.",
+        'The scene cuts from camera "{before}" to "{after}" at frame {frame}. A clip cannot contain a cut, and the '
+        "camera path ignores it. End the shot before the cut, or make one scene for each camera.",
         before=before,
         after=after,
         frame=frame,
     )
-    return Concern(frame, frame, sentence)
+    return ShotWarning(frame, frame, sentence)
 
 
-def unread_concern(name: str, reason: Text, first: int, last: int) -> Concern:
-    """A subject ("": the camera) that only playing the scene shows as it is."""
+def playback_warning(name: str, reason: Text, first: int, last: int) -> ShotWarning:
+    """A subject, or the camera (""), that needs playback and was not read."""
     sentence = Text.of(
-        "{subject} is only right when the scene is played ({reason}), which takes longer: press Read by Playing to see "
-        "its motion here. Generate does so by itself.",
+        "{subject} can only be read with playback ({reason}), which is slower. Press Read with Playback to see its "
+        "motion here. Generate does it automatically.",
         subject=Text.of('"{name}"', name=name) if name else Text("The camera"),
         reason=reason,
     )
-    return Concern(first, last, sentence)
+    return ShotWarning(first, last, sentence)
 
 
-def _cut(moment: float) -> Concern:
+def _cut(moment: float) -> ShotWarning:
     frame = math.floor(moment)
-    sentence = Text.of("The camera jumps at frame {frame}; a clip is one take, so end the shot before it.", frame=frame)
-    return Concern(frame, frame, sentence)
+    sentence = Text.of(
+        "The camera jumps at frame {frame}. A clip cannot contain a cut, so end the shot before it.", frame=frame
+    )
+    return ShotWarning(frame, frame, sentence)
 
 
-def track_concerns(
+def subject_warnings(
     name: str, boxes: Sequence[Box | None], behind: Sequence[bool], moments: Sequence[float], frame: Box = WHOLE
-) -> list[Concern]:
-    """What a model cannot follow of the subject called `name`.
+) -> list[ShotWarning]:
+    """What the model cannot follow of a subject.
 
-    `boxes`: at each of the model's frames, None where it is out of the frame. `behind`: where that is because it is
-    behind the camera. `moments`: the scene frame of each. `frame`: where the model's frame lies in the shot's.
+    boxes: the box at each of the model's frames, None if the subject is not visible. behind: whether it is behind the
+    camera. moments: the scene frames. frame: the model's frame in shares of the shot's.
     """
     shown = [box is not None and in_shot(box, frame).visible for box in boxes]
     missing = [not there and not back for there, back in zip(shown, behind, strict=True)]
     small = [box is not None and _is_small(box) for box in boxes]
     return [
-        *_spells(behind, moments, '"{name}" is behind the camera {frames}; it will not be seen there.', name=name),
-        *_spells(missing, moments, '"{name}" is outside the frame {frames}; it will not be seen there.', name=name),
-        *_spells(
+        *_stretches(behind, moments, '"{name}" is behind the camera {frames} and will not be visible.', name=name),
+        *_stretches(missing, moments, '"{name}" is outside the frame {frames} and will not be visible.', name=name),
+        *_stretches(
             small,
             moments,
-            'The box of "{name}" is smaller {frames} than the smallest that can be held ({width:.0%} of the frame\'s '
-            "width, {height:.0%} of its height); it will come out larger, or not at all.",
+            'The box of "{name}" is too small {frames} for the model, which needs {width:.0%} of the frame\'s width '
+            "and {height:.0%} of its height. The subject will be larger or missing.",
             name=name,
             width=SMALLEST_WIDTH,
             height=SMALLEST_HEIGHT,
@@ -157,25 +156,25 @@ def track_concerns(
 
 
 def _is_small(box: Box) -> bool:
-    seen = box.clipped()
-    return seen.x2 - seen.x1 < SMALLEST_WIDTH or seen.y2 - seen.y1 < SMALLEST_HEIGHT
+    visible = box.clipped()
+    return visible.x2 - visible.x1 < SMALLEST_WIDTH or visible.y2 - visible.y1 < SMALLEST_HEIGHT
 
 
-def _jumps(name: str, boxes: Sequence[Box | None], moments: Sequence[float]) -> list[Concern]:
-    """Where a box has no place in common with the one before: nothing is then carried over between the two pictures."""
+def _jumps(name: str, boxes: Sequence[Box | None], moments: Sequence[float]) -> list[ShotWarning]:
+    """Where a box does not overlap the one before, so that the two frames have nothing in common."""
     found = []
     for number in range(1, len(boxes)):
         before, after = boxes[number - 1], boxes[number]
         if before is not None and after is not None and not _overlap(before, after):
             first, last = math.floor(moments[number - 1]), math.ceil(moments[number])
             sentence = Text.of(
-                '"{name}" moves by more than its own size from frame {first} to {last}, between two pictures of the '
-                "film, which will show a jump there or another one in its place; slow it down or make its box larger.",
+                '"{name}" moves by more than its own size from frame {first} to {last}, between two frames of the '
+                "model. The clip will show a jump or another subject there. Slow it down or enlarge its box.",
                 name=name,
                 first=first,
                 last=last,
             )
-            found.append(Concern(first, last, sentence))
+            found.append(ShotWarning(first, last, sentence))
     return found
 
 
@@ -183,34 +182,32 @@ def _overlap(a: Box, b: Box) -> bool:
     return a.x1 < b.x2 and b.x1 < a.x2 and a.y1 < b.y2 and b.y1 < a.y2
 
 
-def _spells(happens: Sequence[bool], moments: Sequence[float], template: str, **values: object) -> list[Concern]:
-    """One concern for each unbroken stretch of moments."""
+def _stretches(happens: Sequence[bool], moments: Sequence[float], template: str, **values: object) -> list[ShotWarning]:
+    """One warning for each uninterrupted stretch of moments."""
     found = []
     for bad, group in groupby(zip(happens, moments, strict=True), key=lambda entry: entry[0]):
         frames = [moment for _, moment in group]
         if bad:
-            found.append(_concern(math.floor(frames[0]), math.ceil(frames[-1]), template, values))
+            found.append(_warning(math.floor(frames[0]), math.ceil(frames[-1]), template, values))
     return found
 
 
-def _over(changing: Array, frames: Array, template: str, **values: object) -> Concern:
-    """The concern over the frames in which `changing` (T,) does: from when the change has begun to when it is done."""
+def _during_change(changing: Array, frames: Array, template: str, **values: object) -> ShotWarning:
+    """A warning about the frames from the start to the end of the change in `changing` (T,)."""
     steps = np.abs(np.diff(changing))
     done = np.cumsum(steps) / steps.sum()
     first = frames[int((done > SETTLED).argmax())]
     last = frames[int((done >= 1 - SETTLED).argmax()) + 1]
-    return _concern(math.floor(first), math.ceil(last), template, values)
+    return _warning(math.floor(first), math.ceil(last), template, values)
 
 
-def _concern(first: int, last: int, template: str, values: Mapping[str, object]) -> Concern:
+def _warning(first: int, last: int, template: str, values: Mapping[str, object]) -> ShotWarning:
     frames = Text.of("at frame {first}" if first == last else "from frame {first} to {last}", first=first, last=last)
-    return Concern(first, last, Text.of(template, frames=frames, **values))
+    return ShotWarning(first, last, Text.of(template, frames=frames, **values))
 
 
-def _change(factor: float, one: bool = False) -> Text:
-    if one:
-        return Text.of("grows to {share:.0%}" if factor > 1 else "shrinks to {share:.0%}", share=factor)
-    return Text.of("grow to {share:.0%}" if factor > 1 else "shrink to {share:.0%}", share=factor)
+def _change(factor: float) -> Text:
+    return Text.of("grows to {share:.0%}" if factor > 1 else "shrinks to {share:.0%}", share=factor)
 
 
 def _farthest(values: Array) -> float:

@@ -13,7 +13,7 @@ from .framing import WHOLE
 from .geometry import TYPES_WITHOUT_SURFACE, Projection, objects_with_surface
 from .reader import Motion, ReadMethod, ShotReader
 from .scene_evaluation import cameras_of, render_size
-from .shot_warnings import Concern, track_concerns
+from .shot_warnings import ShotWarning, subject_warnings
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,8 @@ class CapturedShot:
     """A shot, what the animator should know about it, and how the camera and each subject were read."""
 
     shot: Shot
-    concerns: list[Concern] = field(default_factory=list)
+    warnings: list[ShotWarning] = field(default_factory=list)
     read_methods: list[ReadMethod] = field(default_factory=list)
-
-    @property
-    def warnings(self) -> list[str]:
-        """The concerns as sentences."""
-        return [str(concern.sentence) for concern in self.concerns]
 
 
 def has_shot(scene: bpy.types.Scene) -> bool:
@@ -58,7 +53,7 @@ def read_shot(scene: bpy.types.Scene, model_frames: int, model_size: tuple[int, 
         ],
         model_frame=None if motion.frame == WHOLE else motion.frame,
     )
-    return CapturedShot(shot, concerns(scene, motion), motion.read_methods)
+    return CapturedShot(shot, find_warnings(scene, motion), motion.read_methods)
 
 
 def read_motion(scene: bpy.types.Scene, frames: int, model_size: tuple[int, int] | None = None) -> Motion:
@@ -69,15 +64,15 @@ def read_motion(scene: bpy.types.Scene, frames: int, model_size: tuple[int, int]
     return reader.motion(scene)
 
 
-def concerns(scene: bpy.types.Scene, motion: Motion, stride: int = 1) -> list[Concern]:
+def find_warnings(scene: bpy.types.Scene, motion: Motion, stride: int = 1) -> list[ShotWarning]:
     """What the model cannot follow. `stride`: how many moments of `motion` there are for each of the model's frames."""
-    found = list(motion.concerns)
+    found = list(motion.warnings)
     for subject, method, projections in zip(
         scene.motionbooth.subjects, motion.read_methods[1:], motion.projections, strict=True
     ):
         if not (method.playback_reason and motion.incomplete):
             boxes, behind = zip(*((shown.box, shown.behind) for shown in projections[::stride]), strict=True)
-            found += track_concerns(subject.name, boxes, behind, motion.moments[::stride], motion.frame)
+            found += subject_warnings(subject.name, boxes, behind, motion.moments[::stride], motion.frame)
     return found
 
 
@@ -87,11 +82,11 @@ def check_scene(scene: bpy.types.Scene) -> None:
     where = f'Scene "{scene.name}"'
     if not scene.motionbooth.subjects:
         raise InvalidInput(
-            "{where} has no subject; add one to its MotionBooth subjects and choose its object.", where=where
+            "{where} has no subjects. Add one in the MotionBooth tab and choose its proxy object.", where=where
         )
     if len(scene.motionbooth.subjects) > MAX_SUBJECTS:
         raise InvalidInput(
-            "{where} has more than {most} subjects, the most that a shot may have; remove some.",
+            "{where} has more than {most} subjects, the maximum for a shot. Remove some of them.",
             where=where,
             most=MAX_SUBJECTS,
         )
@@ -101,7 +96,7 @@ def check_scene(scene: bpy.types.Scene) -> None:
         key = bpy.path.clean_name(subject.name).casefold()  # also the name of its folder and its key in a report
         if key in names:
             raise InvalidInput(
-                '{where} has two subjects called "{subject}"; give each a name of its own.',
+                '{where} has two subjects named "{subject}". Give each a unique name.',
                 where=where,
                 subject=subject.name,
             )
@@ -113,7 +108,7 @@ def check_frame(scene: bpy.types.Scene) -> None:
     where = f'Scene "{scene.name}"'
     if scene.frame_end <= scene.frame_start:
         raise InvalidInput(
-            "{where} has a frame range of one frame ({start}); set its end frame after its start frame.",
+            "{where} has a frame range of only one frame ({start}). Set its end frame after its start frame.",
             where=where,
             start=scene.frame_start,
         )
@@ -123,10 +118,10 @@ def check_frame(scene: bpy.types.Scene) -> None:
 
 def _check_camera(camera: bpy.types.Object | None, where: str) -> None:
     if camera is None or camera.type != "CAMERA":
-        raise InvalidInput("{where} has no camera; add one and make it the active camera (Ctrl+Numpad 0).", where=where)
+        raise InvalidInput("{where} has no camera. Add one and make it the active camera (Ctrl+Numpad 0).", where=where)
     if camera.data.type not in {"PERSP", "ORTHO"}:
         raise InvalidInput(
-            'Camera "{camera}" is of type {kind}; make it perspective or orthographic.',
+            'Camera "{camera}" has the type {kind}. Make it perspective or orthographic.',
             camera=camera.name,
             kind=camera.data.type.lower(),
         )
@@ -136,21 +131,21 @@ def _check_camera(camera: bpy.types.Object | None, where: str) -> None:
 def _check_subject(subject: bpy.types.PropertyGroup, where: str) -> None:
     if not subject.name or not subject.class_word:
         raise InvalidInput(
-            'Subject "{subject}" of {where} needs a name and a class, the ordinary word for it (dog, car).',
+            'Subject "{subject}" of {where} needs a name and a class, such as dog or car.',
             subject=subject.name,
             where=where,
         )
     if subject.object is None:
         raise InvalidInput(
-            'Subject "{subject}" of {where} has no object; choose the rectangle or object that shows where it is '
-            "to be seen.",
+            'Subject "{subject}" of {where} has no proxy object. Choose a subject box or the object that shows its '
+            "position.",
             subject=subject.name,
             where=where,
         )
     if subject.object.type in TYPES_WITHOUT_SURFACE:
         raise InvalidInput(
-            'Subject "{subject}" of {where} is the {kind} "{object}", which '
-            "has no shape; choose a mesh, a text, an empty or the like.",
+            'The proxy object of subject "{subject}" of {where} is the {kind} "{object}", which has no shape. Choose '
+            "a mesh, a text or an empty.",
             subject=subject.name,
             where=where,
             kind=subject.object.type.lower(),
@@ -163,8 +158,8 @@ def _check_subject(subject: bpy.types.PropertyGroup, where: str) -> None:
 def _check_enabled(checked: bpy.types.Object) -> None:
     if checked.hide_viewport:
         raise InvalidInput(
-            'Object "{object}" is disabled in viewports, so Blender does not animate it; enable it (the screen '
-            "icon in the outliner) and hide it with the eye icon instead.",
+            'Object "{object}" is disabled in viewports, so Blender does not animate it. Enable it (the screen icon '
+            "in the Outliner) and hide it with the eye icon instead.",
             object=checked.name,
         )
 
@@ -173,8 +168,7 @@ def _track(subject: bpy.types.PropertyGroup, projections: list[Projection]) -> S
     boxes = [projection.box for projection in projections]
     if not any(boxes):
         raise InvalidInput(
-            'Subject "{subject}" is outside the camera\'s view in every frame of the shot; move '
-            '"{object}" or the camera so that it is seen.',
+            'Subject "{subject}" is outside the camera view in every frame of the shot. Move "{object}" or the camera.',
             subject=subject.name,
             object=subject.object.name,
         )

@@ -30,7 +30,7 @@ def add_subject(scene: bpy.types.Scene, proxy: bpy.types.Object, name: str) -> b
     """Add a subject with a unique name, token and color, and the given proxy object. Raises InvalidInput."""
     shot = scene.motionbooth
     if len(shot.subjects) >= MAX_SUBJECTS:
-        raise InvalidInput("A shot has at most {most} subjects; remove one.", most=MAX_SUBJECTS)
+        raise InvalidInput("A shot has at most {most} subjects. Remove one first.", most=MAX_SUBJECTS)
     names, tokens = {subject.name for subject in shot.subjects}, {subject.token for subject in shot.subjects}
     if not shot.subjects and not shot.uid:  # a new shot
         shot.model, shot.quality = preferences().default_model, preferences().default_quality
@@ -162,7 +162,7 @@ class MOTIONBOOTH_OT_choose_training_images(_SubjectOperator, bpy.types.Operator
         folder = Path(bpy.path.abspath(self.directory))
         if not pairs_in(folder):
             raise InvalidInput(
-                "There is no picture in {folder}; choose a folder with png, jpg or webp files.", folder=folder
+                "There are no images in {folder}. Choose a folder with PNG, JPEG or WebP files.", folder=folder
             )
         shot = context.scene.motionbooth
         shot.subjects[shot.active_subject].training_images = str(folder)
@@ -196,9 +196,7 @@ class MOTIONBOOTH_OT_add_to_prompt(_SubjectOperator, bpy.types.Operator):
         shot = context.scene.motionbooth
         subject = shot.subjects[shot.active_subject]
         if not subject.class_word:
-            raise InvalidInput(
-                'Give subject "{subject}" a class first, the ordinary word for it: dog, toy, car.', subject=subject.name
-            )
+            raise InvalidInput('Give subject "{subject}" a class first, such as dog, toy or car.', subject=subject.name)
         phrase = " ".join(["a", *filter(None, [subject.token, subject.class_word])])
         shot.prompt = f"{shot.prompt.rstrip()} and {phrase}" if shot.prompt.strip() else phrase
 
@@ -215,7 +213,7 @@ class MOTIONBOOTH_OT_use_trained(_SubjectOperator, bpy.types.Operator):
     def act(self, context: bpy.types.Context) -> None:
         trained = next((row for row in state().trained if row.weights == self.weights), None)
         if trained is None:
-            raise InvalidInput("The backend does not have this subject; choose another one, or train it again.")
+            raise InvalidInput("The backend no longer has this subject. Choose another one, or train it again.")
         shot = context.scene.motionbooth
         subject = shot.subjects[shot.active_subject]
         subject.token, subject.class_word = trained.token, trained.class_word

@@ -32,7 +32,7 @@ class _TakeOperator(ReportsErrors):
         index = shot.active_take if self.index < 0 else self.index
         if index >= len(shot.takes):
             raise InvalidInput(
-                "The shot has {found} takes; there is no take {number}.", found=len(shot.takes), number=index + 1
+                "The shot has {found} takes, so there is no take {number}.", found=len(shot.takes), number=index + 1
             )
         self.act_on(context, index)
 
@@ -88,7 +88,7 @@ class MOTIONBOOTH_OT_compare_takes(_TakeOperator, bpy.types.Operator):
     def act_on(self, context: bpy.types.Context, index: int) -> None:
         shot = context.scene.motionbooth
         if index == shot.active_take:
-            raise InvalidInput("This is the active take; choose another one to compare it with.")
+            raise InvalidInput("This is the active take. Choose another take to compare it with.")
         takes.compare(context.scene, shot.active_take, index)
 
 

@@ -177,19 +177,19 @@ class MOTIONBOOTH_PT_warnings(InView, bpy.types.Panel):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         cache = shot_cache.get(context.scene)
-        return bool(context.scene.motionbooth.subjects and (cache.concerns or cache.error))
+        return bool(context.scene.motionbooth.subjects and (cache.warnings or cache.error))
 
     def draw(self, context: bpy.types.Context) -> None:
         cache = shot_cache.get(context.scene)
         if cache.error:
             sentence(self.layout, cache.error, context.region, "ERROR")
-        for concern in cache.concerns:
+        for warning in cache.warnings:
             box = self.layout.box()
-            sentence(box, concern.sentence, context.region, "ERROR")
+            sentence(box, warning.sentence, context.region, "ERROR")
             go = box.operator(
-                "motionbooth.go_to_frame", text=translate("Frame {frame}", frame=concern.first), translate=False
+                "motionbooth.go_to_frame", text=translate("Frame {frame}", frame=warning.first), translate=False
             )
-            go.frame = concern.first
+            go.frame = warning.first
 
 
 class MOTIONBOOTH_PT_generate(InView, bpy.types.Panel):

@@ -16,6 +16,7 @@ from typing import Any
 import bpy
 
 from .. import compat
+from .._protocol.errors import NotFound
 from .._protocol.text import Text
 from . import colors
 from .take_motion import report_path
@@ -26,6 +27,16 @@ JOB = "motionbooth_job"  # custom property of a take's strip: the job that gener
 def clip_of(take: bpy.types.PropertyGroup) -> Path:
     """The path of a take's clip, whether the file exists or not."""
     return absolute(take.clip_path)
+
+
+def existing_clip(take: bpy.types.PropertyGroup) -> Path:
+    """The path of a take's clip. Raises NotFound if the file does not exist."""
+    clip = clip_of(take)
+    if not clip.is_file():
+        raise NotFound(
+            'The clip of take "{take}" is not at {clip}. Add it again from the job list.', take=take.name, clip=clip
+        )
+    return clip
 
 
 def absolute(path: str) -> Path:
@@ -114,8 +125,8 @@ class SaveTransaction:
             copy = copy_clip(clip, folder)
         except OSError as error:
             self.error = Text.of(
-                "The clips cannot be put into {folder} ({reason}) and stay in {place}; free some space "
-                "or choose another folder in the preferences, and save again.",
+                "The clips cannot be copied to {folder} ({reason}) and stay in {place}. Free some space or choose "
+                "another folder in the preferences, and save again.",
                 folder=folder,
                 reason=error.strerror,
                 place=clip.parent,

@@ -8,7 +8,6 @@ from pathlib import Path
 import bpy
 
 from .. import compat
-from .._protocol.errors import NotFound
 from .._protocol.motion import Shot
 from . import clips, colors, strips, takes
 
@@ -20,11 +19,7 @@ def write_images(scene: bpy.types.Scene, index: int) -> Generator[tuple[int, int
     that, the timeline does not change. Raises NotFound if the clip is missing, InvalidInput if it cannot be read.
     """
     take = scene.motionbooth.takes[index]
-    clip = clips.clip_of(take)
-    if not clip.is_file():
-        raise NotFound(
-            'The clip of take "{take}" is not at {clip}; place it again from the job list.', take=take.name, clip=clip
-        )
+    clip = clips.existing_clip(take)
     shot = takes.spec_of(take).shot
     folder = clip.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)

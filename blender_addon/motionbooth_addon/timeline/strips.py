@@ -27,7 +27,7 @@ def place_clip(
     InvalidInput, without a change to the timeline, if the clip is missing, unreadable or of another length.
     """
     if not clip.is_file():
-        raise InvalidInput("The clip {clip} is not there; fetch the take again.", clip=clip)
+        raise InvalidInput("The clip {clip} does not exist. Add the take again from the job list.", clip=clip)
     editor = scene.sequence_editor or scene.sequence_editor_create()
     strips = compat.strips(editor)
     channel = free_channel(strips, frame_start, frame_end)
@@ -36,8 +36,8 @@ def place_clip(
     if (first, last) != (frame_start, frame_end):
         strips.remove(strip)
         raise InvalidInput(
-            "The clip {clip} has {found} readable frames and the shot {expected}, from "
-            "{start} to {end}; fetch the take again, or film it again if the shot's range has changed.",
+            "The clip {clip} has {found} readable frames, but the shot has {expected}, from {start} to {end}. Add "
+            "the take again from the job list, or generate it again if the frame range has changed.",
             clip=clip,
             found=last - first + 1,
             expected=frame_end - frame_start + 1,
@@ -79,7 +79,7 @@ def free_channel(strips: Any, frame_start: int, frame_end: int) -> int:
             highest = max(highest, strip.channel)
     if highest >= MAX_CHANNELS:
         raise InvalidInput(
-            "The sequencer has no free channel from frame {start} to {end}; remove or move a strip there.",
+            "The sequencer has no free channel from frame {start} to {end}. Remove or move a strip there.",
             start=frame_start,
             end=frame_end,
         )

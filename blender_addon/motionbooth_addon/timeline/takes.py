@@ -60,7 +60,7 @@ def _use_trained_subject(scene: bpy.types.Scene, record: JobRecord, request: Tra
             subject.weights = weights.sha256
             return Text.of('"{subject}" is trained', subject=request.name)
     raise NotFound(
-        'The scene has no subject "{subject}" any more; choose it from the trained subjects.', subject=request.name
+        'The scene no longer has the subject "{subject}". Choose it from the trained subjects.', subject=request.name
     )
 
 
@@ -142,7 +142,7 @@ def _require_strip(scene: bpy.types.Scene, index: int) -> Any:
     take = scene.motionbooth.takes[index]
     strip = clips.strip_of(scene, take.job_id)
     if strip is None:
-        raise NotFound('Take "{take}" is not on the timeline; place it first.', take=take.name)
+        raise NotFound('Take "{take}" is not on the timeline. Press Show Take first.', take=take.name)
     return strip
 
 
@@ -163,7 +163,7 @@ def spec_of(take: bpy.types.PropertyGroup) -> GenerateSpec:
         return msgspec.json.decode(take.settings, type=GenerateSpec)
     except msgspec.MsgspecError:
         raise InvalidInput(
-            'The settings of take "{take}" cannot be read; another version made it.', take=take.name
+            'The settings of take "{take}" cannot be read. Another version of MotionBooth wrote them.', take=take.name
         ) from None
 
 
@@ -178,11 +178,7 @@ def active_take_motion(scene: bpy.types.Scene) -> TakeMotion | None:
 
 def show_in_camera(scene: bpy.types.Scene, take: bpy.types.PropertyGroup) -> None:
     """Show a take's clip as the background image of the active camera, in sync with the timeline."""
-    clip = clips.clip_of(take)
-    if not clip.is_file():
-        raise NotFound(
-            'The clip of take "{take}" is not at {clip}; fetch it again from the job list.', take=take.name, clip=clip
-        )
+    clip = clips.existing_clip(take)
     spec = spec_of(take)
     image = bpy.data.images.load(str(clip), check_existing=True)
     camera = scene.camera.data

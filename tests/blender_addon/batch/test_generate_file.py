@@ -302,15 +302,15 @@ def never_visible(scene: Any, subject: Any) -> None:
 @pytest.mark.parametrize(
     ("break_it", "sentence"),
     [
-        (no_camera, "has no camera; add one"),
+        (no_camera, "has no camera"),
         (no_subject, "has a subject; add one"),
         (no_token_in_the_prompt, 'add "sks toy" to it'),
         (no_training_source, "neither a training object nor training images"),
         (missing_folder, "does not exist"),
         (background_words_not_in_the_prompt, 'phrase "beach" .* is not in its prompt'),
         (unknown_model, 'no model "zeroscope"; it has: toybox'),
-        (one_frame, "range of one frame"),
-        (never_visible, "outside the camera's view in every frame"),
+        (one_frame, "range of only one frame"),
+        (never_visible, "outside the camera view in every frame"),
     ],
 )
 def test_bad_input_is_one_sentence_and_nothing_is_sent(

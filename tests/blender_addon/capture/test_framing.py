@@ -81,7 +81,7 @@ def test_a_box_beyond_the_shots_edge_is_kept_if_the_model_shows_it(shot: Any) ->
     above = shots.read_motion(shot, FRAMES, (256, 256))
     assert above.projections[0][0].box is not None
     assert framing.in_shot(above.projections[0][0].box, above.frame).y2 < 0
-    said = [str(concern.sentence) for concern in shots.concerns(shot, above)]
+    said = [str(warning.sentence) for warning in shots.find_warnings(shot, above)]
     assert any("is outside the frame from frame 1 to 24" in sentence for sentence in said)
     animate(thing, "location", (3.4, 0, -8), (3.4, 0, -8))
     shot.motionbooth.framing = "CROP"

@@ -91,15 +91,15 @@ def never_seen(scene: Any, subject: Any) -> None:
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
-        (no_camera, "has no camera; add one"),
-        (no_object, "has no object; choose"),
-        (no_subject, "has no subject; add one"),
+        (no_camera, "has no camera"),
+        (no_object, "has no proxy object"),
+        (no_subject, "has no subjects"),
         (no_class, "needs a name and a class"),
-        (twins, 'two subjects called "IMP"; give each'),
-        (one_frame, "range of one frame"),
-        (panorama, "make it perspective or orthographic"),
-        (lamp, "has no shape; choose"),
-        (never_seen, "outside the camera's view in every frame"),
+        (twins, 'two subjects named "IMP"'),
+        (one_frame, "range of only one frame"),
+        (panorama, "perspective or orthographic"),
+        (lamp, "has no shape"),
+        (never_seen, "outside the camera view in every frame"),
     ],
 )
 def test_an_invalid_scene_raises_an_error_that_says_what_to_do(

@@ -84,7 +84,7 @@ def test_warnings_are_cached_with_their_frames(shot: Any) -> None:
     shot.camera.keyframe_insert("rotation_euler", frame=18)
     shot_cache.get(shot)
     settle()
-    rolls = [concern for concern in shot_cache.get(shot).concerns if "degrees" in concern.sentence.values]
+    rolls = [warning for warning in shot_cache.get(shot).warnings if "degrees" in warning.sentence.values]
     assert len(rolls) == 1
     assert 6 <= rolls[0].first < rolls[0].last <= 18
 
@@ -119,7 +119,7 @@ def test_timer_and_handlers_are_removed_when_the_cache_expires(shot: Any, monkey
 
 
 def all_read(motion: Any) -> Any:
-    return (motion.moments, motion.projections, motion.camera, [concern.sentence for concern in motion.concerns])
+    return (motion.moments, motion.projections, motion.camera, [warning.sentence for warning in motion.warnings])
 
 
 def read_in_slices(shot: Any) -> tuple[Any, int]:
@@ -210,7 +210,7 @@ def test_simulations_are_played_only_on_request(shot: Any) -> None:
     known = shot_cache.get(shot)
     assert known.motion.incomplete
     assert all(seen.box is None for seen in known.motion.projections[0])
-    assert [c.sentence.values["reason"] for c in known.concerns if "reason" in c.sentence.values] == [BODY]
+    assert [c.sentence.values["reason"] for c in known.warnings if "reason" in c.sentence.values] == [BODY]
     bpy.ops.motionbooth.read_by_playing()
     motion, _ = read_in_slices(shot)
     assert not motion.incomplete

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from motionbooth_addon._protocol.motion import Box
 from motionbooth_addon.capture.projection import Travel, View, accumulate, measure_steps
-from motionbooth_addon.capture.shot_warnings import SMALLEST_HEIGHT, SMALLEST_WIDTH, camera_concerns, track_concerns
+from motionbooth_addon.capture.shot_warnings import SMALLEST_HEIGHT, SMALLEST_WIDTH, camera_warnings, subject_warnings
 
 MOMENTS = list(range(1, 41))
 
@@ -26,32 +26,32 @@ STILL = np.zeros((40, 2))
 
 
 def test_a_pan_raises_no_warning() -> None:
-    assert camera_concerns(moving(np.linspace([0, 0], [2, 1], 40)), MOMENTS) == []
+    assert camera_warnings(moving(np.linspace([0, 0], [2, 1], 40)), MOMENTS) == []
 
 
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
         ({"roll": between(10, 24, -12)}, "rolls by 12 degrees"),
-        ({"zoom": np.exp(between(10, 24, 0.7)), "lens": np.exp(between(10, 24, 0.7))}, "zooms .* grow to 201%"),
-        ({"zoom": np.exp(between(10, 24, -0.7)), "lens": np.exp(between(10, 24, -0.7))}, "zooms .* shrink to 50%"),
-        ({"zoom": np.exp(between(10, 24, 0.7))}, "towards the background .* grows to 201%"),
+        ({"zoom": np.exp(between(10, 24, 0.7)), "lens": np.exp(between(10, 24, 0.7))}, "zooms .* grows to 201%"),
+        ({"zoom": np.exp(between(10, 24, -0.7)), "lens": np.exp(between(10, 24, -0.7))}, "zooms .* shrinks to 50%"),
+        ({"zoom": np.exp(between(10, 24, 0.7))}, "toward the background .* grows to 201%"),
         ({"zoom": np.exp(between(10, 24, -0.7))}, "away from the background .* shrinks to 50%"),
         ({"lag": np.stack([between(10, 24, -0.3), np.zeros(40)], axis=1)}, "sideways .* lag behind by 30%"),
     ],
 )
 def test_unsupported_camera_moves_raise_warnings_with_their_frames(columns: dict[str, np.ndarray], words: str) -> None:
-    (concern,) = camera_concerns(moving(STILL, **columns), MOMENTS)
-    assert (concern.first, concern.last) == (10, 24)
-    assert "from frame 10 to 24" in str(concern.sentence)
-    assert re.search(words, str(concern.sentence))
+    (warning,) = camera_warnings(moving(STILL, **columns), MOMENTS)
+    assert (warning.first, warning.last) == (10, 24)
+    assert "from frame 10 to 24" in str(warning.sentence)
+    assert re.search(words, str(warning.sentence))
 
 
 def test_a_dolly_zoom_is_both_a_zoom_and_a_move() -> None:
     """The background keeps its size, and yet neither the lens nor the camera stays as it is."""
     grown = np.exp(between(5, 30, 0.5))
-    found = camera_concerns(moving(STILL, lens=grown), MOMENTS)
-    assert ["lens zooms" in str(concern.sentence) for concern in found] == [True, False]
+    found = camera_warnings(moving(STILL, lens=grown), MOMENTS)
+    assert ["lens zooms" in str(warning.sentence) for warning in found] == [True, False]
     assert "away from the background" in str(found[1].sentence)
 
 
@@ -64,14 +64,14 @@ def test_a_dolly_zoom_is_both_a_zoom_and_a_move() -> None:
     ],
 )
 def test_imperceptible_camera_moves_raise_no_warning(columns: dict[str, np.ndarray]) -> None:
-    assert camera_concerns(moving(STILL, **columns), MOMENTS) == []
+    assert camera_warnings(moving(STILL, **columns), MOMENTS) == []
 
 
 def test_a_jump_of_the_camera_raises_a_warning_at_its_frame() -> None:
     ahead = View(np.eye(4), np.array([[2.0, 0, 0, 0], [0, 3, 0, 0], [0, 0, -1, -0.2], [0, 0, -1, 0]]))
     back = View(np.diag([-1.0, 1, -1, 1]), ahead.view_to_clip)
-    (concern,) = camera_concerns(accumulate([measure_steps([ahead, ahead, back, back], 10.0)]), [1, 2, 3, 4])
-    assert concern.sentence.values == {"frame": 3}
+    (warning,) = camera_warnings(accumulate([measure_steps([ahead, ahead, back, back], 10.0)]), [1, 2, 3, 4])
+    assert warning.sentence.values == {"frame": 3}
 
 
 def box(x: float, width: float = 0.2, height: float = 0.4) -> Box:
@@ -81,7 +81,7 @@ def box(x: float, width: float = 0.2, height: float = 0.4) -> Box:
 def sentences(boxes: list[Box | None], behind: list[bool] | None = None) -> list[str]:
     """Of a subject at frames 1, 8, 15, ..."""
     moments = [1 + 7 * number for number in range(len(boxes))]
-    return [str(c.sentence) for c in track_concerns("Imp {x}", boxes, behind or [False] * len(boxes), moments)]
+    return [str(c.sentence) for c in subject_warnings("Imp {x}", boxes, behind or [False] * len(boxes), moments)]
 
 
 def test_a_walk_across_the_frame_raises_no_warning() -> None:
@@ -92,20 +92,20 @@ def test_each_stretch_out_of_the_frame_or_behind_the_camera_has_its_own_warning(
     boxes = [None, box(0.1), None, None, box(0.1), None]
     said = sentences(boxes, [False, False, False, False, False, True])
     assert said == [
-        '"Imp {x}" is behind the camera at frame 36; it will not be seen there.',
-        '"Imp {x}" is outside the frame at frame 1; it will not be seen there.',
-        '"Imp {x}" is outside the frame from frame 15 to 22; it will not be seen there.',
+        '"Imp {x}" is behind the camera at frame 36 and will not be visible.',
+        '"Imp {x}" is outside the frame at frame 1 and will not be visible.',
+        '"Imp {x}" is outside the frame from frame 15 to 22 and will not be visible.',
     ]
 
 
 def test_only_a_box_smaller_than_a_cell_raises_a_warning() -> None:
     assert sentences([box(0.1, SMALLEST_WIDTH + 1e-9, SMALLEST_HEIGHT + 1e-9)]) == []
-    assert "smaller at frame 1" in sentences([box(0.1, width=0.05)])[0]
-    assert "smaller at frame 1" in sentences([box(0.1, height=0.09)])[0]
+    assert "too small at frame 1" in sentences([box(0.1, width=0.05)])[0]
+    assert "too small at frame 1" in sentences([box(0.1, height=0.09)])[0]
 
 
 def test_only_the_part_inside_the_frame_counts_for_the_size() -> None:
-    assert "smaller at frame 1" in sentences([box(0.98)])[0]
+    assert "too small at frame 1" in sentences([box(0.98)])[0]
 
 
 def test_a_jump_by_more_than_the_box_raises_a_warning_between_its_frames() -> None:

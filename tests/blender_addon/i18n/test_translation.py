@@ -62,13 +62,15 @@ def in_german(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_values_are_filled_into_the_translation(in_german: None) -> None:
-    text = Text.of('The scene has no subject "{subject}" any more; choose it from the trained subjects.', subject="{}")
+    text = Text.of(
+        'The scene no longer has the subject "{subject}". Choose it from the trained subjects.', subject="{}"
+    )
     assert translation.translate(text) == german.TEXTS[text.template].replace("{subject}", "{}")
     assert translation.translate("Frame {frame}", frame=7) == "Bild 7"
 
 
 def test_texts_among_the_values_are_translated(in_german: None) -> None:
-    (found,) = shot_warnings.track_concerns("Imp", [None, None], [True, True], [1.0, 9.0])
+    (found,) = shot_warnings.subject_warnings("Imp", [None, None], [True, True], [1.0, 9.0])
     assert translation.translate(found.sentence).startswith("„Imp“ ist von Bild 1 bis 9 hinter der Kamera")
 
 

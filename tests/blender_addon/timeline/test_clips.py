@@ -151,7 +151,7 @@ def test_if_the_folder_is_not_writable_the_clip_stays_and_an_error_says_so(unsav
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "a.blend"))
     (take,) = bpy.context.scene.motionbooth.takes
     assert clips.clip_of(take) == (files.unsaved_clips() / "take.mp4").resolve()
-    assert "cannot be put into" in state().notice
+    assert "cannot be copied to" in state().notice
     assert [there for _, there in seen(LOOK, tmp_path / "a.blend")] == [True]
 
 

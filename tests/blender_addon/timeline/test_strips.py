@@ -169,8 +169,8 @@ def too_short(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
-        (nothing, "is not there"),
-        (garbage, "1 readable frames and the shot 24"),
+        (nothing, "does not exist"),
+        (garbage, "1 readable frames, but the shot has 24"),
         (one_frame, "1 readable frames"),
         (too_short, "23 readable"),
     ],
