@@ -151,7 +151,7 @@ class UiUpdater:
         row = self._row(record.id)
         if row is None:
             return
-        row.state, row.error, row.placed = record.state, translate(record.error), record.placed
+        row.state, row.error, row.placed = record.state, translate(record.error or ""), record.placed
         if record.kind == "train" and record.state == JobState.DONE:
             row.picture, row.masks = (str(training_picture(self._folder, record.id, r)) for r in TRAINING_PICTURES)
             row.doubts = str(training_doubts(self._folder, record.id))

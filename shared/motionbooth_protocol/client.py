@@ -196,7 +196,7 @@ class Client(Dialogue):
 
 def _successful(job: Job) -> Job:
     if job.state == JobState.FAILED:
-        raise JobFailed(job.error)
+        raise JobFailed(job.error or "The job failed.")
     if job.state == JobState.CANCELED:
         raise Canceled("The job was canceled.")
     return job

@@ -20,7 +20,7 @@ import zmq
 from . import messages
 from .codec import decode_reply, encode
 from .connection import Connection
-from .errors import Busy, Canceled, Damaged, Malformed, NoSession, Unreachable, by_code
+from .errors import Busy, Canceled, Damaged, Malformed, NoSession, Unreachable
 from .limits import PROTOCOL_VERSION
 from .link import Link, WrongServer
 
@@ -197,7 +197,7 @@ class Dialogue:
                 "The backend at {address} is stopping; jobs are kept. Start it again.", address=self._connection.address
             )
         if isinstance(reply, messages.Error) and (reply.re == 0 or reply.re in ids):
-            raise by_code(reply.code)(reply.message)
+            raise reply.report.error()
         if reply.re == 0 and self._on_push is not None:
             self._on_push(reply)
         return reply, payload

@@ -1,8 +1,27 @@
 """Errors whose message is meant for a person."""
 
+from __future__ import annotations
+
 import errno
 
 from .text import Text
+
+
+class ErrorReport(Text, frozen=True):
+    """An error on the wire, in a pipe or in a file: its sentence, and its code for programs."""
+
+    code: str = "error"
+
+    @property
+    def kind(self) -> str:
+        """The code of the error's class."""
+        return self.code.partition(".")[0]
+
+    def error(self) -> MotionBoothError:
+        """The error itself, to be raised. MotionBoothError for a code that this version does not know."""
+        error = by_code(self.kind)(Text(self.template, self.values))
+        error.code = self.code
+        return error
 
 
 class MotionBoothError(Exception):
@@ -26,6 +45,10 @@ class MotionBoothError(Exception):
 
     def __str__(self) -> str:
         return str(self.text)
+
+    @property
+    def report(self) -> ErrorReport:
+        return ErrorReport(self.text.template, self.text.values, self.code)
 
 
 class InvalidInput(MotionBoothError):

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from . import text
-from .errors import InvalidInput
+from .errors import ErrorReport, InvalidInput
 from .limits import (
     MAX_BLOB_BYTES,
     MAX_NAME,
@@ -142,7 +142,7 @@ class Blob(Struct, frozen=True):
 
 
 class Job(Struct, frozen=True):
-    """A job as its owner sees it. `error` is the reason for a failure, for a person. Times are in Unix seconds.
+    """A job as its owner sees it. `error` is the reason for a failure. Times are in Unix seconds.
 
     `name` is that of the subject or the shot, `owner` the name of the sender's key on the backend.
     """
@@ -153,7 +153,7 @@ class Job(Struct, frozen=True):
     created: float
     updated: float
     attempt: int = 0
-    error: str = ""
+    error: ErrorReport | None = None
     results: list[Blob] = []
     name: Annotated[str, Meta(max_length=MAX_NAME)] = ""
     model: Annotated[str, Meta(max_length=MAX_NAME)] = ""

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from .errors import ErrorReport
 from .jobs import Blob, Job, JobId, JobSpec, JobState
 from .limits import (
     CHUNK_BYTES,
@@ -218,7 +219,7 @@ class Event(Reply, frozen=True, tag=True):
     seq: Count
     state: JobState
     attempt: int = 0
-    error: str = ""
+    error: ErrorReport | None = None
     results: list[Blob] = []
 
 
@@ -320,10 +321,9 @@ class Draining(Reply, frozen=True, tag=True):
 
 
 class Error(Reply, frozen=True, tag=True):
-    """A refusal, in words for a person; `code` is the `code` of a class in errors.py."""
+    """The request was refused, or failed."""
 
-    code: Short
-    message: str
+    report: ErrorReport
     retryable: bool = False
 
 

@@ -4,9 +4,9 @@ The lines are
 
     {"stage": "sampling", "step": 12, "steps": 25, "seconds_left": 8.5, "note": ""}     a ProgressReport
     {"done": RESULT}                                                                       last, if it succeeded
-    {"error": {"code": "invalid_input", "message": SENTENCE, "text": TEXT}}                last, if it failed
+    {"error": {"code": "invalid_input", "template": TEMPLATE, "values": {...}}}            last, if it failed
 
-TEXT is the message as a template and its values, see text.py.
+TEMPLATE and its values are the message, see text.py.
 
 Other lines, such as Blender's own output, go to the log.
 """
@@ -24,9 +24,8 @@ from typing import IO, Any, TextIO
 
 import msgspec
 
-from .errors import Canceled, JobFailed, MotionBoothError, by_code
+from .errors import Canceled, ErrorReport, JobFailed, MotionBoothError
 from .reports import ProgressReport
-from .text import Text
 
 STOP_SECONDS = 15.0  # a process that was asked to end is killed after this time
 
@@ -44,7 +43,7 @@ class ReportWriter:
         self._write({"done": result})
 
     def failed(self, error: MotionBoothError) -> None:
-        self._write({"error": {"code": error.code, "message": str(error), "text": error.text}})
+        self._write({"error": error.report})
 
     def _write(self, message: Any) -> None:
         print(msgspec.json.encode(message).decode(), file=self._lines, flush=True)
@@ -75,9 +74,9 @@ class ReportingProcess:
                     case {"done": result}:
                         _wait(process)
                         return result
-                    case {"error": {"code": str(code), "text": text}}:
+                    case {"error": {"code": str()} as report}:
                         _wait(process)
-                        raise by_code(code.partition(".")[0])(msgspec.convert(text, Text))
+                        raise msgspec.convert(report, ErrorReport).error()
                     case _:
                         log.write(line)
                         log.flush()

@@ -50,7 +50,9 @@ def fields(template: str) -> set[str]:
 def _plain(value: object) -> str | int | float | Text:
     if isinstance(value, Exception):
         value = getattr(value, "text", str(value))  # MotionBoothError has one
-    if isinstance(value, str | Text):
+    if isinstance(value, Text):
+        return Text(value.template, value.values)  # of an ErrorReport, the sentence
+    if isinstance(value, str):
         return value
     if isinstance(value, Integral):
         return int(value)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from motionbooth_protocol.errors import Conflict, InvalidInput, OutOfSpace
+from motionbooth_protocol.errors import Conflict, ErrorReport, InvalidInput, MotionBoothError, OutOfSpace
 from motionbooth_protocol.text import Text, fields
 
 
@@ -59,3 +59,19 @@ def test_an_error_is_a_code_a_template_and_its_values() -> None:
 def test_an_error_survives_pickling() -> None:
     error = pickle.loads(pickle.dumps(InvalidInput("There is no take {number}.", code="no_take", number=3)))
     assert (str(error), error.code) == ("There is no take 3.", "invalid_input.no_take")
+
+
+def test_an_error_comes_out_of_its_report_as_it_went_in() -> None:
+    before = InvalidInput("There is no take {number}.", code="no_take", number=3)
+    report = msgspec.json.decode(msgspec.json.encode(before.report), type=ErrorReport)
+    after = report.error()
+    assert type(after) is InvalidInput
+    assert (after.text, after.code, report.kind) == (before.text, "invalid_input.no_take", "invalid_input")
+    assert type(ErrorReport("New.", code="of_a_later_version").error()) is MotionBoothError
+
+
+def test_a_report_among_the_values_of_a_text_is_its_sentence() -> None:
+    report = InvalidInput("There is no take {number}.", number=3).report
+    text = Text.of('"{job}" failed: {reason}', job="Imp", reason=report)
+    assert msgspec.json.decode(msgspec.json.encode(text), type=Text) == text
+    assert str(text) == '"Imp" failed: There is no take 3.'

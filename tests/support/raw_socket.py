@@ -39,5 +39,5 @@ def answer(socket: zmq.Socket[bytes], *frames: bytes) -> messages.AnyReply:
 def error(socket: zmq.Socket[bytes], *frames: bytes) -> str:
     reply = answer(socket, *frames)
     assert isinstance(reply, messages.Error), reply
-    assert reply.message
-    return reply.code
+    assert str(reply.report)
+    return reply.report.code

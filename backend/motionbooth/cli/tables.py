@@ -64,7 +64,7 @@ def jobs_table(jobs: Sequence[Job], now: float, with_owners: bool = False) -> Ta
             datetime.fromtimestamp(job.created).strftime("%m-%d %H:%M"),
             duration(max(0.0, ended - job.created)),
         ]
-        table.add_row(*cells, *([Text(job.owner)] if with_owners else []), Text(job.error))
+        table.add_row(*cells, *([Text(job.owner)] if with_owners else []), Text(str(job.error or "")))
     return table
 
 

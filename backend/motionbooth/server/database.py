@@ -12,9 +12,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from motionbooth_protocol.errors import Conflict, InvalidInput, MotionBoothError, OutOfSpace
+import msgspec
+from motionbooth_protocol.errors import Conflict, ErrorReport, InvalidInput, MotionBoothError, OutOfSpace
 
-SCHEMA_VERSION = 4  # raised with every change; a file of another version is refused
+SCHEMA_VERSION = 5  # raised with every change; a file of another version is refused
 
 _SCHEMA = """
 CREATE TABLE jobs (
@@ -35,7 +36,7 @@ CREATE TABLE jobs (
     server_crashes INTEGER NOT NULL DEFAULT 0,  -- while it ran
     canceling INTEGER NOT NULL DEFAULT 0,
     coalesced_with INTEGER,             -- the running job whose results this queued one waits for
-    error TEXT NOT NULL DEFAULT '',
+    error TEXT,                         -- an ErrorReport as JSON
     created REAL NOT NULL,
     updated REAL NOT NULL,
     ended REAL,                         -- see Database.seconds_open
@@ -52,7 +53,7 @@ CREATE INDEX jobs_by_end ON jobs (owner, ended, number);
 CREATE INDEX jobs_by_id ON jobs (id);
 CREATE TABLE events (
     job INTEGER NOT NULL, seq INTEGER NOT NULL, state TEXT NOT NULL, attempt INTEGER NOT NULL,
-    error TEXT NOT NULL, at REAL NOT NULL, PRIMARY KEY (job, seq)
+    error TEXT, at REAL NOT NULL, PRIMARY KEY (job, seq)
 ) WITHOUT ROWID;
 CREATE TABLE inputs (job INTEGER NOT NULL, sha256 TEXT NOT NULL, PRIMARY KEY (job, sha256)) WITHOUT ROWID;
 CREATE INDEX inputs_by_file ON inputs (sha256);
@@ -177,6 +178,14 @@ class Database:
                 path=path,
                 reason=error,
             ) from error
+
+
+def encode_error(error: ErrorReport | None) -> str | None:
+    return None if error is None else msgspec.json.encode(error).decode()
+
+
+def decode_error(stored: str | None) -> ErrorReport | None:
+    return None if stored is None else msgspec.json.decode(stored, type=ErrorReport)
 
 
 def _translated(error: BaseException) -> BaseException:

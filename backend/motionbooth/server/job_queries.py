@@ -10,7 +10,7 @@ from motionbooth_protocol.jobs import Blob, Job, JobSpec, JobState
 from motionbooth_protocol.messages import Event, SubjectInfo
 
 from motionbooth.server.attempts import AttemptId, JobNumber
-from motionbooth.server.database import Database
+from motionbooth.server.database import Database, decode_error
 
 _JOB = "SELECT number, owner, id, kind, state, created, updated, attempt, error, name, model, priority FROM jobs "
 _spec_decoder: msgspec.msgpack.Decoder[JobSpec] = msgspec.msgpack.Decoder(JobSpec)
@@ -99,7 +99,7 @@ class JobQueries:
             after_seq,
         )
         return [
-            Event(job=job.id, seq=seq, state=JobState(state), attempt=attempt, error=error,
+            Event(job=job.id, seq=seq, state=JobState(state), attempt=attempt, error=decode_error(error),
                   results=job.results if state == JobState.DONE else [])
             for seq, state, attempt, error in rows
         ]  # fmt: skip
@@ -147,6 +147,7 @@ class JobQueries:
     def _as_job(self, row: tuple[Any, ...]) -> Job:
         number, owner, id, kind, state, created, updated, attempt, error, name, model, priority = row
         return Job(
-            id=id, kind=kind, state=JobState(state), created=created, updated=updated, attempt=attempt, error=error,
-            results=self.results(number), name=name, model=model, priority=priority, owner=owner,
+            id=id, kind=kind, state=JobState(state), created=created, updated=updated, attempt=attempt,
+            error=decode_error(error), results=self.results(number), name=name, model=model, priority=priority,
+            owner=owner,
         )  # fmt: skip

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Container, Sequence
 
 import msgspec
-from motionbooth_protocol.errors import Conflict
+from motionbooth_protocol.errors import Conflict, ErrorReport, MotionBoothError
 from motionbooth_protocol.jobs import TERMINAL_STATES, Blob, Job, JobSpec, JobState, TrainSpec, spec_digest
 
 from motionbooth.server.attempts import Attempt, AttemptId, JobNumber
-from motionbooth.server.database import Database
+from motionbooth.server.database import Database, encode_error
 from motionbooth.server.file_ownership import FileOwnership
 from motionbooth.server.job_queries import CacheKey, JobQueries
 from motionbooth.server.model_version import ModelVersion
@@ -19,10 +19,12 @@ from motionbooth.server.specs import affinity_key, display_name, input_files, ki
 MAX_WORKER_DEATHS = 3
 MAX_SERVER_CRASHES = 5  # while one job runs; a job that brings the machine down must not do so forever
 
-_GIVEN_UP = (
-    f"The backend ended {MAX_SERVER_CRASHES} times while this job ran; the job was given up. The machine may lack "
-    "memory for it: try fewer frames, or a smaller model."
-)
+_GIVEN_UP = MotionBoothError(
+    "The backend ended {count} times while this job ran; the job was given up. The machine may lack memory for it: try "
+    "fewer frames, or a smaller model.",
+    count=MAX_SERVER_CRASHES,
+).report
+_STOPPED = MotionBoothError("The backend was stopped while the job ran; the job resumes.").report
 
 
 class JobTransitions:
@@ -105,15 +107,15 @@ class JobTransitions:
         """The attempt has succeeded."""
         return self._if_running(id, lambda: self._complete(id.job_number, results))
 
-    def end(self, id: AttemptId, state: JobState, error: str = "") -> bool:
+    def end(self, id: AttemptId, state: JobState, error: ErrorReport | None = None) -> bool:
         """The attempt has FAILED, or was CANCELED."""
         return self._if_running(id, lambda: self._change(id.job_number, state, error))
 
-    def requeue(self, id: AttemptId, reason: str = "") -> bool:
+    def requeue(self, id: AttemptId, reason: ErrorReport | None = None) -> bool:
         """The attempt ended without the job's fault; another follows."""
         return self._if_running(id, lambda: self._requeue(id.job_number, reason))
 
-    def worker_died(self, id: AttemptId, reason: str) -> bool:
+    def worker_died(self, id: AttemptId, reason: ErrorReport) -> bool:
         """Another attempt follows; after MAX_WORKER_DEATHS the job has failed."""
         return self._if_running(id, lambda: self._requeue_after_death(id.job_number, reason))
 
@@ -138,7 +140,7 @@ class JobTransitions:
                 if crashed and self._increment(number, "server_crashes") >= MAX_SERVER_CRASHES:
                     self._change(number, JobState.FAILED, _GIVEN_UP)
                 else:
-                    self._requeue(number, "The backend was stopped while the job ran; the job resumes.")
+                    self._requeue(number, _STOPPED)
 
     # Inside a transaction
 
@@ -161,12 +163,12 @@ class JobTransitions:
         self._change(number, JobState.QUEUED)
         return JobNumber(number)
 
-    def _change(self, job_number: JobNumber, state: JobState, error: str = "") -> None:
+    def _change(self, job_number: JobNumber, state: JobState, error: ErrorReport | None = None) -> None:
         """The only place that changes a state and adds a durable event."""
         ended = self._database.seconds_open() if state in TERMINAL_STATES else None
         self._database.execute(
             "UPDATE jobs SET state = ?, error = ?, updated = ?, ended = ?, coalesced_with = NULL WHERE number = ?",
-            state, error, time.time(), ended, job_number,
+            state, encode_error(error), time.time(), ended, job_number,
         )  # fmt: skip
         self._database.execute("UPDATE jobs SET coalesced_with = NULL WHERE coalesced_with = ?", job_number)
         self._database.execute(
@@ -181,15 +183,17 @@ class JobTransitions:
                 change()
         return is_running
 
-    def _requeue_after_death(self, job_number: JobNumber, reason: str) -> None:
+    def _requeue_after_death(self, job_number: JobNumber, reason: ErrorReport) -> None:
         deaths = self._increment(job_number, "worker_deaths")
         if deaths >= MAX_WORKER_DEATHS and not self._queries.is_canceling(job_number):
-            given_up = f"{reason} This happened {deaths} times; the job was given up."
-            self._change(job_number, JobState.FAILED, given_up)
+            given_up = MotionBoothError(
+                "{reason} This happened {count} times; the job was given up.", reason=reason, count=deaths
+            )
+            self._change(job_number, JobState.FAILED, given_up.report)
         else:
             self._requeue(job_number, reason)
 
-    def _requeue(self, job_number: JobNumber, reason: str) -> None:
+    def _requeue(self, job_number: JobNumber, reason: ErrorReport | None) -> None:
         if self._queries.is_canceling(job_number):
             self._change(job_number, JobState.CANCELED)
         else:

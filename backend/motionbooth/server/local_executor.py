@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 import zmq
+from motionbooth_protocol.errors import MotionBoothError
 
 from motionbooth.server import worker_pipe
 from motionbooth.server.attempts import Attempt, AttemptId
@@ -143,7 +144,7 @@ class LocalExecutor:
         status, attempt = slot.process.status, slot.attempt
         del self._alive[slot.process.generation]
         slot.process = slot.attempt = slot.kill_at = None
-        return [] if attempt is None else [worker_pipe.Exited(attempt, reason=exit_reason(status))]
+        return [] if attempt is None else [worker_pipe.Exited(attempt, error=exit_error(status).report)]
 
 
 class _WorkerProcess:
@@ -228,12 +229,16 @@ class _WorkerProcess:
             reports.send_multipart([generation, b""])
 
 
-def exit_reason(status: int) -> str:
-    """How a worker process ended, for the job's owner. `status` as in subprocess (-9: SIGKILL)."""
+def exit_error(status: int) -> MotionBoothError:
+    """How a worker process ended. `status` as in subprocess (-9: SIGKILL)."""
     if status >= 0:
-        return f"The worker process exited unexpectedly (status {status}); see worker.log on the backend."
+        return MotionBoothError(
+            "The worker process exited unexpectedly (status {status}); see worker.log on the backend.", status=status
+        )
     name = signal.Signals(-status).name if -status in list(signal.Signals) else str(-status)
-    hint = (
-        " The machine most likely ran out of memory: try fewer frames, or a smaller model." if name == "SIGKILL" else ""
-    )
-    return f"The worker process was killed ({name}).{hint}"
+    if name == "SIGKILL":
+        return MotionBoothError(
+            "The worker process was killed (SIGKILL). The machine most likely ran out of memory: try fewer frames, or "
+            "a smaller model."
+        )
+    return MotionBoothError("The worker process was killed ({signal}).", signal=name)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import zmq
-from motionbooth_protocol.errors import InvalidInput, Unreachable
+from motionbooth_protocol.errors import InvalidInput, MotionBoothError, Unreachable
 
 from motionbooth.server import worker_pipe
 from motionbooth.server.attempts import Attempt, AttemptId
@@ -213,11 +213,11 @@ class _ClusterSlot:
         attempt, self.actor, self.location, self.attempt = self.attempt, None, _WAITING, None
         if attempt is None:
             return []
-        reason = (
+        error = MotionBoothError(
             "The cluster lost the worker: its machine went down or ran out of memory. For lack of memory, try fewer "
             "frames."
         )
-        return [worker_pipe.Exited(attempt, reason=reason)]
+        return [worker_pipe.Exited(attempt, error=error.report)]
 
     def _listen(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, actor: Any) -> None:
         """Listen to one actor after the other, until the server leaves."""

@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 
 import zmq
+from motionbooth_protocol.errors import MotionBoothError
 
 from motionbooth.server import worker_pipe
 from motionbooth.server.attempts import Attempt, AttemptId
@@ -48,7 +49,8 @@ class RayWorker:
 
     def state(self) -> tuple[str, AttemptId | None, str]:
         """The name of this box, the latest attempt, and why this box cannot run any ("" if it can)."""
-        return platform.node(), self._attempt, self._unfit_reason()
+        unfit = self._unfit()
+        return platform.node(), self._attempt, str(unfit) if unfit else ""
 
     def command(self, data: bytes, grace: float = 0.0) -> None:
         """An Attempt to start, or Stop; then the worker is killed after `grace` seconds."""
@@ -59,9 +61,8 @@ class RayWorker:
                 return
             self._attempt = command.id
             self._latest.clear()
-            reason = self._start(command)
-            if reason:
-                self._keep(worker_pipe.Exited(command.id, reason=reason))
+            if (error := self._start(command)) is not None:
+                self._keep(worker_pipe.Exited(command.id, error=error.report))
 
     def reports(self, after: int, seconds: float) -> tuple[int, list[bytes]]:
         """The number of the last report, and the reports after number `after`; waits up to `seconds` for one."""
@@ -69,28 +70,31 @@ class RayWorker:
             self._changed.wait_for(lambda: self._count > after, seconds)
             return self._count, [data for count, data in sorted(self._latest.values()) if count > after]
 
-    def _unfit_reason(self) -> str:
+    def _unfit(self) -> MotionBoothError | None:
         """A folder at the same path may be a different one, on this box only."""
         try:
             if cluster_file(self._log).read_text() == self._namespace:
-                return ""
+                return None
         except OSError:
             pass
-        return (
-            f"The backend's folder {self._log.parents[1]} does not exist on {platform.node()}, or is another one: it "
-            "must be on a disk that all boxes of the cluster share, at the same path."
+        return MotionBoothError(
+            "The backend's folder {folder} does not exist on {machine}, or is another one: it must be on a disk that "
+            "all boxes of the cluster share, at the same path.",
+            folder=self._log.parents[1],
+            machine=platform.node(),
         )
 
-    def _start(self, attempt: Attempt) -> str:
-        """Returns why it could not be started, "" if it was."""
-        reason = self._unfit_reason()
-        if reason:
-            return reason
+    def _start(self, attempt: Attempt) -> MotionBoothError | None:
+        """Returns why it could not be started, None if it was."""
+        if (unfit := self._unfit()) is not None:
+            return unfit
         try:
             self._executor.start(_SLOT, attempt)
         except OSError as error:
-            return f"No worker process could be started on {platform.node()} ({error})."
-        return ""
+            return MotionBoothError(
+                "No worker process could be started on {machine} ({reason}).", machine=platform.node(), reason=error
+            )
+        return None
 
     def _pump(self) -> None:
         while True:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from motionbooth_protocol.errors import Canceled, NotFound, OutOfSpace
+from motionbooth_protocol.errors import Canceled, ErrorReport, MotionBoothError, NotFound, OutOfSpace
 from motionbooth_protocol.jobs import TERMINAL_STATES, Blob, Job, JobSpec, JobState, spec_digest
 
 from motionbooth.server import worker_pipe
@@ -42,7 +42,7 @@ class _Changes:
     updates: list[Update] = field(default_factory=list)
     ended: list[JobNumber] = field(default_factory=list)
     started: list[tuple[Assignment, Attempt]] = field(default_factory=list)
-    out_of_space: str = ""  # the worker's message
+    out_of_space: ErrorReport | None = None  # of a worker
 
 
 class Scheduler:
@@ -125,7 +125,7 @@ class Scheduler:
         except OutOfSpace as error:
             for assignment, _ in changes.started:
                 self._fair_share.release(assignment.job_number)
-            self._pause(str(error))
+            self._pause(error)
             return
         self._unrecorded.clear()
         self._after_commit(changes)
@@ -159,18 +159,19 @@ class Scheduler:
                 changes.updates.append(Update(id.job_number, report.report))
                 return
             case worker_pipe.Exited():
-                is_current = self._transitions.worker_died(id, report.reason)
+                is_current = self._transitions.worker_died(id, report.error)
             case worker_pipe.Finished() if all(self._blobs.has(blob.sha256) for blob in report.results):
                 is_current = self._transitions.finish(id, report.results)
             case worker_pipe.Finished():  # an earlier job had the same file, and was removed just now
-                is_current = self._transitions.requeue(id, "The results were removed while they were stored.")
-            case worker_pipe.Failed(code=OutOfSpace.code):
-                is_current = self._transitions.requeue(id, report.message)
-                changes.out_of_space = report.message
-            case worker_pipe.Failed(code=Canceled.code):
+                removed = MotionBoothError("The results were removed while they were stored.")
+                is_current = self._transitions.requeue(id, removed.report)
+            case worker_pipe.Failed(error=ErrorReport(kind=OutOfSpace.code)):
+                is_current = self._transitions.requeue(id, report.error)
+                changes.out_of_space = report.error
+            case worker_pipe.Failed(error=ErrorReport(kind=Canceled.code)):
                 is_current = self._transitions.end(id, JobState.CANCELED)
             case worker_pipe.Failed():
-                is_current = self._transitions.end(id, JobState.FAILED, report.message)
+                is_current = self._transitions.end(id, JobState.FAILED, report.error)
         if not is_current:
             log.warning("ignored a late report on job %d, attempt %d: %r", *id, report)
             return
@@ -238,13 +239,13 @@ class Scheduler:
             try:
                 self._executor.start(assignment.slot, attempt)
             except OSError as error:
-                reason = f"No worker process could be started ({error})."
-                self._unrecorded.append(worker_pipe.Exited(attempt.id, reason=reason))
+                failure = MotionBoothError("No worker process could be started ({reason}).", reason=error)
+                self._unrecorded.append(worker_pipe.Exited(attempt.id, error=failure.report))
                 self._fair_share.release(assignment.job_number, memory_lost=True)
         self._live.keep_only(self._fair_share.running)
         if changes.out_of_space:
             self._pause(changes.out_of_space)
 
-    def _pause(self, reason: str) -> None:
+    def _pause(self, reason: object) -> None:
         log.warning("%s Waiting %.0f seconds.", reason, _SECONDS_BETWEEN_TRIES)
         self._not_before = time.monotonic() + _SECONDS_BETWEEN_TRIES

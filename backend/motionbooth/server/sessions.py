@@ -177,8 +177,12 @@ class Sessions:
             reply = _error(request_id, error)
         except Exception:
             log.exception("a request failed")
-            words = "The request failed because of a bug in the backend; its owner finds the details in server.log."
-            reply = messages.Error(re=request_id, code=MotionBoothError.code, message=words)
+            reply = _error(
+                request_id,
+                MotionBoothError(
+                    "The request failed because of a bug in the backend; its owner finds the details in server.log."
+                ),
+            )
         self._send(client, encode(reply, payload))
         if isinstance(reply, messages.Snapshot):
             self._send_missed(client, reply.job.id)
@@ -280,4 +284,4 @@ class Sessions:
 
 
 def _error(request_id: int, error: MotionBoothError) -> messages.Error:
-    return messages.Error(re=request_id, code=error.code, message=str(error), retryable=error.retryable)
+    return messages.Error(re=request_id, report=error.report, retryable=error.retryable)

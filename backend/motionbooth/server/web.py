@@ -171,4 +171,5 @@ class _Handler(BaseHTTPRequestHandler):
 def state(view: BackendView) -> bytes:
     """The view as JSON for the page, with a hash of each preview instead of its picture."""
     previews = {job: hashlib.sha256(picture).hexdigest()[:12] for job, picture in view.previews.items()}
-    return msgspec.json.encode({"status": view.status, "jobs": view.jobs, "previews": previews})
+    jobs = [msgspec.to_builtins(job) | {"error": str(job.error or "")} for job in view.jobs]
+    return msgspec.json.encode({"status": view.status, "jobs": jobs, "previews": previews})

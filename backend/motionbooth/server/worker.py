@@ -74,8 +74,7 @@ class Worker:
         except Exception as error:
             if not isinstance(error, MotionBoothError):
                 log.exception("job %d, attempt %d", *attempt.id)
-            reason = error_for_owner(error)
-            return worker_pipe.Failed(attempt.id, code=reason.code, message=str(reason))
+            return worker_pipe.Failed(attempt.id, error=error_for_owner(error).report)
 
     def _results_of(self, attempt: Attempt) -> list[Blob]:
         scratch = scratch_folder(self._home, attempt.id.job_number)

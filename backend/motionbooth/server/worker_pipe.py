@@ -6,6 +6,7 @@ import struct
 from typing import IO
 
 import msgspec
+from motionbooth_protocol.errors import ErrorReport
 from motionbooth_protocol.jobs import Blob
 from motionbooth_protocol.reports import PreviewReport, ProgressReport
 from msgspec import Struct
@@ -39,19 +40,13 @@ class Finished(AboutAttempt, frozen=True, tag=True):
 
 
 class Failed(AboutAttempt, frozen=True, tag=True):
-    """`code` is that of a class in the protocol's errors.py; `message` is for the job's owner."""
-
-    code: str
-    message: str
+    error: ErrorReport
 
 
 class Exited(AboutAttempt, frozen=True, tag=True):
-    """From the executor, not from a worker: the worker of this attempt ended, was killed, or never started.
+    """From the executor, not from a worker: the worker of this attempt ended, was killed, or never started."""
 
-    `reason` is a sentence for the job's owner.
-    """
-
-    reason: str
+    error: ErrorReport
 
 
 Command = Attempt | Stop

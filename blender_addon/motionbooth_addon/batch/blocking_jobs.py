@@ -55,7 +55,7 @@ class BlockingJobs:
         """Raises JobFailed with the reason, or Canceled."""
         self._wait(lambda: record.ended)
         if record.state == JobState.FAILED:
-            raise JobFailed(record.error)
+            raise JobFailed(record.error or "The job failed.")
         if record.state == JobState.CANCELED:
             raise Canceled("The job was canceled.")
 

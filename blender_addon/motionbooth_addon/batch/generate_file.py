@@ -19,7 +19,7 @@ Standard output has only JSON lines (see reporting_process.py); Blender's own ou
     {"done": {"blend": PATH, "shots": [{"scene": NAME, "frames": "1-48", "clip": PATH, "shot": PATH,
               "pictures": {SUBJECT: [PATH, ...]}, "job": ID, "warnings": [SENTENCE, ...]}, ...]}}
         last, with exit status 0
-    {"error": {"code": "invalid_input", "message": SENTENCE, "text": {"template": TEMPLATE, "values": {...}}}}
+    {"error": {"code": "invalid_input", "template": TEMPLATE, "values": {...}}}
         last, with exit status 2 if the input must be changed, otherwise 1
 
 With --dry-run, everything is read and validated, shot.json is written, and nothing is sent; blend, clip and job are

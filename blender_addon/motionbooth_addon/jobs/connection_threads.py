@@ -19,7 +19,7 @@ from pathlib import Path
 from .._protocol import messages
 from .._protocol.client import Client
 from .._protocol.connection import Connection
-from .._protocol.errors import Canceled, MotionBoothError, NotFound, OutOfSpace, from_os_error
+from .._protocol.errors import Canceled, ErrorReport, MotionBoothError, NotFound, OutOfSpace, from_os_error
 from .._protocol.jobs import TERMINAL_STATES, Blob, JobState, Picture, SubjectSpec
 from .._protocol.limits import CHUNK_BYTES
 from .._protocol.messages import Progress
@@ -188,8 +188,8 @@ class ConnectionThreads:
         try:
             snapshot = client.attach(job, last_seq)
         except NotFound:
-            lost = "The backend no longer has this job; run it again."
-            self._change_state(job, JobState.FAILED, last_seq, lost, [])
+            lost = NotFound("The backend no longer has this job; run it again.")
+            self._change_state(job, JobState.FAILED, last_seq, lost.report, [])
             return
         now = snapshot.job
         self._change_state(job, now.state, snapshot.last_seq, now.error, now.results)
@@ -203,7 +203,9 @@ class ConnectionThreads:
             case messages.Preview(job=job, report=preview):
                 self._save_preview(job, preview)
 
-    def _change_state(self, job: str, state: JobState, last_seq: int, error: str, results: list[Blob]) -> None:
+    def _change_state(
+        self, job: str, state: JobState, last_seq: int, error: ErrorReport | None, results: list[Blob]
+    ) -> None:
         if state in TERMINAL_STATES:
             self._followed.pop(job, None)
         else:

@@ -169,7 +169,7 @@ class JobController:
             self._place_if_open(record)
         elif record.state == JobState.FAILED:
             self.ui.show_notice(
-                Text.of('"{job}" failed: {reason}', job=record.title, reason=record.error), is_error=True
+                Text.of('"{job}" failed: {reason}', job=record.title, reason=record.error or ""), is_error=True
             )
 
     def _place_finished(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .._protocol.errors import MotionBoothError
+from .._protocol.errors import ErrorReport, MotionBoothError
 from .._protocol.jobs import Blob, GenerateSpec, JobState, TrainSpec
 from .._protocol.messages import ModelInfo, Progress, SubjectInfo
 from .job_store import TrainRequest
@@ -101,7 +101,7 @@ class StateChanged:
     job: str
     state: JobState
     last_seq: int = 0
-    error: str = ""
+    error: ErrorReport | None = None
     results: list[Blob] | None = None
 
 

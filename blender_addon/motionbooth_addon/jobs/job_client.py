@@ -155,7 +155,7 @@ class JobClient:
             case Refused(Fetch(path=path)):
                 self._fetching.discard(path)
             case Refused(Generate(job) | Train(job), error) if (record := self.store.records.get(job)) is not None:
-                self._change(record, StateChanged(job, JobState.FAILED, error=str(error)))
+                self._change(record, StateChanged(job, JobState.FAILED, error=error.report))
 
     def _change(self, record: JobRecord, event: StateChanged) -> None:
         if record.ended:
@@ -176,8 +176,10 @@ class JobClient:
             trainings = {name: self.store.records.get(job) for name, job in record.awaits.items()}
             lost = next((name for name, training in trainings.items() if _is_lost(training)), None)
             if lost is not None:
-                error = f'Subject "{lost}" was not trained; train it, then generate again.'
-                self._change(record, StateChanged(record.id, JobState.FAILED, error=error))
+                error = InvalidInput(
+                    'Subject "{subject}" was not trained; train it, then generate again.', subject=lost
+                )
+                self._change(record, StateChanged(record.id, JobState.FAILED, error=error.report))
             elif all(training is not None and training.state == JobState.DONE for training in trainings.values()):
                 record.request = _with_weights(record.request, trainings)
                 record.state = JobState.SENDING

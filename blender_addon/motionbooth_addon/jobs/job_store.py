@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from .._protocol.errors import ErrorReport
 from .._protocol.jobs import TERMINAL_STATES, Blob, GenerateSpec, JobId, JobState, SubjectSpec, TrainSpec
 
 
@@ -62,7 +63,7 @@ class JobRecord(msgspec.Struct, kw_only=True):
     scene: str = ""
     blend: str = ""
     state: JobState = JobState.SENDING
-    error: str = ""
+    error: ErrorReport | None = None
     last_seq: int = 0
     results: list[Blob] = []
     clip: str = ""

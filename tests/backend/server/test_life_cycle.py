@@ -23,7 +23,7 @@ from motionbooth.server.retention import Retention
 from motionbooth.server.scheduler import Scheduler
 from motionbooth.server.store import Store
 from motionbooth.server.worker_pipe import Report
-from motionbooth_protocol.errors import Conflict, NotFound, OutOfSpace
+from motionbooth_protocol.errors import Conflict, ErrorReport, NotFound, OutOfSpace
 from motionbooth_protocol.jobs import TERMINAL_STATES, Blob, Job
 from motionbooth_protocol.reports import ProgressReport
 from running_backend import small_job
@@ -138,12 +138,12 @@ class LifeCycle(RuleBasedStateMachine):
     @rule(attempt=attempts, code=st.sampled_from(["invalid_input", "canceled", OutOfSpace.code]))
     def fail(self, attempt: Attempt | None, code: str) -> None:
         if attempt is not None:
-            self.workers.report(worker_pipe.Failed(attempt.id, code=code, message="why"))
+            self.workers.report(worker_pipe.Failed(attempt.id, error=ErrorReport("why", code=code)))
 
     @rule(attempt=attempts)
     def die(self, attempt: Attempt | None) -> None:
         if attempt is not None:
-            self.workers.report(worker_pipe.Exited(attempt.id, reason="It died."))
+            self.workers.report(worker_pipe.Exited(attempt.id, error=ErrorReport("It died.")))
 
     @rule(attempt=attempts)
     def advance(self, attempt: Attempt | None) -> None:

@@ -194,7 +194,7 @@ def test_a_flood_of_requests_gets_busy_and_a_patient_client_gets_replies(backend
         for number in range(60):
             socket.send_multipart(encode(Ping(id=number)))
         replies = [decode_reply(socket.recv_multipart())[0] for _ in range(60)]
-        codes = [reply.code for reply in replies if isinstance(reply, Error)]
+        codes = [reply.report.code for reply in replies if isinstance(reply, Error)]
         assert set(codes) == {"busy"}
         assert sum(isinstance(reply, Pong) for reply in replies) >= 40
     with backend.client() as client:

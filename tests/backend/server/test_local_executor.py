@@ -138,7 +138,7 @@ def test_a_canceled_attempt_stops_at_its_next_step_and_the_other_continues(runni
     running.start(2, "steps=20 pause=0.05")
     running.wait(worker_pipe.Progressed, 1)
     running.executor.cancel(attempt_id(1), grace=20)
-    assert running.wait(worker_pipe.Failed, 1, seconds=20).code == "canceled"
+    assert running.wait(worker_pipe.Failed, 1, seconds=20).error.code == "canceled"
     running.wait(worker_pipe.Finished, 2)
 
 
@@ -147,13 +147,13 @@ def test_an_attempt_that_ignores_its_cancel_is_killed_after_the_grace_period(run
     running.wait(worker_pipe.Previewed, 1)
     worker = running.worker_of(1)
     running.executor.cancel(attempt_id(1), grace=0.2)
-    assert "SIGKILL" in running.wait(worker_pipe.Exited, 1, seconds=20).reason
+    assert "SIGKILL" in str(running.wait(worker_pipe.Exited, 1, seconds=20).error)
     assert not is_running(worker)
 
 
 def test_the_death_of_a_worker_is_reported_and_it_is_replaced(running: Running) -> None:
     slot = running.start(1, "steps=9 die")
-    assert "SIGKILL" in running.wait(worker_pipe.Exited, 1).reason
+    assert "SIGKILL" in str(running.wait(worker_pipe.Exited, 1).error)
     wait_until(lambda: slot in running.idle(), 60)
     running.executor.start(slot, Attempt(attempt_id(1, 2), small_job("steps=2")))
     running.wait(worker_pipe.Finished, 1)
@@ -172,7 +172,7 @@ def test_a_worker_has_the_environment_of_its_device(tmp_path: Path) -> None:
         executor = LocalExecutor(context, command, tmp_path / "worker.log", [device])
         ended = Running(executor, tmp_path)
         ended.start(1, "steps=1")
-        assert "status 3" in ended.wait(worker_pipe.Exited, 1).reason
+        assert "status 3" in str(ended.wait(worker_pipe.Exited, 1).error)
         assert (tmp_path / "seen").read_text() == "GPU-7\n"
         executor.close()
 
@@ -219,7 +219,7 @@ def test_the_loss_of_an_actor_is_reported_and_it_is_replaced(ray_address: str, h
         running.wait(worker_pipe.Progressed, 1)
         worker = running.worker_of(1)
         ray.kill(ray.get_actor(slot, namespace=home.name))
-        assert "lost the worker" in running.wait(worker_pipe.Exited, 1).reason
+        assert "lost the worker" in str(running.wait(worker_pipe.Exited, 1).error)
         wait_until(lambda: not is_running(worker))
         wait_until(lambda: slot in running.idle(), 60)
         running.executor.close()
@@ -248,7 +248,7 @@ def test_two_boxes_of_a_cluster_share_the_work_and_one_that_goes_down_costs_its_
 
             cluster.remove_node(second)
             lost = 1 if not is_running(raylets[0]) else 2
-            assert "lost the worker" in running.wait(worker_pipe.Exited, lost).reason
+            assert "lost the worker" in str(running.wait(worker_pipe.Exited, lost).error)
             running.start(3, "steps=2", attempt=1)
             running.wait(worker_pipe.Finished, 3)
             running.executor.cancel(attempt_id(3 - lost), 0.0)
@@ -303,7 +303,7 @@ def test_a_box_that_does_not_share_the_backends_folder_says_so_and_runs_nothing(
             assert "all boxes of the cluster share" in reason
             worker.command(start)
             (report,) = worker.reports(0, 1.0)[1]
-            assert worker_pipe.report_decoder.decode(report).reason == reason
+            assert str(worker_pipe.report_decoder.decode(report).error) == reason
     assert not (home / "scratch").exists()
 
 

@@ -14,6 +14,7 @@ from motionbooth.server.scheduler import Scheduler
 from motionbooth.server.store import Store
 from motionbooth.server.worker_pipe import Report
 from motionbooth_lab.bench.scheduler import SimulatedWorkers, with_clip
+from motionbooth_protocol.errors import ErrorReport
 from running_backend import small_job
 
 
@@ -117,7 +118,7 @@ class InFlight:
         """Done, or failed with this code."""
         if code:
             self.workers.drop("worker-0")
-            self.workers.reports.append(worker_pipe.Failed(FIRST, code=code, message="why"))
+            self.workers.reports.append(worker_pipe.Failed(FIRST, error=ErrorReport("why", code=code)))
         else:
             self.workers.now += 100
         self.scheduler.tick()

@@ -18,8 +18,9 @@ from motionbooth.server.fair_share import FairShare
 from motionbooth.server.job_transitions import MAX_SERVER_CRASHES, MAX_WORKER_DEATHS
 from motionbooth.server.retention import Retention
 from motionbooth.server.store import Store
-from motionbooth_protocol.errors import Conflict, InvalidInput, NotFound
+from motionbooth_protocol.errors import Conflict, ErrorReport, InvalidInput, NotFound
 from motionbooth_protocol.jobs import TERMINAL_STATES, Blob, JobState
+from motionbooth_protocol.text import Text
 from running_backend import small_job
 
 CLIP = Blob("clip", "a" * 64, 1000)
@@ -71,7 +72,7 @@ def test_a_report_of_an_older_attempt_changes_nothing(store: Store) -> None:
     current = transitions.start(stale.job_number).id
     assert not transitions.finish(stale, [CLIP])
     assert not transitions.end(stale, JobState.FAILED, "too late")
-    assert not transitions.worker_died(stale, "too late")
+    assert not transitions.worker_died(stale, ErrorReport("too late"))
     assert store.queries.state(stale.job_number) == "running"
     assert transitions.finish(current, [CLIP])
     assert not transitions.end(current, JobState.CANCELED)
@@ -81,7 +82,7 @@ def test_a_report_of_an_older_attempt_changes_nothing(store: Store) -> None:
 def test_a_job_that_is_being_canceled_never_runs_again(store: Store) -> None:
     id = store.transitions.start(submitted(store)).id
     assert store.transitions.request_cancel(id.job_number).state == "running"
-    store.transitions.worker_died(id, "killed")
+    store.transitions.worker_died(id, ErrorReport("killed"))
     assert store.queries.state(id.job_number) == "canceled"
 
 
@@ -98,9 +99,9 @@ def test_a_cancel_request_outlives_the_server(store: Store, tmp_path: Path) -> N
 def test_a_job_whose_workers_die_is_given_up_after_a_few(store: Store) -> None:
     number = submitted(store)
     for _ in range(MAX_WORKER_DEATHS):
-        store.transitions.worker_died(store.transitions.start(number).id, "The worker died.")
+        store.transitions.worker_died(store.transitions.start(number).id, ErrorReport("The worker died."))
     assert store.queries.state(number) == "failed"
-    assert store.queries.job(number).error.startswith("The worker died.")
+    assert store.queries.job(number).error.values == {"reason": Text("The worker died."), "count": MAX_WORKER_DEATHS}
 
 
 def test_a_job_that_takes_the_server_down_every_time_is_given_up(store: Store) -> None:
@@ -109,7 +110,7 @@ def test_a_job_that_takes_the_server_down_every_time_is_given_up(store: Store) -
         store.transitions.start(number)
         store.transitions.requeue_running(crashed=True)
     assert store.queries.state(number) == "failed"
-    assert "ended 5 times" in store.queries.job(number).error
+    assert "ended 5 times" in str(store.queries.job(number).error)
 
 
 def test_stops_in_good_order_are_not_counted_against_a_job(store: Store) -> None:
@@ -256,7 +257,7 @@ class AnyOrder(RuleBasedStateMachine):
         if how == "finish":
             self.store.transitions.finish(attempt.id, [CLIP])
         elif how == "die":
-            self.store.transitions.worker_died(attempt.id, "died")
+            self.store.transitions.worker_died(attempt.id, ErrorReport("died"))
         elif how == "requeue":
             self.store.transitions.requeue(attempt.id)
         else:

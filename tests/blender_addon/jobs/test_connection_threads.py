@@ -129,7 +129,7 @@ def test_a_command_that_cannot_be_carried_out_is_refused_with_a_reason(
     threads.send(Cancel("never-was"))
     wait(Refused)
     threads.send(Follow("never-was"))
-    assert "no longer has this job" in wait(StateChanged, state="failed").error
+    assert wait(StateChanged, state="failed").error.code == "not_found"
 
 
 def test_a_broken_network_and_a_restarted_backend_lose_nothing(backend: RunningBackend, begin: Callable) -> None:

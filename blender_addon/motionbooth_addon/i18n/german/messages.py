@@ -69,6 +69,7 @@ TEXTS = {
     'The backend is unreachable. "{subject}" is sent once it is connected.': "Das Backend ist nicht erreichbar. „{subject}“ wird gesendet, sobald es verbunden ist.",
     "The backend is unreachable. {takes} will be sent once it is connected.": "Das Backend ist nicht erreichbar. Gesendet wird, sobald es verbunden ist: {takes}.",
     "Waiting for the training of {subjects} before {takes}; see Jobs.": "Warten auf das Training von {subjects} vor {takes}; siehe Aufträge.",
+    'Subject "{subject}" was not trained; train it, then generate again.': "Das Motiv „{subject}“ wurde nicht trainiert; trainieren Sie es, und erzeugen Sie dann noch einmal.",
     '"{subject}" is already being trained; cancel that job to train it again.': "„{subject}“ wird bereits trainiert; brechen Sie diesen Auftrag ab, um es neu zu trainieren.",
     "The image no longer exists.": "Das Bild ist nicht mehr vorhanden.",
     "There is no backend. Start the local backend or connect to a remote one.": "Es gibt kein Backend. Starten Sie das lokale Backend, oder verbinden Sie sich mit einem entfernten.",

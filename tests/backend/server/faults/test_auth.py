@@ -58,9 +58,9 @@ def test_fault_13_for_another_version_the_error_says_which_side_to_update(shared
         older = answer(socket, *encode(replace(HELLO, version=0)))
         assert isinstance(newer, messages.Error)
         assert isinstance(older, messages.Error)
-        assert newer.code == older.code == "version_mismatch"
-        assert "update the backend" in newer.message
-        assert "update the add-on" in older.message
+        assert newer.report.code == older.report.code == "version_mismatch"
+        assert "update the backend" in str(newer.report)
+        assert "update the add-on" in str(older.report)
         assert error(socket, *encode(PING)) == "no_session"
 
 

@@ -153,7 +153,7 @@ def test_fault_05_a_worker_killed_in_any_stage_is_replaced_and_the_job_continues
         client.submit(job, train if kind == "train" else small_job(orders))
         assert client.follow(job, on_event=events.append).attempt == 2
         assert [event.state for event in events] == ["queued", "running", "queued", "running", "done"]
-        assert "SIGKILL" in events[2].error
+        assert "SIGKILL" in str(events[2].error)
 
 
 def test_fault_05_a_job_resumes_from_its_checkpoint_after_its_worker_died(shared_backend: RunningBackend) -> None:

@@ -61,7 +61,7 @@ def test_fault_16_on_a_full_disk_an_upload_is_refused_and_resumed_when_there_is_
 def test_fault_16_a_job_without_space_for_its_result_waits_for_it(backend: RunningBackend) -> None:
     backend.start(FILE_LIMIT=str(1 << 20))
     following = Following(backend, f"steps=1 size={2 << 20}")
-    wait_until(lambda: any("disk is full" in event.error for event in following.events))
+    wait_until(lambda: any(event.error and event.error.code == OutOfSpace.code for event in following.events))
     backend.stop()
     backend.start()
     assert following.done().state == "done"
@@ -72,7 +72,7 @@ def test_fault_16_a_job_without_space_for_a_checkpoint_waits_and_resumes_from_th
 ) -> None:
     backend.start(FILE_LIMIT=str(1 << 20))
     following = Following(backend, f"steps=16 pause=0.25 checkpoint={256 << 10}")
-    wait_until(lambda: any("disk is full" in event.error for event in following.events))
+    wait_until(lambda: any(event.error and event.error.code == OutOfSpace.code for event in following.events))
     backend.stop()
     backend.start()
     assert following.done().state == "done"
