@@ -20,7 +20,7 @@ from ..i18n.translation import translate
 from . import shapes
 from .gpu_drawing import BoxBatch, FrameRect, ShapeBatch, draw_text, frame_coordinates, srgb
 from .labels import BoxLabel, current_position, draw_labels, outline_batch, outline_width
-from .shapes import PATH_WIDTH, Color, ShapeBuilder, Shapes
+from .shapes import PATH_WIDTH, Color, ShapeBuilder
 
 ADDED, CUT = "Generated, not shown", "Cut off"
 BACKGROUND_COLOR: Color = (0.55, 0.8, 1.0)
@@ -57,14 +57,19 @@ def draw_shot(context: bpy.types.Context, shot_rect: FrameRect) -> None:
     cache = shot_cache.get(scene)
     motion = cache.motion
     if motion is None:
-        draw_text(shot_rect.left + 10, shot_rect.top - 24, translate(cache.error or ""), ERROR_COLOR)
+        if cache.error is not None:  # else the shot has not been read yet
+            draw_text(shot_rect.left + 10, shot_rect.top - 24, translate(cache.error), ERROR_COLOR)
         return
     if len(scene.motionbooth.subjects) != len(motion.projections):
         return  # a subject was added or removed, and the scene will be read again soon
     rect = shot_rect.part(motion.frame)
     drawing = _drawings.setdefault(scene.name, _ShotDrawing())
     colors = [srgb(subject.color) for subject in scene.motionbooth.subjects]
-    _update_shapes(drawing, scene, cache.version, motion, colors, rect.aspect, shot_rect.aspect)
+    key = (cache.version, round(rect.aspect, 3), tuple(colors))
+    if key != drawing.key:
+        drawing.key, drawing.frame_key = key, ()
+        _update_shapes(drawing, scene, motion, colors, rect.aspect)
+        drawing.framing = ShapeBatch(shapes.framing_shapes(motion.frame, shot_rect.aspect))
     _update_current_frame(drawing, context, cache, colors, rect)
     with frame_coordinates(shot_rect):
         drawing.framing.draw(PATH_WIDTH)
@@ -80,23 +85,16 @@ def draw_shot(context: bpy.types.Context, shot_rect: FrameRect) -> None:
 
 
 def _update_shapes(
-    drawing: _ShotDrawing,
-    scene: bpy.types.Scene,
-    version: int,
-    motion: Motion,
-    colors: list[Color],
-    aspect: float,
-    shot_aspect: float,
+    drawing: _ShotDrawing, scene: bpy.types.Scene, motion: Motion, colors: list[Color], aspect: float
 ) -> None:
-    key = (version, round(aspect, 3), tuple(colors))
-    if key == drawing.key:
-        return
-    drawing.key, drawing.frame_key = key, ()
     drawing.tracks = [[projection.box for projection in projections] for projections in motion.projections]
-    drawing.paths = ShapeBatch(_path_shapes(scene, motion, drawing.tracks, colors, aspect))
+    builder = ShapeBuilder(aspect)
+    for subject, boxes, color in zip(scene.motionbooth.subjects, drawing.tracks, colors, strict=True):
+        keyed = _keyed_indices(subject.object, motion.moments) if subject.object else []
+        shapes.subject_shapes(builder, boxes, keyed, color)
+    drawing.paths = ShapeBatch(builder.build())
     drawing.offsets = [(offset.dx, offset.dy) for offset in motion.camera.offsets]
     drawing.travel = ShapeBatch(shapes.travel_shapes(np.array(drawing.offsets), aspect))
-    drawing.framing = ShapeBatch(shapes.framing_shapes(motion.frame, shot_aspect))
 
 
 def _update_current_frame(
@@ -125,16 +123,6 @@ def _update_current_frame(
     ]
     drawing.traveled = None if position is None else _traveled(drawing.offsets, position)
     drawing.boxes = outline_batch(drawing.labels, rect.aspect, width)
-
-
-def _path_shapes(
-    scene: bpy.types.Scene, motion: Motion, tracks: list[list[Box | None]], colors: list[Color], aspect: float
-) -> Shapes:
-    builder = ShapeBuilder(aspect)
-    for subject, boxes, color in zip(scene.motionbooth.subjects, tracks, colors, strict=True):
-        keyed = _keyed_indices(subject.object, motion.moments) if subject.object else []
-        shapes.subject_shapes(builder, boxes, keyed, color)
-    return builder.build()
 
 
 def _keyed_indices(proxy: bpy.types.Object, moments: list[float]) -> list[int]:

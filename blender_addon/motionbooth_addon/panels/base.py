@@ -28,6 +28,14 @@ class InSequencer:
     bl_category = CATEGORY
 
 
+def property_column(layout: bpy.types.UILayout) -> bpy.types.UILayout:
+    """A column of properties with aligned labels."""
+    column = layout.column()
+    column.use_property_split = True
+    column.use_property_decorate = False
+    return column
+
+
 def panel_scale(region: bpy.types.Region) -> float:
     """The scale for `template_icon` at which an image is as wide as the panel."""
     return max(6.0, region.width / (20 * bpy.context.preferences.system.ui_scale) - 3.5)

@@ -16,7 +16,7 @@ from ..operators.jobs import untrained
 from ..preferences import preferences
 from ..turntable import pictures
 from ..ui_state import state
-from .base import InView, sentence
+from .base import InView, property_column, sentence
 from .jobs import draw_unfinished
 from .thumbnails import icon
 
@@ -109,9 +109,7 @@ class MOTIONBOOTH_PT_subjects(InView, bpy.types.Panel):
             self._draw_subject(context, shot.subjects[shot.active_subject])
 
     def _draw_subject(self, context: bpy.types.Context, subject: bpy.types.PropertyGroup) -> None:
-        column = self.layout.column()
-        column.use_property_split = True
-        column.use_property_decorate = False
+        column = property_column(self.layout)
         names = column.column(align=True)
         names.prop(subject, "class_word")
         names.prop(subject, "token")
@@ -203,9 +201,7 @@ class MOTIONBOOTH_PT_generate(InView, bpy.types.Panel):
         column.label(text="Prompt")
         column.prop(shot, "prompt", text="", placeholder=example(shot))
         self._draw_missing(context, shot)
-        column = layout.column()
-        column.use_property_split = True
-        column.use_property_decorate = False
+        column = property_column(layout)
         if not state().models:  # not connected yet: a search field would mark every name as invalid
             column.prop(shot, "model")
         else:
@@ -219,19 +215,15 @@ class MOTIONBOOTH_PT_generate(InView, bpy.types.Panel):
         motion = shot_cache.get(context.scene).motion if shot.subjects else None
         if motion is not None and (words := framing.explanation(motion.frame)):
             sentence(layout, words, context.region, "INFO")
-            column = layout.column()
-            column.use_property_split = True
-            column.use_property_decorate = False
+            column = property_column(layout)
         column.prop(shot, "quality")
         if shot.quality == "CUSTOM":
             column.prop(shot, "steps")
         column.prop(shot, "take_count")
         row = layout.row()
         row.scale_y = 1.6
-        if untrained(context.scene):
-            row.operator("motionbooth.generate", text="Train and Generate", icon="RENDER_ANIMATION")
-        else:
-            row.operator("motionbooth.generate", icon="RENDER_ANIMATION")
+        text = "Train and Generate" if untrained(context.scene) else "Generate"
+        row.operator("motionbooth.generate", text=text, icon="RENDER_ANIMATION")
         draw_unfinished(layout)
 
     def _draw_missing(self, context: bpy.types.Context, shot: bpy.types.PropertyGroup) -> None:
@@ -255,9 +247,7 @@ class MOTIONBOOTH_PT_advanced(InView, bpy.types.Panel):
 
     def draw(self, context: bpy.types.Context) -> None:
         shot = context.scene.motionbooth
-        column = self.layout.column()
-        column.use_property_split = True
-        column.use_property_decorate = False
+        column = property_column(self.layout)
         column.prop(shot, "random_seed")
         row = column.row()
         row.active = not shot.random_seed
