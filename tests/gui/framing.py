@@ -31,10 +31,16 @@ def look_at_framings() -> hands.Steps:
     scene.frame_set(20)
     for framing in ("FIT", "CROP"):
         scene.motionbooth.framing = framing
-        yield from hands.wait(lambda: not shot_cache.get(bpy.context.scene).outdated)
+        yield from hands.wait(lambda framing=framing: is_read(shot_cache, framing))
         yield 1
         yield from hands.picture(f"framing_{framing.lower()}")
         hands.seen[framing] = report(shot_cache)
+
+
+def is_read(shot_cache: Any, framing: str) -> bool:
+    """Whether the shot has been read with this framing: the cache notices the new setting at its next tick only."""
+    cache = shot_cache.get(bpy.context.scene)
+    return not cache.outdated and cache.motion is not None and (cache.motion.frame.y1 < 0) == (framing == "FIT")
 
 
 def report(shot_cache: Any) -> dict[str, Any]:
