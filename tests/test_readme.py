@@ -31,6 +31,19 @@ def anchors(document: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def test_every_file_in_the_file_guide_exists() -> None:
+    """A first cell names folders (".../" is the extension's, a second folder is next to the first), a second one files."""
+    guide = README.split("## File guide")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]+) \| ([^|]+) \|$", guide, re.MULTILINE)
+    assert len(rows) > 15
+    for first, second in rows:
+        names = [name.replace(".../", "blender_addon/motionbooth_addon/") for name in re.findall(r"`([^`]+)`", first)]
+        folders = [ROOT / names[0], *(ROOT / Path(names[0]).parent / name for name in names[1:])]
+        assert [folder for folder in folders if not folder.exists()] == []
+        files = re.findall(r"`([^`]+)`", second)
+        assert [file for file in files if not any((folder / file).exists() for folder in folders)] == []
+
+
 def test_every_command_is_in_the_readme() -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]
     assert [name for name in commands if f"motionbooth {name}" not in README] == []
