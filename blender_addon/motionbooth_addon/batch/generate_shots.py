@@ -145,9 +145,8 @@ def _finish(jobs: BlockingJobs, shot: BatchShot) -> None:
     assert shot.generation is not None
     for name, training in shot.trainings.items():
         jobs.wait_until_done(training)
-        weights = training.result("subject")
-        assert weights is not None
-        shot.scene.motionbooth.subjects[name].weights = weights.sha256
+        if (weights := training.result("subject")) is not None:  # otherwise the generation fails, with a reason
+            shot.scene.motionbooth.subjects[name].weights = weights.sha256
     assert isinstance(shot.generation.request, GenerateSpec)
     _write_shot_file(shot, shot.generation.request, [jobs.train_specs[record.id] for record in shot.trainings.values()])
     jobs.wait_until_done(shot.generation)
