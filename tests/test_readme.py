@@ -32,7 +32,7 @@ def anchors(document: Path) -> set[str]:
 
 
 def test_every_file_in_the_file_guide_exists() -> None:
-    """A first cell names folders (".../" is the extension's, a second folder is next to the first), a second one files."""
+    """The first cell names folders (".../" is the extension; others are siblings), the second one files."""
     guide = README.split("## File guide")[1].split("\n## ")[0]
     rows = re.findall(r"^\| (`[^|]+) \| ([^|]+) \|$", guide, re.MULTILINE)
     assert len(rows) > 15
