@@ -83,8 +83,8 @@ def _load(settings: str, report_file: Path, _modified: float | None) -> TakeMoti
 
 def _camera_verdict(flow_error_px: float | None) -> Text:
     if flow_error_px is None:
-        return Text("not enough texture to measure the camera path")
-    return Text.of("camera path: off by {pixels:.1f} px per frame", pixels=flow_error_px)
+        return Text("Not enough texture to measure the camera path")
+    return Text.of("Camera path: off by {pixels:.1f} px per frame", pixels=flow_error_px)
 
 
 def _verdict(subject: _Subject) -> Text:

@@ -42,7 +42,7 @@ def test_without_a_flow_error_the_camera_verdict_says_why(tmp_path: Path) -> Non
     report_path(tmp_path / "clip.mp4").write_bytes(msgspec.json.encode(measured))
     take = load_take_motion(SETTINGS, tmp_path / "clip.mp4")
     assert take is not None
-    assert str(take.camera_verdict) == "not enough texture to measure the camera path"
+    assert str(take.camera_verdict) == "Not enough texture to measure the camera path"
 
 
 def test_an_undetected_subject_is_reported(tmp_path: Path) -> None:
