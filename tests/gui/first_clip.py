@@ -1,4 +1,4 @@
-"""A person's first clip: from the zip to a strip on the timeline, with keys and mouse."""
+"""A first clip with keys and mouse: from the zip to a strip on the timeline."""
 
 from __future__ import annotations
 

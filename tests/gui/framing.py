@@ -1,4 +1,4 @@
-"""What is added to a shot of another shape than the model's, and what is cut, as the camera's view shows it."""
+"""The camera view shows what the framing adds to a shot and cuts off."""
 
 from __future__ import annotations
 

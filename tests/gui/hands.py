@@ -111,7 +111,7 @@ def click(x: float, y: float) -> None:
 
 
 def point_at(kind: str) -> None:
-    """The mouse into an editor, beside what is in its middle: keys go there."""
+    """Move the mouse into an editor, beside its center, so that keys go there."""
     middle = region(kind, "WINDOW")
     move(middle.x + middle.width // 3, middle.y + middle.height // 3)
 
@@ -126,7 +126,7 @@ def _event(kind: str, value: str, **held: bool) -> None:
 
 
 def press_button(kind: str, label: str) -> Steps:
-    """By F3, Blender's own search, which finds what is in a menu."""
+    """Run an operator with F3, Blender's search, which finds menu entries."""
     point_at(kind)
     press("F3")
     yield 0.5
@@ -153,7 +153,7 @@ def open_tab(kind: str) -> Steps:
 
 
 def picture(name: str) -> Steps:
-    """Of the whole window, as the user has it before their eyes: panels that grow have come to rest."""
+    """Take a picture of the whole window, after the panels' animations have finished."""
     for shown in window().screen.areas:
         shown.tag_redraw()
     yield 0.6

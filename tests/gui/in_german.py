@@ -1,4 +1,4 @@
-"""The extension in a Blender that speaks German, and Blender after it is gone."""
+"""The extension in a German Blender, and that Blender after it was disabled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A new user without a backend: the start button asks, installs while the window stays alive, and is canceled."""
+"""A new user without a backend: the installation is confirmed, runs while the window stays responsive, is canceled."""
 
 from __future__ import annotations
 

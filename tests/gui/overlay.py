@@ -1,4 +1,4 @@
-"""The overlay and the cage: looked at, timed, dragged, switched off."""
+"""The overlay and the gizmo: shown, timed, dragged and switched off."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def in_view() -> Any:
 
 
 def drag_the_cage(overlay: Any, shots: Any, shot_cache: Any) -> hands.Steps:
-    """From its middle to the right and down; then its lower right corner out; then both undone."""
+    """Drag the center to the upper right, then the lower right corner outward, then undo both."""
     bpy.context.scene.motionbooth.active_subject = 0
     bpy.context.scene.tool_settings.use_keyframe_insert_auto = True
     hands.seen["box"] = box_now(shots)
@@ -116,7 +116,7 @@ def drag_the_cage(overlay: Any, shots: Any, shot_cache: Any) -> hands.Steps:
 
 
 def show_a_take() -> hands.Steps:
-    """Over the view, a take that kept to its boxes nearly."""
+    """Show a take whose subjects are close to their boxes."""
     scene = bpy.context.scene
     msgspec = importlib.import_module("msgspec")
     shot = hands.module("capture.shots").read_shot(scene, 8).shot
@@ -144,7 +144,7 @@ def show_a_take() -> hands.Steps:
 
 
 def box_now(shots: Any) -> list[float]:
-    """The first subject's box at frame 20, as it would be filmed."""
+    """The first subject's box at frame 20, as it would be sent."""
     scene = bpy.context.scene
     return list(shots.read_motion(scene, 48).projections[0][19].box.as_tuple())
 

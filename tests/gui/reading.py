@@ -1,4 +1,4 @@
-"""A long shot read while the window lives, and a falling body read by playing: each comes to its end, once."""
+"""A long shot, read in slices, and a falling body, read with playback: each is read once."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def look_at_readings() -> hands.Steps:
 
 
 def read(shot_cache: Any, name: str) -> hands.Steps:
-    """Until it is read; then what was, and how often it was in the two seconds after."""
+    """Wait for the reading, and report it and the number of readings in the next two seconds."""
     yield from hands.wait(lambda: not shot_cache.get(bpy.context.scene).outdated)
     known = shot_cache.get(bpy.context.scene)
     version = known.version

@@ -1,4 +1,4 @@
-"""The demo's shot, filmed three times and looked at in the sequencer."""
+"""Three takes of the demo's shot, shown in the sequencer."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def takes() -> hands.Steps:
 
 
 def use_elsewhere(view: Any) -> hands.Steps:
-    """The active take as single pictures above it, and behind the scene in the camera's view."""
+    """The active take as an image sequence and as a camera background."""
     yield from hands.press_button("SEQUENCE_EDITOR", "To Image Sequence")
     yield from hands.wait(lambda: len(strips()) == 4)
     yield 1
@@ -95,7 +95,7 @@ def told() -> dict[str, Any]:
 
 
 def make_scene() -> Any:
-    """The demo's scene, by the script that makes its .blend, which is from a later Blender than this may be."""
+    """The demo's scene, made by its script."""
     hands.alias_package()
     bpy.data.batch_remove(list(bpy.data.objects))
     runpy.run_path(str(MAKE_DEMO), run_name="demo")["make_scene"](bpy.context.scene)
@@ -104,7 +104,7 @@ def make_scene() -> Any:
 
 
 def use_trained_subject(shot: Any) -> None:
-    """If the backend has learned it before; else what the model knows by itself."""
+    """Use the trained subject if the backend has it, else the model's own knowledge."""
     trained = next((row for row in hands.state().trained if row.name == "Imp"), None)
     if trained is not None:
         bpy.ops.motionbooth.use_trained(weights=trained.weights)

@@ -9,7 +9,7 @@ pytestmark = pytest.mark.desktop
 
 
 def test_readings_finish_while_the_window_stays_responsive(act: Callable[[str], dict[str, Any]]) -> None:
-    """What Blender updates after each slice is not taken for a change by the user, which would begin it anew."""
+    """Blender's own updates after a slice do not count as changes, which would start the reading over."""
     seen = act("reading.py")
     assert (seen["long"]["last"], seen["long"]["again"]) == (4000, 0)
     assert seen["unplayed"]["incomplete"]

@@ -73,7 +73,7 @@ def test_takes_are_starred_switched_and_compared_by_clicks_and_each_step_is_undo
 
 
 def test_the_interface_is_german_in_a_german_blender(act: Callable[[str], dict[str, Any]]) -> None:
-    """Every text of the dictionary, what is filled in, errors; and nothing is left when it is disabled."""
+    """All texts, with values and in errors; no translation is left after the extension is disabled."""
     seen = act("in_german.py")
     assert seen["wrong"] == []
     assert seen["warning"] == "„Rex“ ist von Bild 1 bis 9 hinter der Kamera; dort ist es nicht zu sehen."

@@ -71,10 +71,10 @@ def screen_box(points: Array, edges: Edges, view: View) -> Box | None:
     clip = to_clip(points, view)
     depth = clip[:, 2] + clip[:, 3]  # > 0 beyond the near plane
     ahead = depth > 0
-    seen = clip[ahead]
+    visible = clip[ahead]
     if not ahead.all():
-        seen = np.concatenate([seen, _near_crossings(clip, depth, edges)])
-    return _bounds(to_shares(seen)) if len(seen) else None
+        visible = np.concatenate([visible, _near_crossings(clip, depth, edges)])
+    return _bounds(to_shares(visible)) if len(visible) else None
 
 
 def is_behind(points: Array, view: View) -> bool:

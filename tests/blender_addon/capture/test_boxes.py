@@ -111,7 +111,7 @@ def armature_driven(scene: Any, add_cube: Callable[..., Any]) -> Any:
 
 
 def parented_constrained_driven(scene: Any, add_cube: Callable[..., Any]) -> Any:
-    """Its parent and its constraint's target are not subjects, so they are outside the scene that is evaluated."""
+    """Its parent and its constraint's target are not subjects, so they are not in the temporary scene."""
     carrier = new_object(scene, "Carrier", None, (0, 0, 0))
     animate(carrier, "location", (-2, 0, 0), (2, 1, 0))
     target = new_object(scene, "Target", None, (5, 5, 5))

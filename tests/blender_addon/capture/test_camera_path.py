@@ -1,4 +1,4 @@
-"""The camera's path as it is measured, or drawn."""
+"""The measured and the keyframed camera path."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_lens_shift_is_a_pan(watched: Any) -> None:
 
 
 def test_a_camera_that_tracks_a_target_follows_it(watched: Any) -> None:
-    """The target is in no way part of the shot; the constraint still sees it move."""
+    """The target is not part of the shot, but the constraint still follows it."""
     target = new_object(watched, "Target", None, (0, 10, 0))
     aim = watched.camera.constraints.new("TRACK_TO")
     aim.target, aim.track_axis, aim.up_axis = target, "TRACK_NEGATIVE_Z", "UP_Y"
@@ -86,7 +86,7 @@ def test_a_keyframed_pan_is_relative_to_the_first_frame(watched: Any) -> None:
 
 
 def test_a_cut_by_markers_raises_a_warning_and_adds_no_travel(watched: Any) -> None:
-    """Two cameras side by side that look the same way: read as one, it would have tracked by half a frame."""
+    """Two parallel cameras side by side: as one camera, it would have tracked by half a frame."""
     animate(watched.camera, "location", (0, 0, 0), (0.6, 0, 0))
     alone = path_of(watched)
     other = new_object(watched, "Other", bpy.data.cameras.new("Other"), (5, 0, 0))

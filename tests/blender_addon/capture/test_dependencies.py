@@ -1,4 +1,4 @@
-"""Which way a thing has to be read: what is not known to be harmless counts as if it were not."""
+"""Which objects need playback: anything that is not known to be safe."""
 
 from __future__ import annotations
 

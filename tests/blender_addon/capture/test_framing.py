@@ -1,4 +1,4 @@
-"""A shot of another shape than the model's: what was drawn is where it was drawn in the finished frame."""
+"""Shots whose aspect ratio differs from the model's: everything stays at its position in the rendered frame."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MODELS = [(96, 64), (256, 256), (576, 320)]
 
 @pytest.fixture
 def shot(scene: Any, add_cube: Callable[..., Any], add_subject: Callable[..., Any]) -> Any:
-    """A rectangle that wanders over the frame while the camera moves."""
+    """A rectangle that moves through the frame while the camera moves."""
     add_subject(scene, rectangle_on_camera(scene, add_cube))
     return scene
 
@@ -74,7 +74,7 @@ def test_a_shot_with_the_models_aspect_ratio_needs_no_framing(shot: Any) -> None
 
 
 def test_a_box_beyond_the_shots_edge_is_kept_if_the_model_shows_it(shot: Any) -> None:
-    """Fitted, a square model sees above and below a wide shot; cropped, it does not see the shot's sides."""
+    """With Fit, a square model extends above and below a wide shot; with Crop, it lacks the shot's sides."""
     shot.render.resolution_x, shot.render.resolution_y = 1000, 500
     thing = shot.motionbooth.subjects[0].object
     animate(thing, "location", (0, 4.5, -8), (0, 4.5, -8))
@@ -112,7 +112,7 @@ def rendered(scene: Any, path: Path) -> np.ndarray:
 
 
 def shown_box(picture: np.ndarray) -> np.ndarray:
-    """Bounds of what is bright, in shares of the picture."""
+    """The bounds of the bright area, in shares of the picture."""
     rows, columns = np.nonzero(picture > 0.5)
     height, width = picture.shape
     return np.array(
@@ -199,7 +199,7 @@ def test_an_image_sequence_covers_the_same_area_as_its_clip(shot: Any, tmp_path:
 def test_a_camera_background_covers_the_same_area_as_the_strip(
     shot: Any, tmp_path: Path, how: str, method: str
 ) -> None:
-    """Blender's names are of the picture in the camera's frame: CROP fills the frame and reaches beyond it."""
+    """Blender's frame methods describe the image in the camera's frame: CROP fills the frame and extends beyond it."""
     placed(shot, tmp_path, how)
     takes.show_in_camera(shot, shot.motionbooth.takes[0])
     assert [picture.frame_method for picture in shot.camera.data.background_images] == [method]

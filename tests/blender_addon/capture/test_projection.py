@@ -11,7 +11,7 @@ SQUARE_EDGES = np.array([(0, 1), (1, 2), (2, 3), (3, 0)])
 
 
 def moved(where: list[float]) -> np.ndarray:
-    """The square of 2 units a side, facing the camera, somewhere else."""
+    """A square with a side of 2 units that faces the camera, moved."""
     return SQUARE + np.array(where)
 
 
@@ -38,7 +38,7 @@ def view(
     near: float = 0.1,
     ortho: float | None = None,
 ) -> View:
-    """A camera's View, written down from the textbook; `shift` in widths of the frame, `ortho` its width in units."""
+    """A textbook View; `shift` in frame widths, `ortho` the width of an orthographic frame in units."""
     world = np.eye(4)
     world[:3, :3] = rotation() if turned is None else turned
     world[:3, 3] = position
@@ -95,7 +95,7 @@ def test_a_box_may_reach_outside_the_frame() -> None:
 
 
 def test_a_floor_below_the_camera_is_clipped_at_the_near_plane() -> None:
-    """Its far edge is seen at its place; its near part fills the frame's lower edge instead of turning up above."""
+    """Its far edge is at its projection; its near part fills the frame's lower edge instead of flipping to the top."""
     floor = np.array([[-2, -5, -1], [2, -5, -1], [2, 20, -1], [-2, 20, -1]], dtype=float)
     box = screen_box(floor, SQUARE_EDGES, view())
     assert box is not None
@@ -145,7 +145,7 @@ def test_panning_right_and_tilting_down_are_positive() -> None:
 
 
 def test_an_even_rotation_gives_an_even_path_past_90_degrees() -> None:
-    """Added up from view to view: a point fixed at the first view would run off to infinity at 90 degrees."""
+    """Summed from view to view: a point fixed at the first view would go to infinity at 90 degrees."""
     views = [view(turned=rotation(yaw=-np.radians(2) * f)) for f in range(101)]
     steps = np.diff(travel(views, 10.0).offsets[:, 0])
     assert steps == pytest.approx(np.full(100, FOCAL * np.tan(np.radians(2))))

@@ -1,4 +1,4 @@
-"""What a scene must have to be read, what a reading leaves behind, and what it costs."""
+"""What a scene needs to be read, that reading does not change it, and its cost."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_the_shot_has_the_frame_range_rate_and_size_of_the_scene(
 def test_reading_does_not_evaluate_other_objects_of_the_scene(
     scene: Any, add_cube: Callable[..., Any], add_subject: Callable[..., Any]
 ) -> None:
-    """What is not a subject is not even evaluated: its driver is never asked."""
+    """An object that is no subject is not evaluated: its driver never runs."""
     asked = []
     bpy.app.driver_namespace["heavy"] = lambda: asked.append(1) or 0.0
     bystander = add_cube(scene, name="Bystander")

@@ -1,4 +1,4 @@
-"""Every kind of scene is read as it plays, beside the scene where that can be; what cannot be read is refused."""
+"""Every kind of scene is read as Blender plays it, without playback if possible; unreadable scenes raise an error."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_unreadable_scenes_raise_an_error_that_says_what_to_do(name: str) -> Non
 
 
 def test_a_simulation_is_interpolated_between_frames() -> None:
-    """Between two frames it is what its caches make of both."""
+    """Between two frames, Blender interpolates the caches."""
     scene = scene_kinds.new_scene("rigid_body")
     projections = shots.read_motion(scene, 2 * 21 + 1).projections[0]
     heights = [seen.box.center[1] for seen in projections if seen.box]

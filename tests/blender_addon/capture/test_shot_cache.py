@@ -1,4 +1,4 @@
-"""What panels and overlay are told of a shot. Timers do not run in a script, so the tests call the tick themselves."""
+"""The cache of panels and overlay. Timers do not run in a script, so the tests call the timer's function."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BODY = Text("rigid body")
 
 @pytest.fixture
 def shot(scene: Any, add_cube: Callable[..., Any], add_subject: Callable[..., Any]) -> Iterator[Any]:
-    """A scene with a cube that walks."""
+    """A scene with a moving cube."""
     shot_cache.stop()
     cube = add_cube(scene)
     for frame, x in ((1, -2), (24, 2)):
@@ -123,7 +123,7 @@ def all_read(motion: Any) -> Any:
 
 
 def read_in_slices(shot: Any) -> tuple[Any, int]:
-    """The reading, and how many ticks it took."""
+    """The motion and the number of ticks that reading it took."""
     bpy.context.view_layer.update()
     time.sleep(shot_cache.SETTLE_SECONDS + 0.05)
     ticks = 0

@@ -12,7 +12,7 @@ MOMENTS = list(range(1, 41))
 
 
 def moving(move: np.ndarray, **columns: np.ndarray) -> Travel:
-    """A camera that does nothing but what is given, over 40 frames."""
+    """A camera with only the given motion, over 40 frames."""
     still = {"zoom": np.ones(40), "lens": np.ones(40), "roll": np.zeros(40), "lag": np.zeros((40, 2))}
     return Travel(offsets=move, **{**still, **columns}, cuts=[])
 
@@ -48,7 +48,7 @@ def test_unsupported_camera_moves_raise_warnings_with_their_frames(columns: dict
 
 
 def test_a_dolly_zoom_is_both_a_zoom_and_a_move() -> None:
-    """The background keeps its size, and yet neither the lens nor the camera stays as it is."""
+    """The background keeps its size, although both the lens and the camera change."""
     grown = np.exp(between(5, 30, 0.5))
     found = camera_warnings(moving(STILL, lens=grown), MOMENTS)
     assert ["lens zooms" in str(warning.sentence) for warning in found] == [True, False]
@@ -79,7 +79,7 @@ def box(x: float, width: float = 0.2, height: float = 0.4) -> Box:
 
 
 def sentences(boxes: list[Box | None], behind: list[bool] | None = None) -> list[str]:
-    """Of a subject at frames 1, 8, 15, ..."""
+    """The warnings about a subject with these boxes at frames 1, 8, 15, ..."""
     moments = [1 + 7 * number for number in range(len(boxes))]
     return [str(c.sentence) for c in subject_warnings("Imp {x}", boxes, behind or [False] * len(boxes), moments)]
 

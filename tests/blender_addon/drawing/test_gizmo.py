@@ -1,4 +1,4 @@
-"""The cage's two functions; how it feels under a mouse is tested in a window."""
+"""The gizmo's two handlers; dragging it with the mouse is tested in a window."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def box(scene: Any, add_subject: Callable[..., Any]) -> Any:
 
 
 def drag(scene: Any, by: Matrix) -> None:
-    """As the gizmo reports a drag: its matrix, changed; then it is let go."""
+    """A drag as the gizmo reports it: a changed matrix, then the release."""
     columns = gizmo._read_matrix()
     cage = Matrix([columns[n : n + 4] for n in (0, 4, 8, 12)]).transposed()
     gizmo._write_matrix(gizmo._flat(by @ cage))

@@ -1,4 +1,4 @@
-"""The German texts belong to texts that there are, and all that a person sees has one.
+"""Every shown text has a German translation, and every translation belongs to a text.
 
 That Blender shows them is tested in a window (tests/gui): the bpy module is built without languages.
 """

@@ -13,7 +13,7 @@ from motionbooth_addon.preferences import preferences  # noqa: E402
 
 @pytest.fixture
 def undo(at_work: Any) -> Callable[[], None]:
-    """Blender's own undo; as in the window, the state before the operator is a step."""
+    """Blender's undo, with a step for the state before the operator, as in the window."""
     bpy.context.preferences.edit.use_global_undo = True
     bpy.ops.ed.undo_push(message="before")
     return bpy.ops.ed.undo

@@ -211,7 +211,7 @@ def test_a_strip_inside_a_meta_strip_is_found(unsaved: Any, tmp_path: Path) -> N
 
 @pytest.fixture
 def shot(connected: Any, scene: Any) -> Any:
-    """A scene ready to be filmed, saved."""
+    """A saved scene that is ready for Generate."""
     bpy.ops.motionbooth.add_subject_box()
     subject = scene.motionbooth.subjects[0]
     subject.class_word, subject.token = "dog", ""

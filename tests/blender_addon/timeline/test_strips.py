@@ -89,7 +89,7 @@ def test_a_render_shows_the_clip_in_its_own_colors_and_full_size(percentage: int
 def test_the_scene_keeps_its_view_transform_and_the_clip_its_colors(
     view: str, patches: np.ndarray, scene: Any, add_cube: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """A render of the 3-D scene before and after, and one of the timeline; AgX shows only muted colors exactly."""
+    """Renders of the 3D scene before and after, and of the timeline; AgX shows only muted colors exactly."""
     scene.view_settings.view_transform = view
     add_cube(scene)
     add_sun(scene)

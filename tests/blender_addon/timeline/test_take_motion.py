@@ -19,7 +19,7 @@ SETTINGS = msgspec.json.encode(GenerateSpec(shot=SHOT, prompt="a toy")).decode()
 
 
 def report(found: Box | None, share: float | None) -> bytes:
-    """As the backend writes it."""
+    """A report as the backend writes it."""
     frames = [SubjectFrame(asked=None, found=found, center_error=0.02, iou=0.5) for _ in range(2)]
     subject = SubjectReport(name="Imp", iou=0.5, center_error=0.02, found_share=share, frames=frames)
     return msgspec.json.encode(MotionReport(width=96, height=64, subjects=[subject], flow_error_px=0.42, camera=[]))
