@@ -12,66 +12,83 @@ _KINDS = {
     "str": "text", "int": "a whole number", "float": "a number", "array": "a list", "object": "a group of named values",
     "bool": "true or false", "null": "nothing", "bytes": "bytes",
 }  # fmt: skip
-_BOUNDS = {">=": "at least", "<=": "at most", ">": "more than", "<": "less than"}
+_BOUNDS = {
+    ">=": "{field} must be at least {bound:g}", "<=": "{field} must be at most {bound:g}",
+    ">": "{field} must be greater than {bound:g}", "<": "{field} must be less than {bound:g}",
+}  # fmt: skip
+_LENGTHS = {
+    (True, ">="): "{field} must have at least {bound} characters",
+    (True, "<="): "{field} must have at most {bound} characters",
+    (False, ">="): "{field} must have at least {bound} entries",
+    (False, "<="): "{field} must have at most {bound} entries",
+}
 _CLASS = re.compile(r"[\w'’-]+(?: +[\w'’-]+)*")
 _LONGEST = 64  # characters: the prompt has to hold them
 
 
-def in_words(error: Exception, names: Mapping[str, str] | None = None) -> str:
-    """A decoding error without its notation and type names: "--class is empty", "bbox[0][1] has to have 4 entries".
+def in_words(error: Exception, names: Mapping[str, str] | None = None) -> Text:
+    """A decoding error without its notation and type names: "--class is empty", "bbox[0][1] must have 4 entries".
 
     `names`: the names of fields for people; other fields keep their own.
     """
     if isinstance(error, OSError):
-        return error.strerror or str(error)
+        return Text.of("{reason}", reason=error.strerror or error)
     if isinstance(error, UnicodeDecodeError):
-        return "it is not text in UTF-8"
+        return Text("it is not text in UTF-8")
     text = str(error)
     found = _AT.fullmatch(text)
     fault, path = (found["fault"], found["path"]) if found else (text, "")
-    place = path.removeprefix("$").removeprefix(".").replace("[...]", "")
-    last = re.sub(r"\[.*", "", place.rpartition(".")[2])
-    place = (names or {}).get(last, place)
-    said = _fault(fault)
-    if said is None:
-        return f"{place}: {fault}" if place else fault
-    return f"{place or 'it'} {said}"
+    path = path.removeprefix("$").removeprefix(".").replace("[...]", "")
+    last = re.sub(r"\[.*", "", path.rpartition(".")[2])
+    field = (names or {}).get(last, path)
+    known = _in_words(fault, field or Text("it"))
+    if known is not None:
+        return known
+    return Text.of("{field}: {reason}" if field else "{reason}", field=field, reason=fault)
 
 
-def _fault(fault: str) -> str | None:
-    """The predicate of the sentence; None if the error is a sentence already."""
+def _in_words(fault: str, field: str | Text) -> Text | None:
+    """msgspec's sentence about a field in our words; None for one that is not known here."""
     if match := re.fullmatch(r"Expected `(\w+)` of length (>=|<=) (\d+)", fault):
-        kind, sign, count = match.groups()
-        if (sign, count) == (">=", "1"):
-            return "is empty"
-        return f"has to have {_BOUNDS[sign]} {count} {'characters' if kind == 'str' else 'entries'}"
+        kind, sign, bound = match.groups()
+        if (sign, bound) == (">=", "1"):
+            return Text.of("{field} is empty", field=field)
+        return Text.of(_LENGTHS[kind == "str", sign], field=field, bound=int(bound))
     if match := re.fullmatch(r"Expected `\w+` (>=|<=|>|<) (\S+)", fault):
-        return f"has to be {_BOUNDS[match[1]]} {float(match[2]):g}"
+        return Text.of(_BOUNDS[match[1]], field=field, bound=float(match[2]))
     if match := re.fullmatch(r"Expected `array` of (?:at least )?length (\d+)(?:(?: to \d+)|, got (\d+))?.*", fault):
-        return f"has to have {match[1]} entries" + (f" and has {match[2]}" if match[2] else "")
+        template = "{field} must have {count} entries, not {found}" if match[2] else "{field} must have {count} entries"
+        return Text.of(template, field=field, count=int(match[1]), found=match[2])
     if match := re.fullmatch(r"Expected `([^`]+)`, got `([^`]+)`", fault):
-        return f"has to be {_kinds(match[1])} and is {_kinds(match[2])}"
+        return Text.of(
+            "{field} must be {kind}, not {found}", field=field, kind=_kinds(match[1]), found=_kinds(match[2])
+        )
     if match := re.fullmatch(r"Object missing required field `(\w+)`", fault):
-        return f'lacks "{match[1]}"'
+        return Text.of('{field} has no "{name}"', field=field, name=match[1])
     if match := re.fullmatch(r"Object contains unknown field `(.+)`", fault):
-        return f'has an entry "{match[1]}" that nobody knows'
+        return Text.of('{field} has an unknown entry "{name}"', field=field, name=match[1])
     if re.fullmatch(r"Expected `str` matching regex .*", fault):
-        return "is not written as it has to be"
+        return Text.of("{field} has the wrong format", field=field)
     if fault == "Input data was truncated":
-        return "is not complete JSON"
+        return Text.of("{field} is not complete JSON", field=field)
     if fault.startswith("JSON is malformed: "):
-        return f"is not JSON ({fault.removeprefix('JSON is malformed: ')})"
+        reason = fault.removeprefix("JSON is malformed: ")
+        return Text.of("{field} is not JSON ({reason})", field=field, reason=reason)
     return None
 
 
-def _kinds(names: str) -> str:
-    return " or ".join(_KINDS.get(name, name) for name in re.split(r" \| ", names))
+def _kinds(names: str) -> Text:
+    """The words for one or more of msgspec's type names: "int | null"."""
+    first, *others = [Text(_KINDS.get(name, name)) for name in names.split(" | ")]
+    for other in others:
+        first = Text.of("{one} or {other}", one=first, other=other)
+    return first
 
 
 def token_fault(token: str) -> Text | None:
     """The end of a sentence that says why this cannot be a token; None if it can."""
     if not re.search(r"\w", token) or token.split() != [token] or not token.isprintable() or len(token) > _LONGEST:
-        return Text.of("is one rare word without spaces, such as sks, and not {found}.", found=_quoted(token))
+        return Text.of("must be one rare word without spaces, such as sks, not {found}.", found=_quoted(token))
     return None
 
 
@@ -80,7 +97,7 @@ def class_fault(class_word: str) -> Text | None:
     letters = any(letter.isalpha() for letter in class_word)
     if not letters or not _CLASS.fullmatch(class_word.strip(" ")) or len(class_word) > _LONGEST:
         return Text.of(
-            "is the ordinary word for the subject, such as dog or toy car, and not {found}.", found=_quoted(class_word)
+            "must be an ordinary word for the subject, such as dog or toy car, not {found}.", found=_quoted(class_word)
         )
     return None
 

@@ -24,19 +24,19 @@ class Script(msgspec.Struct, forbid_unknown_fields=True):
         ("", "it is not complete JSON"),
         ('{"prompt"', "it is not complete JSON"),
         ('{"prompt": ?}', "it is not JSON (invalid character (byte 11))"),
-        ("[]", "it has to be a group of named values and is a list"),
-        ("{}", 'it lacks "prompt"'),
-        ('{"prompt": 1}', "prompt has to be text and is a whole number"),
-        ('{"prompt": "", "boxes": []}', 'it has an entry "boxes" that nobody knows'),
-        ('{"prompt": "", "bbox": [[0, 0, 1]]}', "bbox[0] has to have 4 entries"),
-        ('{"prompt": "", "bbox": [[0, 0, 1, "x"]]}', "bbox[0][3] has to be a number and is text"),
-        ('{"prompt": "", "picture": {"image": "x"}}', "picture.image is not written as it has to be"),
+        ("[]", "it must be a group of named values, not a list"),
+        ("{}", 'it has no "prompt"'),
+        ('{"prompt": 1}', "prompt must be text, not a whole number"),
+        ('{"prompt": "", "boxes": []}', 'it has an unknown entry "boxes"'),
+        ('{"prompt": "", "bbox": [[0, 0, 1]]}', "bbox[0] must have 4 entries"),
+        ('{"prompt": "", "bbox": [[0, 0, 1, "x"]]}', "bbox[0][3] must be a number, not text"),
+        ('{"prompt": "", "picture": {"image": "x"}}', "picture.image has the wrong format"),
     ],
 )
 def test_decoding_errors_are_reported_without_the_decoders_notation(text: str, said: str) -> None:
     with pytest.raises(msgspec.MsgspecError) as caught:
         msgspec.json.decode(text, type=Script)
-    assert in_words(caught.value) == said
+    assert str(in_words(caught.value)) == said
 
 
 def test_every_bound_of_the_contract_is_reported_without_the_decoders_notation() -> None:
@@ -47,18 +47,18 @@ def test_every_bound_of_the_contract_is_reported_without_the_decoders_notation()
     change = msgspec.structs.replace
     wrong = [
         (change(train, subject=change(train.subject, class_word="")), "the class is empty"),
-        (change(train, subject=change(train.subject, token="x" * 201)), "the token has to have at most 200 characters"),
+        (change(train, subject=change(train.subject, token="x" * 201)), "the token must have at most 200 characters"),
         (change(train, subject=change(train.subject, pictures=[])), "the list of pictures is empty"),
-        (change(train, learning_rate=2.0), "learning_rate has to be at most 1"),
-        (change(train, steps=0), "the steps has to be at least 1"),
-        (change(train, method="half"), "method is not written as it has to be"),
+        (change(train, learning_rate=2.0), "learning_rate must be at most 1"),
+        (change(train, steps=0), "the steps must be at least 1"),
+        (change(train, method="half"), "method has the wrong format"),
         (change(generate, prompt=""), "the prompt is empty"),
-        (change(generate, seed=-1), "the seed has to be at least 0"),
+        (change(generate, seed=-1), "the seed must be at least 0"),
         (
             change(generate, shot=change(generate.shot, subjects=[track] * 17)),
-            "the list of subjects has to have at most",
+            "the list of subjects must have at most",
         ),
-        (change(generate, shot=change(generate.shot, fps=0.0)), "shot.fps has to be more than 0"),
+        (change(generate, shot=change(generate.shot, fps=0.0)), "shot.fps must be greater than 0"),
     ]
     for spec, said in wrong:
         with pytest.raises(InvalidInput) as caught:
@@ -72,7 +72,7 @@ def test_every_bound_of_the_contract_is_reported_without_the_decoders_notation()
 def test_a_missing_file_is_reported_without_its_error_number() -> None:
     with pytest.raises(FileNotFoundError) as caught:
         Path("nowhere").read_bytes()
-    assert in_words(caught.value) == "No such file or directory"
+    assert str(in_words(caught.value)) == "No such file or directory"
 
 
 @pytest.mark.parametrize("word", ["dog", "toy car", "Hündchen", "jack-in-the-box", "robot 2", "hero’s cape"])
@@ -82,7 +82,7 @@ def test_ordinary_words_are_valid_classes(word: str) -> None:
 
 @pytest.mark.parametrize("word", ["", " ", "42", "a;b", "a\ndog", "dog!", "x" * 65, "\x00"])
 def test_other_words_are_not_valid_classes(word: str) -> None:
-    assert str(class_fault(word)).startswith("is the ordinary word")
+    assert str(class_fault(word)).startswith("must be an ordinary word")
 
 
 @pytest.mark.parametrize("word", ["sks", "<new>", "zwx7", "ohwx-2"])
@@ -92,4 +92,4 @@ def test_a_rare_word_is_a_valid_token(word: str) -> None:
 
 @pytest.mark.parametrize("word", ["", " ", "a b", " sks", "a\tb", "...", "x" * 65, "a\x00"])
 def test_anything_but_a_single_word_is_not_a_valid_token(word: str) -> None:
-    assert str(token_fault(word)).startswith("is one rare word")
+    assert str(token_fault(word)).startswith("must be one rare word")

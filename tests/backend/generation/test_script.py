@@ -131,7 +131,7 @@ def test_a_subject_that_the_script_does_not_name_is_refused(tmp_path: Path, tiny
     add_lora(tiny_single.unet, 4, r".*to_q", seed=0)
     save_subject(tmp_path / "cat.safetensors", tiny_single.unet, card)
     path = written(tmp_path, phrases=["sks dog"], bbox=[[[0, 0, 1, 1]]])
-    with pytest.raises(InvalidInput, match='is a "sks cat", and none of the script'):
+    with pytest.raises(InvalidInput, match='is a "sks cat", which is none of the script'):
         script_with_subjects(path, "tiny", 0, [tmp_path / "cat.safetensors"])
 
 
@@ -139,7 +139,7 @@ def test_a_subject_that_the_script_does_not_name_is_refused(tmp_path: Path, tiny
 def test_one_script_must_be_named(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["generate", "--out", str(tmp_path / "c.mp4")])
     assert result.exit_code == 2
-    assert "Name one script" in result.output
+    assert "Specify exactly one script" in result.output
 
 
 PLACEHOLDERS = {
