@@ -7,12 +7,12 @@ from collections.abc import Callable
 from importlib.metadata import version
 
 ModelVersion = Callable[[str], str]  # of a model, by its name; changes with its files
-_PROGRAM = version("motionbooth")
+PROGRAM_VERSION = version("motionbooth")
 
 
 def program_version(model: str) -> str:
     """For a model whose files never change."""
-    return _PROGRAM
+    return PROGRAM_VERSION
 
 
 def with_program(model_version: ModelVersion) -> ModelVersion:
@@ -22,7 +22,7 @@ def with_program(model_version: ModelVersion) -> ModelVersion:
     def cached(model: str) -> str:
         at, found = known.get(model, (float("-inf"), ""))
         if time.monotonic() - at > 1.0:
-            at, found = known[model] = time.monotonic(), f"{_PROGRAM} {model_version(model)}"
+            at, found = known[model] = time.monotonic(), f"{PROGRAM_VERSION} {model_version(model)}"
         return found
 
     return cached

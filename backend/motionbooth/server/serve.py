@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 
@@ -25,6 +24,7 @@ from motionbooth.server.live_state import LiveState
 from motionbooth.server.local_executor import on_this_machine
 from motionbooth.server.logs import logging_to
 from motionbooth.server.metrics import serve_metrics
+from motionbooth.server.model_version import PROGRAM_VERSION
 from motionbooth.server.monitor import Monitor
 from motionbooth.server.retention import Retention
 from motionbooth.server.scheduler import Scheduler
@@ -174,7 +174,7 @@ def _announce(
 ) -> None:
     keys = ", ".join(f"{key.name} ({key.role})" for key in authorized.all())
     models = ", ".join(f"{one.name} ({one.frames} frames of {one.width} x {one.height})" for one in settings.models)
-    say(f"MotionBooth {version('motionbooth')} listens on {endpoint}")
+    say(f"MotionBooth {PROGRAM_VERSION} listens on {endpoint}")
     say(f"  connection file  {settings.home / 'connection.json'}")
     say(f"  authorized keys  {keys or 'none: put public keys into the folder authorized'}")
     say(f"  models           {models or 'none'}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 
 from motionbooth_protocol.messages import Limits, ModelInfo
@@ -14,7 +13,7 @@ from motionbooth.server.auth import KeyCheck
 from motionbooth.server.blobs import Blobs
 from motionbooth.server.database import Database
 from motionbooth.server.executor import MakeExecutor
-from motionbooth.server.model_version import ModelVersion, program_version
+from motionbooth.server.model_version import PROGRAM_VERSION, ModelVersion, program_version
 
 DEFAULT_ADDRESS = "tcp://127.0.0.1:5599"
 DEFAULT_LIMITS = Limits(waiting_jobs=10_000, requests_per_second=1000)
@@ -56,4 +55,4 @@ class ServerSettings:
     @property
     def name(self) -> str:
         """For the greeting and the status."""
-        return f"MotionBooth {version('motionbooth')} on {platform.node()}"
+        return f"MotionBooth {PROGRAM_VERSION} on {platform.node()}"

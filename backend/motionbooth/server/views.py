@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from importlib.metadata import version
 
 from motionbooth_protocol import messages
 from motionbooth_protocol.jobs import BACKEND_STATES, Job
@@ -14,6 +13,7 @@ from msgspec.structs import replace
 from motionbooth.server.attempts import JobNumber
 from motionbooth.server.keys import AuthorizedKeys, Key
 from motionbooth.server.live_state import LiveState
+from motionbooth.server.model_version import PROGRAM_VERSION
 from motionbooth.server.scheduler import Scheduler, WorkerState
 from motionbooth.server.settings import ServerSettings
 from motionbooth.server.store import Store
@@ -68,7 +68,7 @@ class Views:
         """As far as the viewer may see it; None, the owner of the backend, may see everything."""
         counts = self._queries.counts()
         return messages.Status(
-            re=request_id, server=self._settings.name, version=version("motionbooth"),
+            re=request_id, server=self._settings.name, version=PROGRAM_VERSION,
             uptime=time.monotonic() - self._started_at, sessions=self._live.connections,
             disk_free=shutil.disk_usage(self._settings.home).free,
             store_bytes=self._store.ownership.total_bytes(),
