@@ -12,12 +12,14 @@ from motionbooth_protocol.text import fields
 SOURCES = Path(__file__).parents[2] / "blender_addon" / "motionbooth_addon"
 # Calls whose argument of this position is shown to a person.
 SHOWN = {
-    "InvalidInput": 0, "NotFound": 0, "OutOfSpace": 0, "Text": 0, "of": 0, "translate": 0, "refuse": 1, "report": 1,
+    "InvalidInput": 0, "NotFound": 0, "NotAuthorized": 0, "Unreachable": 0, "OutOfSpace": 0, "Damaged": 0,
+    "JobFailed": 0, "Canceled": 0, "MotionBoothError": 0, "Text": 0, "of": 0, "translate": 0, "refuse": 1, "report": 1,
     "show_notice": 0, "show_connection": 1, "sentence": 1,
 }  # fmt: skip
 NOT_SHOWN = {"name", "uid", "job_id", "filter_glob", "filter_folder", "filter_image", "display_type", "directory"}
 LAYOUT = {"label", "operator", "prop", "menu", "progress", "prop_search"}
 ELSEWHERE = {"runner.py", "generate_file.py", "generate_shots.py", "blender_command.py"}  # without a window
+FOR_PROGRAMS = {"codec.py", "text.py"}  # of the contract
 
 
 def of_blender(classes: tuple[type, ...]) -> Iterator[tuple[str, str]]:
@@ -48,9 +50,12 @@ def _of_properties(rna: Any, own: set[str]) -> Iterator[tuple[str, str]]:
 
 
 def of_sources() -> Iterator[tuple[str, str]]:
-    """(context, text) of panels, notices and errors: arguments of the calls in SHOWN, and every template."""
-    for source in sorted(SOURCES.rglob("*.py")):
-        if source.name in ELSEWHERE or {"_protocol", "german"} & set(source.parts):
+    """(context, text) of panels, notices and errors: arguments of the calls in SHOWN, and every template.
+
+    Of the extension and of the contract, whose errors it shows.
+    """
+    for source in sorted(_sources()):
+        if source.name in ELSEWHERE | FOR_PROGRAMS:
             continue
         tree = ast.parse(source.read_text())
         docstrings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
@@ -63,10 +68,13 @@ def of_sources() -> Iterator[tuple[str, str]]:
 
 def all_of_sources() -> set[str]:
     """Every string in the sources of the extension and of the contract, whatever it is for."""
-    files = [source for source in SOURCES.rglob("*.py") if "german" not in source.parts]
-    files += (SOURCES / "_protocol").glob("*.py")  # a link here, and not walked through
-    nodes = [node for source in files for node in ast.walk(ast.parse(source.read_text()))]
+    nodes = [node for source in _sources() for node in ast.walk(ast.parse(source.read_text()))]
     return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+def _sources() -> list[Path]:
+    own = [source for source in SOURCES.rglob("*.py") if not {"_protocol", "german"} & set(source.parts)]
+    return [*own, *(SOURCES / "_protocol").glob("*.py")]  # a link here, and not walked through
 
 
 def _of_call(call: ast.Call) -> Iterator[tuple[str, str]]:

@@ -53,7 +53,7 @@ def _connection(home: Path, named: Path | None) -> Connection:
     try:
         return Connection.read(home.absolute() / "connection.json")
     except NotFound as error:
-        raise Unreachable(str(error)) from None
+        raise Unreachable(error.text) from None
 
 
 def _show(home: Path, connection: Path | None, watch: bool, view: Callable[[Client], RenderableType]) -> None:

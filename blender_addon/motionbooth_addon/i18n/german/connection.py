@@ -1,0 +1,38 @@
+"""German errors of the contract: connections, transfers and jobs."""
+
+# ruff: noqa: E501
+
+TEXTS = {
+    "There is no connection file at {path}. Start a backend with `motionbooth serve`, which writes one, or copy the file that the backend's owner gave you.": "Bei {path} ist keine Verbindungsdatei. Starten Sie ein Backend mit `motionbooth serve`, das eine schreibt, oder kopieren Sie die Datei, die Ihnen der Besitzer des Backends gegeben hat.",
+    "The connection file {path} cannot be read ({problem}). Ask the backend's owner for a new one.": "Die Verbindungsdatei {path} lässt sich nicht lesen ({problem}). Bitten Sie den Besitzer des Backends um eine neue.",
+    "The connection file is not usable ({reason}): it needs an address like tcp://127.0.0.1:5599 and keys of 40 characters; its address is {address}. Ask the backend's owner for a new one.": "Die Verbindungsdatei ist unbrauchbar ({reason}): Sie braucht eine Adresse wie tcp://127.0.0.1:5599 und Schlüssel mit 40 Zeichen; ihre Adresse ist {address}. Bitten Sie den Besitzer des Backends um eine neue.",
+    "An address looks like tcp://render-box:5599, with a port up to 65535; got {address}.": "Eine Adresse sieht aus wie tcp://render-box:5599, mit einem Port bis 65535; diese ist {address}.",
+    "No backend listens at {address}. Start one there with `motionbooth serve`, or correct the address in the connection file.": "Unter {address} läuft kein Backend. Starten Sie dort eines mit `motionbooth serve`, oder berichtigen Sie die Adresse in der Verbindungsdatei.",
+    "Nothing answers at {address} within {seconds:.0f} s. Check the address in the connection file, that `motionbooth serve` is running there, and that no firewall blocks the port.": "Unter {address} antwortet {seconds:.0f} s lang nichts. Prüfen Sie die Adresse in der Verbindungsdatei, ob dort `motionbooth serve` läuft und ob keine Firewall den Port sperrt.",
+    "The backend at {address} refuses this key. Ask its owner to authorize it, or use the connection file that the owner gave you.": "Das Backend unter {address} lehnt diesen Schlüssel ab. Bitten Sie seinen Besitzer, ihn zuzulassen, oder verwenden Sie die Verbindungsdatei, die Sie von ihm haben.",
+    "The server at {address} is not the backend of this connection file: its key is different. If the backend was set up again, ask its owner for a new connection file.": "Der Server unter {address} ist nicht das Backend dieser Verbindungsdatei: Sein Schlüssel ist ein anderer. Falls das Backend neu eingerichtet wurde, bitten Sie seinen Besitzer um eine neue Verbindungsdatei.",
+    "The server at {address} closed the connection: it is not a MotionBooth backend, or it is stopping. Check the address in the connection file.": "Der Server unter {address} hat die Verbindung geschlossen: Er ist kein MotionBooth-Backend, oder er wird gerade beendet. Prüfen Sie die Adresse in der Verbindungsdatei.",
+    "The connection to the backend at {address} was lost. The backend may have stopped (start it again with `motionbooth serve`), or the network may be down. Jobs continue there.": "Die Verbindung zum Backend unter {address} ist abgebrochen. Vielleicht wurde es beendet (starten Sie es wieder mit `motionbooth serve`), oder das Netz ist gestört. Aufträge laufen dort weiter.",
+    "The backend at {address} is connected but did not reply for {seconds:.0f} s. It may be overloaded or hung: check its log, or restart it.": "Das Backend unter {address} ist verbunden, hat aber {seconds:.0f} s lang nicht geantwortet. Vielleicht ist es überlastet oder hängt: Sehen Sie in sein Log, oder starten Sie es neu.",
+    "The backend at {address} is stopping; jobs are kept. Start it again.": "Das Backend unter {address} wird beendet; Aufträge bleiben erhalten. Starten Sie es wieder.",
+    "There is no connection to the backend.": "Es gibt keine Verbindung zum Backend.",
+    "The backend replied {found} instead of {expected}.": "Das Backend hat mit {found} statt {expected} geantwortet.",
+    "Stopped waiting for the backend.": "Es wird nicht länger auf das Backend gewartet.",
+    "{file} became shorter during the upload; send it again.": "{file} wurde beim Hochladen kürzer; senden Sie die Datei noch einmal.",
+    "The backend's file {sha256}... is shorter than expected.": "Die Datei {sha256}... des Backends ist kürzer als erwartet.",
+    "The bytes received are not the file {sha256}...; they were discarded. Fetch it again.": "Was ankam, ist nicht die Datei {sha256}..., und wurde verworfen. Laden Sie sie noch einmal.",
+    "The disk of {file} is full; free some space and fetch again; the download resumes.": "Der Datenträger von {file} ist voll; schaffen Sie Platz und laden Sie noch einmal, dann geht es von da an weiter.",
+    "There is no file {path}.": "Es gibt keine Datei {path}.",
+    "The file {path} cannot be read ({reason}).": "Die Datei {path} lässt sich nicht lesen ({reason}).",
+    "{path} has {size} bytes, but at most {most} can be sent.": "{path} hat {size} Bytes; höchstens {most} lassen sich senden.",
+    "The job failed.": "Der Auftrag ist fehlgeschlagen.",
+    "The job was canceled.": "Der Auftrag wurde abgebrochen.",
+    "It was interrupted.": "Es wurde unterbrochen.",
+    "The process ended early (exit status {status}): {reason}. Its log is {log}.": "Der Prozess endete vorzeitig (Exit-Status {status}): {reason}. Sein Log ist {log}.",
+    "The disk is full; free some space and try again.": "Der Datenträger ist voll; schaffen Sie Platz und versuchen Sie es noch einmal.",
+    "The disk of {path} is full; free some space there and try again.": "Der Datenträger von {path} ist voll; schaffen Sie dort Platz und versuchen Sie es noch einmal.",
+    "System error: {reason}.": "Systemfehler: {reason}.",
+    "{path} cannot be used ({reason}); check the path and its permissions.": "{path} lässt sich nicht verwenden ({reason}); prüfen Sie den Pfad und seine Rechte.",
+    "This cannot be sent: {problem}. Change it and try again.": "Das lässt sich nicht senden: {problem}. Ändern Sie es, und versuchen Sie es noch einmal.",
+    "Canceled before it was sent.": "Abgebrochen, bevor es gesendet wurde.",
+}
