@@ -32,6 +32,7 @@ Seed = Annotated[int, Meta(ge=0, le=MAX_SEED)]
 _CALLED = {
     "class_word": "the class", "token": "the token", "name": "the name", "prompt": "the prompt", "model": "the model",
     "negative_prompt": "the negative prompt", "background_phrase": "the background's words", "steps": "the steps",
+    "num_inference_steps": "the steps",
     "subjects": "the list of subjects", "pictures": "the list of pictures", "seed": "the seed",
 }  # fmt: skip
 
@@ -118,8 +119,8 @@ class GenerateSpec(Struct, frozen=True, tag="generate"):
     seed: Seed = 0
     negative_prompt: Text = ""
     background_phrase: Text = ""
-    steps: Annotated[int, Meta(ge=1, le=MAX_SAMPLING_STEPS)] | None = None
-    guidance: Annotated[float, Meta(ge=0, le=100)] | None = None
+    num_inference_steps: Annotated[int, Meta(ge=1, le=MAX_SAMPLING_STEPS)] | None = None
+    guidance_scale: Annotated[float, Meta(ge=0, le=100)] | None = None
     box_control: bool = True
     camera_control: bool = True
 

@@ -116,7 +116,7 @@ def test_a_message_with_foreign_fields_is_malformed_or_within_bounds(kind: str, 
 def test_nan_and_infinity_are_malformed(bad: float) -> None:
     job = msgspec.to_builtins(largest_job())
     for change in (
-        lambda spec: spec.update(guidance=bad),
+        lambda spec: spec.update(guidance_scale=bad),
         lambda spec: spec["shot"].update(fps=bad),
         lambda spec: spec["shot"]["camera"]["offsets"][1].__setitem__(0, bad),
         lambda spec: spec["shot"]["subjects"][0]["boxes"][0].__setitem__(2, bad),

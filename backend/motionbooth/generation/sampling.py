@@ -181,7 +181,7 @@ def generate_takes(
         )
     prompts, negative_prompts = [spec.prompt] * len(seeds), [spec.negative_prompt] * len(seeds)
     plans = plan_shot(base, spec)
-    inputs = SamplingInputs.from_prompts(base, prompts, negative_prompts, seeds, plans, spec.guidance)
+    inputs = SamplingInputs.from_prompts(base, prompts, negative_prompts, seeds, plans, spec.guidance_scale)
     return decode(base, denoise(base, inputs, on_step, on_estimate), on_frame)
 
 
@@ -195,7 +195,7 @@ def plan_shot(base: Base, spec: GenerateSpec) -> list[StepPlan]:
     )
     return plan_steps(
         control,
-        spec.steps or base.settings.num_inference_steps,
+        spec.num_inference_steps or base.settings.num_inference_steps,
         base.latent_size,
         camera=shot.camera if spec.camera_control else CameraPath.still(shot.frames),
         tracks=[track.boxes for track in shot.subjects] if spec.box_control else [],

@@ -69,7 +69,7 @@ def _generate(
     reporter.progress(stages.LOADING, 0, 1)
     base = cache.get(spec, blob_path)
     reporter.progress(stages.LOADING, 1, 1)
-    reporter.progress(stages.SAMPLING, 0, spec.steps or base.settings.num_inference_steps)
+    reporter.progress(stages.SAMPLING, 0, spec.num_inference_steps or base.settings.num_inference_steps)
     on_estimate = None if show_preview is None else Previewer(base, show_preview)
     on_step, on_frame = (partial(reporter.progress, stage) for stage in (stages.SAMPLING, stages.DECODING))
     frames = generate_clip(base, spec, on_step, on_estimate, on_frame).numpy()

@@ -32,8 +32,8 @@ ENCODED, MEASURED = 0.2, 1.0  # a frame of the clip written, a frame of the mode
 
 def generate_stages(base: BaseSettings, spec: GenerateSpec, takes: int = 1) -> list[Stage]:
     """The stages of generating one clip, or several takes of it."""
-    guidance_scale = base.guidance_scale if spec.guidance is None else spec.guidance
-    steps = spec.steps or base.num_inference_steps
+    guidance_scale = base.guidance_scale if spec.guidance_scale is None else spec.guidance_scale
+    steps = spec.num_inference_steps or base.num_inference_steps
     return [
         Stage(LOADING, 1),
         Stage(SAMPLING, takes * steps, _sampling_step(base, guidance_scale)),

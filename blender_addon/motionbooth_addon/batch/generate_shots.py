@@ -233,7 +233,9 @@ def _train_request(
 def _spec(shot: BatchShot, options: Options) -> GenerateSpec:
     settings = shot.scene.motionbooth
     spec = generate_spec(settings, shot.shot, settings.seed if options.seed is None else options.seed)
-    return spec if options.sampling_steps is None else msgspec.structs.replace(spec, steps=options.sampling_steps)
+    if options.sampling_steps is None:
+        return spec
+    return msgspec.structs.replace(spec, num_inference_steps=options.sampling_steps)
 
 
 def _write_shot_file(shot: BatchShot, spec: GenerateSpec, trainings: list[TrainSpec]) -> None:

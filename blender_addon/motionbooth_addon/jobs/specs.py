@@ -109,7 +109,7 @@ def generate_spec(settings: bpy.types.PropertyGroup, shot: Shot, seed: int) -> G
         seed=seed,
         negative_prompt=settings.negative_prompt,
         background_phrase=settings.background_phrase,
-        steps=steps_of(settings),
+        num_inference_steps=steps_of(settings),
         box_control=settings.box_control,
         camera_control=settings.camera_control,
     )
@@ -125,9 +125,9 @@ def restore_settings(scene: bpy.types.Scene, spec: GenerateSpec) -> None:
     )
     shot.model, shot.seed, shot.random_seed = spec.model, spec.seed, False
     shot.box_control, shot.camera_control = spec.box_control, spec.camera_control
-    shot.quality = next((name for name, steps in _STEPS.items() if steps == spec.steps), "CUSTOM")
-    if spec.steps is not None:
-        shot.steps = spec.steps
+    shot.quality = next((name for name, steps in _STEPS.items() if steps == spec.num_inference_steps), "CUSTOM")
+    if spec.num_inference_steps is not None:
+        shot.steps = spec.num_inference_steps
     trained = {track.name: track.weights for track in spec.shot.subjects}
     for subject in shot.subjects:
         subject.weights = trained.get(subject.name) or subject.weights

@@ -12,7 +12,7 @@ from motionbooth_protocol.jobs import GenerateSpec
 from motionbooth_protocol.limits import PREVIEW_BYTES
 from motionbooth_protocol.motion import CameraPath, Shot
 
-SPEC = GenerateSpec(Shot("shot", 1, 9, 24, 192, 128, CameraPath.still(4)), "a dog", model="tiny", steps=4)
+SPEC = GenerateSpec(Shot("shot", 1, 9, 24, 192, 128, CameraPath.still(4)), "a dog", model="tiny", num_inference_steps=4)
 
 
 class Shown:

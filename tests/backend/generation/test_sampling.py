@@ -99,7 +99,7 @@ def shot(camera: CameraPath | None = None, boxes: list[Box | None] | None = None
 
 
 def spec(**changes: Any) -> GenerateSpec:
-    return msgspec.structs.replace(GenerateSpec(shot(), PROMPT, model="tiny", steps=2), **changes)
+    return msgspec.structs.replace(GenerateSpec(shot(), PROMPT, model="tiny", num_inference_steps=2), **changes)
 
 
 def test_same_seed_twice_gives_the_same_bits(tiny_single: Base) -> None:
@@ -122,10 +122,10 @@ def test_a_still_camera_is_no_camera_control(tiny_single: Base) -> None:
     assert torch.equal(with_control, generate_clip(tiny_single, spec(shot=still, camera_control=False)))
 
 
-@pytest.mark.parametrize("guidance", [0.0, 1.0])
-def test_guidance_of_one_or_less_leaves_the_unconditional_pass_out(tiny_single: Base, guidance: float) -> None:
-    clip = generate_clip(tiny_single, spec(guidance=guidance, negative_prompt="snow"))
-    assert torch.equal(clip, generate_clip(tiny_single, spec(guidance=guidance)))
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_guidance_of_one_or_less_leaves_the_unconditional_pass_out(tiny_single: Base, scale: float) -> None:
+    clip = generate_clip(tiny_single, spec(guidance_scale=scale, negative_prompt="snow"))
+    assert torch.equal(clip, generate_clip(tiny_single, spec(guidance_scale=scale)))
 
 
 def test_a_negative_prompt_changes_the_clip(tiny_single: Base) -> None:
@@ -213,7 +213,7 @@ def test_subjects_that_cross_enter_and_leave_are_each_held_by_their_own_words(ti
 
 def test_a_camera_path_of_any_shape_arrives_where_it_should(tiny_single: Base) -> None:
     there_and_back = CameraPath([Offset(0, 0), Offset(0.5, -0.25), Offset(-0.25, 0.5), Offset(0, 0)])
-    plans = plan_shot(tiny_single, spec(shot=shot(there_and_back), steps=10))
+    plans = plan_shot(tiny_single, spec(shot=shot(there_and_back), num_inference_steps=10))
     moved = np.sum([plan.moves for plan in plans if plan.moves], axis=0)
     assert moved.tolist() == [[0, 0], [12, -4], [-6, 8], [0, 0]]  # cells of a frame of 24 x 16
     generate_clip(tiny_single, spec(shot=shot(there_and_back)))

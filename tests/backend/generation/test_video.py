@@ -81,5 +81,5 @@ def test_a_clip_is_written_at_any_length_without_being_copied(tmp_path: Path, co
 
 def test_what_is_not_a_clip_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "c.mp4").write_bytes(b"no film")
-    with pytest.raises(InvalidInput, match=r"c\.mp4 is not a film clip"):
+    with pytest.raises(InvalidInput, match=r"c\.mp4 cannot be read as a video clip"):
         read_clip(tmp_path / "c.mp4")

@@ -66,7 +66,7 @@ def spec(*weights: str) -> GenerateSpec:
     ]
     shot = Shot("shot", 1, 9, 24, 192, 128, CameraPath.still(4), tracks)
     prompt = " and ".join(track.phrase for track in tracks) or "a dog"
-    return GenerateSpec(shot, prompt, model="tiny", steps=1)
+    return GenerateSpec(shot, prompt, model="tiny", num_inference_steps=1)
 
 
 def clip(cache: ModelCache, spec: GenerateSpec, blob_path: Callable[[str], Path]) -> Tensor:

@@ -80,7 +80,7 @@ def train_spec(blobs: Path) -> TrainSpec:
 def generate_spec(weights: str | None = None) -> GenerateSpec:
     track = SubjectTrack("Red", "dog", [Box(0.2, 0.2, 0.7, 0.8)] * 4, token="sks", weights=weights)
     shot = Shot("shot", 1, 9, 24, 192, 128, CameraPath.straight(0.3, 0, 4), [track])
-    return GenerateSpec(shot, "a sks dog in the park", model="tiny", steps=2)
+    return GenerateSpec(shot, "a sks dog in the park", model="tiny", num_inference_steps=2)
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
@@ -150,7 +150,7 @@ def test_two_subjects_are_filmed_together(tmp_path: Path, blobs: Path, tiny_sour
         SubjectTrack("b", "dog", [Box(0.6, 0.2, 1.0, 0.8)] * 4, token="toy", weights=weights[1]),
     ]
     shot = Shot("shot", 1, 9, 24, 192, 128, CameraPath.still(4), tracks)
-    spec = GenerateSpec(shot, "a sks dog and a toy dog", model="tiny", steps=1)
+    spec = GenerateSpec(shot, "a sks dog and a toy dog", model="tiny", num_inference_steps=1)
     assert read_clip(run_job(spec, blobs.joinpath, tmp_path, Log())["clip"])[0].shape[0] == 9
 
 

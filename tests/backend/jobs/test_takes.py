@@ -68,7 +68,7 @@ def subject(tiny_source: Source, tmp_path: Path) -> Path:
 def spec(weights: str | None = None) -> GenerateSpec:
     tracks = [SubjectTrack("Red", "dog", [Box(0.2, 0.2, 0.7, 0.8)] * 4, token="sks", weights=weights)]
     shot = Shot("shot", 1, 9, 24, 192, 128, CameraPath.straight(0.3, 0, 4), tracks)
-    return GenerateSpec(shot, "a sks dog in the park", model="tiny", steps=1, seed=7)
+    return GenerateSpec(shot, "a sks dog in the park", model="tiny", num_inference_steps=1, seed=7)
 
 
 def test_takes_have_successive_seeds_reports_and_are_ranked(tmp_path: Path, subject: Path) -> None:

@@ -147,7 +147,7 @@ def clock(tiny_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def generate_spec(blobs: Path) -> GenerateSpec:
     track = SubjectTrack("Red", "dog", [Box(0.2, 0.2, 0.7, 0.8)] * 4)
     shot = Shot("shot", 1, 9, 24, 192, 128, CameraPath.still(4), [track])
-    return GenerateSpec(shot, "a dog in the park", model="tiny", steps=6)
+    return GenerateSpec(shot, "a dog in the park", model="tiny", num_inference_steps=6)
 
 
 def train_spec(blobs: Path) -> TrainSpec:
