@@ -25,6 +25,7 @@ from motionbooth_protocol.errors import (
 from motionbooth_protocol.jobs import Blob
 from motionbooth_protocol.link import WrongServer
 from msgspec.structs import replace
+from refused import refused
 from running_backend import RunningBackend, small_job
 
 
@@ -37,7 +38,7 @@ def nobody(address: str) -> Connection:
 def test_a_missing_backend_is_reported_at_once_with_the_address_and_what_to_do() -> None:
     began = time.monotonic()
     with (
-        pytest.raises(Unreachable, match=r"tcp://127\.0\.0\.1:1\b.*motionbooth serve"),
+        refused(Unreachable, address="tcp://127.0.0.1:1"),
         Client(nobody("tcp://127.0.0.1:1")),
     ):
         pass
@@ -47,7 +48,7 @@ def test_a_missing_backend_is_reported_at_once_with_the_address_and_what_to_do()
 def test_a_server_that_never_replies_is_reported_after_the_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(Unreachable, match="within 1 s"), Client(nobody(address), timeout=1.0):
+        with refused(Unreachable, seconds=1.0), Client(nobody(address), timeout=1.0):
             pass
 
 
@@ -87,7 +88,7 @@ def test_waiting_can_be_stopped_from_another_thread(shared_backend: RunningBacke
         timer = threading.Timer(0.5, stop.set)
         timer.start()
         began = time.monotonic()
-        with pytest.raises(Canceled, match="Stopped waiting"):
+        with pytest.raises(Canceled):
             client.follow(job)
         assert time.monotonic() - began < 5
         timer.join()

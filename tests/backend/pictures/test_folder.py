@@ -9,6 +9,7 @@ from motionbooth.pictures.folder import read_folder
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.motion import Box
 from PIL import Image
+from refused import refused
 
 
 def draw(path: Path, grey: int) -> None:
@@ -86,9 +87,9 @@ def test_a_mask_without_its_one_picture_is_named(tmp_path: Path) -> None:
 def test_from_one_to_twenty_pictures(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="no folder of pictures"):
         read_folder(tmp_path / "nowhere", None)
-    with pytest.raises(InvalidInput, match="has 0 pictures"):
+    with refused(InvalidInput, count=0):
         read_folder(tmp_path, None)
     for number in range(21):
         draw(tmp_path / f"{number}.png", number)
-    with pytest.raises(InvalidInput, match="has 21 pictures"):
+    with refused(InvalidInput, count=21):
         read_folder(tmp_path, None)

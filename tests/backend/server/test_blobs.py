@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from motionbooth.server.blobs import Blobs
 from motionbooth_protocol.errors import Damaged, InvalidInput, NoSession, NotFound
+from refused import refused
 
 DATA = os.urandom(700_000)
 SHA = hashlib.sha256(DATA).hexdigest()
@@ -57,7 +58,7 @@ def test_a_chunk_at_the_wrong_offset_is_ignored_and_the_right_offset_returned(bl
 
 def test_wrong_bytes_are_discarded_and_can_be_sent_again(blobs: Blobs, tmp_path: Path) -> None:
     blobs.begin("ann", SHA, SIZE)
-    with pytest.raises(Damaged, match="Send it again"):
+    with pytest.raises(Damaged):
         blobs.append("ann", SHA, 0, bytes(SIZE))
     assert visible(tmp_path) == []
     assert blobs.begin("ann", SHA, SIZE) == 0
@@ -86,12 +87,12 @@ def test_no_owner_can_corrupt_the_upload_of_another(blobs: Blobs) -> None:
 
 def test_more_bytes_than_announced_are_refused(blobs: Blobs) -> None:
     blobs.begin("ann", SHA, 100)
-    with pytest.raises(InvalidInput, match="longer than the 100 bytes"):
+    with refused(InvalidInput, size=100):
         blobs.append("ann", SHA, 0, DATA[:101])
 
 
 def test_a_chunk_without_an_announcement_is_refused(blobs: Blobs) -> None:
-    with pytest.raises(NoSession, match="not announced"):
+    with pytest.raises(NoSession):
         blobs.append("ann", SHA, 0, DATA)
 
 
@@ -109,7 +110,7 @@ def test_chunks_are_read_from_any_offset_and_the_end_is_reported(blobs: Blobs, t
     assert blobs.read(SHA, 0, CHUNK) == (DATA[:CHUNK], False)
     assert blobs.read(SHA, SIZE - 10, CHUNK) == (DATA[-10:], True)
     assert blobs.read(SHA, SIZE + 10, CHUNK) == (b"", True)
-    with pytest.raises(NotFound, match="upload it first"):
+    with pytest.raises(NotFound):
         blobs.read("0" * 64, 0, CHUNK)
 
 

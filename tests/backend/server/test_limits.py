@@ -22,6 +22,7 @@ from motionbooth_protocol.messages import Error, Ping, Pong
 from motionbooth_protocol.motion import Box, SubjectTrack
 from msgspec.structs import replace
 from raw_socket import HELLO, answer, raw
+from refused import refused
 from running_backend import SHOT, RunningBackend, small_job, wait_until
 
 
@@ -58,7 +59,7 @@ def test_an_admin_sees_and_cancels_the_jobs_of_all_users_and_a_user_does_not(sha
         admin.cancel(job)
         with pytest.raises(Canceled):
             guest.follow(job)
-        with pytest.raises(NotAuthorized, match="Only admins"):
+        with pytest.raises(NotAuthorized):
             guest.jobs(all_users=True)
 
 
@@ -100,7 +101,7 @@ def test_a_forgotten_job_is_removed_with_the_files_that_no_other_needs(backend: 
             client.get(same.id)
         running = new_job_id()
         client.submit(running, small_job("steps=1000 pause=0.05"))
-        with pytest.raises(Conflict, match="cancel it"):
+        with pytest.raises(Conflict):
             client.forget(running)
 
 
@@ -180,7 +181,7 @@ def test_only_so_many_jobs_may_wait(backend: RunningBackend) -> None:
         jobs = [new_job_id() for _ in range(3)]
         for seed, job in enumerate(jobs):
             client.submit(job, small_job("steps=1000 pause=0.05", seed))
-        with pytest.raises(OverLimit, match="3 jobs waiting"):
+        with refused(OverLimit, most=3):
             client.submit(new_job_id(), small_job())
         client.submit(jobs[0], small_job("steps=1000 pause=0.05", 0))
         client.cancel(jobs[2])

@@ -188,7 +188,7 @@ def test_a_large_store_answers_as_fast_as_a_small_one(store: Store, tmp_path: Pa
 
 
 def test_a_second_store_on_the_same_file_is_refused_and_the_first_continues(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(Conflict, match="Another backend is running"):
+    with pytest.raises(Conflict):
         Store(tmp_path / "jobs.sqlite")
     submitted(store)
 
