@@ -76,8 +76,8 @@ def test_the_interface_is_german_in_a_german_blender(act: Callable[[str], dict[s
     """All texts, with values and in errors; no translation is left after the extension is disabled."""
     seen = act("in_german.py")
     assert seen["wrong"] == []
-    assert seen["warning"] == "„Rex“ ist von Bild 1 bis 9 hinter der Kamera; dort ist es nicht zu sehen."
-    assert "erst eine Klasse geben" in seen["refusal"]
+    assert seen["warning"] == "„Rex“ ist von Bild 1 bis 9 hinter der Kamera und nicht zu sehen."
+    assert "zuerst eine Klasse" in seen["refusal"]
     assert seen["left"] == []
 
 
