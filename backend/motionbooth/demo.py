@@ -75,7 +75,9 @@ def _make_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise errors.InvalidInput(
-            "The folder {out} cannot be made ({reason}); name another one with --out.", out=out, reason=error.strerror
+            "The folder {out} cannot be created ({reason}). Choose another one with --out.",
+            out=out,
+            reason=error.strerror,
         ) from error
 
 

@@ -50,7 +50,7 @@ class GeneratedShot:
         names = [track.name for track in self.spec.shot.subjects if track.phrase == phrase]
         if not names:
             raise InvalidInput(
-                '{subject} is a "{phrase}", and the shot has none. Give the shot that it is in.',
+                '{subject} is a "{phrase}", but the shot has none. Choose the shot that it appears in.',
                 subject=subject,
                 phrase=phrase,
             )
@@ -111,7 +111,7 @@ def read_spec(shot: Path, model: str, placeholders: Placeholders = NO_PLACEHOLDE
         ) from error
     if file.generate is not None:
         if placeholders.chosen:
-            raise InvalidInput("{shot} is no script and has no placeholders: leave --token and --class out.", shot=shot)
+            raise InvalidInput("{shot} is not a script and has no placeholders. Omit --token and --class.", shot=shot)
         return file.generate
     return read_script(shot, source_named(model).info, placeholders)
 

@@ -129,7 +129,7 @@ def write_report(path: Path, report: MotionReport) -> None:
         path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
     except OSError as error:
         raise InvalidInput(
-            "The report cannot be written to {path} ({reason}). Name another file.", path=path, reason=error.strerror
+            "The report cannot be written to {path} ({reason}). Choose another file.", path=path, reason=error.strerror
         ) from error
 
 

@@ -39,7 +39,7 @@ def train_locally(
     same; a finished one is not repeated. Raises MotionBoothError.
     """
     if out.suffix != ".safetensors":
-        raise InvalidInput("A subject's file ends in .safetensors, got {out}.", out=out)
+        raise InvalidInput("The file of a subject must end in .safetensors, not {out}.", out=out)
     folder = out.with_suffix("")
     if _prepare(spec, options, folder) and out.exists():
         read_card(out)

@@ -45,7 +45,7 @@ def generate_best_of(
     that are finished. Raises InvalidInput if `out` is not an mp4, and MotionBoothError as `run_job` does.
     """
     if out.suffix.lower() != ".mp4":
-        raise InvalidInput("A clip's file ends in .mp4, got {out}.", out=out)
+        raise InvalidInput("The file of a clip must end in .mp4, not {out}.", out=out)
     reporter.plan(stages.generate_stages(source_named(spec.model).settings, spec, count))
     reporter.progress(stages.LOADING, 0, 1)
     base = ModelCache().get(spec, blob_path)
@@ -77,7 +77,9 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InvalidInput(
-            "The folder {folder} cannot be created ({reason}). Name another one.", folder=folder, reason=error.strerror
+            "The folder {folder} cannot be created ({reason}). Choose another one.",
+            folder=folder,
+            reason=error.strerror,
         ) from error
 
 

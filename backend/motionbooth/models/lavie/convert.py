@@ -35,7 +35,7 @@ def convert_lavie(
     Raises InvalidInput for a file that is not LaVie's, and for missing parts.
     """
     if out.exists():
-        raise InvalidInput("{out} is there already. Name a new folder, or remove that one first.", out=out)
+        raise InvalidInput("{out} already exists. Choose a new folder, or remove this one first.", out=out)
     parts = _stable_diffusion_parts(stable_diffusion)
     unet = lavie_unet(read_ema(checkpoint), make_unet)
     _check_is_not(unet, stable_diffusion / "unet")
