@@ -28,6 +28,7 @@ from motionbooth_addon.capture import shots  # noqa: E402
 from motionbooth_addon.timeline import clips  # noqa: E402
 from motionbooth_protocol.client import Client  # noqa: E402
 from motionbooth_protocol.connection import Connection  # noqa: E402
+from motionbooth_protocol.errors import ErrorReport  # noqa: E402
 from motionbooth_protocol.jobs import GenerateSpec  # noqa: E402
 from motionbooth_protocol.reports import ProgressReport  # noqa: E402
 
@@ -45,6 +46,11 @@ def run_batch(*arguments: object, largest_file: int | None = None) -> tuple[int,
         command = ["prlimit", f"--fsize={largest_file}", *command]
     process = subprocess.run(command, capture_output=True, text=True, timeout=120)
     return process.returncode, [json.loads(line) for line in process.stdout.splitlines()]
+
+
+def message_of(reports: list[dict[str, Any]]) -> str:
+    """The message of the error that was reported last."""
+    return str(msgspec.convert(reports[-1]["error"], ErrorReport))
 
 
 @pytest.fixture(scope="module")
@@ -351,7 +357,7 @@ def test_bad_input_ends_the_process_with_status_2_and_its_sentence(tmp_path: Pat
     status, reports = run_batch(tmp_path / "none.blend", "--out", tmp_path, "--dry-run")
     assert status == 2
     assert reports[-1]["error"]["code"] == "invalid_input"
-    assert "give the path of a saved .blend" in reports[-1]["error"]["message"]
+    assert "give the path of a saved .blend" in message_of(reports)
 
 
 def test_a_wrong_key_is_reported_and_ends_with_status_1(connection_file: Path, tmp_path: Path) -> None:
@@ -372,14 +378,14 @@ def new_keys() -> tuple[str, str]:
 def test_a_missing_backend_is_reported_with_how_to_start_one(tmp_path: Path) -> None:
     status, reports = run_batch(DEMO_SCENE, "--connection", tmp_path / "none.json", "--out", tmp_path)
     assert status == 1
-    assert "motionbooth serve" in reports[-1]["error"]["message"]
+    assert "motionbooth serve" in message_of(reports)
 
 
 def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     status, reports = run_batch(DEMO_SCENE, "--out", tmp_path / "file", "--dry-run")
     assert status == 2
-    assert "check the path and its permissions" in reports[-1]["error"]["message"]
+    assert "check the path and its permissions" in message_of(reports)
 
 
 @pytest.mark.skipif(shutil.which("prlimit") is None, reason="limits the size of files with prlimit")
@@ -391,7 +397,7 @@ def test_a_full_disk_is_reported_and_existing_files_are_kept(
     status, reports = run_batch(scene, "--connection", connection_file, "--out", tmp_path, largest_file=60_000)
     assert status == 1, reports
     assert reports[-1]["error"]["code"] == "out_of_space"
-    assert "free some space" in reports[-1]["error"]["message"]
+    assert "free some space" in message_of(reports)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "shot.blend", "shot.json"]
     assert (tmp_path / "shot.blend").read_bytes() == b"an older result"
     assert (tmp_path / "clip.mp4").read_bytes() == (generated[0] / "clip.mp4").read_bytes()
@@ -415,4 +421,4 @@ def test_a_subject_can_be_trained_on_pictures_in_a_folder(
     (tmp_path / "photos" / "00.png").write_bytes(b"no picture")
     status, reports = run_batch(scene, "--connection", connection_file, "--out", tmp_path / "out")
     assert status == 2
-    assert "00.png cannot be read" in reports[-1]["error"]["message"]
+    assert "00.png cannot be read" in message_of(reports)
