@@ -249,5 +249,5 @@ def test_a_backend_tells_doubts_as_a_result(doubtful: Path, tmp_path: Path) -> N
     spec = TrainSpec(SubjectSpec("red", "sks", "ball", found), "tiny", steps=1, recipe="no-preservation")
     results = run_job(spec, files.__getitem__, tmp_path, Log())
     (doubt,) = msgspec.json.decode(results["doubts"].read_bytes(), type=list[MaskDoubt])
-    assert doubt.picture == "picture 1 of 1 (beach.png)"
+    assert str(doubt.picture) == "picture 1 of 1 (beach.png)"
     assert doubt.reasons

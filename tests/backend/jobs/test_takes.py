@@ -203,7 +203,7 @@ def red_box_moving_right() -> np.ndarray:
     ("options", "complaint"),
     [
         (["--pictures", "empty"], "No pictures in"),
-        (["--subject", "cat.safetensors"], 'is a "sks cat", and the shot has none'),
+        (["--subject", "cat.safetensors"], 'is a "sks cat", but the shot has none'),
         (["--subject", "old.safetensors"], "has no record of its appearance"),
     ],
 )
