@@ -40,7 +40,11 @@ def scenery_of(camera: CameraPath, tracks: Sequence[Sequence[Box | None]], laten
 
 
 def merge_scenery(frames: Tensor, scenery: Scenery) -> Tensor:
-    """Frames (F, C, H, W) of one clip, each point of the scenery replaced by its mean over the frames that show it."""
+    """Frames (F, C, H, W) of one clip, each point of the scenery replaced by its mean over the frames that show it.
+
+    Computed and returned in float32: half precision cannot tell neighboring pixels of a wide frame apart.
+    """
+    frames = frames.float()
     height, width = frames.shape[-2:]
     travel = frames.new_tensor(scenery.travel)  # (F, 2)
     shown = F.interpolate(scenery.cells[:, None].to(frames), (height, width))  # (F, 1, H, W), nearest

@@ -111,17 +111,28 @@ def _predict(base: Base, latents: Tensor, t: Tensor, text: Tensor, guidance_scal
 
 
 def with_merged_scenery(base: Base, predicted: Tensor, t: Tensor, latents: Tensor, scenery: Scenery) -> Tensor:
-    """The UNet's prediction changed so that the clean clip it implies has the same scenery in all frames."""
-    alpha = base.scheduler.alphas_cumprod.to(latents.device)[t].to(latents)
+    """The UNet's prediction changed so that the clean clip it implies has the same scenery in all frames.
+
+    In float32 outside the autoencoder: near the last step, 1 - alpha is 0 in half precision.
+    """
+    alpha = base.scheduler.alphas_cumprod.to(latents.device)[t].float()
     signal, sigma = alpha.sqrt(), (1 - alpha).sqrt()
     is_velocity = base.scheduler.config.prediction_type == "v_prediction"
-    clean = signal * latents - sigma * predicted if is_velocity else (latents - sigma * predicted) / signal
-    scale = base.vae.config.scaling_factor
-    clips = [base.vae.decode(rearrange(clip, "c f h w -> f c h w") / scale).sample for clip in clean]
-    merged = [base.vae.encode(merge_scenery(clip, scenery)).latent_dist.mode() * scale for clip in clips]
+    noisy, output = latents.float(), predicted.float()
+    clean = signal * noisy - sigma * output if is_velocity else (noisy - sigma * output) / signal
+    merged = torch.stack([_merged(base, clip, scenery) for clip in clean])
     cells = scenery.cells.to(latents.device)  # (F, h, w): the subjects do not pass through the autoencoder
-    clean = torch.where(cells, rearrange(torch.stack(merged), "b f c h w -> b c f h w"), clean)
-    return (signal * latents - clean) / sigma if is_velocity else (latents - signal * clean) / sigma
+    clean = torch.where(cells, merged, clean)
+    changed = (signal * noisy - clean) / sigma if is_velocity else (noisy - signal * clean) / sigma
+    return changed.to(predicted.dtype)
+
+
+def _merged(base: Base, latents: Tensor, scenery: Scenery) -> Tensor:
+    """Clean latents (C, F, h, w) of one clip, decoded, merged and encoded; float32."""
+    scale = base.vae.config.scaling_factor
+    frames = base.vae.decode(rearrange(latents / scale, "c f h w -> f c h w").to(base.dtype)).sample
+    encoded = base.vae.encode(merge_scenery(frames, scenery).to(base.dtype)).latent_dist.mode() * scale
+    return rearrange(encoded.float(), "f c h w -> c f h w")
 
 
 def shared_noise(shape: Sequence[int], rho: float, generator: torch.Generator) -> Tensor:

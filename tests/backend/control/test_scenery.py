@@ -23,6 +23,14 @@ def test_scenery_that_follows_the_camera_stays_as_it_is() -> None:
     torch.testing.assert_close(merge_scenery(frames, Scenery(TRAVEL, NOBODY)), frames, rtol=0, atol=1e-4)
 
 
+def test_half_precision_keeps_every_pixel_of_a_wide_frame_in_its_place() -> None:
+    texture = torch.rand(1, 8, 1100, generator=torch.Generator().manual_seed(1)).half()
+    frames = torch.stack([texture[:, :, 300 * f : 300 * f + 800] for f in range(2)])
+    scenery = Scenery(((0.0, 0.0), (300 / 800, 0.0)), torch.ones(2, 1, 100, dtype=torch.bool))
+    # Bilinear weights are off by float32's rounding of coordinates up to 800: about 1e-4 of a pixel.
+    torch.testing.assert_close(merge_scenery(frames, scenery), frames.float(), rtol=0, atol=1e-3)
+
+
 def test_what_differs_between_frames_becomes_the_mean_of_all_that_show_it() -> None:
     frames = panned() + torch.tensor([0.0, 1.0, 2.0, 3.0])[:, None, None, None]
     merged = merge_scenery(frames, Scenery(TRAVEL, NOBODY))

@@ -242,3 +242,20 @@ def test_the_output_with_merged_scenery_implies_the_merged_clip(tiny_single: Bas
     assert float((after - before).abs().max()) > 0.1, "something was merged"
     torch.testing.assert_close(after[0][inside], before[0][inside], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(after[0][~inside], merged[~inside], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_merged_scenery_is_finite_in_half_precision_to_the_last_step(tiny_single: Base, kind: str) -> None:
+    tiny_single.scheduler.register_to_config(prediction_type=kind)
+    tiny_single.scheduler.alphas_cumprod[0] = 0.9999  # 1 in half precision
+    tiny_single.vae.to(torch.bfloat16)
+    tiny_single.dtype = torch.bfloat16
+    shape = (1, 4, tiny_single.settings.frames, *tiny_single.latent_size)
+    latents = torch.randn(shape, generator=torch.Generator().manual_seed(5)).bfloat16()
+    moving = CameraPath([Offset(0.02 * f, 0) for f in range(shape[2])])
+    with torch.no_grad():
+        changed = with_merged_scenery(
+            tiny_single, latents, torch.tensor(0), latents, scenery_of(moving, [], tiny_single.latent_size)
+        )
+    assert changed.dtype == torch.bfloat16
+    assert changed.isfinite().all()
