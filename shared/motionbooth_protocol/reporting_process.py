@@ -116,7 +116,7 @@ class ReportingProcess:
 
 
 def start(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-    """In a session of its own, so that Ctrl+C in a terminal reaches only this process, which then passes it on."""
+    """Start it in its own session, so that Ctrl+C in a terminal reaches only this process, which then passes it on."""
     return subprocess.Popen(command, start_new_session=True, **options)
 
 

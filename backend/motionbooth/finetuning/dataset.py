@@ -116,7 +116,7 @@ def covers_cells(picture: TrainingPicture, base: Base) -> bool:
 def _check_size(picture: TrainingPicture, base: Base, label: Text) -> None:
     if not covers_cells(picture, base):
         raise InvalidInput(
-            "In {label} the subject is too thin or too small: nothing of it is left at the {width} x "
+            "In {label} the subject is too thin or too small: nothing remains of it at the {width} x "
             "{height} pixels of this base model. Crop the picture closer to it.",
             label=label,
             width=picture.mask.shape[1],

@@ -166,7 +166,7 @@ def training_pictures(
     shown = [picture for picture in pasted if covers_cells(picture, base)]
     if not shown:
         raise InvalidInput(
-            "The subject is too thin: nothing of it is left at the sizes that {model} is trained on. "
+            "The subject is too thin: nothing remains of it at the sizes that {model} is trained on. "
             "Send pictures in which it is thicker, or larger masks.",
             model=base.settings.title,
         )

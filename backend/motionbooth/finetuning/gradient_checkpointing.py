@@ -1,6 +1,6 @@
 """Gradient checkpointing: the UNet's layers drop their activations and recompute them in the backward pass.
 
-diffusers' UNet3DConditionModel has none of its own. Single layers are wrapped, not blocks: in memory at once are each
+diffusers' UNet3DConditionModel does not offer it. Single layers are wrapped, not blocks: in memory at once are each
 layer's input and the activations of one layer.
 """
 

@@ -1,4 +1,4 @@
-"""Pasted pictures: the subject's cut-outs on backgrounds that the base generates, each with a caption of its own.
+"""Pasted pictures: the subject's cut-outs on backgrounds that the base generates, each with its own caption.
 
 A small base generates only what it was trained on: its own backgrounds, and subjects of the sizes that boxes have. So
 the subject is shown to it on those backgrounds and at those sizes, and the region loss ignores the background.

@@ -40,7 +40,7 @@ def generate_best_of(
     """Generate `count` takes from successive seeds, starting with `spec.seed`, and rank them, the best first.
 
     The model is loaded once. Takes are generated in batches of `batch_size`, or smaller ones if a GPU's memory does not
-    hold as many; with 1, each has the same bits as a job of its own. A single take is written to `out`; several have
+    hold as many; with 1, each has the same bits as from a separate job. A single take is written to `out`; several have
     their rank and seed appended to its name. Each take's report is written as JSON beside it. Ctrl+C keeps the takes
     that are finished. Raises InvalidInput if `out` is not an mp4, and MotionBoothError as `run_job` does.
     """

@@ -56,7 +56,7 @@ def open_socket(context: zmq.Context[zmq.Socket[bytes]], keys: KeyPair, address:
 
 
 class KeyCheck:
-    """Checks every key in its handshake, in a thread of its own, until `close`.
+    """Checks every key in its handshake, in its own thread, until `close`.
 
     If that thread dies, connected clients stay connected and new ones are refused, until `tick` starts another one.
     """

@@ -156,7 +156,7 @@ class Database:
                 if found not in (0, SCHEMA_VERSION):
                     raise InvalidInput(
                         "The job store {path} was written by another version of MotionBooth (format {found}, this one "
-                        "reads {known}). Use that version, or give this one a folder of its own with --home.",
+                        "reads {known}). Use that version, or choose another folder with --home.",
                         path=path,
                         found=found,
                         known=SCHEMA_VERSION,
@@ -168,8 +168,8 @@ class Database:
         except sqlite3.DatabaseError as error:
             if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
                 raise Conflict(
-                    "Another backend is running on {folder}. Use that one, stop it first, or give this one a "
-                    "folder of its own with --home.",
+                    "Another backend is running on {folder}. Use that one, stop it first, or choose another "
+                    "folder with --home.",
                     folder=path.parent,
                 ) from None
             raise InvalidInput(

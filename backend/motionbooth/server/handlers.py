@@ -1,4 +1,4 @@
-"""The request handlers, for requests of an authorized key. They know nothing of sockets."""
+"""The request handlers, for requests of an authorized key. They do not use sockets."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ class _WorkerProcess:
         self.generation = generation
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as errors:
-            # A session of its own: Ctrl+C in the server's terminal is for the server alone.
+            # Its own session: Ctrl+C in the server's terminal is for the server alone.
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,

@@ -41,7 +41,7 @@ class _Collector:
 
 
 def serve_metrics(port: int, monitor: Monitor) -> Callable[[], None]:
-    """Serve http://127.0.0.1:PORT/metrics in a thread of its own. Call the returned function to stop.
+    """Serve http://127.0.0.1:PORT/metrics in its own thread. Call the returned function to stop.
 
     Raises InvalidInput if prometheus-client is not installed, MotionBoothError if the port is taken.
     """

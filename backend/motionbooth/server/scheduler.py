@@ -1,4 +1,4 @@
-"""Assigns jobs from the store to the executor's workers, and records their reports. Knows nothing of sockets."""
+"""Assigns jobs from the store to the executor's workers, and records their reports. Does not use sockets."""
 
 from __future__ import annotations
 

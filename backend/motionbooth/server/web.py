@@ -39,7 +39,7 @@ _HEADERS = {
 
 
 def serve_page(port: int, home: Path, monitor: Monitor, blobs: Blobs) -> tuple[str, Callable[[], None]]:
-    """Serve the page in threads of its own. Returns its address, and a function that stops it. Port 0: any free one.
+    """Serve the page in its own threads. Returns its address, and a function that stops it. Port 0: any free one.
 
     Raises MotionBoothError if the port is taken.
     """

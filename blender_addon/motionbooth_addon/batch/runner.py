@@ -1,4 +1,4 @@
-"""Generates every shot of many .blend files, each file in a Blender process of its own. No bpy.
+"""Generates every shot of many .blend files, each file in its own Blender process. No bpy.
 
     blender --command motionbooth batch FILE.blend ... [options]              in Blender
     motionbooth batch FILE.blend ... [options]                                  with the backend and the bpy module
