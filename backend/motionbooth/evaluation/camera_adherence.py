@@ -31,6 +31,9 @@ MIN_GRADIENT = 0.2
 MIN_TEXTURE_SHARE = 0.04
 """Share of the scenery that must have texture; the flow of less is unreliable."""
 
+INPAINT_PX = 3
+"""How far around each hidden pixel its filling is taken from."""
+
 Flow = NDArray[np.float64]
 """(N, 2): motion in pixels (right, down) of N pixels of the scenery."""
 
@@ -75,7 +78,7 @@ def _flow(before: NDArray[np.uint8], after: NDArray[np.uint8], hidden: NDArray[n
     def enlarged(frame: NDArray[np.uint8], interpolation: int) -> NDArray[np.uint8]:
         return cv2.resize(frame, None, fx=scale, fy=scale, interpolation=interpolation)
 
-    gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (before, after)]
+    gray = [_without_subjects(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), hidden) for frame in (before, after)]
     visible = ~enlarged(hidden.astype(np.uint8), cv2.INTER_NEAREST).astype(bool)
     textured = visible & _textured(enlarged(gray[0], cv2.INTER_CUBIC))
     if textured.sum() < max(1, MIN_TEXTURE_SHARE * visible.sum()):
@@ -83,6 +86,11 @@ def _flow(before: NDArray[np.uint8], after: NDArray[np.uint8], hidden: NDArray[n
     large = [enlarged(frame, cv2.INTER_CUBIC) for frame in _stretched(gray, ~hidden)]
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(large[0], large[1], None) / scale
     return flow[textured].astype(np.float64)
+
+
+def _without_subjects(gray: NDArray[np.uint8], hidden: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The hidden pixels filled in from around them; the search would spread a subject's motion over a plain sky."""
+    return np.asarray(cv2.inpaint(gray, hidden.astype(np.uint8), INPAINT_PX, cv2.INPAINT_TELEA))
 
 
 def _textured(gray: NDArray[np.uint8]) -> NDArray[np.bool_]:
