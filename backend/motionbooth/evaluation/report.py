@@ -84,7 +84,7 @@ def motion_report(frames: NDArray[np.uint8], subjects: Sequence[TargetSubject], 
     _, height, width, _ = frames.shape
     found = find_subjects([subject.appearance for subject in subjects], frames, [subject.boxes for subject in subjects])
     reports = [_subject_report(*pair, aspect=width / height) for pair in zip(subjects, found, strict=True)]
-    flows = scenery_flows_px(frames, _hidden(found, len(frames)))
+    flows = scenery_flows_px(frames, _hidden(found, subjects, (height, width)) or [None] * len(frames))
     motion = [_camera_frame(*pair) for pair in zip(requested_flow_px(camera, width, height), flows, strict=True)]
     return MotionReport(
         width=width,
@@ -173,10 +173,25 @@ def _subject_report(target: TargetSubject, found: Sequence[FoundSubject | None],
     )
 
 
-def _hidden(found: Sequence[Sequence[FoundSubject | None]], count: int) -> list[NDArray[np.bool_] | None]:
-    """For each frame, the mask of all subjects in it; the camera is measured on the rest."""
-    hidden: list[NDArray[np.bool_] | None] = []
-    for frame in range(count):
-        masks = [place[frame].mask for place in found if place[frame] is not None]  # type: ignore[union-attr]
-        hidden.append(np.logical_or.reduce(masks) if masks else None)
-    return hidden
+def _hidden(
+    found: Sequence[Sequence[FoundSubject | None]], subjects: Sequence[TargetSubject], size: tuple[int, int]
+) -> list[NDArray[np.bool_] | None]:
+    """For each frame of `size` (H, W), what is not scenery: each subject, or the box of one that was not found."""
+    masks = [
+        [_box_mask(box, size) if place is None else place.mask for place, box in zip(places, target.boxes, strict=True)]
+        for places, target in zip(found, subjects, strict=True)
+    ]
+    return list(np.logical_or.reduce(masks)) if masks else []
+
+
+def _box_mask(box: Box | None, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The pixels (H, W) inside a box."""
+    mask = np.zeros(size, bool)
+    if box is not None and box.visible:
+        inside = box.clipped()
+        rows, columns = (
+            slice(int(low * side), int(np.ceil(high * side)))
+            for low, high, side in ((inside.y1, inside.y2, size[0]), (inside.x1, inside.x2, size[1]))
+        )
+        mask[rows, columns] = True
+    return mask

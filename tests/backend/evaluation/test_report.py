@@ -76,6 +76,23 @@ def test_clips_boxes_and_camera_of_different_lengths_are_refused_in_a_sentence()
         motion_report(clip.frames, [short], CameraPath.still(8))
 
 
+def test_a_subject_that_is_not_found_is_not_scenery_either() -> None:
+    """Its box is left out: what moves there would be measured as the camera's motion in a plain sky."""
+    frames = np.stack(
+        [draw_texture("night", np.random.default_rng(0))[100:164, 100 + 2 * f : 196 + 2 * f] for f in range(8)]
+    )
+    boxes = [Box((8 * f) / 96, 10 / 64, (8 * f + 40) / 96, 50 / 64) for f in range(8)]
+    for f, frame in enumerate(frames):
+        frame[10:50, 8 * f : 8 * f + 40] = (240, 200, 20)
+    green = Appearance.from_pictures(
+        [np.full((64, 64, 3), (20, 220, 40), np.uint8)], [np.full((64, 64), 255, np.uint8)]
+    )
+    report = motion_report(frames, [TargetSubject("frog", green, boxes)], CameraPath.straight(16 / 96, 0, 8))
+    assert report.subjects[0].found_share == 0
+    assert report.flow_error_px is not None
+    assert report.flow_error_px < 0.3
+
+
 def test_scenery_of_which_half_stands_still_is_told_by_the_mean_alone() -> None:
     texture = draw_texture("wall", np.random.default_rng(0))
     frames = np.stack([texture[100:164, 100 + 4 * f : 196 + 4 * f] for f in range(5)])
