@@ -7,6 +7,36 @@ import typer
 from motionbooth.cli.bench import JsonFile
 
 
+def training(
+    json_file: JsonFile = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Repetitions. The figures are medians.")] = 5,
+    large: Annotated[
+        bool, typer.Option(help="Use latents of 40 x 72 cells instead of 20 x 36 (five times slower).")
+    ] = False,
+) -> None:
+    """Measure the time and memory that fine-tuning needs beyond the plain network."""
+    from motionbooth.bench.measures import publish
+
+    from motionbooth_lab.bench.training import LATENTS, bench_training
+
+    publish(bench_training(rounds, (40, 72) if large else LATENTS), json_file)
+
+
+def sampling(
+    json_file: JsonFile = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Repetitions. The figures are medians.")] = 5,
+    large: Annotated[
+        bool, typer.Option(help="Use latents of 40 x 72 cells instead of 20 x 36 (about half an hour).")
+    ] = False,
+) -> None:
+    """Measure the time and memory that control adds to a denoising step of diffusers."""
+    from motionbooth.bench.measures import publish
+
+    from motionbooth_lab.bench.sampling import LATENTS, bench_sampling
+
+    publish(bench_sampling((40, 72) if large else LATENTS, rounds), json_file)
+
+
 def control(
     json_file: JsonFile = None,
     pictures: Annotated[
@@ -133,5 +163,5 @@ def soak(
 
 def add_benches(bench: typer.Typer) -> None:
     """Add the commands of this module to `motionbooth bench`."""
-    for command in (control, extension, server, scheduler, ablation, fuzz, soak):
+    for command in (training, sampling, control, extension, server, scheduler, ablation, fuzz, soak):
         bench.command()(command)

@@ -14,7 +14,7 @@ from motionbooth.cli.demo import DEMO_SCENE  # noqa: E402
 from motionbooth_addon._protocol.motion import Shot  # noqa: E402
 from motionbooth_addon.capture import shots  # noqa: E402
 
-SCRIPT = Path(__file__).parents[2] / "blender_addon" / "demo" / "make_demo_scene.py"
+SCRIPT = Path(__file__).parents[2] / "lab" / "motionbooth_lab" / "make_demo_scene.py"
 
 
 def read(path: Path) -> tuple[Shot, Any]:

@@ -13,7 +13,7 @@ import bpy
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # of this Blender alone
-sys.path.insert(0, str(HERE.parents[1] / "blender_addon" / "demo"))
+sys.path.insert(0, str(HERE.parents[1] / "lab" / "motionbooth_lab"))
 
 import hands  # noqa: E402
 

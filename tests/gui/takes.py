@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # of this Blender alone
 
 import hands
 
-MAKE_DEMO = Path(__file__).parents[2] / "blender_addon" / "demo" / "make_demo_scene.py"
+MAKE_DEMO = Path(__file__).parents[2] / "lab" / "motionbooth_lab" / "make_demo_scene.py"
 
 
 def takes() -> hands.Steps:

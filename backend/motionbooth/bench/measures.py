@@ -1,16 +1,13 @@
 """The result of a benchmark: named figures, printed as a table and written as JSON."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
-import numpy as np
 from motionbooth_protocol.errors import MotionBoothError
 from msgspec import Meta, Struct
 from rich.console import Console
 from rich.table import Table
-from scipy import stats
 
 
 class Measure(Struct, frozen=True, omit_defaults=True):
@@ -38,15 +35,6 @@ class BenchResult(Struct, frozen=True):
             if measure.name == name:
                 return measure.value
         raise KeyError(name)
-
-
-def with_interval(name: str, values: Sequence[float], unit: str) -> Measure:
-    """The mean of independent `values` with its 95 % confidence interval (Student's t). One value has no interval."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return Measure(name, mean, unit)
-    half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
-    return Measure(name, mean, unit, mean - half, mean + half)
 
 
 def publish(result: BenchResult, json_file: Path | None) -> None:

@@ -13,27 +13,46 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import msgspec
 import torch
-from diffusers import UNet3DConditionModel
+from diffusers import DDIMScheduler, UNet3DConditionModel
+from motionbooth_protocol.motion import Box, CameraPath
 from rich.progress import Progress
 from torch import Tensor
 
 from motionbooth.bench.measures import BenchResult, Measure
-from motionbooth.bench.midsize import midsize_base
-from motionbooth.bench.sampling import Step, busy_plan, our_steps
 from motionbooth.control.boxes import AttentionControl, Grid
+from motionbooth.control.camera import random_pick
+from motionbooth.control.plan import StepPlan, plan_steps
+from motionbooth.control.prompt import PromptTokens
+from motionbooth.control.settings import ControlSettings
 from motionbooth.finetuning.dataset import TrainingData
 from motionbooth.finetuning.gradient_checkpointing import enable_gradient_checkpointing
 from motionbooth.finetuning.trainer import Trainer
-from motionbooth.models.registry import Base, UNet, use_channels_last
+from motionbooth.generation.sampling import SamplingInputs, denoise
+from motionbooth.models.registry import Base, UNet, load_base, use_channels_last
+from motionbooth.models.settings import BaseSettings
+from motionbooth.models.sources import MODELS, source_named
 from motionbooth.models.subject_weights import add_lora
 
 LATENTS: Grid = (40, 72)
 PICTURES = 5
+GUIDANCE = 7.5
+TOKENS = PromptTokens(length=77, content=range(1, 9), subjects=((2, 3),))
+"""CLIP's tokens of "a red dog on the green grass ."."""
+
 M_MMAP_THRESHOLD, LARGE_BLOCK = -3, 1 << 20  # of mallopt(3); bytes
+
+
+@dataclass(frozen=True)
+class Step:
+    """Input of a denoising step: latents (1, 4, F, h, w) and text embeddings (1, 77, D) with and without the prompt."""
+
+    latents: Tensor
+    conditional: Tensor
+    unconditional: Tensor
 
 
 def bench_real_size(frames: int) -> BenchResult:
@@ -44,7 +63,8 @@ def bench_real_size(frames: int) -> BenchResult:
         base = random_base(zeroscope_unet(), LATENTS, frames)
         loaded = peak_gb()
         progress.update(stage, advance=1, description="denoising step")
-        sampling = _seconds(lambda: our_steps(base, random_step(base), [busy_plan(LATENTS, frames)]))
+        step = random_step(LATENTS, frames, base.unet.config.cross_attention_dim)
+        sampling = _seconds(lambda: our_steps(base, step, [busy_plan(LATENTS, frames)]))
         sampled = peak_gb()
         progress.update(stage, advance=1, description="training step")
         trainer = lora_trainer(base)
@@ -81,17 +101,37 @@ def fill(unet: UNet) -> UNet:
 
 
 def random_base(unet: UNet, latent_size: Grid, frames: int) -> Base:
-    """A base model with this UNet. Its VAE and text encoder, of medium size, are not used."""
-    base = midsize_base(latent_size)
-    settings = msgspec.structs.replace(base.settings, frames=frames)
-    return replace(base, unet=unet, control=AttentionControl.install(unet), settings=settings)
+    """A base model with this UNet and Zeroscope's settings. Its other parts, which are not used, are toybox's."""
+    base = load_base(source_named("toybox"), "cpu")
+    height, width = (cells * base.cell for cells in latent_size)
+    settings = BaseSettings.read(MODELS / "zeroscope.json")
+    return replace(
+        base,
+        unet=unet,
+        control=AttentionControl.install(unet),
+        settings=msgspec.structs.replace(settings, frames=frames, height=height, width=width),
+        scheduler=DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012),
+    )
 
 
-def random_step(base: Base) -> Step:
-    """Random input of a denoising step."""
+def random_step(latent_size: Grid, frames: int, text_width: int) -> Step:
     generator = torch.Generator().manual_seed(1)
-    text = _random_text(base, 2, generator).unsqueeze(1)
-    return Step(torch.randn(1, 4, base.settings.frames, *base.latent_size, generator=generator), *text)
+    text = torch.randn(2, 1, 77, text_width, generator=generator)
+    return Step(torch.randn(1, 4, frames, *latent_size, generator=generator), *text)
+
+
+def busy_plan(latent_size: Grid, frames: int) -> StepPlan:
+    """A step with all controls active: a moving box, amplified, and half of a pan by a quarter of the frame."""
+    track = [Box(0.1 + 0.02 * f, 0.2, 0.5 + 0.02 * f, 0.7) for f in range(frames)]
+    settings = ControlSettings(alpha=7.5, amplify_until=1, shift_from=0, shift_until=1)
+    camera = CameraPath.straight(0.25, 0.1, frames)
+    return plan_steps(settings, 2, latent_size, camera, [track], TOKENS)[0]
+
+
+def our_steps(base: Base, step: Step, plans: list[StepPlan]) -> Tensor:
+    """Our sampling loop, one step per plan."""
+    pick = random_pick(torch.Generator().manual_seed(0))
+    return denoise(base, SamplingInputs(step.latents, step.conditional, step.unconditional, GUIDANCE, plans, pick))
 
 
 def lora_trainer(base: Base) -> Trainer:

@@ -12,36 +12,6 @@ JsonFile = Annotated[
 ]
 
 
-@bench.command()
-def training(
-    json_file: JsonFile = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Repetitions. The figures are medians.")] = 5,
-    large: Annotated[
-        bool, typer.Option(help="Use latents of 40 x 72 cells instead of 20 x 36 (five times slower).")
-    ] = False,
-) -> None:
-    """Measure the time and memory that fine-tuning needs beyond the plain network."""
-    from motionbooth.bench.measures import publish
-    from motionbooth.bench.training import LATENTS, bench_training
-
-    publish(bench_training(rounds, (40, 72) if large else LATENTS), json_file)
-
-
-@bench.command()
-def sampling(
-    json_file: JsonFile = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Repetitions. The figures are medians.")] = 5,
-    large: Annotated[
-        bool, typer.Option(help="Use latents of 40 x 72 cells instead of 20 x 36 (about half an hour).")
-    ] = False,
-) -> None:
-    """Measure the time and memory that control adds to a denoising step of diffusers."""
-    from motionbooth.bench.measures import publish
-    from motionbooth.bench.sampling import LATENTS, bench_sampling
-
-    publish(bench_sampling((40, 72) if large else LATENTS, rounds), json_file)
-
-
 @bench.command("real-size")
 def real_size(
     json_file: JsonFile = None,

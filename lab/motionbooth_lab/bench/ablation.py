@@ -30,7 +30,7 @@ import cv2
 import msgspec
 import numpy as np
 import platformdirs
-from motionbooth.bench.measures import BenchResult, Measure, with_interval
+from motionbooth.bench.measures import BenchResult, Measure
 from motionbooth.evaluation.report import MotionReport
 from motionbooth.finetuning.recipes import RECIPES, with_recipe
 from motionbooth.models.registry import load_base
@@ -40,6 +40,7 @@ from motionbooth.pictures.appearance import Appearance
 from motionbooth_protocol.motion import Box
 from numpy.typing import NDArray
 from rich.progress import Progress
+from scipy import stats
 
 from motionbooth_lab.bench.cases import Case, base_cases, subject_cases
 from motionbooth_lab.bench.control import (
@@ -143,6 +144,15 @@ def recipe_measures(recipe: str, figures: Sequence[Sequence[RunFigures]]) -> lis
         )
         for figure, unit in UNITS.items()
     ]
+
+
+def with_interval(name: str, values: Sequence[float], unit: str) -> Measure:
+    """The mean of independent `values` with its 95 % confidence interval (Student's t). One value has no interval."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Measure(name, mean, unit)
+    half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    return Measure(name, mean, unit, mean - half, mean + half)
 
 
 def _value(figures: RunFigures, name: str) -> float:

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import pytest
 import torch
-from motionbooth.bench.midsize import midsize_unet
-from motionbooth.bench.real_size import bench_real_size, fill, lora_trainer, peak_gb, random_base, random_step
-from motionbooth.bench.sampling import busy_plan, our_steps
+from motionbooth.bench.real_size import (
+    bench_real_size,
+    busy_plan,
+    fill,
+    lora_trainer,
+    our_steps,
+    peak_gb,
+    random_base,
+    random_step,
+)
+from motionbooth_lab.bench.midsize import TEXT_WIDTH, midsize_unet
 
 
 def test_both_steps_are_taken_and_stay_finite() -> None:
     torch.set_num_threads(1)
     base = random_base(fill(midsize_unet()), (8, 12), frames=2)
-    latents = our_steps(base, random_step(base), [busy_plan((8, 12), 2)])
+    latents = our_steps(base, random_step((8, 12), 2, TEXT_WIDTH), [busy_plan((8, 12), 2)])
     assert latents.shape == (1, 4, 2, 8, 12)
     assert latents.isfinite().all()
     trainer = lora_trainer(base)

@@ -4,9 +4,9 @@ from functools import partial
 
 import pytest
 import torch
-from motionbooth.bench.memory import peak_bytes
-from motionbooth.bench.midsize import FRAMES, midsize_unet
-from motionbooth.bench.training import (
+from motionbooth_lab.bench.memory import peak_bytes
+from motionbooth_lab.bench.midsize import FRAMES, midsize_unet
+from motionbooth_lab.bench.training import (
     PICTURES,
     forward_and_backward,
     full_trainer,

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
-from motionbooth.bench.memory import peak_bytes
-from motionbooth.bench.sampling import GUIDANCE, Step, alternate, busy_plan, diffusers_steps, our_steps
+from motionbooth.bench.real_size import GUIDANCE, Step, busy_plan, our_steps
 from motionbooth.control.plan import StepPlan
-from motionbooth.models.registry import Base
+from motionbooth.models.registry import Base, load_base
+from motionbooth.models.sources import Source
+from motionbooth_lab.bench.memory import peak_bytes
+from motionbooth_lab.bench.midsize import FRAMES
+from motionbooth_lab.bench.sampling import alternate, diffusers_steps
 
 pytestmark = pytest.mark.numeric
+
+
+@pytest.fixture
+def tiny_single() -> Base:
+    """The tiny base of the golden values in float32."""
+    folder = Path(__file__).parents[2] / "golden" / "tiny_pipeline"
+    return load_base(Source("tiny", folder, folder / "motionbooth.json"), device="cpu")
 
 
 @pytest.fixture
@@ -46,7 +57,7 @@ def test_our_loop_without_control_equals_the_baseline(tiny_single: Base, step: S
 
 
 def test_in_the_measured_step_boxes_and_camera_act() -> None:
-    plan = busy_plan((16, 24))
+    plan = busy_plan((16, 24), FRAMES)
     assert plan.boxes is not None
     assert plan.boxes.amplify
     assert any(dx for dx, _ in plan.moves)

@@ -9,12 +9,11 @@ from pathlib import Path
 import msgspec
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet3DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-
 from motionbooth.control.boxes import AttentionControl, Grid
 from motionbooth.models.registry import Base, use_channels_last
 from motionbooth.models.settings import BaseSettings
 from motionbooth.models.sources import MODELS, TOYBOX, Source
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 FRAMES = 16
 CELL_PX = 8

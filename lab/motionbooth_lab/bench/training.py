@@ -19,13 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import UNet3DConditionModel
-from motionbooth_protocol.jobs import Picture, SubjectSpec
-from rich.progress import Progress
-from torch import Tensor
-
 from motionbooth.bench.measures import BenchResult, Measure
-from motionbooth.bench.memory import peak_bytes
-from motionbooth.bench.midsize import CELL_PX, FRAMES, TEXT_TOKENS, TEXT_WIDTH, midsize_base, midsize_unet
 from motionbooth.control.boxes import Grid
 from motionbooth.finetuning.dataset import encode_frames, encode_training_data
 from motionbooth.finetuning.gradient_checkpointing import enable_gradient_checkpointing
@@ -34,6 +28,12 @@ from motionbooth.models.registry import Base, use_channels_last
 from motionbooth.models.settings import TrainSettings
 from motionbooth.models.subject_weights import add_lora
 from motionbooth.pictures.images import TrainingPicture
+from motionbooth_protocol.jobs import Picture, SubjectSpec
+from rich.progress import Progress
+from torch import Tensor
+
+from motionbooth_lab.bench.memory import peak_bytes
+from motionbooth_lab.bench.midsize import CELL_PX, FRAMES, TEXT_TOKENS, TEXT_WIDTH, midsize_base, midsize_unet
 
 LATENTS: Grid = (20, 36)
 """A quarter of the number of Zeroscope's cells. 40 x 72 takes five times as long and more memory."""

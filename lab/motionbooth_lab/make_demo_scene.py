@@ -1,6 +1,6 @@
 """Makes demo.blend: a toy, its subject box, and a camera that pans along a road.
 
-    python blender_addon/demo/make_demo_scene.py [OUT.blend]
+    python lab/motionbooth_lab/make_demo_scene.py [OUT.blend]
 
 Needs the bpy module and the extension's package on the path (`pip install -e .[blender]` gives both).
 """

@@ -18,42 +18,23 @@ import copy
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from diffusers import UNet3DConditionModel
-from motionbooth_protocol.motion import Box, CameraPath
+from motionbooth.bench.measures import BenchResult, Measure
+from motionbooth.bench.real_size import GUIDANCE, Step, busy_plan, our_steps, random_step
+from motionbooth.control.boxes import Grid
+from motionbooth.models.registry import use_channels_last
 from torch import Tensor
 
-from motionbooth.bench.measures import BenchResult, Measure
-from motionbooth.bench.memory import peak_bytes
-from motionbooth.bench.midsize import FRAMES, TEXT_WIDTH, midsize_base, midsize_unet
-from motionbooth.control.boxes import Grid
-from motionbooth.control.camera import random_pick
-from motionbooth.control.plan import StepPlan, plan_steps
-from motionbooth.control.prompt import PromptTokens
-from motionbooth.control.settings import ControlSettings
-from motionbooth.generation.sampling import SamplingInputs, denoise
-from motionbooth.models.registry import Base, use_channels_last
+from motionbooth_lab.bench.memory import peak_bytes
+from motionbooth_lab.bench.midsize import FRAMES, TEXT_WIDTH, midsize_base, midsize_unet
 
 LATENTS: Grid = (20, 36)
 """A quarter of the number of Zeroscope's cells."""
 
-GUIDANCE = 7.5
-TOKENS = PromptTokens(length=77, content=range(1, 9), subjects=((2, 3),))
-"""CLIP's tokens of "a red dog on the green grass ."."""
-
 Work = Callable[[], Any]
-
-
-@dataclass(frozen=True)
-class Step:
-    """Input of a denoising step: latents (1, 4, F, h, w) and text embeddings (1, 77, D) with and without the prompt."""
-
-    latents: Tensor
-    conditional: Tensor
-    unconditional: Tensor
 
 
 def bench_sampling(latent_size: Grid, rounds: int) -> BenchResult:
@@ -64,7 +45,7 @@ def bench_sampling(latent_size: Grid, rounds: int) -> BenchResult:
     torch.set_num_threads(1)
     base, plain = midsize_base(latent_size), midsize_unet()
     theirs = in_channels_last(plain)
-    step, plan = random_step(latent_size), busy_plan(latent_size)
+    step, plan = random_step(latent_size, FRAMES, TEXT_WIDTH), busy_plan(latent_size, FRAMES)
     scheduler = base.scheduler
     works: dict[str, Work] = {
         "ours": lambda: our_steps(base, step, [plan]),
@@ -113,12 +94,6 @@ def diffusers_steps(unet: UNet3DConditionModel, scheduler: Any, step: Step, coun
     return latents
 
 
-def our_steps(base: Base, step: Step, plans: list[StepPlan]) -> Tensor:
-    """Our loop, one step per plan."""
-    pick = random_pick(torch.Generator().manual_seed(0))
-    return denoise(base, SamplingInputs(step.latents, step.conditional, step.unconditional, GUIDANCE, plans, pick))
-
-
 @torch.no_grad()
 def bare_unet(unet: UNet3DConditionModel, step: Step) -> Tensor:
     """Only the UNet call, for the conditional and unconditional half."""
@@ -144,25 +119,8 @@ def _median_ratio(seconds: dict[str, list[float]], over: str, under: str) -> flo
     return statistics.median(a / b for a, b in zip(seconds[over], seconds[under], strict=True))
 
 
-# Inputs
-
-
 def in_channels_last(unet: UNet3DConditionModel) -> UNet3DConditionModel:
     """A copy of the UNet in the faster channels_last layout."""
     other = copy.deepcopy(unet)
     use_channels_last(other)
     return other
-
-
-def random_step(latent_size: Grid) -> Step:
-    generator = torch.Generator().manual_seed(1)
-    text = torch.randn(2, 1, 77, TEXT_WIDTH, generator=generator)
-    return Step(torch.randn(1, 4, FRAMES, *latent_size, generator=generator), *text)
-
-
-def busy_plan(latent_size: Grid, frames: int = FRAMES) -> StepPlan:
-    """A step with all controls active: a moving box, amplified, and half of a pan by a quarter of the frame."""
-    track = [Box(0.1 + 0.02 * f, 0.2, 0.5 + 0.02 * f, 0.7) for f in range(frames)]
-    settings = ControlSettings(alpha=7.5, amplify_until=1, shift_from=0, shift_until=1)
-    camera = CameraPath.straight(0.25, 0.1, frames)
-    return plan_steps(settings, 2, latent_size, camera, [track], TOKENS)[0]
