@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import platform
 import shutil
 import subprocess
 import sys
@@ -111,12 +110,6 @@ def packager(*arguments: str) -> None:
         sys.exit("Building needs Blender's packager, which comes with the bpy module: pip install -e '.[blender]'")
     (tool,) = Path(bpy.origin).parent.glob("*/scripts/addons_core/bl_pkg/cli/blender_ext.py")
     subprocess.run([sys.executable, str(tool), *arguments], check=True)
-
-
-def this_platform() -> str:
-    """The name of this machine's platform in Blender's terms."""
-    system = {"Linux": "linux", "Windows": "windows", "Darwin": "macos"}[platform.system()]
-    return f"{system}-{'arm64' if platform.machine().lower() in {'arm64', 'aarch64'} else 'x64'}"
 
 
 if __name__ == "__main__":

@@ -87,7 +87,6 @@ class MotionBoothState(bpy.types.PropertyGroup):
     notice_is_error: BoolProperty()
     models: CollectionProperty(type=MotionBoothModel)
     trained: CollectionProperty(type=MotionBoothTrained)
-    active_trained: IntProperty(min=0)
     jobs: CollectionProperty(type=MotionBoothJob)
     active_job: IntProperty(min=0)
     all_files: BoolProperty(

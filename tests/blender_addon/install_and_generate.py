@@ -23,7 +23,7 @@ assert NAME in bpy.context.preferences.addons, "not enabled"
 import bl_ext.user_default.motionbooth as extension  # noqa: E402
 from bl_ext.user_default.motionbooth import compat, files  # noqa: E402
 from bl_ext.user_default.motionbooth.batch import blender_command  # noqa: E402
-from bl_ext.user_default.motionbooth.capture import shot_cache, shot_warnings  # noqa: E402
+from bl_ext.user_default.motionbooth.capture import shot_warnings, shots  # noqa: E402
 from bl_ext.user_default.motionbooth.jobs import controller  # noqa: E402
 from bl_ext.user_default.motionbooth.timeline import clips  # noqa: E402
 
@@ -33,7 +33,7 @@ assert {wheel.parent.name for wheel in wheels} >= {"zmq", "msgspec"}, "the wheel
 
 # Blender deletes the extension's own folder with the extension.
 controller.job_controller()
-assert files.user_folder().is_dir()
+files.own_keys(files.user_folder())
 assert not files.user_folder().is_relative_to(bpy.utils.user_resource("EXTENSIONS"))
 
 # A shot: a box that crosses the frame, a camera that pans.
@@ -60,7 +60,7 @@ subject.name, subject.token, subject.class_word = "Imp", "sks", "toy"
 subject.training_object = bpy.data.objects.new("Imp", body)
 scene.collection.objects.link(subject.training_object)
 scene.motionbooth.prompt = "a sks toy on the grass"
-said = shot_cache.read_now(scene).warnings
+said = shots.read_shot(scene, 8).warnings
 assert not said, said
 assert isinstance(shot_warnings.SMALLEST_WIDTH, float)
 

@@ -19,6 +19,7 @@ from threading import Thread
 from types import ModuleType
 
 import pytest
+from this_machine import blender_platform
 
 pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
@@ -42,7 +43,7 @@ def build_module() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def archive(build_module: ModuleType) -> Path:
-    return build_module.build(build_module.this_platform(), ROOT / "dist")
+    return build_module.build(blender_platform(), ROOT / "dist")
 
 
 def test_the_zip_contains_the_contract_and_the_wheels_for_each_python(archive: Path) -> None:
@@ -165,7 +166,7 @@ def install_and_generate(python: Path, archive: Path, connection_file: Path, tmp
     assert result.returncode == 0, result.stderr + result.stdout
     version, _, file = (out / "passed").read_text().rpartition(" ")
     work = {path: path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()}
-    assert [path for path in work if path.name == "old.mp4"], "what an earlier version kept was not taken over"
+    assert [path for path in work if path.name == "own.secret"], "the user's key is not in the data folder"
     subprocess.run([str(python), "-c", REMOVE], env=env, cwd=tmp_path, check=True, timeout=120)
     assert not Path(file).exists(), "still installed"
     assert {path: path.read_bytes() for path in work} == work, "a user's work was removed with the extension"

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from drawing_backend import DRAWING_SERVER, drawing_backend
+from this_machine import blender_platform
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -94,8 +95,8 @@ ASK = (
 @pytest.fixture(scope="session")
 def extension_zip() -> Path:
     """For this machine's platform."""
-    code = "import build, pathlib, sys; print(build.build(build.this_platform(), pathlib.Path(sys.argv[1])))"
-    command = [sys.executable, "-c", code, str(ROOT / "dist")]
+    code = "import build, pathlib, sys; print(build.build(sys.argv[1], pathlib.Path(sys.argv[2])))"
+    command = [sys.executable, "-c", code, blender_platform(), str(ROOT / "dist")]
     built = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT / "blender_addon")
     return Path(built.stdout.strip().splitlines()[-1])
 

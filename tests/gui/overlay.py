@@ -40,7 +40,8 @@ def look_at_it() -> hands.Steps:
     for number in range(3):
         copy_subject(bpy.context.scene, number)
     hands.seen["subjects"] = len(bpy.context.scene.motionbooth.subjects)
-    shot_cache.read_now(bpy.context.scene)
+    version = shot_cache.get(scene).version
+    yield from hands.wait(lambda: (cache := shot_cache.get(scene)).version > version and not cache.outdated)
     hands.seen["overlay_ms"] = time_redraws(overlay)
     manager = bpy.context.window_manager
     manager.motionbooth_overlay = False

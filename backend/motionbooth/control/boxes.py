@@ -87,15 +87,11 @@ def box_mask(boxes: Sequence[Sequence[Box | None]], grid: Grid) -> Tensor:
     return (column >= x1) & (column < x2) & (row >= y1) & (row < y2)
 
 
-def attention_bias(control: BoxControl, grid: Grid) -> Tensor:
-    """The bias of one sample: float32 (F, h*w, tokens), 0 or positive inside boxes, -inf where suppressed."""
-    bias = torch.zeros(len(control.boxes[0]), grid[0] * grid[1], control.tokens.length)
-    _write_bias(bias, control, grid)
-    return bias
-
-
 def _write_bias(bias: Tensor, control: BoxControl, grid: Grid) -> None:
-    """Write into zeros (F, h*w, tokens), one column for each controlled token; allocates nothing of that size."""
+    """Write the bias of one sample, 0 or positive inside boxes, -inf where suppressed, into zeros (F, h*w, tokens).
+
+    One column for each controlled token; allocates nothing of that size.
+    """
     tokens = control.tokens
     inside = rearrange(box_mask(control.boxes, grid).to(bias.device), "s f h w -> s f (h w)")  # (S, F, cells)
     outside_all = ~inside.any(dim=0)  # (F, cells)

@@ -55,19 +55,15 @@ class FrameAdherence:
     iou: float | None
 
 
-def find_subject(appearance: Appearance, frames: NDArray[np.uint8]) -> list[FoundSubject | None]:
-    """One subject in each of the frames (F, H, W, 3) uint8 RGB of a clip; None for a frame that does not show it."""
-    return [next(iter(_regions(probability)), None) for probability in appearance.probabilities(frames)]
-
-
 def find_subjects(
     appearances: Sequence[Appearance], frames: NDArray[np.uint8], requested: Sequence[Sequence[Box | None]]
 ) -> list[list[FoundSubject | None]]:
-    """Each of several subjects in each frame, no two in the same region. Indexed [subject][frame], as is `requested`.
+    """Each of several subjects in each of the frames (F, H, W, 3) uint8 RGB of a clip, no two in the same region.
 
-    A subject that shares its largest region with no other is found as `find_subject` finds it, whatever box was
-    requested. If several subjects share a region, all are assigned together so that the assigned regions are as large
-    as possible in total. Subjects that look alike are told apart by the requested boxes only.
+    Indexed [subject][frame], as is `requested`; None for a frame that does not show the subject. A subject that shares
+    its largest region with no other is in that region, whatever box was requested. If several subjects share a region,
+    all are assigned together so that the assigned regions are as large as possible in total. Subjects that look alike
+    are told apart by the requested boxes only.
     """
     candidates = [[_regions(each) for each in appearance.probabilities(frames)] for appearance in appearances]
     by_frame = [

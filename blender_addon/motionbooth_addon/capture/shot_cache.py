@@ -192,14 +192,6 @@ def _is_busy() -> bool:
     return bpy.app.is_job_running("RENDER") or any(window.screen.is_animation_playing for window in windows)
 
 
-def read_now(scene: bpy.types.Scene) -> ShotCache:
-    """Read the scene's shot completely, even if it has not changed."""
-    cache = _caches.setdefault(scene.name, ShotCache(last_requested=time.monotonic(), settings=_settings(scene)))
-    cache.outdated, cache.reader = True, None
-    _read_on(scene, cache, math.inf)
-    return cache
-
-
 def _read_on(scene: bpy.types.Scene, cache: ShotCache, seconds: float) -> None:
     """Start to read the scene, or continue, for about `seconds`."""
     began = time.perf_counter()

@@ -34,9 +34,6 @@ class Shapes:
     triangle_colors: Array
 
 
-NOTHING = Shapes(np.zeros((0, 2)), np.zeros((0, 4)), np.zeros((0, 2)), np.zeros((0, 4)))
-
-
 class ShapeBuilder:
     """Collects shapes for a frame with the given aspect ratio (width / height)."""
 

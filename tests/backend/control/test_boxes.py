@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from motionbooth.control.boxes import (
     AttentionControl,
     BoxControl,
-    attention_bias,
+    Grid,
     batch_bias,
     box_cells,
     level_grids,
@@ -28,6 +28,14 @@ pytestmark = pytest.mark.numeric
 Read = Callable[[str], tuple[dict[str, np.ndarray], Any]]
 TOKENS = PromptTokens(length=16, content=range(1, 8), subjects=((2, 3),))
 MIDDLE = Box(0.25, 0.25, 0.75, 0.75)
+
+
+def attention_bias(control: BoxControl, grid: Grid) -> torch.Tensor:
+    """The bias of one sample: (F, h*w, tokens)."""
+    bias = batch_bias([control], grid, len(control.boxes[0]), torch.zeros(0))
+    assert bias is not None
+    return bias[:, 0]
+
 
 SAME_AS_THE_AUTHORS = [
     "one_amp_nobg",

@@ -3,11 +3,16 @@
 import cv2
 import numpy as np
 import pytest
-from motionbooth.evaluation.box_adherence import box_adherence, find_subject, find_subjects, iou
+from motionbooth.evaluation.box_adherence import FoundSubject, box_adherence, find_subjects, iou
 from motionbooth.pictures.appearance import Appearance
 from motionbooth_lab.toybox.backgrounds import draw_texture
 from motionbooth_lab.toybox.draw import Clip, draw_clip, kind_scene
 from motionbooth_protocol.motion import Box
+from numpy.typing import NDArray
+
+
+def find_subject(appearance: Appearance, frames: NDArray[np.uint8]) -> list[FoundSubject | None]:
+    return find_subjects([appearance], frames, [[None] * len(frames)])[0]
 
 
 def appearance_of(kind: str, colour: str, places: tuple[str, ...]) -> Appearance:

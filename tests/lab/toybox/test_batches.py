@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from motionbooth.control.boxes import BoxControl, attention_bias
+from motionbooth.control.boxes import BoxControl, batch_bias
 from motionbooth.control.prompt import prompt_tokens
 from motionbooth_lab.toybox.autoencoder import latents_of_noise
 from motionbooth_lab.toybox.backgrounds import PLACES
@@ -79,8 +79,9 @@ def test_the_edit_of_a_batch_is_the_products_own(bank: Bank, tokenizer: CLIPToke
             assert worded.ids[row].tolist() == tokenizer(captions[row], padding="max_length").input_ids
             track = [Box(*map(float, box)) for box in boxes[row]]
             control = BoxControl([track], tokens, float(alpha[row]), amplify=row == 0)
-            theirs = attention_bias(control, grid)
-            torch.testing.assert_close(ours[row * FRAMES : (row + 1) * FRAMES, 0], theirs, atol=1e-5, rtol=1e-5)
+            theirs = batch_bias([control], grid, FRAMES, torch.zeros(0))
+            assert theirs is not None
+            torch.testing.assert_close(ours[row * FRAMES : (row + 1) * FRAMES], theirs, atol=1e-5, rtol=1e-5)
 
 
 def test_common_noise_moves_by_the_cameras_whole_cells(bank: Bank) -> None:
