@@ -24,6 +24,7 @@ from .limits import (
 )
 from .motion import Sha256
 from .reports import Count, PreviewReport, ProgressReport, Short
+from .text import Text
 
 Size = Annotated[int, Meta(ge=0, le=MAX_BLOB_BYTES)]
 Role = Annotated[str, Meta(pattern=r"\A(user|admin)\Z")]
@@ -295,6 +296,7 @@ class Status(Reply, frozen=True, tag=True):
     disk_free: Count  # bytes
     store_bytes: Count  # in the files of all jobs
     workers: Annotated[list[WorkerInfo], Meta(max_length=MAX_WORKERS)] = []
+    problems: dict[Short, Text] = {}  # what is wrong with the backend itself, by a name for programs
 
 
 class PutHave(Reply, frozen=True, tag=True):

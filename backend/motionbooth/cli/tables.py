@@ -23,11 +23,12 @@ _COLORS: dict[str, str] = {
 
 
 def status_view(status: Status) -> RenderableType:
-    """Job counts, disk space and workers."""
+    """Job counts, disk space, problems and workers."""
     counts = Text("  ").join(Text(f"{getattr(status, state)} {state}", style=color) for state, color in _COLORS.items())
     server = Text(f"{status.server}, up for {duration(status.uptime)}, {status.sessions} connected", style="bold")
     space = Text(f"job files: {size(status.store_bytes)}; free disk space: {size(status.disk_free)}")
-    return Group(server, counts, space, workers_table(status.workers))
+    problems = [Text(str(problem), style="bold red") for problem in status.problems.values()]
+    return Group(server, counts, space, *problems, workers_table(status.workers))
 
 
 def workers_table(workers: Sequence[WorkerInfo]) -> Table:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,7 @@ class Database:
     """The database in the file `path`. Raises Conflict if another server has it open."""
 
     def __init__(self, path: Path) -> None:
+        self.on_full: Callable[[], None] = lambda: None  # called when a write failed for lack of space
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
         self._connection = sqlite3.connect(path, timeout=2.0, isolation_level=None)
@@ -138,7 +139,7 @@ class Database:
         except BaseException as error:
             if self._connection.in_transaction:  # SQLite itself rolls back on a full disk
                 self.execute("ROLLBACK")
-            raise _translated(error) from error
+            raise self._translated(error) from error
 
     def commit(self) -> None:
         self.execute("COMMIT")
@@ -179,6 +180,16 @@ class Database:
                 reason=error,
             ) from error
 
+    def _translated(self, error: BaseException) -> BaseException:
+        full = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+        if not isinstance(error, sqlite3.OperationalError) or error.sqlite_errorcode & 0xFF not in full:
+            return error
+        self.on_full()
+        return OutOfSpace(
+            "The backend cannot write to its disk ({reason}): free some space there and try again; nothing was lost.",
+            reason=error,
+        )
+
 
 def encode_error(error: ErrorReport | None) -> str | None:
     return None if error is None else msgspec.json.encode(error).decode()
@@ -186,13 +197,3 @@ def encode_error(error: ErrorReport | None) -> str | None:
 
 def decode_error(stored: str | None) -> ErrorReport | None:
     return None if stored is None else msgspec.json.decode(stored, type=ErrorReport)
-
-
-def _translated(error: BaseException) -> BaseException:
-    full = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
-    if not isinstance(error, sqlite3.OperationalError) or error.sqlite_errorcode & 0xFF not in full:
-        return error
-    return OutOfSpace(
-        "The backend cannot write to its disk ({reason}): free some space there and try again; nothing was lost.",
-        reason=error,
-    )

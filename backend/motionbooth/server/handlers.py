@@ -80,7 +80,7 @@ class RequestHandlers:
                 "cancel some.",
                 most=self._waiting_jobs,
             )
-        self._transfers.check_quota(key.public)
+        self._transfers.check_space(key.public)
 
     def _get_spec(self, key: Key, request: messages.GetSpec) -> messages.AnyReply:
         number = self._views.job_number(key, request.job)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from motionbooth_protocol.reports import PreviewReport, ProgressReport
+from motionbooth_protocol.text import Text
 
 from motionbooth.server.attempts import JobNumber
 
@@ -25,6 +26,7 @@ class LiveState:
     progress: dict[JobNumber, ProgressReport] = field(default_factory=dict)  # the latest of each running job
     previews: dict[JobNumber, PreviewReport] = field(default_factory=dict)
     connections: int = 0
+    problems: dict[str, Text] = field(default_factory=dict)  # by a name for programs; empty while all is well
     _updates: dict[tuple[JobNumber, type], Update] = field(default_factory=dict)
 
     def add(self, update: Update) -> None:

@@ -34,6 +34,10 @@ class _Collector:
         for worker_state in ("starting", "idle", "running"):
             workers.add_metric([worker_state], states[worker_state])
         yield workers
+        problems = Gauge("motionbooth_problem", "1 for each problem of the backend.", labels=["name"])
+        for name in status.problems:
+            problems.add_metric([name], 1)
+        yield problems
         yield Gauge("motionbooth_sessions", "Connected clients.", value=status.sessions)
         yield Gauge("motionbooth_disk_free_bytes", "Free space on the disk of the backend.", value=status.disk_free)
         yield Gauge("motionbooth_files_bytes", "Size of the files of all jobs.", value=status.store_bytes)

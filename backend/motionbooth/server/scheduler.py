@@ -13,6 +13,7 @@ from motionbooth_protocol.jobs import TERMINAL_STATES, Blob, Job, JobSpec, JobSt
 from motionbooth.server import worker_pipe
 from motionbooth.server.attempts import Attempt, AttemptId, JobNumber
 from motionbooth.server.blobs import Blobs
+from motionbooth.server.disk_space import DISK_FULL
 from motionbooth.server.executor import Device, Executor
 from motionbooth.server.fair_share import Assignment, FairShare
 from motionbooth.server.job_queries import CacheKey
@@ -70,6 +71,7 @@ class Scheduler:
         self._fair_share = FairShare(store.database)
         self._unrecorded: list[Report] = []  # until the disk has space
         self._not_before = float("-inf")
+        self._adopted: set[JobNumber] | None = None  # until the other running jobs are requeued
 
     def resume(self) -> None:
         """Adopt the attempts of the last server that still run, and requeue its other running jobs."""
@@ -83,7 +85,12 @@ class Scheduler:
             self._fair_share.assign(Assignment(id.job_number, owner, affinity_key(spec), slot))
             if self._queries.is_canceling(id.job_number):
                 self._executor.cancel(id, self._cancel_grace)
-        self._transitions.requeue_running(crashed=True, adopted=adopted)
+        self._adopted = adopted
+        try:
+            self._requeue_lost()
+            self._adopted = None
+        except OutOfSpace as error:  # the first tick that can write does it
+            self._pause(error)
 
     def submit(self, owner: str, job_id: str, spec: JobSpec, priority: int) -> tuple[Job, bool]:
         """Store the job. Returns it, and whether it is done with the results of an earlier job."""
@@ -118,9 +125,10 @@ class Scheduler:
         changes = _Changes()
         try:
             with self._database.transaction():
+                self._requeue_lost()
                 for report in self._unrecorded:
                     self._record(report, changes)
-                if not changes.out_of_space:
+                if not changes.out_of_space and DISK_FULL not in self._live.problems:
                     self._assign(changes)
         except OutOfSpace as error:
             for assignment, _ in changes.started:
@@ -128,6 +136,7 @@ class Scheduler:
             self._pause(error)
             return
         self._unrecorded.clear()
+        self._adopted = None
         self._after_commit(changes)
 
     def retry_now(self) -> None:
@@ -148,7 +157,15 @@ class Scheduler:
         """Shut down in good order: requeue the jobs whose workers end with the server."""
         self._executor.close()
         if not self._executor.outlives_server:
-            self._transitions.requeue_running(crashed=False)
+            try:
+                self._transitions.requeue_running(crashed=False)
+            except OutOfSpace as error:
+                log.warning("%s The next server requeues the running jobs.", error)
+
+    def _requeue_lost(self) -> None:
+        """Requeue the jobs that the last server left running, unless that is done."""
+        if self._adopted is not None:
+            self._transitions.requeue_running(crashed=True, adopted=self._adopted)
 
     # Inside the transaction of a tick
 

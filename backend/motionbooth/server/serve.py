@@ -13,10 +13,11 @@ from types import FrameType
 
 import zmq
 from motionbooth_protocol.connection import Connection, host_and_port
-from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.errors import InvalidInput, is_disk_full
 
 from motionbooth.server.auth import open_socket
 from motionbooth.server.blobs import Blobs
+from motionbooth.server.disk_space import DiskSpace
 from motionbooth.server.executor import Executor
 from motionbooth.server.handlers import RequestHandlers
 from motionbooth.server.keys import AuthorizedKeys, KeyPair, server_keys
@@ -31,6 +32,7 @@ from motionbooth.server.scheduler import Scheduler
 from motionbooth.server.sessions import Sessions
 from motionbooth.server.settings import MonitoringSettings, ServerSettings
 from motionbooth.server.store import Store
+from motionbooth.server.task import Task
 from motionbooth.server.transfers import Transfers
 from motionbooth.server.views import Views
 from motionbooth.server.web import serve_page
@@ -44,8 +46,9 @@ log = logging.getLogger("motionbooth.server")
 
 
 def print_now(line: str) -> None:
-    """Print without buffering, for a person or a program that reads from a pipe."""
-    print(line, flush=True)
+    """Print without buffering, for a person or a program that reads from a pipe. A full disk is no reason to fail."""
+    with suppress(OSError):
+        print(line, flush=True)
 
 
 def serve(settings: ServerSettings, say: Callable[[str], None] = print_now) -> None:
@@ -63,6 +66,9 @@ def serve(settings: ServerSettings, say: Callable[[str], None] = print_now) -> N
         store = Store(home / "jobs.sqlite", settings.model_version, settings.parts.database)
         stack.callback(store.close)
         stack.enter_context(logging_to(home / "logs" / "server.log", monitoring.log_format))
+        live = LiveState()
+        disk = DiskSpace(home, settings.reserve_bytes, live.problems, store.database.save_seconds_open)
+        store.database.on_full = disk.filled
 
         own_keys, client_keys, authorized = _keys(home)
         context = stack.enter_context(zmq.Context())
@@ -74,28 +80,56 @@ def serve(settings: ServerSettings, say: Callable[[str], None] = print_now) -> N
         blobs = settings.parts.blobs(home)
         stack.callback(blobs.close)
         executor = (settings.make_executor or on_this_machine())(context, home, command)
-        live = LiveState()
         scheduler = Scheduler(store, blobs, executor, live, partial(remove_scratch, home), settings.cancel_grace)
         stack.callback(scheduler.close)
         scheduler.resume()
         retention = Retention(store, blobs, settings.keep_days)
         views = Views(settings, authorized, store, scheduler, live)
-        transfers = Transfers(blobs, store.ownership, retention, limits.quota_bytes)
+        transfers = Transfers(blobs, store.ownership, retention, disk, limits.quota_bytes)
         handlers = RequestHandlers(store.queries, views, scheduler, transfers, retention, limits.waiting_jobs)
         sessions = Sessions(socket, settings, authorized, store.queries, handlers, views, live)
         stack.callback(sessions.drain)
 
         endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        connection_file = home / "connection.json"
-        Connection(local(endpoint), own_keys.public, client_keys.public, client_keys.secret).write(connection_file)
-        stack.callback(connection_file.unlink, missing_ok=True)
+        connection_file = ConnectionFile(
+            home / "connection.json",
+            Connection(local(endpoint), own_keys.public, client_keys.public, client_keys.secret),
+        )
+        stack.callback(connection_file.remove)
+        connection_file.tick()
         _announce(say, settings, endpoint, authorized, executor)
-        tasks = [sessions.receive, scheduler.tick, sessions.tick, retention.tick, key_check.tick]
+        parts = {
+            "requests": sessions.receive, "scheduler": scheduler.tick, "sessions": sessions.tick,
+            "retention": retention.tick, "key check": key_check.tick, "disk": disk.tick,
+            "connection file": connection_file.tick,
+        }  # fmt: skip
         if monitoring.metrics_port is not None or monitoring.web_port is not None:
             monitor = Monitor(views)
-            tasks.append(monitor.tick)
+            parts["monitor"] = monitor.tick
             _serve_monitoring(stack, say, home, monitoring, monitor, blobs)
-        _loop(stop, socket, executor, tasks)
+        _loop(stop, socket, executor, [Task(name, act, live.problems) for name, act in parts.items()])
+
+
+class ConnectionFile:
+    """The local client's, which exists while the server runs. On a full disk it is written when there is space."""
+
+    def __init__(self, path: Path, connection: Connection) -> None:
+        self._path = path
+        self._connection = connection
+        self._is_written = False
+
+    def tick(self) -> None:
+        """Write it, unless it is written or there is no space."""
+        if not self._is_written:
+            try:
+                self._connection.write(self._path)
+                self._is_written = True
+            except OSError as error:
+                if not is_disk_full(error):
+                    raise
+
+    def remove(self) -> None:
+        self._path.unlink(missing_ok=True)
 
 
 def _worker_command(settings: ServerSettings) -> list[str]:

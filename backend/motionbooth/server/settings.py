@@ -12,6 +12,7 @@ from motionbooth_protocol.messages import Limits, ModelInfo
 from motionbooth.server.auth import KeyCheck
 from motionbooth.server.blobs import Blobs
 from motionbooth.server.database import Database
+from motionbooth.server.disk_space import RESERVE_BYTES
 from motionbooth.server.executor import MakeExecutor
 from motionbooth.server.model_version import PROGRAM_VERSION, ModelVersion, program_version
 
@@ -49,6 +50,7 @@ class ServerSettings:
     worker_command: list[str] | None = None  # None: the product's own worker
     cancel_grace: float = 5.0  # seconds
     idle_seconds: float = 120.0  # after which the session of a client that is attached to no job is dropped
+    reserve_bytes: int = RESERVE_BYTES  # see disk_space.py
     monitoring: MonitoringSettings = MonitoringSettings()
     parts: ServerParts = ServerParts()
 

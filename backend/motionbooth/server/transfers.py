@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from motionbooth_protocol import messages
-from motionbooth_protocol.errors import Malformed, OverLimit
+from motionbooth_protocol.errors import Malformed, OutOfSpace, OverLimit
 
 from motionbooth.server.blobs import Blobs
+from motionbooth.server.disk_space import DiskSpace
 from motionbooth.server.file_ownership import FileOwnership
 from motionbooth.server.retention import Retention
 
@@ -13,31 +16,40 @@ from motionbooth.server.retention import Retention
 class Transfers:
     """`quota`: bytes of the files of one owner (a public key); 0: no limit."""
 
-    def __init__(self, blobs: Blobs, ownership: FileOwnership, retention: Retention, quota: int) -> None:
+    def __init__(
+        self, blobs: Blobs, ownership: FileOwnership, retention: Retention, disk: DiskSpace, quota: int
+    ) -> None:
         self._blobs = blobs
         self._ownership = ownership
         self._retention = retention
+        self._disk = disk
         self._quota = quota
 
     def put(self, owner: str, request: messages.Put) -> messages.PutHave:
         if not self._blobs.has(request.sha256):
-            self.check_quota(owner, request.size, request.sha256)
+            self.check_space(owner, request.size, request.sha256)
         offset = self._blobs.begin(owner, request.sha256, request.size)
         return self._received(owner, request, offset)
 
     def put_chunk(self, owner: str, request: messages.PutChunk, payload: bytes | None) -> messages.PutHave:
         if not payload:
             raise Malformed("PutChunk needs its bytes as payload.")
+        self._disk.check()
         return self._received(owner, request, self._blobs.append(owner, request.sha256, request.offset, payload))
 
     def fetch(self, owner: str, request: messages.Fetch) -> tuple[messages.Chunk, bytes]:
         data, eof = self._blobs.read(request.sha256, request.offset, request.length)
         if eof:
-            self._ownership.mark_downloaded(owner, request.sha256)
+            with suppress(OutOfSpace):  # on a full disk, a file can be fetched, too; it counts as not downloaded
+                self._ownership.mark_downloaded(owner, request.sha256)
         return messages.Chunk(re=request.id, sha256=request.sha256, offset=request.offset, eof=eof), data
 
-    def check_quota(self, owner: str, size: int = 0, sha256: str = "") -> None:
-        """Make room for `size` more bytes of the owner, for the file `sha256` if given. Raises OverLimit."""
+    def check_space(self, owner: str, size: int = 0, sha256: str = "") -> None:
+        """Make room for `size` more bytes of the owner, for the file `sha256` if given.
+
+        Raises OutOfSpace while the disk is full, OverLimit above the owner's quota.
+        """
+        self._disk.check()
         if not self._quota:
             return
         used = self._used(owner, sha256)

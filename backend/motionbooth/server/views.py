@@ -73,6 +73,7 @@ class Views:
             disk_free=shutil.disk_usage(self._settings.home).free,
             store_bytes=self._store.ownership.total_bytes(),
             workers=[self._worker(viewer, worker) for worker in self._scheduler.workers()[:MAX_WORKERS]],
+            problems=dict(self._live.problems),
             **{state.value: counts.get(state, 0) for state in BACKEND_STATES},
         )  # fmt: skip
 

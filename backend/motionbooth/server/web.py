@@ -172,4 +172,5 @@ def state(view: BackendView) -> bytes:
     """The view as JSON for the page, with a hash of each preview instead of its picture."""
     previews = {job: hashlib.sha256(picture).hexdigest()[:12] for job, picture in view.previews.items()}
     jobs = [msgspec.to_builtins(job) | {"error": str(job.error or "")} for job in view.jobs]
-    return msgspec.json.encode({"status": view.status, "jobs": jobs, "previews": previews})
+    problems = [str(problem) for problem in view.status.problems.values()]
+    return msgspec.json.encode({"status": view.status, "problems": problems, "jobs": jobs, "previews": previews})

@@ -79,6 +79,15 @@ class RunningBackend:
         return self._connection
 
     def start(self, **environment: str) -> RunningBackend:
+        self.start_without_connection_file(**environment)
+        wait_until(lambda: self.connection_file.exists() or self.process is None or self.process.poll() is not None)
+        if not self.connection_file.exists():
+            raise RuntimeError((self.home / "printed.log").read_text())
+        assert self.connection
+        return self
+
+    def start_without_connection_file(self, **environment: str) -> None:
+        """Start it without waiting for that file, which a full disk delays."""
         self.connection_file.unlink(missing_ok=True)
         self.home.mkdir(parents=True, exist_ok=True)
         with (self.home / "printed.log").open("ab") as printed:
@@ -88,11 +97,6 @@ class RunningBackend:
                 stdout=printed,
                 stderr=printed,
             )
-        wait_until(lambda: self.connection_file.exists() or self.process is None or self.process.poll() is not None)
-        if not self.connection_file.exists():
-            raise RuntimeError((self.home / "printed.log").read_text())
-        assert self.connection
-        return self
 
     def stop(self) -> int:
         """Stop it with SIGTERM and return the exit status. Raises TimeoutError with the stack of each thread."""

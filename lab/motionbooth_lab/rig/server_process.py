@@ -154,6 +154,7 @@ def settings(home: Path, address: str, environment: dict[str, str]) -> ServerSet
         worker_command=[sys.executable, "-m", SMALL_WORKER, str(home)],
         cancel_grace=1.0,
         idle_seconds=float(environment.get("IDLE_SECONDS", 120)),
+        reserve_bytes=int(environment.get("RESERVE", 1 << 20)),
         monitoring=monitoring(environment),
         parts=parts(environment.get("CRASH", "")),
     )

@@ -5,11 +5,13 @@ from motionbooth.cli.tables import duration, jobs_table, size, status_view
 from motionbooth_protocol.jobs import Job
 from motionbooth_protocol.messages import Status, WorkerInfo
 from motionbooth_protocol.reports import ProgressReport
+from motionbooth_protocol.text import Text
 from rich.console import Console, RenderableType
 
 STATUS = Status(
     server="MotionBooth on box", version="1", uptime=3700, queued=3, running=1, done=10, failed=2, canceled=0,
     sessions=4, disk_free=5_000_000_000, store_bytes=1_500_000,
+    problems={"disk_full": Text.of("The disk is full until {needed:.0f} MB are free.", needed=64.0)},
     workers=[
         WorkerInfo(name="gpu-0", state="running", device="GPU 0: A100, 80 GB", model="zeroscope", job="0123456789",
                    owner="ann", kind="generate", progress=ProgressReport("sampling", 5, 20, 90)),
@@ -27,7 +29,17 @@ def printed(view: RenderableType) -> str:
 
 def test_the_status_shows_counts_space_and_workers() -> None:
     text = printed(status_view(STATUS))
-    for words in ("up for 1 h 01 min", "3 queued", "2 failed", "1.5 MB", "5.0 GB", "01234567", "ann", "sampling 5/20"):
+    for words in (
+        "up for 1 h 01 min",
+        "3 queued",
+        "2 failed",
+        "1.5 MB",
+        "5.0 GB",
+        "01234567",
+        "ann",
+        "sampling 5/20",
+        "until 64 MB are free",
+    ):
         assert words in text
     assert "1 min 30 s" in text
     assert "idle" in text

@@ -101,6 +101,7 @@ function show(view) {
   const states = ["queued", "running", "done", "failed", "canceled"];
   document.getElementById("counts").replaceChildren(
     ...states.map((state) => element("li", `${status[state]} ${state}`)));
+  document.getElementById("problems").replaceChildren(...view.problems.map((words) => element("p", words, "error")));
   fill("workers", status.workers, (worker) => worker.name, workerLine, updateWorker, "none");
   const workers = new Map(status.workers.map((worker) => [worker.job, worker]));
   const running = view.jobs.filter((job) => job.state === "running");
