@@ -22,10 +22,10 @@ from motionbooth_protocol.connection import Connection
 from motionbooth_protocol.reporting_process import ReportingProcess, ending, start
 from motionbooth_protocol.reports import ProgressReport
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from motionbooth.evaluation.generated_shot import GeneratedShot, read_spec, report_table
 from motionbooth.evaluation.report import MotionReport
+from motionbooth.progress.display import progress_display
 
 START_SECONDS = 60.0  # a backend that takes longer to start has failed
 
@@ -44,13 +44,13 @@ def run_demo(scene: Path, out: Path, options: list[str], console: Console) -> De
     even after Ctrl+C or SIGTERM. Raises MotionBoothError.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    _make_folder(out)
+    out.mkdir(parents=True, exist_ok=True)
     watch = _StageWatch()
-    with _stage_bars(console) as bars, local_backend(out / "backend") as connection_file:
+    with progress_display(console) as display, local_backend(out / "backend") as connection_file:
 
         def show(report: ProgressReport) -> None:
             watch.enter(report.stage)
-            bars.show(report)
+            display(report)
 
         show(ProgressReport("starting Blender", 0, 0))
         made = generate(scene, connection_file, out, options, show)
@@ -70,17 +70,6 @@ def run_demo(scene: Path, out: Path, options: list[str], console: Console) -> De
     return report
 
 
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise errors.InvalidInput(
-            "The folder {out} cannot be created ({reason}). Choose another one with --out.",
-            out=out,
-            reason=error.strerror,
-        ) from error
-
-
 class _StageWatch:
     """Measures the seconds that each stage takes."""
 
@@ -97,43 +86,6 @@ class _StageWatch:
     def finish(self) -> dict[str, float]:
         self.enter("")
         return {stage: round(seconds, 2) for stage, seconds in self._seconds.items()}
-
-
-class _StageBars:
-    """One bar for each stage, the current one last; plain lines if the console is not a terminal."""
-
-    def __init__(self, bars: Progress) -> None:
-        self._bars = bars
-        self._tasks: dict[str, TaskID] = {}
-
-    def show(self, report: ProgressReport) -> None:
-        stage, steps = report.stage, report.steps or None
-        if stage not in self._tasks:
-            self._finish_bars()
-            self._tasks[stage] = self._bars.add_task(stage, total=steps, left="")
-            if not self._bars.console.is_terminal:
-                self._bars.console.print(stage)
-        left = "" if report.seconds_left is None else f"{report.seconds_left:.0f} s left"
-        self._bars.update(self._tasks[stage], total=steps, completed=report.step, left=left)
-
-    def _finish_bars(self) -> None:
-        for task in self._bars.tasks:
-            total = task.total or 1
-            self._bars.update(task.id, total=total, completed=total, left="")
-            self._bars.stop_task(task.id)
-
-
-@contextmanager
-def _stage_bars(console: Console) -> Iterator[_StageBars]:
-    columns = (
-        TextColumn("{task.description:32}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        yield _StageBars(progress)
 
 
 @contextmanager

@@ -54,13 +54,8 @@ class MotionBoothPreferences(bpy.types.AddonPreferences):
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout
         layout.use_property_split = True
-        layout.prop(self, "connection_file")
-        layout.prop(self, "backend_command")
-        layout.prop(self, "backend_wheel")
-        layout.prop(self, "clip_folder")
-        layout.prop(self, "default_model")
-        layout.prop(self, "default_quality")
-        layout.prop(self, "connect_at_start")
+        for name in MotionBoothPreferences.__annotations__:
+            layout.prop(self, name)
         row = layout.row()
         row.label(text=translate("Your files: {folder}", folder=data_folder()), translate=False)
         row.operator("wm.path_open", text="Open", icon="FILE_FOLDER").filepath = str(data_folder())

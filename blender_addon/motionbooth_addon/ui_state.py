@@ -13,6 +13,7 @@ from bpy.props import (
 )
 
 from ._protocol.reports import ProgressReport
+from .i18n.translation import translate
 
 
 def show_jobs() -> None:
@@ -50,6 +51,7 @@ class MotionBoothJob(bpy.types.PropertyGroup):
     kind: StringProperty()
     state: StringProperty()
     stage: StringProperty()
+    note: StringProperty(description="More about the stage, or empty")
     factor: FloatProperty(min=0, max=1)
     counted: BoolProperty(description="Whether the number of the stage's steps is known")
     seconds_left: FloatProperty(default=-1, description="Negative: unknown")
@@ -65,6 +67,7 @@ class MotionBoothJob(bpy.types.PropertyGroup):
 
     def show_report(self, report: ProgressReport) -> None:
         self.stage, self.counted = report.stage, report.steps > 0
+        self.note = translate(report.note) if report.note else ""
         self.factor = min(1.0, report.step / report.steps) if report.steps else 0.0
         self.seconds_left = -1 if report.seconds_left is None else report.seconds_left
 

@@ -2,13 +2,12 @@
 
 The lines are
 
-    {"stage": "sampling", "step": 12, "steps": 25, "seconds_left": 8.5, "note": ""}     a ProgressReport
+    {"stage": "sampling", "step": 12, "steps": 25, "seconds_left": 8.5, "note": null}      a ProgressReport
     {"done": RESULT}                                                                       last, if it succeeded
     {"error": {"code": "invalid_input", "template": TEMPLATE, "values": {...}}}            last, if it failed
 
-TEMPLATE and its values are the message, see text.py.
-
-Other lines, such as Blender's own output, go to the log.
+A note, like the message of an error, is a TEMPLATE with its values, see text.py. Other lines, such as Blender's own
+output, go to the log.
 """
 
 from __future__ import annotations

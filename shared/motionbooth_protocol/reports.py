@@ -7,6 +7,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from .limits import MAX_NAME, PREVIEW_BYTES
+from .text import Text
 
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
 Short = Annotated[str, Meta(max_length=MAX_NAME)]
@@ -22,7 +23,7 @@ class ProgressReport(Struct, frozen=True):
     step: Count
     steps: Count
     seconds_left: float | None = None
-    note: str = ""
+    note: Text | None = None
 
 
 class PreviewReport(Struct, frozen=True):

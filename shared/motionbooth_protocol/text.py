@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import reduce
 from numbers import Integral, Real
 
 from msgspec import Struct
@@ -40,6 +41,11 @@ class Text(Struct, frozen=True):
             return format(value, spec) if spec and not isinstance(value, str) else str(value)
 
         return _FIELD.sub(field, template)
+
+
+def joined(texts: Sequence[Text], template: str) -> Text:
+    """At least one text, or several as one by a template for two, such as "{one}; {other}"."""
+    return reduce(lambda one, other: Text.of(template, one=one, other=other), texts)
 
 
 def fields(template: str) -> set[str]:

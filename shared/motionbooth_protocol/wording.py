@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from .text import Text
+from .text import Text, joined
 
 _AT = re.compile(r"(?P<fault>.*?) - at `(?:key in )?(?P<path>\$?[^`]*)`", re.DOTALL)
 _KINDS = {
@@ -79,10 +79,7 @@ def _in_words(fault: str, field: str | Text) -> Text | None:
 
 def _kinds(names: str) -> Text:
     """The words for one or more of msgspec's type names: "int | null"."""
-    first, *others = [Text(_KINDS.get(name, name)) for name in names.split(" | ")]
-    for other in others:
-        first = Text.of("{one} or {other}", one=first, other=other)
-    return first
+    return joined([Text(_KINDS.get(name, name)) for name in names.split(" | ")], "{one} or {other}")
 
 
 def token_fault(token: str) -> Text | None:

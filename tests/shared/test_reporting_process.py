@@ -34,12 +34,12 @@ def test_reports_are_read_and_all_other_output_is_in_the_log(tmp_path: Path) -> 
 print("chatter", flush=True)
 print('{"stage": 5}', flush=True)
 print("17", flush=True)
-writer.progress(ProgressReport("sampling", 1, 2, 3.5, "Imp"))
+writer.progress(ProgressReport("sampling", 1, 2, 3.5, Text("Imp")))
 print("a warning", file=sys.stderr, flush=True)
 writer.done({"clip": "é.mp4"})
 """
     assert program(tmp_path, script).run(seen.append) == {"clip": "é.mp4"}
-    assert seen == [ProgressReport("sampling", 1, 2, 3.5, "Imp")]
+    assert seen == [ProgressReport("sampling", 1, 2, 3.5, Text("Imp"))]
     lines = (tmp_path / "program.log").read_text().splitlines()
     assert sorted(lines) == ["17", "a warning", "chatter", '{"stage": 5}']
 

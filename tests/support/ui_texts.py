@@ -14,7 +14,7 @@ SOURCES = Path(__file__).parents[2] / "blender_addon" / "motionbooth_addon"
 SHOWN = {
     "InvalidInput": 0, "NotFound": 0, "NotAuthorized": 0, "Unreachable": 0, "OutOfSpace": 0, "Damaged": 0,
     "JobFailed": 0, "Canceled": 0, "MotionBoothError": 0, "Text": 0, "of": 0, "translate": 0, "refuse": 1, "report": 1,
-    "show_notice": 0, "show_connection": 1, "sentence": 1,
+    "show_notice": 0, "inform": 0, "show_connection": 1, "sentence": 1,
 }  # fmt: skip
 NOT_SHOWN = {"name", "uid", "job_id", "filter_glob", "filter_folder", "filter_image", "display_type", "directory"}
 LAYOUT = {"label", "operator", "prop", "menu", "progress", "prop_search"}

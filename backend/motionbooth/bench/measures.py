@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
-from motionbooth_protocol.errors import MotionBoothError
 from msgspec import Meta, Struct
 from rich.console import Console
 from rich.table import Table
@@ -38,7 +37,7 @@ class BenchResult(Struct, frozen=True):
 
 
 def publish(result: BenchResult, json_file: Path | None) -> None:
-    """Print the table, then write the JSON file if one is named. Raises MotionBoothError if it cannot be written."""
+    """Print the table, then write the JSON file if one is named."""
     table = Table(title=f"bench {result.bench}")
     table.add_column("measure")
     table.add_column("value", justify="right")
@@ -50,12 +49,5 @@ def publish(result: BenchResult, json_file: Path | None) -> None:
     Console().print(table)
     if json_file is None:
         return
-    try:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
-    except OSError as error:
-        raise MotionBoothError(
-            "Could not write the figures to {json_file}: {reason}. Choose a writable file with --json.",
-            json_file=json_file,
-            reason=error.strerror,
-        ) from error
+    json_file.parent.mkdir(parents=True, exist_ok=True)
+    json_file.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")

@@ -15,11 +15,10 @@ ClassWord = Annotated[
 
 
 def generate(
-    out: Annotated[Path, typer.Option(dir_okay=False, help="MP4 file to write. Several takes are numbered.")],
     script: Annotated[
-        Path | None, typer.Argument(help="JSON file with prompt, phrases, bbox, bbox_proportions and camera_speed.")
-    ] = None,
-    script_file: Annotated[Path | None, typer.Option("--script", help="The script as an option.")] = None,
+        Path, typer.Argument(help="JSON file with prompt, phrases, bbox, bbox_proportions and camera_speed.")
+    ],
+    out: Annotated[Path, typer.Option(dir_okay=False, help="MP4 file to write. Several takes are numbered.")],
     model: Annotated[str, typer.Option(help="Base model.")] = "toybox",
     seed: Annotated[
         int, typer.Option(min=0, max=MAX_SEED, help="Seed of the first take. The other takes count up from it.")
@@ -35,20 +34,16 @@ def generate(
     class_word: ClassWord = None,
 ) -> None:
     """Generate a clip from a script in the format of the MotionBooth paper's authors, without a backend."""
-    from motionbooth_protocol.errors import InvalidInput
     from rich.console import Console
 
-    from motionbooth.cli.progress_bars import reporter
     from motionbooth.generation.script import Placeholders, script_with_subjects
     from motionbooth.jobs.takes import generate_best_of, takes_table
+    from motionbooth.progress.display import DisplayReporter, progress_display
 
-    chosen = script or script_file
-    if chosen is None or (script and script_file):
-        raise InvalidInput("Specify exactly one script: motionbooth generate SCRIPT.json --out CLIP.mp4")
     subjects = subject or []
-    spec = script_with_subjects(chosen, model, seed, subjects, Placeholders.of(token, class_word, subjects))
-    with reporter() as shown:
-        ranked = generate_best_of(spec, takes, batch_size, out, Path, shown)
+    spec = script_with_subjects(script, model, seed, subjects, Placeholders.of(token, class_word, subjects))
+    with progress_display(Console()) as show:
+        ranked = generate_best_of(spec, takes, batch_size, out, Path, DisplayReporter(show))
     Console().print(takes_table(ranked))
 
 

@@ -55,16 +55,9 @@ def keys_authorize(
     home: Home = DEFAULT_HOME,
 ) -> None:
     """On the backend: authorize a public key. Works while the backend is running."""
-    from motionbooth_protocol.errors import InvalidInput
-
     from motionbooth.server.keys import authorize
 
-    try:
-        words = public_file.read_text("ascii", errors="replace").split()
-    except OSError as error:
-        raise InvalidInput(
-            "The key file {file} cannot be read ({reason}).", file=public_file, reason=error.strerror
-        ) from None
+    words = public_file.read_text("ascii", errors="replace").split()
     name = name or public_file.stem
     authorize(home.absolute(), name, words[0] if words else "", role)
     typer.echo(f"{name} is authorized.")

@@ -9,9 +9,12 @@ from motionbooth_protocol.jobs import TERMINAL_STATES, Job, JobState
 from motionbooth_protocol.messages import Status, WorkerInfo
 from motionbooth_protocol.reports import ProgressReport
 from rich.console import Group, RenderableType
+from rich.filesize import decimal
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from motionbooth.progress.display import duration
 
 _COLORS: dict[str, str] = {
     JobState.QUEUED: "yellow",
@@ -26,7 +29,7 @@ def status_view(status: Status) -> RenderableType:
     """Job counts, disk space, problems and workers."""
     counts = Text("  ").join(Text(f"{getattr(status, state)} {state}", style=color) for state, color in _COLORS.items())
     server = Text(f"{status.server}, up for {duration(status.uptime)}, {status.sessions} connected", style="bold")
-    space = Text(f"job files: {size(status.store_bytes)}; free disk space: {size(status.disk_free)}")
+    space = Text(f"job files: {decimal(status.store_bytes)}; free disk space: {decimal(status.disk_free)}")
     problems = [Text(str(problem), style="bold red") for problem in status.problems.values()]
     return Group(server, counts, space, *problems, workers_table(status.workers))
 
@@ -67,28 +70,6 @@ def jobs_table(jobs: Sequence[Job], now: float, with_owners: bool = False) -> Ta
         ]
         table.add_row(*cells, *([Text(job.owner)] if with_owners else []), Text(str(job.error or "")))
     return table
-
-
-def duration(seconds: float) -> str:
-    """A duration as text: "42 s", "3 min 05 s", "2 h 10 min" or "5 d 3 h"."""
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    if whole < 86_400:
-        return f"{whole // 3600} h {whole % 3600 // 60:02} min"
-    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
-
-
-def size(count: int) -> str:
-    """A number of bytes as text, e.g. "1.5 GB"."""
-    amount = float(count)
-    for unit in ("B", "kB", "MB"):
-        if amount < 1000:
-            return f"{amount:.3g} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} GB"
 
 
 def _time_left(progress: ProgressReport | None) -> str:

@@ -88,13 +88,14 @@ def train(
     import msgspec
     from motionbooth_protocol.errors import InvalidInput
     from motionbooth_protocol.jobs import SubjectSpec, TrainSpec, as_received
+    from rich.console import Console
 
-    from motionbooth.cli.progress_bars import reporter
     from motionbooth.finetuning.finetune import DoubtfulMasks, TrainingOptions
     from motionbooth.finetuning.recipes import recipe_named
     from motionbooth.jobs.local_training import train_locally
     from motionbooth.pictures.folder import read_folder
     from motionbooth.pictures.sam import Checkpoint, check_checkpoint, chosen_checkpoint
+    from motionbooth.progress.display import DisplayReporter, progress_display
 
     recipe_named(recipe)
     found, files = read_folder(pictures, masks)
@@ -108,9 +109,9 @@ def train(
         check_checkpoint(checkpoint)
 
     def run(accept: bool) -> "TrainedSubject":
-        with reporter() as shown:
+        with progress_display(Console()) as show:
             options = TrainingOptions(checkpoint, clips, accept, tensorboard)
-            return train_locally(spec, files, options, out, shown)
+            return train_locally(spec, files, options, out, DisplayReporter(show))
 
     try:
         trained = run(accept_masks)

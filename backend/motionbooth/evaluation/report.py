@@ -123,14 +123,9 @@ def shot_report(frames: NDArray[np.uint8], shot: Shot, appearances: Mapping[str,
 
 
 def write_report(path: Path, report: MotionReport) -> None:
-    """Write the report as indented JSON. Raises InvalidInput if the file cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
-    except OSError as error:
-        raise InvalidInput(
-            "The report cannot be written to {path} ({reason}). Choose another file.", path=path, reason=error.strerror
-        ) from error
+    """Write the report as indented JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
 
 
 def adherence_order(report: MotionReport) -> tuple[float, float]:

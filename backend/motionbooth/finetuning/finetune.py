@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import MaskDoubt, SubjectSpec, TrainSpec
+from motionbooth_protocol.text import Text, joined
 from PIL import Image
 from torch import Tensor
 
@@ -49,7 +50,7 @@ from motionbooth.progress import stages
 from motionbooth.progress.reporting import Reporter
 
 CHECKPOINT = "training.pt"
-NO_PRIOR_CLIPS = (
+NO_PRIOR_CLIPS = Text(
     "no prior-preservation clips: the base will forget how other things move and look, and clips of the subject may "
     "show no motion"
 )
@@ -135,15 +136,20 @@ def train_settings(base: BaseSettings, spec: TrainSpec) -> TrainSettings:
     return msgspec.structs.replace(settings, **{name: value for name, value in given.items() if value is not None})
 
 
-def _report_doubts(doubts: Sequence[MaskDoubt], folder: Path, options: TrainingOptions) -> str:
-    """Write the doubts as JSON. Returns them as text, "" for none. Raises DoubtfulMasks."""
+def _report_doubts(doubts: Sequence[MaskDoubt], folder: Path, options: TrainingOptions) -> list[Text]:
+    """Write the doubts as JSON. Returns them as one text, or none. Raises DoubtfulMasks."""
     (folder / "doubts.json").unlink(missing_ok=True)
     if not doubts:
-        return ""
+        return []
     (folder / "doubts.json").write_bytes(msgspec.json.encode(doubts))
-    named = "; ".join(f"{doubt.picture}: {', and '.join(map(str, doubt.reasons))}" for doubt in doubts)
-    masks = "mask was" if len(doubts) == 1 else "masks were"
-    summary = f"{len(doubts)} {masks} found that may not be the subject's ({named})"
+    named = [
+        Text.of("{picture}: {reasons}", picture=doubt.picture, reasons=joined(doubt.reasons, "{one}, and {other}"))
+        for doubt in doubts
+    ]
+    one = "1 mask was found that may not be the subject's ({pictures})"
+    several = "{count} masks were found that may not be the subject's ({pictures})"
+    pictures = joined(named, "{one}; {other}")
+    summary = Text.of(one if len(doubts) == 1 else several, count=len(doubts), pictures=pictures)
     if not options.accept_masks:
         raise DoubtfulMasks(
             "{doubts}. Look at {masks}. Give these pictures masks, or hints where the subject is; or "
@@ -151,7 +157,7 @@ def _report_doubts(doubts: Sequence[MaskDoubt], folder: Path, options: TrainingO
             doubts=summary,
             masks=folder / "masks.png",
         )
-    return summary
+    return [summary]
 
 
 def training_pictures(
@@ -220,7 +226,7 @@ def set_trainable(base: Base, settings: TrainSettings, method: str, seed: int) -
 
 
 def _train(
-    trainer: Trainer, subject: SubjectSpec, folder: Path, reporter: Reporter, log: LossLog | None, doubtful: str
+    trainer: Trainer, subject: SubjectSpec, folder: Path, reporter: Reporter, log: LossLog | None, doubtful: list[Text]
 ) -> None:
     settings = trainer.settings
     samples = folder / "samples"
@@ -231,24 +237,24 @@ def _train(
             Image.fromarray(validation_sample(trainer.base, settings, subject.prompt)).save(samples / f"{step:06}.png")
         if log is not None:
             log(step, losses)
-        reporter.progress(stages.TRAINING, step, steps, f"loss {losses.total:.3f}")
+        reporter.progress(stages.TRAINING, step, steps, Text.of("loss {loss:.3f}", loss=losses.total))
 
     checkpoint = folder / CHECKPOINT
     if not checkpoint.exists():
-        notes = [doubtful, *training_warnings(settings, trainer.data)]
-        reporter.progress(stages.TRAINING, 0, settings.steps, "; ".join(filter(None, notes)))
+        notes = [*doubtful, *training_warnings(settings, trainer.data)]
+        reporter.progress(stages.TRAINING, 0, settings.steps, joined(notes, "{one}; {other}") if notes else None)
     train(trainer, checkpoint, on_step)
     if samples.is_dir():
         taken = sorted(samples.glob("*.png"))
         plot_samples(folder / "samples.png", [(int(path.stem), np.asarray(Image.open(path))) for path in taken])
 
 
-def training_warnings(settings: TrainSettings, data: TrainingData) -> list[str]:
+def training_warnings(settings: TrainSettings, data: TrainingData) -> list[Text]:
     """What the user should know before the training starts."""
     warnings = [] if len(data.clips) else [NO_PRIOR_CLIPS]
     if settings.learning_rate > HIGH_RATE:
-        rate = f"{settings.learning_rate:g}"
-        warnings.append(f"a learning rate of {rate} is likely to destroy a video model; 5e-6 is usual")
+        template = "a learning rate of {rate:g} is likely to destroy a video model; 5e-6 is usual"
+        warnings.append(Text.of(template, rate=settings.learning_rate))
     return warnings
 
 

@@ -51,7 +51,7 @@ def generate_best_of(
     base = ModelCache().get(spec, blob_path)
     reporter.progress(stages.LOADING, 1, 1)
     appearances = subject_appearances(spec.shot, blob_path)
-    _make_folder(out.parent)
+    out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}-") as scratch:
         takes: list[Take] = []
         try:
@@ -70,17 +70,6 @@ def generate_best_of(
         takes.sort(key=lambda take: adherence_order(take.report))
         names = [out.with_stem(f"{out.stem}_{rank}_seed{take.seed}") for rank, take in enumerate(takes, start=1)]
         return [_moved(*pair) for pair in zip(takes, [out] if count == 1 else names, strict=True)]
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidInput(
-            "The folder {folder} cannot be created ({reason}). Choose another one.",
-            folder=folder,
-            reason=error.strerror,
-        ) from error
 
 
 def _generate(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from motionbooth_protocol.text import Text
+
 from motionbooth.progress.time_left import Stage
 
 OnProgress = Callable[[int, int], None]
@@ -21,7 +23,7 @@ class Reporter(Protocol):
     def plan(self, stages: Sequence[Stage]) -> None:
         """The stages that the job consists of, in order, as far as known; the time left is computed from them."""
 
-    def progress(self, stage: str, step: int, steps: int, note: str = "") -> None:
+    def progress(self, stage: str, step: int, steps: int, note: Text | None = None) -> None:
         """`step` of `steps` of a stage are done. Raises `motionbooth_protocol.errors.Canceled` to stop the job.
 
         `stage` is text for people, one of the names in stages.py. Called at least once for each training or sampling

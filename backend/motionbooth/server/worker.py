@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING
 from motionbooth_protocol.errors import Canceled, MotionBoothError, OutOfSpace, is_disk_full
 from motionbooth_protocol.jobs import Blob, JobSpec
 from motionbooth_protocol.reports import PreviewReport, ProgressReport
+from motionbooth_protocol.text import Text
 
 from motionbooth.progress.time_left import Paces, Stage, TimeLeft
 from motionbooth.server import worker_pipe
@@ -102,7 +103,7 @@ class PipeReporter:
         """The stages of the job."""
         self._time_left.plan(stages)
 
-    def progress(self, stage: str, step: int, steps: int, note: str = "") -> None:
+    def progress(self, stage: str, step: int, steps: int, note: Text | None = None) -> None:
         """`step` of `steps` are done. Raises Canceled if the job was canceled."""
         if self._is_canceled():
             raise Canceled("The job was canceled.")

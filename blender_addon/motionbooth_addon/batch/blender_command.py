@@ -20,6 +20,7 @@ def unregister() -> None:
 
 def execute(arguments: list[str]) -> int:
     """Run the command; returns its exit status."""
+    from ..i18n.translation import translate
     from ..jobs.controller import job_controller
     from . import generate_file, runner  # they load pyzmq
 
@@ -31,7 +32,7 @@ def execute(arguments: list[str]) -> int:
     environment = [] if bpy.app.python_args else ["--python-use-system-env"]
     one_file = [bpy.app.binary_path, *environment, "--command", "motionbooth", "generate"]
     try:
-        return runner.main(arguments[1:], one_file, job_controller().backend.connection_file)
+        return runner.main(arguments[1:], one_file, job_controller().backend.connection_file, translate)
     except SystemExit as end:  # of argparse, which has printed an error or its help
         return int(end.code or 0)
 

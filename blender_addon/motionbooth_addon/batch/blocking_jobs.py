@@ -14,6 +14,7 @@ from .._protocol.errors import Canceled, JobFailed, MotionBoothError
 from .._protocol.jobs import JobState, TrainSpec
 from .._protocol.messages import ModelInfo, Progress
 from .._protocol.reports import ProgressReport
+from .._protocol.text import Text
 from ..jobs.events import Connected, Disconnected, Event, Refused, TrainingSubmitted
 from ..jobs.job_client import JobClient
 from ..jobs.job_store import JobRecord, JobRequest, JobStore, TrainRequest
@@ -48,7 +49,7 @@ class BlockingJobs:
     def submit(self, request: JobRequest, title: str, awaits: Mapping[str, str] | None = None) -> JobRecord:
         """See JobClient.submit."""
         if isinstance(request, TrainRequest):
-            self._on_progress(ProgressReport("uploading pictures", 0, len(request.pictures), note=title))
+            self._on_progress(ProgressReport("uploading pictures", 0, len(request.pictures), note=_name(title)))
         return self._client.submit(request, title, awaits)
 
     def wait_until_done(self, record: JobRecord) -> None:
@@ -61,7 +62,7 @@ class BlockingJobs:
 
     def fetch_clip(self, record: JobRecord, path: Path) -> None:
         """Download a done job's clip, and its report beside it."""
-        self._on_progress(ProgressReport("downloading", 0, 0, note=record.title))
+        self._on_progress(ProgressReport("downloading", 0, 0, note=_name(record.title)))
         self._client.fetch_clip(record, path)
         self._wait(lambda: record.clip)
 
@@ -96,10 +97,13 @@ class BlockingJobs:
                 if self._models is None or not error.retryable or now - self._disconnected_at > _PATIENCE:
                     raise error
             case Progress(job=job, report=report):
-                self._on_progress(
-                    report if report.note else replace(report, note=self._client.store.records[job].title)
-                )
+                self._on_progress(replace(report, note=report.note or _name(self._client.store.records[job].title)))
             case TrainingSubmitted(job, spec):
                 self.train_specs[job] = spec
             case Refused(error=error):
                 raise error
+
+
+def _name(title: str) -> Text:
+    """A note that says which job it is."""
+    return Text.of("{name}", name=title)

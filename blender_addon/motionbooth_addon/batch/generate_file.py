@@ -14,13 +14,11 @@ With --in-place, the strips are put into SCENE.blend itself, and there is no cop
 
 Standard output has only JSON lines (see reporting_process.py); Blender's own output goes to standard error:
 
-    {"stage": "training", "step": 12, "steps": 120, "seconds_left": 80.5, "note": "Imp"}
-        steps is 0 if the stage is not counted; seconds_left is for the whole job, null while unknown
+    progress, whose note is a warning or the name of the subject or shot
     {"done": {"blend": PATH, "shots": [{"scene": NAME, "frames": "1-48", "clip": PATH, "shot": PATH,
-              "pictures": {SUBJECT: [PATH, ...]}, "job": ID, "warnings": [SENTENCE, ...]}, ...]}}
+              "pictures": {SUBJECT: [PATH, ...]}, "job": ID, "warnings": [TEXT, ...]}, ...]}}
         last, with exit status 0
-    {"error": {"code": "invalid_input", "template": TEMPLATE, "values": {...}}}
-        last, with exit status 2 if the input must be changed, otherwise 1
+    an error: last, with exit status 2 if the input must be changed, otherwise 1
 
 With --dry-run, everything is read and validated, shot.json is written, and nothing is sent; blend, clip and job are
 null then. Ctrl+C cancels the unfinished jobs (exit status 130). If the same shot is generated again, the backend

@@ -17,6 +17,7 @@ from .._protocol.jobs import GenerateSpec, TrainSpec
 from .._protocol.messages import ModelInfo
 from .._protocol.motion import Shot
 from .._protocol.reports import ProgressReport
+from .._protocol.text import Text
 from ..capture import framing, shots
 from ..jobs.job_store import JobRecord, TrainRequest
 from ..jobs.specs import SMALLEST_PICTURE, check_prompt, generate_spec
@@ -31,11 +32,11 @@ OnProgress = Callable[[ProgressReport], None]
 
 
 class ShotFile(msgspec.Struct, frozen=True):
-    """shot.json: the specs of one shot's jobs as they were submitted, and its warnings, a sentence each."""
+    """shot.json: the specs of one shot's jobs as they were submitted, and its warnings."""
 
     generate: GenerateSpec
     train: list[TrainSpec] = []
-    warnings: list[str] = []
+    warnings: list[Text] = []
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class BatchShot:
     scene: bpy.types.Scene
     folder: Path
     shot: Shot
-    warnings: list[str]
+    warnings: list[Text]
     picture_size: int = SMALLEST_PICTURE
     trainings: dict[str, JobRecord] = field(default_factory=dict)
     pictures: dict[str, list[Path]] = field(default_factory=dict)
@@ -196,18 +197,15 @@ def _read_for_model(models: dict[str, ModelInfo], scene: bpy.types.Scene, folder
 
 def _read(scene: bpy.types.Scene, folder: Path, frames: int, size: tuple[int, int]) -> BatchShot:
     captured = shots.read_shot(scene, frames, size)
-    fitted = framing.explanation(captured.shot.model_frame) if captured.shot.model_frame else None
-    played = [
-        f"{method.name} was read by playing the scene ({method.playback_reason})."
+    warnings = [warning.sentence for warning in captured.warnings]
+    if captured.shot.model_frame and (fitted := framing.explanation(captured.shot.model_frame)):
+        warnings.append(fitted)
+    warnings += [
+        Text.of("{subject}: read with playback ({reason})", subject=method.name, reason=method.playback_reason)
         for method in captured.read_methods
         if method.playback_reason
     ]
-    return BatchShot(
-        scene,
-        folder,
-        captured.shot,
-        [*(str(warning.sentence) for warning in captured.warnings), *([str(fitted)] if fitted else []), *played],
-    )
+    return BatchShot(scene, folder, captured.shot, warnings)
 
 
 def _train_request(
@@ -216,7 +214,7 @@ def _train_request(
     folder = shot.folder / "training_pictures" / bpy.path.clean_name(subject.name)
 
     def on_picture(done: int, total: int) -> None:
-        on_progress(ProgressReport("rendering pictures", done, total, note=subject.name))
+        on_progress(ProgressReport("rendering pictures", done, total, note=Text.of("{name}", name=subject.name)))
 
     pictures = training_pictures(shot.scene, subject, folder, shot.picture_size, on_picture)
     shot.pictures[subject.name] = [picture.image for picture in pictures]
@@ -263,8 +261,8 @@ def _place(shot: BatchShot, on_progress: OnProgress) -> None:
     assert shot.generation is not None
     assert isinstance(shot.generation.request, GenerateSpec)
     if warning := takes.place_take(shot.scene, shot.generation.id, shot.generation.request, shot.clip):
-        shot.warnings.append(str(warning))
-        on_progress(ProgressReport("placing the clip", 0, 0, note=str(warning)))
+        shot.warnings.append(warning)
+        on_progress(ProgressReport("placing the clip", 0, 0, note=warning))
 
 
 def _save(path: Path) -> None:

@@ -26,10 +26,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from msgspec import convert
+
 from .._protocol.errors import MotionBoothError, from_os_error
 from .._protocol.limits import MAX_SAMPLING_STEPS, MAX_SEED, MAX_TRAINING_STEPS
 from .._protocol.reporting_process import ReportingProcess
 from .._protocol.reports import ProgressReport
+from .._protocol.text import Text
 from ..user_data import data_folder
 from .folders import folder_for_each
 
@@ -40,27 +43,29 @@ NUMBERS = {
     "sampling_steps": (1, MAX_SAMPLING_STEPS),
 }
 DEFAULT_OUT = Path("motionbooth_batch")
+Show = Callable[[Text], str]
 
 
 @dataclass
 class Outcome:
-    """The outcome of one file. `shots`: as generate_file reports them; `error`: a sentence, "" on success."""
+    """The outcome of one file. `shots`: as generate_file reports them; `error`: None on success."""
 
     blend: Path
     shots: list[dict[str, Any]] = field(default_factory=list)
     copy: str | None = None
-    error: str = ""
+    error: Text | None = None
     seconds: float = 0.0
     skipped: bool = False  # an earlier call has finished it
 
 
-def main(arguments: list[str], generate_file: Sequence[str], connection: Path | None = None) -> int:
+def main(arguments: list[str], generate_file: Sequence[str], connection: Path | None = None, show: Show = str) -> int:
     """generate_file: the command that generates the shots of one file.
 
     connection: the default for --connection, None for the local backend's.
+    show: gives a text in the user's language.
     """
     wanted = parser(connection or data_folder() / "connection.json").parse_args(arguments)
-    batch = Batch(wanted, generate_file)
+    batch = Batch(wanted, generate_file, show)
     for ending in (signal.SIGINT, signal.SIGTERM):  # Blender's own handlers would end it at once
         signal.signal(ending, signal.default_int_handler)
     try:
@@ -68,7 +73,7 @@ def main(arguments: list[str], generate_file: Sequence[str], connection: Path | 
     except KeyboardInterrupt:
         print("Interrupted. Run the same command again to continue.", flush=True)
         return 130
-    print(table(outcomes), flush=True)
+    print(table(outcomes, show), flush=True)
     return 1 if any(outcome.error for outcome in outcomes) else 0
 
 
@@ -132,8 +137,9 @@ def _within(least: int, most: int) -> Callable[[str], int]:
 class Batch:
     """The files of one call. `generate_file`: the command for one file."""
 
-    def __init__(self, wanted: argparse.Namespace, generate_file: Sequence[str]) -> None:
+    def __init__(self, wanted: argparse.Namespace, generate_file: Sequence[str], show: Show = str) -> None:
         self._wanted = wanted
+        self._show = show
         self._generate_file = list(generate_file)
         self._processes: list[ReportingProcess] = []
         self._stopped = threading.Event()
@@ -162,16 +168,16 @@ class Batch:
             done = self._finished_before(blend, folder)
             outcome.skipped = done is not None
             if done is not None:
-                self._print(blend, "done before")
+                self._print(blend, Text("done before"))
             else:
                 done = self._generate(blend, folder)
                 if not self._wanted.dry_run:
                     self._remember(blend, folder, done)
             outcome.shots, outcome.copy = done["shots"], done["blend"]
         except MotionBoothError as error:
-            outcome.error = str(error)
+            outcome.error = error.text
         except OSError as error:
-            outcome.error = str(from_os_error(error, folder))
+            outcome.error = from_os_error(error, folder).text
         if outcome.error and not self._stopped.is_set():
             self._print(blend, outcome.error)
         outcome.seconds = time.monotonic() - began
@@ -189,7 +195,7 @@ class Batch:
             nonlocal stage
             if report.stage != stage:
                 stage = report.stage
-                self._print(blend, stage)
+                self._print(blend, Text(stage))
 
         return process.run(on_progress)
 
@@ -202,9 +208,9 @@ class Batch:
             f"--{name}" for name in ("dry-run", "in-place") if getattr(self._wanted, name.replace("-", "_"))
         ]
 
-    def _print(self, blend: Path, text: str) -> None:
+    def _print(self, blend: Path, text: Text) -> None:
         with self._printing:
-            print(f"{blend.name}: {text}", flush=True)
+            print(f"{blend.name}: {self._show(text)}", flush=True)
 
     # Finished files
 
@@ -238,17 +244,17 @@ def _digest(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
+def table(outcomes: Sequence[Outcome], show: Show = str) -> str:
     """One line for each shot, or for a file without one."""
     rows = [("file", "scene", "frames", "state", "time", "result")]
     for outcome in outcomes:
         took = "" if outcome.skipped else f"{outcome.seconds:.0f} s"
         if outcome.error:
-            rows.append((outcome.blend.name, "", "", "failed", took, outcome.error))
+            rows.append((outcome.blend.name, "", "", "failed", took, show(outcome.error)))
         for shot in outcome.shots:
             state = "done before" if outcome.skipped else "done" if shot["clip"] else "checked"
             rows.append((outcome.blend.name, shot["scene"], shot["frames"], state, took, shot["clip"] or shot["shot"]))
-            rows += [("", "", "", "", "", f"! {warning}") for warning in shot["warnings"]]
+            rows += [("", "", "", "", "", f"! {show(convert(warning, Text))}") for warning in shot["warnings"]]
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     lines = [
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[5]]) for row in rows

@@ -133,21 +133,24 @@ def restore_settings(scene: bpy.types.Scene, spec: GenerateSpec) -> None:
         subject.weights = trained.get(subject.name) or subject.weights
 
 
+def missing_for_training(subject: bpy.types.PropertyGroup) -> str | None:
+    """A sentence on what the subject lacks for training; None if it can be trained."""
+    if not subject.name or not subject.class_word:
+        return "Give the subject a name and a class first, such as dog, toy or car."
+    if not subject.token:
+        return "Give the subject a token to train it. Without one, the model's own knowledge is used."
+    if subject.training_object is None and not subject.training_images:
+        return "Choose a training object or a folder of training images."
+    return None
+
+
 def train_request(scene: bpy.types.Scene, subject: bpy.types.PropertyGroup, folder: Path) -> TrainRequest:
     """The request to train a subject. A 3-D object is written to `folder`, for another Blender to render.
 
     Raises InvalidInput if the subject must be changed.
     """
-    if not subject.name or not subject.class_word:
-        raise InvalidInput(
-            'Subject "{subject}" needs a name and a class, such as dog, toy or car.',
-            subject=subject.name,
-        )
-    if not subject.token:
-        raise InvalidInput(
-            'Subject "{subject}" has no token; give it one to train it.',
-            subject=subject.name,
-        )
+    if missing := missing_for_training(subject):
+        raise InvalidInput(missing)
     check_terms(subject)
     check_source(subject)
     size = max(SMALLEST_PICTURE, model_of(scene).height)

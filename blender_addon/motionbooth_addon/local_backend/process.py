@@ -74,9 +74,13 @@ class LocalBackend:
         pid = self._pid()
         return self.connection_file.exists() and pid is not None and _is_alive(pid)
 
+    @property
+    def active(self) -> bool:
+        return self.starting or self.running
+
     def start(self, command: list[str]) -> None:
         """Returns at once; see `starting` and `failure`."""
-        if self.starting or self.running or is_home_in_use(self.home):  # perhaps from a command line
+        if self.active or is_home_in_use(self.home):  # perhaps from a command line
             return
         self.home.mkdir(parents=True, exist_ok=True)
         self.connection_file.unlink(missing_ok=True)  # left by a backend that was killed

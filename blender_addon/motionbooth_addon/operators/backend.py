@@ -34,7 +34,7 @@ class MOTIONBOOTH_OT_start_local_backend(ReportsErrors, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        if job_controller().backend.local.starting or job_controller().backend.local.running:
+        if job_controller().backend.local.active:
             return refuse(cls, "The local backend is already running.")
         return True
 
@@ -70,7 +70,7 @@ class MOTIONBOOTH_OT_install_backend(ReportsErrors, bpy.types.Operator):
             return refuse(cls, "The backend is already being installed.")
         if not bpy.app.online_access:
             return refuse(cls, MANUAL_INSTALLATION)
-        if job_controller().backend.local.starting or job_controller().backend.local.running:
+        if job_controller().backend.local.active:
             return refuse(cls, "Stop the local backend first.")
         return True
 
@@ -78,8 +78,7 @@ class MOTIONBOOTH_OT_install_backend(ReportsErrors, bpy.types.Operator):
         try:
             self._plan = self._make_plan()
         except MotionBoothError as error:
-            self.report({"ERROR"}, translate(error.text))
-            return {"CANCELLED"}
+            return self.fail(error)
         return context.window_manager.invoke_props_dialog(
             self, width=520, title=translate("Install the backend?"), confirm_text=translate("Install")
         )
@@ -146,9 +145,7 @@ class MOTIONBOOTH_OT_stop_local_backend(ReportsErrors, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        if job_controller().backend.local.starting or job_controller().backend.local.running:
-            return True
-        return refuse(cls, "The local backend isn't running.")
+        return job_controller().backend.local.active or refuse(cls, "The local backend isn't running.")
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         return context.window_manager.invoke_confirm(
@@ -178,13 +175,8 @@ class MOTIONBOOTH_OT_export_public_key(ReportsErrors, ExportHelper, bpy.types.Op
 
     def act(self, context: bpy.types.Context) -> None:
         public, _ = own_keys(job_controller().folder)
-        try:
-            Path(self.filepath).write_text(f"{public}\n", encoding="ascii")
-        except OSError as error:
-            raise InvalidInput(
-                "{path} cannot be written ({reason}); choose another.", path=self.filepath, reason=error.strerror
-            ) from error
-        self.report({"INFO"}, translate("Saved {path}. Send it to the owner of the backend.", path=self.filepath))
+        Path(self.filepath).write_text(f"{public}\n", encoding="ascii")
+        self.inform("Saved {path}. Send it to the owner of the backend.", path=self.filepath)
 
 
 class MOTIONBOOTH_OT_connect_by_file(ReportsErrors, ImportHelper, bpy.types.Operator):

@@ -1,10 +1,10 @@
-"""Shared by all operators: error reports and reasons why a button is disabled."""
+"""Shared by all operators: messages, error reports and reasons why a button is disabled."""
 
 from __future__ import annotations
 
 import bpy
 
-from .._protocol.errors import MotionBoothError
+from .._protocol.errors import MotionBoothError, from_os_error
 from .._protocol.text import Text
 from ..i18n.translation import translate
 
@@ -16,16 +16,24 @@ def refuse(cls: type[bpy.types.Operator], why: str | Text) -> bool:
 
 
 class ReportsErrors:
-    """Mixin for operators that implement `act`: a MotionBoothError is reported to the user and cancels the operator."""
+    """Mixin for operators that implement `act`: an error is reported to the user and cancels the operator."""
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         try:
             self.act(context)
-        except MotionBoothError as error:
-            self.report({"ERROR"}, translate(error.text))  # type: ignore[attr-defined]
-            return {"CANCELLED"}
+        except (MotionBoothError, OSError) as error:
+            return self.fail(error)
         return {"FINISHED"}
 
     def act(self, context: bpy.types.Context) -> None:
         """Run the operator. Raises MotionBoothError."""
         raise NotImplementedError
+
+    def inform(self, text: str | Text, level: str = "INFO", **values: object) -> None:
+        """Show a message in the status bar."""
+        self.report({level}, translate(text, **values))  # type: ignore[attr-defined]
+
+    def fail(self, error: MotionBoothError | OSError) -> set[str]:
+        """Show an error; returns the result of an operator that was canceled."""
+        self.inform((error if isinstance(error, MotionBoothError) else from_os_error(error)).text, "ERROR")
+        return {"CANCELLED"}

@@ -9,13 +9,12 @@ from pathlib import Path
 import bpy
 from bpy.props import FloatProperty, StringProperty
 
-from .._protocol.errors import InvalidInput
+from .._protocol.errors import InvalidInput, NotFound
 from .._protocol.jobs import GenerateSpec, JobState
 from .._protocol.text import Text
-from ..i18n.translation import translate
 from ..jobs.controller import job_controller
 from ..jobs.job_store import JobRecord
-from ..jobs.specs import generate_specs, restore_settings, train_request
+from ..jobs.specs import generate_specs, missing_for_training, restore_settings, train_request
 from ..panels import thumbnails
 from ..timeline import takes
 from ..turntable.pictures import needs_training
@@ -35,17 +34,6 @@ def has_backend(cls: type[bpy.types.Operator]) -> bool:
         "OFFLINE": state().connection_text,
     }
     return refuse(cls, reasons.get(state().connection, "Start the local backend or connect to a remote one."))
-
-
-def missing_for_training(subject: bpy.types.PropertyGroup) -> str | None:
-    """A sentence on what the subject lacks for training; None if it can be trained."""
-    if not subject.class_word:
-        return "Give the subject a class first, such as dog, toy or car."
-    if not subject.token:
-        return "Give the subject a token to train it. Without one, the model's own knowledge is used."
-    if subject.training_object is None and not subject.training_images:
-        return "Choose a training object or a folder of training images."
-    return None
 
 
 def untrained(scene: bpy.types.Scene) -> list[bpy.types.PropertyGroup]:
@@ -79,14 +67,10 @@ class MOTIONBOOTH_OT_train_subject(ReportsErrors, bpy.types.Operator):
             )
         job_controller().submit(scene, train_request(scene, subject, _new_folder()), subject.name)
         if is_connected():
-            self.report({"INFO"}, translate('Training "{subject}"; see Jobs.', subject=subject.name))
+            self.inform('Training "{subject}"; see Jobs.', subject=subject.name)
         else:
-            self.report(
-                {"WARNING"},
-                translate(
-                    'The backend is unreachable. "{subject}" is sent once it is connected.', subject=subject.name
-                ),
-            )
+            text = 'The backend is unreachable. "{subject}" is sent once it is connected.'
+            self.inform(text, "WARNING", subject=subject.name)
 
 
 def is_connected() -> bool:
@@ -141,19 +125,12 @@ class MOTIONBOOTH_OT_generate(ReportsErrors, bpy.types.Operator):
         takes = Text.of('1 take of "{shot}"' if count == 1 else '{count} takes of "{shot}"', shot=shot, count=count)
         names = ", ".join(awaits)
         if not is_connected():
-            self.report(
-                {"WARNING"},
-                translate("The backend is unreachable. {takes} will be sent once it is connected.", takes=takes),
-            )
+            text = "The backend is unreachable. {takes} will be sent once it is connected."
+            self.inform(text, "WARNING", takes=takes)
         elif awaits:
-            self.report(
-                {"INFO"},
-                translate(
-                    "Waiting for the training of {subjects} before {takes}; see Jobs.", subjects=names, takes=takes
-                ),
-            )
+            self.inform("Waiting for the training of {subjects} before {takes}; see Jobs.", subjects=names, takes=takes)
         else:
-            self.report({"INFO"}, translate("Generating {takes}; see Jobs.", takes=takes))
+            self.inform("Generating {takes}; see Jobs.", takes=takes)
 
 
 def titles(specs: Sequence[GenerateSpec]) -> list[str]:
@@ -248,7 +225,7 @@ class MOTIONBOOTH_OT_restore_job_settings(_JobOperator, bpy.types.Operator):
         restore_settings(context.scene, record.request)
 
 
-class MOTIONBOOTH_OT_view_image(bpy.types.Operator):
+class MOTIONBOOTH_OT_view_image(ReportsErrors, bpy.types.Operator):
     """View this image as large as the window allows"""
 
     bl_idname = "motionbooth.view_image"
@@ -260,8 +237,7 @@ class MOTIONBOOTH_OT_view_image(bpy.types.Operator):
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         self._frames = thumbnails.load_large(self.path, self.shape)
         if not self._frames:
-            self.report({"ERROR"}, translate("The image no longer exists."))
-            return {"CANCELLED"}
+            return self.fail(NotFound("The image no longer exists."))
         # Squares side by side, in nine tenths of the window.
         side = 0.9 * min(context.window.width / len(self._frames), context.window.height)
         scale = context.preferences.system.ui_scale
@@ -273,8 +249,8 @@ class MOTIONBOOTH_OT_view_image(bpy.types.Operator):
         for frame in self._frames:
             row.template_icon(icon_value=frame, scale=self._units)
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        return {"FINISHED"}
+    def act(self, context: bpy.types.Context) -> None:
+        """The popup was closed."""
 
 
 CLASSES = (

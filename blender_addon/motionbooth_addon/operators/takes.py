@@ -6,7 +6,6 @@ import bpy
 from bpy.props import IntProperty
 
 from .._protocol.errors import InvalidInput, MotionBoothError
-from ..i18n.translation import translate
 from ..jobs import specs
 from ..jobs.controller import job_controller
 from ..timeline import clips, colors, image_sequence, takes
@@ -65,7 +64,7 @@ class MOTIONBOOTH_OT_show_exact_colors(ReportsErrors, bpy.types.Operator):
 
     def act(self, context: bpy.types.Context) -> None:
         changed = colors.show_exact_colors(context.scene)
-        self.report({"INFO"}, translate(changed or "The clips already have their exact colors."))
+        self.inform(changed or "The clips already have their exact colors.")
 
 
 class MOTIONBOOTH_OT_star_take(_TakeOperator, bpy.types.Operator):
@@ -153,8 +152,7 @@ class MOTIONBOOTH_OT_take_as_images(_TakeOperator, bpy.types.Operator):
         except StopIteration:
             return self._end(context, {"FINISHED"})
         except MotionBoothError as error:
-            self.report({"ERROR"}, translate(error.text))
-            return self._end(context, {"CANCELLED"})
+            return self._end(context, self.fail(error))
         context.window_manager.progress_update(done / of)
         return {"RUNNING_MODAL"}
 

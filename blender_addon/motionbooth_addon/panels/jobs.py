@@ -33,15 +33,7 @@ MAX_SHOWN = 3  # unfinished jobs below the Generate button
 
 class MOTIONBOOTH_UL_jobs(bpy.types.UIList):
     def draw_item(
-        self,
-        context: bpy.types.Context,
-        layout: bpy.types.UILayout,
-        data: Any,
-        item: Any,
-        icon: int,
-        active_data: Any,
-        active_property: str,
-        index: int,
+        self, context: Any, layout: Any, data: Any, item: Any, icon: int, owner: Any, active: str, index: int
     ) -> None:
         row = layout.row(align=True)
         row.label(text="", icon="MOD_ARMATURE" if item.kind == "train" else "FILE_MOVIE")
@@ -116,6 +108,8 @@ def _draw_job(layout: bpy.types.UILayout, job: MotionBoothJob, region: bpy.types
         box.progress(factor=job.factor, text=job.stage)
         if left := time_left(job.seconds_left):
             box.label(text=left, icon="TIME", translate=False)
+        if job.note:
+            sentence(box, job.note, region, "INFO")
     if job.awaits:
         sentence(box, Text.of("Waiting for the training of: {subjects}", subjects=job.awaits), region, "SORTTIME")
     elif job.state in UNFINISHED and state().connection != "CONNECTED":

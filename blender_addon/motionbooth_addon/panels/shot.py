@@ -63,15 +63,7 @@ class MOTIONBOOTH_PT_backend(InView, bpy.types.Panel):
 
 class MOTIONBOOTH_UL_subjects(bpy.types.UIList):
     def draw_item(
-        self,
-        context: bpy.types.Context,
-        layout: bpy.types.UILayout,
-        data: Any,
-        item: Any,
-        icon: int,
-        active_data: Any,
-        active_property: str,
-        index: int,
+        self, context: Any, layout: Any, data: Any, item: Any, icon: int, owner: Any, active: str, index: int
     ) -> None:
         row = layout.row(align=True)
         color = row.row()

@@ -14,15 +14,7 @@ from .base import InSequencer, InView, sentence
 
 class MOTIONBOOTH_UL_takes(bpy.types.UIList):
     def draw_item(
-        self,
-        context: bpy.types.Context,
-        layout: bpy.types.UILayout,
-        data: Any,
-        item: Any,
-        icon: int,
-        active_data: Any,
-        active_property: str,
-        index: int,
+        self, context: Any, layout: Any, data: Any, item: Any, icon: int, owner: Any, active: str, index: int
     ) -> None:
         row = layout.row(align=True)
         star = row.operator(

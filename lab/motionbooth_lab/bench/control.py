@@ -34,6 +34,7 @@ from motionbooth.pictures.appearance import Appearance
 from motionbooth.progress.time_left import Stage
 from motionbooth_protocol.jobs import GenerateSpec, Picture, SubjectSpec, TrainSpec
 from motionbooth_protocol.motion import Box, CameraPath, Offset
+from motionbooth_protocol.text import Text
 from numpy.typing import NDArray
 from rich.progress import Progress
 
@@ -291,7 +292,7 @@ class _Silent:
     def plan(self, stages: Sequence[Stage]) -> None:
         return
 
-    def progress(self, stage: str, step: int, steps: int, note: str = "") -> None:
+    def progress(self, stage: str, step: int, steps: int, note: Text | None = None) -> None:
         return
 
 

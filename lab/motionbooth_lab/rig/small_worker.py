@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from motionbooth.server.worker import main
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import JobSpec, TrainSpec
+from motionbooth_protocol.text import Text
 
 if TYPE_CHECKING:
     from motionbooth.server.worker import PipeReporter
@@ -38,7 +39,9 @@ def run(spec: JobSpec, blob_path: Callable[[str], Path], scratch: Path, reporter
     steps = int(commands.get("steps") or 4)
     for step in range(first, steps):
         if "deaf" not in commands:
-            reporter.progress("training" if is_train else "sampling", step, steps, note=f"from {first}")
+            reporter.progress(
+                "training" if is_train else "sampling", step, steps, note=Text.of("from {first}", first=first)
+            )
         if "preview" in commands:
             reporter.preview(bytes([step]) * int(commands["preview"]), 64, 48)
         misbehave(commands, step, first)

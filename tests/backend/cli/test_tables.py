@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from motionbooth.cli.tables import duration, jobs_table, size, status_view
+from motionbooth.cli.tables import jobs_table, status_view
+from motionbooth.progress.display import duration
 from motionbooth_protocol.jobs import Job
 from motionbooth_protocol.messages import Status, WorkerInfo
 from motionbooth_protocol.reports import ProgressReport
@@ -58,9 +59,3 @@ def test_jobs_are_listed_with_state_and_error_without_markup() -> None:
 )
 def test_durations_as_text(seconds: float, words: str) -> None:
     assert duration(seconds) == words
-
-
-def test_sizes_as_text() -> None:
-    assert [size(count) for count in (0, 999, 25_000, 1_234_567, 64_000_000_000)] == [
-        "0 B", "999 B", "25 kB", "1.23 MB", "64.0 GB",
-    ]  # fmt: skip

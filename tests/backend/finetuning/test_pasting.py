@@ -24,6 +24,7 @@ from motionbooth.models.sources import Source, source_named
 from motionbooth.pictures.images import TrainingPicture
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import Picture, SubjectSpec
+from motionbooth_protocol.text import Text
 
 SUBJECT = SubjectSpec("Rex", "sks", "dog", [Picture("0" * 64)])
 BACKGROUNDS = {"on the grass": "the grass", "in the sea": "the sea"}
@@ -32,7 +33,7 @@ BLUE, RED = (10, 20, 200), (200, 30, 40)
 
 
 class Silent:
-    def progress(self, stage: str, step: int, steps: int, note: str = "") -> None:
+    def progress(self, stage: str, step: int, steps: int, note: Text | None = None) -> None:
         pass
 
 

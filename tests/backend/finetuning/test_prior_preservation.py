@@ -17,6 +17,7 @@ from motionbooth.models.sources import Source
 from motionbooth.progress.time_left import Stage
 from motionbooth_protocol.errors import Canceled
 from motionbooth_protocol.jobs import Picture, SubjectSpec, TrainSpec
+from motionbooth_protocol.text import Text
 from PIL import Image
 from torch import Tensor
 
@@ -114,7 +115,7 @@ class Plan:
     def plan(self, stages: Sequence[Stage]) -> None:
         self.stages = {stage.name: stage for stage in stages}
 
-    def progress(self, stage: str, step: int, steps: int, note: str = "") -> None:
+    def progress(self, stage: str, step: int, steps: int, note: Text | None = None) -> None:
         if stage == "finding masks":
             raise Canceled("enough")
 

@@ -24,6 +24,7 @@ from motionbooth.models.registry import Base
 from motionbooth.progress.time_left import Stage
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import Picture, SubjectSpec, TrainSpec
+from motionbooth_protocol.text import Text
 
 SUBJECT = SubjectSpec("Rex", "sks", "dog", [Picture("0" * 64)])
 
@@ -32,7 +33,7 @@ class Silent:
     def plan(self, stages: Sequence[Stage]) -> None:
         pass
 
-    def progress(self, stage: str, step: int, steps: int, note: str = "") -> None:
+    def progress(self, stage: str, step: int, steps: int, note: Text | None = None) -> None:
         pass
 
 
@@ -107,4 +108,4 @@ def test_what_is_lost_is_said(tiny_single: Base) -> None:
     data = TrainingData(nothing, nothing, nothing, nothing, (1,), nothing, nothing)
     told = training_warnings(settings, data)
     assert told[0] == NO_PRIOR_CLIPS
-    assert "0.05 is likely to destroy" in told[1]
+    assert told[1].values == {"rate": 0.05}

@@ -15,7 +15,7 @@ import platformdirs
 import pytest
 import torch
 from motionbooth.cli.app import app
-from motionbooth.finetuning.finetune import TrainingOptions
+from motionbooth.finetuning.finetune import NO_PRIOR_CLIPS, TrainingOptions
 from motionbooth.jobs.local_training import train_locally
 from motionbooth.jobs.runner import run_job
 from motionbooth.models.sources import Source
@@ -25,6 +25,7 @@ from motionbooth.progress.time_left import Stage
 from motionbooth_lab.toybox.backgrounds import draw_texture
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import MaskDoubt, SubjectSpec, TrainSpec
+from motionbooth_protocol.text import Text
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 from typer.testing import CliRunner
@@ -36,13 +37,13 @@ class PowerCut(Exception):
 
 class Log:
     def __init__(self, cut_at: int | None = None) -> None:
-        self.notes: list[tuple[str, int, str]] = []
+        self.notes: list[tuple[str, int, Text | None]] = []
         self._cut_at = cut_at
 
     def plan(self, stages: Sequence[Stage]) -> None:
         pass
 
-    def progress(self, stage: str, step: int, steps: int, note: str = "") -> None:
+    def progress(self, stage: str, step: int, steps: int, note: Text | None = None) -> None:
         self.notes.append((stage, step, note))
         if stage == "training" and step == self._cut_at:
             raise PowerCut
@@ -147,7 +148,7 @@ def test_what_is_learned_already_is_left_and_another_order_begins_anew(pictures:
     log = Log()
     assert not train_locally(changed, files, TrainingOptions(), out, log).existed
     assert log.trained == [1]
-    assert any("no prior-preservation clips" in note for stage, _, note in log.notes if stage == "training")
+    assert any(NO_PRIOR_CLIPS.template in str(note) for stage, _, note in log.notes if stage == "training")
     assert read_card(out).recipe == "no-preservation"
 
 

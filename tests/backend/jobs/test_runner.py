@@ -19,6 +19,7 @@ from motionbooth.progress.time_left import Stage
 from motionbooth_protocol.errors import Canceled, InvalidInput
 from motionbooth_protocol.jobs import GenerateSpec, Picture, SubjectSpec, TrainSpec
 from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
+from motionbooth_protocol.text import Text
 from PIL import Image, ImageDraw
 
 
@@ -32,7 +33,7 @@ class Log:
     def plan(self, stages: Sequence[Stage]) -> None:
         pass
 
-    def progress(self, stage: str, step: int, steps: int, note: str = "") -> None:
+    def progress(self, stage: str, step: int, steps: int, note: Text | None = None) -> None:
         self.seen.append((stage, step, steps))
         if (stage, step) == self._cancel_at:
             raise Canceled("The job was canceled.")

@@ -24,6 +24,7 @@ from motionbooth.pictures.appearance import Appearance
 from motionbooth.progress.time_left import Stage
 from motionbooth_protocol.jobs import GenerateSpec
 from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
+from motionbooth_protocol.text import Text
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
@@ -38,7 +39,7 @@ class Log:
     def plan(self, stages: Sequence[Stage]) -> None:
         pass
 
-    def progress(self, stage: str, step: int, steps: int, note: str = "") -> None:
+    def progress(self, stage: str, step: int, steps: int, note: Text | None = None) -> None:
         self.seen.append((stage, step, steps))
 
 
@@ -133,7 +134,7 @@ def test_the_command_films_takes_and_shows_the_table(tmp_path: Path, subject: Pa
     script.write_text(
         json.dumps({"prompt": "a sks dog", "phrases": ["sks dog"], "bbox": [[[0, 0, 0.5, 0.5]], [[0.5, 0.5, 1, 1]]]})
     )
-    command = ["generate", "--script", str(script), "--out", str(tmp_path / "c.mp4"), "--model", "tiny", "--takes", "2"]
+    command = ["generate", str(script), "--out", str(tmp_path / "c.mp4"), "--model", "tiny", "--takes", "2"]
     result = CliRunner().invoke(app, [*command, "--subject", str(subject)])
     assert result.exit_code == 0, result.output
     assert "takes, the best first" in result.output

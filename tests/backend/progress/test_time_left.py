@@ -14,10 +14,12 @@ import torch
 from diffusers import AutoencoderKL, UNet3DConditionModel
 from motionbooth.jobs.runner import run_job
 from motionbooth.models.sources import Source
+from motionbooth.progress.display import DisplayReporter, LogLines
 from motionbooth.progress.stages import DECODED
 from motionbooth.progress.time_left import Paces, Stage, TimeLeft
 from motionbooth_protocol.jobs import GenerateSpec, JobSpec, Picture, SubjectSpec, TrainSpec
 from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
+from motionbooth_protocol.text import Text
 from PIL import Image, ImageDraw
 
 
@@ -117,7 +119,7 @@ class Log:
     def plan(self, stages: Sequence[Stage]) -> None:
         self._left.plan(stages)
 
-    def progress(self, stage: str, step: int, steps: int, note: str = "") -> None:
+    def progress(self, stage: str, step: int, steps: int, note: Text | None = None) -> None:
         self.said.append((stage, self._clock.now, self._left.step(stage, step, steps)))
 
 
@@ -176,12 +178,10 @@ def test_what_a_real_job_says_is_what_it_takes(make: Any, clock: Clock, tmp_path
 
 
 def test_lines_of_a_log_have_the_time_the_share_and_one_time_left(capsys: pytest.CaptureFixture[str]) -> None:
-    from motionbooth.cli.progress_bars import LineReporter
-
-    reporter = LineReporter()
+    reporter = DisplayReporter(LogLines().show)
     reporter.plan([Stage("training", 50, work=1.0)])
     for step in range(51):
-        reporter.progress("training", step, 50, f"loss {step}")
+        reporter.progress("training", step, 50, Text(f"loss {step}"))
     first, last = capsys.readouterr().err.splitlines()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  training 0% \(0 of 50\), loss 0", first)
     assert re.fullmatch(r".*  training 100% \(50 of 50\), loss 50, about 0 s left", last)

@@ -61,7 +61,7 @@ def test_a_clip_waits_for_its_training_and_is_fetched(
     assert jobs.train_specs[training.id].subject.name == "Imp"
     jobs.fetch_clip(clip, tmp_path / "out" / "clip.mp4")
     assert (tmp_path / "out" / "clip.mp4").read_bytes() == bytes([4]) * 1000
-    stages = [(report.stage, report.note) for report in reports]
+    stages = [(report.stage, str(report.note)) for report in reports]
     assert stages[0] == ("uploading pictures", "Imp")
     assert stages[-1][0] == "downloading"
 

@@ -178,7 +178,8 @@ def test_a_shot_of_another_aspect_ratio_is_sent_in_the_models_frame_with_a_warni
     status, reports = run_batch(tmp_path / "wide.blend", "--out", tmp_path / "out", "--dry-run")
     assert status == 0
     (shot,) = reports[-1]["done"]["shots"]
-    assert [warning for warning in shot["warnings"] if "16% of its height is generated but hidden" in warning]
+    (hidden,) = [each["values"]["hidden"] for each in shot["warnings"] if "hidden" in each["values"]]
+    assert round(hidden, 2) == 0.16
     sent = json.loads((tmp_path / "out" / "shot.json").read_text())["generate"]["shot"]
     assert sent["model_frame"] == pytest.approx([0, 0.5 - 32 / 54, 1, 0.5 + 32 / 54])
     drawn, asked = wide.subjects[0].boxes[3], sent["subjects"][0]["boxes"][3]
@@ -198,7 +199,8 @@ def test_a_simulated_subject_is_read_by_playback_with_a_warning(scene: Any, add_
     status, reports = run_batch(tmp_path / "falling.blend", "--out", tmp_path / "out", "--dry-run")
     assert status == 0, reports
     (shot,) = reports[-1]["done"]["shots"]
-    assert "Imp was read by playing the scene (rigid body)." in shot["warnings"]
+    (played,) = [each["values"] for each in shot["warnings"] if "reason" in each["values"]]
+    assert (played["subject"], played["reason"]["template"]) == ("Imp", "rigid body")
     boxes = json.loads((tmp_path / "out" / "shot.json").read_text())["generate"]["shot"]["subjects"][0]["boxes"]
     assert boxes[-1][1] > boxes[0][1] + 0.2, "it falls"
 

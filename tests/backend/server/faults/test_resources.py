@@ -76,7 +76,7 @@ def test_fault_16_a_job_without_space_for_a_checkpoint_waits_and_resumes_from_th
     backend.stop()
     backend.start()
     assert following.done().state == "done"
-    assert following.progress[-1].note == "from 4"
+    assert following.progress[-1].note.values == {"first": 4}
 
 
 @pytest.mark.parametrize("whose", ["memory", "gpu_memory"])
