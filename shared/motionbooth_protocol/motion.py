@@ -79,6 +79,10 @@ class CameraPath(Struct, frozen=True):
     def still(cls, frames: int) -> CameraPath:
         return cls.straight(0.0, 0.0, frames)
 
+    @property
+    def moves(self) -> bool:
+        return any(offset.dx or offset.dy for offset in self.offsets)
+
 
 class SubjectTrack(Struct, frozen=True):
     """A subject of a shot, and its boxes.

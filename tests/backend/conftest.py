@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from motionbooth.models.registry import Base, load_base
+from motionbooth.models.base import Base
+from motionbooth.models.registry import load_base
 from motionbooth.models.sources import Source
 
 GOLDEN = Path(__file__).parents[1] / "golden"

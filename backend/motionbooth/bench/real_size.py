@@ -32,10 +32,12 @@ from motionbooth.finetuning.dataset import TrainingData
 from motionbooth.finetuning.gradient_checkpointing import enable_gradient_checkpointing
 from motionbooth.finetuning.trainer import Trainer
 from motionbooth.generation.sampling import SamplingInputs, denoise
-from motionbooth.models.registry import Base, UNet, load_base, use_channels_last
+from motionbooth.models.base import Base
+from motionbooth.models.registry import load_base
 from motionbooth.models.settings import BaseSettings
 from motionbooth.models.sources import MODELS, source_named
 from motionbooth.models.subject_weights import add_lora
+from motionbooth.models.unet_base import UNet, use_channels_last
 
 LATENTS: Grid = (40, 72)
 PICTURES = 5
@@ -63,7 +65,7 @@ def bench_real_size(frames: int) -> BenchResult:
         base = random_base(zeroscope_unet(), LATENTS, frames)
         loaded = peak_gb()
         progress.update(stage, advance=1, description="denoising step")
-        step = random_step(LATENTS, frames, base.unet.config.cross_attention_dim)
+        step = random_step(LATENTS, frames, base.network.config.cross_attention_dim)
         sampling = _seconds(lambda: our_steps(base, step, [busy_plan(LATENTS, frames)]))
         sampled = peak_gb()
         progress.update(stage, advance=1, description="training step")
@@ -107,7 +109,7 @@ def random_base(unet: UNet, latent_size: Grid, frames: int) -> Base:
     settings = BaseSettings.read(MODELS / "zeroscope.json")
     return replace(
         base,
-        unet=unet,
+        network=unet,
         control=AttentionControl.install(unet),
         settings=msgspec.structs.replace(settings, frames=frames, height=height, width=width),
         scheduler=DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012),
@@ -137,8 +139,8 @@ def our_steps(base: Base, step: Step, plans: list[StepPlan]) -> Tensor:
 def lora_trainer(base: Base) -> Trainer:
     """A trainer of a LoRA with Zeroscope's settings, on pictures and clips of noise."""
     settings = base.settings.lora
-    add_lora(base.unet, settings.rank, settings.target_modules, seed=0)
-    enable_gradient_checkpointing(base.unet, base.control)
+    add_lora(base.network, settings.rank, settings.target_modules, seed=0)
+    enable_gradient_checkpointing(base.network, base.control)
     generator = torch.Generator().manual_seed(2)
     height, width = base.settings.height, base.settings.width
     masks = torch.zeros(PICTURES, 1, height, width)
@@ -170,7 +172,7 @@ def peak_gb() -> float:
 
 
 def _random_text(base: Base, count: int, generator: torch.Generator) -> Tensor:
-    return torch.randn(count, 77, base.unet.config.cross_attention_dim, generator=generator)
+    return torch.randn(count, 77, base.network.config.cross_attention_dim, generator=generator)
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -7,15 +7,19 @@ For query cell i of frame f and key token j, added to the logits after the 1/sqr
     other content tokens              - infinity (suppress="content", the authors' choice) or 0 ("subject")
     the background phrase's tokens    like a subject whose box is all cells outside the boxes
     BOS, EOS, padding                 0, so that no row is ever entirely suppressed
+
+A DiT reads padding as ordinary keys, all alike. While amplifying, a subject's bias is larger by the logarithm of their
+number, so that all of them together weigh as one.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -98,17 +102,18 @@ def _write_bias(bias: Tensor, control: BoxControl, grid: Grid) -> None:
     if control.suppress == "content":
         bias[:, :, tokens.content.start : tokens.content.stop] = -torch.inf
     alpha = control.alpha if control.amplify else 0.0
+    against_padding = math.log(1 + tokens.padding) if alpha else 0.0
     for position in {j for positions in (*tokens.subjects, tokens.background) for j in positions}:
         own = [place for place, positions in zip(inside, tokens.subjects, strict=True) if position in positions]
         places = [torch.stack(own).any(dim=0)] if own else []
         if position in tokens.background:
             places.append(outside_all)
-        bias[:, :, position] = _column(places, alpha).to(bias.dtype)
+        bias[:, :, position] = _column(places, alpha, against_padding).to(bias.dtype)
 
 
-def _column(places: Sequence[Tensor], alpha: float) -> Tensor:
+def _column(places: Sequence[Tensor], alpha: float, against_padding: float) -> Tensor:
     """One token's bias, float32 (F, cells): alpha * (1 - |B| / |Q|) in each of its places, -inf outside all."""
-    column = torch.zeros(places[0].shape, device=places[0].device)
+    column = torch.full(places[0].shape, against_padding, device=places[0].device)
     for place in places:
         column += alpha * (1 - place.float().mean(dim=1, keepdim=True)) * place
     return column.masked_fill_(~torch.stack(list(places)).any(dim=0), -torch.inf)
@@ -134,14 +139,16 @@ def batch_bias(controls: Sequence[BoxControl | None], grid: Grid, frames: int, l
 
 
 class AttentionControl:
-    """The state shared by all text cross-attentions of a UNet: the bias they add, and the attention they record.
+    """The state shared by all text cross-attentions of a network: the bias they add, and the attention they record.
 
-    Made by `AttentionControl.install(unet)`. Before `set_boxes` and after `clear` the UNet computes without any edit.
-    The bias is built once for each grid, when a layer of that grid first needs it.
+    Before `set_boxes` and after `clear` the network computes without any edit. The bias is built once for each grid,
+    when a layer of that grid first needs it.
     """
 
-    def __init__(self, levels: int) -> None:
-        self._levels = levels
+    def __init__(self, grids: Callable[[Grid], Sequence[Grid]]) -> None:
+        """`grids`: from the size of the latents to the grids of the layers."""
+        self._grids_of = grids
+        self._suspended = False
         self._controls: tuple[BoxControl | None, ...] = ()
         self._frames = 0
         self._latent_size: Grid = (0, 0)
@@ -154,7 +161,7 @@ class AttentionControl:
     @classmethod
     def install(cls, unet: UNet3DConditionModel) -> AttentionControl:
         """Replace the processor of every spatial text cross-attention of `unet`, and no other, by BoxAttnProcessor."""
-        control = cls(levels=len(unet.config.block_out_channels))
+        control = cls(partial(level_grids, levels=len(unet.config.block_out_channels)))
         processors = {
             name: BoxAttnProcessor(control) if _TEXT_ATTENTION.search(name) else processor
             for name, processor in unet.attn_processors.items()
@@ -163,7 +170,7 @@ class AttentionControl:
         return control
 
     def set_boxes(self, controls: Sequence[BoxControl | None], latent_size: Grid, frames: int) -> None:
-        """Edit the following UNet calls. One control for each sample of the batch, None for no edit.
+        """Edit the following calls of the network. One control for each sample of the batch, None for no edit.
 
         With classifier-free guidance in one batch: [None, control]. `latent_size`: (h, w) of the latents.
         """
@@ -172,11 +179,20 @@ class AttentionControl:
             return  # keep the bias that is already built
         self._controls, self._latent_size, self._frames = edit
         self._bias = {}
-        self._grids = {height * width: (height, width) for height, width in level_grids(latent_size, self._levels)}
+        self._grids = {height * width: (height, width) for height, width in self._grids_of(latent_size)}
 
     def clear(self) -> None:
         """Remove the edit."""
         self._controls, self._bias = (), {}
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """A context without the edit, which keeps the bias that is already built."""
+        self._suspended = True
+        try:
+            yield
+        finally:
+            self._suspended = False
 
     def record(self, positions: Sequence[int], grid: Grid) -> None:
         """Record the attention probabilities of these tokens in all layers of this grid, for the STCA loss."""
@@ -210,7 +226,7 @@ class AttentionControl:
         If any sample of a batch has an edit, all rows have a bias, zero for samples without one. Computing the
         unconditional half separately would need a copy to join the results, which costs more than adding zeros.
         """
-        if not any(self._controls):
+        if self._suspended or not any(self._controls):
             return None
         rows, cells = query.shape[0], query.shape[2]
         if rows != len(self._controls) * self._frames:
@@ -220,6 +236,18 @@ class AttentionControl:
         if cells not in self._bias:
             self._bias[cells] = batch_bias(self._controls, self._grids[cells], self._frames, query)
         return self._bias[cells]
+
+    def clip_bias(self, hidden: Tensor) -> Tensor | None:
+        """The bias of a layer that attends to all frames at once: (B, 1, F*cells, tokens); hidden (B, F*cells, C)."""
+        if self._suspended or not any(self._controls):
+            return None
+        by_frame = rearrange(hidden, "b (f cells) c -> (b f) 1 cells c", f=self._frames)
+        bias = self.bias_for(by_frame)
+        return None if bias is None else rearrange(bias, "(b f) 1 cells t -> b 1 (f cells) t", f=self._frames)
+
+    @property
+    def is_recording(self) -> bool:
+        return self._recorded_cells is not None
 
     def observe(self, query: Tensor, key: Tensor) -> None:
         """Record A = exp(q k_P - logsumexp(q k)), the softmax's columns of the recorded tokens only."""

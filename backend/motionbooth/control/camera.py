@@ -7,6 +7,7 @@ values of the same frame before the move. They are taken from cells outside all 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from motionbooth_protocol.motion import Box, CameraPath
@@ -20,19 +21,19 @@ Pick = Callable[[Tensor, int], Tensor]
 sample has its own. `free`: bool (lines, length), the cells that may be copied. `holes`: their number in each line."""
 
 
-def travel_in_cells(camera: CameraPath, done: float, latent_size: Grid) -> list[Cells]:
-    """The total travel of each frame when the share `done` (0..1) of the shift is done.
+def travel_in_cells(camera: CameraPath, done: float, latent_size: Grid, patch: int = 1) -> list[Cells]:
+    """The total travel of each frame when the share `done` (0..1) of the shift is done, in multiples of `patch` cells.
 
     Exact targets, rounded once: sums of rounded increments lose cells.
     """
-    height, width = latent_size
-    return [(round(done * d.dx * width), round(done * d.dy * height)) for d in camera.offsets]
+    height, width = latent_size[0] / patch, latent_size[1] / patch
+    return [(patch * round(done * d.dx * width), patch * round(done * d.dy * height)) for d in camera.offsets]
 
 
-def fraction_of_cell(camera: CameraPath, latent_size: Grid) -> list[tuple[float, float]]:
-    """What `travel_in_cells` leaves over at the end of the shift: each frame's (dx, dy), -0.5..0.5 of a cell."""
+def fraction_of_cell(camera: CameraPath, latent_size: Grid, patch: int = 1) -> list[tuple[float, float]]:
+    """What `travel_in_cells` leaves over at the end of the shift: each frame's (dx, dy), at most half a patch."""
     height, width = latent_size
-    whole = travel_in_cells(camera, 1.0, latent_size)
+    whole = travel_in_cells(camera, 1.0, latent_size, patch)
     return [(d.dx * width - x, d.dy * height - y) for d, (x, y) in zip(camera.offsets, whole, strict=True)]
 
 
@@ -40,7 +41,7 @@ def shift_by_phase(latents: Tensor, fractions: Sequence[tuple[float, float]]) ->
     """Move each frame of latents (B, C, F, h, w) by a fraction of a cell against the camera's (dx, dy).
 
     Shifts the phases of the frame's Fourier transform. Unlike interpolation, this keeps white noise white, as the
-    denoiser expects it. What leaves the frame on one side enters on the other, half a cell at most.
+    denoiser expects it. What leaves the frame on one side enters on the other, half a patch at most.
     """
     height, width = latents.shape[-2:]
     dx, dy = torch.tensor(fractions, device=latents.device, dtype=torch.float32).T[:, :, None, None]  # (F, 1, 1) each
@@ -73,6 +74,34 @@ def shift_latents(latents: Tensor, moves: Sequence[Cells], free: Tensor, pick: P
         for frame, (dx, dy), allowed in zip(latents.unbind(dim=2), moves, free, strict=True)
     ]
     return torch.stack(frames, dim=2)
+
+
+def shifted_cells(batch: int, moves: Sequence[Cells], free: Tensor, pick: Pick) -> Tensor:
+    """Where each cell's content comes from in `shift_latents`: its index in the frame, (B, 1, F, h * w)."""
+    cells = torch.arange(free[0].numel()).view(free[0].shape)
+    return shift_latents(cells.expand(batch, 1, *free.shape), moves, free, pick).flatten(-2)
+
+
+def gather_cells(latents: Tensor, source: Tensor) -> Tensor:
+    """The latents (B, C, F, h, w) with the content of each cell taken from that of `source` (B, 1, F, h * w)."""
+    content = latents.flatten(-2)
+    return content.gather(-1, source.to(latents.device).expand_as(content)).view_as(latents)
+
+
+def move_with_memory(sampler: Any, latents: Tensor, move: Callable[[Tensor], Tensor]) -> Tensor:
+    """The moved latents. What the sampler remembers of past steps, of their shape, moves alike (in place).
+
+    A multistep sampler corrects the latents by the step before, and would undo a move of the latents alone.
+    """
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, list):
+            return [moved(each) for each in value]
+        return move(value) if isinstance(value, Tensor) and value.shape == latents.shape else value
+
+    for name, value in list(vars(sampler).items()):
+        setattr(sampler, name, moved(value))
+    return move(latents)
 
 
 def shift_frame(before: Tensor, dx: int, dy: int, free: Tensor, pick: Pick) -> Tensor:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import torch
 from motionbooth_protocol.motion import Box, CameraPath
+from msgspec import structs
 from torch import Tensor
 
 from motionbooth.control.boxes import BoxControl, Grid, box_mask
 from motionbooth.control.camera import Cells, boxes_under_way, fraction_of_cell, travel_in_cells
+from motionbooth.control.latent_frames import latent_camera, latent_track
 from motionbooth.control.prompt import PromptTokens
 from motionbooth.control.scenery import Scenery, scenery_of
 from motionbooth.control.settings import ControlSettings
@@ -23,7 +25,7 @@ Tracks = tuple[tuple[Box | None, ...], ...]  # boxes[subject][frame], shares of 
 
 @dataclass(frozen=True)
 class StepPlan:
-    """One sampling step: first the latents move, then the UNet runs with the boxes."""
+    """One sampling step: first the latents move, then the network runs with the boxes."""
 
     moves: tuple[Cells, ...] = ()
     """The camera's travel in this step, in whole cells, for each frame; empty if no frame moves."""
@@ -44,21 +46,26 @@ def plan_steps(
     camera: CameraPath,
     tracks: Sequence[Sequence[Box | None]] = (),
     tokens: PromptTokens | None = None,
+    *,
+    patch: int = 1,
+    temporal: int = 1,
 ) -> list[StepPlan]:
-    """The controls of all `steps`. No `tracks`: no box control. A still camera: no shift.
+    """The controls of all `steps`, whose windows are shares of the steps. No `tracks`: no box control. A still camera:
+    no shift.
 
-    `tracks`: each subject's boxes in the finished frames. `tokens`: where each subject is in the prompt.
+    `tracks`: each subject's boxes in the finished frames. `tokens`: where each subject is in the prompt. `patch` and
+    `temporal`: as in Base.
     """
+    scenery = scenery_of(camera, tracks, latent_size, temporal)
+    camera = latent_camera(camera, temporal)
+    screen = tuple(tuple(latent_track(track, temporal)) for track in tracks)
     first, last = _window(settings.shift_from, settings.shift_until, steps)
-    amplified = amplified_steps(settings, steps, camera, tracks)
-    screen = tuple(tuple(track) for track in tracks)
-    moved = travel_in_cells(camera, 0.0, latent_size)
-    moves_at_all = any(offset.dx or offset.dy for offset in camera.offsets)
-    merging = range(last - 1, round(settings.merge_until * steps)) if moves_at_all else range(0)
-    scenery = scenery_of(camera, screen, latent_size)
+    amplified = amplified_steps(settings, steps, camera, screen)
+    moved = travel_in_cells(camera, 0.0, latent_size, patch)
+    merging = range(last - 1, round(settings.merge_until * steps)) if camera.moves else range(0)
     plans = []
     for step in range(steps):
-        before, moved = moved, travel_in_cells(camera, _done(step, first, last), latent_size)
+        before, moved = moved, travel_in_cells(camera, _done(step, first, last), latent_size, patch)
         boxes = screen if step >= last - 1 else _under_way(screen, camera, moved, latent_size)
         edit = None
         if boxes and tokens is not None:
@@ -67,16 +74,31 @@ def plan_steps(
         free = None
         if any(x or y for x, y in moves):
             free = free_cells(_under_way(screen, camera, before, latent_size), latent_size, len(moves))
-        fractions = _fractions(settings, camera, latent_size) if step == last - 1 else ()
+        fractions = _fractions(settings, camera, latent_size, patch) if step == last - 1 else ()
         plans.append(
             StepPlan(() if free is None else moves, free, fractions, edit, scenery if step in merging else None)
         )
     return plans
 
 
-def _fractions(settings: ControlSettings, camera: CameraPath, latent_size: Grid) -> tuple[tuple[float, float], ...]:
+def windows_in_steps(settings: ControlSettings, noise_levels: Sequence[float]) -> ControlSettings:
+    """The settings with their windows as shares of the steps, if they were shares of the noise.
+
+    `noise_levels`: the standard deviation (0..1) of the noise in the latents at each step.
+    """
+    if settings.windows == "steps":
+        return settings
+    names = ("amplify_until", "shift_from", "shift_until", "merge_until")
+    shares = {name: sum(1 - level < getattr(settings, name) for level in noise_levels) for name in names}
+    in_steps = {name: steps / len(noise_levels) for name, steps in shares.items()}
+    return structs.replace(settings, windows="steps", **in_steps)
+
+
+def _fractions(
+    settings: ControlSettings, camera: CameraPath, latent_size: Grid, patch: int
+) -> tuple[tuple[float, float], ...]:
     """What the shift by whole cells leaves over; empty if the settings leave it out or nothing is left over."""
-    fractions = tuple(fraction_of_cell(camera, latent_size)) if settings.subcell_shift else ()
+    fractions = tuple(fraction_of_cell(camera, latent_size, patch)) if settings.subcell_shift else ()
     return fractions if any(x or y for x, y in fractions) else ()
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.phrases import Span, phrase_spans
-from transformers import CLIPTokenizer
+from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
 class PromptTokens:
-    """Token positions in one prompt; BOS is position 0."""
+    """Token positions in one prompt; BOS, if there is one, is position 0."""
 
     length: int
     """Number of tokens, padding included."""
@@ -21,10 +23,16 @@ class PromptTokens:
     """For each subject, the tokens of its phrase ("sks dog": both words)."""
     background: tuple[int, ...] = ()
     """The tokens of the background phrase; empty for none."""
+    padding: int = 0
+    """Padding tokens with one and the same key; 0 if each has its own, as CLIP's."""
 
 
 def prompt_tokens(
-    tokenizer: CLIPTokenizer, prompt: str, phrases: list[str], background_phrase: str = ""
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    phrases: Sequence[str],
+    background_phrase: str = "",
+    length: int | None = None,
 ) -> PromptTokens:
     """Find each subject's phrase, and the background's, among the prompt's tokens.
 
@@ -32,31 +40,32 @@ def prompt_tokens(
     "dog" does not match the dog of "sks dog" if there is a second dog. If several subjects have the same phrase and it
     occurs once for each ("a dog and a dog"), each subject gets one occurrence, in order; otherwise they share all.
 
-    Raises InvalidInput if a phrase is missing from the prompt or beyond the tokenizer's maximum length.
+    `length`: number of tokens with padding; the tokenizer's maximum by default. Raises InvalidInput if a phrase is
+    missing from the prompt or beyond this length.
     """
-    offsets = _token_offsets(tokenizer, prompt)
-    room = tokenizer.model_max_length - 2  # BOS and EOS
+    length = length or tokenizer.model_max_length
+    encoded = tokenizer(
+        prompt, return_offsets_mapping=True, return_special_tokens_mask=True, truncation=False, verbose=False
+    )
+    offsets, special = encoded["offset_mapping"], encoded["special_tokens_mask"]
+    bos = len(list(takewhile(bool, special)))  # CLIP has one, T5 none
+    readable = range(bos, bos + length - sum(special))
     everywhere = [phrase_spans(prompt, phrase) for phrase in phrases]
     spans = _own_mentions([_outside_longer(own, everywhere) for own in everywhere])
-    positions = [_positions(offsets, prompt, phrase, own, room) for phrase, own in zip(phrases, spans, strict=True)]
+    positions = [_positions(offsets, prompt, *own, readable) for own in zip(phrases, spans, strict=True)]
     background: tuple[int, ...] = ()
     if background_phrase:
-        background = _positions(offsets, prompt, background_phrase, phrase_spans(prompt, background_phrase), room)
+        own = phrase_spans(prompt, background_phrase)
+        background = _positions(offsets, prompt, background_phrase, own, readable)
     return PromptTokens(
-        length=tokenizer.model_max_length,
-        content=range(1, 1 + min(len(offsets), room)),
+        length=length,
+        content=readable[: len(offsets) - sum(special)],
         subjects=tuple(positions),
         background=background,
     )
 
 
-def _token_offsets(tokenizer: CLIPTokenizer, prompt: str) -> list[Span]:
-    """Start and end character of each token of the whole prompt, without BOS, EOS or truncation."""
-    encoded = tokenizer(prompt, return_offsets_mapping=True, add_special_tokens=False, truncation=False, verbose=False)
-    return encoded["offset_mapping"]
-
-
-def _positions(offsets: list[Span], prompt: str, phrase: str, spans: list[Span], room: int) -> tuple[int, ...]:
+def _positions(offsets: list[Span], prompt: str, phrase: str, spans: list[Span], readable: range) -> tuple[int, ...]:
     if not spans:
         raise InvalidInput(
             'The prompt does not contain "{phrase}". Add exactly these words to the prompt, which is "{prompt}".',
@@ -66,15 +75,15 @@ def _positions(offsets: list[Span], prompt: str, phrase: str, spans: list[Span],
     places = [
         tuple(i for i, (start, end) in enumerate(offsets) if start < stop and end > begin) for begin, stop in spans
     ]
-    kept = [place for place in places if place and place[-1] < room]
+    kept = [place for place in places if place and place[-1] < readable.stop]
     if not kept:
         raise InvalidInput(
             '"{phrase}" is too late in the prompt: the model reads only its first {room} tokens. '
             "Move it to the front or shorten the prompt.",
             phrase=phrase,
-            room=room,
+            room=len(readable),
         )
-    return tuple(sorted({1 + i for place in kept for i in place}))  # 1: BOS comes first
+    return tuple(sorted({i for place in kept for i in place}))
 
 
 def _outside_longer(own: list[Span], all_spans: list[list[Span]]) -> list[Span]:

@@ -16,6 +16,7 @@ from motionbooth_protocol.motion import Box, CameraPath
 from torch import Tensor
 
 from motionbooth.control.boxes import Grid, box_mask
+from motionbooth.control.latent_frames import latent_cells
 
 MIN_WEIGHT = 0.99
 """Smallest bilinear weight of scenery in a sample; below, the subject or the frame's border would be mixed in."""
@@ -28,15 +29,25 @@ class Scenery:
     travel: tuple[tuple[float, float], ...]
     """The camera's (dx right, dy down) for each frame, in shares of the frame."""
     cells: Tensor
-    """bool (F, h, w): latent cells that show scenery; those next to a subject's box do not count."""
+    """bool (F, h, w): cells that show scenery; those next to a subject's box do not count."""
+    temporal: int = 1
+    """As in Base."""
+
+    @property
+    def latent_cells(self) -> Tensor:
+        """bool (F', h, w): cells that show scenery in all frames of a latent frame."""
+        return latent_cells(self.cells, self.temporal)
 
 
-def scenery_of(camera: CameraPath, tracks: Sequence[Sequence[Box | None]], latent_size: Grid) -> Scenery:
+def scenery_of(
+    camera: CameraPath, tracks: Sequence[Sequence[Box | None]], latent_size: Grid, temporal: int = 1
+) -> Scenery:
     """Everything outside the boxes; each box is grown by one cell."""
     frames = len(camera.offsets)
     boxes = box_mask(tracks, latent_size).any(dim=0) if tracks else torch.zeros(frames, *latent_size, dtype=torch.bool)
     grown = F.max_pool2d(boxes.float()[:, None], 3, stride=1, padding=1)[:, 0] > 0
-    return Scenery(tuple((offset.dx, offset.dy) for offset in camera.offsets), ~grown)
+    travel = tuple((offset.dx, offset.dy) for offset in camera.offsets)
+    return Scenery(travel, ~grown, temporal)
 
 
 def merge_scenery(frames: Tensor, scenery: Scenery) -> Tensor:

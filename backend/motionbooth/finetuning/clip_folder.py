@@ -23,7 +23,7 @@ from torch import Tensor
 from motionbooth.finetuning.dataset import encode_frames
 from motionbooth.finetuning.latent_cache import cached
 from motionbooth.generation.video import Frames
-from motionbooth.models.registry import Base
+from motionbooth.models.base import Base
 from motionbooth.models.sources import files_digest
 from motionbooth.pictures.files import is_hidden, picture_files
 from motionbooth.pictures.images import read_picture

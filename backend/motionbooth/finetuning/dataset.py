@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from motionbooth.control.boxes import BoxControl
-from motionbooth.control.prompt import PromptTokens, prompt_tokens
+from motionbooth.control.prompt import PromptTokens
 from motionbooth.finetuning.losses import mask_cells
 from motionbooth.finetuning.pasting import Rgba, cut_out
-from motionbooth.models.registry import Base
+from motionbooth.models.base import Base
 from motionbooth.models.settings import TrainSettings
 from motionbooth.pictures.images import CENTERED, Mask, Placement, TrainingPicture, fit_picture
 from motionbooth.pictures.mask_doubts import doubts_about
@@ -135,13 +135,10 @@ def encode_frames(
     pixels = rearrange(torch.from_numpy(frames).to(base.device, base.dtype) / 127.5 - 1, "n h w c -> n c h w")
     posteriors = []
     for number, picture in enumerate(pixels, start=1):
-        posteriors.append(base.vae.encode(picture[None]).latent_dist)
+        posteriors.append(base.encode(picture[None]))
         on_frame(number, len(frames))
-    scale = base.vae.config.scaling_factor
-    return (
-        torch.cat([posterior.mean for posterior in posteriors]) * scale,
-        torch.cat([posterior.std for posterior in posteriors]) * scale,
-    )
+    means, stds = zip(*posteriors, strict=True)
+    return rearrange(list(means), "n c 1 h w -> n c h w"), rearrange(list(stds), "n c 1 h w -> n c h w")
 
 
 def encode_training_data(
@@ -159,7 +156,7 @@ def encode_training_data(
     captions = [f"{subject.prompt} {picture.caption_suffix}".strip() for picture in pictures]
     different = list(dict.fromkeys(captions))
     phrase = f"{subject.token} {subject.class_word}"
-    tokens = {caption: prompt_tokens(base.tokenizer, caption, [phrase]) for caption in different}
+    tokens = {caption: base.prompt_tokens(caption, [phrase]) for caption in different}
     text = base.embed(different)
     mean, std = encode_frames(base, np.stack([picture.rgb for picture in pictures]), on_picture)
     masks = torch.from_numpy(np.stack([picture.mask for picture in pictures]))[:, None]

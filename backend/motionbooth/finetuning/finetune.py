@@ -38,7 +38,8 @@ from motionbooth.finetuning.prior_preservation import (
 from motionbooth.finetuning.recipes import with_recipe
 from motionbooth.finetuning.trainer import StepLosses, Trainer, autocast, train
 from motionbooth.generation.sampling import SamplingInputs, decode, denoise
-from motionbooth.models.registry import Base, load_base
+from motionbooth.models.base import Base
+from motionbooth.models.registry import load_base
 from motionbooth.models.settings import BaseSettings, TrainSettings
 from motionbooth.models.sources import Source, source_named
 from motionbooth.models.subject_card import SubjectCard
@@ -117,7 +118,7 @@ def finetune(
     set_trainable(base, settings, method_of(base.settings, spec), spec.seed)
     trainer = Trainer(base, settings, data, spec.seed)
     _train(trainer, spec.subject, folder, reporter, log_losses, doubtful)
-    save_subject(folder / "subject.safetensors", base.unet, _card(spec, base, settings, framed))
+    save_subject(folder / "subject.safetensors", base.network, _card(spec, base, settings, framed))
     plot_losses(folder / "losses.png", trainer.history)
     names = {"subject": "subject.safetensors", "doubts": "doubts.json"}
     names |= {role: f"{role}.png" for role in ("masks", "losses", "samples")}
@@ -217,12 +218,12 @@ def _clip_prompts(settings: TrainSettings, subject: SubjectSpec) -> list[str] | 
 def set_trainable(base: Base, settings: TrainSettings, method: str, seed: int) -> None:
     """Choose the weights of the UNet that are trained, and enable gradient checkpointing if the settings ask for it."""
     if method == "lora":
-        add_lora(base.unet, settings.rank, settings.target_modules, seed)
+        add_lora(base.network, settings.rank, settings.target_modules, seed)
     else:
-        for name, parameter in base.unet.named_parameters():
+        for name, parameter in base.network.named_parameters():
             parameter.requires_grad_(re.fullmatch(settings.trainable, name) is not None)
     if settings.gradient_checkpointing:
-        enable_gradient_checkpointing(base.unet, base.control)
+        enable_gradient_checkpointing(base.network, base.control)
 
 
 def _train(
@@ -276,7 +277,7 @@ def _card(spec: TrainSpec, base: Base, settings: TrainSettings, framed: list[Tra
         class_word=subject.class_word,
         prompt=subject.prompt,
         base=base.source.name,
-        base_sha256=base.source.unet_sha256,
+        base_sha256=base.source.network_sha256,
         method=method_of(base.settings, spec),
         rank=settings.rank,
         target_modules=settings.target_modules,

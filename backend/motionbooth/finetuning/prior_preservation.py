@@ -20,7 +20,7 @@ from motionbooth.finetuning.pasting import Background
 from motionbooth.finetuning.trainer import autocast
 from motionbooth.generation.batches import in_batches
 from motionbooth.generation.sampling import SamplingInputs, decode, denoise
-from motionbooth.models.registry import Base
+from motionbooth.models.base import Base
 from motionbooth.models.settings import TrainSettings
 from motionbooth.models.sources import Source
 from motionbooth.progress.reporting import OnProgress, ignore_progress
@@ -93,7 +93,7 @@ def _cache_key(source: Source, caption: str, seed: int) -> Any:
     """Everything that a clip's latents depend on."""
     base = source.settings
     sampling = (base.num_inference_steps, base.guidance_scale, base.shared_noise)
-    return ["prior clip", source.unet_sha256, base.width, base.height, base.frames, *sampling, caption, seed]
+    return ["prior clip", source.network_sha256, base.width, base.height, base.frames, *sampling, caption, seed]
 
 
 def _generated(

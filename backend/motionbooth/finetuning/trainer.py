@@ -15,7 +15,7 @@ from diffusers import DDPMScheduler
 from msgspec import Struct, structs
 from torch import Tensor, nn
 
-from motionbooth.control.boxes import BoxControl, level_grids
+from motionbooth.control.boxes import BoxControl
 from motionbooth.finetuning.dataset import TrainingData
 from motionbooth.finetuning.losses import (
     mask_cells,
@@ -25,7 +25,7 @@ from motionbooth.finetuning.losses import (
     subject_region_loss,
 )
 from motionbooth.generation.sampling import shared_noise
-from motionbooth.models.registry import Base
+from motionbooth.models.base import Base
 from motionbooth.models.settings import TrainSettings
 
 PHASES = 2  # each step averages the gradients of pictures and of clips
@@ -92,11 +92,11 @@ def image_loss(
     """
     has_stca = settings.stca_weight > 0 and edited < len(masks)
     latent_size = (noisy.sample.shape[-2], noisy.sample.shape[-1])
-    grid = level_grids(latent_size, levels=3)[-1]  # two halvings: (H / 32, W / 32) where a cell is 8 pixels
+    grid = base.attention_grid(latent_size)
     if has_stca:
         base.control.record(positions, grid)
     with autocast(base, settings):
-        predicted = base.unet(noisy.sample, noisy.timesteps, text.expand(len(masks), -1, -1)).sample.to(noisy.target)
+        predicted = base.network(noisy.sample, noisy.timesteps, text.expand(len(masks), -1, -1)).sample.to(noisy.target)
     layers = base.control.stop_recording()
     if settings.loss_region == "subject":
         grow = settings.pasting.grow_cells if settings.pasting else 0
@@ -114,7 +114,7 @@ def image_loss(
 def clip_loss(base: Base, settings: TrainSettings, noisy: NoisyBatch, text: Tensor) -> Loss:
     """Prior-preservation loss of a batch of clips; text (B, tokens, D)."""
     with autocast(base, settings):
-        predicted = base.unet(noisy.sample, noisy.timesteps, text).sample.to(noisy.target)
+        predicted = base.network(noisy.sample, noisy.timesteps, text).sample.to(noisy.target)
     loss = prior_loss(predicted, noisy.target)
     return Loss(settings.prior_loss_weight * loss, {"preservation": loss.detach()})
 
@@ -150,7 +150,7 @@ class Trainer:
         self._schedule = DDPMScheduler.from_config(base.scheduler.config)
         self._generator = torch.Generator().manual_seed(seed)
         self._trainable: dict[str, nn.Parameter] = {
-            name: parameter for name, parameter in base.unet.named_parameters() if parameter.requires_grad
+            name: parameter for name, parameter in base.network.named_parameters() if parameter.requires_grad
         }
         # Fused: one pass over the weights instead of a dozen, without copies of them.
         self._optimizer = torch.optim.AdamW(

@@ -8,12 +8,13 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 import torch
+from einops import rearrange
 from motionbooth_protocol.limits import PREVIEW_BYTES
 from numpy.typing import NDArray
 from torch import Tensor
 
 from motionbooth.generation.sampling import decode
-from motionbooth.models.registry import Base
+from motionbooth.models.base import Base
 
 COST_SHARE = 0.01  # largest share of the sampling time; the first preview is exempt
 _FRAME_WIDTH = 256  # pixels
@@ -42,7 +43,8 @@ class Previewer:
         began = time.monotonic()
         frames = estimate.shape[2]
         chosen = sorted({0, frames // 2, frames - 1})
-        strip = np.concatenate(list(decode(self._base, estimate[:1, :, chosen])[0].numpy()), axis=1)  # (H, 3W, 3)
+        stills = rearrange(estimate[:1, :, chosen], "1 c f h w -> f c 1 h w")  # each as a clip of one frame
+        strip = np.concatenate([clip[0].numpy() for clip in decode(self._base, stills)], axis=1)  # (H, 3W, 3)
         picture = resized_to(strip, _FRAME_WIDTH * len(chosen))
         self._show(as_jpeg(picture), picture.shape[1], picture.shape[0])
         now = time.monotonic()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from inspect import signature
+from typing import Any
 
 import msgspec
 import torch
@@ -14,12 +17,17 @@ from motionbooth_protocol.jobs import GenerateSpec
 from motionbooth_protocol.motion import CameraPath
 from torch import Tensor
 
-from motionbooth.control.boxes import BoxControl
-from motionbooth.control.camera import Pick, random_pick, shift_by_phase, shift_latents
-from motionbooth.control.plan import StepPlan, plan_steps
-from motionbooth.control.prompt import prompt_tokens
+from motionbooth.control.camera import (
+    Pick,
+    gather_cells,
+    move_with_memory,
+    random_pick,
+    shift_by_phase,
+    shifted_cells,
+)
+from motionbooth.control.plan import StepPlan, plan_steps, windows_in_steps
 from motionbooth.control.scenery import Scenery, merge_scenery
-from motionbooth.models.registry import Base
+from motionbooth.models.base import Base
 from motionbooth.progress.reporting import OnProgress, ignore_progress
 
 OnEstimate = Callable[[Tensor], None]  # called after each step with the current estimate of the clean latents
@@ -49,8 +57,9 @@ class SamplingInputs:
     ) -> SamplingInputs:
         """One sample for each prompt, all of its randomness from its own seed. `guidance_scale`: the base's default."""
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        moving = any(plan.moves or plan.fractions for plan in plans)
         return cls(
-            torch.cat([initial_noise(base, generator) for generator in generators]),
+            torch.cat([initial_noise(base, generator, moving) for generator in generators]),
             base.embed(prompts),
             base.embed(negative_prompts),
             base.settings.guidance_scale if guidance_scale is None else guidance_scale,
@@ -65,74 +74,53 @@ def denoise(
     base: Base, inputs: SamplingInputs, on_step: OnProgress = ignore_progress, on_estimate: OnEstimate | None = None
 ) -> Tensor:
     """Clean latents (B, C, F, h, w). An exception of `on_step` ends the run; the controls are cleared in any case."""
-    guided, plans = inputs.guidance_scale > 1, inputs.plans
-    text = torch.cat([inputs.negative_prompt_embeds, inputs.prompt_embeds]) if guided else inputs.prompt_embeds
-    base.scheduler.set_timesteps(len(plans), device=base.device)
-    latents = inputs.latents * base.scheduler.init_noise_sigma
+    plans, sampler = inputs.plans, base.scheduler
+    text = inputs.prompt_embeds, inputs.negative_prompt_embeds, inputs.guidance_scale
+    options: dict[str, Any] = {}
+    if inputs.generators and "generator" in signature(sampler.step).parameters:
+        options["generator"] = list(inputs.generators)
+    sampler.set_timesteps(len(plans), device=base.device)
+    if hasattr(sampler, "set_begin_index"):
+        sampler.set_begin_index(0)
+    latents = inputs.latents * getattr(sampler, "init_noise_sigma", 1.0)
     try:
-        for step, (t, plan) in enumerate(zip(base.scheduler.timesteps, plans, strict=True), start=1):
-            latents = _shift(latents, plan, inputs.pick)
-            _set_boxes(base, plan.boxes, latents, guided)
-            predicted = _predict(base, latents, t, text, inputs.guidance_scale)
+        for step, (t, plan) in enumerate(zip(sampler.timesteps, plans, strict=True), start=1):
+            latents = _shift(sampler, latents, plan, inputs.pick)
+            predicted = base.predict(latents, t, *text, plan.boxes)
             if plan.scenery is not None:
                 predicted = with_merged_scenery(base, predicted, t, latents, plan.scenery)
-            stepped = base.scheduler.step(predicted, t, latents, generator=list(inputs.generators) or None)
-            latents = stepped.prev_sample
+            estimate = None if on_estimate is None else base.clean_estimate(predicted, t, latents)
+            latents = sampler.step(predicted, t, latents, **options, return_dict=False)[0]
             on_step(step, len(plans))
-            if on_estimate is not None:
-                on_estimate(stepped.pred_original_sample)
+            if on_estimate is not None and estimate is not None:
+                on_estimate(estimate)
     finally:
         base.control.clear()
     return latents
 
 
-def _shift(latents: Tensor, plan: StepPlan, pick: Pick) -> Tensor:
-    """Camera control (section 3.4): the latents move against the camera."""
+def _shift(sampler: Any, latents: Tensor, plan: StepPlan, pick: Pick) -> Tensor:
+    """Camera control (section 3.4): the latents move against the camera, and with them what the sampler remembers."""
     if plan.moves and plan.free is not None:
-        latents = shift_latents(latents, plan.moves, plan.free, pick)
-    return shift_by_phase(latents, plan.fractions) if plan.fractions else latents
-
-
-def _set_boxes(base: Base, boxes: BoxControl | None, latents: Tensor, guided: bool) -> None:
-    """Box control (section 3.3), on the conditional half of the batch only."""
-    batch, _, frames, height, width = latents.shape
-    conditional = [boxes] * batch
-    base.control.set_boxes([None] * batch + conditional if guided else conditional, (height, width), frames)
-
-
-def _predict(base: Base, latents: Tensor, t: Tensor, text: Tensor, guidance_scale: float) -> Tensor:
-    """The UNet's prediction with classifier-free guidance; `text` has both halves if guidance_scale > 1."""
-    batch = torch.cat([latents, latents]) if guidance_scale > 1 else latents
-    predicted = base.unet(base.scheduler.scale_model_input(batch, t), t, text).sample
-    if guidance_scale <= 1:
-        return predicted
-    unconditional, conditional = predicted.chunk(2)
-    return unconditional + guidance_scale * (conditional - unconditional)
+        source = shifted_cells(len(latents), plan.moves, plan.free, pick)
+        latents = move_with_memory(sampler, latents, partial(gather_cells, source=source))
+    if plan.fractions:
+        latents = move_with_memory(sampler, latents, partial(shift_by_phase, fractions=plan.fractions))
+    return latents
 
 
 def with_merged_scenery(base: Base, predicted: Tensor, t: Tensor, latents: Tensor, scenery: Scenery) -> Tensor:
-    """The UNet's prediction changed so that the clean clip it implies has the same scenery in all frames.
-
-    In float32 outside the autoencoder: near the last step, 1 - alpha is 0 in half precision.
-    """
-    alpha = base.scheduler.alphas_cumprod.to(latents.device)[t].float()
-    signal, sigma = alpha.sqrt(), (1 - alpha).sqrt()
-    is_velocity = base.scheduler.config.prediction_type == "v_prediction"
-    noisy, output = latents.float(), predicted.float()
-    clean = signal * noisy - sigma * output if is_velocity else (noisy - sigma * output) / signal
+    """The prediction changed so that the clean clip it implies has the same scenery in all frames."""
+    clean = base.clean_estimate(predicted, t, latents)
     merged = torch.stack([_merged(base, clip, scenery) for clip in clean])
-    cells = scenery.cells.to(latents.device)  # (F, h, w): the subjects do not pass through the autoencoder
-    clean = torch.where(cells, merged, clean)
-    changed = (signal * noisy - clean) / sigma if is_velocity else (noisy - signal * clean) / sigma
-    return changed.to(predicted.dtype)
+    cells = scenery.latent_cells.to(latents.device)  # the subjects do not pass through the autoencoder
+    return base.prediction_of(torch.where(cells, merged, clean), t, latents).to(predicted.dtype)
 
 
 def _merged(base: Base, latents: Tensor, scenery: Scenery) -> Tensor:
     """Clean latents (C, F, h, w) of one clip, decoded, merged and encoded; float32."""
-    scale = base.vae.config.scaling_factor
-    frames = base.vae.decode(rearrange(latents / scale, "c f h w -> f c h w").to(base.dtype)).sample
-    encoded = base.vae.encode(merge_scenery(frames, scenery).to(base.dtype)).latent_dist.mode() * scale
-    return rearrange(encoded.float(), "f c h w -> c f h w")
+    mean, _ = base.encode(merge_scenery(base.to_pixels(latents), scenery))
+    return mean.float()
 
 
 def shared_noise(shape: Sequence[int], rho: float, generator: torch.Generator) -> Tensor:
@@ -148,10 +136,10 @@ def shared_noise(shape: Sequence[int], rho: float, generator: torch.Generator) -
     return math.sqrt(1 - rho) * noise + math.sqrt(rho) * common
 
 
-def initial_noise(base: Base, generator: torch.Generator) -> Tensor:
-    """The initial noise of one clip: (1, C, F, h, w) at the base's size, with the base's share of common noise."""
-    shape = (1, base.unet.config.in_channels, base.settings.frames, *base.latent_size)
-    return shared_noise(shape, base.settings.shared_noise, generator).to(base.device, base.dtype)
+def initial_noise(base: Base, generator: torch.Generator, moving: bool) -> Tensor:
+    """The initial noise of one clip: (1, C, F, h, w), with the base's share of common noise. `moving`: the camera's."""
+    rho = max(base.settings.shared_noise, base.settings.control.shared_noise if moving else 0.0)
+    return shared_noise((1, *base.latent_shape), rho, generator).to(base.device, base.latent_dtype)
 
 
 def generate_clip(
@@ -201,27 +189,33 @@ def plan_shot(base: Base, spec: GenerateSpec) -> list[StepPlan]:
     shot, control = spec.shot, base.settings.control
     if shot.subjects and not spec.box_control:  # without boxes, subjects cannot be distinguished from scenery
         control = msgspec.structs.replace(control, merge_until=0)
-    tokens = prompt_tokens(
-        base.tokenizer, spec.prompt, [track.phrase for track in shot.subjects], spec.background_phrase
-    )
+    tokens = base.prompt_tokens(spec.prompt, [track.phrase for track in shot.subjects], spec.background_phrase)
+    steps = spec.num_inference_steps or base.settings.num_inference_steps
     return plan_steps(
-        control,
-        spec.num_inference_steps or base.settings.num_inference_steps,
+        windows_in_steps(control, base.noise_levels(steps)),
+        steps,
         base.latent_size,
         camera=shot.camera if spec.camera_control else CameraPath.still(shot.frames),
         tracks=[track.boxes for track in shot.subjects] if spec.box_control else [],
         tokens=tokens,
+        patch=base.patch,
+        temporal=base.temporal,
     )
 
 
 @torch.no_grad()
 def decode(base: Base, latents: Tensor, on_frame: OnProgress = ignore_progress) -> Tensor:
-    """Latents (B, C, F, h, w) to pictures: uint8 (B, F, H, W, 3) RGB on the CPU, decoded one frame at a time."""
-    frames = rearrange(latents / base.vae.config.scaling_factor, "b c f h w -> (b f) c h w")
-    decoded = []
-    on_frame(0, len(frames))
-    for number, frame in enumerate(frames, start=1):
-        decoded.append(base.vae.decode(frame[None]).sample.float().cpu())
-        on_frame(number, len(frames))
+    """Latents (B, C, F, h, w) to pictures: uint8 (B, F, H, W, 3) RGB on the CPU.
+
+    Decoded one frame at a time, or one clip at a time if the base encodes several frames together.
+    """
+    batch, _, frames, _, _ = latents.shape
+    pieces = rearrange(latents, "b c f h w -> (b f) c 1 h w") if base.temporal == 1 else latents
+    decoded: list[Tensor] = []
+    count = batch * (1 + (frames - 1) * base.temporal)
+    on_frame(0, count)
+    for piece in pieces:
+        decoded.append(base.to_pixels(piece).float().cpu())
+        on_frame(count * len(decoded) // len(pieces), count)
     pixels = ((torch.cat(decoded) / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-    return rearrange(pixels, "(b f) c h w -> b f h w c", b=latents.shape[0])
+    return rearrange(pixels, "(b f) c h w -> b f h w c", b=batch)

@@ -9,7 +9,8 @@ import torch
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import GenerateSpec
 
-from motionbooth.models.registry import Base, load_base
+from motionbooth.models.base import Base
+from motionbooth.models.registry import load_base
 from motionbooth.models.sources import model_version, source_named
 from motionbooth.models.subject_card import read_card
 from motionbooth.models.subject_weights import load_subject

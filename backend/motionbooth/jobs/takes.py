@@ -19,7 +19,7 @@ from motionbooth.generation.sampling import generate_takes
 from motionbooth.generation.video import write_clip
 from motionbooth.jobs.model_cache import ModelCache
 from motionbooth.jobs.runner import subject_appearances
-from motionbooth.models.registry import Base
+from motionbooth.models.base import Base
 from motionbooth.models.sources import source_named
 from motionbooth.progress import stages
 from motionbooth.progress.reporting import Reporter

@@ -146,6 +146,8 @@ class BaseSettings(Struct, frozen=True, forbid_unknown_fields=True):
     backgrounds: dict[str, str] = {}
     """Backgrounds for pasting: from the end of the caption ("on the grass") to the prompt that generates the empty
     background ("the grass")."""
+    max_sequence_length: Positive | None = None
+    """Tokens of a prompt, padding included; by default the tokenizer's maximum."""
     cpu_threads: Positive | None = None
     """Threads that the process computes with on a CPU; torch's own choice by default. A small model gains nothing from
     a second thread, and loses severalfold on a busy machine because its threads wait for each other."""

@@ -73,8 +73,13 @@ class Source:
         return (
             (self.folder / "model_index.json").is_file()
             and self.settings_file.is_file()
-            and bool(self._weights("unet"))
+            and bool(self._network_weights)
         )
+
+    @property
+    def _network_weights(self) -> list[Path]:
+        """Those of a UNet, or of one transformer or two."""
+        return [path for part in ("unet", "transformer", "transformer_2") for path in self._weights(part)]
 
     def _weights(self, part: str) -> list[Path]:
         """The weight files of a part: safetensors, or else files of torch.save."""
@@ -82,9 +87,9 @@ class Source:
         return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
 
     @property
-    def unet_sha256(self) -> str:
-        """sha256 of the UNet's weights: a subject only fits the base that it was trained on."""
-        return files_digest(self._weights("unet"))
+    def network_sha256(self) -> str:
+        """sha256 of the network's weights: a subject only fits the base that it was trained on."""
+        return files_digest(self._network_weights)
 
     @property
     def vae_sha256(self) -> str:

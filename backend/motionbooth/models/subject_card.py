@@ -25,7 +25,7 @@ class SubjectCard(Struct, frozen=True):
     base: str
     """Name of the base that it was trained on."""
     base_sha256: str
-    """`Source.unet_sha256` of that base."""
+    """`Source.network_sha256` of that base."""
     method: Annotated[str, Meta(pattern="^(lora|full)$")]
     rank: int
     """Rank of the LoRA."""

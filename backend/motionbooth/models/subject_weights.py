@@ -13,8 +13,9 @@ from peft.tuners.lora import LoraModel
 from safetensors.torch import load_file, save
 from torch import nn
 
-from motionbooth.models.registry import Base, use_channels_last
+from motionbooth.models.base import Base
 from motionbooth.models.subject_card import HEADER, SubjectCard, read_card
+from motionbooth.models.unet_base import use_channels_last
 
 PREFIX = "unet."  # diffusers' layout of a LoRA file
 
@@ -58,7 +59,7 @@ def _with_sorted_metadata(content: bytes) -> bytes:
 def load_subject(base: Base, path: Path) -> SubjectCard:
     """Load a subject into `base` (in place); LoRAs of several subjects add up. Raises InvalidInput for another base."""
     card = read_card(path)
-    if card.base_sha256 != base.source.unet_sha256:
+    if card.base_sha256 != base.source.network_sha256:
         raise InvalidInput(
             'The subject "{subject}" was trained on another base model ({base}), but this shot uses '
             "{model}. Choose that model, or train the subject again on this one.",
@@ -68,10 +69,10 @@ def load_subject(base: Base, path: Path) -> SubjectCard:
         )
     state = load_file(path)
     if card.method == "full":
-        base.unet.load_state_dict(state)
+        base.network.load_state_dict(state)
         return card
-    adapted = add_lora(base.unet, card.rank, card.target_modules, seed=0)
+    adapted = add_lora(base.network, card.rank, card.target_modules, seed=0)
     state = {name.removeprefix(PREFIX): value.to(base.dtype) for name, value in state.items()}
-    set_peft_model_state_dict(base.unet, state)
+    set_peft_model_state_dict(base.network, state)
     adapted.merge_and_unload()
     return card

@@ -27,7 +27,8 @@ from motionbooth.evaluation.report import MotionReport, TargetSubject, mean_of, 
 from motionbooth.finetuning.prior_preservation import generated_backgrounds, prior_clips
 from motionbooth.generation.sampling import decode, generate_clip
 from motionbooth.jobs.runner import run_job
-from motionbooth.models.registry import Base, load_base
+from motionbooth.models.base import Base
+from motionbooth.models.registry import load_base
 from motionbooth.models.sources import source_named
 from motionbooth.models.subject_weights import load_subject
 from motionbooth.pictures.appearance import Appearance

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from motionbooth.bench.measures import Measure
 from motionbooth.generation.sampling import decode
-from motionbooth.models.registry import Base
+from motionbooth.models.base import Base
 from motionbooth_protocol.motion import Box
 from numpy.typing import NDArray
 

@@ -10,9 +10,9 @@ import msgspec
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet3DConditionModel
 from motionbooth.control.boxes import AttentionControl, Grid
-from motionbooth.models.registry import Base, use_channels_last
 from motionbooth.models.settings import BaseSettings
 from motionbooth.models.sources import MODELS, TOYBOX, Source
+from motionbooth.models.unet_base import UNetBase, use_channels_last
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 FRAMES = 16
@@ -37,7 +37,7 @@ def midsize_unet(seed: int = 0) -> UNet3DConditionModel:
     return unet.eval()
 
 
-def midsize_base(latent_size: Grid) -> Base:
+def midsize_base(latent_size: Grid) -> UNetBase:
     """The whole base model for latents of (h, w) cells on the CPU in float32, as `load_base` would return it."""
     settings = msgspec.structs.replace(
         BaseSettings.read(MODELS / "zeroscope.json"),
@@ -52,7 +52,7 @@ def midsize_base(latent_size: Grid) -> Base:
         part.eval().requires_grad_(False)
     use_channels_last(unet)
     use_channels_last(vae)
-    return Base(
+    return UNetBase(
         Source("midsize", Path(), Path()),
         settings,
         unet,

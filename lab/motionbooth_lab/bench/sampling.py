@@ -25,7 +25,7 @@ from diffusers import UNet3DConditionModel
 from motionbooth.bench.measures import BenchResult, Measure
 from motionbooth.bench.real_size import GUIDANCE, Step, busy_plan, our_steps, random_step
 from motionbooth.control.boxes import Grid
-from motionbooth.models.registry import use_channels_last
+from motionbooth.models.unet_base import use_channels_last
 from torch import Tensor
 
 from motionbooth_lab.bench.memory import peak_bytes

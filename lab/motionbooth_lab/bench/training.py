@@ -24,9 +24,10 @@ from motionbooth.control.boxes import Grid
 from motionbooth.finetuning.dataset import encode_frames, encode_training_data
 from motionbooth.finetuning.gradient_checkpointing import enable_gradient_checkpointing
 from motionbooth.finetuning.trainer import Trainer
-from motionbooth.models.registry import Base, use_channels_last
+from motionbooth.models.base import Base
 from motionbooth.models.settings import TrainSettings
 from motionbooth.models.subject_weights import add_lora
+from motionbooth.models.unet_base import use_channels_last
 from motionbooth.pictures.images import TrainingPicture
 from motionbooth_protocol.jobs import Picture, SubjectSpec
 from rich.progress import Progress
@@ -135,7 +136,7 @@ def encode_all(base: Base, pictures: Sequence[TrainingPicture], clip: Sequence[T
 def full_trainer(latent_size: Grid) -> Trainer:
     """Full fine-tuning with Zeroscope's settings."""
     base = midsize_base(latent_size)
-    base.unet.requires_grad_(True)
+    base.network.requires_grad_(True)
     return _trainer(base, base.settings.full, latent_size)
 
 
@@ -143,8 +144,8 @@ def lora_trainer(latent_size: Grid) -> Trainer:
     """A LoRA with gradient checkpointing, otherwise with Zeroscope's settings."""
     base = midsize_base(latent_size)
     settings = msgspec.structs.replace(base.settings.lora, gradient_checkpointing=True)
-    add_lora(base.unet, settings.rank, settings.target_modules, seed=0)
-    enable_gradient_checkpointing(base.unet, base.control)
+    add_lora(base.network, settings.rank, settings.target_modules, seed=0)
+    enable_gradient_checkpointing(base.network, base.control)
     return _trainer(base, settings, latent_size)
 
 

@@ -24,12 +24,14 @@ def test_both_steps_are_taken_and_stay_finite() -> None:
     assert latents.shape == (1, 4, 2, 8, 12)
     assert latents.isfinite().all()
     trainer = lora_trainer(base)
-    before = {name: value.clone() for name, value in base.unet.named_parameters() if "lora_B" in name}
+    before = {name: value.clone() for name, value in base.network.named_parameters() if "lora_B" in name}
     losses = trainer.take_step()
     assert losses.total > 0
     assert losses.attention is not None
     assert losses.preservation is not None
-    assert any(not torch.equal(value, before[name]) for name, value in base.unet.named_parameters() if name in before)
+    assert any(
+        not torch.equal(value, before[name]) for name, value in base.network.named_parameters() if name in before
+    )
     assert 0.1 < peak_gb() < 100
 
 

@@ -20,7 +20,7 @@ from motionbooth.control.boxes import (
     level_grids,
 )
 from motionbooth.control.prompt import PromptTokens
-from motionbooth.models.registry import Base
+from motionbooth.models.base import Base
 from motionbooth_protocol.motion import Box
 
 pytestmark = pytest.mark.numeric
@@ -180,7 +180,7 @@ def unet_call(base: Base) -> torch.Tensor:
     sample = torch.randn(2, 4, 3, 10, 12, generator=generator)
     text = torch.randn(2, 77, 32, generator=generator)
     with torch.no_grad():
-        return base.unet(sample, 500, text).sample
+        return base.network(sample, 500, text).sample
 
 
 def test_the_unet_changes_only_where_and_while_boxes_are_set(tiny_single: Base) -> None:
@@ -197,7 +197,7 @@ def test_the_unet_changes_only_where_and_while_boxes_are_set(tiny_single: Base) 
 
 def test_an_untouched_unet_computes_what_it_did_before_the_processors_came(tiny_single: Base) -> None:
     ours = unet_call(tiny_single)
-    tiny_single.unet = UNet3DConditionModel.from_pretrained(tiny_single.source.folder / "unet")
+    tiny_single.network = UNet3DConditionModel.from_pretrained(tiny_single.source.folder / "unet")
     torch.testing.assert_close(ours, unet_call(tiny_single), rtol=1e-4, atol=1e-4)
 
 

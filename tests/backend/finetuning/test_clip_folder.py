@@ -12,7 +12,7 @@ import torch
 from motionbooth.finetuning.clip_folder import clip_sources, folder_clips, read_frames
 from motionbooth.finetuning.dataset import encode_frames
 from motionbooth.generation.video import write_clip
-from motionbooth.models.registry import Base
+from motionbooth.models.base import Base
 from motionbooth_protocol.errors import InvalidInput
 from PIL import Image
 from refused import refused

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from motionbooth.finetuning.dataset import encode_training_data, read_pictures
-from motionbooth.models.registry import Base
+from motionbooth.models.base import Base
 from motionbooth.pictures.images import TrainingPicture
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import Picture, SubjectSpec, TrainSpec

@@ -18,7 +18,8 @@ from motionbooth.finetuning.pasting import Background, cut_out, pasted_pictures
 from motionbooth.finetuning.prior_preservation import generated_backgrounds, missing_backgrounds
 from motionbooth.finetuning.recipes import with_recipe
 from motionbooth.finetuning.trainer import StepLosses, Trainer, train
-from motionbooth.models.registry import Base, load_base
+from motionbooth.models.base import Base
+from motionbooth.models.registry import load_base
 from motionbooth.models.settings import BaseSettings, PasteSettings, TrainSettings
 from motionbooth.models.sources import Source, source_named
 from motionbooth.pictures.images import TrainingPicture
@@ -152,7 +153,7 @@ def base(source: Source) -> Base:
 
 def pasting(base: Base, **paste: object) -> TrainSettings:
     """The base's settings with pasting; all of its weights are trained."""
-    base.unet.requires_grad_(True)
+    base.network.requires_grad_(True)
     return msgspec.structs.replace(base.settings.lora, image_batch=4, paste=PasteSettings(pool=6, **paste))
 
 
@@ -260,7 +261,7 @@ def test_an_edited_step_with_gradient_checkpointing_has_the_same_gradients(sourc
         settings = pasting(base, box_share=0.5)
         data = pasted_data(base, settings)
         if recompute:
-            enable_gradient_checkpointing(base.unet, base.control)
+            enable_gradient_checkpointing(base.network, base.control)
         trainer = Trainer(base, msgspec.structs.replace(settings, max_grad_norm=1e9), data, seed=0)
         taken: list[torch.Tensor] = []
         trainer._optimizer.step = lambda: taken.extend(  # type: ignore[assignment]

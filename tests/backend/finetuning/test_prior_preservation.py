@@ -11,7 +11,8 @@ import pytest
 import torch
 from motionbooth.finetuning.finetune import TrainingOptions, finetune
 from motionbooth.finetuning.prior_preservation import BATCH_SIZE, missing_prior_clips, prior_clips
-from motionbooth.models.registry import Base, load_base
+from motionbooth.models.base import Base
+from motionbooth.models.registry import load_base
 from motionbooth.models.settings import TrainSettings
 from motionbooth.models.sources import Source
 from motionbooth.progress.time_left import Stage
@@ -42,13 +43,13 @@ class Steps:
         self.told: list[tuple[int, int]] = []
         self.batches: list[int] = []
         self._cancel_at = cancel_at
-        forward = base.unet.forward
+        forward = base.network.forward
 
         def counted(sample: Tensor, *args: object, **kwargs: object) -> object:
             self.batches.append(len(sample) // 2)
             return forward(sample, *args, **kwargs)
 
-        base.unet.forward = counted  # type: ignore[method-assign]
+        base.network.forward = counted  # type: ignore[method-assign]
 
     def __call__(self, done: int, steps: int) -> None:
         self.told.append((done, steps))
@@ -94,14 +95,14 @@ def test_more_clips_cost_only_the_new_ones(tiny_single: Base, settings: TrainSet
 
 def test_where_memory_is_short_fewer_are_generated_at_once(tiny_single: Base, settings: TrainSettings) -> None:
     expected, _ = prior_clips(tiny_single, msgspec.structs.replace(settings, prior_clips=1))
-    forward = tiny_single.unet.forward
+    forward = tiny_single.network.forward
 
     def small(sample: Tensor, *args: object, **kwargs: object) -> object:
         if len(sample) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(sample, *args, **kwargs)
 
-    tiny_single.unet.forward = small  # type: ignore[method-assign]
+    tiny_single.network.forward = small  # type: ignore[method-assign]
     told: list[int] = []
     clips, _ = prior_clips(tiny_single, settings, lambda done, count: told.append(done))
     assert len(clips) == CLIPS
@@ -149,7 +150,7 @@ def test_a_gpu_generates_them_in_the_precision_of_the_training(
 ) -> None:
     base = load_base(tiny_source, device="cuda", dtype=torch.float32)
     seen: set[torch.dtype] = set()
-    base.unet.conv_in.register_forward_hook(lambda module, given, result: seen.add(result.dtype))
+    base.network.conv_in.register_forward_hook(lambda module, given, result: seen.add(result.dtype))
     clips, _ = prior_clips(base, msgspec.structs.replace(settings, precision=precision))
     assert seen == {getattr(torch, precision)}
     assert clips.isfinite().all()

@@ -20,7 +20,7 @@ from motionbooth.finetuning.finetune import (
 )
 from motionbooth.finetuning.recipes import RECIPES, recipe_named, with_recipe
 from motionbooth.finetuning.trainer import add_noise, image_loss
-from motionbooth.models.registry import Base
+from motionbooth.models.base import Base
 from motionbooth.progress.time_left import Stage
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import Picture, SubjectSpec, TrainSpec
@@ -74,7 +74,7 @@ def test_an_unknown_recipe_is_answered_with_the_known_ones() -> None:
 def test_customvideo_trains_the_texts_keys_and_values_alone(tiny_single: Base, method: str) -> None:
     spec = TrainSpec(SUBJECT, method=method, recipe="customvideo")
     set_trainable(tiny_single, train_settings(tiny_single.settings, spec), method, seed=0)
-    trainable = [name for name, parameter in tiny_single.unet.named_parameters() if parameter.requires_grad]
+    trainable = [name for name, parameter in tiny_single.network.named_parameters() if parameter.requires_grad]
     assert trainable
     assert all(".attn2.to_k." in name or ".attn2.to_v." in name for name in trainable)
     assert not any("temp_attentions" in name or "transformer_in" in name for name in trainable)

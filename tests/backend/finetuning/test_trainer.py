@@ -25,7 +25,8 @@ from motionbooth.finetuning.trainer import (
     learning_rate,
     train,
 )
-from motionbooth.models.registry import Base, load_base
+from motionbooth.models.base import Base
+from motionbooth.models.registry import load_base
 from motionbooth.models.sources import Source
 from motionbooth.models.subject_weights import add_lora
 from rounding import BY_TIME_EMBEDDING, assert_equal_but_for_the_time_embedding
@@ -56,12 +57,12 @@ def masks_of(arrays: dict[str, np.ndarray]) -> torch.Tensor:
 def test_losses_gradients_and_update_of_one_step_are_the_authors(tiny: Base, golden: Read) -> None:
     arrays, values = golden("train_step")
     settings = tiny.settings.full
-    tiny.unet.requires_grad_(True)
+    tiny.network.requires_grad_(True)
     noisy, text = recorded(arrays, tiny, "img")
     loss = image_loss(tiny, settings, noisy, text[:1], masks_of(arrays), POSITIONS).total
     assert loss.item() == pytest.approx(values["f64"]["img"]["loss_total"], rel=BY_TIME_EMBEDDING)
     (loss / 2).backward()
-    parameters = dict(tiny.unet.named_parameters())
+    parameters = dict(tiny.network.named_parameters())
     of_image = {
         name: parameter.grad.clone() * 2 for name, parameter in parameters.items() if parameter.grad is not None
     }
@@ -97,7 +98,7 @@ def test_what_a_step_begins_with_and_sees_is_the_authors(tiny: Base, golden: Rea
     noisy, _ = recorded(arrays, tiny, "img")
     tiny.control.record(POSITIONS, (4, 6))
     with torch.no_grad():
-        predicted = tiny.unet(noisy.sample, noisy.timesteps, text).sample
+        predicted = tiny.network(noisy.sample, noisy.timesteps, text).sample
     assert_equal_but_for_the_time_embedding(predicted, torch.from_numpy(arrays["img/model_pred"]))
     seen = subject_attention(tiny.control.stop_recording())
     expected = torch.from_numpy(arrays["img/cross_attn"]).reshape(seen.shape)
@@ -125,7 +126,7 @@ def on_device(data: TrainingData, device: torch.device) -> TrainingData:
 
 
 def lora_weights(base: Base) -> dict[str, torch.Tensor]:
-    return {name: parameter.detach() for name, parameter in base.unet.named_parameters() if parameter.requires_grad}
+    return {name: parameter.detach() for name, parameter in base.network.named_parameters() if parameter.requires_grad}
 
 
 def ignore(step: int, steps: int, losses: StepLosses) -> None:
@@ -144,9 +145,9 @@ def test_a_training_broken_off_and_resumed_ends_with_the_same_weights(
         base = load_base(tiny_source, device="cpu")
         settings = msgspec.structs.replace(base.settings.lora, steps=3, checkpoint_every=1)
         if method == "lora":
-            add_lora(base.unet, settings.rank, settings.target_modules, seed=7)
+            add_lora(base.network, settings.rank, settings.target_modules, seed=7)
         else:
-            base.unet.requires_grad_(True)
+            base.network.requires_grad_(True)
         return Trainer(base, settings, random_data(base), seed=7)
 
     def switch_off(step: int, steps: int, losses: StepLosses) -> None:
@@ -170,7 +171,7 @@ def test_a_step_is_clipped_and_decays_as_the_settings_say(tiny_source: Source) -
     def change(**settings: float) -> list[tuple[torch.Tensor, torch.Tensor]]:
         base = load_base(tiny_source, device="cpu")
         chosen = msgspec.structs.replace(base.settings.lora, learning_rate=0.1, **{"weight_decay": 0.0, **settings})
-        add_lora(base.unet, chosen.rank, chosen.target_modules, seed=0)
+        add_lora(base.network, chosen.rank, chosen.target_modules, seed=0)
         trainer = Trainer(base, chosen, random_data(base), seed=0)
         before = [weight.clone() for weight in lora_weights(base).values()]
         trainer.take_step()
@@ -199,7 +200,7 @@ def test_a_step_goes_as_far_as_its_own_learning_rate(tiny_source: Source) -> Non
     def change(**settings: Any) -> float:
         base = load_base(tiny_source, device="cpu")
         chosen = msgspec.structs.replace(base.settings.lora, learning_rate=0.1, weight_decay=0.0, **settings)
-        add_lora(base.unet, chosen.rank, chosen.target_modules, seed=0)
+        add_lora(base.network, chosen.rank, chosen.target_modules, seed=0)
         trainer = Trainer(base, chosen, random_data(base), seed=0)
         before = [weight.clone() for weight in lora_weights(base).values()]
         trainer.take_step()
@@ -211,7 +212,7 @@ def test_a_step_goes_as_far_as_its_own_learning_rate(tiny_source: Source) -> Non
 def test_learning_lowers_the_loss_on_the_subject(tiny_single: Base) -> None:
     tiny = tiny_single
     settings = msgspec.structs.replace(tiny.settings.lora, learning_rate=1e-2, rank=8)
-    add_lora(tiny.unet, settings.rank, settings.target_modules, seed=0)
+    add_lora(tiny.network, settings.rank, settings.target_modules, seed=0)
     trainer = Trainer(tiny, settings, random_data(tiny), seed=0)
     losses = [trainer.take_step().total for _ in range(12)]
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
@@ -220,7 +221,7 @@ def test_learning_lowers_the_loss_on_the_subject(tiny_single: Base) -> None:
 def test_two_accumulated_steps_are_one_of_their_mean_gradient(tiny_source: Source) -> None:
     def trained(accumulate: int) -> Trainer:
         base = load_base(tiny_source, device="cpu")
-        base.unet.requires_grad_(True)
+        base.network.requires_grad_(True)
         settings = msgspec.structs.replace(base.settings.full, gradient_accumulation=accumulate, max_grad_norm=1e9)
         return Trainer(base, settings, random_data(base), seed=3)
 
@@ -242,7 +243,7 @@ def test_two_accumulated_steps_are_one_of_their_mean_gradient(tiny_source: Sourc
 
 def test_parts_that_are_not_asked_for_have_no_loss(tiny_single: Base) -> None:
     settings = msgspec.structs.replace(tiny_single.settings.lora, stca_weight=0.0, loss_region="picture")
-    add_lora(tiny_single.unet, settings.rank, settings.target_modules, seed=0)
+    add_lora(tiny_single.network, settings.rank, settings.target_modules, seed=0)
     data = replace(random_data(tiny_single), clips=torch.zeros(0), clip_text=torch.zeros(0))
     losses = Trainer(tiny_single, settings, data, seed=0).take_step()
     assert losses.attention is None
@@ -260,7 +261,7 @@ def test_a_cpu_computes_in_the_weights_own_precision(tiny_single: Base) -> None:
 def test_a_gpu_learns_float32_weights_in_half_precision(tiny_source: Source, precision: str) -> None:
     base = load_base(tiny_source, device="cuda", dtype=torch.float32)
     settings = msgspec.structs.replace(base.settings.lora, precision=precision, learning_rate=1e-2)
-    add_lora(base.unet, settings.rank, settings.target_modules, seed=0)
+    add_lora(base.network, settings.rank, settings.target_modules, seed=0)
     trainer = Trainer(base, settings, on_device(random_data(base), base.device), seed=0)
     losses = [trainer.take_step().total for _ in range(12)]
     assert all(weight.dtype == torch.float32 for weight in lora_weights(base).values())

@@ -7,7 +7,7 @@ import torch
 from motionbooth.generation import previews
 from motionbooth.generation.previews import Previewer, as_jpeg, resized_to
 from motionbooth.generation.sampling import decode, generate_clip
-from motionbooth.models.registry import Base
+from motionbooth.models.base import Base
 from motionbooth_protocol.jobs import GenerateSpec
 from motionbooth_protocol.limits import PREVIEW_BYTES
 from motionbooth_protocol.motion import CameraPath, Shot

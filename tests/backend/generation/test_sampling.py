@@ -25,7 +25,7 @@ from motionbooth.generation.sampling import (
     shared_noise,
     with_merged_scenery,
 )
-from motionbooth.models.registry import Base
+from motionbooth.models.base import Base
 from motionbooth_protocol.errors import Canceled, InvalidInput
 from motionbooth_protocol.jobs import GenerateSpec
 from motionbooth_protocol.motion import Box, CameraPath, Offset, Shot, SubjectTrack

@@ -13,7 +13,7 @@ from motionbooth.cli.app import app
 from motionbooth.generation.sampling import plan_shot
 from motionbooth.generation.script import Placeholders, interpolate_boxes, read_script, script_with_subjects
 from motionbooth.generation.video import read_clip
-from motionbooth.models.registry import Base
+from motionbooth.models.base import Base
 from motionbooth.models.sources import source_named
 from motionbooth.models.subject_card import SubjectCard
 from motionbooth.models.subject_weights import add_lora, save_subject
@@ -129,8 +129,8 @@ def test_a_script_is_filmed_from_the_command_line(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("tiny_model")
 def test_a_subject_that_the_script_does_not_name_is_refused(tmp_path: Path, tiny_single: Base) -> None:
     card = SubjectCard("Cat", "sks", "cat", "a sks cat", "tiny", "0" * 64, "lora", 4, "none")
-    add_lora(tiny_single.unet, 4, r".*to_q", seed=0)
-    save_subject(tmp_path / "cat.safetensors", tiny_single.unet, card)
+    add_lora(tiny_single.network, 4, r".*to_q", seed=0)
+    save_subject(tmp_path / "cat.safetensors", tiny_single.network, card)
     path = written(tmp_path, phrases=["sks dog"], bbox=[[[0, 0, 1, 1]]])
     with refused(InvalidInput, phrase="sks cat"):
         script_with_subjects(path, "tiny", 0, [tmp_path / "cat.safetensors"])
@@ -183,13 +183,13 @@ def test_phrases_without_boxes_keep_their_subject(tmp_path: Path, tiny_single: B
 @pytest.fixture
 def dog(tmp_path: Path, tiny_single: Base) -> Path:
     """A trained subject's file that changes what it is asked for visibly."""
-    fingerprint = source_named("tiny").unet_sha256
+    fingerprint = source_named("tiny").network_sha256
     card = SubjectCard("Rex", "sks", "dog", "a sks dog", "tiny", fingerprint, "lora", 4, r".*to_q")
-    add_lora(tiny_single.unet, 4, r".*to_q", seed=0)
-    for name, parameter in tiny_single.unet.named_parameters():
+    add_lora(tiny_single.network, 4, r".*to_q", seed=0)
+    for name, parameter in tiny_single.network.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(1))
-    save_subject(tmp_path / "dog.safetensors", tiny_single.unet, card)
+    save_subject(tmp_path / "dog.safetensors", tiny_single.network, card)
     return tmp_path / "dog.safetensors"
 
 

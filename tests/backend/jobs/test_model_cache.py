@@ -47,16 +47,16 @@ def learn_nonsense(source: Source, path: Path, method: str, seed: int) -> None:
     base = load_base(source, device="cpu")
     settings = base.settings.lora
     if method == "lora":
-        add_lora(base.unet, settings.rank, settings.target_modules, seed)
+        add_lora(base.network, settings.rank, settings.target_modules, seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for name, parameter in base.unet.named_parameters():
+        for name, parameter in base.network.named_parameters():
             if method == "full" or "lora" in name:
                 parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
     card = SubjectCard(
-        "x", "sks", "dog", "", "tiny", source.unet_sha256, method, settings.rank, settings.target_modules
+        "x", "sks", "dog", "", "tiny", source.network_sha256, method, settings.rank, settings.target_modules
     )
-    save_subject(path, base.unet, card)
+    save_subject(path, base.network, card)
 
 
 def spec(*weights: str) -> GenerateSpec:

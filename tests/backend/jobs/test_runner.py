@@ -157,7 +157,7 @@ def test_two_subjects_are_filmed_together(tmp_path: Path, blobs: Path, tiny_sour
 
 def test_a_subject_of_another_base_is_refused(tmp_path: Path, blobs: Path, tiny_source: Source) -> None:
     subject = run_job(train_spec(blobs), blobs.joinpath, tmp_path, Log())["subject"]
-    content = subject.read_bytes().replace(tiny_source.unet_sha256.encode(), b"0" * 64)
+    content = subject.read_bytes().replace(tiny_source.network_sha256.encode(), b"0" * 64)
     with pytest.raises(InvalidInput, match="trained on another base model"):
         run_job(generate_spec(keep(blobs, content)), blobs.joinpath, tmp_path, Log())
 

@@ -48,7 +48,7 @@ def subject(tiny_source: Source, tmp_path: Path) -> Path:
     """A red subject whose LoRA was never trained."""
     base = load_base(tiny_source, device="cpu")
     settings = base.settings.lora
-    add_lora(base.unet, settings.rank, settings.target_modules, seed=0)
+    add_lora(base.network, settings.rank, settings.target_modules, seed=0)
     picture, mask = np.full((8, 8, 3), (220, 30, 30), np.uint8), np.full((8, 8), 255, np.uint8)
     looks = Appearance.from_pictures([picture], [mask]).as_text()
     own = (
@@ -57,12 +57,12 @@ def subject(tiny_source: Source, tmp_path: Path) -> Path:
         "dog",
         "a sks dog",
         "tiny",
-        tiny_source.unet_sha256,
+        tiny_source.network_sha256,
         "lora",
         settings.rank,
         settings.target_modules,
     )
-    save_subject(tmp_path / "red.safetensors", base.unet, SubjectCard(*own, appearance=looks))
+    save_subject(tmp_path / "red.safetensors", base.network, SubjectCard(*own, appearance=looks))
     return tmp_path / "red.safetensors"
 
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from diffusers import UNet3DConditionModel
 from diffusers.loaders import PeftAdapterMixin
-from motionbooth.models.registry import Base, load_base
+from motionbooth.models.base import Base
+from motionbooth.models.registry import load_base
 from motionbooth.models.sources import Source
 from motionbooth.models.subject_card import SubjectCard, read_card
 from motionbooth.models.subject_weights import add_lora, load_subject, save_subject
@@ -30,7 +31,7 @@ def card_for(base: Base, method: str) -> SubjectCard:
         "dog",
         "a sks dog",
         "tiny",
-        base.source.unet_sha256,
+        base.source.network_sha256,
         method,
         settings.rank,
         settings.target_modules,
@@ -40,14 +41,14 @@ def card_for(base: Base, method: str) -> SubjectCard:
 def learned(base: Base, method: str) -> nn.Module:
     """The UNet as if something had been learned, in steps that float16 holds."""
     if method == "lora":
-        add_lora(base.unet, base.settings.lora.rank, base.settings.lora.target_modules, seed=0)
+        add_lora(base.network, base.settings.lora.rank, base.settings.lora.target_modules, seed=0)
     with torch.no_grad():
-        for name, parameter in base.unet.named_parameters():
+        for name, parameter in base.network.named_parameters():
             if method == "full" or "lora_B" in name:
                 parameter.add_(0.25).copy_(parameter.half())
             elif "lora_A" in name:
                 parameter.copy_(parameter.half())
-    return base.unet
+    return base.network
 
 
 def answer(unet: nn.Module) -> Tensor:
@@ -59,15 +60,15 @@ def answer(unet: nn.Module) -> Tensor:
 
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_loaded_subject_answers_as_the_trained_one(tiny_single: Base, tmp_path: Path, method: str) -> None:
-    before = answer(tiny_single.unet)
+    before = answer(tiny_single.network)
     unet = learned(tiny_single, method)
     save_subject(tmp_path / "s.safetensors", unet, card_for(tiny_single, method))
     fresh = load_base(tiny_single.source, device="cpu")
     card = load_subject(fresh, tmp_path / "s.safetensors")
     assert card == card_for(tiny_single, method) == read_card(tmp_path / "s.safetensors")
-    torch.testing.assert_close(answer(fresh.unet), answer(unet), rtol=1e-3, atol=1e-3)
-    assert (answer(fresh.unet) - before).abs().max() > 0.05
-    assert not any("lora" in name for name, _ in fresh.unet.named_modules())
+    torch.testing.assert_close(answer(fresh.network), answer(unet), rtol=1e-3, atol=1e-3)
+    assert (answer(fresh.network) - before).abs().max() > 0.05
+    assert not any("lora" in name for name, _ in fresh.network.named_modules())
 
 
 def test_a_lora_file_has_the_layout_of_diffusers(tiny_single: Base, tmp_path: Path) -> None:
@@ -112,9 +113,9 @@ def test_a_full_file_is_the_state_of_a_plain_unet(tiny_single: Base, tmp_path: P
 
 
 def test_untrained_lora_layers_change_nothing(tiny_single: Base) -> None:
-    before = answer(tiny_single.unet)
-    add_lora(tiny_single.unet, 4, tiny_single.settings.lora.target_modules, seed=0)
-    assert torch.equal(answer(tiny_single.unet), before)
+    before = answer(tiny_single.network)
+    add_lora(tiny_single.network, 4, tiny_single.settings.lora.target_modules, seed=0)
+    assert torch.equal(answer(tiny_single.network), before)
 
 
 def test_the_same_subject_is_written_as_the_same_bytes(tiny_single: Base, tmp_path: Path) -> None:

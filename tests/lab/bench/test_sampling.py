@@ -9,7 +9,8 @@ import pytest
 import torch
 from motionbooth.bench.real_size import GUIDANCE, Step, busy_plan, our_steps
 from motionbooth.control.plan import StepPlan
-from motionbooth.models.registry import Base, load_base
+from motionbooth.models.base import Base
+from motionbooth.models.registry import load_base
 from motionbooth.models.sources import Source
 from motionbooth_lab.bench.memory import peak_bytes
 from motionbooth_lab.bench.midsize import FRAMES
@@ -52,7 +53,7 @@ def test_the_baseline_is_the_stock_pipelines_loop_bit_for_bit(tiny_single: Base,
 
 def test_our_loop_without_control_equals_the_baseline(tiny_single: Base, step: Step) -> None:
     ours = our_steps(tiny_single, step, [StepPlan(), StepPlan()])
-    theirs = diffusers_steps(tiny_single.unet, tiny_single.scheduler, step, 2)
+    theirs = diffusers_steps(tiny_single.network, tiny_single.scheduler, step, 2)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 

@@ -21,7 +21,7 @@ SMALL = (8, 8)
 
 def test_baseline_and_trainer_have_the_same_weights_and_batch_sizes() -> None:
     trainer, plain, batches = full_trainer(SMALL), midsize_unet(), random_batches(SMALL)
-    for ours, theirs in zip(trainer.base.unet.parameters(), plain.parameters(), strict=True):
+    for ours, theirs in zip(trainer.base.network.parameters(), plain.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     assert [tuple(sample.shape) for sample in batches.samples] == [(PICTURES, 4, 1, *SMALL), (1, 4, FRAMES, *SMALL)]
     assert trainer.data.mean.shape == batches.samples[0].shape

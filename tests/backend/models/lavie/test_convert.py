@@ -67,7 +67,7 @@ def test_a_converted_checkpoint_is_loaded_and_computes_what_the_weights_say(
     plain = small_lavie().eval()
     plain.load_state_dict(weights)
     with torch.no_grad():
-        torch.testing.assert_close(base.unet(sample, 500, text).sample, plain(sample, 500, text).sample)
+        torch.testing.assert_close(base.network(sample, 500, text).sample, plain(sample, 500, text).sample)
 
 
 def test_a_checkpoint_of_the_older_kind_is_read_too(tmp_path: Path, weights: dict[str, Tensor]) -> None:
@@ -110,8 +110,8 @@ def test_a_subject_is_put_into_it_and_generated_with_boxes_and_camera(
     spec = GenerateSpec(shot, "a sks dog in the park", model="small")
     plain = generate_clip(base, spec)
     assert plain.shape == (3, 48, 64, 3)
-    add_lora(base.unet, 4, base.settings.lora.target_modules, seed=0)
-    learned = [parameter for name, parameter in base.unet.named_parameters() if "lora_B" in name]
+    add_lora(base.network, 4, base.settings.lora.target_modules, seed=0)
+    learned = [parameter for name, parameter in base.network.named_parameters() if "lora_B" in name]
     assert len(learned) > 50
     assert torch.equal(generate_clip(base, spec), plain)
     for parameter in learned:

@@ -1,0 +1,46 @@
+"""A shot at a base's latent frames: the first one shows the clip's first frame, each further one a group of frames.
+
+A base that encodes frames one by one has groups of one frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from motionbooth_protocol.motion import Box, CameraPath, Offset
+from torch import Tensor
+
+Track = Sequence[Box | None]  # one box for each frame
+
+
+def groups(frames: int, temporal: int) -> list[range]:
+    """The frames of each latent frame: the first alone, then `temporal` each. `frames` is 1 + a multiple of it."""
+    return [range(1), *(range(first, first + temporal) for first in range(1, frames, temporal))]
+
+
+def latent_camera(camera: CameraPath, temporal: int) -> CameraPath:
+    """Where the camera is in the middle of each group."""
+    offsets = camera.offsets
+    middles = [
+        (offsets[(group.start + group.stop - 1) // 2], offsets[(group.start + group.stop) // 2])
+        for group in groups(len(offsets), temporal)
+    ]
+    return CameraPath([Offset((one.dx + other.dx) / 2, (one.dy + other.dy) / 2) for one, other in middles])
+
+
+def latent_track(track: Track, temporal: int) -> list[Box | None]:
+    """The mean of the boxes in each group; None if the subject is out of frame in the whole group."""
+    return [_mean([box for box in track[group.start : group.stop] if box]) for group in groups(len(track), temporal)]
+
+
+def _mean(boxes: Sequence[Box]) -> Box | None:
+    if not boxes:
+        return None
+    edges = zip(*((box.x1, box.y1, box.x2, box.y2) for box in boxes), strict=True)
+    return Box(*(sum(edge) / len(boxes) for edge in edges))
+
+
+def latent_cells(cells: Tensor, temporal: int) -> Tensor:
+    """The cells that are set in all frames of each group: bool (F, h, w) -> (F', h, w)."""
+    return torch.stack([cells[group.start : group.stop].all(dim=0) for group in groups(len(cells), temporal)])

@@ -1,0 +1,117 @@
+"""A base model as the rest of the program sees it, whichever network it has.
+
+There are two families: UNets (unet_base.py) and diffusion transformers (wan/). What differs between them is here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from motionbooth.control.boxes import AttentionControl, BoxControl, Grid
+from motionbooth.control.prompt import PromptTokens
+from motionbooth.models.settings import BaseSettings
+from motionbooth.models.sources import Source
+
+
+@dataclass
+class Base(ABC):
+    """A loaded base model. `control` is installed in `network` and has no effect until boxes are set."""
+
+    source: Source
+    settings: BaseSettings
+    network: Any
+    """Called with (latents, time, text embeddings); its result's `sample` is the prediction."""
+    vae: Any
+    text_encoder: Any
+    tokenizer: Any
+    scheduler: Any
+    control: AttentionControl
+    device: torch.device
+    dtype: torch.dtype
+    """Precision of the network."""
+
+    @property
+    @abstractmethod
+    def cell(self) -> int:
+        """Width and height of a latent cell in pixels."""
+
+    @property
+    def temporal(self) -> int:
+        """Frames of the clip in each latent frame but the first, which has one."""
+        return 1
+
+    @property
+    def patch(self) -> int:
+        """Width and height in cells of the pieces that the network attends to; the camera moves by whole ones."""
+        return 1
+
+    @property
+    def latent_dtype(self) -> torch.dtype:
+        """Precision of the latents between two steps."""
+        return self.dtype
+
+    @property
+    def latent_size(self) -> Grid:
+        """(h, w) of the latents in cells."""
+        return self.settings.height // self.cell, self.settings.width // self.cell
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """(C, F', h, w) of a clip's latents."""
+        return self.network.config.in_channels, 1 + (self.settings.frames - 1) // self.temporal, *self.latent_size
+
+    @abstractmethod
+    def attention_grid(self, latent_size: Grid) -> Grid:
+        """The grid of the attention layers whose attention to the subject is trained (STCA loss)."""
+
+    @abstractmethod
+    def embed(self, prompts: Sequence[str]) -> Tensor:
+        """Text embeddings (B, tokens, D)."""
+
+    @abstractmethod
+    def prompt_tokens(self, prompt: str, phrases: Sequence[str], background_phrase: str = "") -> PromptTokens:
+        """Where the subjects' phrases and the background's are among the tokens that `embed` embeds.
+
+        Raises InvalidInput if one is missing from the prompt, or too late in it.
+        """
+
+    @abstractmethod
+    def predict(
+        self,
+        latents: Tensor,
+        t: Tensor,
+        text: Tensor,
+        negative_text: Tensor,
+        guidance_scale: float,
+        boxes: BoxControl | None,
+    ) -> Tensor:
+        """The prediction for latents (B, C, F', h, w) and texts (B, tokens, D), with classifier-free guidance.
+
+        `boxes` edit the conditional pass only. A scale of 1 or less leaves the unconditional pass out.
+        """
+
+    @abstractmethod
+    def noise_levels(self, steps: int) -> list[float]:
+        """The standard deviation (0..1) of the noise in the latents at each of `steps` sampling steps."""
+
+    @abstractmethod
+    def clean_estimate(self, predicted: Tensor, t: Tensor, latents: Tensor) -> Tensor:
+        """The clean latents that a prediction implies, in float32. Call it before the sampler's step."""
+
+    @abstractmethod
+    def prediction_of(self, clean: Tensor, t: Tensor, latents: Tensor) -> Tensor:
+        """The prediction that implies these clean latents, in float32: the inverse of `clean_estimate`."""
+
+    @abstractmethod
+    def to_pixels(self, latents: Tensor) -> Tensor:
+        """Latents (C, F', h, w) of a clip to frames (F, 3, H, W), -1..1."""
+
+    @abstractmethod
+    def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames (F, 3, H, W) of a clip, -1..1, to mean and standard deviation (C, F', h, w) of their latents."""

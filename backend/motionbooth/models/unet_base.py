@@ -1,0 +1,154 @@
+"""The base models of the paper: a UNet whose frames are encoded one by one, and CLIP's text encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    UNet3DConditionModel,
+    UniPCMultistepScheduler,
+)
+from einops import rearrange
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from motionbooth.control.boxes import AttentionControl, BoxControl, Grid, level_grids
+from motionbooth.control.prompt import PromptTokens, prompt_tokens
+from motionbooth.models.base import Base
+from motionbooth.models.lavie.unet import LaVieUNet
+from motionbooth.models.parts import load_parts, load_sampler, part_classes
+from motionbooth.models.sources import Source
+
+UNet: TypeAlias = UNet3DConditionModel | LaVieUNet
+
+SAMPLERS = (
+    *(DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler),
+    *(DPMSolverMultistepScheduler, UniPCMultistepScheduler),
+)
+CLASSES: dict[str, tuple[type, ...]] = {
+    "unet": (UNet3DConditionModel, LaVieUNet),
+    "vae": (AutoencoderKL,),
+    "text_encoder": (CLIPTextModel,),
+    "tokenizer": (CLIPTokenizer,),
+}
+
+
+class UNetBase(Base):
+    """Zeroscope, ModelScope, LaVie, toybox."""
+
+    half = torch.float16
+
+    @classmethod
+    def load(cls, source: Source, index: dict[str, Any], device: str, dtype: torch.dtype) -> UNetBase:
+        """Load all parts. Raises InvalidInput."""
+        parts = load_parts(source.folder, part_classes(source.folder, index, CLASSES), device, dtype)
+        unet = parts.pop("unet")
+        for part in (unet, parts["vae"]):
+            use_channels_last(part)
+        return cls(
+            source,
+            source.settings,
+            network=unet,
+            scheduler=load_sampler(source.folder, SAMPLERS),
+            control=AttentionControl.install(unet),
+            device=torch.device(device),
+            dtype=dtype,
+            **parts,
+        )
+
+    @property
+    def cell(self) -> int:
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    def attention_grid(self, latent_size: Grid) -> Grid:
+        return level_grids(latent_size, levels=3)[-1]  # two halvings: (H / 32, W / 32) where a cell is 8 pixels
+
+    @torch.no_grad()
+    def embed(self, prompts: Sequence[str]) -> Tensor:
+        """Padded or truncated to the tokenizer's maximum length."""
+        ids = self.tokenizer(
+            list(prompts),
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        ).input_ids
+        return self.text_encoder(ids.to(self.device)).last_hidden_state.to(self.dtype)
+
+    def prompt_tokens(self, prompt: str, phrases: Sequence[str], background_phrase: str = "") -> PromptTokens:
+        return prompt_tokens(self.tokenizer, prompt, phrases, background_phrase)
+
+    def predict(
+        self,
+        latents: Tensor,
+        t: Tensor,
+        text: Tensor,
+        negative_text: Tensor,
+        guidance_scale: float,
+        boxes: BoxControl | None,
+    ) -> Tensor:
+        batch, _, frames, height, width = latents.shape
+        guided, controls = guidance_scale > 1, [boxes] * batch
+        if guided:
+            latents, text = torch.cat([latents, latents]), torch.cat([negative_text, text])
+            controls = [*[None] * batch, *controls]
+        self.control.set_boxes(controls, (height, width), frames)
+        predicted = self.network(self.scheduler.scale_model_input(latents, t), t, text).sample
+        if not guided:
+            return predicted
+        unconditional, conditional = predicted.chunk(2)
+        return unconditional + guidance_scale * (conditional - unconditional)
+
+    def noise_levels(self, steps: int) -> list[float]:
+        self.scheduler.set_timesteps(steps, device="cpu")
+        alphas = self.scheduler.alphas_cumprod.cpu()[self.scheduler.timesteps.long()]
+        return (1 - alphas).sqrt().tolist()
+
+    def clean_estimate(self, predicted: Tensor, t: Tensor, latents: Tensor) -> Tensor:
+        noisy, signal, sigma = self._noisy(latents, t)
+        output = predicted.float()
+        return signal * noisy - sigma * output if self._is_velocity else (noisy - sigma * output) / signal
+
+    def prediction_of(self, clean: Tensor, t: Tensor, latents: Tensor) -> Tensor:
+        noisy, signal, sigma = self._noisy(latents, t)
+        return (signal * noisy - clean) / sigma if self._is_velocity else (noisy - signal * clean) / sigma
+
+    @property
+    def _is_velocity(self) -> bool:
+        return self.scheduler.config.prediction_type == "v_prediction"
+
+    def _noisy(self, latents: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents of variance 1, and the factors of the clean latents and of the noise in them; in float32.
+
+        Half precision does not do: near the last step, 1 - alpha is 0.
+        """
+        noisy = self.scheduler.scale_model_input(latents.float(), t)
+        if isinstance(self.scheduler, EulerDiscreteScheduler):  # its times are fractions
+            alpha = 1 / (1 + self.scheduler.sigmas[self.scheduler.step_index] ** 2)
+        else:
+            alpha = self.scheduler.alphas_cumprod.to(latents.device)[t]
+        alpha = alpha.float()
+        return noisy, alpha.sqrt(), (1 - alpha).sqrt()
+
+    def to_pixels(self, latents: Tensor) -> Tensor:
+        latents = latents / self.vae.config.scaling_factor
+        return self.vae.decode(rearrange(latents, "c f h w -> f c h w").to(self.dtype)).sample
+
+    def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        posterior = self.vae.encode(frames.to(self.dtype)).latent_dist
+        mean, std = (value * self.vae.config.scaling_factor for value in (posterior.mean, posterior.std))
+        return rearrange(mean, "f c h w -> c f h w"), rearrange(std, "f c h w -> c f h w")
+
+
+def use_channels_last(module: nn.Module) -> None:
+    """Put the weights (in place) into the layout in which 2-D convolutions run several times faster on a CPU."""
+    for parameter in module.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

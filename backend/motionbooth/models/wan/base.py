@@ -1,0 +1,170 @@
+"""Wan as a base model: a flow-matching transformer, a causal video autoencoder and UMT5's text encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKLWan,
+    FlowMatchEulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+    WanTransformer3DModel,
+)
+from diffusers.pipelines.wan.pipeline_wan import prompt_clean
+from einops import rearrange
+from torch import Tensor, nn
+from transformers import AutoTokenizer, UMT5EncoderModel
+
+from motionbooth.control.boxes import BoxControl, Grid
+from motionbooth.control.prompt import PromptTokens, prompt_tokens
+from motionbooth.models.base import Base
+from motionbooth.models.parts import load_parts, load_sampler
+from motionbooth.models.sources import Source
+from motionbooth.models.wan.attention import install_control
+from motionbooth.models.wan.experts import Experts
+from motionbooth.models.wan.folder import check_index, check_network, check_settings
+
+SAMPLERS = (FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler)
+
+
+class WanBase(Base):
+    """Wan 2.1 T2V, of any size, and Wan 2.2 T2V A14B."""
+
+    half = torch.bfloat16  # the text encoder overflows in float16
+
+    @classmethod
+    def load(cls, source: Source, index: Mapping[str, Any], device: str, dtype: torch.dtype) -> WanBase:
+        """Load all parts. Raises InvalidInput for another variant of Wan, or settings that do not fit it."""
+        names = check_index(source.folder, index)
+        vae = load_parts(source.folder, {"vae": AutoencoderKLWan}, device, torch.float32)["vae"]
+        experts = load_parts(source.folder, dict.fromkeys(names, WanTransformer3DModel), device, dtype)
+        # Larger than the network, and needed for a moment only: `embed` moves it to a GPU and back.
+        text = load_parts(source.folder, {"text_encoder": UMT5EncoderModel, "tokenizer": AutoTokenizer}, "cpu", dtype)
+        sampler = load_sampler(source.folder, SAMPLERS)
+        network, *others = experts.values()
+        check_network(source.folder, network.config, vae.config)
+        control = install_control(network, *others)
+        if others:
+            network = Experts(network, others[0], index["boundary_ratio"] * sampler.config.num_train_timesteps)
+        base = cls(
+            source,
+            source.settings,
+            network=network,
+            vae=vae,
+            scheduler=sampler,
+            control=control,
+            device=torch.device(device),
+            dtype=dtype,
+            **text,
+        )
+        check_settings(base)
+        return base
+
+    @property
+    def cell(self) -> int:
+        return self.vae.config.scale_factor_spatial
+
+    @property
+    def temporal(self) -> int:
+        return self.vae.config.scale_factor_temporal
+
+    @property
+    def patch(self) -> int:
+        return self.network.config.patch_size[1]
+
+    @property
+    def latent_dtype(self) -> torch.dtype:
+        return torch.float32
+
+    def attention_grid(self, latent_size: Grid) -> Grid:
+        return latent_size[0] // self.patch, latent_size[1] // self.patch
+
+    @torch.no_grad()
+    def embed(self, prompts: Sequence[str]) -> Tensor:
+        """Cleaned as diffusers does, padded with zeros or truncated to `max_sequence_length` tokens."""
+        tokens = self.tokenizer(
+            [prompt_clean(prompt) for prompt in prompts],
+            padding="max_length",
+            max_length=self._tokens,
+            truncation=True,
+            return_tensors="pt",
+        )
+        mask = tokens.attention_mask.to(self.device)
+        with self._on_device(self.text_encoder):
+            states = self.text_encoder(tokens.input_ids.to(self.device), mask).last_hidden_state.to(self.dtype)
+        return states.masked_fill(mask[..., None] == 0, 0.0)
+
+    @contextmanager
+    def _on_device(self, module: nn.Module) -> Iterator[None]:
+        module.to(self.device)
+        try:
+            yield
+        finally:
+            module.to("cpu")
+
+    @property
+    def _tokens(self) -> int:
+        return self.settings.max_sequence_length or self.tokenizer.model_max_length
+
+    def prompt_tokens(self, prompt: str, phrases: Sequence[str], background_phrase: str = "") -> PromptTokens:
+        """As in the cleaned prompt, which `embed` embeds."""
+        phrases = [prompt_clean(phrase) for phrase in phrases]
+        found = prompt_tokens(
+            self.tokenizer, prompt_clean(prompt), phrases, prompt_clean(background_phrase), self._tokens
+        )
+        return replace(found, padding=found.length - found.content.stop - 1)  # EOS is not padding
+
+    def predict(
+        self,
+        latents: Tensor,
+        t: Tensor,
+        text: Tensor,
+        negative_text: Tensor,
+        guidance_scale: float,
+        boxes: BoxControl | None,
+    ) -> Tensor:
+        batch, _, frames, height, width = latents.shape
+        noisy, time = latents.to(self.dtype), t.expand(batch)
+        self.control.set_boxes([boxes] * batch, (height, width), frames)
+        conditional = self.network(noisy, time, text).sample
+        if guidance_scale <= 1:
+            return conditional
+        with self.control.suspended():
+            unconditional = self.network(noisy, time, negative_text).sample
+        return unconditional + guidance_scale * (conditional - unconditional)
+
+    def noise_levels(self, steps: int) -> list[float]:
+        self.scheduler.set_timesteps(steps, device="cpu")
+        return self.scheduler.sigmas[:steps].tolist()
+
+    def clean_estimate(self, predicted: Tensor, t: Tensor, latents: Tensor) -> Tensor:
+        return latents.float() - self._sigma(latents) * predicted.float()
+
+    def prediction_of(self, clean: Tensor, t: Tensor, latents: Tensor) -> Tensor:
+        return (latents.float() - clean) / self._sigma(latents)
+
+    def _sigma(self, latents: Tensor) -> Tensor:
+        """Of the coming step. Not from its time, which UniPC rounds."""
+        return self.scheduler.sigmas[self.scheduler.step_index or 0].to(latents.device, torch.float32)
+
+    def to_pixels(self, latents: Tensor) -> Tensor:
+        mean, std = self._statistics
+        frames = self.vae.decode((latents.to(mean) / (1.0 / std) + mean)[None]).sample
+        return rearrange(frames, "1 c f h w -> f c h w")
+
+    def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        mean, std = self._statistics
+        posterior = self.vae.encode(rearrange(frames.to(mean), "f c h w -> 1 c f h w")).latent_dist
+        return (posterior.mean[0] - mean) / std, posterior.std[0] / std
+
+    @property
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the autoencoder's latents, (C, 1, 1, 1), which the network's have not."""
+        config = self.vae.config
+        values = torch.tensor([config.latents_mean, config.latents_std], device=self.device, dtype=self.vae.dtype)
+        mean, std = values[..., None, None, None]
+        return mean, std
