@@ -9,9 +9,15 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler, EulerDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
 from motionbooth.control.boxes import BoxControl
-from motionbooth.control.camera import Pick
+from motionbooth.control.camera import Pick, gather_cells, move_with_memory, random_pick, shifted_cells
 from motionbooth.control.plan import StepPlan, free_cells
 from motionbooth.control.prompt import prompt_tokens
 from motionbooth.control.scenery import merge_scenery, scenery_of
@@ -178,7 +184,9 @@ def test_takes_in_one_batch_are_those_of_their_seeds_alone(tiny: Base) -> None:
     assert not torch.equal(takes[0], takes[1])
 
 
-@pytest.mark.parametrize("sampler", [DDPMScheduler, EulerDiscreteScheduler])
+@pytest.mark.parametrize(
+    "sampler", [DDPMScheduler, EulerDiscreteScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler]
+)
 def test_other_samplers_generate_the_same_clip_from_the_same_seed(tiny_single: Base, sampler: Any) -> None:
     tiny_single.scheduler = sampler.from_config(tiny_single.scheduler.config)
     torch.manual_seed(0)
@@ -242,6 +250,54 @@ def test_the_output_with_merged_scenery_implies_the_merged_clip(tiny_single: Bas
     assert float((after - before).abs().max()) > 0.1, "something was merged"
     torch.testing.assert_close(after[0][inside], before[0][inside], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(after[0][~inside], merged[~inside], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_eulers_clean_estimate_is_its_own(tiny_single: Base, kind: str) -> None:
+    """Its latents are not of variance 1, and its times are fractions."""
+    scheduler = EulerDiscreteScheduler.from_config(tiny_single.scheduler.config, prediction_type=kind)
+    tiny_single.scheduler = scheduler
+    scheduler.set_timesteps(7)
+    dice, t = torch.Generator().manual_seed(6), scheduler.timesteps[0]
+    latents, output = (torch.randn(1, *tiny_single.latent_shape, generator=dice) for _ in range(2))
+    latents = latents * scheduler.init_noise_sigma
+    estimate = tiny_single.clean_estimate(output, t, latents)
+    torch.testing.assert_close(tiny_single.prediction_of(estimate, t, latents), output, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(scheduler.step(output, t, latents).pred_original_sample, estimate, rtol=1e-4, atol=1e-4)
+
+
+def test_a_shift_under_unipc_arrives_where_it_does_under_ddim(tiny: Base) -> None:
+    """Without a move of what the sampler remembers, its next step would lead back."""
+    still = [StepPlan()] * 20
+    moves = tuple((6 * f, 0) for f in range(4))
+    moved = [*still[:8], StepPlan(moves=moves, free=free_cells([], (16, 24), 4)), *still[9:]]
+    clips = {}
+    for kind in (DDIMScheduler, UniPCMultistepScheduler):
+        tiny.scheduler = kind.from_config(tiny.scheduler.config)
+        for plans in (still, moved):
+            inputs = SamplingInputs.from_prompts(tiny, [PROMPT], [""], [0], plans, guidance_scale=1)
+            clips[kind, plans is moved] = denoise(tiny, inputs)[0, :, 3].flatten()
+    cosine = torch.nn.functional.cosine_similarity
+    of_samplers = cosine(clips[UniPCMultistepScheduler, False], clips[DDIMScheduler, False], dim=0)
+    assert cosine(clips[UniPCMultistepScheduler, True], clips[DDIMScheduler, True], dim=0) > of_samplers - 0.05
+    assert cosine(clips[UniPCMultistepScheduler, True], clips[UniPCMultistepScheduler, False], dim=0) < 0.5
+
+
+@pytest.mark.parametrize("kind", [DPMSolverMultistepScheduler, UniPCMultistepScheduler])
+def test_all_that_a_sampler_remembers_moves_with_the_latents(kind: Any) -> None:
+    sampler, dice = kind(), torch.Generator().manual_seed(0)
+    sampler.set_timesteps(6)
+    latents = torch.randn(1, 4, 2, 3, 5, generator=dice)
+    for t in sampler.timesteps[:3]:
+        latents = sampler.step(torch.randn(latents.shape, generator=dice), t, latents).prev_sample
+    before = [*sampler.model_outputs, *([sampler.last_sample] if hasattr(sampler, "last_sample") else [])]
+    source = shifted_cells(1, [(1, 0), (0, 2)], torch.ones(2, 3, 5, dtype=torch.bool), random_pick(dice))
+    moved = move_with_memory(sampler, latents, lambda value: gather_cells(value, source))
+    assert torch.equal(moved[:, :, 0, :, :4], latents[:, :, 0, :, 1:])
+    assert torch.equal(moved[:, :, 1, :1], latents[:, :, 1, 2:])
+    after = [*sampler.model_outputs, *([sampler.last_sample] if hasattr(sampler, "last_sample") else [])]
+    assert len(before) >= 2
+    assert all(torch.equal(gather_cells(old, source), new) for old, new in zip(before, after, strict=True))
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
