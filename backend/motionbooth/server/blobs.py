@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from motionbooth_protocol.errors import Damaged, InvalidInput, NoSession, NotFound, OutOfSpace, OverLimit, is_disk_full
+from motionbooth_protocol.errors import (
+    Busy,
+    Damaged,
+    InvalidInput,
+    MotionBoothError,
+    NoSession,
+    NotFound,
+    OutOfSpace,
+    OverLimit,
+    is_disk_full,
+)
 from motionbooth_protocol.limits import MAX_BLOB_BYTES
 
+from motionbooth.server.hashing import Hashed, Hashing, Version, hash_file
+
+log = logging.getLogger("motionbooth.blobs")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_READ_BYTES = 1 << 20
-_OPEN_UPLOADS = 64
+_OPEN_UPLOADS = 1024
 _OPEN_DOWNLOADS = 64
+_SECONDS_SOUND = 600.0  # after which a file that is used again is verified again
+_MOST_SOUND = 10_000  # files
 _MAX_INCOMPLETE = 256  # uploads of one owner
 
 
@@ -43,25 +59,60 @@ class _Download:
 
 
 class Blobs:
-    """The blob store in the folder `home`: complete files in `blobs/ab/abcd...`, incomplete uploads in `incoming/`."""
+    """The blob store in the folder `home`: complete files in `blobs/ab/abcd...`, incomplete uploads in `incoming/`.
+
+    A complete file is verified when it is used. One whose bytes have changed is moved to `corrupt/` and counts as
+    missing, so that an upload or a job makes it again. `tick` must be called often.
+    """
 
     def __init__(self, home: Path) -> None:
         self._home = home
+        self._hashing = Hashing()
+        self._sound: OrderedDict[str, tuple[Version, float]] = OrderedDict()  # verified files, and when
         self._uploads: OrderedDict[tuple[str, str], _Upload] = OrderedDict()
         self._downloads: OrderedDict[str, _Download] = OrderedDict()
         self._incomplete: dict[Path, tuple[int, float]] = {}  # uploads: size, and the time since when
 
     def close(self) -> None:
         """Close all files."""
+        self._hashing.close()
         while self._downloads:
             self._downloads.popitem()[1].file.close()
+
+    def tick(self) -> None:
+        """Take over what was found in the background."""
+        self._hashing.collect()
 
     def path(self, sha256: str) -> Path:
         """The complete file. Raises NotFound."""
         path = self._path(sha256)
         if not path.is_file():
-            raise NotFound("The backend has no file {sha256}...; upload it first.", sha256=sha256[:12])
+            raise self._not_found(sha256)
         return path
+
+    def sound_path(self, sha256: str) -> Path:
+        """The complete file, verified now. Raises NotFound."""
+        path = self.path(sha256)
+        self._checked(sha256, hash_file(path))
+        return self.path(sha256)
+
+    def is_sound(self, owner: str, sha256: str) -> bool:
+        """Whether the file is here and was verified lately. Raises Busy while that is being found out."""
+        self.verify(owner, sha256)
+        if self.has(sha256) and not self._is_verified(sha256):
+            raise _checking(sha256)
+        return self.has(sha256)
+
+    def verify(self, owner: str, sha256: str) -> None:
+        """Begin to verify the file if it is here, unless that was done lately."""
+        self.tick()
+        if self.has(sha256) and not self._is_verified(sha256):
+            self._hashing.start(owner, self.path(sha256), partial(self._checked, sha256))
+
+    def damaged(self) -> list[str]:
+        """The files that were moved to `corrupt/`, and not made again since."""
+        folder = self._home / "corrupt"
+        return [path.name for path in folder.iterdir()] if folder.is_dir() else []
 
     def has(self, sha256: str) -> bool:
         return self._path(sha256).is_file()
@@ -81,6 +132,7 @@ class Blobs:
         if sha256 in self._downloads:
             self._downloads.pop(sha256).file.close()
         self._path(sha256).unlink(missing_ok=True)
+        self._corrupt(sha256).unlink(missing_ok=True)
 
     def remove_stale_uploads(self, seconds: float) -> int:
         """Remove the incomplete uploads that have not grown for `seconds`, as seen by this method; returns how many."""
@@ -97,9 +149,15 @@ class Blobs:
         self._incomplete = incomplete
         return len(stale)
 
-    def read(self, sha256: str, offset: int, length: int) -> tuple[bytes, bool]:
-        """The bytes at `offset` (fewer at the end of the file), and whether the file ends with them."""
-        download = self._downloads.get(sha256) or self._open_for_reading(sha256)
+    def read(self, owner: str, sha256: str, offset: int, length: int) -> tuple[bytes, bool]:
+        """The bytes at `offset` (fewer at the end of the file), and whether the file ends with them.
+
+        The file is verified meanwhile, as the reader must do, too.
+        """
+        download = self._downloads.get(sha256)
+        if download is None:
+            self.verify(owner, sha256)
+            download = self._open_for_reading(sha256)
         self._downloads.move_to_end(sha256)
         download.file.seek(offset)
         data, eof = download.file.read(length), offset + length >= download.size
@@ -108,14 +166,17 @@ class Blobs:
         return data, eof
 
     def begin(self, owner: str, sha256: str, size: int) -> int:
-        """Announce an upload. Returns how many bytes the store has already: `size` if the file is complete."""
-        if self.has(sha256):
+        """Announce an upload. Returns how many bytes the store has already: `size` if the file is complete.
+
+        Raises Busy while the bytes are verified or hashed that the store has.
+        """
+        if self.is_sound(owner, sha256):
             return size
         if size > MAX_BLOB_BYTES:
             raise InvalidInput(
                 "A file can have at most {most} bytes; this one has {size}.", most=MAX_BLOB_BYTES, size=size
             )
-        upload = self._open(owner, sha256, size)
+        upload = self._known(owner, sha256, size) or self._open(owner, sha256, size)
         return self._publish(owner, upload, sha256) if upload.offset == size else upload.offset
 
     def append(self, owner: str, sha256: str, offset: int, data: bytes) -> int:
@@ -144,13 +205,10 @@ class Blobs:
 
     def adopt(self, file: Path) -> tuple[str, int]:
         """Move a file of the same disk into the store; returns its sha256 and size."""
-        digest, size = hashlib.sha256(), 0
-        for piece in _pieces(file):
-            digest.update(piece)
-            size += len(piece)
-        sha256 = digest.hexdigest()
+        hashed = hash_file(file)
+        sha256 = str(hashed.digest.hexdigest())
         self._move_in(file, sha256)
-        return sha256, size
+        return sha256, hashed.size
 
     def _path(self, sha256: str) -> Path:
         if not _SHA256.fullmatch(sha256):
@@ -158,6 +216,43 @@ class Blobs:
                 "A file is named by its sha256, 64 hexadecimal digits; got {sha256}.", sha256=repr(sha256)
             )
         return self._home / "blobs" / sha256[:2] / sha256
+
+    def _corrupt(self, sha256: str) -> Path:
+        return self._home / "corrupt" / sha256
+
+    def _not_found(self, sha256: str) -> MotionBoothError:
+        if self._corrupt(sha256).exists():
+            return NotFound(
+                "The backend's file {sha256}... was damaged on its disk and is set aside. Upload it again, or run its "
+                "job again.",
+                sha256=sha256[:12],
+            )
+        return NotFound("The backend has no file {sha256}...; upload it first.", sha256=sha256[:12])
+
+    def _is_verified(self, sha256: str) -> bool:
+        version, at = self._sound.get(sha256, (None, 0.0))
+        return time.monotonic() - at < _SECONDS_SOUND and version == Version.of(self.path(sha256).stat())
+
+    def _checked(self, sha256: str, found: Hashed) -> None:
+        """Remember a sound file; set a damaged one aside, unless it was replaced meanwhile."""
+        if found.digest.hexdigest() == sha256:
+            self._remember(sha256, found.version)
+            return
+        with suppress(FileNotFoundError):
+            path = self._path(sha256)
+            if Version.of(path.stat()) != found.version:
+                return
+            log.error("the file %s is damaged and is moved to the folder corrupt", sha256)
+            if sha256 in self._downloads:
+                self._downloads.pop(sha256).file.close()
+            self._corrupt(sha256).parent.mkdir(exist_ok=True)
+            path.replace(self._corrupt(sha256))
+
+    def _remember(self, sha256: str, sound: Version) -> None:
+        self._sound[sha256] = (sound, time.monotonic())
+        self._sound.move_to_end(sha256)
+        if len(self._sound) > _MOST_SOUND:
+            self._sound.popitem(last=False)
 
     def _incoming(self, owner: str) -> Path:
         """Each owner has a folder, so that no one can corrupt another's upload."""
@@ -170,7 +265,15 @@ class Blobs:
             self._downloads.popitem(last=False)[1].file.close()
         return download
 
+    def _known(self, owner: str, sha256: str, size: int) -> _Upload | None:
+        """The upload that is in memory, if its file is as it was left."""
+        upload = self._uploads.get((owner, sha256))
+        if upload is None or upload.size != size or not upload.path.exists():
+            return None
+        return upload if upload.path.stat().st_size == upload.offset else None
+
     def _open(self, owner: str, sha256: str, size: int) -> _Upload:
+        """The upload of which only the file is known. Raises Busy while that is hashed."""
         folder = self._incoming(owner)
         path = folder / f"{sha256}.{size}"
         if not path.exists() and folder.is_dir() and len(os.listdir(folder)) >= _MAX_INCOMPLETE:
@@ -182,14 +285,16 @@ class Blobs:
         with _space_checked():
             folder.mkdir(parents=True, exist_ok=True)
             path.touch(mode=0o600)
-        digest, offset = hashlib.sha256(), 0
-        for piece in _pieces(path):
-            digest.update(piece)
-            offset += len(piece)
-        upload = self._uploads[owner, sha256] = _Upload(path, size, offset, digest)
+        self._hashing.start(owner, path, partial(self._resume, owner, sha256, size, path))
+        upload = self._known(owner, sha256, size)
+        if upload is None:
+            raise _checking(sha256)
+        return upload
+
+    def _resume(self, owner: str, sha256: str, size: int, path: Path, found: Hashed) -> None:
+        self._uploads[owner, sha256] = _Upload(path, size, found.size, found.digest)
         if len(self._uploads) > _OPEN_UPLOADS:
             self._uploads.popitem(last=False)
-        return upload
 
     def _write(self, upload: _Upload, data: bytes) -> None:
         with upload.path.open("r+b", buffering=0) as file:
@@ -215,6 +320,7 @@ class Blobs:
                 sha256=sha256[:12],
             )
         self._move_in(upload.path, sha256)
+        self._remember(sha256, Version.of(self.path(sha256).stat()))
         return upload.size
 
     def _move_in(self, file: Path, sha256: str) -> None:
@@ -227,6 +333,7 @@ class Blobs:
             file.chmod(0o600)
             self.publish(file, path)
             _sync_folder(path.parent)
+        self._corrupt(sha256).unlink(missing_ok=True)
 
     def publish(self, file: Path, path: Path) -> None:
         """Make a complete file visible, by renaming it."""
@@ -245,10 +352,11 @@ def _space_checked() -> Iterator[None]:
         ) from error
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while piece := file.read(_READ_BYTES):
-            yield piece
+def _checking(sha256: str) -> Busy:
+    return Busy(
+        "The backend is still checking the bytes that it has of the file {sha256}...; try again in a moment.",
+        sha256=sha256[:12],
+    )
 
 
 def _sync_folder(folder: Path) -> None:

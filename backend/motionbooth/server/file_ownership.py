@@ -51,6 +51,11 @@ class FileOwnership:
         """Whether any key owns the file."""
         return self._database.row("SELECT 1 FROM file_owners WHERE sha256 = ? LIMIT 1", sha256) is not None
 
+    def file_after(self, sha256: str) -> str | None:
+        """The next file in the order of their names; None after the last one."""
+        row = self._database.row("SELECT sha256 FROM file_owners WHERE sha256 > ? ORDER BY sha256 LIMIT 1", sha256)
+        return None if row is None else str(row[0])
+
     def release(self, owner: str, files: list[str]) -> list[str]:
         """End the ownership of those files that no job or subject of the owner refers to.
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from motionbooth_protocol.errors import Canceled, ErrorReport, MotionBoothError, NotFound, OutOfSpace
+from motionbooth_protocol.errors import Canceled, ErrorReport, MotionBoothError, OutOfSpace
 from motionbooth_protocol.jobs import TERMINAL_STATES, Blob, Job, JobSpec, JobState, spec_digest
 
 from motionbooth.server import worker_pipe
@@ -93,14 +93,18 @@ class Scheduler:
             self._pause(error)
 
     def submit(self, owner: str, job_id: str, spec: JobSpec, priority: int) -> tuple[Job, bool]:
-        """Store the job. Returns it, and whether it is done with the results of an earlier job."""
+        """Store the job. Returns it, and whether it is done with the results of an earlier job.
+
+        Raises NotFound if a file that it names is not here, Busy while its files or those results are verified.
+        """
         for sha256 in input_files(spec):
-            if not self._blobs.has(sha256):
-                raise NotFound(
-                    "The job names the file {sha256}..., which the backend does not have; upload it first.",
-                    sha256=sha256[:12],
-                )
+            self._blobs.verify(owner, sha256)  # all of them at the same time
+        for sha256 in input_files(spec):
+            if not self._blobs.is_sound(owner, sha256):
+                self._blobs.path(sha256)  # raises NotFound
         cached = self._cached_results(CacheKey(owner, spec_digest(spec), spec.model))
+        if cached is not None and not all(self._blobs.is_sound(owner, blob.sha256) for blob in cached):
+            cached = None
         job = self._transitions.submit(owner, job_id, spec, priority, cached)
         return job, job.state == JobState.DONE and job.attempt == 0
 

@@ -29,6 +29,7 @@ from motionbooth.server.model_version import PROGRAM_VERSION
 from motionbooth.server.monitor import Monitor
 from motionbooth.server.retention import Retention
 from motionbooth.server.scheduler import Scheduler
+from motionbooth.server.scrub import Scrub
 from motionbooth.server.sessions import Sessions
 from motionbooth.server.settings import MonitoringSettings, ServerSettings
 from motionbooth.server.store import Store
@@ -101,7 +102,8 @@ def serve(settings: ServerSettings, say: Callable[[str], None] = print_now) -> N
         parts = {
             "requests": sessions.receive, "scheduler": scheduler.tick, "sessions": sessions.tick,
             "retention": retention.tick, "key check": key_check.tick, "disk": disk.tick,
-            "connection file": connection_file.tick,
+            "connection file": connection_file.tick, "files": blobs.tick,
+            "scrub": Scrub(blobs, store.ownership, live.problems).tick,
         }  # fmt: skip
         if monitoring.metrics_port is not None or monitoring.web_port is not None:
             monitor = Monitor(views)

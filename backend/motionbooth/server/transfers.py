@@ -26,8 +26,9 @@ class Transfers:
         self._quota = quota
 
     def put(self, owner: str, request: messages.Put) -> messages.PutHave:
-        if not self._blobs.has(request.sha256):
-            self.check_space(owner, request.size, request.sha256)
+        if not self._blobs.is_sound(owner, request.sha256):
+            counted = self._ownership.owns(owner, request.sha256)  # one that is damaged
+            self.check_space(owner, 0 if counted else request.size, request.sha256)
         offset = self._blobs.begin(owner, request.sha256, request.size)
         return self._received(owner, request, offset)
 
@@ -38,7 +39,7 @@ class Transfers:
         return self._received(owner, request, self._blobs.append(owner, request.sha256, request.offset, payload))
 
     def fetch(self, owner: str, request: messages.Fetch) -> tuple[messages.Chunk, bytes]:
-        data, eof = self._blobs.read(request.sha256, request.offset, request.length)
+        data, eof = self._blobs.read(owner, request.sha256, request.offset, request.length)
         if eof:
             with suppress(OutOfSpace):  # on a full disk, a file can be fetched, too; it counts as not downloaded
                 self._ownership.mark_downloaded(owner, request.sha256)

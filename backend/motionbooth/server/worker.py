@@ -82,7 +82,7 @@ class Worker:
         scratch.mkdir(parents=True, exist_ok=True)
         time_left = TimeLeft(pace_key(attempt.spec), self._paces)
         reporter = PipeReporter(self._reports, attempt.id, lambda: attempt.id in self._canceled, time_left)
-        files = self._run(attempt.spec, self._blobs.path, scratch, reporter)
+        files = self._run(attempt.spec, self._blobs.sound_path, scratch, reporter)
         return [Blob(role, *self._blobs.adopt(file)) for role, file in sorted(files.items())]
 
 

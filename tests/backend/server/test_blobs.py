@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from motionbooth.server.blobs import Blobs
-from motionbooth_protocol.errors import Damaged, InvalidInput, NoSession, NotFound
+from motionbooth_protocol.errors import Busy, Damaged, InvalidInput, NoSession, NotFound
 from refused import refused
+from running_backend import wait_until
+
+Answer = TypeVar("Answer")
 
 DATA = os.urandom(700_000)
 SHA = hashlib.sha256(DATA).hexdigest()
@@ -107,14 +112,95 @@ def test_chunks_are_read_from_any_offset_and_the_end_is_reported(blobs: Blobs, t
     (tmp_path / "result").write_bytes(DATA)
     assert blobs.adopt(tmp_path / "result") == (SHA, SIZE)
     assert not (tmp_path / "result").exists()
-    assert blobs.read(SHA, 0, CHUNK) == (DATA[:CHUNK], False)
-    assert blobs.read(SHA, SIZE - 10, CHUNK) == (DATA[-10:], True)
-    assert blobs.read(SHA, SIZE + 10, CHUNK) == (b"", True)
+    assert blobs.read("ann", SHA, 0, CHUNK) == (DATA[:CHUNK], False)
+    assert blobs.read("ann", SHA, SIZE - 10, CHUNK) == (DATA[-10:], True)
+    assert blobs.read("ann", SHA, SIZE + 10, CHUNK) == (b"", True)
     with pytest.raises(NotFound):
-        blobs.read("0" * 64, 0, CHUNK)
+        blobs.read("ann", "0" * 64, 0, CHUNK)
 
 
 def test_an_empty_file_is_a_file(blobs: Blobs) -> None:
     sha256 = hashlib.sha256().hexdigest()
     assert blobs.begin("ann", sha256, 0) == 0
     assert blobs.path(sha256).read_bytes() == b""
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def until_known(ask: Callable[[], Answer]) -> Answer:
+    """The answer, asked for until the files it depends on are hashed."""
+    answers: list[Answer] = []
+
+    def known() -> bool:
+        with contextlib.suppress(Busy):
+            answers.append(ask())
+        return bool(answers)
+
+    wait_until(known)
+    return answers[0]
+
+
+@pytest.mark.parametrize("size", [1000, 3 << 20], ids=["small", "large"])
+def test_a_damaged_file_is_set_aside_when_it_is_used_and_an_upload_replaces_it(
+    blobs: Blobs, tmp_path: Path, size: int
+) -> None:
+    data = os.urandom(size)
+    (tmp_path / "made").write_bytes(data)
+    sha256, _ = blobs.adopt(tmp_path / "made")
+    assert until_known(lambda: blobs.is_sound("ann", sha256))
+    flip_a_bit(blobs.path(sha256))
+    assert until_known(lambda: blobs.begin("bob", sha256, size)) == 0
+    assert blobs.damaged() == [sha256]
+    with pytest.raises(NotFound, match="damaged on its disk"):
+        blobs.read("ann", sha256, 0, CHUNK)
+    for offset in range(0, size, CHUNK):
+        blobs.append("bob", sha256, offset, data[offset : offset + CHUNK])
+    assert blobs.sound_path(sha256).read_bytes() == data
+    assert blobs.damaged() == []
+
+
+def test_a_download_of_a_damaged_file_ends_when_the_damage_is_found(blobs: Blobs, tmp_path: Path) -> None:
+    (tmp_path / "made").write_bytes(os.urandom(3 << 20))
+    sha256, _ = blobs.adopt(tmp_path / "made")
+    flip_a_bit(blobs.path(sha256))
+
+    def ends() -> bool:
+        blobs.tick()
+        try:
+            blobs.read("ann", sha256, 0, CHUNK)
+        except NotFound as error:
+            return "set aside" in str(error)
+        return False
+
+    wait_until(ends)
+
+
+def test_a_worker_does_not_read_a_damaged_file(blobs: Blobs, tmp_path: Path) -> None:
+    (tmp_path / "made").write_bytes(DATA)
+    sha256, _ = blobs.adopt(tmp_path / "made")
+    assert blobs.sound_path(sha256).read_bytes() == DATA
+    flip_a_bit(blobs.path(sha256))
+    with pytest.raises(NotFound, match="damaged on its disk"):
+        blobs.sound_path(sha256)
+
+
+def test_an_upload_goes_on_from_its_running_hash_and_after_a_restart_from_its_file(
+    blobs: Blobs, tmp_path: Path
+) -> None:
+    data = os.urandom(8 * CHUNK)
+    sha256 = hashlib.sha256(data).hexdigest()
+    blobs.begin("ann", sha256, len(data))
+    for offset in range(0, 6 * CHUNK, CHUNK):
+        blobs.append("ann", sha256, offset, data[offset : offset + CHUNK])
+    assert blobs.begin("ann", sha256, len(data)) == 6 * CHUNK, "at once: nothing is read again"
+    again = Blobs(tmp_path)
+    with pytest.raises(Busy, match="still checking"):
+        again.begin("ann", sha256, len(data))
+    assert until_known(lambda: again.begin("ann", sha256, len(data))) == 6 * CHUNK
+    again.append("ann", sha256, 6 * CHUNK, data[6 * CHUNK : 7 * CHUNK])
+    assert again.append("ann", sha256, 7 * CHUNK, data[7 * CHUNK :]) == len(data)
+    again.close()

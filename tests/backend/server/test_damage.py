@@ -1,0 +1,153 @@
+"""Half-uploaded and damaged files of a running backend."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from pathlib import Path
+
+import pytest
+from motionbooth.server.scrub import DAMAGED_FILES
+from motionbooth_protocol.client import Client, new_job_id
+from motionbooth_protocol.codec import decode_reply, encode
+from motionbooth_protocol.errors import Damaged, JobFailed, NotFound
+from motionbooth_protocol.jobs import Job, Picture, SubjectSpec, TrainSpec
+from motionbooth_protocol.messages import Error, Put, PutChunk, PutHave
+from raw_socket import HELLO, answer, raw
+from running_backend import RunningBackend, small_job, wait_until
+
+HALF, WHOLE = 400_000_000, 800_000_000
+PUTS = 60
+
+
+def finished(client: Client, size: int = 1000) -> Job:
+    job = new_job_id()
+    client.submit(job, small_job(f"steps=1 size={size}", seed=7))
+    return client.follow(job)
+
+
+def blob_path(backend: RunningBackend, sha256: str) -> Path:
+    return backend.home / "blobs" / sha256[:2] / sha256
+
+
+def flip_a_bit(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        (byte,) = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 1]))
+
+
+def test_repeated_puts_of_a_large_half_file_do_not_hold_up_another_key(backend: RunningBackend) -> None:
+    backend.start()
+    sha256, start = hashlib.sha256(b"never complete").hexdigest(), os.urandom(1000)
+    put = Put(id=2, sha256=sha256, size=WHOLE)
+    eve = backend.new_key("eve")
+    with raw(eve) as socket:
+        answer(socket, *encode(HELLO))
+        answer(socket, *encode(put))
+        answer(socket, *encode(PutChunk(id=3, sha256=sha256, offset=0), start))
+    backend.stop()
+    (half,) = (path for path in (backend.home / "incoming").rglob("*") if path.is_file())
+    os.truncate(half, HALF)
+    backend.start()
+    with backend.client() as client, raw(eve) as socket:
+        client.ping()
+        answer(socket, *encode(HELLO))
+        for _ in range(PUTS):
+            socket.send_multipart(encode(put))
+        slowest = max(client.ping() for _ in range(10))
+        # Reading and hashing 400 MB takes 0.1 s or more; in the server's loop, one after the other, all took 8 s.
+        assert slowest < 1.0
+        replies = [decode_reply(socket.recv_multipart())[0] for _ in range(PUTS)]
+        assert {reply.report.code for reply in replies if isinstance(reply, Error)} <= {"busy"}
+
+        def offset() -> int:
+            reply = answer(socket, *encode(put))
+            return reply.offset if isinstance(reply, PutHave) else 0
+
+        wait_until(lambda: offset() == HALF)
+        began = time.monotonic()
+        assert offset() == HALF
+        assert time.monotonic() - began < 0.2, "it was hashed again"
+
+
+@pytest.mark.parametrize("size", [1000, 3 << 20], ids=["small", "large"])
+def test_a_damaged_clip_is_found_when_it_is_fetched_and_its_job_makes_it_again(
+    shared_backend: RunningBackend, tmp_path: Path, size: int
+) -> None:
+    with shared_backend.client() as client:
+        first = finished(client, size)
+        clip = first.result("clip")
+        flip_a_bit(blob_path(shared_backend, clip.sha256))
+        with pytest.raises((NotFound, Damaged)):
+            client.fetch(clip, tmp_path / "damaged.mp4")
+        wait_until(lambda: not blob_path(shared_backend, clip.sha256).exists())
+        with pytest.raises(NotFound, match="run its job again"):
+            client.fetch(clip, tmp_path / "damaged.mp4")
+        again = finished(client, size)
+        assert again.attempt == 1, "the cache does not answer with it"
+        assert again.result("clip") == clip
+        client.fetch(first.result("clip"), tmp_path / "clip.mp4")
+        assert (tmp_path / "clip.mp4").read_bytes() == bytes([7]) * size
+
+
+@pytest.mark.parametrize("size", [1001, (3 << 20) + 1], ids=["small", "large"])
+def test_the_cache_never_answers_with_a_damaged_clip(shared_backend: RunningBackend, tmp_path: Path, size: int) -> None:
+    with shared_backend.client() as client:
+        clip = finished(client, size).result("clip")
+        assert finished(client, size).attempt == 0
+        flip_a_bit(blob_path(shared_backend, clip.sha256))
+        again = finished(client, size)
+        assert again.attempt == 1
+        client.fetch(again.result("clip"), tmp_path / "clip.mp4")
+        assert (tmp_path / "clip.mp4").read_bytes() == bytes([7]) * size
+
+
+@pytest.mark.parametrize("size", [1002, (3 << 20) + 2], ids=["small", "large"])
+def test_a_client_replaces_a_damaged_file_by_its_copy(
+    shared_backend: RunningBackend, tmp_path: Path, size: int
+) -> None:
+    with shared_backend.client() as client:
+        clip = finished(client, size).result("clip")
+        client.fetch(clip, tmp_path / "copy.mp4")
+        flip_a_bit(blob_path(shared_backend, clip.sha256))
+        client.upload(tmp_path / "copy.mp4")
+        client.fetch(clip, tmp_path / "clip.mp4")
+        assert (tmp_path / "clip.mp4").read_bytes() == bytes([7]) * size
+
+
+def test_a_job_does_not_read_an_input_that_was_damaged_while_it_waited(
+    shared_backend: RunningBackend, tmp_path: Path
+) -> None:
+    (tmp_path / "picture").write_bytes(os.urandom(1000))
+    with shared_backend.client() as client:
+        blocker, train = new_job_id(), new_job_id()
+        client.submit(blocker, small_job("steps=1000 pause=0.05"))
+        wait_until(lambda: client.get(blocker).state == "running")
+        picture = Picture(client.upload(tmp_path / "picture"))
+        client.submit(train, TrainSpec(subject=SubjectSpec("Toy", "sks", "toy", [picture]), model="small"))
+        flip_a_bit(blob_path(shared_backend, picture.image))
+        client.cancel(blocker)
+        with pytest.raises(JobFailed, match="damaged on its disk"):
+            client.follow(train)
+
+
+def test_damage_that_nobody_asks_for_is_found_in_the_background_and_reported(
+    backend: RunningBackend, tmp_path: Path
+) -> None:
+    backend.start()
+    with backend.client() as client:
+        small, large = finished(client).result("clip"), finished(client, 3 << 20).result("clip")
+        client.fetch(small, tmp_path / "small.mp4")
+    backend.stop()
+    for clip in (small, large):
+        flip_a_bit(blob_path(backend, clip.sha256))
+    backend.start()
+    with backend.client() as client:
+        wait_until(lambda: "failing: 2" in str(client.status().problems.get(DAMAGED_FILES)))
+        assert {path.name for path in (backend.home / "corrupt").iterdir()} == {small.sha256, large.sha256}
+        client.upload(tmp_path / "small.mp4")
+        assert finished(client, 3 << 20).attempt == 1
+        wait_until(lambda: client.status().problems == {})
