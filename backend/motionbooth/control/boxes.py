@@ -52,6 +52,7 @@ class BoxControl:
     amplify: bool
     """Whether `alpha` acts in this step."""
     suppress: Suppress = "content"
+    soft_edges: bool = False
 
 
 def level_grids(latent_size: Grid, levels: int) -> list[Grid]:
@@ -91,32 +92,50 @@ def box_mask(boxes: Sequence[Sequence[Box | None]], grid: Grid) -> Tensor:
     return (column >= x1) & (column < x2) & (row >= y1) & (row < y2)
 
 
+def box_coverage(boxes: Sequence[Sequence[Box | None]], grid: Grid) -> Tensor:
+    """The share of each cell that the boxes of S subjects cover in F frames: (S, F, h, w), 0..1."""
+    edges = torch.tensor([[(0.0,) * 4 if box is None else box.as_tuple() for box in track] for track in boxes])
+    x1, y1, x2, y2 = rearrange(edges, "s f edge -> edge s f 1")
+    across, down = _overlap(x1, x2, grid[1]), _overlap(y1, y2, grid[0])
+    return across[..., None, :] * down[..., :, None]
+
+
+def _overlap(low: Tensor, high: Tensor, size: int) -> Tensor:
+    """The share of each of `size` cells in a row that is between two edges (..., 1): (..., size)."""
+    cell = torch.arange(size)
+    return ((high * size).minimum(cell + 1) - (low * size).maximum(cell)).clamp(0, 1)
+
+
 def _write_bias(bias: Tensor, control: BoxControl, grid: Grid) -> None:
     """Write the bias of one sample, 0 or positive inside boxes, -inf where suppressed, into zeros (F, h*w, tokens).
 
     One column for each controlled token; allocates nothing of that size.
     """
     tokens = control.tokens
-    inside = rearrange(box_mask(control.boxes, grid).to(bias.device), "s f h w -> s f (h w)")  # (S, F, cells)
-    outside_all = ~inside.any(dim=0)  # (F, cells)
+    coverage = box_coverage if control.soft_edges else box_mask
+    inside = rearrange(coverage(control.boxes, grid).to(bias.device).float(), "s f h w -> s f (h w)")  # (S, F, cells)
+    outside_all = 1 - inside.amax(dim=0)  # (F, cells)
     if control.suppress == "content":
         bias[:, :, tokens.content.start : tokens.content.stop] = -torch.inf
     alpha = control.alpha if control.amplify else 0.0
     against_padding = math.log(1 + tokens.padding) if alpha else 0.0
     for position in {j for positions in (*tokens.subjects, tokens.background) for j in positions}:
         own = [place for place, positions in zip(inside, tokens.subjects, strict=True) if position in positions]
-        places = [torch.stack(own).any(dim=0)] if own else []
+        places = [torch.stack(own).amax(dim=0)] if own else []
         if position in tokens.background:
             places.append(outside_all)
         bias[:, :, position] = _column(places, alpha, against_padding).to(bias.dtype)
 
 
 def _column(places: Sequence[Tensor], alpha: float, against_padding: float) -> Tensor:
-    """One token's bias, float32 (F, cells): alpha * (1 - |B| / |Q|) in each of its places, -inf outside all."""
+    """One token's bias, float32 (F, cells): alpha * (1 - |B| / |Q|) in each of its places, -inf outside all.
+
+    `places`: the share (0..1) of each cell that is in the place, whose logarithm is part of the bias.
+    """
     column = torch.full(places[0].shape, against_padding, device=places[0].device)
     for place in places:
-        column += alpha * (1 - place.float().mean(dim=1, keepdim=True)) * place
-    return column.masked_fill_(~torch.stack(list(places)).any(dim=0), -torch.inf)
+        column += alpha * (1 - place.mean(dim=1, keepdim=True)) * (place > 0)
+    return column + torch.stack(list(places)).amax(dim=0).log()
 
 
 def batch_bias(controls: Sequence[BoxControl | None], grid: Grid, frames: int, like: Tensor) -> Tensor | None:

@@ -69,7 +69,7 @@ def plan_steps(
         boxes = screen if step >= last - 1 else _under_way(screen, camera, moved, latent_size)
         edit = None
         if boxes and tokens is not None:
-            edit = BoxControl(boxes, tokens, settings.alpha, amplify=step < amplified, suppress=settings.suppress)
+            edit = BoxControl(boxes, tokens, settings.alpha, step < amplified, settings.suppress, settings.soft_edges)
         moves = tuple((x - x0, y - y0) for (x, y), (x0, y0) in zip(moved, before, strict=True))
         free = None
         if any(x or y for x, y in moves):

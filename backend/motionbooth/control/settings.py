@@ -23,6 +23,8 @@ class ControlSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """... up to this one."""
     suppress: Suppress = "content"
     """Which tokens are suppressed: all content tokens (the authors' way), or only the subject's outside its box."""
+    soft_edges: bool = False
+    """A cell that a box covers in part counts by its share (ours), for a base with few cells in a frame."""
     subcell_shift: bool = False
     """Also shift by the remaining fraction of a cell (ours), for a base whose cells are large beside a slow pan."""
     windows: Literal["steps", "noise"] = "steps"

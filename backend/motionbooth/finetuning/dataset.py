@@ -178,4 +178,4 @@ def _edit(base: Base, mask: Mask, tokens: PromptTokens) -> BoxControl:
     height, width = mask.shape
     bounds = columns.min() / width, rows.min() / height, (columns.max() + 1) / width, (rows.max() + 1) / height
     box, control = Box(*map(float, bounds)), base.settings.control
-    return BoxControl([[box]], tokens, control.alpha, amplify=True, suppress=control.suppress)
+    return BoxControl([[box]], tokens, control.alpha, True, control.suppress, control.soft_edges)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -218,3 +220,17 @@ def test_watched_columns_are_those_of_the_whole_softmax(tiny_single: Base) -> No
     assert all(torch.allclose(layer.sum(-1), torch.ones(6, 9), atol=1e-5) for layer in layers)
     unet_call(tiny_single)
     assert control.stop_recording() == []
+
+
+def test_soft_edges_weigh_a_cell_by_the_share_that_the_box_covers() -> None:
+    box = Box(0.125, 0.25, 0.75, 1.5)  # of 4 x 4 cells: columns 0.5 to 3, rows 1 to 4 and beyond
+    hard = BoxControl([[box, None]], TOKENS, 2.0, amplify=True, suppress="subject")
+    soft = replace(hard, soft_edges=True)
+    bias = attention_bias(soft, (4, 4))[..., 2].unflatten(1, (4, 4))
+    bonus = 2.0 * (1 - 7.5 / 16)
+    assert bias[0, 1].tolist() == pytest.approx([bonus + math.log(0.5), bonus, bonus, -math.inf])
+    assert bool((bias[0, 0] == -math.inf).all())
+    assert bool((bias[1] == -math.inf).all()), "out of frame"
+    aligned = replace(hard, boxes=[[MIDDLE]])
+    whole = attention_bias(replace(aligned, soft_edges=True), (4, 4))
+    assert torch.equal(whole, attention_bias(aligned, (4, 4))), "a box of whole cells has no soft edges"
