@@ -19,7 +19,8 @@ from motionbooth_protocol.wording import in_words
 from motionbooth.models.settings import BaseSettings
 
 MODELS = Path(__file__).parent
-TOYBOX = MODELS / "toybox" / "bundle"
+BUNDLED = {name: MODELS / name / "bundle" for name in ("toybox", "wantoy")}
+TOYBOX = BUNDLED["toybox"]
 
 
 class _Format(msgspec.Struct):
@@ -136,11 +137,12 @@ def models_folder() -> Path:
 def sources() -> dict[str, Source]:
     """All base models that can be loaded, by name.
 
-    These are the bundled toybox, models in the Hugging Face cache for which we have settings, and each diffusers folder
+    These are the bundled ones, models in the Hugging Face cache for which we have settings, and each diffusers folder
     in models_folder() that contains a `motionbooth.json` or has the name of a model for which we have settings.
     """
     folders = [path.parent for path in sorted(models_folder().glob("*/model_index.json"))]
-    found = [Source("toybox", TOYBOX, TOYBOX / "motionbooth.json"), *_downloaded()]
+    found = [Source(name, folder, folder / "motionbooth.json") for name, folder in BUNDLED.items()]
+    found += _downloaded()
     found += [Source(folder.name, folder, _settings_file(folder)) for folder in folders]
     return {source.name: source for source in found if source.present}
 

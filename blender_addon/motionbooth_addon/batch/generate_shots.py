@@ -19,6 +19,7 @@ from .._protocol.motion import Shot
 from .._protocol.reports import ProgressReport
 from .._protocol.text import Text
 from ..capture import framing, shots
+from ..capture.shot_warnings import length_warning
 from ..jobs.job_store import JobRecord, TrainRequest
 from ..jobs.specs import SMALLEST_PICTURE, check_prompt, generate_spec
 from ..timeline import takes
@@ -191,6 +192,8 @@ def _read_for_model(models: dict[str, ModelInfo], scene: bpy.types.Scene, folder
             models=", ".join(sorted(models)) or "none",
         )
     shot = _read(scene, folder, model.frames, (model.width, model.height))
+    if (longer := length_warning(shots.seconds_of(scene), model.frames, model.fps)) is not None:
+        shot.warnings.append(longer)
     shot.picture_size = max(SMALLEST_PICTURE, model.height)
     return shot
 

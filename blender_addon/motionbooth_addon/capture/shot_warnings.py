@@ -17,6 +17,7 @@ from .projection import Array, Travel
 ROLL_LIMIT_DEGREES = 3.0
 ZOOM_LIMIT = 0.05  # share by which the background may grow or shrink
 PARALLAX_LIMIT = 0.05  # share of the frame by which things twice as far away may lag behind the background
+STRETCH_LIMIT = 0.25  # share by which a shot may be longer than the model's clip
 SETTLED = 0.02  # share of a change that is ignored at each end, when finding the frames in which it happens
 
 # The cross-attention that places a subject has 18 x 10 cells for a frame of 576 x 320 (MotionBooth, section 3.2). A box
@@ -93,6 +94,20 @@ def _parallax(travel: Travel, frames: Array) -> ShotWarning | None:
         "The camera moves sideways {frames}: things at twice the background distance lag behind by {lag:.0%} of the "
         "frame. The clip's background moves as one flat image; check the background distance.",
         lag=lag,
+    )
+
+
+def length_warning(seconds: float, frames: int, fps: float) -> Text | None:
+    """What becomes of a shot that is longer than the model's clip: `frames` at the `fps` that it was trained on."""
+    own = frames / fps
+    if seconds <= own * (1 + STRETCH_LIMIT):
+        return None
+    return Text.of(
+        "The shot lasts {seconds:.1f} s, the model's clip {own:.1f} s. Its frames are spread over the shot: boxes and "
+        "camera keep their timing, but whatever else moves is {times:.1f} times slower. Split the shot to avoid this.",
+        seconds=seconds,
+        own=own,
+        times=seconds / own,
     )
 
 

@@ -30,6 +30,11 @@ def has_shot(scene: bpy.types.Scene) -> bool:
     return len(scene.motionbooth.subjects) > 0
 
 
+def seconds_of(scene: bpy.types.Scene) -> float:
+    """How long the scene's shot lasts."""
+    return (scene.frame_end - scene.frame_start + 1) * scene.render.fps_base / scene.render.fps
+
+
 def read_shot(scene: bpy.types.Scene, model_frames: int, model_size: tuple[int, int] | None = None) -> CapturedShot:
     """Capture the scene's shot at `model_frames` moments spread evenly over its frame range. Raises InvalidInput.
 

@@ -9,7 +9,8 @@ import bpy
 
 from .._protocol.phrases import phrase_spans
 from .._protocol.text import Text
-from ..capture import framing, shot_cache
+from ..capture import framing, shot_cache, shots
+from ..capture.shot_warnings import length_warning
 from ..i18n.translation import translate
 from ..jobs.specs import phrase_of
 from ..operators.jobs import untrained
@@ -200,9 +201,16 @@ class MOTIONBOOTH_PT_generate(InView, bpy.types.Panel):
             column.prop_search(shot, "model", state(), "models")
         if (model := state().models.get(shot.model)) is not None:
             size = translate(
-                "{frames} frames, {width} x {height}", frames=model.frames, width=model.width, height=model.height
+                "{frames} frames at {fps:g} fps, {width} x {height}",
+                frames=model.frames,
+                fps=model.fps,
+                width=model.width,
+                height=model.height,
             )
             column.label(text=size, translate=False)
+            if (longer := length_warning(shots.seconds_of(context.scene), model.frames, model.fps)) is not None:
+                sentence(layout, longer, context.region, "INFO")
+                column = property_column(layout)
         column.prop(shot, "framing")
         motion = shot_cache.get(context.scene).motion if shot.subjects else None
         if motion is not None and (words := framing.explanation(motion.frame)):

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from motionbooth_addon._protocol.motion import Box
 from motionbooth_addon.capture.projection import Travel, View, accumulate, measure_steps
-from motionbooth_addon.capture.shot_warnings import SMALLEST_HEIGHT, SMALLEST_WIDTH, camera_warnings, subject_warnings
+from motionbooth_addon.capture.shot_warnings import (
+    SMALLEST_HEIGHT,
+    SMALLEST_WIDTH,
+    camera_warnings,
+    length_warning,
+    subject_warnings,
+)
 
 MOMENTS = list(range(1, 41))
 
@@ -113,3 +119,12 @@ def test_a_jump_by_more_than_the_box_raises_a_warning_between_its_frames() -> No
     assert len(said) == 1
     assert "from frame 8 to 15" in said[0]
     assert sentences([box(0.1), box(0.29)]) == []
+
+
+def test_a_shot_longer_than_the_models_clip_says_what_becomes_of_it() -> None:
+    assert length_warning(5.0, 81, 16.0) is None
+    assert length_warning(6.3, 81, 16.0) is None, "a fifth longer is hardly visible"
+    longer = length_warning(10.0, 81, 16.0)
+    assert longer is not None
+    assert (longer.values["seconds"], longer.values["own"]) == (10.0, 81 / 16)
+    assert longer.values["times"] == pytest.approx(1.975, abs=1e-3)

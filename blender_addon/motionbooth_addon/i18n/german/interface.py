@@ -75,7 +75,7 @@ TEXTS = {
     "Connecting": "Verbindung wird aufgebaut",
     "Not connected": "Nicht verbunden",
     "The local backend is starting": "Das lokale Backend startet",
-    "{frames} frames, {width} x {height}": "{frames} Bilder, {width} x {height}",
+    "{frames} frames at {fps:g} fps, {width} x {height}": "{frames} Bilder mit {fps:g} fps, {width} x {height}",
     "seed {seed}": "Seed {seed}",
     "Waiting": "Wartet auf Training",
     "Not sent yet": "Noch nicht gesendet",
