@@ -1,10 +1,11 @@
 """Camera adherence: the optical flow of the scenery, compared with the flow that the camera's path asks for.
 
 Flow is OpenCV's dense inverse search (Kroeger et al., 2016), used only where the scenery has texture: a clear sky or
-stripes along the pan show no motion. The scenery's motion between two frames is the median over those pixels, so that a
-subject's outline or flicker does not count; the mean end-point error over them shows whether all of the scenery moves
-so, or only most of it. On drawn clips of toybox's backgrounds the median is off by 0.02 to 0.2 px a frame, and the mean
-error is 0.1 to 0.6 px a frame, largest if only stars or tiles have texture.
+stripes along the pan show no motion. The subjects are filled in first: the search would spread their motion over plain
+scenery around them. The scenery's motion between two frames is the median over those pixels, so that flicker does
+not count; the mean end-point error over them shows whether all of the scenery moves so, or only most of it. On drawn
+clips of toybox's backgrounds the median is off by 0.00 to 0.3 px a frame (0.07 in the mean), and the mean error is 0.1
+to 0.6 px a frame, largest if only stars or tiles have texture.
 """
 
 from collections.abc import Sequence
@@ -68,8 +69,20 @@ def _union(one: NDArray[np.bool_] | None, other: NDArray[np.bool_] | None, size:
     for mask in (one, other):
         if mask is not None:
             both |= mask.astype(np.uint8)
-    reach = max(3, round(size[1] / 96 * 5) | 1)
-    return cv2.dilate(both, np.ones((reach, reach), np.uint8)).astype(bool)
+    return cv2.dilate(both, np.ones((2 * _reach(size) + 1,) * 2, np.uint8)).astype(bool)
+
+
+def _without_edge(visible: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Without the pixels at the frame's edge, where content enters and leaves."""
+    reach = _reach((visible.shape[0], visible.shape[1])) + 1
+    inside = np.zeros_like(visible)
+    inside[reach:-reach, reach:-reach] = visible[reach:-reach, reach:-reach]
+    return inside
+
+
+def _reach(size: tuple[int, int]) -> int:
+    """How far an edge blurs the flow around it, in pixels of a frame (H, W): 2 in a frame 96 wide."""
+    return max(1, round(size[1] / 96 * 2))
 
 
 def _flow(before: NDArray[np.uint8], after: NDArray[np.uint8], hidden: NDArray[np.bool_]) -> Flow:
@@ -79,7 +92,7 @@ def _flow(before: NDArray[np.uint8], after: NDArray[np.uint8], hidden: NDArray[n
         return cv2.resize(frame, None, fx=scale, fy=scale, interpolation=interpolation)
 
     gray = [_without_subjects(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), hidden) for frame in (before, after)]
-    visible = ~enlarged(hidden.astype(np.uint8), cv2.INTER_NEAREST).astype(bool)
+    visible = enlarged(_without_edge(~hidden).astype(np.uint8), cv2.INTER_NEAREST).astype(bool)
     textured = visible & _textured(enlarged(gray[0], cv2.INTER_CUBIC))
     if textured.sum() < max(1, MIN_TEXTURE_SHARE * visible.sum()):
         return np.zeros((0, 2))

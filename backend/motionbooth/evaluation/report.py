@@ -171,10 +171,10 @@ def _subject_report(target: TargetSubject, found: Sequence[FoundSubject | None],
 def _hidden(
     found: Sequence[Sequence[FoundSubject | None]], subjects: Sequence[TargetSubject], size: tuple[int, int]
 ) -> list[NDArray[np.bool_] | None]:
-    """For each frame of `size` (H, W), what is not scenery: each subject, or the box of one that was not found."""
+    """For each frame of `size` (H, W), what is not scenery: the boxes, and each subject, which may be elsewhere."""
     masks = [
-        [_box_mask(box, size) if place is None else place.mask for place, box in zip(places, target.boxes, strict=True)]
-        for places, target in zip(found, subjects, strict=True)
+        [_box_mask(box, size) if place is None else _box_mask(box, size) | place.mask for place, box in pairs]
+        for pairs in (zip(places, target.boxes, strict=True) for places, target in zip(found, subjects, strict=True))
     ]
     return list(np.logical_or.reduce(masks)) if masks else []
 

@@ -59,15 +59,20 @@ Result = TypeVar("Result")
 
 
 def clip_measures(reports: Sequence[MotionReport], prefix: str = "", suffix: str = "") -> list[Measure]:
-    """Means over the frames of all clips; the center error is a median."""
+    """Means over the frames of all clips; the center error is a median.
+
+    `flow_share`: the share of the frames whose scenery has texture, without which no flow can be measured.
+    """
     frames = [frame for report in reports for frame in report.subjects[0].frames]
     center_errors = [frame.center_error for frame in frames if frame.center_error is not None]
-    flow_error = mean_of([frame.error_px for report in reports for frame in report.camera])
+    flows = [frame.error_px for report in reports for frame in report.camera]
+    flow_error = mean_of(flows)
     figures = (
         ("iou", float(np.mean([frame.iou or 0.0 for frame in frames])), "0..1"),
         ("center_error", float(np.median(center_errors)) if center_errors else 1.0, "frame widths"),
         ("found_share", len(center_errors) / len(frames), "0..1"),
         ("flow_error", float("nan") if flow_error is None else flow_error, "px a frame"),
+        ("flow_share", float(np.mean([error is not None for error in flows])), "0..1"),
     )
     return [Measure(f"{prefix}{name}{suffix}", value, unit) for name, value, unit in figures]
 
