@@ -28,13 +28,17 @@ def sampling(
     large: Annotated[
         bool, typer.Option(help="Use latents of 40 x 72 cells instead of 20 x 36 (about half an hour).")
     ] = False,
+    model: Annotated[Literal["zeroscope", "wan"], typer.Option(help="Kind of network.")] = "zeroscope",
 ) -> None:
     """Measure the time and memory that control adds to a denoising step of diffusers."""
     from motionbooth.bench.measures import publish
 
-    from motionbooth_lab.bench.sampling import LATENTS, bench_sampling
+    from motionbooth_lab.bench import sampling, sampling_wan
 
-    publish(bench_sampling((40, 72) if large else LATENTS, rounds), json_file)
+    if model == "wan":
+        publish(sampling_wan.bench_sampling_wan((40, 72) if large else sampling_wan.LATENTS, rounds), json_file)
+    else:
+        publish(sampling.bench_sampling((40, 72) if large else sampling.LATENTS, rounds), json_file)
 
 
 def control(

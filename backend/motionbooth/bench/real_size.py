@@ -66,11 +66,11 @@ def bench_real_size(frames: int) -> BenchResult:
         loaded = peak_gb()
         progress.update(stage, advance=1, description="denoising step")
         step = random_step(LATENTS, frames, base.network.config.cross_attention_dim)
-        sampling = _seconds(lambda: our_steps(base, step, [busy_plan(LATENTS, frames)]))
+        sampling = seconds_of(lambda: our_steps(base, step, [busy_plan(LATENTS, frames)]))
         sampled = peak_gb()
         progress.update(stage, advance=1, description="training step")
         trainer = lora_trainer(base)
-        training = _seconds(trainer.take_step)
+        training = seconds_of(trainer.take_step)
     return BenchResult(
         "real-size",
         [
@@ -122,12 +122,14 @@ def random_step(latent_size: Grid, frames: int, text_width: int) -> Step:
     return Step(torch.randn(1, 4, frames, *latent_size, generator=generator), *text)
 
 
-def busy_plan(latent_size: Grid, frames: int) -> StepPlan:
+def busy_plan(
+    latent_size: Grid, frames: int, tokens: PromptTokens = TOKENS, patch: int = 1, temporal: int = 1
+) -> StepPlan:
     """A step with all controls active: a moving box, amplified, and half of a pan by a quarter of the frame."""
     track = [Box(0.1 + 0.02 * f, 0.2, 0.5 + 0.02 * f, 0.7) for f in range(frames)]
     settings = ControlSettings(alpha=7.5, amplify_until=1, shift_from=0, shift_until=1)
     camera = CameraPath.straight(0.25, 0.1, frames)
-    return plan_steps(settings, 2, latent_size, camera, [track], TOKENS)[0]
+    return plan_steps(settings, 2, latent_size, camera, [track], tokens, patch=patch, temporal=temporal)[0]
 
 
 def our_steps(base: Base, step: Step, plans: list[StepPlan]) -> Tensor:
@@ -175,7 +177,7 @@ def _random_text(base: Base, count: int, generator: torch.Generator) -> Tensor:
     return torch.randn(count, 77, base.network.config.cross_attention_dim, generator=generator)
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def seconds_of(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

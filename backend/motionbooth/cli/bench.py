@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,16 +15,20 @@ JsonFile = Annotated[
 @bench.command("real-size")
 def real_size(
     json_file: JsonFile = None,
-    frames: Annotated[int, typer.Option(min=2, help="Frames of the clip. Zeroscope uses 24.")] = 24,
+    frames: Annotated[
+        int | None, typer.Option(min=2, help="Frames of the clip. Zeroscope uses 24, Wan 81 (5 by default here).")
+    ] = None,
+    model: Annotated[Literal["zeroscope", "wan-1.3b"], typer.Option(help="Whose size.")] = "zeroscope",
 ) -> None:
-    """Check whether a model of Zeroscope's size fits on this machine: one sampling and one training step.
+    """Check whether a model of Zeroscope's or Wan's size fits on this machine: sampling, and training of Zeroscope's.
 
-    Linux and macOS only. Takes half an hour or more on a few CPU cores, most of it in the training step.
+    Linux and macOS only. Takes half an hour or more on a few CPU cores.
     """
     from motionbooth.bench.measures import publish
     from motionbooth.bench.real_size import bench_real_size
+    from motionbooth.bench.real_wan import bench_real_wan
 
-    publish(bench_real_size(frames), json_file)
+    publish(bench_real_wan(frames or 5) if model == "wan-1.3b" else bench_real_size(frames or 24), json_file)
 
 
 if find_spec("motionbooth_lab") is not None:  # only a checkout has the laboratory

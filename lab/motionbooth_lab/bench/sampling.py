@@ -61,10 +61,10 @@ def bench_sampling(latent_size: Grid, rounds: int) -> BenchResult:
     return BenchResult(
         "sampling",
         [
-            Measure("step_ratio", _median_ratio(seconds, "ours", "theirs"), "ours / diffusers'"),
+            Measure("step_ratio", median_ratio(seconds, "ours", "theirs"), "ours / diffusers'"),
             Measure("step_memory_ratio", memory, "ours / diffusers'"),
-            Measure("unet_ratio", _median_ratio(seconds, "ours", "unet"), "ours / the bare UNet"),
-            Measure("channels_last_gain", _median_ratio(seconds, "plain", "theirs"), "plain layout / channels last"),
+            Measure("unet_ratio", median_ratio(seconds, "ours", "unet"), "ours / the bare UNet"),
+            Measure("channels_last_gain", median_ratio(seconds, "plain", "theirs"), "plain layout / channels last"),
             Measure("step_seconds", statistics.median(seconds["ours"]), "CPU s"),
             Measure("diffusers_step_seconds", statistics.median(seconds["theirs"]), "CPU s"),
             Measure("latent_cells", latent_size[0] * latent_size[1], "of a frame"),
@@ -114,7 +114,7 @@ def alternate(works: dict[str, Work], rounds: int) -> dict[str, list[float]]:
     return seconds
 
 
-def _median_ratio(seconds: dict[str, list[float]], over: str, under: str) -> float:
+def median_ratio(seconds: dict[str, list[float]], over: str, under: str) -> float:
     """Median of the ratios of each round: a temporary slowdown affects both sides of a round."""
     return statistics.median(a / b for a, b in zip(seconds[over], seconds[under], strict=True))
 
