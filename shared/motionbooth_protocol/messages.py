@@ -182,7 +182,7 @@ class Limits(Struct, frozen=True):
     frames: Count = MAX_FRAMES
     subjects: Count = MAX_SUBJECTS
     pictures: Count = MAX_PICTURES
-    quota_bytes: Count = 0  # uploads and results together
+    quota_bytes: Count = 0  # uploads, results and the specs of jobs together
     waiting_jobs: Count = 0  # queued and running
     requests_per_second: Count = 0  # chunks excluded; above it: Error(busy), try again later
 

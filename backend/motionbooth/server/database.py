@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 from motionbooth_protocol.errors import Conflict, ErrorReport, InvalidInput, MotionBoothError, OutOfSpace
 
-SCHEMA_VERSION = 5  # raised with every change; a file of another version is refused
+SCHEMA_VERSION = 6  # raised with every change; a file of another version is refused
+_PAGES_AT_ONCE = 128  # half a MiB, which takes some milliseconds
 
 _SCHEMA = """
 CREATE TABLE jobs (
@@ -27,6 +28,7 @@ CREATE TABLE jobs (
     model TEXT NOT NULL,
     affinity_key TEXT,                  -- see specs.AffinityKey
     spec BLOB NOT NULL,
+    spec_bytes INTEGER NOT NULL,        -- its length, for the index
     digest TEXT NOT NULL,
     model_version TEXT NOT NULL,        -- program and model that make the results (not reused for others)
     priority INTEGER NOT NULL,
@@ -49,6 +51,7 @@ CREATE INDEX assignable_by_affinity ON jobs (priority, affinity_key, number)
     WHERE state = 'queued' AND coalesced_with IS NULL;
 CREATE INDEX coalesced_jobs ON jobs (coalesced_with) WHERE coalesced_with IS NOT NULL;
 CREATE INDEX jobs_by_owner ON jobs (owner, number);
+CREATE INDEX spec_bytes_by_owner ON jobs (owner, spec_bytes);
 CREATE INDEX jobs_by_end ON jobs (owner, ended, number);
 CREATE INDEX jobs_by_id ON jobs (id);
 CREATE TABLE events (
@@ -141,6 +144,16 @@ class Database:
                 self.execute("ROLLBACK")
             raise self._translated(error) from error
 
+    def shrink(self) -> None:
+        """Give a part of the space back to the disk that removed rows took, if it is worth it."""
+        ((free_pages,),) = self.rows("PRAGMA freelist_count")
+        if free_pages > _PAGES_AT_ONCE:
+            try:
+                # It frees a page at each step, and only executescript takes all steps of a statement without rows.
+                self._connection.executescript(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})")
+            except sqlite3.Error as error:
+                raise self._translated(error) from error
+
     def commit(self) -> None:
         self.execute("COMMIT")
 
@@ -150,7 +163,10 @@ class Database:
 
     def _prepare(self, path: Path) -> None:
         try:
-            for setting in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = FULL"):
+            # auto_vacuum has to be set before anything is written.
+            for setting in (
+                "locking_mode = EXCLUSIVE", "auto_vacuum = INCREMENTAL", "journal_mode = WAL", "synchronous = FULL",
+            ):  # fmt: skip
                 self.execute(f"PRAGMA {setting}")
             with self.transaction():
                 ((found,),) = self.rows("PRAGMA user_version")

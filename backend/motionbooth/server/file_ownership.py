@@ -33,8 +33,9 @@ class FileOwnership:
                 self._database.execute(f"UPDATE file_owners SET downloaded = 1 WHERE {owned}", owner, sha256)
 
     def bytes_of(self, owner: str) -> int:
-        """Total size of the owner's files."""
-        return self._sum("SELECT sum(size) FROM file_owners WHERE owner = ?", owner)
+        """Total size of the owner's files and of the specs of the owner's jobs."""
+        files = self._sum("SELECT sum(size) FROM file_owners WHERE owner = ?", owner)
+        return files + self._sum("SELECT sum(spec_bytes) FROM jobs WHERE owner = ?", owner)
 
     def total_bytes(self) -> int:
         """Total size of all files; a file of several owners counts once."""

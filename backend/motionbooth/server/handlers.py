@@ -7,11 +7,13 @@ from typing import Any
 
 from motionbooth_protocol import messages
 from motionbooth_protocol.errors import Malformed, NotAuthorized, OverLimit
+from motionbooth_protocol.jobs import JobSpec
 
 from motionbooth.server.job_queries import JobQueries
 from motionbooth.server.keys import Key
 from motionbooth.server.retention import Retention
 from motionbooth.server.scheduler import Scheduler
+from motionbooth.server.specs import encode_spec
 from motionbooth.server.transfers import Transfers
 from motionbooth.server.views import Views
 
@@ -69,18 +71,18 @@ class RequestHandlers:
                 "for the admin role."
             )
         if not self._queries.exists(key.public, request.job):
-            self._check_limits(key)
+            self._check_limits(key, request.spec)
         job, cached = self._scheduler.submit(key.public, request.job, request.spec, request.priority)
         return messages.Accepted(re=request.id, job=job.id, state=job.state, cached=cached)
 
-    def _check_limits(self, key: Key) -> None:
+    def _check_limits(self, key: Key, spec: JobSpec) -> None:
         if self._waiting_jobs and self._queries.unfinished_count(key.public) >= self._waiting_jobs:
             raise OverLimit(
                 "You have {most} jobs waiting, which is the limit for one key: wait for some of them to end, or "
                 "cancel some.",
                 most=self._waiting_jobs,
             )
-        self._transfers.check_space(key.public)
+        self._transfers.check_space(key.public, len(encode_spec(spec)))
 
     def _get_spec(self, key: Key, request: messages.GetSpec) -> messages.AnyReply:
         number = self._views.job_number(key, request.job)

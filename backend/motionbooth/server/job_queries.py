@@ -83,6 +83,11 @@ class JobQueries:
         ((spec,),) = self._database.rows("SELECT spec FROM jobs WHERE number = ?", job_number)
         return _spec_decoder.decode(spec)
 
+    def spec_bytes(self, job_number: JobNumber) -> int:
+        """What the spec takes in the store."""
+        ((size,),) = self._database.rows("SELECT spec_bytes FROM jobs WHERE number = ?", job_number)
+        return int(size)
+
     def results(self, job_number: JobNumber) -> list[Blob]:
         rows = self._database.rows("SELECT role, sha256, size FROM results WHERE job = ? ORDER BY role", job_number)
         return [Blob(*row) for row in rows]

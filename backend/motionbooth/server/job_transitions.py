@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Container, Sequence
 
-import msgspec
 from motionbooth_protocol.errors import Conflict, ErrorReport, MotionBoothError
 from motionbooth_protocol.jobs import TERMINAL_STATES, Blob, Job, JobSpec, JobState, TrainSpec, spec_digest
 
@@ -14,7 +13,7 @@ from motionbooth.server.database import Database, encode_error
 from motionbooth.server.file_ownership import FileOwnership
 from motionbooth.server.job_queries import CacheKey, JobQueries
 from motionbooth.server.model_version import ModelVersion
-from motionbooth.server.specs import affinity_key, display_name, input_files, kind_of
+from motionbooth.server.specs import affinity_key, display_name, encode_spec, input_files, kind_of
 
 MAX_WORKER_DEATHS = 3
 MAX_SERVER_CRASHES = 5  # while one job runs; a job that brings the machine down must not do so forever
@@ -149,12 +148,13 @@ class JobTransitions:
         # Not SQLite's own numbering, which reuses the number of a removed job: late reports name numbers.
         self._database.execute("UPDATE counters SET last_job_number = last_job_number + 1")
         ((number,),) = self._database.rows("SELECT last_job_number FROM counters")
-        affinity = affinity_key(spec)
+        affinity, encoded = affinity_key(spec), encode_spec(spec)
         self._database.execute(
-            "INSERT INTO jobs (number, owner, id, kind, name, model, affinity_key, spec, digest, model_version, "
-            "priority, state, created, updated) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?)",
+            "INSERT INTO jobs (number, owner, id, kind, name, model, affinity_key, spec, spec_bytes, digest, "
+            "model_version, priority, state, created, updated) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?)",
             number, owner, job_id, kind_of(spec), display_name(spec), spec.model,
-            None if affinity is None else affinity.encoded(), msgspec.msgpack.encode(spec), digest,
+            None if affinity is None else affinity.encoded(), encoded, len(encoded), digest,
             self._model_version(spec.model), priority, now, now,
         )  # fmt: skip
         for sha256 in input_files(spec):

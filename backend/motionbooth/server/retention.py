@@ -30,10 +30,13 @@ class Retention:
         self._ownership = store.ownership
         self._blobs = blobs
         self._keep_days = keep_days
-        self._next_at = float("-inf")
+        self._next_at = self._shrink_at = float("-inf")
 
     def tick(self) -> None:
         """Collect a batch every ten minutes; if there is more, the next one after a second."""
+        if time.monotonic() >= self._shrink_at:
+            self._shrink_at = time.monotonic() + 1.0
+            self._database.shrink()
         if time.monotonic() >= self._next_at:
             self._database.save_seconds_open()
             jobs, _ = self.collect()
@@ -63,6 +66,7 @@ class Retention:
                     if size <= 0:
                         break
                     results = self._queries.results(number)
+                    size -= self._queries.spec_bytes(number)
                     files += self._delete(number)
                     # A file that another job of the owner has, too, frees nothing.
                     size -= sum(blob.size for blob in results if not self._ownership.owns(owner, blob.sha256))

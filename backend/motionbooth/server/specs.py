@@ -23,6 +23,11 @@ class AffinityKey(NamedTuple):
         return msgspec.json.decode(text, type=cls)
 
 
+def encode_spec(spec: JobSpec) -> bytes:
+    """As the store keeps it."""
+    return msgspec.msgpack.encode(spec)
+
+
 def affinity_key(spec: JobSpec) -> AffinityKey | None:
     """None for a training, which leaves nothing in memory that another job could use."""
     if isinstance(spec, TrainSpec):

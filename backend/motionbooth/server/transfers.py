@@ -46,7 +46,7 @@ class Transfers:
         return messages.Chunk(re=request.id, sha256=request.sha256, offset=request.offset, eof=eof), data
 
     def check_space(self, owner: str, size: int = 0, sha256: str = "") -> None:
-        """Make room for `size` more bytes of the owner, for the file `sha256` if given.
+        """Make room for `size` more bytes of the owner, of the file `sha256` or of the spec of a job.
 
         Raises OutOfSpace while the disk is full, OverLimit above the owner's quota.
         """
@@ -59,7 +59,7 @@ class Transfers:
             used = self._used(owner, sha256)
         if used + size > self._quota:
             raise OverLimit(
-                "Your files on the backend take {used:.2f} GB of your quota of {quota:.2f} GB, and this needs "
+                "Your files and jobs on the backend take {used:.2f} GB of your quota of {quota:.2f} GB, and this needs "
                 "{size:.2f} GB more. Remove old jobs, or ask the backend's owner for a larger quota.",
                 used=used / 1e9,
                 quota=self._quota / 1e9,
@@ -67,7 +67,7 @@ class Transfers:
             )
 
     def _used(self, owner: str, upload: str) -> int:
-        """Bytes of the owner's files and incomplete uploads, without this one."""
+        """Bytes of the owner's files, specs and incomplete uploads, without this one."""
         return self._ownership.bytes_of(owner) + self._blobs.incoming(owner, excluding=upload)
 
     def _received(self, owner: str, request: messages.Put | messages.PutChunk, offset: int) -> messages.PutHave:

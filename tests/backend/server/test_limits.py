@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 from motionbooth.server.blobs import Blobs
 from motionbooth.server.retention import Retention
+from motionbooth.server.specs import encode_spec
 from motionbooth.server.store import Store
 from motionbooth_protocol.client import Client, new_job_id
 from motionbooth_protocol.codec import decode_reply, encode
 from motionbooth_protocol.connection import host_and_port
 from motionbooth_protocol.errors import Canceled, Conflict, NotAuthorized, NotFound, OverLimit
-from motionbooth_protocol.jobs import Blob, Job, Picture, SubjectSpec, TrainSpec
+from motionbooth_protocol.jobs import Blob, GenerateSpec, Job, Picture, SubjectSpec, TrainSpec
 from motionbooth_protocol.messages import Error, Ping, Pong
-from motionbooth_protocol.motion import Box, SubjectTrack
+from motionbooth_protocol.motion import Box, CameraPath, SubjectTrack
 from msgspec.structs import replace
 from raw_socket import HELLO, answer, raw
 from refused import refused
@@ -150,14 +151,14 @@ def test_only_files_that_are_really_removed_count_as_room(tmp_path: Path) -> Non
     store, blobs = Store(tmp_path / "jobs.sqlite"), Blobs(tmp_path)
     clips = []
     for number in range(3):
-        (tmp_path / "clip").write_bytes(bytes([number]) * 1000)
+        (tmp_path / "clip").write_bytes(bytes([number]) * 100_000)
         clips.append(Blob("clip", *blobs.adopt(tmp_path / "clip")))
     for number, clip in enumerate([clips[0], clips[0], clips[1], clips[2]]):
         store.transitions.submit("ann", f"job-{number:05}", small_job(seed=number), cached=[clip])
         store.ownership.mark_downloaded("ann", clip.sha256)
-    Retention(store, blobs).make_room("ann", 1500)
+    Retention(store, blobs).make_room("ann", 150_000)
     assert [job.id for job in store.queries.jobs("ann", 9)] == ["job-00003"]
-    assert store.ownership.bytes_of("ann") == 1000
+    assert store.ownership.bytes_of("ann") == 100_000 + len(encode_spec(small_job(seed=3)))
     assert [blobs.has(clip.sha256) for clip in clips] == [False, False, True]
     store.close()
 
@@ -251,3 +252,55 @@ def test_connections_of_strangers_do_not_exhaust_the_open_files(backend: Running
         job = new_job_id()
         client.submit(job, small_job("steps=2", seed=77))
         client.fetch(client.follow(job).result("clip"), tmp_path / "clip.mp4")
+
+
+def large_job() -> GenerateSpec:
+    """The longest shot, with the most subjects: about 300 KB."""
+    boxes = [Box(0.1 + number / 10_000, 0.1, 0.9, 0.9) for number in range(512)]
+    tracks = [SubjectTrack(name=f"dog {number}", class_word="dog", boxes=boxes) for number in range(16)]
+    shot = replace(SHOT, subjects=tracks, camera=CameraPath.still(512))
+    return replace(small_job("steps=1000 pause=1 dog"), shot=shot)
+
+
+def test_specs_count_toward_the_quota_until_their_jobs_are_removed(backend: RunningBackend) -> None:
+    spec = large_job()
+    size = len(encode_spec(spec))
+    backend.start(QUOTA_BYTES=str(10 * size + size // 2))
+    accepted = list[str]()
+
+    def submit_until_refused() -> None:
+        for seed in range(100):
+            job = new_job_id()
+            client.submit(job, replace(spec, seed=seed))
+            accepted.append(job)
+
+    with backend.client(connection=backend.new_key("ann")) as client:
+        with pytest.raises(OverLimit, match="Your files and jobs"):
+            submit_until_refused()
+        assert len(accepted) == 10
+        with backend.client() as other:
+            other.submit(new_job_id(), replace(spec, seed=1000))
+        client.submit(accepted[0], replace(spec, seed=0))
+        for job in accepted:
+            client.cancel(job)
+        wait_until(lambda: all(client.get(job).state == "canceled" for job in accepted))
+        for job in accepted:
+            client.forget(job)
+        client.submit(new_job_id(), replace(spec, seed=2000))
+
+
+def test_the_space_of_removed_jobs_is_given_back_to_the_disk(tmp_path: Path) -> None:
+    path, spec = tmp_path / "jobs.sqlite", large_job()
+    store = Store(path)
+    retention = Retention(store, Blobs(tmp_path))
+    numbers = []
+    for seed in range(30):
+        store.transitions.submit("ann", f"job-{seed:05}", replace(spec, seed=seed))
+        numbers.append(store.queries.number("ann", f"job-{seed:05}"))
+        store.transitions.request_cancel(numbers[-1])
+    for number in numbers:
+        retention.forget(number)
+    for _ in range(100):
+        store.database.shrink()  # as retention does once a second
+    store.close()
+    assert path.stat().st_size < 3 * len(encode_spec(spec))
