@@ -103,6 +103,11 @@ def finetune(
     reporter.plan(stages.train_stages(source.settings, settings, spec))
     reporter.progress(stages.LOADING, 0, 1)
     base = load_base(source, dtype=torch.float32)  # half precision would lose steps of this size
+    if not base.can_train:
+        raise InvalidInput(
+            "Subjects cannot be trained on {model} yet, only generated from its own words. Choose another base model.",
+            model=source.settings.title,
+        )
     missing = _missing_prior_clips(source, settings, spec, options), missing_backgrounds(source, settings)
     reporter.plan(stages.train_stages(source.settings, settings, spec, *missing))
     reporter.progress(stages.LOADING, 1, 1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -35,6 +35,8 @@ class Base(ABC):
     device: torch.device
     dtype: torch.dtype
     """Precision of the network."""
+
+    can_train: ClassVar[bool] = True
 
     @property
     @abstractmethod

@@ -34,6 +34,7 @@ SAMPLERS = (FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler)
 class WanBase(Base):
     """Wan 2.1 T2V, of any size, and Wan 2.2 T2V A14B."""
 
+    can_train = False
     half = torch.bfloat16  # the text encoder overflows in float16
 
     @classmethod
