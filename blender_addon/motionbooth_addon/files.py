@@ -19,6 +19,14 @@ def user_folder() -> Path:
     return data_folder() / "blender"
 
 
+def former_folder() -> Path:
+    """The folder that earlier versions used; Blender deletes it with the extension."""
+    if __package__.startswith("bl_ext."):
+        return Path(bpy.utils.extension_path_user(__package__))
+    # Run from the source tree, it is not an extension to Blender.
+    return Path(bpy.utils.user_resource("DATAFILES", path="motionbooth"))
+
+
 def clip_folder(setting: str, blend: str) -> Path:
     """The folder for the clips of `blend` ("" if it is not saved); in `setting`, // stands for its folder."""
     if setting.startswith("//") and not blend:

@@ -31,10 +31,14 @@ library = Path(bpy.utils.user_resource("EXTENSIONS"), ".local", "lib")
 wheels = [*library.glob("python3.*/site-packages/*/__init__.py"), *library.glob("site-packages/*/__init__.py")]
 assert {wheel.parent.name for wheel in wheels} >= {"zmq", "msgspec"}, "the wheels are not installed"
 
-# Blender deletes the extension's own folder with the extension.
+# The files of an earlier version are moved when the controller is created.
+former = files.former_folder()
+assert former.is_relative_to(bpy.utils.user_resource("EXTENSIONS")), former
+(former / "clips").mkdir(parents=True)
+(former / "clips" / "old.mp4").write_bytes(b"an old clip")
 controller.job_controller()
-files.own_keys(files.user_folder())
-assert not files.user_folder().is_relative_to(bpy.utils.user_resource("EXTENSIONS"))
+kept = files.user_folder() / "clips" / "old.mp4"
+assert kept.read_bytes() == b"an old clip"
 
 # A shot: a box that crosses the frame, a camera that pans.
 scene = bpy.context.scene

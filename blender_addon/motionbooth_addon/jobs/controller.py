@@ -23,13 +23,15 @@ from .._protocol.text import Text
 from ..files import (
     TRAINING_PICTURES,
     clip_folder,
+    former_folder,
     trained_picture,
     training_doubts,
     training_picture,
     unsaved_clips,
 )
 from ..i18n.translation import translate
-from ..local_backend.process import LocalBackend
+from ..local_backend.process import LocalBackend, is_home_in_use
+from ..migration import home_of, migrate
 from ..preferences import preferences
 from ..timeline import clips, colors, takes
 from ..timeline.take_motion import report_path
@@ -42,21 +44,23 @@ from .job_store import JobRecord, JobRequest, JobStore, TrainRequest
 TICK_SECONDS = 0.1
 BUDGET_SECONDS = 0.002  # of the main thread, for events in one tick
 _WATCH_SECONDS = 1.0  # between two looks at files and processes
+_RELEASE = "{}.{}".format(*bpy.app.version)
 
 
 class JobController:
     """Everything that lives as long as the extension is enabled.
 
-    data: the user's data folder, see user_data.py. It is also the local backend's home.
+    data: the user's data folder, see user_data.py.
+    home: the local backend's folder, None for the default.
     """
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, home: Path | None = None) -> None:
         self.data = data
         self.folder = folder = data / "blender"
         self.store = JobStore(folder / "jobs")
         self.ui = ui_update.UiUpdater(self.store, folder)
         self.jobs = JobClient(self.store, folder / "training", self._job_changed)
-        self.backend = BackendWatcher(self.jobs, LocalBackend(data), self.ui)
+        self.backend = BackendWatcher(self.jobs, LocalBackend(home or home_of(data, _RELEASE)), self.ui)
         self._watched_at = float("-inf")
         self._to_place: deque[str] = deque()  # jobs whose result is on this machine and not yet in their shot
         self._placed: set[str] = set()  # jobs whose result is in the open .blend, which may not be saved yet
@@ -296,13 +300,36 @@ def job_controller() -> JobController:
     """The controller of this Blender, created at its first use."""
     global _controller
     if _controller is None:
-        _controller = JobController(data_folder())
-        _controller.ui.show_all()
+        _controller = _create()
     return _controller
 
 
 def is_created() -> bool:
     return _controller is not None
+
+
+def _create() -> JobController:
+    """Create it, after moving the files that earlier versions kept in the extension's own folder."""
+    data, former = data_folder(), former_folder()
+    try:
+        done = migrate(former, data, _RELEASE)
+    except OSError as error:
+        done = Text.of(
+            "Your MotionBooth files are still in {former}: {reason}. Start Blender again to have them moved to {data}.",
+            former=former,
+            reason=error,
+            data=data,
+        )
+    created = JobController(data, former / "backend" if is_home_in_use(former / "backend") else None)
+    created.ui.show_all()
+    chosen = Path(preferences().connection_file)
+    if chosen.is_relative_to(former) and not chosen.exists():
+        preferences().connection_file = str(data / "blender" / chosen.relative_to(former))
+        bpy.context.preferences.is_dirty = True
+    if done:
+        print(f"MotionBooth: {done}")
+        created.ui.show_notice(done)
+    return created
 
 
 def _tick() -> float:
