@@ -36,8 +36,8 @@ class Following(threading.Thread):
             client.submit(self.job, self._spec)
             self.result = client.follow(self.job, self.progress.append, self.events.append)
 
-    def done(self) -> Job:
-        self.join(60)
+    def done(self, seconds: float = 60) -> Job:
+        self.join(seconds)
         assert self.result is not None
         assert [event.seq for event in self.events] == list(range(1, len(self.events) + 1)), (
             "there are gaps in the events"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 import zmq
+from motionbooth_protocol.text import Text
 
 from motionbooth.server.attempts import Attempt, AttemptId
 from motionbooth.server.worker_pipe import Report
@@ -35,14 +36,20 @@ class Executor(Protocol):
     wake: zmq.Socket[bytes]
     outlives_server: bool
 
+    @property
+    def problem(self) -> Text | None:
+        """Why no worker can be reached, for people; None if they can."""
+
     def devices(self) -> list[Device]:
         """The device of each slot, idle or not."""
 
     def idle(self) -> list[str]:
         """The slots in which an attempt can start now."""
 
-    def adopt(self) -> dict[str, AttemptId]:
-        """The attempts that an earlier server started and that still run, or have reports waiting; by slot."""
+    def adopt(self) -> dict[str, AttemptId] | None:
+        """After the workers were reached, for the first time or again: the attempts that still run there, or have
+        reports waiting, by slot. All others are lost. None: nothing new since the last call.
+        """
 
     def start(self, slot: str, attempt: Attempt) -> None:
         """Run an attempt in an idle slot. Raises OSError if no process can be started."""

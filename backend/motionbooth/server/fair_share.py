@@ -129,6 +129,11 @@ class FairShare:
         if memory_lost:
             self._memories.pop(assignment.slot, None)
 
+    def release_all(self) -> None:
+        """No job runs any more, as far as known."""
+        self._running.clear()
+        self._busy.clear()
+
     def _next_with_affinity(self, priority: int, idle: Sequence[str]) -> Assignment | None:
         """A job for whose affinity key an idle slot is ready and has not had its run yet."""
         slots: dict[str, str] = {}  # by encoded affinity key

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
-import os
-import queue
 import signal
-import subprocess
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,10 +19,10 @@ from motionbooth.server.attempts import Attempt, AttemptId
 from motionbooth.server.devices import local_devices
 from motionbooth.server.executor import Device, Executor, MakeExecutor
 from motionbooth.server.logs import worker_log
+from motionbooth.server.piped_process import PipedProcess, inbox
 from motionbooth.server.worker_pipe import Report
 
 log = logging.getLogger("motionbooth.executor")
-_SECONDS_TO_END = 2.0
 
 
 def on_this_machine(workers: int | None = None) -> MakeExecutor:
@@ -44,7 +39,7 @@ class WorkerSlot:
     """A device, the process that works on it, and its attempt."""
 
     device: Device
-    process: _WorkerProcess | None = None
+    process: PipedProcess | None = None
     attempt: AttemptId | None = None
     kill_at: float | None = None
 
@@ -53,6 +48,7 @@ class LocalExecutor:
     """`command` starts a worker (see worker.main); the standard error of all workers goes to the file `log`."""
 
     outlives_server = False
+    problem = None
 
     def __init__(
         self, context: zmq.Context[zmq.Socket[bytes]], command: list[str], log: Path, devices: Sequence[Device]
@@ -61,12 +57,11 @@ class LocalExecutor:
         self._command = command
         self._log = log
         self._endpoint = f"inproc://worker-reports-{id(self)}"
-        self.wake = context.socket(zmq.PULL)
-        self.wake.setsockopt(zmq.RCVHWM, 0)
-        self.wake.bind(self._endpoint)
+        self.wake = inbox(context, self._endpoint)
         self._generations = itertools.count(1)
         self._slots = {device.name: WorkerSlot(device) for device in devices}
         self._alive: dict[int, WorkerSlot] = {}  # by the generation of the slot's process
+        self._is_new = True
 
     def devices(self) -> list[Device]:
         return [slot.device for slot in self._slots.values()]
@@ -74,15 +69,21 @@ class LocalExecutor:
     def idle(self) -> list[str]:
         return [name for name, slot in self._slots.items() if slot.attempt is None]
 
-    def adopt(self) -> dict[str, AttemptId]:
-        """None: a worker process ends with its server."""
-        return {}
+    def adopt(self) -> dict[str, AttemptId] | None:
+        """No attempts: a worker process ends with its server."""
+        self._is_new, is_new = False, self._is_new
+        return {} if is_new else None
 
     def start(self, slot: str, attempt: Attempt) -> None:
         its = self._slots[slot]
         if its.process is None:
-            its.process = _WorkerProcess(
-                self._context, self._endpoint, next(self._generations), self._command, self._log, its.device
+            its.process = PipedProcess(
+                self._context,
+                self._endpoint,
+                next(self._generations),
+                self._command,
+                self._log,
+                its.device.environment,
             )
             self._alive[its.process.generation] = its
         its.attempt = attempt.id
@@ -145,88 +146,6 @@ class LocalExecutor:
         del self._alive[slot.process.generation]
         slot.process = slot.attempt = slot.kill_at = None
         return [] if attempt is None else [worker_pipe.Exited(attempt, error=exit_error(status).report)]
-
-
-class _WorkerProcess:
-    """One worker process and two threads, one for each of its pipes, so that the server never waits for it."""
-
-    def __init__(
-        self,
-        context: zmq.Context[zmq.Socket[bytes]],
-        endpoint: str,
-        generation: int,
-        command: list[str],
-        log: Path,
-        device: Device,
-    ) -> None:
-        self.generation = generation
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as errors:
-            # Its own session: Ctrl+C in the server's terminal is for the server alone.
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env={**os.environ, **device.environment},
-                start_new_session=os.name == "posix",
-            )
-        self._commands: queue.SimpleQueue[worker_pipe.Command | None] = queue.SimpleQueue()
-        self._threads = [
-            threading.Thread(target=self._write, name=f"to-worker-{generation}", daemon=True),
-            threading.Thread(
-                target=self._read, args=(context, endpoint), name=f"from-worker-{generation}", daemon=True
-            ),
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    @property
-    def status(self) -> int:
-        """The exit status; waits for the end."""
-        return self._process.wait()
-
-    def send(self, command: worker_pipe.Command) -> None:
-        self._commands.put(command)
-
-    def kill(self) -> None:
-        """Kill the process and its children."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if os.name == "posix":
-                os.killpg(self._process.pid, signal.SIGKILL)
-            else:
-                self._process.kill()
-
-    def dismiss(self) -> None:
-        """Close the process's pipe, upon which it exits."""
-        self._commands.put(None)
-
-    def close(self) -> None:
-        """End the process; if closing its pipe is not enough, kill it."""
-        self.dismiss()
-        try:
-            self._process.wait(_SECONDS_TO_END)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            self._process.wait()
-        for thread in self._threads:
-            thread.join()
-
-    def _write(self) -> None:
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError), self._process.stdin as pipe:
-            while (command := self._commands.get()) is not None:
-                worker_pipe.write(pipe, command)
-
-    def _read(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
-        assert self._process.stdout is not None
-        generation = str(self.generation).encode()
-        with self._process.stdout as pipe, context.socket(zmq.PUSH) as reports:
-            reports.setsockopt(zmq.SNDHWM, 0)
-            reports.connect(endpoint)
-            while data := worker_pipe.read(pipe):
-                reports.send_multipart([generation, data])
-            reports.send_multipart([generation, b""])
 
 
 def exit_error(status: int) -> MotionBoothError:

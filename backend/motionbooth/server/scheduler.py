@@ -23,6 +23,7 @@ from motionbooth.server.store import Store
 from motionbooth.server.worker_pipe import Report
 
 log = logging.getLogger("motionbooth.scheduler")
+NO_WORKERS = "no_workers"  # in LiveState.problems
 _SECONDS_BETWEEN_TRIES = 5.0  # while the disk is full
 
 
@@ -74,18 +75,27 @@ class Scheduler:
         self._adopted: set[JobNumber] | None = None  # until the other running jobs are requeued
 
     def resume(self) -> None:
-        """Adopt the attempts of the last server that still run, and requeue its other running jobs."""
-        adopted = set()
-        for slot, id in self._executor.adopt().items():
+        """If the executor has reached its workers, for the first time or again: adopt the attempts that run there, and
+        requeue the other running jobs.
+        """
+        found = self._executor.adopt()
+        if found is None:
+            return
+        self._fair_share.release_all()
+        # A report that is not recorded yet decides about its job.
+        ended = {report.id for report in self._unrecorded if _is_final(report)}
+        self._adopted = {id.job_number for id in ended if self._queries.is_running(id)}
+        for slot, id in found.items():
+            if id in ended:
+                continue
             if not self._queries.is_running(id):
                 self._executor.cancel(id, self._cancel_grace)
                 continue
-            adopted.add(id.job_number)
+            self._adopted.add(id.job_number)
             owner, spec = self._queries.cache_key(id.job_number).owner, self._queries.spec(id.job_number)
             self._fair_share.assign(Assignment(id.job_number, owner, affinity_key(spec), slot))
             if self._queries.is_canceling(id.job_number):
                 self._executor.cancel(id, self._cancel_grace)
-        self._adopted = adopted
         try:
             self._requeue_lost()
             self._adopted = None
@@ -121,9 +131,12 @@ class Scheduler:
         """Record the reports and start what can start, in one commit, since each commit waits for the disk."""
         for report in self._executor.receive():
             self._unrecorded.append(report)
-            if not isinstance(report, worker_pipe.Progressed | worker_pipe.Previewed):
-                self._fair_share.release(report.id.job_number, isinstance(report, worker_pipe.Exited))
+            if _is_final(report):
+                memory_lost = isinstance(report, worker_pipe.Exited | worker_pipe.Lost)
+                self._fair_share.release(report.id.job_number, memory_lost)
         self._executor.tick()
+        self.resume()
+        self._report_problem()
         if time.monotonic() < self._not_before:
             return
         changes = _Changes()
@@ -166,8 +179,15 @@ class Scheduler:
             except OutOfSpace as error:
                 log.warning("%s The next server requeues the running jobs.", error)
 
+    def _report_problem(self) -> None:
+        problem = self._executor.problem
+        if problem is not None:
+            self._live.problems[NO_WORKERS] = problem
+        else:
+            self._live.problems.pop(NO_WORKERS, None)
+
     def _requeue_lost(self) -> None:
-        """Requeue the jobs that the last server left running, unless that is done."""
+        """Requeue the jobs that were left running, unless that is done."""
         if self._adopted is not None:
             self._transitions.requeue_running(crashed=True, adopted=self._adopted)
 
@@ -181,6 +201,8 @@ class Scheduler:
                 return
             case worker_pipe.Exited():
                 is_current = self._transitions.worker_died(id, report.error)
+            case worker_pipe.Lost():
+                is_current = self._transitions.requeue(id, report.error)
             case worker_pipe.Finished() if all(self._blobs.has(blob.sha256) for blob in report.results):
                 is_current = self._transitions.finish(id, report.results)
             case worker_pipe.Finished():  # an earlier job had the same file, and was removed just now
@@ -270,3 +292,8 @@ class Scheduler:
     def _pause(self, reason: object) -> None:
         log.warning("%s Waiting %.0f seconds.", reason, _SECONDS_BETWEEN_TRIES)
         self._not_before = time.monotonic() + _SECONDS_BETWEEN_TRIES
+
+
+def _is_final(report: Report) -> bool:
+    """Whether the attempt has ended with it."""
+    return not isinstance(report, worker_pipe.Progressed | worker_pipe.Previewed)

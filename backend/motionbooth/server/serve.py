@@ -216,6 +216,8 @@ def _announce(
     say(f"  models           {models or 'none'}")
     for device in executor.devices():
         say(f"  worker           {device.name}: {device.description}")
+    if executor.problem is not None:
+        say(f"  workers          {executor.problem}")
     log.info("listening on %s, authorized keys: %s", endpoint, keys)
 
 

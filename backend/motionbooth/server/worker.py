@@ -161,13 +161,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def main(run: JobFunction, home: Path, log_format: str = "text") -> None:
     """Serve as the worker of the process that started this one."""
-    commands = os.fdopen(os.dup(0), "rb")
-    reports = os.fdopen(os.dup(1), "wb")
-    # Libraries may print to standard output and read standard input; neither may reach the pipes.
-    os.dup2(2, 1)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
+    commands, reports = worker_pipe.of_this_process()
     handler = logging.StreamHandler()
     handler.setFormatter(formatter(log_format))
     logging.basicConfig(level=logging.INFO, handlers=[handler])

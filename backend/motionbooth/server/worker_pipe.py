@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from typing import IO
 
@@ -49,9 +50,15 @@ class Exited(AboutAttempt, frozen=True, tag=True):
     error: ErrorReport
 
 
+class Lost(AboutAttempt, frozen=True, tag=True):
+    """From the executor: the attempt ended, or never started, without a fault of its job."""
+
+    error: ErrorReport
+
+
 Command = Attempt | Stop
 WorkerReport = Progressed | Previewed | Finished | Failed
-Report = WorkerReport | Exited
+Report = WorkerReport | Exited | Lost
 
 _encoder = msgspec.msgpack.Encoder()
 command_decoder: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
@@ -59,12 +66,12 @@ worker_report_decoder: msgspec.msgpack.Decoder[WorkerReport] = msgspec.msgpack.D
 report_decoder: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
 
 
-def encode(message: Command | Report) -> bytes:
+def encode(message: Struct) -> bytes:
     """The message without its length, for a carrier that keeps messages apart."""
     return _encoder.encode(message)
 
 
-def write(pipe: IO[bytes], message: Command | WorkerReport) -> None:
+def write(pipe: IO[bytes], message: Struct) -> None:
     """Raises OSError if the other side is gone."""
     data = encode(message)
     pipe.write(_LENGTH.pack(len(data)) + data)
@@ -79,3 +86,16 @@ def read(pipe: IO[bytes]) -> bytes:
     (length,) = _LENGTH.unpack(head)
     data = pipe.read(length) if length <= _MAX_BYTES else b""
     return data if len(data) == length else b""
+
+
+def of_this_process() -> tuple[IO[bytes], IO[bytes]]:
+    """The pipes on standard input and output of a child process, which are replaced: libraries may print to standard
+    output and read standard input, and neither may reach the pipes.
+    """
+    commands = os.fdopen(os.dup(0), "rb")
+    reports = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return commands, reports

@@ -56,6 +56,7 @@ class SimulatedWorkers:
     """An Executor whose jobs end by a simulated clock (`now`, in seconds). The result of all jobs is `clip`."""
 
     outlives_server = False
+    problem = None
 
     def __init__(
         self, context: zmq.Context[zmq.Socket[bytes]], workers: int, seconds: dict[JobNumber, float], clip: Blob
@@ -78,8 +79,8 @@ class SimulatedWorkers:
     def idle(self) -> list[str]:
         return list(self._idle)
 
-    def adopt(self) -> dict[str, AttemptId]:
-        return {}
+    def adopt(self) -> dict[str, AttemptId] | None:
+        return None
 
     def start(self, slot: str, attempt: Attempt) -> None:
         number = attempt.id.job_number

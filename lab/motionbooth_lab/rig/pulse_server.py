@@ -29,6 +29,7 @@ class PulseExecutor:
     """Every attempt reports its next step ten times a second, forever."""
 
     outlives_server = False
+    problem = None
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], slots: int) -> None:
         self._context = context
@@ -47,8 +48,8 @@ class PulseExecutor:
     def idle(self) -> list[str]:
         return [device.name for device in self._devices if device.name not in self._running]
 
-    def adopt(self) -> dict[str, AttemptId]:
-        return {}
+    def adopt(self) -> dict[str, AttemptId] | None:
+        return None
 
     def start(self, slot: str, attempt: Attempt) -> None:
         self._running[slot] = attempt.id

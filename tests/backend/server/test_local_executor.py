@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -18,7 +19,6 @@ from motionbooth.server.local_executor import LocalExecutor
 from motionbooth.server.ray_worker import RayWorker, cluster_file
 from motionbooth.server.worker_pipe import Report
 from motionbooth_lab.rig.server_process import SMALL_WORKER
-from motionbooth_protocol.errors import Unreachable
 from running_backend import is_running, small_job, wait_until
 
 Kind = TypeVar("Kind", bound=Report)
@@ -35,6 +35,22 @@ class Running:
     def idle(self) -> list[str]:
         self.reports += self.executor.receive()
         return self.executor.idle()
+
+    def adopt(self) -> dict[str, AttemptId]:
+        """What the executor adopts once it has reached its workers."""
+        found: list[dict[str, AttemptId]] = []
+
+        def reached() -> bool:
+            self.reports += self.executor.receive()
+            self.executor.tick()
+            if (attempts := self.executor.adopt()) is not None:
+                found.append(attempts)
+            return bool(found)
+
+        wait_until(reached, 60)
+        assert self.executor.problem is None
+        assert self.executor.adopt() is None, "nothing new"
+        return found[0]
 
     def start(self, number: int, prompt: str, attempt: int = 1) -> str:
         """Start a job in the first idle slot, which is returned."""
@@ -76,8 +92,9 @@ def running(request: pytest.FixtureRequest, kind: str, home: Path) -> Iterator[R
             executor: Executor = LocalExecutor(context, [*COMMAND, str(home)], home / "logs" / "worker.log", devices)
         else:
             executor = on_ray(context, request.getfixturevalue("ray_address"), home)
-        executor.adopt()
-        yield Running(executor, home)
+        running = Running(executor, home)
+        running.adopt()
+        yield running
         executor.close()
 
 
@@ -95,7 +112,8 @@ def kind(request: pytest.FixtureRequest) -> str:
 def on_ray(
     context: zmq.Context[zmq.Socket[bytes]], address: str, home: Path, workers: int | None = 2, **options: Any
 ) -> Executor:
-    from motionbooth.server.ray_executor import Cluster, RayExecutor
+    from motionbooth.server.ray_cluster import Cluster
+    from motionbooth.server.ray_executor import RayExecutor
 
     cluster = Cluster(address, home.name, workers, **options)
     return RayExecutor(context, [*COMMAND, str(home)], home / "logs" / "worker.log", cluster)
@@ -180,14 +198,14 @@ def test_a_worker_has_the_environment_of_its_device(tmp_path: Path) -> None:
 def test_a_ray_worker_outlives_its_server_and_is_adopted_by_the_next(ray_address: str, home: Path) -> None:
     with zmq.Context() as context:
         first = Running(on_ray(context, ray_address, home), home)
-        assert first.executor.adopt() == {}
+        assert first.adopt() == {}
         slot = first.start(1, "steps=40 pause=0.05")
         first.wait(worker_pipe.Progressed, 1)
         worker = first.worker_of(1)
         first.executor.close()
 
         second = Running(on_ray(context, ray_address, home), home)
-        assert second.executor.adopt() == {slot: (1, 1)}
+        assert second.adopt() == {slot: (1, 1)}
         assert second.wait(worker_pipe.Finished, 1).id.attempt == 1
         assert second.worker_of(1) == worker
         wait_until(lambda: len(second.idle()) == 2, 60)
@@ -198,12 +216,12 @@ def test_a_ray_worker_outlives_its_server_and_is_adopted_by_the_next(ray_address
 def test_results_reported_while_there_was_no_server_are_not_lost(ray_address: str, home: Path) -> None:
     with zmq.Context() as context:
         first = Running(on_ray(context, ray_address, home), home)
-        first.executor.adopt()
+        first.adopt()
         first.start(1, "steps=10 pause=0.05")
         first.executor.close()
         time.sleep(2)
         second = Running(on_ray(context, ray_address, home), home)
-        assert list(second.executor.adopt().values()) == [(1, 1)]
+        assert list(second.adopt().values()) == [(1, 1)]
         second.wait(worker_pipe.Finished, 1)
         second.executor.close()
 
@@ -214,7 +232,7 @@ def test_the_loss_of_an_actor_is_reported_and_it_is_replaced(ray_address: str, h
 
     with zmq.Context() as context:
         running = Running(on_ray(context, ray_address, home), home)
-        running.executor.adopt()
+        running.adopt()
         slot = running.start(1, "steps=1000 pause=0.05")
         running.wait(worker_pipe.Progressed, 1)
         worker = running.worker_of(1)
@@ -236,7 +254,8 @@ def test_two_boxes_of_a_cluster_share_the_work_and_one_that_goes_down_costs_its_
     try:
         with zmq.Context() as context:
             running = Running(on_ray(context, cluster.address, home, workers=None), home)
-            running.executor.adopt()
+            running.adopt()
+            wait_until(lambda: len(running.idle()) == 2, 60)
             assert len(running.executor.devices()) == 2, "one for each box"
             for number in (1, 2):
                 running.start(number, "steps=1000 pause=0.05")
@@ -258,15 +277,59 @@ def test_two_boxes_of_a_cluster_share_the_work_and_one_that_goes_down_costs_its_
 
 
 @pytest.mark.slow
+def test_a_box_that_joins_the_cluster_gets_a_worker_and_one_that_leaves_takes_it_along(home: Path) -> None:
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    box = {"num_cpus": 2, "object_store_memory": 80_000_000}
+    cluster = Cluster(initialize_head=True, head_node_args={**box, "include_dashboard": False})
+    try:
+        with zmq.Context() as context:
+            running = Running(on_ray(context, cluster.address, home, workers=None, seconds_between_counts=1.0), home)
+            running.adopt()
+            wait_until(lambda: len(running.idle()) == 1, 60)
+            second = cluster.add_node(**box)
+            wait_until(lambda: len(running.idle()) == 2, 60)
+            cluster.remove_node(second)
+            wait_until(lambda: len(running.idle()) == len(running.executor.devices()) == 1, 60)
+            running.executor.close()
+    finally:
+        cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_actors_that_hang_are_given_up_all_at_once_and_their_jobs_start_elsewhere(ray_address: str, home: Path) -> None:
+    """One after the other, three would take three times the 10 seconds that an actor has to answer."""
+    with zmq.Context() as context:
+        first = Running(on_ray(context, ray_address, home, workers=3), home)
+        first.adopt()
+        for number in (1, 2, 3):
+            first.start(number, "steps=1000 pause=0.05")
+            first.wait(worker_pipe.Progressed, number)
+        for actor in [parents(first.worker_of(number))[0] for number in (1, 2, 3)]:
+            os.kill(actor, signal.SIGSTOP)
+        first.executor.close()
+        began = time.monotonic()
+        second = Running(on_ray(context, ray_address, home, workers=3), home)
+        assert second.adopt() == {}
+        assert time.monotonic() - began < 28
+        second.start(1, "steps=2", attempt=2)
+        second.wait(worker_pipe.Finished, 1)
+        second.executor.close()
+
+
+@pytest.mark.slow
 def test_a_worker_on_a_box_without_the_backends_folder_gets_no_job_until_it_is_there(
     ray_address: str, home: Path
 ) -> None:
     with zmq.Context() as context:
         running = Running(on_ray(context, ray_address, home, workers=1, seconds_before_unfit_retry=1.0), home)
         cluster_file(home / "logs" / "worker.log").write_text("another backend")
-        running.executor.adopt()
+        running.adopt()
+        wait_until(
+            lambda: running.idle() or any("all boxes" in one.description for one in running.executor.devices()), 60
+        )
         (device,) = running.executor.devices()
-        wait_until(lambda: running.idle() or "all boxes" in running.executor.devices()[0].description, 60)
         assert running.executor.idle() == []
         cluster_file(home / "logs" / "worker.log").write_text(home.name)
         assert running.start(1, "steps=2") == device.name
@@ -307,7 +370,11 @@ def test_a_box_that_does_not_share_the_backends_folder_says_so_and_runs_nothing(
     assert not (home / "scratch").exists()
 
 
-def test_no_cluster_at_the_address_is_one_sentence(tmp_path: Path) -> None:
+def test_no_cluster_at_the_address_is_one_sentence_and_the_executor_goes_on(home: Path) -> None:
     pytest.importorskip("ray")
-    with zmq.Context() as context, pytest.raises(Unreachable, match=r"No Ray cluster.*ray start"):
-        on_ray(context, "127.0.0.1:1", tmp_path)
+    with zmq.Context() as context:
+        running = Running(on_ray(context, "127.0.0.1:1", home), home)
+        wait_until(lambda: running.idle() or "No Ray cluster answers" in str(running.executor.problem), 60)
+        assert running.executor.devices() == []
+        assert running.executor.adopt() is None, "nothing is known of the attempts there"
+        running.executor.close()

@@ -23,15 +23,18 @@ class OutlivingWorkers(SimulatedWorkers):
 
     outlives_server = True
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], folder: Path, found: dict[str, AttemptId]) -> None:
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], folder: Path, found: dict[str, AttemptId] | None
+    ) -> None:
         self.blobs, clip = with_clip(folder)
         super().__init__(context, 3, {JobNumber(number): 1.0 for number in range(1, 9)}, clip)
         self._found = found
         self.canceled: list[AttemptId] = []
         self.reports: list[Report] = []  # besides those of the jobs that have ended by the clock
 
-    def adopt(self) -> dict[str, AttemptId]:
-        return self._found
+    def adopt(self) -> dict[str, AttemptId] | None:
+        found, self._found = self._found, None
+        return found
 
     def cancel(self, id: AttemptId, grace: float) -> None:
         self.canceled.append(id)
@@ -87,7 +90,7 @@ def test_running_attempts_are_adopted_stale_ones_canceled_and_lost_jobs_requeued
 
 def test_a_queued_duplicate_of_a_finished_job_is_done_without_a_worker(store: Store, tmp_path: Path) -> None:
     with zmq.Context() as context:
-        workers, live = OutlivingWorkers(context, tmp_path, {}), LiveState()
+        workers, live = OutlivingWorkers(context, tmp_path, None), LiveState()
         scheduler = new_scheduler(store, workers, live)
         store.transitions.submit("ann", "job-duplicate", small_job(seed=1))
         store.transitions.finish(FIRST, [workers.clip])
@@ -181,3 +184,25 @@ def test_a_job_stays_coalesced_after_a_restart_as_long_as_the_other_runs(in_flig
         assert in_flight.states() == states
         assert list(workers.started_at) == ([] if adopted else [1])
         workers.close()
+
+
+def test_after_a_lost_connection_what_still_runs_is_adopted_and_nothing_that_has_ended_runs_again(
+    in_flight: InFlight,
+) -> None:
+    """As after the death of a Ray driver: one job was reported as finished just before, one still runs, one is lost."""
+    store, workers, scheduler = in_flight.store, in_flight.workers, in_flight.scheduler
+    for seed in (2, 3):
+        scheduler.submit("ann", f"job-seed-{seed}", small_job(seed=seed), priority=0)
+    scheduler.tick()
+    assert in_flight.states() == ["running", "queued", "running", "running"]
+    slots = {worker.job_number: worker.device.name for worker in scheduler.workers()}
+    workers.reports.append(worker_pipe.Finished(FIRST, results=[workers.clip]))
+    still_running = JobNumber(3)
+    workers._found = {slots[FIRST.job_number]: FIRST, slots[still_running]: AttemptId(still_running, 1)}
+    for number in (FIRST.job_number, JobNumber(4)):
+        workers.drop(slots[number])
+    scheduler.tick()
+    attempts = [store.queries.job(JobNumber(number)).attempt for number in (1, 3, 4)]
+    assert in_flight.states() == ["done", "done", "running", "running"]
+    assert attempts == [1, 1, 2], "only the lost one runs again"
+    assert store.database.rows("SELECT worker_deaths FROM jobs WHERE number = 4") == [(0,)]
