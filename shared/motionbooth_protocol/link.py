@@ -14,8 +14,7 @@ from .connection import Connection
 from .errors import Canceled, InvalidInput, MotionBoothError, NotAuthorized, Unreachable
 from .limits import CHUNK_BYTES, MAX_HEADER_BYTES
 
-_HEARTBEAT_MILLISECONDS = 5_000
-_SILENCE_MILLISECONDS = 15_000  # after which a connection counts as dead
+_SECONDS_TO_PROBE = 30  # a silent connection
 _SLICE_SECONDS = 0.1  # within which a stop is noticed
 
 
@@ -85,8 +84,9 @@ class Link:
         # Set now, not when closing: ZeroMQ reads the value when a connection breaks, and would otherwise wait forever
         # to send the rest.
         socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MILLISECONDS)
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _SILENCE_MILLISECONDS)
+        # No heartbeats: libzmq 4.3 can abort the process if a connection ends that has not been read. Dialogue pings.
+        socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, _SECONDS_TO_PROBE)
         socket.setsockopt(zmq.MAXMSGSIZE, max(MAX_HEADER_BYTES, CHUNK_BYTES))
         try:
             socket.setsockopt(zmq.CURVE_SERVERKEY, connection.server_public.encode())

@@ -18,7 +18,10 @@ _ZAP_DOMAIN = "motionbooth"
 _ZAP_ADDRESS = "inproc://zeromq.zap.01"  # fixed by libzmq
 _SECONDS_BETWEEN_TRIES = 5.0  # to start the authenticator
 _LINGER_MILLISECONDS = 500  # for the last messages when the server stops
-_SEND_QUEUE = 64  # messages for each client; at most 16 MiB, if all are chunks
+_SEND_QUEUE = 4  # messages for each client; at most 1 MiB, if all are chunks
+_SECONDS_TO_PROBE = 30  # a silent connection
+_PROBES, _SECONDS_BETWEEN_PROBES = 3, 10
+_MILLISECONDS_TO_ACKNOWLEDGE = 60_000
 
 
 def open_socket(context: zmq.Context[zmq.Socket[bytes]], keys: KeyPair, address: str) -> zmq.Socket[bytes]:
@@ -40,8 +43,15 @@ def open_socket(context: zmq.Context[zmq.Socket[bytes]], keys: KeyPair, address:
     socket.setsockopt(zmq.LINGER, _LINGER_MILLISECONDS)
     socket.setsockopt(zmq.MAXMSGSIZE, max(MAX_HEADER_BYTES, CHUNK_BYTES))
     socket.setsockopt(zmq.HANDSHAKE_IVL, 10_000)
-    socket.setsockopt(zmq.HEARTBEAT_IVL, 5_000)
-    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 15_000)
+    # No limit on the receive queue, and no heartbeats: libzmq 4.3 aborts the process if a connection whose queue is
+    # full ends before a heartbeat, its own or the client's (its issues 3937 and 4767). Peer and Connections bound what
+    # a client sends ahead; TCP itself finds half-open connections.
+    socket.setsockopt(zmq.RCVHWM, 0)
+    socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, _SECONDS_TO_PROBE)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, _SECONDS_BETWEEN_PROBES)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, _PROBES)
+    socket.setsockopt(zmq.TCP_MAXRT, _MILLISECONDS_TO_ACKNOWLEDGE)
     try:
         socket.bind(address)
     except zmq.ZMQError as error:

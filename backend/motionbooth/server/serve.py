@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -39,7 +40,6 @@ from motionbooth.server.views import Views
 from motionbooth.server.web import serve_page
 from motionbooth.server.worker import remove_scratch
 
-_POLL_MILLISECONDS = 200
 _OPEN_FILES = 65_536  # if the system has no limit
 _WILDCARD_HOSTS = ("0.0.0.0", "*", "[::]")
 
@@ -89,7 +89,7 @@ def serve(settings: ServerSettings, say: Callable[[str], None] = print_now) -> N
         transfers = Transfers(blobs, store.ownership, retention, disk, limits.quota_bytes)
         handlers = RequestHandlers(store.queries, views, scheduler, transfers, retention, limits.waiting_jobs)
         sessions = Sessions(socket, settings, authorized, store.queries, handlers, views, live)
-        stack.callback(sessions.drain)
+        stack.callback(sessions.close)
 
         endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT)
         connection_file = ConnectionFile(
@@ -109,7 +109,8 @@ def serve(settings: ServerSettings, say: Callable[[str], None] = print_now) -> N
             monitor = Monitor(views)
             parts["monitor"] = monitor.tick
             _serve_monitoring(stack, say, home, monitoring, monitor, blobs)
-        _loop(stop, socket, executor, [Task(name, act, live.problems) for name, act in parts.items()])
+        tasks = [Task(name, act, live.problems) for name, act in parts.items()]
+        _loop(stop, socket, executor, tasks, sessions.wait_seconds)
 
 
 class ConnectionFile:
@@ -183,12 +184,18 @@ def _serve_monitoring(
         say(f"  web page         {address}")
 
 
-def _loop(stop: list[int], socket: zmq.Socket[bytes], executor: Executor, tasks: Sequence[Callable[[], None]]) -> None:
+def _loop(
+    stop: list[int],
+    socket: zmq.Socket[bytes],
+    executor: Executor,
+    tasks: Sequence[Callable[[], None]],
+    wait_seconds: Callable[[], float],
+) -> None:
     poller = zmq.Poller()
     poller.register(socket, zmq.POLLIN)
     poller.register(executor.wake, zmq.POLLIN)
     while not stop:
-        poller.poll(_POLL_MILLISECONDS)
+        poller.poll(math.ceil(1000 * wait_seconds()))
         for task in tasks:
             task()
     log.info("stopping on signal %d", stop[0])

@@ -1,17 +1,15 @@
-"""The sessions of connected clients: their requests and replies, and the publishing of events to attached clients.
+"""The sessions of connected clients: their requests and replies.
 
-A durable event is read from the store for each attached client and sent when its socket has room, so that a slow reader
-costs neither memory nor other clients' time. Progress and previews are sent if there is room, and dropped otherwise.
+What arrives is taken out of ZeroMQ's queues at once and waits for its turn with its peer. A connection that stops
+reading holds one reply and its own requests here, and a few messages in ZeroMQ; one that sends too far ahead is ended.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
 
 import zmq
 from motionbooth_protocol import messages
@@ -22,40 +20,31 @@ from motionbooth_protocol.errors import (
     MotionBoothError,
     NoSession,
     NotAuthorized,
-    NotFound,
     OverLimit,
     VersionMismatch,
 )
-from motionbooth_protocol.jobs import TERMINAL_STATES
 from motionbooth_protocol.limits import PROTOCOL_VERSION
-from motionbooth_protocol.reports import PreviewReport, ProgressReport
 
-from motionbooth.server.attempts import JobNumber
+from motionbooth.server.connections import Connections, end_connection
 from motionbooth.server.handlers import Reply, RequestHandlers
 from motionbooth.server.job_queries import JobQueries
 from motionbooth.server.keys import AuthorizedKeys, Key
 from motionbooth.server.live_state import LiveState
+from motionbooth.server.peers import Peer, Turns
+from motionbooth.server.publisher import Publisher
 from motionbooth.server.rate_limit import RateLimit
 from motionbooth.server.settings import ServerSettings
 from motionbooth.server.views import Views
 
 log = logging.getLogger("motionbooth.sessions")
-_MESSAGES_AT_ONCE = 64
-_MAX_SESSIONS_OF_KEY = 1000
+_SECONDS_AT_ONCE = 0.005  # each for receiving, replying and publishing, before the rest of the server has its turn
+_MAX_CONNECTIONS_OF_KEY = 250
 _SECONDS_BETWEEN_SWEEPS = 0.5
-
-
-@dataclass
-class Session:
-    """A connection that has sent Hello. `attached`: the last event sent of each job that the client is attached to."""
-
-    owner: str
-    attached: dict[JobNumber, int] = field(default_factory=dict)
-    heard_at: float = field(default_factory=time.monotonic)
+_LONGEST_WAIT = 0.2  # seconds
 
 
 class Sessions:
-    """All sessions, by the routing id that ZeroMQ gave to the connection."""
+    """All connections, by the routing id that ZeroMQ gave to each."""
 
     def __init__(
         self,
@@ -68,112 +57,167 @@ class Sessions:
         live: LiveState,
     ) -> None:
         self._socket = socket
+        self._connections = Connections(socket)
         self._authorized = authorized
-        self._queries = queries
         self._handlers = handlers
         self._views = views
         self._live = live
+        self._publisher = Publisher(self._send, queries, live)
         self._rate_limit = RateLimit(settings.limits.requests_per_second)
         self._idle_seconds = settings.idle_seconds
-        self._sessions: dict[bytes, Session] = {}
-        self._attached: defaultdict[JobNumber, set[bytes]] = defaultdict(set)  # the sessions of each job
-        self._unsent: set[bytes] = set()  # sessions whose send queue was full
+        self._peers: dict[bytes, Peer] = {}
+        self._connections_of: Counter[str] = Counter()  # by owner
+        self._turns = Turns()
+        self._blocked: set[Peer] = set()
         self._swept_at = float("-inf")
 
     def receive(self) -> None:
-        """Reply to waiting requests, but to no more than a batch, so that the rest of the server is not held up."""
-        for _ in range(_MESSAGES_AT_ONCE):
-            try:
-                frames = self._socket.recv_multipart(zmq.DONTWAIT, copy=False)
-            except zmq.Again:
-                return
-            self._reply_to(frames)
+        """Take what has arrived, and reply to some of it."""
+        until = time.monotonic() + _SECONDS_AT_ONCE
+        while time.monotonic() < until and (frames := self._received()) is not None:
+            self._take(frames)
+        until = time.monotonic() + _SECONDS_AT_ONCE
+        while time.monotonic() < until and (peer := self._turns.next()) is not None:
+            self._reply_to(peer, peer.next_request())
+            self._wait_for_turn(peer)
 
     def tick(self) -> None:
         """Publish what is new and what had no room; end the sessions of idle and unauthorized clients."""
-        for job_number, report in self._live.take_updates():
-            if report is None:
-                self._publish_events(job_number)
-            else:
-                self._publish_report(job_number, report)
-        unsent, self._unsent = self._unsent, set()
-        for client in unsent & self._sessions.keys():
-            for job_number in list(self._sessions[client].attached):
-                self._send_events(client, job_number)
+        self._retry()
+        self._publisher.publish(_SECONDS_AT_ONCE)
+        self._forget_ended()
         if time.monotonic() - self._swept_at > _SECONDS_BETWEEN_SWEEPS:
             self._sweep()
 
-    def drain(self) -> None:
+    def wait_seconds(self) -> float:
+        """How long the server may wait for the next message."""
+        if self._turns or self._publisher.has_more:
+            return 0.0
+        now = time.monotonic()
+        return max(0.0, min([_LONGEST_WAIT, *(peer.retry_at - now for peer in self._blocked)]))
+
+    def close(self) -> None:
         """Announce to all clients that the server is stopping."""
-        for client in list(self._sessions):
-            self._send(client, encode(messages.Draining()))
+        for peer in list(self._peers.values()):
+            self._send(peer, encode(messages.Draining()))
+        self._connections.close()
+
+    # Connections
+
+    def _received(self) -> list[zmq.Frame] | None:
+        """The next message: the routing id and up to three frames, which are one too many."""
+        try:
+            frames = [self._socket.recv(zmq.DONTWAIT, copy=False)]
+        except zmq.Again:
+            return None
+        while frames[-1].more:
+            frame = self._socket.recv(copy=False)
+            frames[3:] = [frame]
+        return frames
+
+    def _take(self, frames: list[zmq.Frame]) -> None:
+        """Let a message wait for its turn."""
+        peer = self._peer(frames[0].bytes, frames[-1])
+        self._connections.delivered(peer.descriptor)
+        peer.active_at = time.monotonic()
+        if peer.is_ended:
+            return
+        if not peer.add([frame.bytes for frame in frames[1:4]]):
+            log.warning("%s sends requests faster than it reads the replies", self._authorized.name(peer.owner))
+            self._end(peer)
+        elif peer.is_blocked:
+            peer.retry_at = 0.0  # who sends has probably read
+        else:
+            self._turns.add(peer)
+
+    def _peer(self, client: bytes, frame: zmq.Frame) -> Peer:
+        """The connection that this frame came from."""
+        owner, descriptor = str(frame.get("User-Id")), int(frame.get("__fd"))
+        peer = self._peers.get(client)
+        if peer is not None and (peer.owner, peer.descriptor) == (owner, descriptor):
+            return peer
+        if peer is not None:
+            self._forget(peer)
+        peer = self._peers[client] = Peer(client, owner, descriptor)
+        self._connections_of[owner] += 1
+        return peer
+
+    def _retry(self) -> None:
+        """Send to those that had no room, if they have it now."""
+        now = time.monotonic()
+        for peer in [peer for peer in self._blocked if peer.retry_at <= now]:
+            self._blocked.discard(peer)
+            peer.is_blocked = False
+            unsent, peer.unsent = peer.unsent, None
+            if unsent is not None:
+                self._reply(peer, unsent)
+            self._wait_for_turn(peer)
+            self._publisher.add(peer)
 
     def _sweep(self) -> None:
         now = self._swept_at = time.monotonic()
-        for client, session in list(self._sessions.items()):
-            if self._authorized.find(session.owner) is None:
-                self._refuse(client)
-            # An attached client may only listen for hours. If it is gone, the next message to it fails.
-            elif not session.attached and now - session.heard_at > self._idle_seconds:
-                self._end_session(client)
+        for peer in list(self._peers.values()):
+            if peer.is_ended:  # its last message was sent, and what it had sent has arrived by now
+                self._end(peer)
+                self._forget(peer)
+            elif self._authorized.find(peer.owner) is None:
+                self._refuse(peer)
+            elif now - peer.active_at > self._idle_seconds:
+                self._end(peer)
 
-    # Publishing
+    def _forget_ended(self) -> None:
+        """The peers whose connections have ended."""
+        ended = self._connections.take_ended()
+        for peer in [peer for peer in self._peers.values() if peer.descriptor in ended]:
+            if not peer.is_connected:
+                self._forget(peer)
 
-    def _publish_events(self, job_number: JobNumber) -> None:
-        for client in list(self._attached.get(job_number, ())):
-            self._send_events(client, job_number)
+    def _end(self, peer: Peer) -> None:
+        """End the session and the connection. Whatever still arrives from it is ignored."""
+        self._end_session(peer)
+        peer.is_ended = True
+        if peer.is_connected:
+            end_connection(peer.descriptor)
 
-    def _publish_report(self, job_number: JobNumber, report: ProgressReport | PreviewReport) -> None:
-        clients = list(self._attached.get(job_number, ()))
-        with suppress(NotFound):  # the owner has removed the job meanwhile
-            frames = self._encoded(job_number, report) if clients else []
-            for client in clients:
-                self._send(client, frames)
+    def _end_session(self, peer: Peer) -> None:
+        peer.is_greeted = False
+        peer.requests.clear()
+        peer.backlog = 0
+        peer.unsent = None
+        self._turns.discard(peer)
+        self._blocked.discard(peer)
+        self._publisher.detach(peer)
+        self._live.connections = sum(other.is_greeted for other in self._peers.values())
 
-    def _encoded(self, job_number: JobNumber, report: ProgressReport | PreviewReport) -> list[bytes]:
-        job = self._queries.job_id(job_number)
-        if isinstance(report, ProgressReport):
-            return encode(messages.Progress(job=job, report=report))
-        return encode(messages.Preview(job=job, report=report))
+    def _forget(self, peer: Peer) -> None:
+        self._end_session(peer)
+        peer.is_ended = True
+        del self._peers[peer.client]
+        self._connections_of[peer.owner] -= 1
+        if not self._connections_of[peer.owner]:
+            del self._connections_of[peer.owner]
 
-    def _send_events(self, client: bytes, job_number: JobNumber) -> None:
-        session = self._sessions.get(client)
-        if session is None:  # ended by a failed send just now
-            return
-        try:
-            events = self._queries.events(job_number, session.attached[job_number])
-        except NotFound:  # the owner has removed the job
-            self._detach(client, session, job_number)
-            return
-        for event in events:
-            if not self._send(client, encode(event)):
-                self._unsent.add(client)
-                return
-            session.attached[job_number] = event.seq
-            if event.state in TERMINAL_STATES:
-                self._detach(client, session, job_number)
-                session.heard_at = time.monotonic()  # it is idle from now on
-                return
+    def _wait_for_turn(self, peer: Peer) -> None:
+        if peer.requests and not peer.is_blocked:
+            self._turns.add(peer)
 
     # Requests
 
-    def _reply_to(self, frames: list[zmq.Frame]) -> None:
-        client = frames[0].bytes
-        owner = frames[-1].get("User-Id")
+    def _reply_to(self, peer: Peer, frames: list[bytes]) -> None:
+        key = self._authorized.find(peer.owner)
+        if key is None:
+            self._refuse(peer)
+            return
         request_id = 0
         payload: bytes | None = None
         reply: messages.AnyReply
         try:
-            key = self._authorized.find(owner) if isinstance(owner, str) else None
-            if key is None:
-                self._refuse(client)
-                return
-            request, data = decode_request([frame.bytes for frame in frames[1:4]])
+            request, data = decode_request(frames)
             request_id = request.id
-            reply, payload = self._handle(client, key, request, data)
+            reply, payload = self._handle(peer, key, request, data)
         except MotionBoothError as error:
             if isinstance(error, Malformed):
-                log.warning("from %s: %s", self._authorized.name(str(owner)), error)
+                log.warning("from %s: %s", key.name, error)
             reply = _error(request_id, error)
         except Exception:
             log.exception("a request failed")
@@ -183,26 +227,24 @@ class Sessions:
                     "The request failed because of a bug in the backend; its owner finds the details in server.log."
                 ),
             )
-        self._send(client, encode(reply, payload))
+        self._reply(peer, encode(reply, payload))
         if isinstance(reply, messages.Snapshot):
-            self._send_missed(client, reply.job.id)
+            self._publisher.add(peer)
 
-    def _handle(self, client: bytes, key: Key, request: messages.AnyRequest, payload: bytes | None) -> Reply:
+    def _handle(self, peer: Peer, key: Key, request: messages.AnyRequest, payload: bytes | None) -> Reply:
         if isinstance(request, messages.Hello):
-            return self._begin_session(client, key, request), None
-        session = self._sessions.get(client)
-        if session is None:
+            return self._begin_session(peer, key, request), None
+        if not peer.is_greeted:
             raise NoSession("This connection has no session; it must begin with Hello.")
-        session.heard_at = time.monotonic()
         if not isinstance(request, messages.PutChunk | messages.Fetch):
             self._check_rate(key)
         if isinstance(request, messages.Attach) and payload is None:
-            return self._attach(client, session, key, request), None
+            return self._attach(peer, key, request), None
         if isinstance(request, messages.Bye):
-            self._end_session(client)
+            self._end_session(peer)
         return self._handlers.handle(key, request, payload)
 
-    def _begin_session(self, client: bytes, key: Key, request: messages.Hello) -> messages.Welcome:
+    def _begin_session(self, peer: Peer, key: Key, request: messages.Hello) -> messages.Welcome:
         if request.version != PROTOCOL_VERSION:
             newer, older = ("add-on", "backend") if request.version > PROTOCOL_VERSION else ("backend", "add-on")
             raise VersionMismatch(
@@ -212,34 +254,20 @@ class Sessions:
                 version=request.version,
                 own=PROTOCOL_VERSION,
             )
-        self._end_session(client)
-        if sum(session.owner == key.public for session in self._sessions.values()) >= _MAX_SESSIONS_OF_KEY:
+        self._publisher.detach(peer)
+        if self._connections_of[key.public] > _MAX_CONNECTIONS_OF_KEY:
             raise OverLimit(
-                "This key has {most} open sessions, which is the limit.",
-                most=_MAX_SESSIONS_OF_KEY,
+                "This key has {most} open connections, which is the limit.",
+                most=_MAX_CONNECTIONS_OF_KEY,
             )
-        self._sessions[client] = Session(key.public)
-        self._live.connections = len(self._sessions)
+        peer.is_greeted = True
+        self._live.connections = sum(other.is_greeted for other in self._peers.values())
         return self._views.welcome(key, request.id)
 
-    def _attach(self, client: bytes, session: Session, key: Key, request: messages.Attach) -> messages.Snapshot:
+    def _attach(self, peer: Peer, key: Key, request: messages.Attach) -> messages.Snapshot:
         job_number = self._views.job_number(key, request.job)
-        session.attached[job_number] = request.after_seq
-        self._attached[job_number].add(client)
+        self._publisher.attach(peer, job_number, request.after_seq)
         return self._views.snapshot(job_number, request.id)
-
-    def _send_missed(self, client: bytes, job_id: str) -> None:
-        """The events that a newly attached client has missed, and the latest reports."""
-        session = self._sessions.get(client)
-        key = self._authorized.find(session.owner) if session is not None else None
-        if session is None or key is None:  # gone while the reply was sent
-            return
-        job_number = self._views.job_number(key, job_id)
-        if job_number in session.attached:
-            self._send_events(client, job_number)
-            for report in (self._live.progress.get(job_number), self._live.previews.get(job_number)):
-                if report is not None:
-                    self._send(client, self._encoded(job_number, report))
 
     def _check_rate(self, key: Key) -> None:
         if not self._rate_limit.allows(key.public):
@@ -250,37 +278,36 @@ class Sessions:
 
     # The socket
 
-    def _send(self, client: bytes, frames: Sequence[bytes]) -> bool:
-        """False if the client has no room now, or is gone. The client requests a lost reply again."""
+    def _reply(self, peer: Peer, frames: list[bytes]) -> None:
+        """Send a reply now, or when there is room."""
+        if not self._send(peer, frames) and peer.is_blocked:
+            peer.unsent = frames
+
+    def _send(self, peer: Peer, frames: Sequence[bytes]) -> bool:
+        """False if the peer has no room now (it is blocked then), or is gone."""
+        if peer.is_blocked:
+            return False
         try:
-            self._socket.send_multipart([client, *frames], zmq.DONTWAIT)
+            self._socket.send_multipart([peer.client, *frames], zmq.DONTWAIT)
         except zmq.Again:
+            peer.block()
+            self._blocked.add(peer)
             return False
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
-            self._end_session(client)
+            self._end_session(peer)
+            peer.is_ended = True
             return False
+        peer.sent()
         return True
 
-    def _refuse(self, client: bytes) -> None:
+    def _refuse(self, peer: Peer) -> None:
+        """Tell it that its key is not authorized any more. The next sweep forgets it."""
         error = NotAuthorized("The backend's owner has revoked this key; ask for a new one.")
-        self._send(client, encode(_error(0, error)))
-        self._end_session(client)
-
-    def _end_session(self, client: bytes) -> None:
-        session = self._sessions.pop(client, None)
-        if session is not None:
-            for job_number in list(session.attached):
-                self._detach(client, session, job_number)
-        self._live.connections = len(self._sessions)
-        self._unsent.discard(client)
-
-    def _detach(self, client: bytes, session: Session, job_number: JobNumber) -> None:
-        session.attached.pop(job_number, None)
-        self._attached[job_number].discard(client)
-        if not self._attached[job_number]:
-            del self._attached[job_number]
+        self._send(peer, encode(_error(0, error)))
+        self._end_session(peer)
+        peer.is_ended = True
 
 
 def _error(request_id: int, error: MotionBoothError) -> messages.Error:
