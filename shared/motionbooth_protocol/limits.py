@@ -22,4 +22,4 @@ MAX_WORKERS = 4096  # in one status
 # What a client may send ahead of the server's replies, above which its connection is ended: all chunks in flight and a
 # header fit.
 MAX_BACKLOG_BYTES = (CHUNKS_IN_FLIGHT + 2) * CHUNK_BYTES + MAX_HEADER_BYTES  # 4 MiB
-MAX_BACKLOG_REQUESTS = 1000
+MAX_BACKLOG_REQUESTS = 256

@@ -116,7 +116,7 @@ class Fetch(Request, frozen=True, tag=True):
 
 
 class Ping(Request, frozen=True, tag=True):
-    """Check that the server's loop is alive. libzmq answers its own heartbeats even if the loop hangs."""
+    """Check that the connection and the server's loop are alive."""
 
 
 class Bye(Request, frozen=True, tag=True):

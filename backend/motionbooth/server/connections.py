@@ -21,8 +21,8 @@ from motionbooth_protocol.limits import MAX_BACKLOG_BYTES
 from zmq.utils.monitor import recv_monitor_message
 
 log = logging.getLogger("motionbooth.connections")
-_SECONDS_BETWEEN_SCANS = 0.02  # in which ZeroMQ decrypts 10 MB
-_POLL_MILLISECONDS = 500  # without connections
+_MILLISECONDS_BETWEEN_SCANS = 20  # in which ZeroMQ decrypts 10 MB
+_MILLISECONDS_TO_WAIT = 500  # without connections
 _MAX_BACKLOG_OF_ALL = 16 * MAX_BACKLOG_BYTES
 _BYTES_RECEIVED = 128  # offset of tcpi_bytes_received in Linux' struct tcp_info
 _EVENTS = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_MONITOR_STOPPED
@@ -55,7 +55,7 @@ class Connections:
 
     def _watch(self) -> None:
         while True:
-            wait = _SECONDS_BETWEEN_SCANS * 1000 if self._marks else _POLL_MILLISECONDS
+            wait = _MILLISECONDS_BETWEEN_SCANS if self._marks else _MILLISECONDS_TO_WAIT
             while self._monitor.poll(wait):
                 event = recv_monitor_message(self._monitor)
                 if event["event"] == zmq.EVENT_MONITOR_STOPPED:

@@ -120,6 +120,22 @@ def test_fault_08_the_server_drops_a_half_open_session(backend: RunningBackend) 
         proxy.close()
 
 
+def test_fault_08_the_server_drops_a_half_open_session_that_follows_a_job(backend: RunningBackend) -> None:
+    backend.start(IDLE_SECONDS="1")
+    proxy = Proxy(backend.connection.address)
+    job = new_job_id()
+    try:
+        with backend.client() as other, raw(replace(backend.connection, address=proxy.address)) as gone:
+            answer(gone, *encode(HELLO))
+            other.submit(job, small_job("steps=1000 pause=1000"))
+            answer(gone, *encode(Attach(id=4, job=job)))
+            assert other.status().sessions == 2
+            proxy.is_paused = True
+            wait_until(lambda: other.status().sessions == 1, 10)
+    finally:
+        proxy.close()
+
+
 def test_fault_08_only_idle_sessions_are_dropped_and_their_clients_recover(backend: RunningBackend) -> None:
     backend.start(IDLE_SECONDS="1")
     proxy = Proxy(backend.connection.address)
