@@ -234,3 +234,14 @@ def test_soft_edges_weigh_a_cell_by_the_share_that_the_box_covers() -> None:
     aligned = replace(hard, boxes=[[MIDDLE]])
     whole = attention_bias(replace(aligned, soft_edges=True), (4, 4))
     assert torch.equal(whole, attention_bias(aligned, (4, 4))), "a box of whole cells has no soft edges"
+
+
+def test_amplification_outweighs_identical_padding_as_one_key() -> None:
+    control = BoxControl([[MIDDLE]], TOKENS, 2.0, amplify=True, suppress="subject")
+    padded = replace(control, tokens=replace(TOKENS, padding=7))
+    plain, against = (attention_bias(each, (4, 4))[0, :, 2] for each in (control, padded))
+    inside = plain > 0
+    torch.testing.assert_close(against[inside], plain[inside] + math.log(8))
+    assert bool((against[~inside] == -math.inf).all())
+    unamplified = replace(padded, amplify=False)
+    assert bool((attention_bias(unamplified, (4, 4))[0, :, 2][inside] == 0).all())
