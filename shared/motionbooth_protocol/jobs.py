@@ -13,18 +13,18 @@ from . import text
 from .errors import ErrorReport, InvalidInput
 from .limits import (
     MAX_BLOB_BYTES,
-    MAX_NAME,
     MAX_PICTURES,
     MAX_SAMPLING_STEPS,
     MAX_SEED,
     MAX_TEXT,
     MAX_TRAINING_STEPS,
 )
-from .motion import Box, Name, Sha256, Shot
+from .motion import Box, Name, Sha256, Short, Shot
+from .printable import PRINTABLE
 from .wording import in_words
 
 JobId = Annotated[str, Meta(pattern=r"\A[0-9a-zA-Z_-]{8,64}\Z")]
-Text = Annotated[str, Meta(max_length=MAX_TEXT)]
+Text = Annotated[str, Meta(max_length=MAX_TEXT, pattern=PRINTABLE)]
 Within = Annotated[float, Meta(ge=0, le=1)]
 Seed = Annotated[int, Meta(ge=0, le=MAX_SEED)]
 
@@ -63,7 +63,7 @@ class Picture(Struct, frozen=True):
 
     image: Sha256
     mask: Sha256 | None = None
-    name: Annotated[str, Meta(max_length=MAX_NAME)] = ""
+    name: Short = ""
     box: Box | None = None
     point: tuple[Within, Within] | None = None
 
@@ -114,7 +114,7 @@ class GenerateSpec(Struct, frozen=True, tag="generate"):
     """
 
     shot: Shot
-    prompt: Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
+    prompt: Annotated[str, Meta(min_length=1, max_length=MAX_TEXT, pattern=PRINTABLE)]
     model: Name = "toybox"
     seed: Seed = 0
     negative_prompt: Text = ""
@@ -137,7 +137,7 @@ class Blob(Struct, frozen=True):
     (JSON). Clients ignore unknown roles.
     """
 
-    role: Annotated[str, Meta(max_length=40)]
+    role: Annotated[str, Meta(max_length=40, pattern=PRINTABLE)]
     sha256: Sha256
     size: Annotated[int, Meta(ge=0, le=MAX_BLOB_BYTES)]
 
@@ -156,10 +156,10 @@ class Job(Struct, frozen=True):
     attempt: int = 0
     error: ErrorReport | None = None
     results: list[Blob] = []
-    name: Annotated[str, Meta(max_length=MAX_NAME)] = ""
-    model: Annotated[str, Meta(max_length=MAX_NAME)] = ""
+    name: Short = ""
+    model: Short = ""
     priority: int = 0
-    owner: Annotated[str, Meta(max_length=MAX_NAME)] = ""
+    owner: Short = ""
 
     def result(self, role: str) -> Blob:
         """The result with this role. Raises KeyError if there is none."""

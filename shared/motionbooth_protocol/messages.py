@@ -22,8 +22,8 @@ from .limits import (
     MAX_SUBJECTS,
     MAX_WORKERS,
 )
-from .motion import Sha256
-from .reports import Count, PreviewReport, ProgressReport, Short
+from .motion import Sha256, Short
+from .reports import Count, PreviewReport, ProgressReport
 from .text import Text
 
 Size = Annotated[int, Meta(ge=0, le=MAX_BLOB_BYTES)]
@@ -154,7 +154,7 @@ class ModelInfo(Struct, frozen=True):
     width: Count
     height: Count
     fps: float
-    title: str = ""
+    title: Short = ""
 
 
 class SubjectInfo(Struct, frozen=True):

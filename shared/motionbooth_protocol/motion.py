@@ -13,9 +13,11 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from .limits import MAX_FRAMES, MAX_NAME, MAX_SUBJECTS
+from .printable import PRINTABLE
 
 Share = Annotated[float, Meta(ge=-100.0, le=100.0)]
-Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
+Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME, pattern=PRINTABLE)]
+Short = Annotated[str, Meta(max_length=MAX_NAME, pattern=PRINTABLE)]
 Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 
 
@@ -95,7 +97,7 @@ class SubjectTrack(Struct, frozen=True):
     name: Name
     class_word: Name
     boxes: Annotated[list[Box | None], Meta(min_length=1, max_length=MAX_FRAMES)]
-    token: Annotated[str, Meta(max_length=MAX_NAME)] = ""
+    token: Short = ""
     weights: Sha256 | None = None
 
     @property

@@ -6,11 +6,11 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from .limits import MAX_NAME, PREVIEW_BYTES
+from .limits import PREVIEW_BYTES
+from .motion import Short
 from .text import Text
 
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
-Short = Annotated[str, Meta(max_length=MAX_NAME)]
 
 
 class ProgressReport(Struct, frozen=True):

@@ -9,6 +9,8 @@ from numbers import Integral, Real
 
 from msgspec import Struct
 
+from .printable import shown
+
 # A field is {name}, or {name:spec} for a number: {count:,}, {share:.0%}, {seconds:.1f}. Any other brace is text.
 _FIELD = re.compile(r"\{([a-z_]\w*)(?::(,?(?:\.\d)?[efg%]?))?\}")
 
@@ -16,7 +18,8 @@ _FIELD = re.compile(r"\{([a-z_]\w*)(?::(,?(?:\.\d)?[efg%]?))?\}")
 class Text(Struct, frozen=True):
     """A sentence or a part of one. `str()` gives the English; a translation looks the template up.
 
-    Formatting never fails, whoever sent the text: a field without a value stays as it is.
+    Formatting never fails, whoever sent the text: a field without a value stays as it is, and what cannot be shown is
+    replaced.
     """
 
     template: str
@@ -40,7 +43,7 @@ class Text(Struct, frozen=True):
                 return part(value)
             return format(value, spec) if spec and not isinstance(value, str) else str(value)
 
-        return _FIELD.sub(field, template)
+        return shown(_FIELD.sub(field, template))
 
 
 def joined(texts: Sequence[Text], template: str) -> Text:

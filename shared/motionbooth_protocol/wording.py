@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from .printable import PRINTABLE
 from .text import Text, joined
 
 _AT = re.compile(r"(?P<fault>.*?) - at `(?:key in )?(?P<path>\$?[^`]*)`", re.DOTALL)
@@ -67,6 +68,8 @@ def _in_words(fault: str, field: str | Text) -> Text | None:
         return Text.of('{field} has no "{name}"', field=field, name=match[1])
     if match := re.fullmatch(r"Object contains unknown field `(.+)`", fault):
         return Text.of('{field} has an unknown entry "{name}"', field=field, name=match[1])
+    if fault == f"Expected `str` matching regex {PRINTABLE!r}":
+        return Text.of("{field} has a line break or another control character; remove it", field=field)
     if re.fullmatch(r"Expected `str` matching regex .*", fault):
         return Text.of("{field} has the wrong format", field=field)
     if fault == "Input data was truncated":

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import get_args
 
 import msgspec
@@ -13,7 +14,9 @@ from motionbooth_protocol.errors import Malformed
 from motionbooth_protocol.jobs import GenerateSpec, Picture, SubjectSpec, TrainSpec, spec_digest
 from motionbooth_protocol.limits import CHUNK_BYTES, MAX_FRAMES, MAX_HEADER_BYTES, MAX_SEED, MAX_SUBJECTS
 from motionbooth_protocol.motion import Box, CameraPath, Offset, Shot, SubjectTrack
+from motionbooth_protocol.printable import PRINTABLE
 
+PRINTABLE_CHARACTERS = st.characters(codec="utf-8").filter(lambda sign: re.match(PRINTABLE, sign))
 SHA = "0123456789abcdef" * 4
 shares = st.floats(-100, 100, allow_nan=False)
 
@@ -33,7 +36,7 @@ def shots(draw: st.DrawFn) -> Shot:
     )
     start = draw(st.integers(-1000, 1000))
     return Shot(
-        name=draw(st.text(min_size=1, max_size=200)),
+        name=draw(st.text(PRINTABLE_CHARACTERS, min_size=1, max_size=200)),
         frame_start=start,
         frame_end=start + draw(st.integers(1, 1000)),
         fps=draw(st.floats(1, 240)),

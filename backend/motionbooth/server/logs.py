@@ -5,15 +5,17 @@ from __future__ import annotations
 import datetime
 import logging
 import logging.handlers
+import textwrap
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
+from motionbooth_protocol.printable import on_one_line
 
 log = logging.getLogger("motionbooth.server")
-TEXT = "%(asctime)s %(name)s %(levelname)s %(message)s"
 
 
 class JsonLines(logging.Formatter):
@@ -32,9 +34,22 @@ class JsonLines(logging.Formatter):
         return msgspec.json.encode(line).decode()
 
 
+class TextLines(logging.Formatter):
+    """A message is one line, whatever is in it; the lines of a traceback are indented and do not look like one."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(name)s %(levelname)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return on_one_line(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        return textwrap.indent("\n".join(map(on_one_line, super().formatException(ei).split("\n"))), "    ")
+
+
 def formatter(log_format: str) -> logging.Formatter:
     """`log_format` is "text" or "json"."""
-    return JsonLines() if log_format == "json" else logging.Formatter(TEXT)
+    return JsonLines() if log_format == "json" else TextLines()
 
 
 def worker_log(home: Path) -> Path:

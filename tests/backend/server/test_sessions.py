@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+
 import msgspec
 import pytest
+from motionbooth.server.logs import formatter
 from motionbooth_protocol import messages
 from motionbooth_protocol.client import Client, new_job_id
 from motionbooth_protocol.codec import encode
@@ -58,3 +62,24 @@ def test_a_client_may_be_used_right_after_its_construction(shared_backend: Runni
     client = Client(shared_backend.connection)
     assert client.ping() < 5
     client.close()
+
+
+def test_no_message_forges_a_line_of_the_log(shared_backend: RunningBackend) -> None:
+    forged = "2026-01-01 00:00:00,000 motionbooth.server INFO the owner has said so"
+    with raw(shared_backend.connection) as socket:
+        answer(socket, *encode(HELLO))
+        request = msgspec.msgpack.encode({"type": f"Ping\n{forged}", "id": 7})
+        assert error(socket, request) == "malformed"
+    log = (shared_backend.home / "logs" / "server.log").read_text()
+    assert f"\\n{forged}" in log
+    assert not any(line.startswith(forged) for line in log.splitlines())
+
+
+def test_a_traceback_forges_no_line_of_the_log_either() -> None:
+    try:
+        raise ValueError("bad\n2026-01-01 00:00:00,000 motionbooth.server INFO forged")
+    except ValueError:
+        record = logging.LogRecord("motionbooth", logging.ERROR, "", 0, "failed", (), sys.exc_info())
+    first, *others = formatter("text").format(record).splitlines()
+    assert first.endswith("ERROR failed")
+    assert all(line.startswith("    ") for line in others)

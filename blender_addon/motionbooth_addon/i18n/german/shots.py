@@ -66,6 +66,7 @@ TEXTS = {
     '{field} has no "{name}"': "{field} hat kein „{name}“",
     '{field} has an unknown entry "{name}"': "{field} hat einen unbekannten Eintrag „{name}“",
     "{field} has the wrong format": "{field} hat das falsche Format",
+    "{field} has a line break or another control character; remove it": "{field} enthält einen Zeilenumbruch oder ein anderes Steuerzeichen; entfernen Sie es",
     "{field} is not complete JSON": "{field} ist kein vollständiges JSON",
     "{field} is not JSON ({reason})": "{field} ist kein JSON ({reason})",
     "at frame {first}": "bei Bild {first}",
