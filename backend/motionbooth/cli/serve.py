@@ -47,6 +47,10 @@ def serve(
     quota_gb: Annotated[float, typer.Option(min=0, max=1e6, help="Disk quota per key. 0 means no limit.")] = 0,
 ) -> None:
     """Run the backend, which trains subjects and generates clips for Blender. Press Ctrl+C to stop it."""
+    from motionbooth.server.supervisor import supervised
+
+    supervisor = supervised()
+
     from msgspec.structs import replace
 
     from motionbooth.models.sources import model_version, sources
@@ -67,5 +71,6 @@ def serve(
             keep_days=keep_days,
             make_executor=on_this_machine(workers) if is_local else on_cluster(ray_address, workers, gpus_each),
             monitoring=MonitoringSettings(log_format.value, metrics_port, web_port),
+            supervisor=supervisor,
         )
     )

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from motionbooth_protocol.errors import Conflict, ErrorReport, InvalidInput, MotionBoothError, OutOfSpace
 
-SCHEMA_VERSION = 6  # raised with every change; a file of another version is refused
+SCHEMA_VERSION = 7  # raised with every change; a file of another version is refused
 _PAGES_AT_ONCE = 128  # half a MiB, which takes some milliseconds
 
 _SCHEMA = """
@@ -35,7 +35,6 @@ CREATE TABLE jobs (
     state TEXT NOT NULL,
     attempt INTEGER NOT NULL DEFAULT 0,
     worker_deaths INTEGER NOT NULL DEFAULT 0,
-    server_crashes INTEGER NOT NULL DEFAULT 0,  -- while it ran
     canceling INTEGER NOT NULL DEFAULT 0,
     coalesced_with INTEGER,             -- the running job whose results this queued one waits for
     error TEXT,                         -- an ErrorReport as JSON

@@ -16,13 +16,7 @@ from motionbooth.server.model_version import ModelVersion
 from motionbooth.server.specs import affinity_key, display_name, encode_spec, input_files, kind_of
 
 MAX_WORKER_DEATHS = 3
-MAX_SERVER_CRASHES = 5  # while one job runs; a job that brings the machine down must not do so forever
 
-_GIVEN_UP = MotionBoothError(
-    "The backend ended {count} times while this job ran; the job was given up. The machine may lack memory for it: try "
-    "fewer frames, or a smaller model.",
-    count=MAX_SERVER_CRASHES,
-).report
 _STOPPED = MotionBoothError("The backend was stopped while the job ran; the job resumes.").report
 
 
@@ -130,15 +124,13 @@ class JobTransitions:
                 self._database.execute("UPDATE jobs SET canceling = 1 WHERE number = ?", job_number)
         return self._queries.job(job_number)
 
-    def requeue_running(self, crashed: bool, adopted: Container[JobNumber] = ()) -> None:
-        """Requeue the running jobs except `adopted`. `crashed`: the last server did not shut down in good order."""
+    def requeue_running(self, adopted: Container[JobNumber] = ()) -> None:
+        """Requeue the running jobs except `adopted`: their server or their connection to it ended, through no fault of
+        theirs that is known.
+        """
         with self._database.transaction():
             for number in self._queries.running():
-                if number in adopted:
-                    continue
-                if crashed and self._increment(number, "server_crashes") >= MAX_SERVER_CRASHES:
-                    self._change(number, JobState.FAILED, _GIVEN_UP)
-                else:
+                if number not in adopted:
                     self._requeue(number, _STOPPED)
 
     # Inside a transaction

@@ -175,7 +175,7 @@ class Scheduler:
         self._executor.close()
         if not self._executor.outlives_server:
             try:
-                self._transitions.requeue_running(crashed=False)
+                self._transitions.requeue_running()
             except OutOfSpace as error:
                 log.warning("%s The next server requeues the running jobs.", error)
 
@@ -189,7 +189,7 @@ class Scheduler:
     def _requeue_lost(self) -> None:
         """Requeue the jobs that were left running, unless that is done."""
         if self._adopted is not None:
-            self._transitions.requeue_running(crashed=True, adopted=self._adopted)
+            self._transitions.requeue_running(self._adopted)
 
     # Inside the transaction of a tick
 
@@ -283,8 +283,9 @@ class Scheduler:
                 self._executor.start(assignment.slot, attempt)
             except OSError as error:
                 failure = MotionBoothError("No worker process could be started ({reason}).", reason=error)
-                self._unrecorded.append(worker_pipe.Exited(attempt.id, error=failure.report))
+                self._unrecorded.append(worker_pipe.Lost(attempt.id, error=failure.report))
                 self._fair_share.release(assignment.job_number, memory_lost=True)
+                self._pause(failure)
         self._live.keep_only(self._fair_share.running)
         if changes.out_of_space:
             self._pause(changes.out_of_space)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from types import FrameType
 
 import zmq
 from motionbooth_protocol.connection import Connection, host_and_port
-from motionbooth_protocol.errors import InvalidInput, is_disk_full
+from motionbooth_protocol.errors import InvalidInput, MotionBoothError, is_disk_full
 
 from motionbooth.server.auth import open_socket
 from motionbooth.server.blobs import Blobs
@@ -75,7 +76,7 @@ def serve(settings: ServerSettings, say: Callable[[str], None] = print_now) -> N
         context = stack.enter_context(zmq.Context())
         key_check = settings.parts.key_check(context, authorized)
         stack.callback(key_check.close)
-        socket = open_socket(context, own_keys, settings.address)
+        socket = _bound(context, own_keys, settings.address, home / "connection.json")
         stack.callback(socket.close)
 
         blobs = settings.parts.blobs(home)
@@ -105,6 +106,8 @@ def serve(settings: ServerSettings, say: Callable[[str], None] = print_now) -> N
             "connection file": connection_file.tick, "files": blobs.tick,
             "scrub": Scrub(blobs, store.ownership, live.problems).tick,
         }  # fmt: skip
+        if settings.supervisor is not None:
+            parts["supervisor"] = partial(_end_with, settings.supervisor, stop)
         if monitoring.metrics_port is not None or monitoring.web_port is not None:
             monitor = Monitor(views)
             parts["monitor"] = monitor.tick
@@ -184,6 +187,12 @@ def _serve_monitoring(
         say(f"  web page         {address}")
 
 
+def _end_with(supervisor: int, stop: list[int]) -> None:
+    if os.getppid() != supervisor:
+        log.error("the supervisor was killed")
+        stop.append(signal.SIGTERM)
+
+
 def _loop(
     stop: list[int],
     socket: zmq.Socket[bytes],
@@ -199,6 +208,18 @@ def _loop(
         for task in tasks:
             task()
     log.info("stopping on signal %d", stop[0])
+
+
+def _bound(context: zmq.Context[zmq.Socket[bytes]], keys: KeyPair, address: str, left: Path) -> zmq.Socket[bytes]:
+    """The socket of the server. If any port will do, that of a server that crashed is preferred: its clients return.
+
+    `left`: the connection file, which only a server that crashed leaves behind.
+    """
+    host, port = host_and_port(address)
+    if port == "*" and left.exists():
+        with suppress(MotionBoothError):  # the file is damaged, or the port is taken
+            return open_socket(context, keys, f"tcp://{host}:{host_and_port(Connection.read(left).address)[1]}")
+    return open_socket(context, keys, address)
 
 
 def _keys(home: Path) -> tuple[KeyPair, KeyPair, AuthorizedKeys]:

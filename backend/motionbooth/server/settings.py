@@ -53,6 +53,7 @@ class ServerSettings:
     reserve_bytes: int = RESERVE_BYTES  # see disk_space.py
     monitoring: MonitoringSettings = MonitoringSettings()
     parts: ServerParts = ServerParts()
+    supervisor: int | None = None  # its process id; see supervisor.py
 
     @property
     def name(self) -> str:

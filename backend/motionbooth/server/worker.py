@@ -5,6 +5,7 @@ It keeps its model in memory between jobs, and exits as soon as the server's end
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import platform
@@ -162,6 +163,8 @@ def _is_out_of_memory(error: Exception) -> bool:
 def main(run: JobFunction, home: Path, log_format: str = "text") -> None:
     """Serve as the worker of the process that started this one."""
     commands, reports = worker_pipe.of_this_process()
+    with contextlib.suppress(OSError):  # if memory runs out, the kernel is to kill this process and not the server
+        Path("/proc/self/oom_score_adj").write_text("500")
     handler = logging.StreamHandler()
     handler.setFormatter(formatter(log_format))
     logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -8,6 +8,7 @@ Its environment makes it fail:
 - IDLE_SECONDS=N drops idle sessions sooner; KEEP_DAYS, QUOTA_BYTES, WAITING_JOBS, REQUESTS_PER_SECOND: limits
 - MODEL_FILE=PATH: a file that stands for those of the model
 - WEB_PORT, METRICS_PORT, LOG_FORMAT: monitoring
+- SUPERVISED=1: as a child of the supervisor
 - WORKERS=N on this machine's CPU; RAY_ADDRESS=ADDRESS: on that cluster
 
 and by signals: SIGUSR1 kills the authenticator (the ZAP handler), SIGUSR2 sets the clock a day ahead, SIGABRT ends the
@@ -37,6 +38,7 @@ from motionbooth.server.model_version import with_program
 from motionbooth.server.ray_executor import on_cluster
 from motionbooth.server.serve import serve
 from motionbooth.server.settings import MonitoringSettings, ServerParts, ServerSettings
+from motionbooth.server.supervisor import supervised
 from motionbooth_protocol.errors import MotionBoothError
 from motionbooth_protocol.messages import Limits, ModelInfo
 from zmq.auth.thread import ThreadAuthenticator
@@ -156,6 +158,7 @@ def settings(home: Path, address: str, environment: dict[str, str]) -> ServerSet
         idle_seconds=float(environment.get("IDLE_SECONDS", 120)),
         reserve_bytes=int(environment.get("RESERVE", 1 << 20)),
         monitoring=monitoring(environment),
+        supervisor=supervised() if "SUPERVISED" in environment else None,
         parts=parts(environment.get("CRASH", "")),
     )
 
