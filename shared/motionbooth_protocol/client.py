@@ -13,7 +13,7 @@ from . import messages
 from .dialogue import Dialogue
 from .errors import Canceled, Damaged, InvalidInput, JobFailed, NotFound, OutOfSpace, is_disk_full
 from .jobs import TERMINAL_STATES, Blob, Job, JobSpec, JobState, check_spec
-from .limits import CHUNK_BYTES, CHUNKS_IN_FLIGHT, MAX_BLOB_BYTES
+from .limits import CHUNK_BYTES, CHUNKS_IN_FLIGHT, MAX_BLOB_BYTES, MAX_LISTED
 from .reports import PreviewReport, ProgressReport
 
 OnBytes = Callable[[int, int], None]  # bytes transferred so far, and in all
@@ -43,7 +43,16 @@ class Client(Dialogue):
 
     def jobs(self, limit: int = 100, all_users: bool = False) -> list[Job]:
         """This key's jobs, or those of all users (admins only); newest first."""
-        return self._request(messages.ListJobs(id=0, limit=limit, all=all_users), messages.Jobs).jobs
+        found: list[Job] = []
+        more = 0
+        while len(found) < limit:
+            request = messages.ListJobs(id=0, limit=min(limit - len(found), MAX_LISTED), all=all_users, after=more)
+            page = self._request(request, messages.Jobs)
+            found += page.jobs
+            more = page.more
+            if not more:
+                break
+        return found
 
     def status(self) -> messages.Status:
         """How the backend is doing."""
@@ -59,7 +68,12 @@ class Client(Dialogue):
 
     def subjects(self) -> list[messages.SubjectInfo]:
         """This key's trained subjects, newest first."""
-        return self._request(messages.ListSubjects(id=0), messages.Subjects).subjects
+        page = self._request(messages.ListSubjects(id=0), messages.Subjects)
+        found = page.subjects
+        while page.more:
+            page = self._request(messages.ListSubjects(id=0, after=page.more), messages.Subjects)
+            found += page.subjects
+        return found
 
     def get(self, job: str) -> Job:
         """The job as it is now. Raises NotFound."""

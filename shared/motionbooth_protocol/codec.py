@@ -10,10 +10,18 @@ import msgspec
 from .errors import Malformed
 from .limits import CHUNK_BYTES, MAX_HEADER_BYTES
 from .messages import AnyReply, AnyRequest
+from .reports import Count
 
 _encoder = msgspec.msgpack.Encoder()
 _requests: msgspec.msgpack.Decoder[AnyRequest] = msgspec.msgpack.Decoder(AnyRequest)
 _replies: msgspec.msgpack.Decoder[AnyReply] = msgspec.msgpack.Decoder(AnyReply)
+
+
+class _AnyRequest(msgspec.Struct):
+    id: Count
+
+
+_ids: msgspec.msgpack.Decoder[_AnyRequest] = msgspec.msgpack.Decoder(_AnyRequest)
 
 
 def encode(message: AnyRequest | AnyReply, payload: bytes | None = None) -> list[bytes]:
@@ -25,6 +33,14 @@ def encode(message: AnyRequest | AnyReply, payload: bytes | None = None) -> list
 def decode_request(frames: Sequence[bytes]) -> tuple[AnyRequest, bytes | None]:
     """The client's message and its payload. Raises Malformed."""
     return _decode(_requests, frames)
+
+
+def id_of(frames: Sequence[bytes]) -> int:
+    """The id of a request, even if it is malformed; 0 if that cannot be read."""
+    try:
+        return _ids.decode(frames[0]).id
+    except Exception:  # as in _decode
+        return 0
 
 
 def decode_reply(frames: Sequence[bytes]) -> tuple[AnyReply, bytes | None]:

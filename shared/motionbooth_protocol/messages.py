@@ -67,14 +67,17 @@ class GetSpec(Request, frozen=True, tag=True):
 
 
 class ListJobs(Request, frozen=True, tag=True):
-    """`all`: the jobs of all users (admins only)."""
+    """`all`: the jobs of all users (admins only). `after`: where the page before ended (Jobs.more)."""
 
     limit: Annotated[int, Meta(ge=1, le=MAX_LISTED)] = 100
     all: bool = False
+    after: Count = 0
 
 
 class ListSubjects(Request, frozen=True, tag=True):
-    """Ask for the trained subjects of this key."""
+    """Ask for the trained subjects of this key. `after`: where the page before ended (Subjects.more)."""
+
+    after: Count = 0
 
 
 class Cancel(Request, frozen=True, tag=True):
@@ -184,7 +187,8 @@ class Limits(Struct, frozen=True):
     pictures: Count = MAX_PICTURES
     quota_bytes: Count = 0  # uploads, results and the specs of jobs together
     waiting_jobs: Count = 0  # queued and running
-    requests_per_second: Count = 0  # chunks excluded; above it: Error(busy), try again later
+    # Chunks excluded; a request that keeps the server busy counts once for each 0.2 ms. Above it: Error(busy).
+    requests_per_second: Count = 0
 
 
 class Welcome(Reply, frozen=True, tag=True):
@@ -247,11 +251,17 @@ class Spec(Reply, frozen=True, tag=True):
 
 
 class Jobs(Reply, frozen=True, tag=True):
+    """A page of the jobs, newest first. `more`: where it ends; 0 for the last page."""
+
     jobs: list[Job]
+    more: Count = 0
 
 
 class Subjects(Reply, frozen=True, tag=True):
+    """A page of the subjects, newest first. `more`: where it ends; 0 for the last page."""
+
     subjects: list[SubjectInfo]
+    more: Count = 0
 
 
 class Canceling(Reply, frozen=True, tag=True):

@@ -14,6 +14,8 @@ from .printable import shown
 # A field is {name}, or {name:spec} for a number: {count:,}, {share:.0%}, {seconds:.1f}. Any other brace is text.
 _FIELD = re.compile(r"\{([a-z_]\w*)(?::(,?(?:\.\d)?[efg%]?))?\}")
 
+_LONGEST_VALUE = 2000  # characters; a sentence must fit into a message
+
 
 class Text(Struct, frozen=True):
     """A sentence or a part of one. `str()` gives the English; a translation looks the template up.
@@ -62,7 +64,7 @@ def _plain(value: object) -> str | int | float | Text:
     if isinstance(value, Text):
         return Text(value.template, value.values)  # of an ErrorReport, the sentence
     if isinstance(value, str):
-        return value
+        return value if len(value) <= _LONGEST_VALUE else value[:_LONGEST_VALUE] + "..."
     if isinstance(value, Integral):
         return int(value)
     return float(value) if isinstance(value, Real) else str(value)

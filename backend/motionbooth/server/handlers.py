@@ -43,9 +43,7 @@ class RequestHandlers:
             messages.Get: lambda key, request: views.snapshot(views.job_number(key, request.job), request.id),
             messages.GetSpec: self._get_spec,
             messages.ListJobs: self._list_jobs,
-            messages.ListSubjects: lambda key, request: messages.Subjects(
-                re=request.id, subjects=queries.subjects(key.public)
-            ),
+            messages.ListSubjects: lambda key, request: views.subjects(key.public, request),
             messages.Cancel: self._cancel,
             messages.Forget: self._forget,
             messages.GetStatus: lambda key, request: views.status(key, request.id),
@@ -94,7 +92,7 @@ class RequestHandlers:
             raise NotAuthorized(
                 "Only admins can list the jobs of all users; ask the backend's owner for the admin role."
             )
-        return messages.Jobs(re=request.id, jobs=self._views.jobs(None if request.all else key.public, request.limit))
+        return self._views.jobs(None if request.all else key.public, request)
 
     def _cancel(self, key: Key, request: messages.Cancel) -> messages.AnyReply:
         state = self._scheduler.cancel(self._views.job_number(key, request.job))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -51,12 +52,17 @@ class JobQueries:
 
     def jobs(self, owner: str | None, limit: int) -> list[Job]:
         """The owner's jobs, or (None) those of all owners; newest first."""
+        return [job for _, job in self.numbered_jobs(owner, limit)]
+
+    def numbered_jobs(self, owner: str | None, limit: int, before: int = 0) -> Iterator[tuple[JobNumber, Job]]:
+        """The same with their numbers, below `before` unless that is 0."""
+        below = f"number < {before}" if before else "TRUE"
         order = "ORDER BY number DESC LIMIT ?"
         if owner is None:
-            rows = self._database.rows(_JOB + order, limit)
+            rows = self._database.rows(f"{_JOB}WHERE {below} {order}", limit)
         else:
-            rows = self._database.rows(_JOB + "WHERE owner = ? " + order, owner, limit)
-        return [self._as_job(row) for row in rows]
+            rows = self._database.rows(f"{_JOB}WHERE owner = ? AND {below} {order}", owner, limit)
+        return ((JobNumber(row[0]), self._as_job(row)) for row in rows)
 
     def jobs_by_state(self, limit: int) -> list[Job]:
         """The running jobs, the queued ones (highest priority first) and the ended ones (newest first): up to `limit`

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import zmq
 from motionbooth_protocol import messages
-from motionbooth_protocol.codec import decode_request, encode
+from motionbooth_protocol.codec import decode_request, encode, id_of
 from motionbooth_protocol.errors import (
     Busy,
     Malformed,
@@ -208,26 +208,31 @@ class Sessions:
         if key is None:
             self._refuse(peer)
             return
-        request_id = 0
+        began = time.thread_time()
+        is_free = False
         payload: bytes | None = None
         reply: messages.AnyReply
         try:
             request, data = decode_request(frames)
-            request_id = request.id
+            is_free = isinstance(request, messages.PutChunk | messages.Fetch)
             reply, payload = self._handle(peer, key, request, data)
         except MotionBoothError as error:
-            if isinstance(error, Malformed):
+            if isinstance(error, Malformed) and self._rate_limit.allows(key.public):
                 log.warning("from %s: %s", key.name, error)
-            reply = _error(request_id, error)
+            is_free = is_free or isinstance(error, Busy)
+            reply = _error(id_of(frames), error)
         except Exception:
             log.exception("a request failed")
             reply = _error(
-                request_id,
+                id_of(frames),
                 MotionBoothError(
                     "The request failed because of a bug in the backend; its owner finds the details in server.log."
                 ),
             )
-        self._reply(peer, encode(reply, payload))
+        encoded = encode(reply, payload)
+        if not is_free:
+            self._rate_limit.charge(key.public, time.thread_time() - began)
+        self._reply(peer, encoded)
         if isinstance(reply, messages.Snapshot):
             self._publisher.add(peer)
 
@@ -272,7 +277,8 @@ class Sessions:
     def _check_rate(self, key: Key) -> None:
         if not self._rate_limit.allows(key.public):
             raise Busy(
-                "This key sent more than {rate} requests a second; try this one again later.",
+                "This key takes more than its share of the backend's time, {rate} short requests a second; try this "
+                "one again later.",
                 rate=self._rate_limit.rate,
             )
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Iterator
+from typing import TypeVar
 
+import msgspec
 from motionbooth_protocol import messages
 from motionbooth_protocol.jobs import BACKEND_STATES, Job
-from motionbooth_protocol.limits import MAX_WORKERS, PROTOCOL_VERSION
+from motionbooth_protocol.limits import MAX_WORKERS, PAGE_BYTES, PROTOCOL_VERSION
 from msgspec.structs import replace
 
 from motionbooth.server.attempts import JobNumber
@@ -17,6 +20,8 @@ from motionbooth.server.model_version import PROGRAM_VERSION
 from motionbooth.server.scheduler import Scheduler, WorkerState
 from motionbooth.server.settings import ServerSettings
 from motionbooth.server.store import Store
+
+Listed = TypeVar("Listed", Job, messages.SubjectInfo)
 
 
 class Views:
@@ -52,9 +57,17 @@ class Views:
         job = self._with_owner_name(self._queries.job(job_number))
         return messages.Snapshot(re=request_id, job=job, last_seq=self._queries.last_seq(job_number))
 
-    def jobs(self, owner: str | None, limit: int) -> list[Job]:
-        """The jobs of a public key, or (None) of all; newest first."""
-        return [self._with_owner_name(job) for job in self._queries.jobs(owner, limit)]
+    def jobs(self, owner: str | None, request: messages.ListJobs) -> messages.Jobs:
+        """A page of the jobs of a public key, or (None) of all; newest first."""
+        found = self._queries.numbered_jobs(owner, request.limit, request.after)
+        jobs, more = _page((number, self._with_owner_name(job)) for number, job in found)
+        return messages.Jobs(re=request.id, jobs=jobs, more=more)
+
+    def subjects(self, owner: str, request: messages.ListSubjects) -> messages.Subjects:
+        """A page of the trained subjects of a public key, newest first."""
+        found = list(enumerate(self._queries.subjects(owner), start=1))
+        subjects, more = _page(iter(found[request.after :]))
+        return messages.Subjects(re=request.id, subjects=subjects, more=more)
 
     def jobs_by_state(self, limit: int) -> list[Job]:
         """See JobQueries.jobs_by_state."""
@@ -93,3 +106,15 @@ class Views:
     def _with_owner_name(self, job: Job) -> Job:
         """The store has the owner's public key, which others need not see."""
         return replace(job, owner=self._authorized.name(job.owner))
+
+
+def _page(numbered: Iterator[tuple[int, Listed]]) -> tuple[list[Listed], int]:
+    """As many as fit into a reply, and the number of the last one; 0 if that is the last of all."""
+    page: list[Listed] = []
+    size = 0
+    for number, one in numbered:
+        page.append(one)
+        size += len(msgspec.msgpack.encode(one))
+        if size >= PAGE_BYTES:
+            return page, number if next(numbered, None) is not None else 0
+    return page, 0

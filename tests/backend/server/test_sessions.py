@@ -40,6 +40,15 @@ def test_a_malformed_message_is_refused_and_the_session_continues(
         assert isinstance(answer(socket, *encode(PING)), messages.Pong)
 
 
+def test_the_reply_to_a_malformed_request_has_its_id_if_that_can_be_read(shared_backend: RunningBackend) -> None:
+    with raw(shared_backend.connection) as socket:
+        answer(socket, *encode(HELLO))
+        for request in ({"type": "Cancel", "id": 31, "job": "?"}, {"type": "Unknown", "id": 31}):
+            assert answer(socket, msgspec.msgpack.encode(request)).re == 31
+        assert answer(socket, encode(messages.Get(id=32, job="job-00001"))[0], b"a payload").re == 32
+        assert answer(socket, b"\xc1").re == 0
+
+
 def test_no_request_is_handled_before_hello(shared_backend: RunningBackend) -> None:
     with raw(shared_backend.connection) as socket:
         assert error(socket, *encode(messages.ListJobs(id=1))) == "no_session"
