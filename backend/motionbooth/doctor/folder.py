@@ -44,6 +44,8 @@ def examine_folder(home: Path, fix: bool) -> Iterator[Finding]:
         yield from _store(store)
         yield from _files(home, store, fix)
         yield from _scratch(home, store, fix)
+    except MotionBoothError as error:
+        yield Finding("store", "fault", str(error))
     finally:
         store.close()
 

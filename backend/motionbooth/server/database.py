@@ -85,6 +85,7 @@ class Database:
     def __init__(self, path: Path) -> None:
         self.on_full: Callable[[], None] = lambda: None  # called when a write failed for lack of space
         path.parent.mkdir(parents=True, exist_ok=True)
+        _refuse_emptied(path)
         path.touch(mode=0o600)
         self._connection = sqlite3.connect(path, timeout=2.0, isolation_level=None)
         self._seconds_before, self._opened_at = 0.0, time.monotonic()
@@ -114,7 +115,10 @@ class Database:
 
     def rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """All rows of a query."""
-        return self.execute(statement, *values).fetchall()
+        try:
+            return self.execute(statement, *values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise self._translated(error) from error
 
     def row(self, statement: str, *values: Any) -> tuple[Any, ...] | None:
         """The first row of a query, or None."""
@@ -122,8 +126,11 @@ class Database:
         return row
 
     def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
-        """Run a statement; a change belongs inside `transaction`."""
-        return self._connection.execute(statement, values)
+        """Run a statement; a change belongs inside `transaction`. Raises MotionBoothError if the file is damaged."""
+        try:
+            return self._connection.execute(statement, values)
+        except sqlite3.DatabaseError as error:
+            raise self._translated(error) from error
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -158,7 +165,10 @@ class Database:
 
     def integrity_faults(self) -> list[str]:
         """What SQLite's integrity check reports; empty for a sound file."""
-        return [str(line) for (line,) in self.rows("PRAGMA integrity_check") if line != "ok"]
+        try:
+            return [str(line) for (line,) in self.rows("PRAGMA integrity_check") if line != "ok"]
+        except MotionBoothError as error:
+            return [str(error)]
 
     def _prepare(self, path: Path) -> None:
         try:
@@ -188,21 +198,43 @@ class Database:
                     "folder with --home.",
                     folder=path.parent,
                 ) from None
-            raise InvalidInput(
-                "The job store {path} cannot be read ({reason}). Restore it from a copy, or move it away to start "
-                "with an empty one.",
-                path=path,
-                reason=error,
-            ) from error
+            raise _damaged(error) from error
 
     def _translated(self, error: BaseException) -> BaseException:
-        full = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
-        if not isinstance(error, sqlite3.OperationalError) or error.sqlite_errorcode & 0xFF not in full:
+        code = error.sqlite_errorcode & 0xFF if isinstance(error, sqlite3.DatabaseError) else sqlite3.SQLITE_OK
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return _damaged(error)
+        if code not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
             return error
         self.on_full()
         return OutOfSpace(
             "The backend cannot write to its disk ({reason}): free some space there and try again; nothing was lost.",
             reason=error,
+        )
+
+
+def _damaged(reason: BaseException) -> MotionBoothError:
+    return MotionBoothError(
+        "The backend's job store cannot be read ({reason}). Its owner must stop the backend, move jobs.sqlite and "
+        "jobs.sqlite-wal from its folder to a safe place, and restore them from a backup. Without one, the backend "
+        "starts with an empty store; clips and subjects are still in the folder blobs.",
+        reason=reason,
+    )
+
+
+def _refuse_emptied(path: Path) -> None:
+    """A store that has lost its contents must not look like one that never had any."""
+    log = path.with_name(f"{path.name}-wal")
+    has_log = log.exists() and log.stat().st_size > 0
+    was_used = any((path.parent / name).exists() for name in ("keys", "blobs"))
+    is_missing = not path.exists()
+    if (has_log and is_missing) or ((has_log or was_used) and not is_missing and path.stat().st_size == 0):
+        raise InvalidInput(
+            "The job store {path} is {how}, although it had jobs: a full disk or an incomplete copy may be the reason. "
+            "Restore it from a backup; or move {names} away to start with an empty one.",
+            path=path,
+            how="missing" if is_missing else "empty (0 bytes)",
+            names=f"{path.name}*",
         )
 
 

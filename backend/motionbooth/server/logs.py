@@ -5,8 +5,11 @@ from __future__ import annotations
 import datetime
 import logging
 import logging.handlers
+import os
+import shutil
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +19,8 @@ import msgspec
 from motionbooth_protocol.printable import on_one_line
 
 log = logging.getLogger("motionbooth.server")
+_MAX_BYTES, _COPIES = 5 << 20, 3
+_SECONDS_BETWEEN_LOOKS = 2.0
 
 
 class JsonLines(logging.Formatter):
@@ -57,10 +62,39 @@ def worker_log(home: Path) -> Path:
     return home / "logs" / "worker.log"
 
 
+def rotate(path: Path) -> None:
+    """If the log is long, move its contents to PATH.1, while other processes append to it."""
+    if not path.exists() or path.stat().st_size < _MAX_BYTES:
+        return
+    copies = [path.with_name(f"{path.name}.{number}") for number in range(1, _COPIES + 1)]
+    for older, newer in zip(copies[::-1], copies[-2::-1], strict=False):
+        if newer.exists():
+            newer.replace(older)
+    shutil.copyfile(path, copies[0])
+    os.truncate(path, 0)
+
+
+class LogRotation:
+    """Rotates the log of the workers, which they write themselves: `tick` looks every few seconds.
+
+    Only at the start on Windows, where a process goes on at its old place in a file that has become shorter.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._next_at = float("-inf")
+        rotate(path)
+
+    def tick(self) -> None:
+        if os.name != "nt" and time.monotonic() >= self._next_at:
+            self._next_at = time.monotonic() + _SECONDS_BETWEEN_LOOKS
+            rotate(self._path)
+
+
 @contextmanager
 def logging_to(path: Path, log_format: str) -> Iterator[None]:
     """Write the server's log, and the traceback of any thread that dies, to a rotating file."""
-    handler = logging.handlers.RotatingFileHandler(path, maxBytes=5 << 20, backupCount=3)
+    handler = logging.handlers.RotatingFileHandler(path, maxBytes=_MAX_BYTES, backupCount=_COPIES)
     handler.setFormatter(formatter(log_format))
     root = logging.getLogger("motionbooth")
     root.addHandler(handler)

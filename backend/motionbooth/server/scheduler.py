@@ -282,7 +282,7 @@ class Scheduler:
             try:
                 self._executor.start(assignment.slot, attempt)
             except OSError as error:
-                failure = MotionBoothError("No worker process could be started ({reason}).", reason=error)
+                failure = MotionBoothError("No worker process could be started ({reason}).", reason=error.strerror)
                 self._unrecorded.append(worker_pipe.Lost(attempt.id, error=failure.report))
                 self._fair_share.release(assignment.job_number, memory_lost=True)
                 self._pause(failure)

@@ -25,9 +25,9 @@ def run(spec: JobSpec, blob_path: Callable[[str], Path], scratch: Path, reporter
 
     The clip's bytes depend on the seed, the subject's bytes are those of its pictures. The prompt of a generate job or
     the subject's name of a train job holds the commands: `steps=N`, `pause=SECONDS` per step, `size=BYTES` of the clip,
-    `checkpoint=BYTES` per step, `preview=BYTES` per step; `die` or `die_once` (killed in the second step),
-    `die_once_in=STAGE` (loading, working, encoding); `fault`, `invalid`, `memory` and `gpu_memory` (errors); `deaf`
-    (never checks whether it was canceled).
+    `checkpoint=BYTES`, `preview=BYTES` and `log=BYTES` per step; `die` or `die_once` (killed in the second step),
+    `die_once_in=STAGE` (loading, working, encoding); `fault`, `invalid`, `unreadable`, `memory` and `gpu_memory`
+    (errors); `deaf` (never checks whether it was canceled).
     """
     is_train = isinstance(spec, TrainSpec)
     commands = dict(re.findall(r"(\w+)(?:=(\S+))?", spec.subject.name if isinstance(spec, TrainSpec) else spec.prompt))
@@ -44,6 +44,8 @@ def run(spec: JobSpec, blob_path: Callable[[str], Path], scratch: Path, reporter
             )
         if "preview" in commands:
             reporter.preview(bytes([step]) * int(commands["preview"]), 64, 48)
+        if "log" in commands:
+            sys.stderr.write("." * (int(commands["log"]) - 1) + "\n")
         misbehave(commands, step, first)
         if step > 0:
             die_once_in("working", commands, scratch)
@@ -74,10 +76,19 @@ def misbehave(commands: dict[str, str], step: int, first: int) -> None:
         raise ZeroDivisionError("an internal detail")
     if "invalid" in commands:
         raise InvalidInput("The prompt lacks the subject; add it.")
+    if "unreadable" in commands:
+        read(Path(__file__).with_name("weights"))
     if "memory" in commands:
         bytearray(1 << 62)
     if "gpu_memory" in commands:
         raise OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidInput("{path} cannot be read ({reason}).", path=path, reason=error) from error
 
 
 class OutOfMemoryError(RuntimeError):

@@ -99,7 +99,7 @@ def test_a_corrupt_store_and_a_corrupt_key_are_reported_and_left_alone(home: Pat
     (home / "jobs.sqlite").write_bytes(b"no database" * 1000)
     wrong = found(home, fix=True)
     assert "bob" in wrong["keys"][0].found
-    assert "Restore it from a copy" in wrong["store"][0].found
+    assert "restore them from a backup" in wrong["store"][0].found
     assert (home / "jobs.sqlite").read_bytes() == b"no database" * 1000
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from motionbooth.server.scrub import DAMAGED_FILES
+from motionbooth.server.store import Store
 from motionbooth_protocol.client import Client, new_job_id
 from motionbooth_protocol.codec import decode_reply, encode
-from motionbooth_protocol.errors import Damaged, JobFailed, NotFound
+from motionbooth_protocol.errors import Damaged, JobFailed, MotionBoothError, NotFound
 from motionbooth_protocol.jobs import Job, Picture, SubjectSpec, TrainSpec
 from motionbooth_protocol.messages import Error, Put, PutChunk, PutHave
 from raw_socket import HELLO, answer, raw
@@ -151,3 +154,74 @@ def test_damage_that_nobody_asks_for_is_found_in_the_background_and_reported(
         client.upload(tmp_path / "small.mp4")
         assert finished(client, 3 << 20).attempt == 1
         wait_until(lambda: client.status().problems == {})
+
+
+def damage(path: Path, share: float) -> None:
+    """Overwrite the pages of a store from this share of the file on."""
+    size = path.stat().st_size
+    first = int(size * share) // 4096 * 4096
+    with path.open("r+b") as file:
+        file.seek(first)
+        file.write(b"\xff" * (size - first))
+
+
+def filled_store(home: Path) -> Path:
+    path = home / "jobs.sqlite"
+    store = Store(path)
+    with store.database.transaction():
+        for number in range(3000):
+            store.transitions.submit("ann", f"job-{number:05}", small_job(seed=number))
+    store.close()
+    return path
+
+
+def test_a_server_does_not_start_on_a_damaged_store_and_says_what_to_do(tmp_path: Path) -> None:
+    damage(filled_store(tmp_path), 0.01)
+    command = [
+        sys.executable,
+        "-m",
+        "motionbooth.cli",
+        "serve",
+        "--home",
+        str(tmp_path),
+        "--address",
+        "tcp://127.0.0.1:*",
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert "restore them from a backup" in result.stderr
+    assert "Traceback" not in result.stderr + result.stdout
+
+
+def test_a_store_that_is_damaged_while_the_server_runs_is_a_sentence_for_clients_and_others_are_served(
+    backend: RunningBackend,
+) -> None:
+    path = filled_store(backend.home)
+    backend.start()
+    damage(path, 0.2)
+    with backend.client() as client:
+        with pytest.raises(MotionBoothError, match="restore them from a backup") as caught:
+            client.jobs(limit=500, all_users=True)
+        assert str(backend.home) not in str(caught.value)
+        client.ping()
+
+
+def test_the_log_of_the_workers_is_rotated_while_they_write_it(shared_backend: RunningBackend) -> None:
+    log = shared_backend.home / "logs" / "worker.log"
+    with shared_backend.client() as client:
+        job = new_job_id()
+        client.submit(job, small_job(f"steps=3 log={2 << 20}"))
+        client.follow(job)
+        wait_until(lambda: log.with_name("worker.log.1").exists() and log.stat().st_size == 0)
+        assert log.with_name("worker.log.1").stat().st_size >= 6 << 20
+        client.submit(new_job_id(), small_job("steps=1 log=1000"))
+        wait_until(lambda: log.stat().st_size == 1000)
+
+
+def test_a_message_to_a_client_names_no_folder_of_the_backend(shared_backend: RunningBackend) -> None:
+    with shared_backend.client() as client:
+        job = new_job_id()
+        client.submit(job, small_job("unreadable"))
+        with pytest.raises(JobFailed) as caught:
+            client.follow(job)
+    assert str(caught.value) == "weights cannot be read ([Errno 2] No such file or directory: 'weights')."

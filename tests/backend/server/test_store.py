@@ -18,7 +18,7 @@ from motionbooth.server.fair_share import FairShare
 from motionbooth.server.job_transitions import MAX_WORKER_DEATHS
 from motionbooth.server.retention import Retention
 from motionbooth.server.store import Store
-from motionbooth_protocol.errors import Conflict, ErrorReport, InvalidInput, NotFound
+from motionbooth_protocol.errors import Conflict, ErrorReport, InvalidInput, MotionBoothError, NotFound
 from motionbooth_protocol.jobs import TERMINAL_STATES, Blob, JobState
 from motionbooth_protocol.text import Text
 from running_backend import small_job
@@ -199,8 +199,61 @@ def test_a_store_of_another_version_is_refused_and_left_alone(tmp_path: Path, ve
 
 def test_a_file_that_is_not_a_store_is_refused_with_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "jobs.sqlite").write_bytes(b"no database at all" * 1000)
-    with pytest.raises(InvalidInput, match="cannot be read"):
+    with pytest.raises(MotionBoothError, match=r"cannot be read.*restore"):
         Store(tmp_path / "jobs.sqlite")
+
+
+@pytest.mark.parametrize("trace", ["keys", "blobs"])
+def test_a_store_that_was_emptied_is_refused_and_a_first_start_that_was_cut_short_is_not(
+    tmp_path: Path, trace: str
+) -> None:
+    path = tmp_path / "jobs.sqlite"
+    path.touch()
+    Store(path).close()
+    (tmp_path / trace).mkdir()
+    path.write_bytes(b"")
+    with pytest.raises(InvalidInput, match=r"empty \(0 bytes\).*backup"):
+        Store(path)
+    assert path.stat().st_size == 0
+    path.unlink()  # as the message says
+    Store(path).close()
+
+
+def test_the_log_of_a_store_that_is_missing_is_not_thrown_away(store: Store, tmp_path: Path) -> None:
+    submitted(store)
+    (tmp_path / "copy").mkdir()
+    log = tmp_path / "copy" / "jobs.sqlite-wal"
+    log.write_bytes((tmp_path / "jobs.sqlite-wal").read_bytes())
+    size = log.stat().st_size
+    with pytest.raises(InvalidInput, match="missing"):
+        Store(tmp_path / "copy" / "jobs.sqlite")
+    assert log.stat().st_size == size > 0
+
+
+def test_damage_in_any_page_is_a_sentence_with_what_to_do(tmp_path: Path) -> None:
+    """Whatever first reads the page; a page that nothing reads has no effect."""
+    path = tmp_path / "jobs.sqlite"
+    store = Store(path)
+    with store.database.transaction():
+        for number in range(100):
+            submitted(store, f"job-{number:05}", seed=number)
+    store.close()
+    sound = path.read_bytes()
+    found = []
+    for page in range(1, len(sound) // 4096):
+        path.write_bytes(sound[: page * 4096] + b"\xff" * 4096 + sound[(page + 1) * 4096 :])
+        try:
+            store = Store(path)
+            try:
+                store.transitions.requeue_running(crashed=True)
+                store.queries.jobs("ann", 500)
+                store.transitions.start(JobNumber(50))
+            finally:
+                store.close()
+        except MotionBoothError as error:
+            found.append(str(error))
+    assert len(found) > 3
+    assert all("restore them from a backup" in sentence for sentence in found)
 
 
 def test_a_clock_that_jumps_a_day_changes_no_order_and_ends_no_job(
