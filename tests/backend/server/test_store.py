@@ -245,7 +245,7 @@ def test_damage_in_any_page_is_a_sentence_with_what_to_do(tmp_path: Path) -> Non
         try:
             store = Store(path)
             try:
-                store.transitions.requeue_running(crashed=True)
+                store.transitions.requeue_running()
                 store.queries.jobs("ann", 500)
                 store.transitions.start(JobNumber(50))
             finally:
