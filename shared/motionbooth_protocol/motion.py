@@ -12,7 +12,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from .limits import MAX_FRAMES, MAX_NAME, MAX_SUBJECTS
+from .limits import MAX_FRAMES, MAX_NAME, MAX_SCENE_FRAMES, MAX_SUBJECTS
 from .printable import PRINTABLE
 
 Share = Annotated[float, Meta(ge=-100.0, le=100.0)]
@@ -132,6 +132,11 @@ class Shot(Struct, frozen=True):
             raise ValueError(
                 f"a shot needs at least two frames, got the range {self.frame_start} to {self.frame_end}; "
                 "set the end frame after the start frame"
+            )
+        if self.scene_frames > MAX_SCENE_FRAMES:
+            raise ValueError(
+                f"a shot has at most {MAX_SCENE_FRAMES} frames, got the range {self.frame_start} to {self.frame_end}; "
+                "split it into several"
             )
         for track in self.subjects:
             if len(track.boxes) != self.frames:

@@ -174,3 +174,27 @@ def test_hints_for_a_mask_cross_the_wire_and_must_be_inside_the_picture() -> Non
 def test_a_field_that_has_a_default_may_be_left_out() -> None:
     request, _ = decode_request([msgspec.msgpack.encode({"type": "ListJobs", "id": 1})])
     assert request == messages.ListJobs(id=1, limit=100, all=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"frame_start": -1_000_000, "frame_end": 1_000_000}, "at most 20000 frames"),
+        ({"frame_end": 20_001}, "at most 20000 frames"),
+    ],
+)
+def test_a_clip_of_millions_of_frames_is_refused_when_it_is_received(change: dict[str, int], problem: str) -> None:
+    shot = {"name": "s", "frame_start": 1, "frame_end": 24, "fps": 24, "width": 64, "height": 64}
+    spec = {"type": "generate", "shot": {**shot, "camera": {"offsets": [[0, 0]] * 2}}, "prompt": "p"}
+    assert msgspec.convert(spec, GenerateSpec).shot.scene_frames == 24
+    spec["shot"] |= change
+    with pytest.raises(msgspec.ValidationError, match=problem):
+        msgspec.convert(spec, GenerateSpec)
+
+
+def test_a_training_of_a_hundred_thousand_steps_is_refused_when_it_is_received() -> None:
+    subject = {"name": "s", "token": "sks", "class_word": "dog", "pictures": [{"image": "0" * 64}]}
+    spec = {"type": "train", "subject": subject, "steps": 10_000}
+    assert msgspec.convert(spec, TrainSpec).steps == 10_000
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({**spec, "steps": 100_000}, TrainSpec)

@@ -44,6 +44,9 @@ def serve(
         int | None,
         typer.Option(min=0, max=65535, help="Serve a status page on this loopback port. 0 picks a free port."),
     ] = None,
+    job_hours: Annotated[
+        float, typer.Option(min=0, help="End a user's job that runs longer. 0 means no limit. Admins have none.")
+    ] = 24,
     quota_gb: Annotated[float, typer.Option(min=0, max=1e6, help="Disk quota per key. 0 means no limit.")] = 0,
 ) -> None:
     """Run the backend, which trains subjects and generates clips for Blender. Press Ctrl+C to stop it."""
@@ -58,7 +61,7 @@ def serve(
     from motionbooth.server.model_version import with_program
     from motionbooth.server.ray_executor import on_cluster
     from motionbooth.server.serve import serve as run_server
-    from motionbooth.server.settings import DEFAULT_LIMITS, MonitoringSettings, ServerSettings
+    from motionbooth.server.settings import DEFAULT_LIMITS, MonitoringSettings, ServerSettings, time_limits
 
     is_local = executor is ExecutorKind.local
     run_server(
@@ -72,5 +75,6 @@ def serve(
             make_executor=on_this_machine(workers) if is_local else on_cluster(ray_address, workers, gpus_each),
             monitoring=MonitoringSettings(log_format.value, metrics_port, web_port),
             supervisor=supervisor,
+            time_limits=time_limits(job_hours),
         )
     )

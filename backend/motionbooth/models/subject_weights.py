@@ -20,7 +20,7 @@ from motionbooth.models.unet_base import use_channels_last
 PREFIX = "unet."  # diffusers' layout of a LoRA file
 
 
-def add_lora(unet: nn.Module, rank: int, target_modules: str, seed: int) -> LoraModel:
+def add_lora(unet: nn.Module, rank: int, target_modules: str | list[str], seed: int) -> LoraModel:
     """Put untrained LoRA layers into `unet` (in place); its output stays the same until they are trained."""
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=target_modules)
     with torch.random.fork_rng():
@@ -71,8 +71,29 @@ def load_subject(base: Base, path: Path) -> SubjectCard:
     if card.method == "full":
         base.network.load_state_dict(state)
         return card
-    adapted = add_lora(base.network, card.rank, card.target_modules, seed=0)
     state = {name.removeprefix(PREFIX): value.to(base.dtype) for name, value in state.items()}
+    adapted = add_lora(base.network, card.rank, _lora_modules(state, base.network, card), seed=0)
     set_peft_model_state_dict(base.network, state)
     adapted.merge_and_unload()
     return card
+
+
+def _lora_modules(state: dict[str, torch.Tensor], network: nn.Module, card: SubjectCard) -> list[str]:
+    """The modules of `network` that the LoRA changes, by the names of its tensors.
+
+    The card's regular expression is not used: another user may have written it so that it never ends. Raises
+    InvalidInput for tensors of another network or rank.
+    """
+    known = {name for name, _ in network.named_modules()}
+    modules = []
+    for name, tensor in state.items():
+        module, _, half = name.partition(".lora_")
+        rank = {"A.weight": 0, "B.weight": 1}.get(half, -1)
+        if module not in known or rank < 0 or tensor.ndim < 2 or tensor.shape[rank] != card.rank:
+            raise InvalidInput(
+                'The file of the subject "{subject}" is damaged: {tensor} does not fit the model. Train it again.',
+                subject=card.name,
+                tensor=name,
+            )
+        modules.append(module)
+    return sorted(set(modules))

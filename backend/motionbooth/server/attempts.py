@@ -17,8 +17,17 @@ class AttemptId(NamedTuple):
     attempt: int
 
 
+class TimeLimits(Struct, frozen=True):
+    """Seconds after which an attempt is ended."""
+
+    silence: float = 120.0  # without a word from the worker, which sends one every few seconds
+    stall: float = 7200.0  # without progress
+    wall: float = 0.0  # in all; 0: no limit
+
+
 class Attempt(Struct, frozen=True, tag=True):
     """Also the message that starts it in a worker."""
 
     id: AttemptId
     spec: JobSpec
+    limits: TimeLimits = TimeLimits()

@@ -15,6 +15,7 @@ import zmq
 from motionbooth_protocol.errors import MotionBoothError
 
 from motionbooth.server import worker_pipe
+from motionbooth.server.attempt_watch import AttemptWatch
 from motionbooth.server.attempts import Attempt, AttemptId
 from motionbooth.server.devices import local_devices
 from motionbooth.server.executor import Device, Executor, MakeExecutor
@@ -23,6 +24,7 @@ from motionbooth.server.piped_process import PipedProcess, inbox
 from motionbooth.server.worker_pipe import Report
 
 log = logging.getLogger("motionbooth.executor")
+_SECONDS_DEAF = 10.0  # between two ticks
 
 
 def on_this_machine(workers: int | None = None) -> MakeExecutor:
@@ -41,7 +43,15 @@ class WorkerSlot:
     device: Device
     process: PipedProcess | None = None
     attempt: AttemptId | None = None
+    watch: AttemptWatch | None = None  # of the attempt
     kill_at: float | None = None
+    end: Report | None = None  # what to report when the worker, which was killed for it, has ended
+    killed: bool = False  # whatever the process still says is too late
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.killed = True
+        self.process.kill()
 
 
 class LocalExecutor:
@@ -62,6 +72,7 @@ class LocalExecutor:
         self._slots = {device.name: WorkerSlot(device) for device in devices}
         self._alive: dict[int, WorkerSlot] = {}  # by the generation of the slot's process
         self._is_new = True
+        self._ticked_at = time.monotonic()
 
     def devices(self) -> list[Device]:
         return [slot.device for slot in self._slots.values()]
@@ -86,7 +97,7 @@ class LocalExecutor:
                 its.device.environment,
             )
             self._alive[its.process.generation] = its
-        its.attempt = attempt.id
+        its.attempt, its.watch = attempt.id, AttemptWatch(attempt.limits, time.monotonic())
         its.process.send(attempt)
 
     def cancel(self, id: AttemptId, grace: float) -> None:
@@ -107,11 +118,20 @@ class LocalExecutor:
                 found += self._reports_in(slot, data)
 
     def tick(self) -> None:
-        """Kill the workers that were asked to stop and have not."""
+        """Kill the workers that were asked to stop and have not, that hang, or whose time is over."""
         now = time.monotonic()
+        deaf, self._ticked_at = now - self._ticked_at, now
         for slot in self._slots.values():
-            if slot.process is not None and slot.kill_at is not None and now > slot.kill_at:
-                slot.process.kill()
+            if slot.process is None or slot.attempt is None or slot.watch is None:
+                continue
+            if deaf > _SECONDS_DEAF:  # this process was suspended, or its machine
+                slot.watch.forgive(deaf)
+            if (error := slot.watch.overtime(now)) is not None:
+                slot.end = worker_pipe.Failed(slot.attempt, error=error.report)
+            elif (error := slot.watch.stuck(now)) is not None:
+                slot.end = worker_pipe.Exited(slot.attempt, error=error.report)
+            if slot.end is not None or (slot.kill_at is not None and now > slot.kill_at):
+                slot.kill()
 
     def close(self) -> None:
         """End the workers, busy or not, and wait until they are gone."""
@@ -127,25 +147,32 @@ class LocalExecutor:
         if not data:
             return self._worker_ended(slot)
         try:
-            report = worker_pipe.worker_report_decoder.decode(data)
+            report = worker_pipe.worker_message_decoder.decode(data)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             log.exception("the worker on %s sent bytes that are not a report; it is killed", slot.device.name)
-            assert slot.process is not None
-            slot.process.kill()
+            slot.kill()
             return []
-        if report.id != slot.attempt:
+        if slot.killed:
             return []
+        if report.id != slot.attempt or slot.watch is None:
+            return []
+        slot.watch.heard(time.monotonic())
+        if isinstance(report, worker_pipe.Alive):
+            return []
+        if isinstance(report, worker_pipe.Progressed):
+            slot.watch.progressed(report.report, time.monotonic())
         if isinstance(report, worker_pipe.Finished | worker_pipe.Failed):
-            slot.attempt = slot.kill_at = None
+            slot.attempt = slot.watch = slot.kill_at = None
         return [report]
 
     def _worker_ended(self, slot: WorkerSlot) -> list[Report]:
         assert slot.process is not None
         slot.process.close()
-        status, attempt = slot.process.status, slot.attempt
+        status, attempt, end = slot.process.status, slot.attempt, slot.end
         del self._alive[slot.process.generation]
-        slot.process = slot.attempt = slot.kill_at = None
-        return [] if attempt is None else [worker_pipe.Exited(attempt, error=exit_error(status).report)]
+        slot.process = slot.attempt = slot.watch = slot.kill_at = slot.end = None
+        slot.killed = False
+        return [] if attempt is None else [end or worker_pipe.Exited(attempt, error=exit_error(status).report)]
 
 
 def exit_error(status: int) -> MotionBoothError:

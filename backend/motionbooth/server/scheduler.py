@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 
 from motionbooth_protocol.errors import Canceled, ErrorReport, MotionBoothError, OutOfSpace
 from motionbooth_protocol.jobs import TERMINAL_STATES, Blob, Job, JobSpec, JobState, spec_digest
+from msgspec.structs import replace
 
 from motionbooth.server import worker_pipe
-from motionbooth.server.attempts import Attempt, AttemptId, JobNumber
+from motionbooth.server.attempts import Attempt, AttemptId, JobNumber, TimeLimits
 from motionbooth.server.blobs import Blobs
 from motionbooth.server.disk_space import DISK_FULL
 from motionbooth.server.executor import Device, Executor
@@ -49,7 +50,7 @@ class _Changes:
 
 class Scheduler:
     """`remove_scratch(job_number)` removes the scratch folder of an ended job. `cancel_grace`: seconds that a canceled
-    attempt has to stop.
+    attempt has to stop. `time_limits`: those of the jobs of a key.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Scheduler:
         live: LiveState,
         remove_scratch: Callable[[JobNumber], None],
         cancel_grace: float = 5.0,
+        time_limits: Callable[[str], TimeLimits] = lambda owner: TimeLimits(),
     ) -> None:
         self._database = store.database
         self._queries = store.queries
@@ -69,6 +71,7 @@ class Scheduler:
         self._live = live
         self._remove_scratch = remove_scratch
         self._cancel_grace = cancel_grace
+        self._time_limits = time_limits
         self._fair_share = FairShare(store.database)
         self._unrecorded: list[Report] = []  # until the disk has space
         self._not_before = float("-inf")
@@ -231,6 +234,7 @@ class Scheduler:
             if self._is_duplicate(assignment.job_number, changes):
                 continue
             attempt = self._transitions.start(assignment.job_number)
+            attempt = replace(attempt, limits=self._time_limits(assignment.owner))
             changes.updates.append(Update(assignment.job_number))
             self._fair_share.assign(assignment)
             idle.remove(assignment.slot)

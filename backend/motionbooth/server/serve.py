@@ -17,6 +17,7 @@ import zmq
 from motionbooth_protocol.connection import Connection, host_and_port
 from motionbooth_protocol.errors import InvalidInput, MotionBoothError, is_disk_full
 
+from motionbooth.server.attempts import TimeLimits
 from motionbooth.server.auth import open_socket
 from motionbooth.server.blobs import Blobs
 from motionbooth.server.disk_space import DiskSpace
@@ -82,7 +83,10 @@ def serve(settings: ServerSettings, say: Callable[[str], None] = print_now) -> N
         blobs = settings.parts.blobs(home)
         stack.callback(blobs.close)
         executor = (settings.make_executor or on_this_machine())(context, home, command)
-        scheduler = Scheduler(store, blobs, executor, live, partial(remove_scratch, home), settings.cancel_grace)
+        scheduler = Scheduler(
+            store, blobs, executor, live, partial(remove_scratch, home), settings.cancel_grace,
+            partial(_time_limits, settings, authorized),
+        )  # fmt: skip
         stack.callback(scheduler.close)
         scheduler.resume()
         retention = Retention(store, blobs, settings.keep_days)
@@ -186,6 +190,12 @@ def _serve_monitoring(
         address, stop = serve_page(chosen.web_port, home, monitor, blobs)
         stack.callback(stop)
         say(f"  web page         {address}")
+
+
+def _time_limits(settings: ServerSettings, authorized: AuthorizedKeys, owner: str) -> TimeLimits:
+    """A key that was revoked while its job waited is like a user's."""
+    key = authorized.find(owner)
+    return settings.time_limits["user" if key is None else key.role]
 
 
 def _end_with(supervisor: int, stop: list[int]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from motionbooth_protocol.messages import Limits, ModelInfo
 
+from motionbooth.server.attempts import TimeLimits
 from motionbooth.server.auth import KeyCheck
 from motionbooth.server.blobs import Blobs
 from motionbooth.server.database import Database
@@ -16,8 +17,14 @@ from motionbooth.server.disk_space import RESERVE_BYTES
 from motionbooth.server.executor import MakeExecutor
 from motionbooth.server.model_version import PROGRAM_VERSION, ModelVersion, program_version
 
+DEFAULT_JOB_HOURS = 24.0
 DEFAULT_ADDRESS = "tcp://127.0.0.1:5599"
 DEFAULT_LIMITS = Limits(waiting_jobs=10_000, requests_per_second=1000)
+
+
+def time_limits(job_hours: float) -> dict[str, TimeLimits]:
+    """By role: a user's jobs may run for so long, 0: without limit; an admin's are not limited."""
+    return {"user": TimeLimits(wall=job_hours * 3600), "admin": TimeLimits()}
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class ServerSettings:
     make_executor: MakeExecutor | None = None  # None: on this machine
     worker_command: list[str] | None = None  # None: the product's own worker
     cancel_grace: float = 5.0  # seconds
+    time_limits: Mapping[str, TimeLimits] = field(default_factory=lambda: time_limits(DEFAULT_JOB_HOURS))  # by role
     idle_seconds: float = 120.0  # after which the session of a client that is attached to no job is dropped
     reserve_bytes: int = RESERVE_BYTES  # see disk_space.py
     monitoring: MonitoringSettings = MonitoringSettings()

@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # imports torch, which the first job does
 log = logging.getLogger("motionbooth.worker")
 _SECONDS_BETWEEN_REPORTS = 0.1
 _FOLDERS = re.compile(r"""(?<![\w.])(?:[A-Za-z]:)?[/\\](?:[^\s/\\:'"][^/\\:'"]*[/\\])+""")  # of an absolute path
+_SECONDS_BETWEEN_BEATS = 2.0
 
 # Arguments: spec, path of a blob by its sha256, the job's scratch folder, reporter. Returns the finished files by role.
 JobFunction = Callable[[JobSpec, Callable[[str], Path], Path, "PipeReporter"], dict[str, Path]]
@@ -54,14 +55,25 @@ class Worker:
         self._reports = reports
         self._queue: queue.SimpleQueue[Attempt] = queue.SimpleQueue()
         self._canceled: set[AttemptId] = set()
+        self._running: AttemptId | None = None
         self._paces: Paces = {}
 
     def serve(self) -> None:
         """Work until the process is killed or its server is gone."""
         threading.Thread(target=self._listen, name="commands", daemon=True).start()
+        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
         while True:
             attempt = self._queue.get()
-            worker_pipe.write(self._reports, self._carry_out(attempt))
+            self._running = attempt.id
+            report = self._carry_out(attempt)
+            self._running = None
+            worker_pipe.write(self._reports, report)
+
+    def _beat(self) -> None:
+        while True:
+            if (id := self._running) is not None:
+                worker_pipe.write(self._reports, worker_pipe.Alive(id))
+            time.sleep(_SECONDS_BETWEEN_BEATS)
 
     def _listen(self) -> None:
         while data := worker_pipe.read(self._commands):

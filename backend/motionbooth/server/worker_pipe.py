@@ -26,6 +26,10 @@ class Stop(AboutAttempt, frozen=True, tag=True):
     """The job was canceled: stop at the next step."""
 
 
+class Alive(AboutAttempt, frozen=True, tag=True):
+    """Sent every few seconds by a thread of the worker, while the attempt runs."""
+
+
 class Progressed(AboutAttempt, frozen=True, tag=True):
     report: ProgressReport
 
@@ -58,11 +62,12 @@ class Lost(AboutAttempt, frozen=True, tag=True):
 
 Command = Attempt | Stop
 WorkerReport = Progressed | Previewed | Finished | Failed
+WorkerMessage = WorkerReport | Alive
 Report = WorkerReport | Exited | Lost
 
 _encoder = msgspec.msgpack.Encoder()
 command_decoder: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
-worker_report_decoder: msgspec.msgpack.Decoder[WorkerReport] = msgspec.msgpack.Decoder(WorkerReport)
+worker_message_decoder: msgspec.msgpack.Decoder[WorkerMessage] = msgspec.msgpack.Decoder(WorkerMessage)
 report_decoder: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
 
 

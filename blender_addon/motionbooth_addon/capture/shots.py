@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import bpy
 
 from .._protocol.errors import InvalidInput
-from .._protocol.limits import MAX_SUBJECTS
+from .._protocol.limits import MAX_SCENE_FRAMES, MAX_SUBJECTS
 from .._protocol.motion import Shot, SubjectTrack
 from .framing import WHOLE
 from .geometry import TYPES_WITHOUT_SURFACE, Projection, objects_with_surface
@@ -116,6 +116,14 @@ def check_frame(scene: bpy.types.Scene) -> None:
             "{where} has a frame range of only one frame ({start}). Set its end frame after its start frame.",
             where=where,
             start=scene.frame_start,
+        )
+    frames = scene.frame_end - scene.frame_start + 1
+    if frames > MAX_SCENE_FRAMES:
+        raise InvalidInput(
+            "{where} has a frame range of {frames} frames, and a clip has at most {most}. Shorten the range.",
+            where=where,
+            frames=frames,
+            most=MAX_SCENE_FRAMES,
         )
     for camera in cameras_of(scene):
         _check_camera(camera, where)

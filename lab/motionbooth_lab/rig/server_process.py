@@ -8,6 +8,7 @@ Its environment makes it fail:
 - IDLE_SECONDS=N drops idle sessions sooner; KEEP_DAYS, QUOTA_BYTES, WAITING_JOBS, REQUESTS_PER_SECOND: limits
 - MODEL_FILE=PATH: a file that stands for those of the model
 - WEB_PORT, METRICS_PORT, LOG_FORMAT: monitoring
+- SILENCE, STALL, WALL=SECONDS: of TimeLimits, the last for users only
 - SUPERVISED=1: as a child of the supervisor
 - WORKERS=N on this machine's CPU; RAY_ADDRESS=ADDRESS: on that cluster
 
@@ -30,6 +31,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from motionbooth.server.attempts import TimeLimits
 from motionbooth.server.auth import KeyCheck
 from motionbooth.server.blobs import Blobs
 from motionbooth.server.database import Database
@@ -133,6 +135,11 @@ def limits(environment: dict[str, str]) -> Limits:
     return Limits(**{name: int(environment.get(name.upper(), 0)) for name in names})
 
 
+def time_limits(environment: dict[str, str]) -> dict[str, TimeLimits]:
+    silence, stall, wall = (float(environment.get(name, 1e9)) for name in ("SILENCE", "STALL", "WALL"))
+    return {"user": TimeLimits(silence, stall, wall), "admin": TimeLimits(silence, stall)}
+
+
 def monitoring(environment: dict[str, str]) -> MonitoringSettings:
     ports = [int(environment[name]) if name in environment else None for name in ("METRICS_PORT", "WEB_PORT")]
     return MonitoringSettings(environment.get("LOG_FORMAT", "text"), *ports)
@@ -158,6 +165,7 @@ def settings(home: Path, address: str, environment: dict[str, str]) -> ServerSet
         idle_seconds=float(environment.get("IDLE_SECONDS", 120)),
         reserve_bytes=int(environment.get("RESERVE", 1 << 20)),
         monitoring=monitoring(environment),
+        time_limits=time_limits(environment),
         supervisor=supervised() if "SUPERVISED" in environment else None,
         parts=parts(environment.get("CRASH", "")),
     )

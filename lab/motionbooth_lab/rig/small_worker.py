@@ -27,7 +27,7 @@ def run(spec: JobSpec, blob_path: Callable[[str], Path], scratch: Path, reporter
     the subject's name of a train job holds the commands: `steps=N`, `pause=SECONDS` per step, `size=BYTES` of the clip,
     `checkpoint=BYTES`, `preview=BYTES` and `log=BYTES` per step; `die` or `die_once` (killed in the second step),
     `die_once_in=STAGE` (loading, working, encoding); `fault`, `invalid`, `unreadable`, `memory` and `gpu_memory`
-    (errors); `deaf` (never checks whether it was canceled).
+    (errors); `deaf` (never checks whether it was canceled); `hang` (in a call that holds the interpreter's lock).
     """
     is_train = isinstance(spec, TrainSpec)
     commands = dict(re.findall(r"(\w+)(?:=(\S+))?", spec.subject.name if isinstance(spec, TrainSpec) else spec.prompt))
@@ -74,6 +74,8 @@ def misbehave(commands: dict[str, str], step: int, first: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if "fault" in commands:
         raise ZeroDivisionError("an internal detail")
+    if "hang" in commands:
+        re.fullmatch("(a|aa)+b", "a" * 200)  # takes ages, during which no other thread runs
     if "invalid" in commands:
         raise InvalidInput("The prompt lacks the subject; add it.")
     if "unreadable" in commands:

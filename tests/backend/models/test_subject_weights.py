@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from motionbooth.models.sources import Source
 from motionbooth.models.subject_card import SubjectCard, read_card
 from motionbooth.models.subject_weights import add_lora, load_subject, save_subject
 from motionbooth_protocol.errors import InvalidInput
+from msgspec.structs import replace
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 pytestmark = pytest.mark.numeric
@@ -130,3 +132,34 @@ def test_any_other_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "s").write_bytes(content)
     with pytest.raises(InvalidInput, match="not the file of a trained subject"):
         read_card(tmp_path / "s")
+
+
+def test_a_regular_expression_in_the_header_of_a_file_is_not_used(tiny_single: Base, tmp_path: Path) -> None:
+    """Another user may have written one that never ends."""
+    card = replace(card_for(tiny_single, "lora"), target_modules="(([a-z._0-9])+)+!")
+    unet = learned(tiny_single, "lora")
+    save_subject(tmp_path / "s.safetensors", unet, card)
+    fresh = load_base(tiny_single.source, device="cpu")
+    assert load_subject(fresh, tmp_path / "s.safetensors") == card
+    torch.testing.assert_close(answer(fresh.network), answer(unet), rtol=1e-3, atol=1e-3)
+
+
+def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.replace("mid_block", "no_block"): value for name, value in state.items()}
+
+
+def of_another_rank(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: torch.cat([value, value]) if "lora_A" in name else value for name, value in state.items()}
+
+
+@pytest.mark.parametrize("change", [renamed, of_another_rank])
+def test_a_lora_that_does_not_fit_the_model_is_refused(
+    tiny_single: Base, tmp_path: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+) -> None:
+    path = tmp_path / "s.safetensors"
+    save_subject(path, learned(tiny_single, "lora"), card_for(tiny_single, "lora"))
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    save_file(change(load_file(path)), path, metadata)
+    with pytest.raises(InvalidInput, match="does not fit the model"):
+        load_subject(load_base(tiny_single.source, device="cpu"), path)

@@ -76,6 +76,10 @@ def one_frame(scene: Any, subject: Any) -> None:
     scene.frame_start = scene.frame_end = 5
 
 
+def too_many_frames(scene: Any, subject: Any) -> None:
+    scene.frame_start, scene.frame_end = 1, 20_001
+
+
 def panorama(scene: Any, subject: Any) -> None:
     scene.camera.data.type = "PANO"
 
@@ -97,6 +101,7 @@ def never_seen(scene: Any, subject: Any) -> None:
         (no_class, "needs a name and a class"),
         (twins, 'two subjects named "IMP"'),
         (one_frame, "range of only one frame"),
+        (too_many_frames, "at most 20000"),
         (panorama, "perspective or orthographic"),
         (lamp, "has no shape"),
         (never_seen, "outside the camera view in every frame"),

@@ -13,6 +13,7 @@ TEXTS = {
     'The training object "{object}" has nothing to render; choose a mesh, or the parent of its parts.': "Das Trainingsobjekt „{object}“ hat nichts zu rendern; wählen Sie ein Mesh oder das übergeordnete Objekt seiner Teile.",
     'The training object "{object}" is invisible in a render; choose an object with a visible surface.': "Das Trainingsobjekt „{object}“ ist in einem Rendering unsichtbar; wählen Sie ein Objekt mit sichtbarer Oberfläche.",
     "{where} has a frame range of only one frame ({start}). Set its end frame after its start frame.": "{where} ist nur ein Bild lang ({start}). Setzen Sie das letzte Bild hinter das erste.",
+    "{where} has a frame range of {frames} frames, and a clip has at most {most}. Shorten the range.": "{where} ist {frames} Bilder lang, ein Clip hat höchstens {most}. Verkürzen Sie den Bereich.",
     "{where} has more than {most} subjects, the maximum for a shot. Remove some of them.": "{where} hat mehr als {most} Motive, das Maximum für eine Einstellung. Entfernen Sie einige.",
     '{where} has two subjects named "{subject}". Give each a unique name.': "{where} hat zwei Motive namens „{subject}“. Geben Sie jedem einen eigenen Namen.",
     "{where} has no camera. Add one and make it the active camera (Ctrl+Numpad 0).": "{where} hat keine Kamera. Fügen Sie eine hinzu, und machen Sie sie zur aktiven Kamera (Strg+Numpad 0).",
