@@ -89,9 +89,12 @@ class Client(Dialogue):
         request = messages.Submit(id=0, job=job, spec=spec, priority=priority)
         return self._request(request, messages.Accepted, self._patience)
 
-    def cancel(self, job: str) -> JobState:
-        """Cancel a job; returns its new state, which is RUNNING until its worker has stopped."""
-        return self._request(messages.Cancel(id=0, job=job), messages.Canceling).state
+    def cancel(self, job: str, owner: str = "") -> JobState:
+        """Cancel a job; returns its new state, which is RUNNING until its worker has stopped.
+
+        `owner`: for admins, the name of the job's owner. Raises Conflict if several users have this id.
+        """
+        return self._request(messages.Cancel(id=0, job=job, owner=owner), messages.Canceling).state
 
     def attach(self, job: str, after_seq: int = 0) -> messages.Snapshot:
         """Subscribe `on_push` to the job's events after `after_seq`, its progress and previews, for this session."""

@@ -81,9 +81,10 @@ class ListSubjects(Request, frozen=True, tag=True):
 
 
 class Cancel(Request, frozen=True, tag=True):
-    """Cancel a job. An admin may cancel any user's job."""
+    """Cancel a job. An admin may cancel any user's job, with the user's name as `owner` if several have this id."""
 
     job: JobId
+    owner: Short = ""
 
 
 class Forget(Request, frozen=True, tag=True):

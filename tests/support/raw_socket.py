@@ -16,7 +16,7 @@ PING = messages.Ping(id=2)
 
 
 @contextmanager
-def raw(connection: Connection, curve: bool = True, **options: int) -> Iterator[zmq.Socket[bytes]]:
+def raw(connection: Connection, curve: bool = True, **options: int | bytes) -> Iterator[zmq.Socket[bytes]]:
     """A bare socket with the right keys, for messages that our client never sends."""
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
         socket.setsockopt(zmq.LINGER, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,8 @@ from motionbooth.server.scheduler import Scheduler
 from motionbooth.server.specs import encode_spec
 from motionbooth.server.transfers import Transfers
 from motionbooth.server.views import Views
+
+audit = logging.getLogger("motionbooth.audit")
 
 Reply = tuple[messages.AnyReply, bytes | None]  # and its payload
 
@@ -71,6 +74,7 @@ class RequestHandlers:
         if not self._queries.exists(key.public, request.job):
             self._check_limits(key, request.spec)
         job, cached = self._scheduler.submit(key.public, request.job, request.spec, request.priority)
+        audit.info("%s submitted job %s (%s %s with %s)", key.name, job.id, job.kind, job.name, job.model)
         return messages.Accepted(re=request.id, job=job.id, state=job.state, cached=cached)
 
     def _check_limits(self, key: Key, spec: JobSpec) -> None:
@@ -95,11 +99,15 @@ class RequestHandlers:
         return self._views.jobs(None if request.all else key.public, request)
 
     def _cancel(self, key: Key, request: messages.Cancel) -> messages.AnyReply:
-        state = self._scheduler.cancel(self._views.job_number(key, request.job))
+        number = self._views.job_number(key, request.job, request.owner)
+        state = self._scheduler.cancel(number)
+        owner = self._views.owner_name(number)
+        audit.info("%s canceled job %s of %s, which is %s", key.name, request.job, owner, state)
         return messages.Canceling(re=request.id, job=request.job, state=state)
 
     def _forget(self, key: Key, request: messages.Forget) -> messages.AnyReply:
         # Only the key's own jobs: an admin may cancel the jobs of others, not remove their results.
         if self._queries.exists(key.public, request.job):
             self._retention.forget(self._queries.number(key.public, request.job))
+            audit.info("%s removed job %s", key.name, request.job)
         return messages.Forgotten(re=request.id, job=request.job)

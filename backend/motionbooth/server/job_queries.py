@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgspec
-from motionbooth_protocol.errors import NotFound
+from motionbooth_protocol.errors import Conflict, NotFound
 from motionbooth_protocol.jobs import Blob, Job, JobSpec, JobState
 from motionbooth_protocol.messages import Event, SubjectInfo
 
@@ -32,13 +32,15 @@ class JobQueries:
         self._database = database
 
     def number(self, owner: str, job_id: str, any_owner: bool = False) -> JobNumber:
-        """Raises NotFound; for the job of another owner too, unless `any_owner`."""
-        row = self._database.row("SELECT number FROM jobs WHERE owner = ? AND id = ?", owner, job_id)
-        if row is None and any_owner:
-            row = self._database.row("SELECT number FROM jobs WHERE id = ? ORDER BY number DESC", job_id)
-        if row is None:
+        """Raises NotFound; for the job of another owner too, unless `any_owner`. Then Conflict if several have it."""
+        rows = self._database.rows("SELECT number FROM jobs WHERE owner = ? AND id = ?", owner, job_id)
+        if not rows and any_owner:
+            rows = self._database.rows("SELECT number FROM jobs WHERE id = ? LIMIT 2", job_id)
+        if not rows:
             raise NotFound("The backend has no job {job} of yours.", job=job_id)
-        return JobNumber(row[0])
+        if len(rows) > 1:
+            raise Conflict("Several users have a job {job}: say whose it is.", job=job_id)
+        return JobNumber(rows[0][0])
 
     def exists(self, owner: str, job_id: str) -> bool:
         return self._database.row("SELECT 1 FROM jobs WHERE owner = ? AND id = ?", owner, job_id) is not None

@@ -19,6 +19,7 @@ from motionbooth_protocol.errors import Conflict, InvalidInput, NotFound
 from zmq.utils import z85
 
 log = logging.getLogger("motionbooth.keys")
+audit = logging.getLogger("motionbooth.audit")
 _KEY_CHARACTERS = frozenset(string.digits + string.ascii_letters + ".-:+=^!/*?&<>()[]{}@%$#")
 _RESCAN_SECONDS = 1.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -155,7 +156,8 @@ class AuthorizedKeys:
         for path in (folder.parent, folder):  # this may create the backend's home, which is private
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._keys: dict[str, Key] = {}
-        self._read_at = float("-inf")
+        self._read_at = self._refused_at = float("-inf")
+        self._refused = 0
 
     def add(self, name: str, public: str, role: str = "user") -> None:
         """Authorize a key."""
@@ -180,7 +182,17 @@ class AuthorizedKeys:
     def callback(self, domain: str, key: bytes) -> bool:
         """Called by pyzmq's authenticator in each handshake, from its own thread. Sees new keys without delay."""
         self._read()
-        return key.decode("ascii", errors="replace") in self._keys
+        public = key.decode("ascii", errors="replace")
+        if public not in self._keys:
+            self._note_refused(public)
+        return public in self._keys
+
+    def _note_refused(self, public: str) -> None:
+        """Log it; of a flood of strangers, one a second."""
+        self._refused += 1
+        if time.monotonic() - self._refused_at >= 1.0:
+            audit.warning("refused the key %s (%d refused since the last such line)", public, self._refused)
+            self._refused, self._refused_at = 0, time.monotonic()
 
     def _refresh(self) -> None:
         if time.monotonic() - self._read_at > _RESCAN_SECONDS:

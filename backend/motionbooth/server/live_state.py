@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -20,12 +21,24 @@ class Update(NamedTuple):
 
 
 @dataclass
+class Counters:
+    """Of this server since its start: replies by their type, errors by their kind."""
+
+    replies: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    ended_connections: int = 0  # of clients that send without reading
+    received_bytes: int = 0
+    sent_bytes: int = 0
+
+
+@dataclass
 class LiveState:
     """The scheduler writes it; sessions, request handlers and the monitor read it. All run in the server's loop."""
 
     progress: dict[JobNumber, ProgressReport] = field(default_factory=dict)  # the latest of each running job
     previews: dict[JobNumber, PreviewReport] = field(default_factory=dict)
     connections: int = 0
+    counters: Counters = field(default_factory=Counters)
     problems: dict[str, Text] = field(default_factory=dict)  # by a name for programs; empty while all is well
     _updates: dict[tuple[JobNumber, type], Update] = field(default_factory=dict)
 

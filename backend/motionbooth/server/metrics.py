@@ -22,6 +22,7 @@ class _Collector:
         self._monitor = monitor
 
     def collect(self) -> Iterator[Metric]:
+        from prometheus_client.core import CounterMetricFamily as Count
         from prometheus_client.core import GaugeMetricFamily as Gauge
 
         status = self._monitor.view.status
@@ -41,6 +42,22 @@ class _Collector:
         yield Gauge("motionbooth_sessions", "Connected clients.", value=status.sessions)
         yield Gauge("motionbooth_disk_free_bytes", "Free space on the disk of the backend.", value=status.disk_free)
         yield Gauge("motionbooth_files_bytes", "Size of the files of all jobs.", value=status.store_bytes)
+        counters = self._monitor.view.counters
+        replies = Count("motionbooth_replies", "Replies, by type.", labels=["type"])
+        for type_name, count in counters.replies.items():
+            replies.add_metric([type_name], count)
+        yield replies
+        errors = Count("motionbooth_errors", "Refused and failed requests, by kind.", labels=["kind"])
+        for kind, count in counters.errors.items():
+            errors.add_metric([kind], count)
+        yield errors
+        yield Count(
+            "motionbooth_ended_connections",
+            "Connections of clients that sent without reading.",
+            value=counters.ended_connections,
+        )
+        yield Count("motionbooth_received_bytes", "Bytes of all requests.", value=counters.received_bytes)
+        yield Count("motionbooth_sent_bytes", "Bytes of all messages to clients.", value=counters.sent_bytes)
         yield Gauge("motionbooth_uptime_seconds", "Time since the server started.", value=status.uptime)
 
 

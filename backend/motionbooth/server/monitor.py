@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from motionbooth_protocol import messages
 from motionbooth_protocol.jobs import Job
 
+from motionbooth.server.live_state import Counters
 from motionbooth.server.views import Views
 
 _SECONDS_BETWEEN_VIEWS = 1.0
@@ -21,6 +22,7 @@ class BackendView:
     status: messages.Status
     jobs: list[Job] = field(default_factory=list)
     previews: dict[str, bytes] = field(default_factory=dict)
+    counters: Counters = field(default_factory=Counters)
 
 
 class Monitor:
@@ -37,4 +39,5 @@ class Monitor:
             self.view, self._made_at = self._new_view(), now
 
     def _new_view(self) -> BackendView:
-        return BackendView(self._views.status(None), self._views.jobs_by_state(_JOBS_SHOWN), self._views.previews())
+        views = self._views
+        return BackendView(views.status(None), views.jobs_by_state(_JOBS_SHOWN), views.previews(), views.counters())

@@ -27,6 +27,7 @@ class Peer:
     owner: str  # a public key
     descriptor: int
     is_greeted: bool = False  # it has sent Hello and has a session
+    is_admin: bool = False
     is_ended: bool = False
     requests: deque[list[bytes]] = field(default_factory=deque)
     backlog: int = 0  # bytes of the requests

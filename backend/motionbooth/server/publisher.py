@@ -21,6 +21,7 @@ from motionbooth.server.attempts import JobNumber
 from motionbooth.server.job_queries import JobQueries
 from motionbooth.server.live_state import LiveState
 from motionbooth.server.peers import Peer
+from motionbooth.server.redaction import for_user
 
 Send = Callable[[Peer, Sequence[bytes]], bool]
 
@@ -82,7 +83,7 @@ class Publisher:
             self._detach(peer, job_number)
             return
         for event in events:
-            if not self._send(peer, encode(event)):
+            if not self._send(peer, encode(event if peer.is_admin else for_user(event))):
                 return
             peer.attached[job_number] = event.seq
             if event.state in TERMINAL_STATES:

@@ -33,6 +33,7 @@ from motionbooth.server.live_state import LiveState
 from motionbooth.server.peers import Peer, Turns
 from motionbooth.server.publisher import Publisher
 from motionbooth.server.rate_limit import RateLimit
+from motionbooth.server.redaction import for_user
 from motionbooth.server.settings import ServerSettings
 from motionbooth.server.views import Views
 
@@ -41,6 +42,7 @@ _SECONDS_AT_ONCE = 0.005  # each for receiving, replying and publishing, before 
 _MAX_CONNECTIONS_OF_KEY = 250
 _SECONDS_BETWEEN_SWEEPS = 0.5
 _LONGEST_WAIT = 0.2  # seconds
+_REVOKED = NotAuthorized("The backend's owner has revoked this key; ask for a new one.")
 
 
 class Sessions:
@@ -122,8 +124,12 @@ class Sessions:
         peer.active_at = time.monotonic()
         if peer.is_ended:
             return
-        if not peer.add([frame.bytes for frame in frames[1:4]]):
+        self._live.counters.received_bytes += sum(map(len, frames[1:]))
+        if not (len(peer.client) == 5 and peer.client.startswith(b"\0")):
+            self._refuse(peer, Malformed("This client has chosen a routing id; leave that to ZeroMQ."))
+        elif not peer.add([frame.bytes for frame in frames[1:4]]):
             log.warning("%s sends requests faster than it reads the replies", self._authorized.name(peer.owner))
+            self._live.counters.ended_connections += 1
             self._end(peer)
         elif peer.is_blocked:
             peer.retry_at = 0.0  # who sends has probably read
@@ -220,16 +226,19 @@ class Sessions:
             if isinstance(error, Malformed) and self._rate_limit.allows(key.public):
                 log.warning("from %s: %s", key.name, error)
             is_free = is_free or isinstance(error, Busy)
+            self._live.counters.errors[error.report.kind] += 1
             reply = _error(id_of(frames), error)
         except Exception:
             log.exception("a request failed")
+            self._live.counters.errors["error"] += 1
             reply = _error(
                 id_of(frames),
                 MotionBoothError(
                     "The request failed because of a bug in the backend; its owner finds the details in server.log."
                 ),
             )
-        encoded = encode(reply, payload)
+        encoded = encode(reply if key.is_admin else for_user(reply), payload)
+        self._live.counters.replies[type(reply).__name__] += 1
         if not is_free:
             self._rate_limit.charge(key.public, time.thread_time() - began)
         self._reply(peer, encoded)
@@ -265,7 +274,7 @@ class Sessions:
                 "This key has {most} open connections, which is the limit.",
                 most=_MAX_CONNECTIONS_OF_KEY,
             )
-        peer.is_greeted = True
+        peer.is_greeted, peer.is_admin = True, key.is_admin
         self._live.connections = sum(other.is_greeted for other in self._peers.values())
         return self._views.welcome(key, request.id)
 
@@ -306,11 +315,11 @@ class Sessions:
             peer.is_ended = True
             return False
         peer.sent()
+        self._live.counters.sent_bytes += sum(map(len, frames))
         return True
 
-    def _refuse(self, peer: Peer) -> None:
-        """Tell it that its key is not authorized any more. The next sweep forgets it."""
-        error = NotAuthorized("The backend's owner has revoked this key; ask for a new one.")
+    def _refuse(self, peer: Peer, error: MotionBoothError = _REVOKED) -> None:
+        """Tell it why it is not served. The next sweep ends the connection."""
         self._send(peer, encode(_error(0, error)))
         self._end_session(peer)
         peer.is_ended = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from msgspec.structs import replace
 
 from motionbooth.server.attempts import JobNumber
 from motionbooth.server.keys import AuthorizedKeys, Key
-from motionbooth.server.live_state import LiveState
+from motionbooth.server.live_state import Counters, LiveState
 from motionbooth.server.model_version import PROGRAM_VERSION
 from motionbooth.server.scheduler import Scheduler, WorkerState
 from motionbooth.server.settings import ServerSettings
@@ -49,9 +50,16 @@ class Views:
             limits=self._settings.limits, role=key.role, name=key.name,
         )  # fmt: skip
 
-    def job_number(self, key: Key, job_id: str) -> JobNumber:
-        """Raises NotFound if there is no such job, or the key may not see it."""
+    def job_number(self, key: Key, job_id: str, owner: str = "") -> JobNumber:
+        """`owner`: a name. Raises NotFound if there is no such job, or the key may not see it."""
+        if owner and key.is_admin:
+            public = next((one.public for one in self._authorized.all() if one.name == owner), "")
+            return self._queries.number(public, job_id)
         return self._queries.number(key.public, job_id, any_owner=key.is_admin)
+
+    def owner_name(self, job_number: JobNumber) -> str:
+        """The name of the key that sent the job."""
+        return self._authorized.name(self._queries.job(job_number).owner)
 
     def snapshot(self, job_number: JobNumber, request_id: int) -> messages.Snapshot:
         job = self._with_owner_name(self._queries.job(job_number))
@@ -72,6 +80,10 @@ class Views:
     def jobs_by_state(self, limit: int) -> list[Job]:
         """See JobQueries.jobs_by_state."""
         return [self._with_owner_name(job) for job in self._queries.jobs_by_state(limit)]
+
+    def counters(self) -> Counters:
+        """As they are now."""
+        return copy.deepcopy(self._live.counters)
 
     def previews(self) -> dict[str, bytes]:
         """The pictures of all running jobs, JPEG or PNG, by the job's id."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from motionbooth_protocol.client import new_job_id
+from motionbooth_protocol.errors import NotFound
 from running_backend import SHOT, RunningBackend, free_port, small_job, wait_until
 
 NASTY = "<img src=x onerror=document.title='hacked'>"
@@ -142,6 +143,14 @@ def test_metrics_count_jobs_and_workers_without_their_contents(monitored: Monito
 
     wait_until(lambda: 'motionbooth_jobs{state="failed"} 1.0' in scraped())
     assert 'motionbooth_workers{state="idle"} 1.0' in scraped()
+    with monitored.backend.client() as client, pytest.raises(NotFound):
+        client.get(new_job_id())
+    wait_until(lambda: 'motionbooth_errors_total{kind="not_found"} 1.0' in scraped())
+    counted = dict(line.rsplit(" ", 1) for line in scraped().splitlines() if not line.startswith("#"))
+    assert float(counted['motionbooth_replies_total{type="Accepted"}']) >= 1
+    assert float(counted["motionbooth_received_bytes_total"]) > 100
+    assert float(counted["motionbooth_sent_bytes_total"]) > 100
+    assert float(counted["motionbooth_ended_connections_total"]) == 0
     assert "secret" not in scraped()
 
 

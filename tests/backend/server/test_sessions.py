@@ -7,13 +7,17 @@ import sys
 
 import msgspec
 import pytest
+import zmq
 from motionbooth.server.logs import formatter
+from motionbooth.server.store import Store
 from motionbooth_protocol import messages
 from motionbooth_protocol.client import Client, new_job_id
 from motionbooth_protocol.codec import encode
+from motionbooth_protocol.errors import Conflict, ErrorReport, JobFailed, NotAuthorized, NotFound
+from motionbooth_protocol.jobs import JobState
 from motionbooth_protocol.limits import PROTOCOL_VERSION
 from raw_socket import HELLO, PING, answer, error, raw
-from running_backend import RunningBackend, small_job
+from running_backend import RunningBackend, small_job, wait_until
 
 
 @pytest.mark.parametrize(
@@ -92,3 +96,80 @@ def test_a_traceback_forges_no_line_of_the_log_either() -> None:
     first, *others = formatter("text").format(record).splitlines()
     assert first.endswith("ERROR failed")
     assert all(line.startswith("    ") for line in others)
+
+
+def test_a_client_cannot_choose_the_routing_id_of_its_session(shared_backend: RunningBackend) -> None:
+    with raw(shared_backend.connection, ROUTING_ID=b"another's", RECONNECT_IVL=-1) as socket:
+        monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        assert error(socket, *encode(HELLO)) == "malformed"
+        assert monitor.poll(5000)
+        socket.disable_monitor()
+        monitor.close()
+
+
+def test_the_log_has_who_submitted_canceled_and_removed_which_job_and_which_keys_were_refused(
+    shared_backend: RunningBackend,
+) -> None:
+    job = new_job_id()
+    with shared_backend.client() as admin, shared_backend.client(connection=shared_backend.new_key("ann")) as ann:
+        ann.submit(job, small_job("steps=1000 pause=0.05", seed=77))
+        admin.cancel(job)
+        wait_until(lambda: ann.get(job).state == "canceled")
+        ann.forget(job)
+    public, secret = (key.decode() for key in zmq.curve_keypair())
+    stranger = msgspec.structs.replace(shared_backend.connection, client_public=public, client_secret=secret)
+    with pytest.raises(NotAuthorized):
+        shared_backend.client(connection=stranger).__enter__()
+    log = (shared_backend.home / "logs" / "server.log").read_text()
+    for line in (
+        f"ann submitted job {job} (generate shot with small)",
+        f"local canceled job {job} of ann, which is ",
+        f"ann removed job {job}",
+        f"refused the key {public}",
+    ):
+        assert f"motionbooth.audit {'WARNING' if 'refused' in line else 'INFO'} {line}" in log
+
+
+def test_an_admin_who_cancels_by_an_id_of_several_users_says_whose_job_it_is(shared_backend: RunningBackend) -> None:
+    job = new_job_id()
+    with (
+        shared_backend.client() as admin,
+        shared_backend.client(connection=shared_backend.new_key("first")) as first,
+        shared_backend.client(connection=shared_backend.new_key("second")) as second,
+    ):
+        for client in (first, second):
+            client.submit(job, small_job("steps=1000 pause=0.05", seed=78))
+        with pytest.raises(Conflict, match="say whose"):
+            admin.cancel(job)
+        with pytest.raises(NotFound):
+            admin.cancel(job, owner="nobody")
+        admin.cancel(job, owner="first")
+        wait_until(lambda: first.get(job).state == "canceled")
+        assert second.get(job).state in ("queued", "running")
+        with pytest.raises(NotFound):
+            first.cancel(new_job_id(), owner="second")
+        second.cancel(job)
+
+
+def test_users_see_no_folder_of_the_server_and_admins_do(backend: RunningBackend) -> None:
+    backend.start()
+    guest = backend.new_key("guest")
+    text = "The file {path} cannot be read ({reason})."
+    values = {"path": "/srv/my films/weights.bin", "reason": "[Errno 5] Input/output error: '/srv/films/a.bin'"}
+    failure = ErrorReport(text, values, "error")
+    backend.stop()
+    store = Store(backend.home / "jobs.sqlite")
+    with store.database.transaction():
+        store.transitions.submit(guest.client_public, "job-00001", small_job())
+        attempt = store.transitions.start(store.queries.number(guest.client_public, "job-00001"))
+        store.transitions.end(attempt.id, JobState.FAILED, failure)
+    store.close()
+    backend.start()
+    events: list[messages.Event] = []
+    with backend.client() as admin, backend.client(connection=guest) as user:
+        assert str(admin.get("job-00001").error) == str(failure)
+        shown = "The file weights.bin cannot be read ([Errno 5] Input/output error: 'a.bin')."
+        assert str(user.get("job-00001").error) == str(user.jobs()[0].error) == shown
+        with pytest.raises(JobFailed):
+            user.follow("job-00001", on_event=events.append)
+        assert str(events[-1].error) == shown
