@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import resource
 import signal
 import tempfile
 import threading
@@ -13,13 +14,22 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from motionbooth.bench.measures import BenchResult, Measure
 from motionbooth_protocol.client import Client, new_job_id
 from motionbooth_protocol.connection import Connection
-from motionbooth_protocol.errors import Canceled, JobFailed, MotionBoothError, Unreachable
-from motionbooth_protocol.jobs import Job
+from motionbooth_protocol.errors import (
+    Canceled,
+    Damaged,
+    JobFailed,
+    MotionBoothError,
+    NotFound,
+    OutOfSpace,
+    Unreachable,
+)
+from motionbooth_protocol.jobs import Blob, GenerateSpec, Job
 from motionbooth_protocol.link import WrongServer
 from msgspec.structs import replace
 from rich.console import Console
@@ -33,6 +43,7 @@ _SAMPLE_SECONDS = 2.0
 _WARM_SECONDS = 10.0  # after a server's start, before its memory counts
 _TIMEOUT, _PATIENCE = 15.0, 120.0
 _SHARED, _SECONDS_SHARED = 0.3, 20.0
+_REPAIRS = 5  # of one clip, by running its job again
 _COMMANDS = (
     "steps=2", "steps=8 pause=0.05", "steps=3 size=2000000", "steps=3 die_once", "die_once_in=loading",
     "die_once_in=encoding", "fault", "memory", "invalid",
@@ -47,6 +58,7 @@ class Tally:
     submitted: int = 0
     ended: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
+    damaged: set[str] = field(default_factory=set)  # the files in which a bit was flipped
     wrong: list[str] = field(default_factory=list)  # descriptions; must stay empty
 
 
@@ -149,11 +161,11 @@ def _connected(connection: Connection, stop: threading.Event) -> Client | None:
 
 
 def _one_job(client: Client, commands: str, number: int, clip: Path, cancel: bool, tally: Tally) -> None:
-    job = new_job_id()
-    client.submit(job, small_job(commands, seed=number))
+    job, spec = new_job_id(), small_job(commands, seed=number)
+    _when_there_is_space(partial(client.submit, job, spec))
     tally.submitted += 1
     if cancel:
-        client.cancel(job)
+        _when_there_is_space(partial(client.cancel, job))
     states: list[str] = []
     try:
         ended: Job | None = client.follow(job, on_event=lambda event: states.append(event.state))
@@ -169,11 +181,49 @@ def _one_job(client: Client, commands: str, number: int, clip: Path, cancel: boo
     if ended is None:
         return
     blob = ended.result("clip")
-    client.fetch(blob, clip)
+    _fetch(client, blob, spec, clip)
     expected = hashlib.sha256(bytes([number % 256]) * blob.size).hexdigest()
     if hashlib.sha256(clip.read_bytes()).hexdigest() != expected or states.count("done") != 1:
         tally.wrong.append(f"the clip of {commands!r} or its events {states} are wrong")
     clip.unlink()
+
+
+def _when_there_is_space(act: Callable[[], object]) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            act()
+            return
+        except OutOfSpace:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+def _fetch(client: Client, blob: Blob, spec: GenerateSpec, clip: Path) -> None:
+    """Fetch the clip of a job. If it is damaged, run its job again."""
+    for _ in range(_REPAIRS):
+        try:
+            client.fetch(blob, clip)
+            return
+        except (NotFound, Damaged):
+            again = new_job_id()
+            _when_there_is_space(partial(client.submit, again, spec))
+            with suppress(JobFailed):  # its workers were killed
+                client.follow(again)
+    client.fetch(blob, clip)
+
+
+def _limit_files(backend: RunningBackend, most: int) -> None:
+    """Let the server and its workers write files of `most` bytes only."""
+    assert backend.process is not None
+    pids = [backend.process.pid]
+    for pid in pids:
+        with suppress(OSError):  # it has ended meanwhile
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+            # After the limit: a child that is started later inherits it.
+            for children in Path(f"/proc/{pid}/task").glob("*/children"):
+                pids += [int(child) for child in children.read_text().split()]
 
 
 def _inject_faults(backend: RunningBackend, proxy: Proxy, seconds: float, rng: random.Random, tally: Tally) -> None:
@@ -216,8 +266,27 @@ def _inject_faults(backend: RunningBackend, proxy: Proxy, seconds: float, rng: r
         time.sleep(1.0)
         proxy.bytes_per_second = 0
 
+    def fill_disk() -> None:
+        _limit_files(backend, 0)
+        time.sleep(1.0)
+        _limit_files(backend, resource.RLIM_INFINITY)
+
+    def damage_file() -> None:
+        # The latest one, since that will be fetched. It may be moved meanwhile.
+        with suppress(FileNotFoundError):
+            files = list((backend.home / "blobs").glob("??/*"))
+            if not files:
+                return
+            path = max(files, key=lambda file: file.stat().st_mtime)
+            tally.damaged.add(path.name)
+            with path.open("r+b") as file:
+                (byte,) = file.read(1)
+                file.seek(0)
+                file.write(bytes([byte ^ 1]))
+
     gentle: list[Callable[[], None]] = [
-        proxy.cut, flip_bit, pause, throttle, hang_server, kill_worker, kill_key_check,
+        proxy.cut, flip_bit, pause, throttle, hang_server, kill_worker, kill_key_check, fill_disk,
+        damage_file,
     ]  # fmt: skip
     hard = [*gentle, kill_server, stop_server]
     while (passed := time.monotonic() - began) < seconds:
@@ -237,7 +306,8 @@ def _wait_for_all(backend: RunningBackend, tally: Tally) -> None:
                 return
             time.sleep(0.2)
         for job in client.jobs(limit=500):
-            if job.state == "done" and not all(_is_there(backend.home, blob.sha256) for blob in job.results):
+            expected = [blob.sha256 for blob in job.results if blob.sha256 not in tally.damaged]
+            if job.state == "done" and not all(_is_there(backend.home, sha256) for sha256 in expected):
                 tally.wrong.append(f"job {job.id} is done, but its clip is missing")
 
 
