@@ -47,6 +47,7 @@ extension: $(READY)
 benches: $(READY)
 	$(VENV)/bin/motionbooth bench control --json docs/bench_control.json --pictures docs
 	$(VENV)/bin/motionbooth bench sampling --json docs/bench_sampling.json
+	$(VENV)/bin/motionbooth bench sampling --model wan --json docs/bench_sampling_wan.json
 	$(VENV)/bin/motionbooth bench training --json docs/bench_training.json
 	$(VENV)/bin/motionbooth bench server --json docs/bench_server.json
 	$(VENV)/bin/motionbooth bench scheduler --json docs/bench_scheduler.json
