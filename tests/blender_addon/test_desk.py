@@ -228,7 +228,7 @@ def test_without_a_backend_nothing_is_submitted(own: OwnBackend, scene: Any, pum
     preferences().connection_file = ""
     pump(lambda: state().connection == "NONE")
     assert not bpy.ops.motionbooth.generate.poll()
-    with pytest.raises(MotionBoothError, match="no backend"):
+    with pytest.raises(MotionBoothError):
         controller.job_controller().submit(scene, specs.generate_specs(scene)[0], "Scene")
     assert not state().jobs
 

@@ -62,7 +62,7 @@ def test_another_backend_at_the_address_is_reported(shared_backend: RunningBacke
     "spoilt", [{"address": "nonsense"}, {"server_public": "short"}, {"client_secret": "ü" * 40}, {"address": ""}]
 )
 def test_an_unusable_connection_file_is_reported_with_a_sentence(spoilt: dict[str, str]) -> None:
-    with pytest.raises(InvalidInput, match="not usable"), Client(replace(nobody("tcp://127.0.0.1:1"), **spoilt)):
+    with refused(InvalidInput, address=...), Client(replace(nobody("tcp://127.0.0.1:1"), **spoilt)):
         pass
 
 
@@ -73,7 +73,7 @@ def test_a_server_that_stops_for_good_is_reported_when_patience_ends(backend: Ru
         client.submit(job, small_job("steps=1000 pause=0.1"))
         backend.stop()
         began = time.monotonic()
-        with pytest.raises(Unreachable, match="motionbooth serve"):
+        with refused(Unreachable, address=...):
             client.follow(job)
         assert time.monotonic() - began < 10
         with pytest.raises(Unreachable):

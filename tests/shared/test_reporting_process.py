@@ -13,6 +13,7 @@ from motionbooth_protocol.errors import Canceled, InvalidInput, JobFailed
 from motionbooth_protocol.reporting_process import ReportingProcess
 from motionbooth_protocol.reports import ProgressReport
 from motionbooth_protocol.text import Text
+from refused import refused
 
 IMPORTS = """
 import os, signal, sys, time
@@ -46,14 +47,14 @@ writer.done({"clip": "é.mp4"})
 
 def test_a_reported_error_keeps_its_class_and_sentence(tmp_path: Path) -> None:
     script = 'writer.failed(InvalidInput("Scene {scene} has no camera.", code="no_camera", scene="a {b}"))'
-    with pytest.raises(InvalidInput, match=r"^Scene a \{b\} has no camera\.$") as refused:
+    with pytest.raises(InvalidInput) as caught:
         program(tmp_path, script).run(print)
-    assert refused.value.text == Text("Scene {scene} has no camera.", {"scene": "a {b}"})
+    assert caught.value.text == Text("Scene {scene} has no camera.", {"scene": "a {b}"})
 
 
 def test_a_crash_is_a_failed_job_with_the_last_line_of_the_log(tmp_path: Path) -> None:
     script = 'print("the GPU is on fire", flush=True); os.kill(os.getpid(), signal.SIGKILL)'
-    with pytest.raises(JobFailed, match=r"exit status -9\): the GPU is on fire. Its log is .*program.log"):
+    with refused(JobFailed, status=-9, reason="the GPU is on fire", log=str(tmp_path / "program.log")):
         program(tmp_path, script).run(print)
 
 

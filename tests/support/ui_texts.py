@@ -13,13 +13,21 @@ SOURCES = Path(__file__).parents[2] / "blender_addon" / "motionbooth_addon"
 # Calls whose argument of this position is shown to a person.
 SHOWN = {
     "InvalidInput": 0, "NotFound": 0, "NotAuthorized": 0, "Unreachable": 0, "OutOfSpace": 0, "Damaged": 0,
-    "JobFailed": 0, "Canceled": 0, "MotionBoothError": 0, "Text": 0, "of": 0, "translate": 0, "refuse": 1, "report": 1,
+    "JobFailed": 0, "Canceled": 0, "Conflict": 0, "OverLimit": 0, "Busy": 0, "VersionMismatch": 0,
+    "MotionBoothError": 0, "Text": 0, "of": 0, "translate": 0, "refuse": 1, "report": 1,
     "show_notice": 0, "inform": 0, "show_connection": 1, "sentence": 1,
 }  # fmt: skip
 NOT_SHOWN = {"name", "uid", "job_id", "filter_glob", "filter_folder", "filter_image", "display_type", "directory"}
 LAYOUT = {"label", "operator", "prop", "menu", "progress", "prop_search"}
-ELSEWHERE = {"runner.py", "generate_file.py", "generate_shots.py", "blender_command.py"}  # without a window
+ELSEWHERE = {"generate_file.py", "blender_command.py"}  # only the texts of command line options
 FOR_PROGRAMS = {"codec.py", "text.py"}  # of the contract
+BACKEND = Path(__file__).parents[2] / "backend" / "motionbooth"
+# Parts of the backend whose texts are for its owner or for who works without Blender.
+FOR_ITS_OWNER = {
+    "bench", "cli", "doctor", "evaluation", "demo.py", "lavie", "clip_folder.py", "convert.py", "tensorboard.py",
+    "script.py", "video.py", "local_training.py", "takes.py", "folder.py", "auth.py", "keys.py", "metrics.py", "web.py",
+    "serve.py", "devices.py", "recipes.py", "display.py", "task.py",
+}  # fmt: skip
 
 
 def of_blender(classes: tuple[type, ...]) -> Iterator[tuple[str, str]]:
@@ -50,20 +58,27 @@ def _of_properties(rna: Any, own: set[str]) -> Iterator[tuple[str, str]]:
 
 
 def of_sources() -> Iterator[tuple[str, str]]:
-    """(context, text) of panels, notices and errors: arguments of the calls in SHOWN, and every template.
-
-    Of the extension and of the contract, whose errors it shows.
-    """
+    """(context, text) of panels, notices and errors of the extension and of the contract, whose errors it shows."""
     for source in sorted(_sources()):
-        if source.name in ELSEWHERE | FOR_PROGRAMS:
-            continue
-        tree = ast.parse(source.read_text())
-        docstrings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call):
-                yield from _of_call(node)
-            elif isinstance(node, ast.Constant) and node not in docstrings and fields(str(node.value)):
-                yield "*", node.value
+        if source.name not in ELSEWHERE | FOR_PROGRAMS:
+            yield from _of_file(source)
+
+
+def of_backend() -> set[str]:
+    """The texts of a backend's errors and notes that the extension may have to show."""
+    sources = [source for source in BACKEND.rglob("*.py") if not FOR_ITS_OWNER & set(source.relative_to(BACKEND).parts)]
+    return {text for source in sources for _, text in _of_file(source)}
+
+
+def _of_file(source: Path) -> Iterator[tuple[str, str]]:
+    """Arguments of the calls in SHOWN, and every template."""
+    tree = ast.parse(source.read_text())
+    docstrings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield from _of_call(node)
+        elif isinstance(node, ast.Constant) and node not in docstrings and fields(str(node.value)):
+            yield "*", node.value
 
 
 def all_of_sources() -> set[str]:

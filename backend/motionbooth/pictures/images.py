@@ -40,8 +40,8 @@ def read_picture(path: Path, label: str | Text) -> Image.Image:
         with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise InvalidInput(
-                    "{picture} has {width} x {height} pixels; send one of at most 100 million.",
-                    picture=_start(label),
+                    "Cannot use {picture} ({width} x {height} pixels): at most 100 million pixels are possible.",
+                    picture=label,
                     width=opened.width,
                     height=opened.height,
                 )
@@ -49,9 +49,7 @@ def read_picture(path: Path, label: str | Text) -> Image.Image:
             return upright.convert("RGBA" if upright.has_transparency_data else "RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InvalidInput(
-            "{picture} cannot be read as a picture ({reason}). Send it again as PNG or JPEG.",
-            picture=_start(label),
-            reason=error,
+            "Cannot read {picture} ({reason}). Send it again as PNG or JPEG.", picture=label, reason=error
         ) from error
 
 
@@ -79,9 +77,9 @@ def _register_heif(path: Path, label: str | Text) -> None:
         import pillow_heif
     except ImportError as error:
         raise InvalidInput(
-            "{picture} is a HEIC picture, which needs one more library: pip install 'motionbooth[heic]'. "
+            "Cannot read {picture}: its format HEIC needs one more library: pip install 'motionbooth[heic]'. "
             "Or send it as PNG or JPEG.",
-            picture=_start(label),
+            picture=label,
         ) from error
     pillow_heif.register_heif_opener()
 
@@ -121,7 +119,3 @@ def fit_picture(
     region = slice(top, top + size[1]), slice(left, left + size[0])
     frame[region], frame_mask[region] = small, small_mask >= 0.5
     return TrainingPicture(frame, frame_mask)
-
-
-def _start(label: str | Text) -> str:
-    return str(label)[:1].upper() + str(label)[1:]

@@ -26,12 +26,10 @@ MAX_FILL_SHARE = 0.9  # of the hint's box that the mask fills: a subject is rare
 BORDER, PIECES = Text("it reaches the picture's border"), Text("it is in pieces")
 FULL_HINT, OUTSIDE_HINT = Text("it fills its hint's box"), Text("its hint's point is outside it")
 OTHERWISE = Text("searched for from other seeds, something else is found")
-REASONS = (BORDER, FULL_HINT, OUTSIDE_HINT, PIECES, OTHERWISE)
-"""All possible reasons; clients have translations of them."""
 
 
 def doubts_about(rgb: Rgb, mask: Mask, hint: Hint = NO_HINT, finder: Finder | None = None) -> tuple[Text, ...]:
-    """The REASONS to doubt a mask (H, W) of a picture (H, W, 3) uint8; () for none.
+    """The reasons to doubt a mask (H, W) of a picture (H, W, 3) uint8; () for none.
 
     `finder`: what found the mask; None for GrabCut, which is run again from other seeds.
     """

@@ -165,19 +165,18 @@ def _largest_part(foreground: np.ndarray) -> np.ndarray:
 
 def _check(mask: Mask, origin: str, label: str | Text) -> None:
     share = float(mask.mean())
-    start = str(label)[:1].upper() + str(label)[1:]
     if share < MIN_SHARE:
-        found = "is empty" if share == 0 else f"covers {share:.2%} of it only"
+        found = Text("is empty") if share == 0 else Text.of("covers only {share:.2%} of it", share=share)
         raise InvalidInput(
-            "{start} cannot be used for training: {mask} {found}. Send a closer picture, or a mask.",
-            start=start,
-            mask=origin,
+            "Cannot train on {picture}: {mask} {found}. Send a closer picture, or a mask.",
+            picture=label,
+            mask=Text(origin),
             found=found,
         )
     if share > 0.995:
         raise InvalidInput(
-            "{start} cannot be used for training: {mask} covers all of it, so the subject's outline is unknown. "
+            "Cannot train on {picture}: {mask} covers all of it, so the subject's outline is unknown. "
             "Send a mask, or a picture with some background.",
-            start=start,
-            mask=origin,
+            picture=label,
+            mask=Text(origin),
         )

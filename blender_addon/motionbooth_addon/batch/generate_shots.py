@@ -21,7 +21,7 @@ from .._protocol.text import Text
 from ..capture import framing, shots
 from ..capture.shot_warnings import length_warning
 from ..jobs.job_store import JobRecord, TrainRequest
-from ..jobs.specs import SMALLEST_PICTURE, check_prompt, generate_spec
+from ..jobs.specs import SMALLEST_PICTURE, check_prompt, generate_spec, named_model
 from ..timeline import takes
 from ..turntable.pictures import check_source, needs_training, training_pictures
 from .blocking_jobs import BlockingJobs
@@ -184,13 +184,7 @@ def open_shots(blend: Path) -> list[bpy.types.Scene]:
 
 
 def _read_for_model(models: dict[str, ModelInfo], scene: bpy.types.Scene, folder: Path) -> BatchShot:
-    model = models.get(scene.motionbooth.model)
-    if model is None:
-        raise InvalidInput(
-            'The backend has no model "{model}"; it has: {models}.',
-            model=scene.motionbooth.model,
-            models=", ".join(sorted(models)) or "none",
-        )
+    model = named_model(scene.motionbooth.model, models)
     shot = _read(scene, folder, model.frames, (model.width, model.height))
     if (longer := length_warning(shots.seconds_of(scene), model.frames, model.fps)) is not None:
         shot.warnings.append(longer)

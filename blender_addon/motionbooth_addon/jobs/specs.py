@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import bpy
 
@@ -20,15 +22,19 @@ from ..ui_state import MotionBoothModel, state
 from .job_store import Render, TrainRequest
 
 SMALLEST_PICTURE = 128  # pixels a side; the height of the model's frame if that is larger
+Model = TypeVar("Model")
 _STEPS = {"MODEL": None, "DRAFT": 10, "FINE": 50}  # denoising steps by quality
 
 
 def model_of(scene: bpy.types.Scene) -> MotionBoothModel:
     """The shot's model, as the backend describes it. Raises InvalidInput if the backend does not have it."""
-    models = state().models
-    name = scene.motionbooth.model
+    return named_model(scene.motionbooth.model, {model.name: model for model in state().models})
+
+
+def named_model(name: str, models: Mapping[str, Model]) -> Model:
+    """One of the backend's models. Raises InvalidInput."""
     if name not in models:
-        known = ", ".join(model.name for model in models) or Text("none yet; connect first")
+        known = ", ".join(sorted(models)) or Text("none yet; connect first")
         raise InvalidInput('The backend has no model "{name}"; choose one of: {known}.', name=name, known=known)
     return models[name]
 

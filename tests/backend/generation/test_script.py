@@ -140,7 +140,6 @@ def test_a_subject_that_the_script_does_not_name_is_refused(tmp_path: Path, tiny
 def test_one_script_must_be_named(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["generate", "--out", str(tmp_path / "c.mp4")])
     assert result.exit_code == 2
-    assert "Specify exactly one script" in result.output
 
 
 PLACEHOLDERS = {

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from motionbooth.generation.video import read_clip, spread_evenly, write_clip
 from motionbooth_protocol.errors import InvalidInput
+from refused import refused
 
 COLOURS = [(200, 30, 40), (20, 180, 60), (30, 60, 220), (240, 230, 40), (0, 0, 0), (255, 255, 255), (128, 128, 128)]
 
@@ -81,5 +82,5 @@ def test_a_clip_is_written_at_any_length_without_being_copied(tmp_path: Path, co
 
 def test_what_is_not_a_clip_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "c.mp4").write_bytes(b"no film")
-    with pytest.raises(InvalidInput, match=r"c\.mp4 cannot be read as a video clip"):
+    with refused(InvalidInput, path=str(tmp_path / "c.mp4"), problem=...):
         read_clip(tmp_path / "c.mp4")

@@ -184,7 +184,6 @@ def test_a_part_of_a_clip_is_not_measured_as_the_whole(tmp_path: Path, subject: 
     command = ["evaluate", str(tmp_path / "clip.mp4"), "--shot", str(tmp_path / "shot.json")]
     result = CliRunner().invoke(app, [*command, "--subject", str(subject)], env={"COLUMNS": "300"})
     assert result.exit_code == (0 if fits else 2), result.output
-    assert ("the shot 9 (4 of the model)" in result.output.replace("\n", " ")) is not fits
 
 
 def test_a_shot_that_is_shorter_than_the_models_clip_is_measured(tmp_path: Path) -> None:

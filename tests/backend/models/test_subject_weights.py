@@ -18,6 +18,7 @@ from motionbooth.models.subject_card import SubjectCard, read_card
 from motionbooth.models.subject_weights import add_lora, load_subject, save_subject
 from motionbooth_protocol.errors import InvalidInput
 from msgspec.structs import replace
+from refused import refused
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -130,7 +131,7 @@ def test_the_same_subject_is_written_as_the_same_bytes(tiny_single: Base, tmp_pa
 @pytest.mark.parametrize("content", [b"", b"{}", b"\x08" + b"\0" * 7 + b'{"a": 1}'])
 def test_any_other_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "s").write_bytes(content)
-    with pytest.raises(InvalidInput, match="not the file of a trained subject"):
+    with refused(InvalidInput, path="s"):
         read_card(tmp_path / "s")
 
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from motionbooth.pictures.appearance import Appearance
 from motionbooth_protocol.errors import InvalidInput
+from refused import refused
 
 
 def test_masks_without_a_pixel_are_refused_in_a_sentence() -> None:
-    with pytest.raises(InvalidInput, match="at least one picture whose mask"):
+    with refused(InvalidInput, count=1):
         Appearance.from_pictures([np.zeros((8, 8, 3), np.uint8)], [np.zeros((8, 8), np.uint8)])
 
 
@@ -23,5 +24,5 @@ def as_text(values: np.ndarray) -> str:
     ["", "nonsense", as_text(np.ones(7)), as_text(np.zeros(13 * 28 * 28)), as_text(np.full(13 * 28 * 28, np.nan))],
 )
 def test_an_appearance_that_cannot_be_read_are_refused(text: str) -> None:
-    with pytest.raises(InvalidInput, match="appearance cannot be read"):
+    with refused(InvalidInput, reason=...):
         Appearance.from_text(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from motionbooth.pictures.folder import read_folder
@@ -58,34 +59,34 @@ def test_hints_lead_to_the_subject(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("hints", "complaint"),
+    ("hints", "values"),
     [
-        ("{", "cannot be read"),
-        ('{"z.png": {}}', "name z.png, but there is no such picture"),
-        ('{"a.png": {"point": [0.5, 2]}}', "The hint for a.png .* cannot be used"),
-        ('{"a.png": {"box": [0.5, 0.5, 0.2, 0.6]}}', "The hint for a.png .* cannot be used"),
+        ("{", {"problem": ...}),
+        ('{"z.png": {}}', {"picture": "z.png"}),
+        ('{"a.png": {"point": [0.5, 2]}}', {"picture": "a.png", "problem": ...}),
+        ('{"a.png": {"box": [0.5, 0.5, 0.2, 0.6]}}', {"picture": "a.png", "problem": ...}),
     ],
 )
-def test_hints_that_cannot_be_used_say_why(tmp_path: Path, hints: str, complaint: str) -> None:
+def test_hints_that_cannot_be_used_say_why(tmp_path: Path, hints: str, values: dict[str, Any]) -> None:
     draw(tmp_path / "a.png", 0)
     (tmp_path / "hints.json").write_text(hints)
-    with pytest.raises(InvalidInput, match=complaint):
+    with refused(InvalidInput, **values):
         read_folder(tmp_path, None)
 
 
 def test_a_mask_without_its_one_picture_is_named(tmp_path: Path) -> None:
     draw(tmp_path / "a.png", 0)
     draw(tmp_path / "masks" / "A1.png", 0)
-    with pytest.raises(InvalidInput, match=r"A1\.png belongs to no picture"):
+    with refused(InvalidInput, mask=..., pictures="no picture"):
         read_folder(tmp_path, None)
     draw(tmp_path / "A1.png", 0)
     draw(tmp_path / "A1.jpg", 0)
-    with pytest.raises(InvalidInput, match=r"A1\.png belongs to more than one picture"):
+    with refused(InvalidInput, mask=..., pictures="more than one picture"):
         read_folder(tmp_path, None)
 
 
 def test_from_one_to_twenty_pictures(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="no folder of pictures"):
+    with refused(InvalidInput, kind="pictures"):
         read_folder(tmp_path / "nowhere", None)
     with refused(InvalidInput, count=0):
         read_folder(tmp_path, None)

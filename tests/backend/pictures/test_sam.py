@@ -17,6 +17,7 @@ from motionbooth.pictures.sam import PUBLISHED, Checkpoint, LazySamFinder, SamFi
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.motion import Box
 from PIL import Image
+from refused import refused
 from torch import nn
 
 pytest.importorskip("segment_anything", reason="compares with Meta's own library: pip install 'motionbooth[dev]'")
@@ -100,13 +101,13 @@ def test_transformers_own_layout_finds_the_same(checkpoint: Path, tmp_path: Path
     assert np.array_equal(from_folder, sam_finder(Checkpoint(checkpoint, sha256_of(checkpoint)))(rgb, Hint()))
     weights = tmp_path / "sam" / "model.safetensors"
     assert isinstance(sam_finder(Checkpoint(tmp_path / "sam", sha256_of(weights))), SamFinder)
-    with pytest.raises(InvalidInput, match="which is not the sha256 that was given"):
+    with refused(InvalidInput, found=..., expected="the sha256 that was given"):
         sam_finder(Checkpoint(tmp_path / "sam", "0" * 64))
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(InvalidInput, match="not a checkpoint of Segment Anything"):
+    with refused(InvalidInput, path=str(tmp_path / "sam")):
         sam_finder(Checkpoint(tmp_path / "sam"))
     weights.unlink()
-    with pytest.raises(InvalidInput, match=r"needs config\.json and model\.safetensors"):
+    with refused(InvalidInput, folder=str(tmp_path / "sam")):
         sam_finder(Checkpoint(tmp_path / "sam"))
 
 
@@ -152,9 +153,9 @@ def test_a_picture_without_mask_or_alpha_is_given_to_it(checkpoint: Path, tmp_pa
 
 
 def test_a_file_that_is_neither_published_nor_vouched_for_is_refused(checkpoint: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"which is not that of sam_vit_b_01ec64\.pth"):
+    with refused(InvalidInput, expected=f"that of {', '.join(PUBLISHED)}"):
         sam_finder(Checkpoint(checkpoint))
-    with pytest.raises(InvalidInput, match="which is not the sha256 that was given"):
+    with refused(InvalidInput, found=..., expected="the sha256 that was given"):
         sam_finder(Checkpoint(checkpoint, PUBLISHED["sam_vit_b_01ec64.pth"]))
     assert isinstance(sam_finder(Checkpoint(checkpoint, sha256_of(checkpoint).upper())), SamFinder)
 
@@ -167,13 +168,13 @@ def test_a_missing_file_is_said_with_the_command_to_fetch_it(tmp_path: Path) -> 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\x03\x04nonsense"])
 def test_a_file_of_something_else_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "sam.pth").write_bytes(content)
-    with pytest.raises(InvalidInput, match="not a checkpoint of Segment Anything"):
+    with refused(InvalidInput, path=str(tmp_path / "sam.pth")):
         sam_finder(Checkpoint(tmp_path / "sam.pth", hashlib.sha256(content).hexdigest()))
 
 
 def test_other_weights_are_refused(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(3)}, tmp_path / "sam.pth")
-    with pytest.raises(InvalidInput, match="not a checkpoint of Segment Anything"):
+    with refused(InvalidInput, path=str(tmp_path / "sam.pth")):
         sam_finder(Checkpoint(tmp_path / "sam.pth", sha256_of(tmp_path / "sam.pth")))
 
 

@@ -104,7 +104,7 @@ def test_a_chunk_without_an_announcement_is_refused(blobs: Blobs) -> None:
 @pytest.mark.parametrize("name", ["../../etc/passwd", "A" * 64, "a" * 63, "a" * 64 + "\n", ""])
 def test_a_name_that_is_not_a_sha256_reaches_no_file(blobs: Blobs, name: str) -> None:
     for look in (blobs.path, blobs.has, lambda sha: blobs.begin("ann", sha, 1)):
-        with pytest.raises(InvalidInput, match="64 hexadecimal digits"):
+        with refused(InvalidInput, sha256=...):
             look(name)
 
 

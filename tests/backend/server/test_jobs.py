@@ -14,6 +14,7 @@ from motionbooth_protocol.messages import Event, Progress
 from motionbooth_protocol.motion import Box, SubjectTrack
 from motionbooth_protocol.reports import PreviewReport
 from msgspec.structs import replace
+from refused import refused
 from running_backend import SHOT, RunningBackend, is_running, small_job, wait_until
 
 
@@ -120,9 +121,8 @@ def test_invalid_input_fails_the_job_with_its_own_message(client: Client) -> Non
 def test_a_bug_is_one_sentence_for_the_owner_and_a_traceback_in_the_log(
     client: Client, shared_backend: RunningBackend
 ) -> None:
-    with pytest.raises(JobFailed, match=r"bug \(ZeroDivisionError\).*worker\.log") as failure:
+    with refused(JobFailed, kind="ZeroDivisionError", machine=...):
         run(client, small_job("fault", seed=11))
-    assert "business" not in str(failure.value)
     log = (shared_backend.home / "logs" / "worker.log").read_text()
     assert "Traceback" in log
     assert "an internal detail" in log

@@ -143,7 +143,7 @@ def test_a_full_quota_removes_downloaded_jobs_first_and_then_refuses_with_a_sent
             client.get(fetched.id)
         assert client.get(unfetched.id).state == "done"
         (tmp_path / "file").write_bytes(os.urandom(700_000))
-        with pytest.raises(OverLimit, match=r"quota of 0\.00 GB"):
+        with refused(OverLimit, quota=..., used=..., size=...):
             client.upload(tmp_path / "file")
         assert unfetched.result("clip").sha256 in files(backend)
 

@@ -190,7 +190,7 @@ def test_a_worker_has_the_environment_of_its_device(tmp_path: Path) -> None:
         executor = LocalExecutor(context, command, tmp_path / "worker.log", [device])
         ended = Running(executor, tmp_path)
         ended.start(1, "steps=1")
-        assert "status 3" in str(ended.wait(worker_pipe.Exited, 1).error)
+        assert ended.wait(worker_pipe.Exited, 1).error.values == {"status": 3}
         assert (tmp_path / "seen").read_text() == "GPU-7\n"
         executor.close()
 

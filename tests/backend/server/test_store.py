@@ -21,6 +21,7 @@ from motionbooth.server.store import Store
 from motionbooth_protocol.errors import Conflict, ErrorReport, InvalidInput, MotionBoothError, NotFound
 from motionbooth_protocol.jobs import TERMINAL_STATES, Blob, JobState
 from motionbooth_protocol.text import Text
+from refused import refused
 from running_backend import small_job
 
 CLIP = Blob("clip", "a" * 64, 1000)
@@ -189,7 +190,7 @@ def test_a_store_of_another_version_is_refused_and_left_alone(tmp_path: Path, ve
     database = sqlite3.connect(tmp_path / "jobs.sqlite")
     database.execute(f"PRAGMA user_version = {version}")
     database.close()
-    with pytest.raises(InvalidInput, match="another version"):
+    with refused(InvalidInput, found=version, known=SCHEMA_VERSION):
         Store(tmp_path / "jobs.sqlite")
     database = sqlite3.connect(tmp_path / "jobs.sqlite")
     assert database.execute("PRAGMA user_version").fetchone() == (version,)
@@ -199,7 +200,7 @@ def test_a_store_of_another_version_is_refused_and_left_alone(tmp_path: Path, ve
 
 def test_a_file_that_is_not_a_store_is_refused_with_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "jobs.sqlite").write_bytes(b"no database at all" * 1000)
-    with pytest.raises(MotionBoothError, match=r"cannot be read.*restore"):
+    with refused(MotionBoothError, reason=...):
         Store(tmp_path / "jobs.sqlite")
 
 

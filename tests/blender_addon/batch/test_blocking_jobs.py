@@ -16,6 +16,7 @@ from motionbooth_addon.batch.blocking_jobs import BlockingJobs
 from motionbooth_addon.jobs.job_store import TrainRequest
 from motionbooth_protocol.connection import Connection
 from motionbooth_protocol.reports import ProgressReport
+from refused import refused
 from running_backend import Proxy, RunningBackend, small_job
 
 Open = Callable[[Connection], BlockingJobs]
@@ -83,14 +84,14 @@ def test_a_failed_job_raises_its_reason_and_a_canceled_one_is_canceled(
 def test_a_missing_picture_is_refused(shared_backend: RunningBackend, open_jobs: Open, tmp_path: Path) -> None:
     jobs = open_jobs(shared_backend.connection)
     training = jobs.submit(train_request(tmp_path / "no.png"), "Imp")
-    with pytest.raises(NotFound, match=r"no\.png"):
+    with refused(NotFound, path=str(tmp_path / "no.png")):
         jobs.wait_until_done(training)
 
 
 def test_an_unreachable_backend_is_reported_at_once(shared_backend: RunningBackend, open_jobs: Open) -> None:
     nowhere = msgspec.structs.replace(shared_backend.connection, address="tcp://127.0.0.1:9")
     began = time.monotonic()
-    with pytest.raises(Unreachable, match="No backend"):
+    with refused(Unreachable, address="tcp://127.0.0.1:9"):
         open_jobs(nowhere).models()
     assert time.monotonic() - began < blocking_jobs._PATIENCE / 10
 

@@ -258,4 +258,4 @@ def test_a_subject_behind_the_camera_has_no_box_and_a_warning(
     boxes = reading.shot.subjects[0].boxes
     assert boxes[0] is not None
     assert boxes[-1] is None
-    assert '"Imp" is behind the camera' in str(reading.warnings[0].sentence)
+    assert reading.warnings[0].sentence.values["name"] == "Imp"

@@ -161,15 +161,21 @@ def test_a_clip_without_a_model_frame_fills_the_scenes_frame(shot: Any, tmp_path
     assert seen == pytest.approx(framing.in_shot(Box(0.2, 0.2, 0.6, 0.8), where).as_tuple(), abs=1 / 360 + 1e-3)
 
 
+def explained(frame: Box) -> dict[str, object]:
+    text = framing.explanation(frame)
+    assert text is not None
+    return {name: round(value, 2) if isinstance(value, float) else str(value) for name, value in text.values.items()}
+
+
 def test_the_framing_is_explained_in_numbers() -> None:
     fitted = framing.model_frame(16 / 9, 1.5, "FIT")
     assert fitted.y2 - fitted.y1 == pytest.approx(16 / 9 / 1.5)
-    assert "16% of its height" in str(framing.explanation(fitted))
+    assert explained(fitted) == {"hidden": 0.16, "side": "height"}
     cropped = framing.model_frame(16 / 9, 1.5, "CROP")
-    assert "16% of the shot's width stays empty" in str(framing.explanation(cropped))
+    assert explained(cropped) == {"empty": 0.16, "side": "width"}
     assert math.isclose(cropped.x2 - cropped.x1, 1.5 / (16 / 9))
     tall = framing.model_frame(9 / 16, 1.5, "FIT")
-    assert "62% of its width" in str(framing.explanation(tall))
+    assert explained(tall) == {"hidden": 0.62, "side": "width"}
 
 
 def placed(shot: Any, tmp_path: Path, how: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import ui_texts
-from motionbooth.pictures.mask_doubts import REASONS
+from motionbooth.pictures import mask_doubts
 from motionbooth.progress import stages
 
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
@@ -25,10 +25,24 @@ BACKEND_STAGES = {name for constant, name in vars(stages).items() if constant.is
 SAME = {"MotionBooth", "Backend", "Takes", "Token", "Prompt", "Seed"}  # in every language
 
 
+# What no request of the extension and no job can cause, by its beginning.
+FOR_THE_BACKENDS_OWNER = (
+    "{doubts}. Look at", "{request} has no payload", "A file is named by its sha256", "Another backend is running on",
+    "Each worker needs {each:g} GPUs", "No Ray cluster answers at", "Only admins can list the jobs", "The Ray executor",
+    "The job store {path}",
+)  # fmt: skip
+
+
 def test_every_shown_text_has_a_translation(registered: Any) -> None:
     shown = {*ui_texts.of_blender(registration.CLASSES), *ui_texts.of_sources()}
     missing = {(context, text) for context, text in shown - KNOWN if text not in SAME | BLENDERS and _has_words(text)}
     assert missing == set()
+
+
+def test_every_error_of_a_backend_that_blender_may_show_has_a_translation(registered: Any) -> None:
+    assert len(ui_texts.of_backend()) > 80
+    missing = {text for text in ui_texts.of_backend() - german.TEXTS.keys() if _has_words(text)}
+    assert {text for text in missing if not text.startswith(FOR_THE_BACKENDS_OWNER)} == set()
 
 
 def _has_words(text: str) -> bool:
@@ -37,8 +51,7 @@ def _has_words(text: str) -> bool:
 
 def test_every_translation_belongs_to_a_text(registered: Any) -> None:
     reports = BACKEND_STAGES | {"starting the worker"}
-    reports |= {"picture {number} of {count} ({name})", "picture {number} of {count}"}
-    reports |= {reason.template for reason in REASONS}
+    reports |= ui_texts.of_backend() | {"its mask", "its alpha", "the subject found in it"}
     states = {state.capitalize() for state in ("waiting", "sending", "queued", "running", "done", "failed", "canceled")}
     shown = {text for _, text in ui_texts.of_blender(registration.CLASSES)}
     assert {text for _, text in KNOWN} - shown - ui_texts.all_of_sources() - reports - states == set()
@@ -76,7 +89,9 @@ def test_texts_among_the_values_are_translated(in_german: None) -> None:
 
 def test_every_reason_to_doubt_a_mask_is_translated(in_german: None) -> None:
     picture = Text.of("picture {number} of {count} ({name})", number=2, count=3, name="a.jpg")
-    for reason in REASONS:
+    reasons = [value for value in vars(mask_doubts).values() if isinstance(value, Text)]
+    assert len(reasons) == 5
+    for reason in reasons:
         text = Text.of("The mask of {picture} may be wrong: {reason}.", picture=picture, reason=reason)
         said = translation.translate(text)
         assert said.startswith("Die Maske von Bild 2 von 3 (a.jpg) ")

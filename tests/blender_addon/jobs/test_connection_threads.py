@@ -125,7 +125,7 @@ def test_a_command_that_cannot_be_carried_out_is_refused_with_a_reason(
         name="Imp", token="sks", class_word="toy", model="small", pictures=[(str(tmp_path / "no.png"), None)]
     )
     threads.send(Train("train-0002", request, tmp_path))
-    assert "There is no file" in str(wait(Refused).error)
+    assert wait(Refused).error.text.values == {"path": str(tmp_path / "no.png")}
     threads.send(Cancel("never-was"))
     wait(Refused)
     threads.send(Follow("never-was"))
@@ -166,7 +166,7 @@ def test_an_unsent_job_is_canceled_without_a_backend(begin: Callable) -> None:
 
 def test_an_unreachable_backend_is_reported_at_once_and_stopping_is_quick(begin: Callable) -> None:
     threads, wait = begin(NOWHERE)
-    assert "No backend listens" in str(wait(Disconnected).error)
+    assert wait(Disconnected).error.code == "unreachable"
     began = time.monotonic()
     threads.stop()
     assert time.monotonic() - began < 2

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from refused import refused
 
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
@@ -95,7 +96,7 @@ def test_prompt_words_are_validated_as_the_backend_matches_them(shot: Any) -> No
     settings.prompt, settings.background_phrase = "a <new>  dog in a parking lot", "parking lot"
     specs.check_prompt(shot)
     settings.background_phrase = "park"
-    with pytest.raises(MotionBoothError, match='background phrase "park"'):
+    with refused(MotionBoothError, background="park"):
         specs.check_prompt(shot)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from refused import refused
 
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
@@ -162,7 +163,7 @@ def test_a_wheel_in_downloads_is_found_and_a_wrong_path_is_reported(tmp_path: Pa
     assert made.source == "motionbooth==1.2.3"
     (tmp_path / "motionbooth-1.2.3-py3-none-any.whl").touch()
     assert install.plan("", "1.2.3", folder, [tmp_path]).source.endswith("motionbooth-1.2.3-py3-none-any.whl")
-    with pytest.raises(NotFound, match="There is no wheel at"):
+    with refused(NotFound, wheel=str(tmp_path / "other.whl")):
         install.plan(str(tmp_path / "other.whl"), "1.2.3", folder, [])
 
 
@@ -170,7 +171,7 @@ def test_a_disk_that_is_too_small_is_reported_before_the_installation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(install, "INSTALLED", 2**60)
-    with pytest.raises(OutOfSpace, match="are free"):
+    with refused(OutOfSpace, needed=..., free=...):
         install.plan("", "1", tmp_path / "environment", [])
 
 

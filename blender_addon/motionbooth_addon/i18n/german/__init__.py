@@ -3,7 +3,7 @@
 {name} stands for a value that is filled in, in whatever order German has it.
 """
 
-from . import connection, interface, messages, shots, tooltips
+from . import backend, connection, interface, messages, shots, tooltips
 
 OPERATORS = interface.OPERATORS
-TEXTS = interface.TEXTS | tooltips.TEXTS | messages.TEXTS | shots.TEXTS | connection.TEXTS
+TEXTS = interface.TEXTS | tooltips.TEXTS | messages.TEXTS | shots.TEXTS | connection.TEXTS | backend.TEXTS

@@ -19,6 +19,7 @@ from motionbooth_protocol.client import new_job_id
 from motionbooth_protocol.errors import Canceled, JobFailed
 from motionbooth_protocol.jobs import TERMINAL_STATES, Picture, SubjectSpec, TrainSpec
 from motionbooth_protocol.messages import Event
+from refused import refused
 from running_backend import RunningBackend, is_running, small_job, wait_until
 
 
@@ -168,7 +169,7 @@ def test_fault_05_a_job_that_kills_every_worker_fails_with_the_reason_and_the_ne
     with shared_backend.client() as client:
         job = new_job_id()
         client.submit(job, small_job("steps=99 die"))
-        with pytest.raises(JobFailed, match=r"SIGKILL.*out of memory.*3 times"):
+        with refused(JobFailed, count=3, reason=...):
             client.follow(job)
     assert Following(shared_backend, "steps=1 after it").done().state == "done"
 
@@ -179,7 +180,7 @@ def test_fault_05_a_worker_that_sends_garbage_is_killed_and_the_server_survives(
     with shared_backend.client() as client:
         job = new_job_id()
         client.submit(job, small_job("steps=2 pause=0.5 preview=70000"))  # larger than any picture may be
-        with pytest.raises(JobFailed, match="3 times"):
+        with refused(JobFailed, count=3):
             client.follow(job)
     assert Following(shared_backend, "steps=1 after nonsense").done().state == "done"
 

@@ -12,6 +12,7 @@ from following import Following
 from motionbooth_protocol.client import new_job_id
 from motionbooth_protocol.errors import JobFailed, OutOfSpace
 from msgspec.structs import replace
+from refused import refused
 from running_backend import RunningBackend, small_job, wait_until
 
 
@@ -86,7 +87,7 @@ def test_fault_17_a_job_that_runs_out_of_memory_fails_alone_and_says_what_to_cha
     with shared_backend.client() as client:
         job = new_job_id()
         client.submit(job, small_job(whose))
-        with pytest.raises(JobFailed, match=r"out of memory.*fewer frames"):
+        with refused(JobFailed, machine=...):
             client.follow(job)
     assert Following(shared_backend, f"steps=1 after {len(whose)} letters").done().state == "done"
 
