@@ -11,6 +11,7 @@ import numpy as np
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import GenerateSpec
 from motionbooth_protocol.motion import SubjectTrack
+from motionbooth_protocol.picture_files import pictures_with_masks
 from motionbooth_protocol.wording import in_words
 from numpy.typing import NDArray
 from rich.table import Table
@@ -22,7 +23,6 @@ from motionbooth.generation.video import read_clip, spread_evenly
 from motionbooth.models.sources import source_named
 from motionbooth.models.subject_card import read_card
 from motionbooth.pictures.appearance import Appearance
-from motionbooth.pictures.files import masks_beside, picture_files
 from motionbooth.pictures.masks import MaskedPicture, picture_with_mask
 
 
@@ -122,10 +122,10 @@ def pictures_for(spec: GenerateSpec, folder: Path) -> dict[str, list[Path]]:
     Masks are beside them (dog_mask.png beside dog.png). Raises InvalidInput if there are no pictures.
     """
     names = [track.name for track in spec.shot.subjects]
-    own = {name: _pictures_in(folder / name) for name in names}
+    own = {name: pictures_with_masks(folder / name) for name in names}
     if len(names) == 1 and not own[names[0]]:
-        own = {names[0]: _pictures_in(folder)}
-    found = {name: paths for name, paths in own.items() if paths}
+        own = {names[0]: pictures_with_masks(folder)}
+    found = {name: [picture for picture, _ in pictures] for name, pictures in own.items() if pictures}
     if not found:
         raise InvalidInput(
             "No pictures in {folder} for the shot's subjects ({subjects}): put a subject's "
@@ -136,15 +136,8 @@ def pictures_for(spec: GenerateSpec, folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _pictures_in(folder: Path) -> list[Path]:
-    files = picture_files(folder) if folder.is_dir() else []
-    masks = masks_beside(files).values()
-    return [path for path in files if path not in masks]
-
-
 def _picture(path: Path) -> MaskedPicture:
-    mask = masks_beside(picture_files(path.parent)).get(path.stem) if path.parent.is_dir() else None
-    return picture_with_mask(path, mask, f"the picture {path}")
+    return picture_with_mask(path, dict(pictures_with_masks(path.parent)).get(path), f"the picture {path}")
 
 
 def _appearance(pictures: Sequence[MaskedPicture]) -> Appearance:

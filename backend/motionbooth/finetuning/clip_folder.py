@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.picture_files import is_hidden, picture_files
 from motionbooth_protocol.wording import in_words
 from numpy.typing import NDArray
 from torch import Tensor
@@ -25,7 +26,6 @@ from motionbooth.finetuning.latent_cache import cached
 from motionbooth.generation.video import Frames
 from motionbooth.models.base import Base
 from motionbooth.models.sources import files_digest
-from motionbooth.pictures.files import is_hidden, picture_files
 from motionbooth.pictures.images import read_picture
 from motionbooth.progress.reporting import OnProgress, ignore_progress
 

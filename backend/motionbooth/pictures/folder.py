@@ -9,9 +9,8 @@ import msgspec
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import Picture
 from motionbooth_protocol.limits import MAX_PICTURES
+from motionbooth_protocol.picture_files import PICTURE_SUFFIXES, picture_files, pictures_with_masks
 from motionbooth_protocol.wording import in_words
-
-from motionbooth.pictures.files import PICTURE_SUFFIXES, masks_beside, picture_files
 
 MASKS = "masks"  # the default sub-folder of masks
 HINTS = "hints.json"
@@ -32,9 +31,9 @@ def read_folder(folder: Path, masks: Path | None) -> tuple[list[Picture], dict[s
     The mask of dog.jpg is dog_mask.png beside it, or dog.png in the folder `masks` (by default its sub-folder "masks").
     Raises InvalidInput if there are no pictures or too many, or if a mask does not belong to exactly one picture.
     """
-    images = _images(folder, "pictures")
-    beside = masks_beside(images)
-    images = [image for image in images if image not in beside.values()]
+    _check_folder(folder, "pictures")
+    beside = pictures_with_masks(folder)
+    images = [image for image, _ in beside]
     if not 1 <= len(images) <= MAX_PICTURES:
         raise InvalidInput(
             "The folder {folder} has {count} pictures ({suffixes}); training needs 1 to {most}, and 3 to 5 are enough.",
@@ -43,7 +42,8 @@ def read_folder(folder: Path, masks: Path | None) -> tuple[list[Picture], dict[s
             suffixes=", ".join(sorted(PICTURE_SUFFIXES)),
             most=MAX_PICTURES,
         )
-    by_name = beside | _paired(images, masks or (folder / MASKS if (folder / MASKS).is_dir() else None))
+    by_name = {image.stem: mask for image, mask in beside if mask is not None}
+    by_name |= _paired(images, masks or (folder / MASKS if (folder / MASKS).is_dir() else None))
     hints = _hints(folder, {image.name for image in images})
     files: dict[str, Path] = {}
 
@@ -70,19 +70,19 @@ def read_folder(folder: Path, masks: Path | None) -> tuple[list[Picture], dict[s
     return pictures, files
 
 
-def _images(folder: Path, kind: str) -> list[Path]:
+def _check_folder(folder: Path, kind: str) -> None:
     if not folder.is_dir():
         raise InvalidInput("There is no folder of {kind} at {folder}.", kind=kind, folder=folder)
-    return picture_files(folder)
 
 
 def _paired(images: list[Path], folder: Path | None) -> dict[str, Path]:
     """The masks in a folder, by the stem of their picture."""
     if folder is None:
         return {}
+    _check_folder(folder, "masks")
     names = [image.stem for image in images]
     masks: dict[str, Path] = {}
-    for mask in _images(folder, "masks"):
+    for mask in picture_files(folder):
         if names.count(mask.stem) != 1 or mask.stem in masks:
             raise InvalidInput(
                 "The mask {mask} belongs to {pictures}: a "

@@ -54,24 +54,15 @@ def _roll(travel: Travel, frames: Array) -> ShotWarning | None:
 
 
 def _zoom(travel: Travel, frames: Array) -> ShotWarning | None:
-    growth = math.exp(_farthest(np.log(travel.lens)))
-    if abs(math.log(growth)) <= math.log1p(ZOOM_LIMIT):
-        return None
-    return _during_change(
-        np.log(travel.lens),
-        frames,
+    template = (
         "The lens zooms {frames}: everything {change} of its size. The clip's background keeps its size; boxes "
-        "follow the zoom.",
-        change=_change(growth),
+        "follow the zoom."
     )
+    return _growth(np.log(travel.lens), frames, template, template)
 
 
 def _depth(travel: Travel, frames: Array) -> ShotWarning | None:
     """The growth of the background that the lens does not explain."""
-    moved = np.log(travel.zoom) - np.log(travel.lens)
-    growth = math.exp(_farthest(moved))
-    if abs(math.log(growth)) <= math.log1p(ZOOM_LIMIT):
-        return None
     toward = (
         "The camera moves toward the background {frames}: it {change} of its size. The clip's background keeps its "
         "size; boxes follow the move."
@@ -80,7 +71,17 @@ def _depth(travel: Travel, frames: Array) -> ShotWarning | None:
         "The camera moves away from the background {frames}: it {change} of its size. The clip's background keeps "
         "its size; boxes follow the move."
     )
-    return _during_change(moved, frames, toward if growth > 1 else away, change=_change(growth))
+    return _growth(np.log(travel.zoom) - np.log(travel.lens), frames, toward, away)
+
+
+def _growth(logarithm: Array, frames: Array, larger: str, smaller: str) -> ShotWarning | None:
+    """`logarithm` (T,): of the factor by which the picture has grown."""
+    farthest = _farthest(logarithm)
+    if abs(farthest) <= math.log1p(ZOOM_LIMIT):
+        return None
+    change = "grows to {share:.0%}" if farthest > 0 else "shrinks to {share:.0%}"
+    template = larger if farthest > 0 else smaller
+    return _during_change(logarithm, frames, template, change=Text.of(change, share=math.exp(farthest)))
 
 
 def _parallax(travel: Travel, frames: Array) -> ShotWarning | None:
@@ -219,10 +220,6 @@ def _during_change(changing: Array, frames: Array, template: str, **values: obje
 def _warning(first: int, last: int, template: str, values: Mapping[str, object]) -> ShotWarning:
     frames = Text.of("at frame {first}" if first == last else "from frame {first} to {last}", first=first, last=last)
     return ShotWarning(first, last, Text.of(template, frames=frames, **values))
-
-
-def _change(factor: float) -> Text:
-    return Text.of("grows to {share:.0%}" if factor > 1 else "shrinks to {share:.0%}", share=factor)
 
 
 def _farthest(values: Array) -> float:

@@ -11,12 +11,12 @@ from mathutils import Vector
 
 from .._protocol.errors import InvalidInput
 from .._protocol.limits import MAX_SUBJECTS
+from .._protocol.picture_files import pictures_with_masks
 from ..capture import shot_cache
 from ..capture.geometry import TYPES_WITHOUT_SURFACE
 from ..preferences import preferences
 from ..properties import is_subject_box
 from ..timeline.takes import shot_id
-from ..turntable.pictures import pairs_in
 from ..ui_state import state
 from .base import ReportsErrors, refuse
 
@@ -160,7 +160,7 @@ class MOTIONBOOTH_OT_choose_training_images(_SubjectOperator, bpy.types.Operator
 
     def act(self, context: bpy.types.Context) -> None:
         folder = Path(bpy.path.abspath(self.directory))
-        if not pairs_in(folder):
+        if not pictures_with_masks(folder):
             raise InvalidInput(
                 "There are no images in {folder}. Choose a folder with PNG, JPEG or WebP files.", folder=folder
             )

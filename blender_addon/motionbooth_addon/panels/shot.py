@@ -8,6 +8,7 @@ from typing import Any
 import bpy
 
 from .._protocol.phrases import phrase_spans
+from .._protocol.picture_files import pictures_with_masks
 from .._protocol.text import Text
 from ..capture import framing, shot_cache, shots
 from ..capture.shot_warnings import length_warning
@@ -138,7 +139,7 @@ def example(shot: bpy.types.PropertyGroup) -> str:
 def draw_images(layout: bpy.types.UILayout, folder: str) -> None:
     """Thumbnails of the first images of a folder, each with its mask below it if there is one."""
     grid = layout.grid_flow(row_major=True, columns=4, even_columns=True, align=True)
-    for image, mask in pictures.pairs_in(Path(folder))[:8]:
+    for image, mask in pictures_with_masks(Path(folder))[:8]:
         cell = grid.column(align=True)
         cell.template_icon(icon_value=icon(str(image)), scale=3)
         if mask is not None:

@@ -9,10 +9,8 @@ import bpy
 
 from .._protocol.errors import InvalidInput
 from .._protocol.limits import MAX_PICTURES
+from .._protocol.picture_files import pictures_with_masks
 from .turntable import TrainingPicture, TurntableSettings, render_turntable
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
-MASK = "_mask"
 
 
 def needs_training(subject: bpy.types.PropertyGroup) -> bool:
@@ -55,7 +53,7 @@ def folder_pictures(subject: bpy.types.PropertyGroup) -> list[TrainingPicture]:
             subject=subject.name,
             folder=folder,
         )
-    pictures = [TrainingPicture(image, mask) for image, mask in pairs_in(folder)]
+    pictures = [TrainingPicture(image, mask) for image, mask in pictures_with_masks(folder)]
     if not 1 <= len(pictures) <= MAX_PICTURES:
         raise InvalidInput(
             'The folder of training images of subject "{subject}" has {count} images ({folder}); it needs 1 to '
@@ -70,15 +68,6 @@ def folder_pictures(subject: bpy.types.PropertyGroup) -> list[TrainingPicture]:
         if picture.mask is not None:
             _check_readable(picture.mask)
     return pictures
-
-
-def pairs_in(folder: Path) -> list[tuple[Path, Path | None]]:
-    """The pictures in a folder, sorted by name, each with its mask or None; [] if there is no such folder."""
-    if not folder.is_dir():
-        return []
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
-    masks = {file.stem.removesuffix(MASK): file for file in files if file.stem.endswith(MASK)}
-    return [(file, masks.get(file.stem)) for file in files if not file.stem.endswith(MASK)]
 
 
 def _check_readable(file: Path) -> None:

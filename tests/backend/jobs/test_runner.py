@@ -159,7 +159,7 @@ def test_two_subjects_are_filmed_together(tmp_path: Path, blobs: Path, tiny_sour
 def test_a_subject_of_another_base_is_refused(tmp_path: Path, blobs: Path, tiny_source: Source) -> None:
     subject = run_job(train_spec(blobs), blobs.joinpath, tmp_path, Log())["subject"]
     content = subject.read_bytes().replace(tiny_source.network_sha256.encode(), b"0" * 64)
-    with refused(InvalidInput, base=..., model="Tiny"):
+    with refused(InvalidInput, base="tiny", model="tiny"):
         run_job(generate_spec(keep(blobs, content)), blobs.joinpath, tmp_path, Log())
 
 
@@ -172,5 +172,6 @@ def test_a_picture_that_cannot_be_used_is_named(tmp_path: Path, blobs: Path) -> 
     spec = train_spec(blobs)
     broken = [spec.subject.pictures[0], Picture(keep(blobs, b"no picture"))]
     spec = msgspec.structs.replace(spec, subject=msgspec.structs.replace(spec.subject, pictures=broken))
-    with refused(InvalidInput, picture=Text("picture {number} of {count}", {"number": 2, "count": 2})):
+    second = Text.of("picture {number} of {count}", number=2, count=2, name="")
+    with refused(InvalidInput, picture=second):
         run_job(spec, blobs.joinpath, tmp_path, Log())
