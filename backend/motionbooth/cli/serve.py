@@ -1,25 +1,10 @@
 """`motionbooth serve`: run a backend."""
 
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from motionbooth.cli.home import DEFAULT_HOME, Home
-
-
-class ExecutorKind(StrEnum):
-    """The choices of --executor."""
-
-    local = "local"
-    ray = "ray"
-
-
-class LogFormat(StrEnum):
-    """The choices of --log-format."""
-
-    text = "text"
-    json = "json"
 
 
 def serve(
@@ -32,11 +17,11 @@ def serve(
     ] = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Number of workers (default: one per GPU).")] = None,
     executor: Annotated[
-        ExecutorKind, typer.Option(help="Where jobs run: on this machine or on a Ray cluster.")
-    ] = ExecutorKind.local,
+        Literal["local", "ray"], typer.Option(help="Where jobs run: on this machine or on a Ray cluster.")
+    ] = "local",
     ray_address: Annotated[str, typer.Option(help="Address of the Ray cluster, as for `ray.init`.")] = "auto",
     gpus_each: Annotated[float | None, typer.Option(min=0, help="GPUs per worker on the Ray cluster.")] = None,
-    log_format: Annotated[LogFormat, typer.Option(help="Log file format.")] = LogFormat.text,
+    log_format: Annotated[Literal["text", "json"], typer.Option(help="Log file format.")] = "text",
     metrics_port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Serve Prometheus metrics on this loopback port.")
     ] = None,
@@ -63,7 +48,7 @@ def serve(
     from motionbooth.server.serve import serve as run_server
     from motionbooth.server.settings import DEFAULT_LIMITS, MonitoringSettings, ServerSettings, time_limits
 
-    is_local = executor is ExecutorKind.local
+    is_local = executor == "local"
     run_server(
         ServerSettings(
             home=home.absolute(),
@@ -73,7 +58,7 @@ def serve(
             limits=replace(DEFAULT_LIMITS, quota_bytes=int(quota_gb * 1e9)),
             keep_days=keep_days,
             make_executor=on_this_machine(workers) if is_local else on_cluster(ray_address, workers, gpus_each),
-            monitoring=MonitoringSettings(log_format.value, metrics_port, web_port),
+            monitoring=MonitoringSettings(log_format, metrics_port, web_port),
             supervisor=supervisor,
             time_limits=time_limits(job_hours),
         )

@@ -1,9 +1,8 @@
 """`motionbooth train`: train a subject without Blender and without a backend."""
 
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from motionbooth_protocol.limits import MAX_SEED, MAX_TRAINING_STEPS
@@ -34,13 +33,6 @@ def _learning_rate(value: float | None) -> float | None:
     return value
 
 
-class Method(StrEnum):
-    """The choices of --method."""
-
-    lora = "lora"
-    full = "full"
-
-
 def train(
     pictures: Annotated[
         Path, typer.Argument(help="Folder of 1 to 20 pictures. Masks of the same names can be in masks/.")
@@ -60,7 +52,9 @@ def train(
     recipe: Annotated[
         str, typer.Option(help="Recipe: motionbooth, one of its ablations, dreambooth or customvideo.")
     ] = ("motionbooth"),
-    method: Annotated[Method | None, typer.Option(help="Fine-tuning method (default: the model's).")] = None,
+    method: Annotated[
+        Literal["lora", "full"] | None, typer.Option(help="Fine-tuning method (default: the model's).")
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, max=MAX_TRAINING_STEPS, help="Training steps (default: the model's).")
     ] = None,

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from motionbooth_protocol.motion import Box
+from msgspec import Struct
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
@@ -42,14 +43,14 @@ class FoundSubject:
     mask: NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class FrameAdherence:
-    """The comparison for one frame. Errors are None if no box was requested or no subject was found.
+class SubjectFrame(Struct, frozen=True):
+    """A subject in one frame; boxes are in shares of the frame.
 
-    `center_error`: distance of the two boxes' centers as a share of the frame's width. `iou`: 0 if the subject was
-    requested but not found.
+    Errors are None if no box was requested or no subject was found. `center_error`: distance of the two boxes' centers
+    as a share of the frame's width. `iou`: 0 if the subject was requested but not found.
     """
 
+    asked: Box | None
     found: Box | None
     center_error: float | None
     iou: float | None
@@ -107,17 +108,17 @@ def _score(region: FoundSubject | None, requested: Box | None) -> float:
     return float(region.mask.sum()) * (1 + TIE_SHARE * overlap)
 
 
-def box_adherence(requested: Box | None, found: FoundSubject | None, aspect: float) -> FrameAdherence:
+def box_adherence(requested: Box | None, found: FoundSubject | None, aspect: float) -> SubjectFrame:
     """Compare the requested box of one frame with the subject found in it. `aspect`: frame width / frame height."""
     box = None if found is None else found.box
     if requested is None or not requested.visible:
-        return FrameAdherence(box, None, None)
+        return SubjectFrame(requested, box, None, None)
     if box is None:
-        return FrameAdherence(None, None, 0.0)
+        return SubjectFrame(requested, None, None, 0.0)
     target = requested.clipped()
     dx = box.center[0] - target.center[0]
     dy = (box.center[1] - target.center[1]) / aspect
-    return FrameAdherence(box, float(np.hypot(dx, dy)), iou(target, box))
+    return SubjectFrame(requested, box, float(np.hypot(dx, dy)), iou(target, box))
 
 
 def iou(one: Box, other: Box) -> float:

@@ -1,7 +1,7 @@
 """A contact sheet: clips as rows of frames with boxes, the camera's path, and training pictures."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,19 +35,14 @@ class Row:
     """Pictures to the left of the frames, at their height."""
 
 
-@dataclass(frozen=True)
-class Sheet:
-    """The contents of a contact sheet: clips one below the other, and training pictures."""
+def write_contact_sheet(path: Path, rows: Sequence[Row], pictures: Sequence[Picture] = ()) -> None:
+    """Write a PNG with clips one below the other, and training pictures.
 
-    rows: Sequence[Row]
-    pictures: Sequence[Picture] = field(default=())
-
-
-def write_contact_sheet(path: Path, sheet: Sheet) -> None:
-    """Write the sheet as a PNG. Requested boxes are white (yellow, cyan for further subjects), found ones thin red."""
-    strips = [_row_strip(row) for row in sheet.rows]
-    if len(sheet.pictures):
-        strips.append(_titled("training pictures", [_enlarged(picture) for picture in sheet.pictures]))
+    Requested boxes are white (yellow, cyan for further subjects), found ones thin red.
+    """
+    strips = [_row_strip(row) for row in rows]
+    if len(pictures):
+        strips.append(_titled("training pictures", [_enlarged(picture) for picture in pictures]))
     width = max(strip.width for strip in strips) + 2 * MARGIN_PX
     height = sum(strip.height + MARGIN_PX for strip in strips) + MARGIN_PX
     page = Image.new("RGB", (width, height), PAPER)

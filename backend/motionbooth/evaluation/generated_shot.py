@@ -16,7 +16,7 @@ from motionbooth_protocol.wording import in_words
 from numpy.typing import NDArray
 from rich.table import Table
 
-from motionbooth.evaluation.contact_sheet import Row, Sheet, write_contact_sheet
+from motionbooth.evaluation.contact_sheet import Row, write_contact_sheet
 from motionbooth.evaluation.report import MotionReport, shot_report
 from motionbooth.generation.script import NO_PLACEHOLDERS, Placeholders, read_script
 from motionbooth.generation.video import read_clip, spread_evenly
@@ -95,7 +95,7 @@ class GeneratedShot:
             camera=self.spec.shot.camera,
         )
         shown = [picture.rgb for pictures in self.pictures.values() for picture in pictures]
-        write_contact_sheet(path, Sheet([row], shown))
+        write_contact_sheet(path, [row], shown)
 
 
 def read_spec(shot: Path, model: str, placeholders: Placeholders = NO_PLACEHOLDERS) -> GenerateSpec:

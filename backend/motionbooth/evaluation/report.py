@@ -6,12 +6,11 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.motion import Box, CameraPath, Shot
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from motionbooth.evaluation.box_adherence import FoundSubject, box_adherence, find_subjects
+from motionbooth.evaluation.box_adherence import FoundSubject, SubjectFrame, box_adherence, find_subjects
 from motionbooth.evaluation.camera_adherence import Flow, flow_error_px, requested_flow_px, scenery_flows_px
 from motionbooth.pictures.appearance import Appearance
 
@@ -24,15 +23,6 @@ class TargetSubject:
     appearance: Appearance
     boxes: Sequence[Box | None]
     """Its box in each frame, in shares of the frame; None if it is out of frame."""
-
-
-class SubjectFrame(Struct, frozen=True):
-    """A subject in one frame. Boxes are in shares of the frame; see FrameAdherence for the errors."""
-
-    asked: Box | None
-    found: Box | None
-    center_error: float | None
-    iou: float | None
 
 
 class SubjectReport(Struct, frozen=True):
@@ -76,11 +66,7 @@ class MotionReport(Struct, frozen=True):
 
 
 def motion_report(frames: NDArray[np.uint8], subjects: Sequence[TargetSubject], camera: CameraPath) -> MotionReport:
-    """Measure a clip (F, H, W, 3) uint8 RGB, which has the model's frames, not those of the scene.
-
-    Raises InvalidInput if the clip, the boxes and the camera path differ in length.
-    """
-    _check_lengths(len(frames), subjects, camera)
+    """Measure a clip (F, H, W, 3) uint8 RGB, which has the model's frames, as the boxes and the camera path have."""
     _, height, width, _ = frames.shape
     found = find_subjects([subject.appearance for subject in subjects], frames, [subject.boxes for subject in subjects])
     reports = [_subject_report(*pair, aspect=width / height) for pair in zip(subjects, found, strict=True)]
@@ -135,23 +121,6 @@ def adherence_order(report: MotionReport) -> tuple[float, float]:
     return (-float(np.mean(overlaps)) if overlaps else 0.0, flow_error)
 
 
-def _check_lengths(count: int, subjects: Sequence[TargetSubject], camera: CameraPath) -> None:
-    if len(camera.offsets) != count:
-        raise InvalidInput(
-            "The clip has {count} frames, but the camera path has {offsets}. A report needs the model's frames.",
-            count=count,
-            offsets=len(camera.offsets),
-        )
-    for subject in subjects:
-        if len(subject.boxes) != count:
-            raise InvalidInput(
-                'The clip has {count} frames, but "{subject}" has {boxes} boxes.',
-                count=count,
-                subject=subject.name,
-                boxes=len(subject.boxes),
-            )
-
-
 def _subject_report(target: TargetSubject, found: Sequence[FoundSubject | None], aspect: float) -> SubjectReport:
     frames = [box_adherence(box, place, aspect) for box, place in zip(target.boxes, found, strict=True)]
     compared = [frame for frame in frames if frame.iou is not None]
@@ -161,10 +130,7 @@ def _subject_report(target: TargetSubject, found: Sequence[FoundSubject | None],
         iou=mean_of([frame.iou for frame in compared]),
         center_error=float(np.median(errors)) if errors else None,
         found_share=len(errors) / len(compared) if compared else None,
-        frames=[
-            SubjectFrame(box, frame.found, frame.center_error, frame.iou)
-            for box, frame in zip(target.boxes, frames, strict=True)
-        ],
+        frames=frames,
     )
 
 

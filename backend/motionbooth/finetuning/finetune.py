@@ -46,7 +46,7 @@ from motionbooth.models.subject_card import SubjectCard
 from motionbooth.models.subject_weights import add_lora, save_subject
 from motionbooth.pictures.appearance import Appearance
 from motionbooth.pictures.images import Rgb, TrainingPicture
-from motionbooth.pictures.sam import Checkpoint, LazySamFinder, chosen_checkpoint
+from motionbooth.pictures.sam import Checkpoint, SamFinder, chosen_checkpoint
 from motionbooth.progress import stages
 from motionbooth.progress.reporting import Reporter
 
@@ -112,7 +112,7 @@ def finetune(
     reporter.plan(stages.train_stages(source.settings, settings, spec, *missing))
     reporter.progress(stages.LOADING, 1, 1)
     on_picture = partial(reporter.progress, stages.MASKS)
-    finder = None if options.sam is None else LazySamFinder(options.sam)
+    finder = None if options.sam is None else SamFinder(options.sam)
     pictures = read_pictures(spec, blob_path, base, settings, finder, on_picture)
     framed = [picture.placed[0] for picture in pictures]
     plot_masks(folder / "masks.png", framed)

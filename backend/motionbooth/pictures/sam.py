@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -42,11 +43,22 @@ CORNER = 0.02  # distance of the background points from the corners, in shares o
 
 
 class SamFinder:
-    """A Finder. Without a hint, the subject is assumed to be at the center, and the corners to be background."""
+    """A Finder, which loads its weights for the first picture.
 
-    def __init__(self, sam: SamModel) -> None:
-        self._sam = sam
-        self._side = sam.config.vision_config.image_size
+    Without a hint, the subject is assumed to be at the center, and the corners to be background.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+
+    @cached_property
+    def _sam(self) -> SamModel:
+        return load_sam(self._checkpoint)
+
+    @property
+    def _side(self) -> int:
+        """Width and height of the network's input in pixels."""
+        return self._sam.config.vision_config.image_size
 
     @torch.no_grad()
     def __call__(self, rgb: Rgb, hint: Hint) -> Mask:
@@ -110,20 +122,7 @@ class Checkpoint:
     no code."""
 
 
-class LazySamFinder:
-    """A Finder that loads Segment Anything for the first picture without a mask."""
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self._checkpoint = checkpoint
-        self._finder: SamFinder | None = None
-
-    def __call__(self, rgb: Rgb, hint: Hint) -> Mask:
-        if self._finder is None:
-            self._finder = sam_finder(self._checkpoint)
-        return self._finder(rgb, hint)
-
-
-def sam_finder(checkpoint: Checkpoint) -> SamFinder:
+def load_sam(checkpoint: Checkpoint) -> SamModel:
     """Load a checkpoint. Raises InvalidInput as `check_checkpoint` does, and for other contents."""
     check_checkpoint(checkpoint)
     path = checkpoint.path
@@ -134,7 +133,7 @@ def sam_finder(checkpoint: Checkpoint) -> SamFinder:
             sam = build_sam(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # corrupt weights make the libraries raise almost anything
         raise InvalidInput("{path} is not a checkpoint of Segment Anything. Fetch it again.", path=path) from error
-    return SamFinder(sam.eval().to("cuda" if torch.cuda.is_available() else "cpu"))
+    return sam.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def check_checkpoint(checkpoint: Checkpoint) -> None:

@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 from motionbooth.bench.measures import BenchResult, Measure
 from motionbooth.control.settings import Suppress
-from motionbooth.evaluation.contact_sheet import Row, Sheet, write_contact_sheet
+from motionbooth.evaluation.contact_sheet import Row, write_contact_sheet
 from motionbooth.evaluation.report import MotionReport, TargetSubject, mean_of, motion_report
 from motionbooth.finetuning.prior_preservation import generated_backgrounds, prior_clips
 from motionbooth.generation.sampling import decode, generate_clip
@@ -183,9 +183,9 @@ def bundle_size() -> Measure:
 def write_pictures(folder: Path, kinds: Sequence[KindResult], subjects: Sequence[SubjectResult]) -> None:
     """Every fourth of the base model's clips; one clip of each subject, next to two of its training pictures."""
     if kinds:
-        write_contact_sheet(folder / "base.png", Sheet([kind.result.row() for kind in kinds[::4]]))
+        write_contact_sheet(folder / "base.png", [kind.result.row() for kind in kinds[::4]])
     rows = [replace(subject.results[0].row(), pictures=subject.pictures[1:3]) for subject in subjects]
-    write_contact_sheet(folder / "subjects.png", Sheet(rows))
+    write_contact_sheet(folder / "subjects.png", rows)
 
 
 # The parts that run in worker processes

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from motionbooth.evaluation.contact_sheet import FRAME_WIDTH_PX, Row, Sheet, write_contact_sheet
+from motionbooth.evaluation.contact_sheet import FRAME_WIDTH_PX, Row, write_contact_sheet
 from motionbooth_protocol.motion import Box, CameraPath
 from PIL import Image
 
@@ -17,7 +17,7 @@ def test_boxes_camera_and_pictures_are_all_on_the_sheet(tmp_path: Path) -> None:
     box = Box(0.25, 0.25, 0.75, 0.75)
     row = Row("a red ball", frames, requested=[[box, box, None]], found=[[None, box, None]], camera=CameraPath.still(3))
     picture = np.full((50, 50, 3), (10, 200, 30), np.uint8)
-    write_contact_sheet(tmp_path / "new" / "sheet.png", Sheet([row], [picture]))
+    write_contact_sheet(tmp_path / "new" / "sheet.png", [row], [picture])
     pixels = pixels_of(tmp_path / "new" / "sheet.png")
     assert pixels.shape[1] > 4 * FRAME_WIDTH_PX
     assert (pixels == (255, 255, 255)).all(-1).sum() > 500  # requested boxes
@@ -27,14 +27,14 @@ def test_boxes_camera_and_pictures_are_all_on_the_sheet(tmp_path: Path) -> None:
 
 
 def test_a_row_needs_neither_boxes_nor_camera(tmp_path: Path) -> None:
-    write_contact_sheet(tmp_path / "sheet.png", Sheet([Row("plain", np.zeros((2, 64, 96, 3), np.uint8))]))
+    write_contact_sheet(tmp_path / "sheet.png", [Row("plain", np.zeros((2, 64, 96, 3), np.uint8))])
     assert pixels_of(tmp_path / "sheet.png").size
 
 
 def test_training_pictures_stand_beside_the_frames_at_their_height(tmp_path: Path) -> None:
     frames = np.zeros((2, 64, 96, 3), np.uint8)
     pictures = [np.full((side, side, 3), (10, 200, 30), np.uint8) for side in (50, 400)]
-    write_contact_sheet(tmp_path / "sheet.png", Sheet([Row("beside", frames, pictures=pictures)]))
+    write_contact_sheet(tmp_path / "sheet.png", [Row("beside", frames, pictures=pictures)])
     rows, columns = np.nonzero((pixels_of(tmp_path / "sheet.png") == (10, 200, 30)).all(-1))
     assert np.ptp(rows) + 1 == FRAME_WIDTH_PX * 64 // 96
     assert columns.max() < np.nonzero((pixels_of(tmp_path / "sheet.png") == 0).all(-1))[1].max()

@@ -8,9 +8,7 @@ from motionbooth.evaluation.report import MotionReport, TargetSubject, adherence
 from motionbooth.pictures.appearance import Appearance
 from motionbooth_lab.toybox.backgrounds import draw_texture
 from motionbooth_lab.toybox.draw import Clip, draw_clip, kind_scene
-from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.motion import Box, CameraPath, Offset
-from refused import refused
 from rich.console import Console
 
 
@@ -67,13 +65,9 @@ def test_a_report_survives_json() -> None:
     assert msgspec.json.decode(msgspec.json.encode(report), type=MotionReport) == report
 
 
-def test_clips_boxes_and_camera_of_different_lengths_are_refused_in_a_sentence() -> None:
-    clip = drawn()
-    with refused(InvalidInput, count=8, offsets=5):
-        motion_report(clip.frames, [], CameraPath.still(5))
-    short = TargetSubject("heart", asked_of(clip).appearance, [None])
-    with refused(InvalidInput, subject="heart", boxes=1):
-        motion_report(clip.frames, [short], CameraPath.still(8))
+def test_a_camera_path_of_another_length_than_the_clip_is_never_measured() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        motion_report(drawn().frames, [], CameraPath.still(5))
 
 
 def test_a_subject_that_is_not_found_is_not_scenery_either() -> None:

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 from motionbooth.pictures.masks import Hint, picture_with_mask
-from motionbooth.pictures.sam import PUBLISHED, Checkpoint, LazySamFinder, SamFinder, build_sam, sam_finder
+from motionbooth.pictures.sam import PUBLISHED, Checkpoint, SamFinder, build_sam, load_sam
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.motion import Box
 from PIL import Image
 from refused import refused
 from torch import nn
+from transformers import SamModel
 
 pytest.importorskip("segment_anything", reason="compares with Meta's own library: pip install 'motionbooth[dev]'")
 from segment_anything import sam_model_registry
@@ -97,18 +98,18 @@ def test_transformers_network_computes_what_metas_does() -> None:
 def test_transformers_own_layout_finds_the_same(checkpoint: Path, tmp_path: Path) -> None:
     build_sam(torch.load(checkpoint, weights_only=True)).save_pretrained(tmp_path / "sam")
     rgb = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
-    from_folder = sam_finder(Checkpoint(tmp_path / "sam"))(rgb, Hint())
-    assert np.array_equal(from_folder, sam_finder(Checkpoint(checkpoint, sha256_of(checkpoint)))(rgb, Hint()))
+    from_folder = SamFinder(Checkpoint(tmp_path / "sam"))(rgb, Hint())
+    assert np.array_equal(from_folder, SamFinder(Checkpoint(checkpoint, sha256_of(checkpoint)))(rgb, Hint()))
     weights = tmp_path / "sam" / "model.safetensors"
-    assert isinstance(sam_finder(Checkpoint(tmp_path / "sam", sha256_of(weights))), SamFinder)
+    assert isinstance(load_sam(Checkpoint(tmp_path / "sam", sha256_of(weights))), SamModel)
     with refused(InvalidInput, found=..., expected="the sha256 that was given"):
-        sam_finder(Checkpoint(tmp_path / "sam", "0" * 64))
+        load_sam(Checkpoint(tmp_path / "sam", "0" * 64))
     weights.write_bytes(weights.read_bytes()[:1000])
     with refused(InvalidInput, path=str(tmp_path / "sam")):
-        sam_finder(Checkpoint(tmp_path / "sam"))
+        load_sam(Checkpoint(tmp_path / "sam"))
     weights.unlink()
     with refused(InvalidInput, folder=str(tmp_path / "sam")):
-        sam_finder(Checkpoint(tmp_path / "sam"))
+        load_sam(Checkpoint(tmp_path / "sam"))
 
 
 @pytest.mark.parametrize("size", [(200, 140), (90, 400)])
@@ -118,7 +119,7 @@ def test_the_mask_is_the_best_of_the_predictors_own(checkpoint: Path, size: tupl
 
     rgb = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
     if max(size) > 256:
-        mask = sam_finder(Checkpoint(checkpoint, sha256_of(checkpoint)))(rgb, hint)
+        mask = SamFinder(Checkpoint(checkpoint, sha256_of(checkpoint)))(rgb, hint)
         assert mask.shape == (size[1], size[0])
         assert set(np.unique(mask)) <= {0, 1}
         return
@@ -131,7 +132,7 @@ def test_the_mask_is_the_best_of_the_predictors_own(checkpoint: Path, size: tupl
     else:
         corners = [[100, 70], [4, 2.8], [4, 137.2], [196, 2.8], [196, 137.2]]
         masks, scores, _ = predictor.predict(np.array(corners), np.array([1, 0, 0, 0, 0]))
-    found = sam_finder(Checkpoint(checkpoint, sha256_of(checkpoint)))(rgb, hint)
+    found = SamFinder(Checkpoint(checkpoint, sha256_of(checkpoint)))(rgb, hint)
     # A logit that is nearly 0 may fall on the other side of it: the two libraries add in other orders.
     assert (found == masks[np.argmax(scores)]).mean() > 0.999
 
@@ -154,32 +155,32 @@ def test_a_picture_without_mask_or_alpha_is_given_to_it(checkpoint: Path, tmp_pa
 
 def test_a_file_that_is_neither_published_nor_vouched_for_is_refused(checkpoint: Path) -> None:
     with refused(InvalidInput, expected=f"that of {', '.join(PUBLISHED)}"):
-        sam_finder(Checkpoint(checkpoint))
+        load_sam(Checkpoint(checkpoint))
     with refused(InvalidInput, found=..., expected="the sha256 that was given"):
-        sam_finder(Checkpoint(checkpoint, PUBLISHED["sam_vit_b_01ec64.pth"]))
-    assert isinstance(sam_finder(Checkpoint(checkpoint, sha256_of(checkpoint).upper())), SamFinder)
+        load_sam(Checkpoint(checkpoint, PUBLISHED["sam_vit_b_01ec64.pth"]))
+    assert isinstance(load_sam(Checkpoint(checkpoint, sha256_of(checkpoint).upper())), SamModel)
 
 
 def test_a_missing_file_is_said_with_the_command_to_fetch_it(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"curl -LO https://.*/sam_vit_b_01ec64\.pth"):
-        sam_finder(Checkpoint(tmp_path / "sam.pth"))
+        load_sam(Checkpoint(tmp_path / "sam.pth"))
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\x03\x04nonsense"])
 def test_a_file_of_something_else_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "sam.pth").write_bytes(content)
     with refused(InvalidInput, path=str(tmp_path / "sam.pth")):
-        sam_finder(Checkpoint(tmp_path / "sam.pth", hashlib.sha256(content).hexdigest()))
+        load_sam(Checkpoint(tmp_path / "sam.pth", hashlib.sha256(content).hexdigest()))
 
 
 def test_other_weights_are_refused(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(3)}, tmp_path / "sam.pth")
     with refused(InvalidInput, path=str(tmp_path / "sam.pth")):
-        sam_finder(Checkpoint(tmp_path / "sam.pth", sha256_of(tmp_path / "sam.pth")))
+        load_sam(Checkpoint(tmp_path / "sam.pth", sha256_of(tmp_path / "sam.pth")))
 
 
 def test_nothing_is_loaded_before_a_picture_needs_it(checkpoint: Path, tmp_path: Path) -> None:
-    finder = LazySamFinder(Checkpoint(tmp_path / "sam.pth", sha256_of(checkpoint)))
+    finder = SamFinder(Checkpoint(tmp_path / "sam.pth", sha256_of(checkpoint)))
     (tmp_path / "sam.pth").write_bytes(checkpoint.read_bytes())
     rgb = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
     mask = finder(rgb, Hint())

@@ -5,7 +5,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from motionbooth.evaluation.report import MotionReport, SubjectFrame, SubjectReport, motion_report
+from motionbooth.evaluation.box_adherence import SubjectFrame
+from motionbooth.evaluation.report import MotionReport, SubjectReport, motion_report
 from motionbooth_addon._protocol.jobs import GenerateSpec
 from motionbooth_addon._protocol.motion import Box, CameraPath, Shot, SubjectTrack
 from motionbooth_addon.timeline.take_motion import load_take_motion, report_path

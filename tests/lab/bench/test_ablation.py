@@ -14,7 +14,8 @@ import msgspec
 import numpy as np
 import psutil
 import pytest
-from motionbooth.evaluation.report import CameraFrame, MotionReport, SubjectFrame, SubjectReport
+from motionbooth.evaluation.box_adherence import SubjectFrame
+from motionbooth.evaluation.report import CameraFrame, MotionReport, SubjectReport
 from motionbooth.models.sources import source_named
 from motionbooth_lab.bench.ablation import (
     UNTRAINED,
