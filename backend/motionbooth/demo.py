@@ -19,7 +19,7 @@ import msgspec
 from motionbooth_protocol import errors
 from motionbooth_protocol.client import Client
 from motionbooth_protocol.connection import Connection
-from motionbooth_protocol.reporting_process import ReportingProcess, ending, start
+from motionbooth_protocol.reporting_process import ReportingProcess, ending, last_line, start
 from motionbooth_protocol.reports import ProgressReport
 from rich.console import Console
 
@@ -110,9 +110,8 @@ def _wait_until_ready(server: subprocess.Popen[bytes], connection_file: Path, ol
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            last_words = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
             raise errors.Unreachable(
-                "The backend did not start: {reason} (its log is {log})", reason=last_words[0], log=log
+                "The backend did not start: {reason} (its log is {log})", reason=last_line(log), log=log
             )
         if _written_at(connection_file) not in (None, old):
             with Client(Connection.read(connection_file)) as client:

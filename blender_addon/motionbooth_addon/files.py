@@ -39,14 +39,9 @@ def unsaved_clips() -> Path:
     return user_folder() / "clips"
 
 
-def training_picture(folder: Path, job: str, role: str) -> Path:
-    """The path of a picture among a training's results."""
-    return folder / "training" / job / f"{role}.png"
-
-
-def training_doubts(folder: Path, job: str) -> Path:
-    """The path of a training's doubts about its masks (MaskDoubt)."""
-    return folder / "training" / job / "doubts.json"
+def training_result(folder: Path, job: str, role: str) -> Path:
+    """The path of a training's result: one of TRAINING_PICTURES, or its doubts about the masks (MaskDoubt)."""
+    return folder / "training" / job / ("doubts.json" if role == "doubts" else f"{role}.png")
 
 
 def trained_picture(folder: Path, sha256: str) -> Path:

@@ -11,7 +11,7 @@ import bpy
 from ._protocol.jobs import JobState
 from ._protocol.reports import ProgressReport
 from ._protocol.text import Text
-from .files import TRAINING_PICTURES, trained_picture, training_doubts, training_picture
+from .files import TRAINING_PICTURES, trained_picture, training_result
 from .i18n.translation import translate
 from .jobs.events import Connected
 from .jobs.job_store import JobRecord, JobStore
@@ -153,8 +153,8 @@ class UiUpdater:
             return
         row.state, row.error, row.placed = record.state, translate(record.error or ""), record.placed
         if record.kind == "train" and record.state == JobState.DONE:
-            row.picture, row.masks = (str(training_picture(self._folder, record.id, r)) for r in TRAINING_PICTURES)
-            row.doubts = str(training_doubts(self._folder, record.id))
+            row.picture, row.masks = (str(training_result(self._folder, record.id, r)) for r in TRAINING_PICTURES)
+            row.doubts = str(training_result(self._folder, record.id, "doubts"))
         row.scene, row.blend = record.scene, os.path.basename(record.blend)
         row.awaits = ", ".join(record.awaits) if record.state == JobState.WAITING else ""
         if record.state != JobState.RUNNING:

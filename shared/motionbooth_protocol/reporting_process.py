@@ -85,7 +85,7 @@ class ReportingProcess:
         raise JobFailed(
             "The process ended early (exit status {status}): {reason}. Its log is {log}.",
             status=status,
-            reason=self._last_line(),
+            reason=last_line(self._log).rstrip(".") or "it printed nothing",
             log=self._log,
         )
 
@@ -109,9 +109,10 @@ class ReportingProcess:
             self._process = start(self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
             return self._process
 
-    def _last_line(self) -> str:
-        said = self._log.read_text(errors="replace").strip().splitlines()
-        return said[-1].rstrip(".") if said else "it printed nothing"
+
+def last_line(log: Path) -> str:
+    """The last line of a log; "" if it is empty."""
+    return log.read_text(errors="replace").strip().rpartition("\n")[2]
 
 
 def start(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:

@@ -21,11 +21,11 @@ from .._protocol.text import Text
 from ..capture import framing, shots
 from ..capture.shot_warnings import length_warning
 from ..jobs.job_store import JobRecord, TrainRequest
-from ..jobs.specs import SMALLEST_PICTURE, check_prompt, generate_spec, named_model
+from ..jobs.specs import SMALLEST_PICTURE, check_prompt, generate_spec, named_model, request_with
 from ..timeline import takes
 from ..turntable.pictures import check_source, needs_training, training_pictures
 from .blocking_jobs import BlockingJobs
-from .folders import folder_for_each
+from .runner import folder_for_each
 
 DRY_RUN_FRAMES, DRY_RUN_SIZE = 8, (96, 64)  # of the bundled model; a backend reports those of its own models
 
@@ -215,14 +215,7 @@ def _train_request(
 
     pictures = training_pictures(shot.scene, subject, folder, shot.picture_size, on_picture)
     shot.pictures[subject.name] = [picture.image for picture in pictures]
-    return TrainRequest(
-        name=subject.name,
-        token=subject.token,
-        class_word=subject.class_word,
-        model=shot.scene.motionbooth.model,
-        pictures=[(str(picture.image), str(picture.mask) if picture.mask else None) for picture in pictures],
-        steps=options.training_steps,
-    )
+    return request_with(shot.scene, subject, pictures, steps=options.training_steps)
 
 
 def _spec(shot: BatchShot, options: Options) -> GenerateSpec:

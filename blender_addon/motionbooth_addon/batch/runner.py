@@ -34,7 +34,6 @@ from .._protocol.reporting_process import ReportingProcess
 from .._protocol.reports import ProgressReport
 from .._protocol.text import Text
 from ..user_data import data_folder
-from .folders import folder_for_each
 
 # Numeric options that are passed on to generate_file: the smallest and the largest value.
 NUMBERS = {
@@ -132,6 +131,17 @@ def _within(least: int, most: int) -> Callable[[str], int]:
         return int(text)
 
     return whole_number
+
+
+def folder_for_each(names: Sequence[str], out: Path) -> list[Path]:
+    """A folder in `out` for each name; equal names are numbered."""
+    folders: list[Path] = []
+    for name in names:
+        folder, number = out / name, 2
+        while folder in folders:
+            folder, number = out / f"{name}_{number}", number + 1
+        folders.append(folder)
+    return folders
 
 
 class Batch:

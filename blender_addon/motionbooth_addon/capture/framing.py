@@ -21,11 +21,8 @@ def model_frame(shot_aspect: float, model_aspect: float, framing: str) -> Box:
     if abs(wider - 1) < SAME_ASPECT:
         return WHOLE
     across = max(wider, 1.0) if framing == FIT else min(wider, 1.0)
-    return _centered(across, across / wider)
-
-
-def _centered(width: float, height: float) -> Box:
-    return Box(0.5 - width / 2, 0.5 - height / 2, 0.5 + width / 2, 0.5 + height / 2)
+    up = across / wider
+    return Box(0.5 - across / 2, 0.5 - up / 2, 0.5 + across / 2, 0.5 + up / 2)
 
 
 def size(frame: Box) -> tuple[float, float]:
@@ -44,24 +41,18 @@ def in_shot(box: Box, frame: Box) -> Box:
 def explanation(frame: Box) -> Text | None:
     """What the framing hides or leaves empty; None if both frames have the same aspect ratio."""
     width, height = size(frame)
-    if width > 1 or height > 1:
-        hidden = 1 - 1 / max(width, height)
+    if max(width, height) > 1:
         return Text.of(
             "The model's frame is larger than the shot: {hidden:.0%} of its {side} is generated but hidden. "
             "Set a resolution with the model's aspect ratio to use all of it.",
-            hidden=hidden,
-            side=_side(width),
+            hidden=1 - 1 / max(width, height),
+            side=Text("width" if width > 1 else "height"),
         )
-    if width < 1 or height < 1:
-        empty = 1 - min(width, height)
+    if min(width, height) < 1:
         return Text.of(
             "The model's frame is smaller than the shot: {empty:.0%} of the shot's {side} stays empty. "
             "Set a resolution with the model's aspect ratio, or set Framing to Fit.",
-            empty=empty,
-            side=_side(2 - width),
+            empty=1 - min(width, height),
+            side=Text("width" if width < 1 else "height"),
         )
     return None
-
-
-def _side(width: float) -> Text:
-    return Text("width" if width > 1 else "height")

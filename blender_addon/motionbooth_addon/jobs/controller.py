@@ -25,8 +25,7 @@ from ..files import (
     clip_folder,
     former_folder,
     trained_picture,
-    training_doubts,
-    training_picture,
+    training_result,
     unsaved_clips,
 )
 from ..i18n.translation import translate
@@ -194,11 +193,9 @@ class JobController:
             self._fetch_training_files(record)
 
     def _fetch_training_files(self, record: JobRecord) -> None:
-        paths = {role: training_picture(self.folder, record.id, role) for role in TRAINING_PICTURES}
-        paths["doubts"] = training_doubts(self.folder, record.id)
-        for role, path in paths.items():
+        for role in (*TRAINING_PICTURES, "doubts"):
             if (blob := record.result(role)) is not None:
-                self.jobs.fetch(record.id, blob, path)
+                self.jobs.fetch(record.id, blob, training_result(self.folder, record.id, role))
         if self.jobs.threads is not None:
             self.jobs.threads.send(Refresh())
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from .._protocol.errors import ErrorReport, MotionBoothError
 from .._protocol.jobs import Blob, GenerateSpec, JobState, TrainSpec
@@ -13,14 +14,12 @@ from .job_store import TrainRequest
 # Commands
 
 
-@dataclass(frozen=True)
-class Generate:
+class Generate(Struct, frozen=True):
     job: str
     spec: GenerateSpec
 
 
-@dataclass(frozen=True)
-class Train:
+class Train(Struct, frozen=True):
     """Render the pictures if needed (into `folder`), upload them, and submit the training."""
 
     job: str
@@ -28,28 +27,24 @@ class Train:
     folder: Path
 
 
-@dataclass(frozen=True)
-class Follow:
+class Follow(Struct, frozen=True):
     """Receive the events after number `after_seq` of a job that was submitted before."""
 
     job: str
     after_seq: int = 0
 
 
-@dataclass(frozen=True)
-class Cancel:
+class Cancel(Struct, frozen=True):
     job: str
 
 
-@dataclass(frozen=True)
-class Remove:
+class Remove(Struct, frozen=True):
     """Remove an ended job from the backend."""
 
     job: str
 
 
-@dataclass(frozen=True)
-class Fetch:
+class Fetch(Struct, frozen=True):
     """Download a result of a job to a file. `job` is "" for the picture of a subject."""
 
     job: str
@@ -57,8 +52,7 @@ class Fetch:
     path: Path
 
 
-@dataclass(frozen=True)
-class Refresh:
+class Refresh(Struct, frozen=True):
     """List the backend's models and subjects again."""
 
     job: str = ""
@@ -70,8 +64,7 @@ Command = Generate | Train | Follow | Cancel | Remove | Fetch | Refresh
 # Events
 
 
-@dataclass(frozen=True)
-class Connected:
+class Connected(Struct, frozen=True):
     """There is a session with the backend, or its lists were refreshed."""
 
     server: str
@@ -79,23 +72,20 @@ class Connected:
     subjects: list[SubjectInfo]
 
 
-@dataclass(frozen=True)
-class Disconnected:
+class Disconnected(Struct, frozen=True):
     """The backend cannot be reached; the threads keep trying."""
 
     error: MotionBoothError
 
 
-@dataclass(frozen=True)
-class TrainingSubmitted:
+class TrainingSubmitted(Struct, frozen=True):
     """The pictures of a training were uploaded, and `spec` was submitted."""
 
     job: str
     spec: TrainSpec
 
 
-@dataclass(frozen=True)
-class StateChanged:
+class StateChanged(Struct, frozen=True):
     """A job's state, as the backend has stored it."""
 
     job: str
@@ -105,23 +95,20 @@ class StateChanged:
     results: list[Blob] | None = None
 
 
-@dataclass(frozen=True)
-class PreviewSaved:
+class PreviewSaved(Struct, frozen=True):
     """A preview of a running job is in the file `path`. Only the latest one of a job is kept."""
 
     job: str
     path: Path
 
 
-@dataclass(frozen=True)
-class Fetched:
+class Fetched(Struct, frozen=True):
     job: str
     role: str
     path: Path
 
 
-@dataclass(frozen=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """A command that cannot be carried out, and why."""
 
     command: Command

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import bpy
 
@@ -18,6 +18,7 @@ from .._protocol.text import Text
 from .._protocol.wording import class_fault, token_fault
 from ..capture import shots
 from ..turntable.pictures import check_source, folder_pictures
+from ..turntable.turntable import TrainingPicture
 from ..ui_state import MotionBoothModel, state
 from .job_store import Render, TrainRequest
 
@@ -162,14 +163,20 @@ def train_request(scene: bpy.types.Scene, subject: bpy.types.PropertyGroup, fold
     size = max(SMALLEST_PICTURE, model_of(scene).height)
     thing = subject.training_object
     render = _library(scene, thing, folder, size) if thing is not None else None
-    files = [] if render else [(p.image, p.mask) for p in folder_pictures(subject)]
+    return request_with(scene, subject, [] if render else folder_pictures(subject), render=render)
+
+
+def request_with(
+    scene: bpy.types.Scene, subject: bpy.types.PropertyGroup, pictures: Sequence[TrainingPicture], **further: Any
+) -> TrainRequest:
+    """The request to train a subject on these pictures, with further fields of a TrainRequest."""
     return TrainRequest(
         name=subject.name,
         token=subject.token,
         class_word=subject.class_word,
         model=scene.motionbooth.model,
-        pictures=[(str(image), str(mask) if mask else None) for image, mask in files],
-        render=render,
+        pictures=[(str(picture.image), str(picture.mask) if picture.mask else None) for picture in pictures],
+        **further,
     )
 
 

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from .._protocol.errors import NotFound
+from .._protocol.reporting_process import last_line
 from .._protocol.text import Text
 from .install import environment
 
@@ -106,11 +107,10 @@ class LocalBackend:
         self._process = None
         if self._asked_to_stop:
             return None
-        lines = self._log.read_text(errors="replace").strip().splitlines()
         return Text.of(
             "The local backend ended (exit status {status}). {reason} Its log: {log}",
             status=status,
-            reason=lines[-1] if lines else "",
+            reason=last_line(self._log),
             log=self._log,
         )
 
