@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import msgspec
 from msgspec import Meta
@@ -30,7 +30,7 @@ class Connection(msgspec.Struct, frozen=True):
         write_private(path, msgspec.json.format(msgspec.json.encode(self)))
 
     @classmethod
-    def read(cls, path: Path) -> Connection:
+    def read(cls, path: Path) -> Self:
         """Raises NotFound or InvalidInput."""
         try:
             connection = msgspec.json.decode(path.read_bytes(), type=cls)

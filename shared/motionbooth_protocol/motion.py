@@ -155,9 +155,10 @@ class Shot(Struct, frozen=True):
         """The number of frames of the finished clip on the timeline."""
         return self.frame_end - self.frame_start + 1
 
-    def scene_time(self, model_frame: int) -> float:
-        """The scene frame (with a fraction) of a model frame."""
-        return scene_times(self.frame_start, self.frame_end, self.frames)[model_frame]
+    @property
+    def times(self) -> list[float]:
+        """The scene frames (with fractions) of the model's frames."""
+        return scene_times(self.frame_start, self.frame_end, self.frames)
 
 
 def scene_times(frame_start: int, frame_end: int, frames: int) -> list[float]:

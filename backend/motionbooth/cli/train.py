@@ -27,12 +27,6 @@ def _class(value: str) -> str:
     return value.strip()
 
 
-def _learning_rate(value: float | None) -> float | None:
-    if value is not None and not 0 < value <= 1:
-        raise typer.BadParameter(f"Expected a number above 0 and at most 1, e.g. 5e-6, got {value:g}.")
-    return value
-
-
 def train(
     pictures: Annotated[
         Path, typer.Argument(help="Folder of 1 to 20 pictures. Masks of the same names can be in masks/.")
@@ -58,9 +52,7 @@ def train(
     steps: Annotated[
         int | None, typer.Option(min=1, max=MAX_TRAINING_STEPS, help="Training steps (default: the model's).")
     ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(callback=_learning_rate, help="Learning rate (default: the model's).")
-    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Learning rate (default: the model's).")] = None,
     seed: Annotated[
         int, typer.Option(min=0, max=MAX_SEED, help="Random seed. The same seed gives the same result.")
     ] = 0,

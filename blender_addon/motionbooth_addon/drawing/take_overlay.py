@@ -55,7 +55,7 @@ def draw_take(scene: bpy.types.Scene, take: TakeMotion, shot_rect: FrameRect) ->
     frame_key = (scene.frame_current, scene.frame_subframe, width)
     if frame_key != drawing.frame_key:
         drawing.frame_key = frame_key
-        position = current_position([shot.scene_time(frame) for frame in range(shot.frames)], scene)
+        position = current_position(shot.times, scene)
         drawing.labels = [] if position is None else _box_labels(take, position)
         drawing.boxes = outline_batch(drawing.labels, rect.aspect, width)
     with frame_coordinates(rect):

@@ -118,7 +118,7 @@ class Installation:
 
     stage, factor: the progress, factor from 0 to 1.
     ended: set last.
-    error: why the installation ended early; None if it succeeded.
+    error: why the installation ended early; None if it succeeded. canceled: because the user canceled it.
     """
 
     def __init__(self, plan: Plan, version: str) -> None:
@@ -128,14 +128,10 @@ class Installation:
         self.error: Text | None = None
         self.ended = False
         self._version = version
-        self._canceled = False
+        self.canceled = False
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="motionbooth-install", daemon=True)
-
-    @property
-    def canceled(self) -> bool:
-        return self._canceled
 
     def start(self) -> Installation:
         self._thread.start()
@@ -144,7 +140,7 @@ class Installation:
     def cancel(self) -> None:
         """Returns at once. The downloads are kept for the next attempt."""
         with self._lock:
-            self._canceled = True
+            self.canceled = True
             if self._process is not None:
                 self._process.terminate()
 
@@ -268,14 +264,14 @@ class Installation:
                         lines.append(line.rstrip())
                     on_line(line)
         self._process = None
-        if self._canceled:
+        if self.canceled:
             raise _Stopped("The installation was canceled. What was downloaded is kept for the next try.")
         if process.returncode != 0:
             raise _Failed(list(lines))
 
     def _start_process(self, command: list[str]) -> subprocess.Popen[str]:
         with self._lock:
-            if self._canceled:
+            if self.canceled:
                 raise _Stopped("The installation was canceled. What was downloaded is kept for the next try.")
             self._process = subprocess.Popen(
                 command,

@@ -7,13 +7,11 @@ import tomllib
 from pathlib import Path
 
 import bpy
-import msgspec
 from bpy.props import StringProperty
 from bpy_extras.io_utils import ExportHelper, ImportHelper
 
 from .._protocol.connection import Connection, host_and_port
 from .._protocol.errors import InvalidInput, MotionBoothError, NotFound
-from .._protocol.wording import in_words
 from ..files import own_keys
 from ..i18n.translation import translate
 from ..jobs.controller import job_controller, start
@@ -233,25 +231,16 @@ def use_connection(context: bpy.types.Context, connection: Connection, name: str
     start()
 
 
-class Invitation(msgspec.Struct, frozen=True):
+class Invitation(Connection, frozen=True):
     """A connection file, or one without a client key pair, for a client whose own public key was added."""
 
-    address: str
-    server_public: str
     client_public: str = ""
     client_secret: str = ""
 
 
 def read_invitation(path: Path, address: str, folder: Path) -> Connection:
-    """The connection of a file, with the user's own key pair if the file has none. Raises InvalidInput."""
-    try:
-        invitation = msgspec.json.decode(path.read_bytes(), type=Invitation)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise InvalidInput(
-            "{path} is not a connection file ({problem}); ask the backend's owner for a new one.",
-            path=path,
-            problem=in_words(error),
-        ) from error
+    """The connection of a file, with the user's own key pair if the file has none. Raises NotFound or InvalidInput."""
+    invitation = Invitation.read(path)
     address = address or invitation.address
     host_and_port(address)
     keys = (invitation.client_public, invitation.client_secret) if invitation.client_secret else own_keys(folder)

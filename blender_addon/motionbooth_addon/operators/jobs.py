@@ -47,7 +47,6 @@ class MOTIONBOOTH_OT_train_subject(ReportsErrors, bpy.types.Operator):
 
     bl_idname = "motionbooth.train_subject"
     bl_label = "Train Subject"
-    bl_options = {"REGISTER"}
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -87,7 +86,6 @@ class MOTIONBOOTH_OT_generate(ReportsErrors, bpy.types.Operator):
 
     bl_idname = "motionbooth.generate"
     bl_label = "Generate"
-    bl_options = {"REGISTER"}
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:

@@ -163,7 +163,6 @@ def draw_picture(
 
 class MOTIONBOOTH_PT_jobs(InView, bpy.types.Panel):
     bl_label = "Jobs"
-    bl_idname = "MOTIONBOOTH_PT_jobs"
 
     def draw(self, context: bpy.types.Context) -> None:
         draw_jobs(self.layout, context.region)
@@ -171,7 +170,6 @@ class MOTIONBOOTH_PT_jobs(InView, bpy.types.Panel):
 
 class MOTIONBOOTH_PT_sequencer_jobs(InSequencer, bpy.types.Panel):
     bl_label = "Jobs"
-    bl_idname = "MOTIONBOOTH_PT_sequencer_jobs"
 
     def draw(self, context: bpy.types.Context) -> None:
         draw_jobs(self.layout, context.region)

@@ -34,7 +34,6 @@ _CONNECTIONS = {
 
 class MOTIONBOOTH_PT_backend(InView, bpy.types.Panel):
     bl_label = "Backend"
-    bl_idname = "MOTIONBOOTH_PT_backend"
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout
@@ -81,7 +80,6 @@ class MOTIONBOOTH_UL_subjects(bpy.types.UIList):
 
 class MOTIONBOOTH_PT_subjects(InView, bpy.types.Panel):
     bl_label = "Subjects"
-    bl_idname = "MOTIONBOOTH_PT_subjects"
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout
@@ -186,7 +184,6 @@ class MOTIONBOOTH_PT_warnings(InView, bpy.types.Panel):
 
 class MOTIONBOOTH_PT_generate(InView, bpy.types.Panel):
     bl_label = "Generate"
-    bl_idname = "MOTIONBOOTH_PT_generate"
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout
@@ -261,7 +258,6 @@ class MOTIONBOOTH_PT_advanced(InView, bpy.types.Panel):
 
 class MOTIONBOOTH_PT_camera(InView, bpy.types.Panel):
     bl_label = "Camera"
-    bl_idname = "MOTIONBOOTH_PT_camera"
 
     def draw(self, context: bpy.types.Context) -> None:
         shot = context.scene.motionbooth

@@ -52,7 +52,6 @@ def draw_takes(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
 
 class MOTIONBOOTH_PT_takes(InView, bpy.types.Panel):
     bl_label = "Takes"
-    bl_idname = "MOTIONBOOTH_PT_takes"
 
     def draw(self, context: bpy.types.Context) -> None:
         draw_takes(self.layout, context)
@@ -60,7 +59,6 @@ class MOTIONBOOTH_PT_takes(InView, bpy.types.Panel):
 
 class MOTIONBOOTH_PT_sequencer_takes(InSequencer, bpy.types.Panel):
     bl_label = "Takes"
-    bl_idname = "MOTIONBOOTH_PT_sequencer_takes"
 
     def draw(self, context: bpy.types.Context) -> None:
         draw_takes(self.layout, context)

@@ -16,8 +16,6 @@ from .._protocol.text import Text
 
 class _Frame(Struct, frozen=True):
     found: Box | None = None
-    center_error: float | None = None
-    iou: float | None = None
 
 
 class _Subject(Struct, frozen=True):

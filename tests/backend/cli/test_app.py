@@ -68,7 +68,10 @@ NEW_KEY = ["keys", "new", "ann", "--address", "tcp://box:5599", "--server", PUBL
         (["train", "folder", "--class", "dog; cat", "--out", "x.safetensors"], "'--class'"),
         (["train", "folder", "--class", "dog", "--token", "a b", "--out", "x.safetensors"], "'--token'"),
         (["train", "folder", "--class", "dog", "--token", "", "--out", "x.safetensors"], "'--token'"),
-        (["train", "folder", "--class", "dog", "--learning-rate", "0", "--out", "x.safetensors"], "'--learning-rate'"),
+        (
+            ["train", "pictures", "--class", "dog", "--learning-rate", "0", "--out", "x.safetensors"],
+            "--learning-rate must",
+        ),
         (["train", "pictures", "--class", "dog", "--model", "", "--out", "x.safetensors"], "--model is empty"),
         (["train", "pictures", "--class", "dog", "--model", "typo", "--out", "x.safetensors"], 'no base model "typo"'),
         (["generate", "s.json", "--out", "c.mp4", "--model", "typo"], 'no base model "typo"'),

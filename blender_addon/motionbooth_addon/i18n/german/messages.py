@@ -113,6 +113,5 @@ TEXTS = {
     "There are no images in {folder}. Choose a folder with PNG, JPEG or WebP files.": "In {folder} sind keine Bilder. Wählen Sie einen Ordner mit PNG-, JPEG- oder WebP-Dateien.",
     "This is the active take. Choose another take to compare it with.": "Das ist der aktive Take. Wählen Sie zum Vergleichen einen anderen.",
     "This job is no longer in the list.": "Dieser Auftrag ist nicht mehr in der Liste.",
-    "{path} is not a connection file ({problem}); ask the backend's owner for a new one.": "{path} ist keine Verbindungsdatei ({problem}); bitten Sie den Besitzer des Backends um eine neue.",
     "Blender could not render the training pictures. {reason} Render the object yourself (F12) to see what is wrong, or choose a folder of training images instead.": "Blender konnte die Trainingsbilder nicht rendern. {reason} Rendern Sie das Objekt selbst (F12), um den Fehler zu sehen, oder wählen Sie stattdessen einen Ordner mit Trainingsbildern.",
 }
