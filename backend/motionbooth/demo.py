@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 from motionbooth_protocol import errors
 from motionbooth_protocol.client import Client
-from motionbooth_protocol.connection import Connection
+from motionbooth_protocol.connection import Connection, written_at
 from motionbooth_protocol.reporting_process import ReportingProcess, ending, last_line, start
 from motionbooth_protocol.reports import ProgressReport
 from rich.console import Console
@@ -93,17 +93,12 @@ def local_backend(home: Path) -> Iterator[Path]:
     """Run `motionbooth serve` on a free loopback port during the block; yields its connection file."""
     connection_file = home / "connection.json"
     home.mkdir(parents=True, exist_ok=True)
-    old = _written_at(connection_file)  # the file of a backend that was killed, or of one that is running
+    old = written_at(connection_file)  # the file of a backend that was killed, or of one that is running
     log = home / "serve.log"
     command = [sys.executable, "-m", "motionbooth.cli", "serve", "--home", str(home), "--address", "tcp://127.0.0.1:*"]
     with log.open("ab") as output, ending(start(command, stdout=output, stderr=output)) as server:
         _wait_until_ready(server, connection_file, old, log)
         yield connection_file
-
-
-def _written_at(path: Path) -> int | None:
-    """The time when a file was last written, in nanoseconds; None if there is no file."""
-    return path.stat().st_mtime_ns if path.exists() else None
 
 
 def _wait_until_ready(server: subprocess.Popen[bytes], connection_file: Path, old: int | None, log: Path) -> None:
@@ -113,7 +108,7 @@ def _wait_until_ready(server: subprocess.Popen[bytes], connection_file: Path, ol
             raise errors.Unreachable(
                 "The backend did not start: {reason} (its log is {log})", reason=last_line(log), log=log
             )
-        if _written_at(connection_file) not in (None, old):
+        if written_at(connection_file) not in (None, old):
             with Client(Connection.read(connection_file)) as client:
                 client.ping()
             return

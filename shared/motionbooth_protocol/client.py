@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from . import messages
 from .dialogue import Dialogue
-from .errors import Canceled, Damaged, InvalidInput, JobFailed, NotFound, OutOfSpace, is_disk_full
+from .errors import Canceled, Damaged, ErrorReport, InvalidInput, JobFailed, NotFound, OutOfSpace, is_disk_full
 from .jobs import TERMINAL_STATES, Blob, Job, JobSpec, JobState, check_spec
 from .limits import CHUNK_BYTES, CHUNKS_IN_FLIGHT, MAX_BLOB_BYTES, MAX_LISTED
 from .reports import PreviewReport, ProgressReport
@@ -137,7 +137,9 @@ class Client(Dialogue):
                 pass
             return self._ask(messages.Get(id=0, job=job), messages.Snapshot).job
 
-        return _successful(self._persist(once, self._patience))
+        ended = self._persist(once, self._patience)
+        raise_failure(ended.state, ended.error)
+        return ended
 
     def upload(self, path: Path, on_bytes: OnBytes | None = None) -> str:
         """Upload a file, or the part that the backend lacks. Returns its sha256, by which jobs name it."""
@@ -211,12 +213,12 @@ class Client(Dialogue):
             )
 
 
-def _successful(job: Job) -> Job:
-    if job.state == JobState.FAILED:
-        raise JobFailed(job.error or "The job failed.")
-    if job.state == JobState.CANCELED:
+def raise_failure(state: JobState, error: ErrorReport | None) -> None:
+    """Raises JobFailed or Canceled for a job that ended so."""
+    if state == JobState.FAILED:
+        raise JobFailed(error or "The job failed.")
+    if state == JobState.CANCELED:
         raise Canceled("The job was canceled.")
-    return job
 
 
 def _identity(path: Path) -> tuple[str, int]:

@@ -50,6 +50,14 @@ class Connection(msgspec.Struct, frozen=True):
         return connection
 
 
+def written_at(path: Path) -> int | None:
+    """The time when a file was last written, in nanoseconds; None if there is no file."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
+
+
 def host_and_port(address: str) -> tuple[str, str]:
     """Split "tcp://HOST:PORT"; the port is a number, or "*" for any free one. Raises InvalidInput."""
     match = _ADDRESS.fullmatch(address)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from .._protocol.client import raise_failure
 from .._protocol.connection import Connection
-from .._protocol.errors import Canceled, JobFailed, MotionBoothError
-from .._protocol.jobs import JobState, TrainSpec
+from .._protocol.errors import MotionBoothError
+from .._protocol.jobs import TrainSpec
 from .._protocol.messages import ModelInfo, Progress
 from .._protocol.reports import ProgressReport
 from .._protocol.text import Text
@@ -55,10 +56,7 @@ class BlockingJobs:
     def wait_until_done(self, record: JobRecord) -> None:
         """Raises JobFailed with the reason, or Canceled."""
         self._wait(lambda: record.ended)
-        if record.state == JobState.FAILED:
-            raise JobFailed(record.error or "The job failed.")
-        if record.state == JobState.CANCELED:
-            raise Canceled("The job was canceled.")
+        raise_failure(record.state, record.error)
 
     def fetch_clip(self, record: JobRecord, path: Path) -> None:
         """Download a done job's clip, and its report beside it."""

@@ -38,7 +38,8 @@ def camera_warnings(travel: Travel, moments: Sequence[float]) -> list[ShotWarnin
     """Camera moves that a pan cannot represent. `moments`: the scene frame of each entry of `travel`."""
     frames = np.array(moments)
     found = [_roll(travel, frames), _zoom(travel, frames), _depth(travel, frames), _parallax(travel, frames)]
-    return [warning for warning in found if warning] + [_cut(moments[cut]) for cut in travel.cuts]
+    jump = "The camera jumps at frame {frame}. A clip cannot contain a cut, so end the shot before it."
+    return [warning for warning in found if warning] + [_at(moments[cut], jump) for cut in travel.cuts]
 
 
 def _roll(travel: Travel, frames: Array) -> ShotWarning | None:
@@ -114,15 +115,13 @@ def length_warning(seconds: float, frames: int, fps: float) -> Text | None:
 
 def cut_warning(before: str, after: str, moment: float) -> ShotWarning:
     """A timeline marker cuts from one camera to another."""
-    frame = math.floor(moment)
-    sentence = Text.of(
+    return _at(
+        moment,
         'The scene cuts from camera "{before}" to "{after}" at frame {frame}. A clip cannot contain a cut, and the '
         "camera path ignores it. End the shot before the cut, or make one scene for each camera.",
         before=before,
         after=after,
-        frame=frame,
     )
-    return ShotWarning(frame, frame, sentence)
 
 
 def playback_warning(name: str, reason: Text, first: int, last: int) -> ShotWarning:
@@ -136,12 +135,10 @@ def playback_warning(name: str, reason: Text, first: int, last: int) -> ShotWarn
     return ShotWarning(first, last, sentence)
 
 
-def _cut(moment: float) -> ShotWarning:
+def _at(moment: float, template: str, **values: object) -> ShotWarning:
+    """A warning about one frame."""
     frame = math.floor(moment)
-    sentence = Text.of(
-        "The camera jumps at frame {frame}. A clip cannot contain a cut, so end the shot before it.", frame=frame
-    )
-    return ShotWarning(frame, frame, sentence)
+    return ShotWarning(frame, frame, Text.of(template, frame=frame, **values))
 
 
 def subject_warnings(

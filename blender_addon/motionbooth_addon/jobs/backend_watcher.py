@@ -7,7 +7,7 @@ from typing import Any
 
 import bpy
 
-from .._protocol.connection import Connection
+from .._protocol.connection import Connection, written_at
 from .._protocol.errors import MotionBoothError
 from .._protocol.text import Text
 from ..local_backend.install import Installation, Plan, installed_command
@@ -40,7 +40,7 @@ class BackendWatcher:
         if (failure := self.local.failure()) is not None:
             self._ui.show_notice(failure, is_error=True)
         path = self.connection_file
-        written = _written_at(path)
+        written = written_at(path)
         source = (path, written, bpy.app.online_access, self.local.starting)
         if source == self._source:
             return
@@ -99,11 +99,3 @@ class BackendWatcher:
     def close(self) -> None:
         if self.installation is not None:
             self.installation.cancel()
-
-
-def _written_at(path: Path) -> int | None:
-    """The time when a file was last written, in nanoseconds; None if there is no file."""
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return None

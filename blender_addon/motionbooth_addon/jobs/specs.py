@@ -24,6 +24,7 @@ from .job_store import Render, TrainRequest
 
 SMALLEST_PICTURE = 128  # pixels a side; the height of the model's frame if that is larger
 Model = TypeVar("Model")
+_RESTORED = ("prompt", "negative_prompt", "background_phrase", "model", "seed", "box_control", "camera_control")
 _STEPS = {"MODEL": None, "DRAFT": 10, "FINE": 50}  # denoising steps by quality
 
 
@@ -125,13 +126,9 @@ def generate_spec(settings: bpy.types.PropertyGroup, shot: Shot, seed: int) -> G
 def restore_settings(scene: bpy.types.Scene, spec: GenerateSpec) -> None:
     """Set the scene's prompts, model, seed, steps and switches as they were for this clip. Not the animation."""
     shot = scene.motionbooth
-    shot.prompt, shot.negative_prompt, shot.background_phrase = (
-        spec.prompt,
-        spec.negative_prompt,
-        spec.background_phrase,
-    )
-    shot.model, shot.seed, shot.random_seed = spec.model, spec.seed, False
-    shot.box_control, shot.camera_control = spec.box_control, spec.camera_control
+    for name in _RESTORED:
+        setattr(shot, name, getattr(spec, name))
+    shot.random_seed = False
     shot.quality = next((name for name, steps in _STEPS.items() if steps == spec.num_inference_steps), "CUSTOM")
     if spec.num_inference_steps is not None:
         shot.steps = spec.num_inference_steps

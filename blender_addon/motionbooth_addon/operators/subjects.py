@@ -47,16 +47,14 @@ def add_subject(scene: bpy.types.Scene, proxy: bpy.types.Object, name: str) -> b
 
 def has_camera(cls: type[bpy.types.Operator], context: bpy.types.Context) -> bool:
     """For `poll`: the scene must have an active camera."""
-    if context.scene.camera is not None and context.scene.camera.type == "CAMERA":
-        return True
-    return refuse(cls, "The scene has no active camera. Add one, or make one active with Ctrl+Numpad 0.")
+    has_one = context.scene.camera is not None and context.scene.camera.type == "CAMERA"
+    return has_one or refuse(cls, "The scene has no active camera. Add one, or make one active with Ctrl+Numpad 0.")
 
 
 def has_subject(cls: type[bpy.types.Operator], context: bpy.types.Context) -> bool:
     """For `poll`: a subject must be selected in the list."""
-    if context.scene.motionbooth.active_subject < len(context.scene.motionbooth.subjects):
-        return True
-    return refuse(cls, "Select a subject in the list first.")
+    shot = context.scene.motionbooth
+    return shot.active_subject < len(shot.subjects) or refuse(cls, "Select a subject in the list first.")
 
 
 class MOTIONBOOTH_OT_add_subject_box(ReportsErrors, bpy.types.Operator):
