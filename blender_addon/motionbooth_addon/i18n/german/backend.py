@@ -11,6 +11,7 @@ TEXTS = {
     'The subject "{subject}" was trained on another base model ({base}), but this shot uses {model}. Choose that model, or train the subject again on this one.': "Das Motiv „{subject}“ wurde mit einem anderen Basismodell trainiert ({base}), diese Einstellung verwendet aber {model}. Wählen Sie jenes Modell, oder trainieren Sie das Motiv mit diesem erneut.",
     "{path} is not the file of a trained subject: it is missing, corrupt or another file. Name the right file, or train the subject again.": "{path} ist nicht die Datei eines trainierten Motivs: Sie fehlt, ist beschädigt oder eine andere. Nennen Sie die richtige Datei, oder trainieren Sie das Motiv erneut.",
     "The subject's appearance cannot be read ({reason}). Train the subject again.": "Das Aussehen des Motivs ist nicht lesbar ({reason}). Trainieren Sie das Motiv erneut.",
+    'The file of the subject "{subject}" is damaged: {tensor} does not fit the model. Train it again.': "Die Datei des Motivs „{subject}“ ist beschädigt: {tensor} passt nicht zum Modell. Trainieren Sie es erneut.",
     # Training
     "loss {loss:.3f}": "Verlust (Loss) {loss:.3f}",
     "no prior-preservation clips: the base will forget how other things move and look, and clips of the subject may show no motion": "keine Clips zur Prior-Erhaltung: Das Basismodell vergisst, wie andere Dinge sich bewegen und aussehen, und Clips des Motivs zeigen vielleicht keine Bewegung",
@@ -64,6 +65,9 @@ TEXTS = {
     "No worker can be reached: {reason} Jobs wait, and the backend keeps trying.": "Kein Worker ist erreichbar: {reason} Aufträge warten, und das Backend versucht es weiter.",
     "The backend is connecting to the Ray cluster at {address}; jobs wait until then.": "Das Backend verbindet sich mit dem Ray-Cluster unter {address}; Aufträge warten so lange.",
     "The cluster lost the worker before the job started there.": "Der Cluster hat den Worker verloren, bevor der Auftrag dort begann.",
+    "The job ran longer than {hours:g} hours, which is the limit of its key. Use fewer steps or frames, or ask the backend's owner to raise the limit (motionbooth serve --job-hours).": "Der Auftrag lief länger als {hours:g} Stunden, die Grenze seines Schlüssels. Verwenden Sie weniger Schritte oder Bilder, oder bitten Sie den Besitzer des Backends, die Grenze zu erhöhen (motionbooth serve --job-hours).",
+    "The worker did not answer for {seconds:.0f} seconds and was ended.": "Der Worker hat {seconds:.0f} Sekunden lang nicht geantwortet und wurde beendet.",
+    "The worker made no progress for {minutes:g} minutes (stage: {stage}) and was ended.": "Der Worker kam {minutes:g} Minuten lang nicht voran (Schritt: {stage}) und wurde beendet.",
     # Requests
     "The backend has no file {sha256}...; upload it first.": "Das Backend hat keine Datei {sha256}...; laden Sie sie zuerst hoch.",
     "A file can have at most {most} bytes; this one has {size}.": "Eine Datei darf höchstens {most} Bytes haben; diese hat {size}.",
@@ -84,13 +88,14 @@ TEXTS = {
     "The results were removed while they were stored.": "Die Ergebnisse wurden entfernt, während sie gespeichert wurden.",
     "The backend's owner has revoked this key; ask for a new one.": "Der Besitzer des Backends hat diesen Schlüssel widerrufen; bitten Sie um einen neuen.",
     "The {newer} is newer than the {older} (protocol {version} there, {own} here): update the {older}.": "{newer} ist neuer als {older} (dort Protokoll {version}, hier {own}): Aktualisieren Sie {older}.",
-    "This key sent more than {rate} requests a second; try this one again later.": "Dieser Schlüssel hat mehr als {rate} Anfragen pro Sekunde gesendet; versuchen Sie es später noch einmal.",
     "The request failed because of a bug in the backend; its owner finds the details in server.log.": "Die Anfrage ist an einem Programmfehler des Backends gescheitert; sein Besitzer findet Einzelheiten in server.log.",
     "The backend is still checking the bytes that it has of the file {sha256}...; try again in a moment.": "Das Backend prüft noch, was es von der Datei {sha256}... hat; versuchen Sie es gleich noch einmal.",
     "The backend's file {sha256}... was damaged on its disk and is set aside. Upload it again, or run its job again.": "Die Datei {sha256}... wurde auf dem Datenträger des Backends beschädigt und ist beiseitegelegt. Laden Sie sie noch einmal hoch, oder führen Sie ihren Auftrag erneut aus.",
     "Files that were damaged on the backend's disk, which may be failing: {count}. They are set aside in its folder corrupt. Upload them again, or run their jobs again.": "Dateien, die auf dem vielleicht fehlerhaften Datenträger des Backends beschädigt wurden: {count}. Sie liegen in seinem Ordner corrupt. Laden Sie sie noch einmal hoch, oder führen Sie ihre Aufträge erneut aus.",
     "This key has {most} open connections, which is the limit.": "Dieser Schlüssel hat {most} offene Verbindungen; mehr sind nicht möglich.",
     "Your files and jobs on the backend take {used:.2f} GB of your quota of {quota:.2f} GB, and this needs {size:.2f} GB more. Remove old jobs, or ask the backend's owner for a larger quota.": "Ihre Dateien und Aufträge auf dem Backend belegen {used:.2f} GB von {quota:.2f} GB, und dies braucht {size:.2f} GB mehr. Entfernen Sie alte Aufträge, oder bitten Sie den Besitzer des Backends um mehr Platz.",
+    "This key takes more than its share of the backend's time, {rate} short requests a second; try this one again later.": "Dieser Schlüssel beansprucht mehr als seinen Anteil an der Zeit des Backends, {rate} kurze Anfragen pro Sekunde; versuchen Sie es später noch einmal.",
+    "The backend's job store cannot be read ({reason}). Its owner must stop the backend, move jobs.sqlite and jobs.sqlite-wal from its folder to a safe place, and restore them from a backup. Without one, the backend starts with an empty store; clips and subjects are still in the folder blobs.": "Der Auftragsspeicher des Backends ist nicht lesbar ({reason}). Sein Besitzer muss das Backend beenden, jobs.sqlite und jobs.sqlite-wal aus seinem Ordner an einen sicheren Ort legen und sie aus einer Sicherung wiederherstellen. Ohne eine startet das Backend mit einem leeren Speicher; Clips und Motive sind noch im Ordner blobs.",
     # Batch work
     "done before": "schon früher erledigt",
     "reading the scene": "liest die Szene",
