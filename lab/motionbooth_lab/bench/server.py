@@ -20,6 +20,7 @@ from motionbooth_protocol.errors import MotionBoothError
 from motionbooth_protocol.jobs import Blob
 
 from motionbooth_lab.bench.bare_pair import bare_rate
+from motionbooth_lab.rig.attacks import ATTACKS, Attacked
 from motionbooth_lab.rig.backend import RunningBackend, small_job, wait_until
 from motionbooth_lab.rig.faults import faults_survived
 
@@ -30,6 +31,8 @@ _SUBMITS = 200
 _CLIENTS = 200
 _SECONDS = 15.0
 _JOBS = 100_000
+_ATTACKERS_JOBS = 8000
+_HANG_UPS = {"hang_up": 70, "hang_up_with_heartbeats": 70, "hang_up_together": 3}  # the last one of 20 connections
 
 
 def bench_server() -> BenchResult:
@@ -37,7 +40,7 @@ def bench_server() -> BenchResult:
     with tempfile.TemporaryDirectory(prefix="motionbooth-bench-") as folder:
         home = Path(folder)
         measures = transfer(home / "transfer") + submitting(home / "submitting") + many_clients(home / "clients")
-        measures += many_jobs(home / "jobs")
+        measures += many_jobs(home / "jobs") + attacks(home / "attacks")
     survived = faults_survived()
     if survived is not None:
         measures.append(Measure("faults_survived", survived, "of 20"))
@@ -47,8 +50,8 @@ def bench_server() -> BenchResult:
 def transfer(home: Path) -> list[Measure]:
     """Transfer 256 MB over loopback, alternately by the product and by a bare pair of sockets. Reports medians.
 
-    The bare pair is two processes with CURVE: a DEALER requests the same number of chunks of the same size, with the
-    same window, and a ROUTER replies from memory. Nothing is hashed, decoded, read or written.
+    The bare pair is two processes with CURVE that do the same work: a DEALER requests the same number of chunks of the
+    same size, with the same window, hashes and writes them, and a ROUTER reads them from the file.
     """
     clip = home / "clip"
     home.mkdir(parents=True)
@@ -60,7 +63,7 @@ def transfer(home: Path) -> list[Measure]:
         blob = Blob("clip", client.upload(clip), _CLIP_BYTES)
         upload = _CLIP_BYTES / (time.perf_counter() - began)
         for number in range(_ROUNDS):
-            bare.append(bare_rate(_CLIP_BYTES))
+            bare.append(bare_rate(clip, home / "copy"))
             began = time.perf_counter()
             client.fetch(blob, home / f"fetched {number}")
             ours.append(_CLIP_BYTES / (time.perf_counter() - began))
@@ -163,6 +166,27 @@ def many_jobs(home: Path) -> list[Measure]:
                 client.status()
             memory.append(backend.memory())
     return [Measure("store_memory_mb", (memory[1] - memory[0]) / _MB, "MB more than an empty store")]
+
+
+def attacks(home: Path) -> list[Measure]:
+    """Attack a server in each way, and count what of 200 hang-ups under backlog aborts it."""
+    attacked = Attacked(home, _ATTACKERS_JOBS)
+    aborts, pings, memory = 0, dict[str, float](), 0
+    try:
+        for name in ATTACKS:
+            times = _HANG_UPS.get(name, 1)
+            harms = [attacked.suffer(name, min(10, times - done)) for done in range(0, times, 10)]
+            aborts += sum(harm.aborts for harm in harms)
+            pings[name] = 1000 * statistics.quantiles([ping for harm in harms for ping in harm.pings], n=100)[98]
+            memory = max(memory, *(harm.memory for harm in harms))
+    finally:
+        attacked.backend.end()
+    worst = max(pings, key=lambda name: pings[name])
+    return [
+        Measure("hangup_aborts", aborts, "of 200 hang-ups under backlog"),
+        Measure("others_ping_ms", pings[worst], f"ms, 99th percentile during the worst attack, {worst}"),
+        Measure("attack_memory_mb", memory / _MB, "MB more during the worst attack"),
+    ]
 
 
 def fill(path: Path, jobs: int) -> None:

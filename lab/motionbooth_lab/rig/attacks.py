@@ -23,6 +23,7 @@ from motionbooth_protocol import messages
 from motionbooth_protocol.client import Client, new_job_id
 from motionbooth_protocol.codec import decode_reply, encode
 from motionbooth_protocol.connection import Connection
+from motionbooth_protocol.errors import Unreachable
 from motionbooth_protocol.jobs import Blob
 from motionbooth_protocol.limits import PROTOCOL_VERSION
 
@@ -80,7 +81,7 @@ def small_frames(connection: Connection, number: int) -> None:
 def follow_all(connection: Connection, number: int) -> None:
     """Follow 8,000 jobs, read nothing."""
     with Client(connection) as client:
-        jobs = [job.id for job in client.jobs(limit=500)]
+        jobs = [job.id for job in client.jobs(limit=500)] or ["no-such-job"]
     with _unread(connection) as socket:
         for id in range(JOBS):
             socket.send_multipart(encode(messages.Attach(id=id, job=jobs[id % len(jobs)])))
@@ -106,7 +107,6 @@ ATTACKS: dict[str, Callable[[Connection, int], None]] = {
         ask_status_often,
     )
 }  # fmt: skip
-HANG_UPS = {"hang_up": 1, "hang_up_with_heartbeats": 1, "hang_up_together": 20}  # connections that hang up, each time
 
 
 @dataclass(frozen=True)
@@ -146,22 +146,30 @@ class Attacked:
         self.backend.start(REQUESTS_PER_SECOND="1000")  # as `motionbooth serve` has it
 
     def suffer(self, attack: str, times: int = 1) -> Harm:
-        """Run an attack, and ping the server with another key until it is over."""
+        """Run an attack, and ping the server with another key until it is over. Restarts the server if it aborts."""
         process = self.backend.process
         assert process is not None
         pings: list[float] = []
         with self.backend.client(timeout=_SECONDS_TO_HEAR, patience=1.0) as other:
             other.ping()
             before = most = self.backend.memory()
-            command = [sys.executable, "-m", "motionbooth_lab.rig.attacks", attack, str(self._file), str(times)]
-            with subprocess.Popen(command, stderr=subprocess.DEVNULL) as attacking:
+            with subprocess.Popen(attack_command(attack, self._file, times), stderr=subprocess.DEVNULL) as attacking:
                 while attacking.poll() is None and process.poll() is None:
-                    pings.append(other.ping())
-                    most = max(most, self.backend.memory())
+                    with suppress(Unreachable):  # it has aborted
+                        pings.append(other.ping())
+                        most = max(most, self.backend.memory())
                     time.sleep(_SECONDS_BETWEEN_PINGS)
                 attacking.kill()
             time.sleep(_SECONDS_TO_ABORT)
-        return Harm(process.poll() is not None, pings, most - before)
+        has_aborted = process.poll() is not None
+        if has_aborted:
+            self.start()
+        return Harm(int(has_aborted), pings, most - before)
+
+
+def attack_command(name: str, connection_file: Path, times: int = 1) -> list[str]:
+    """The command that runs this attack."""
+    return [sys.executable, "-m", "motionbooth_lab.rig.attacks", name, str(connection_file), str(times)]
 
 
 @contextmanager

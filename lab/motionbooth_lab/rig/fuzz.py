@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from motionbooth_protocol.connection import Connection
 from motionbooth_protocol.errors import Malformed, MotionBoothError
 from motionbooth_protocol.limits import PROTOCOL_VERSION
 
+from motionbooth_lab.rig.attacks import ATTACKS, attack_command
 from motionbooth_lab.rig.backend import RunningBackend, small_job
 from motionbooth_lab.rig.foreign import foreign_messages
 
@@ -63,6 +65,7 @@ def fuzz_session(count: int, seconds: float, seed: int) -> list[Measure]:
                 job = new_job_id()
                 client.submit(job, small_job("steps=20 pause=0.05", seed=7))
                 sent, answered, spent, growth = _bombard(backend, count, seconds, seed)
+                _attack(backend)
                 clip = client.follow(job).result("clip")
                 ping = client.ping()
             if clip.sha256 != hashlib.sha256(bytes([7]) * 1000).hexdigest():
@@ -97,6 +100,16 @@ def _bombard(backend: RunningBackend, count: int, seconds: float, seed: int) -> 
             if not settled and sent >= count / 10:
                 settled = backend.memory()
         return sent, answered, time.monotonic() - began, backend.memory() - settled
+
+
+def _attack(backend: RunningBackend) -> None:
+    """Messages that never end, and hang-ups under backlog."""
+    file = backend.home / "mallory.json"
+    backend.new_key("mallory").write(file)
+    for name in ATTACKS:
+        subprocess.run(attack_command(name, file), stderr=subprocess.DEVNULL)
+        if backend.process is None or backend.process.poll() is not None:
+            raise MotionBoothError("The server ended during the attack {name}.", name=name)
 
 
 def _answers(socket: zmq.Socket[bytes], last: int) -> int:

@@ -7,6 +7,7 @@ import os
 import random
 import resource
 import signal
+import subprocess
 import tempfile
 import threading
 import time
@@ -34,6 +35,7 @@ from motionbooth_protocol.link import WrongServer
 from msgspec.structs import replace
 from rich.console import Console
 
+from motionbooth_lab.rig.attacks import ATTACKS, attack_command
 from motionbooth_lab.rig.backend import RunningBackend, small_job
 from motionbooth_lab.rig.proxy import Proxy
 
@@ -284,9 +286,14 @@ def _inject_faults(backend: RunningBackend, proxy: Proxy, seconds: float, rng: r
                 file.seek(0)
                 file.write(bytes([byte ^ 1]))
 
+    def attack() -> None:
+        subprocess.run(attack_command(rng.choice(list(ATTACKS)), attackers_file), stderr=subprocess.DEVNULL)
+
+    attackers_file = backend.home / "mallory.json"
+    backend.new_key("mallory").write(attackers_file)
     gentle: list[Callable[[], None]] = [
         proxy.cut, flip_bit, pause, throttle, hang_server, kill_worker, kill_key_check, fill_disk,
-        damage_file,
+        damage_file, attack,
     ]  # fmt: skip
     hard = [*gentle, kill_server, stop_server]
     while (passed := time.monotonic() - began) < seconds:

@@ -22,11 +22,17 @@ def test_each_part_reports_its_figures(tmp_path: Path, monkeypatch: pytest.Monke
     small = {"_CLIP_BYTES": 4_000_000, "_ROUNDS": 1, "_SUBMITS": 5, "_CLIENTS": 5, "_SECONDS": 1.0, "_JOBS": 100}
     for name, value in small.items():
         monkeypatch.setattr(server, name, value)
+    monkeypatch.setattr(server, "_ATTACKERS_JOBS", 600)
+    monkeypatch.setattr(server, "_HANG_UPS", {})
     measures = server.transfer(tmp_path / "1") + server.submitting(tmp_path / "2")
     measures += server.many_clients(tmp_path / "3") + server.many_jobs(tmp_path / "4")
+    measures += server.attacks(tmp_path / "5")
     values = {measure.name: measure.value for measure in measures}
     assert values["transfer_ratio"] == pytest.approx(values["transfer_mb_s"] / values["bare_pair_mb_s"])
     assert values["submit_ms"] > 0
     assert 0 < values["ping_p99_ms"] < 5000
     assert 10 < values["reports_heard_a_second"] < 80
     assert abs(values["store_memory_mb"]) < 50
+    assert values["hangup_aborts"] == 0
+    assert 0 < values["others_ping_ms"] < 5000
+    assert values["attack_memory_mb"] <= 100
