@@ -189,6 +189,20 @@ def test_a_shot_of_another_aspect_ratio_is_sent_in_the_models_frame_with_a_warni
     assert plain.model_frame is None
 
 
+def test_a_shot_longer_than_the_models_clip_says_what_becomes_of_it(
+    registered: Any, connection_file: Path, tmp_path: Path
+) -> None:
+    bpy.ops.wm.open_mainfile(filepath=str(DEMO_SCENE))
+    scene = bpy.context.scene
+    scene.frame_end = scene.frame_start + round(3 * scene.render.fps / scene.render.fps_base) - 1
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "long.blend"))
+    status, reports = run_batch(tmp_path / "long.blend", "--connection", connection_file, "--out", tmp_path / "out")
+    assert status == 0
+    (shot,) = reports[-1]["done"]["shots"]
+    (longer,) = [each["values"] for each in shot["warnings"] if "own" in each["values"]]
+    assert longer == pytest.approx({"seconds": 3.0, "own": 1.0, "times": 3.0})  # 8 frames at 8 fps
+
+
 def test_a_simulated_subject_is_read_by_playback_with_a_warning(scene: Any, add_subject: Any, tmp_path: Path) -> None:
     bpy.ops.mesh.primitive_cube_add(size=1, location=(0, 10, 2))
     falling = bpy.context.object
