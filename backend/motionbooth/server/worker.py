@@ -10,7 +10,6 @@ import logging
 import os
 import platform
 import queue
-import re
 import shutil
 import sys
 import threading
@@ -23,7 +22,6 @@ from motionbooth_protocol.errors import Canceled, MotionBoothError, OutOfSpace, 
 from motionbooth_protocol.jobs import Blob, JobSpec
 from motionbooth_protocol.reports import PreviewReport, ProgressReport
 from motionbooth_protocol.text import Text
-from msgspec.structs import replace
 
 from motionbooth.progress.time_left import Paces, Stage, TimeLeft
 from motionbooth.server import worker_pipe
@@ -37,7 +35,6 @@ if TYPE_CHECKING:  # imports torch, which the first job does
 
 log = logging.getLogger("motionbooth.worker")
 _SECONDS_BETWEEN_REPORTS = 0.1
-_FOLDERS = re.compile(r"""(?<![\w.])(?:[A-Za-z]:)?[/\\](?:[^\s/\\:'"][^/\\:'"]*[/\\])+""")  # of an absolute path
 _SECONDS_BETWEEN_BEATS = 2.0
 
 # Arguments: spec, path of a blob by its sha256, the job's scratch folder, reporter. Returns the finished files by role.
@@ -148,7 +145,6 @@ def remove_scratch(home: Path, job_number: JobNumber) -> None:
 def error_for_owner(error: Exception) -> MotionBoothError:
     """The error as a sentence for the job's owner. An unexpected error is in the worker's log."""
     if isinstance(error, MotionBoothError):
-        error.text = without_folders(error.text)
         return error
     if isinstance(error, OSError) and is_disk_full(error):
         return OutOfSpace("The backend's disk is full; the job resumes when there is space.")
@@ -163,17 +159,6 @@ def error_for_owner(error: Exception) -> MotionBoothError:
         kind=type(error).__name__,
         machine=platform.node(),
     )
-
-
-def without_folders(text: Text) -> Text:
-    """The text with the last part only of each absolute path in its values: clients need not know this machine's."""
-
-    def plain(value: str | int | float | Text) -> str | int | float | Text:
-        if isinstance(value, Text):
-            return without_folders(value)
-        return _FOLDERS.sub("", value) if isinstance(value, str) else value
-
-    return replace(text, values={name: plain(value) for name, value in text.values.items()})
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -219,7 +219,7 @@ def test_the_log_of_the_workers_is_rotated_while_they_write_it(shared_backend: R
 
 
 def test_a_message_to_a_client_names_no_folder_of_the_backend(shared_backend: RunningBackend) -> None:
-    with shared_backend.client() as client:
+    with shared_backend.client(connection=shared_backend.new_key("user")) as client:
         job = new_job_id()
         client.submit(job, small_job("unreadable"))
         with pytest.raises(JobFailed) as caught:
