@@ -61,16 +61,20 @@ def control(
             help="Measure the subjects in this folder (one folder of photographs each) instead.",
         ),
     ] = None,
+    model: Annotated[Literal["toybox", "wantoy"], typer.Option(help="The bundled model to measure.")] = "toybox",
+    kinds_only: Annotated[
+        bool, typer.Option("--kinds-only", help="Measure the model's own kinds only, and train no subjects.")
+    ] = False,
 ) -> None:
-    """Measure box adherence, camera adherence and identity of the bundled model, with and without control."""
+    """Measure box adherence, camera adherence and identity of a bundled model, with and without control."""
     from motionbooth.bench.measures import publish
 
-    from motionbooth_lab.bench.control import bench_control
+    from motionbooth_lab.bench.control import Model, bench_control
 
     suppress: Literal["content", "subject"] | None = (
         None if all_words is None else "content" if all_words else "subject"
     )
-    publish(bench_control(pictures, suppress, subjects), json_file)
+    publish(bench_control(Model(model, suppress), pictures, subjects, kinds_only), json_file)
 
 
 def extension(json_file: JsonFile = None) -> None:

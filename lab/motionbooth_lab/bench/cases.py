@@ -1,4 +1,4 @@
-"""The cases of `bench control`: prompts that toybox was not trained on, moving boxes, panning cameras.
+"""The cases of `bench control`: prompts that the bundled models were not trained on, moving boxes, panning cameras.
 
 All of them follow from fixed seeds that were chosen before the first run.
 """
@@ -12,7 +12,15 @@ from motionbooth_protocol.motion import Box, CameraPath, Offset, Shot, SubjectTr
 
 from motionbooth_lab.bench.subjects import TrainingSet
 from motionbooth_lab.toybox.backgrounds import PLACES
-from motionbooth_lab.toybox.draw import FPS, FRAMES, HEIGHT_PX, MAX_PAN_PX, WIDTH_PX, held_out_combinations, kind_scene
+from motionbooth_lab.toybox.draw import (
+    HEIGHT_PX,
+    MAX_PAN_PX,
+    TOYBOX,
+    WIDTH_PX,
+    ClipFormat,
+    held_out_combinations,
+    kind_scene,
+)
 
 BASE_CASES = 32
 TOKEN = "sks"
@@ -31,7 +39,7 @@ class Case:
     combination: Combination | None = None
 
 
-def base_cases() -> Iterator[Case]:
+def base_cases(clip_format: ClipFormat = TOYBOX) -> Iterator[Case]:
     """`BASE_CASES` of the held-out prompts, evenly spaced, each with its own seed, path and pan."""
     held_out = held_out_combinations()
     for number in range(BASE_CASES):
@@ -40,22 +48,22 @@ def base_cases() -> Iterator[Case]:
         points = np.concatenate([part.points for part in scene.parts])
         extent = np.ptp(points, axis=0) / 2  # half width and height of the figure in its own units
         rng = np.random.default_rng([17, number])
-        boxes, camera = random_track(extent, rng), random_pan(rng)
+        boxes, camera = random_track(extent, rng, clip_format), random_pan(rng, clip_format)
         track = SubjectTrack(name=scene.phrase, class_word=scene.phrase, boxes=list(boxes))
-        yield Case(_spec(scene.caption, track, camera, 1000 + number), boxes, camera, combination)
+        yield Case(_spec(scene.caption, track, camera, 1000 + number, clip_format), boxes, camera, combination)
 
 
-def subject_cases(subject: TrainingSet, weights: str) -> Iterator[Case]:
+def subject_cases(subject: TrainingSet, weights: str, clip_format: ClipFormat = TOYBOX) -> Iterator[Case]:
     """A trained subject on four paths in four places. `weights`: SHA-256 of its file."""
     for number, place in enumerate(subject.places):
         rng = np.random.default_rng([23, sum(subject.name.encode()), number])
-        boxes, camera = random_track(np.array([0.95, 1.0]), rng), random_pan(rng)
+        boxes, camera = random_track(np.array([0.95, 1.0]), rng, clip_format), random_pan(rng, clip_format)
         track = SubjectTrack(subject.name, subject.class_word, list(boxes), TOKEN, weights)
         prompt = f"a {track.phrase} {PLACES[place]}"
-        yield Case(_spec(prompt, track, camera, 2000 + number), boxes, camera)
+        yield Case(_spec(prompt, track, camera, 2000 + number, clip_format), boxes, camera)
 
 
-def random_track(extent: np.ndarray, rng: np.random.Generator) -> list[Box]:
+def random_track(extent: np.ndarray, rng: np.random.Generator, clip_format: ClipFormat = TOYBOX) -> list[Box]:
     """A box with the figure's aspect ratio on an eased, curved path across the frame, always fully inside it.
 
     `extent`: half width and half height of the figure in its own units, about 1.
@@ -67,16 +75,16 @@ def random_track(extent: np.ndarray, rng: np.random.Generator) -> list[Box]:
     if rng.random() < 0.5:
         start, end = end, start
     bend = rng.uniform(low, high)
-    share = np.linspace(0, 1, FRAMES)[:, None]
-    share = share * share * (3 - 2 * share)
+    share = np.linspace(0, 1, clip_format.frames)[:, None]
+    share = share * share * (3 - 2 * share) * clip_format.pace
     centers = (1 - share) ** 2 * start + 2 * share * (1 - share) * bend + share**2 * end
     size = np.array([WIDTH_PX, HEIGHT_PX])
     return [Box(*map(float, (*((c - half_px) / size), *((c + half_px) / size)))) for c in centers]
 
 
-def random_pan(rng: np.random.Generator) -> CameraPath:
-    """A steady pan of up to MAX_PAN_PX per frame: horizontal, vertical or both. One in eight stands still."""
-    speed = rng.uniform(-MAX_PAN_PX, MAX_PAN_PX, 2)
+def random_pan(rng: np.random.Generator, clip_format: ClipFormat = TOYBOX) -> CameraPath:
+    """A steady pan of up to MAX_PAN_PX per frame at 8 fps: horizontal, vertical or both. One in eight stands still."""
+    speed = clip_format.pace * rng.uniform(-MAX_PAN_PX, MAX_PAN_PX, 2)
     direction = int(rng.integers(8))
     if direction == 0:
         speed[:] = 0
@@ -84,7 +92,7 @@ def random_pan(rng: np.random.Generator) -> CameraPath:
         speed[1] = 0
     elif direction < 6:
         speed[0] = 0
-    travel = np.arange(FRAMES)[:, None] * speed / (WIDTH_PX, HEIGHT_PX)
+    travel = np.arange(clip_format.frames)[:, None] * speed / (WIDTH_PX, HEIGHT_PX)
     return CameraPath([Offset(float(x), float(y)) for x, y in travel])
 
 
@@ -93,6 +101,6 @@ def without_control(spec: GenerateSpec) -> GenerateSpec:
     return GenerateSpec(spec.shot, spec.prompt, seed=spec.seed, box_control=False, camera_control=False)
 
 
-def _spec(prompt: str, track: SubjectTrack, camera: CameraPath, seed: int) -> GenerateSpec:
-    shot = Shot("bench", 1, FRAMES, FPS, WIDTH_PX, HEIGHT_PX, camera, [track])
+def _spec(prompt: str, track: SubjectTrack, camera: CameraPath, seed: int, clip_format: ClipFormat) -> GenerateSpec:
+    shot = Shot("bench", 1, clip_format.frames, clip_format.fps, WIDTH_PX, HEIGHT_PX, camera, [track])
     return GenerateSpec(shot, prompt, seed=seed)

@@ -1,9 +1,12 @@
-"""`motionbooth bench control`: how closely the bundled model follows boxes and camera paths.
+"""`motionbooth bench control`: how closely the bundled models follow boxes and camera paths.
 
 The bench generates held-out prompts of the base model's own kinds, and ten subjects that it trains first. It reports
 the measures of `motionbooth.evaluation`, and the same with both controls off (`_off`, same seeds). `drawn_` is the
 upper limit of these measures: drawn clips of the same scenes, encoded and decoded. For the identity of the subjects see
 identity.py.
+
+If a latent frame has several frames, `flow_error` compares the middle frames of the latent frames, and
+`flow_error_every_frame` all consecutive ones.
 """
 
 import hashlib
@@ -23,9 +26,9 @@ import numpy as np
 from motionbooth.bench.measures import BenchResult, Measure
 from motionbooth.control.settings import Suppress
 from motionbooth.evaluation.contact_sheet import Row, write_contact_sheet
-from motionbooth.evaluation.report import MotionReport, TargetSubject, mean_of, motion_report
+from motionbooth.evaluation.report import CameraFrame, MotionReport, TargetSubject, mean_of, motion_report
 from motionbooth.finetuning.prior_preservation import generated_backgrounds, prior_clips
-from motionbooth.generation.sampling import decode, generate_clip
+from motionbooth.generation.sampling import generate_clip
 from motionbooth.jobs.runner import run_job
 from motionbooth.models.base import Base
 from motionbooth.models.registry import load_base
@@ -40,12 +43,28 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from motionbooth_lab.bench.cases import BASE_CASES, TOKEN, Case, base_cases, subject_cases, without_control
-from motionbooth_lab.bench.identity import Identity, codec_db, encode, galleries_of, identity_measures, identity_of
+from motionbooth_lab.bench.identity import (
+    Identity,
+    codec_db,
+    galleries_of,
+    identity_measures,
+    identity_of,
+    through_codec,
+)
 from motionbooth_lab.bench.kinds import KindClassifier
 from motionbooth_lab.bench.photographs import photographed_subjects
 from motionbooth_lab.bench.subjects import SOLIDS, TrainingSet, unseen_subjects
 from motionbooth_lab.toybox.backgrounds import PLACES
-from motionbooth_lab.toybox.draw import HEIGHT_PX, WIDTH_PX, draw_clip, has_contrast, kind_scene
+from motionbooth_lab.toybox.draw import (
+    HEIGHT_PX,
+    TOYBOX,
+    WANTOY,
+    WIDTH_PX,
+    ClipFormat,
+    draw_clip,
+    has_contrast,
+    kind_scene,
+)
 from motionbooth_lab.toybox.identity import Gallery
 
 PROCESSES = 2
@@ -58,14 +77,34 @@ DRIFT_CLIPS = 2
 Result = TypeVar("Result")
 
 
-def clip_measures(reports: Sequence[MotionReport], prefix: str = "", suffix: str = "") -> list[Measure]:
-    """Means over the frames of all clips; the center error is a median.
+@dataclass(frozen=True)
+class Model:
+    """A bundled model to measure. `suppress`: which words the boxes suppress, instead of the model's own setting."""
+
+    name: str = "toybox"
+    suppress: Suppress | None = None
+
+    @property
+    def clip_format(self) -> ClipFormat:
+        return {"toybox": TOYBOX, "wantoy": WANTOY}[self.name]
+
+
+TOYBOX_MODEL = Model()
+
+
+def clip_measures(
+    reports: Sequence[MotionReport],
+    prefix: str = "",
+    suffix: str = "",
+    pans: Sequence[Sequence[CameraFrame]] | None = None,
+) -> list[Measure]:
+    """Means over the frames of all clips; the center error is a median. `pans`: the scenery's motions of each clip.
 
     `flow_share`: the share of the frames whose scenery has texture, without which no flow can be measured.
     """
     frames = [frame for report in reports for frame in report.subjects[0].frames]
     center_errors = [frame.center_error for frame in frames if frame.center_error is not None]
-    flows = [frame.error_px for report in reports for frame in report.camera]
+    flows = [frame.error_px for pan in pans or [report.camera for report in reports] for frame in pan]
     flow_error = mean_of(flows)
     figures = (
         ("iou", float(np.mean([frame.iou or 0.0 for frame in frames])), "0..1"),
@@ -78,27 +117,35 @@ def clip_measures(reports: Sequence[MotionReport], prefix: str = "", suffix: str
 
 
 @dataclass(frozen=True)
+class Motion:
+    """What was measured in a clip. `pan`: the scenery's motion from one latent frame to the next, per frame."""
+
+    report: MotionReport
+    pan: list[CameraFrame]
+
+
+@dataclass(frozen=True)
 class CaseResult:
     """A generated case, measured with the controls and without (`_off`). `frames`: with the controls."""
 
     case: Case
     frames: NDArray[np.uint8]
-    report: MotionReport
-    report_off: MotionReport
+    motion: Motion
+    motion_off: Motion
     seconds: float
 
     def row(self) -> Row:
         """A row of a contact sheet."""
-        found = [frame.found for frame in self.report.subjects[0].frames]
+        found = [frame.found for frame in self.motion.report.subjects[0].frames]
         return Row(self.case.spec.prompt, self.frames, [self.case.boxes], [found], self.case.camera)
 
 
 @dataclass(frozen=True)
 class KindResult:
-    """A case of a base model's own kind. `drawn`: report of a drawn clip; `recognized`: by the classifier."""
+    """A case of a base model's own kind. `drawn`: of a drawn clip; `recognized`: by the classifier."""
 
     result: CaseResult
-    drawn: MotionReport
+    drawn: Motion
     recognized: bool
 
 
@@ -114,14 +161,19 @@ class SubjectResult:
 
 
 def bench_control(
-    pictures: Path | None = None, suppress: Suppress | None = None, photographs: Path | None = None
+    model: Model = TOYBOX_MODEL,
+    pictures: Path | None = None,
+    photographs: Path | None = None,
+    kinds_only: bool = False,
 ) -> BenchResult:
-    """Run the bench on the bundled model: about 40 minutes in two processes of one thread each.
+    """Run the bench on a bundled model: about 40 minutes in two processes of one thread each.
 
-    `pictures`: folder for two contact sheets, base.png and subjects.png. `suppress`: which words the boxes suppress,
-    instead of the model's own setting. `photographs`: measure only the subjects in this folder (one folder each).
+    `pictures`: folder for two contact sheets, base.png and subjects.png. `photographs`: measure only the subjects in
+    this folder (one folder each). `kinds_only`: train no subjects, which is so with wantoy in any case, since none can
+    be trained on Wan yet.
     """
-    subjects = unseen_subjects() if photographs is None else photographed_subjects(photographs)
+    kinds_only = kinds_only or model.name == "wantoy"
+    subjects = [] if kinds_only else unseen_subjects() if photographs is None else photographed_subjects(photographs)
     galleries = galleries_of(subjects)
     pairs = BASE_CASES if photographs is None else 0
     with (
@@ -136,27 +188,50 @@ def bench_control(
             progress.advance(bar)
             return result
 
-        prior = pool.submit(generate_prior_clips)
-        kinds = [pool.submit(run_kind, number, suppress) for number in range(pairs)]
-        prior.result()  # once, and before the first training is timed
-        trained = [pool.submit(run_subject, each, galleries, Path(folder), suppress) for each in subjects]
+        prior = pool.submit(generate_prior_clips, model) if subjects else None
+        kinds = [pool.submit(run_kind, number, model) for number in range(pairs)]
+        if prior is not None:
+            prior.result()  # once, and before the first training is timed
+        trained = [pool.submit(run_subject, each, galleries, Path(folder), model) for each in subjects]
         kind_results, subject_results = list(map(collected, kinds)), list(map(collected, trained))
     if pictures is not None:
         write_pictures(pictures, kind_results, subject_results)
-    solid = [each for each in subjects if photographs is not None or each.name in SOLIDS]
-    measures = [*subject_measures(subject_results), codec_db(_base(), solid), bundle_size()]
-    if kinds:
-        measures = [*kind_measures(kind_results), *measures]
+    measures = kind_measures(kind_results) if kinds else []
+    if subjects:
+        solid = [each for each in subjects if photographs is not None or each.name in SOLIDS]
+        measures += [*subject_measures(subject_results), codec_db(_base(model), solid)]
     name = "control" if photographs is None else "control-photographs"
-    return BenchResult(name if suppress is None else f"{name}-suppress-{suppress}", measures)
+    name = name if model.name == "toybox" else f"{name}-{model.name}"
+    name = name if model.suppress is None else f"{name}-suppress-{model.suppress}"
+    return BenchResult(name, [*measures, bundle_size(model)])
+
+
+def motion_measures(seen: Sequence[Motion], prefix: str = "", suffix: str = "") -> list[Measure]:
+    """The measures of clips of one model."""
+    reports, pans = [each.report for each in seen], [each.pan for each in seen]
+    gain = Measure(f"{prefix}camera_gain{suffix}", camera_gain(seen), "of the asked travel")
+    measures = [*clip_measures(reports, prefix, suffix, pans), gain]
+    if len(pans[0]) == len(reports[0].camera):
+        return measures
+    every_frame = mean_of([report.flow_error_px for report in reports])
+    name = f"{prefix}flow_error_every_frame{suffix}"
+    return [*measures, Measure(name, float("nan") if every_frame is None else every_frame, "px a frame")]
+
+
+def camera_gain(seen: Sequence[Motion]) -> float:
+    """The share of the asked travel that the scenery moved along it; NaN if no camera moves."""
+    moves = [(frame.asked_px, frame.found_px) for each in seen for frame in each.pan if frame.found_px is not None]
+    asked, found = np.array(moves, float).reshape(-1, 2, 2).transpose(1, 0, 2)
+    travel = float((asked**2).sum())
+    return float((asked * found).sum()) / travel if travel else float("nan")
 
 
 def kind_measures(kinds: Sequence[KindResult]) -> list[Measure]:
     """Measures of the base model's own kinds, in combinations that it was not trained on."""
     return [
-        *clip_measures([kind.result.report for kind in kinds]),
-        *clip_measures([kind.result.report_off for kind in kinds], suffix="_off"),
-        *clip_measures([kind.drawn for kind in kinds], "drawn_"),
+        *motion_measures([kind.result.motion for kind in kinds]),
+        *motion_measures([kind.result.motion_off for kind in kinds], suffix="_off"),
+        *motion_measures([kind.drawn for kind in kinds], "drawn_"),
         Measure("class_accuracy", float(np.mean([kind.recognized for kind in kinds])), "0..1"),
         Measure("clip_seconds", float(np.mean([kind.result.seconds for kind in kinds])), "s"),
     ]
@@ -166,17 +241,17 @@ def subject_measures(subjects: Sequence[SubjectResult]) -> list[Measure]:
     """Measures of the subjects, each trained from about five pictures."""
     results = [result for subject in subjects for result in subject.results]
     return [
-        *clip_measures([result.report for result in results], "subject_"),
-        *clip_measures([result.report_off for result in results], "subject_", "_off"),
+        *motion_measures([result.motion for result in results], "subject_"),
+        *motion_measures([result.motion_off for result in results], "subject_", "_off"),
         *identity_measures([subject.identity for subject in subjects]),
         Measure("drift", float(np.mean([shift for subject in subjects for shift in subject.shifts])), "CIE Lab"),
         Measure("finetune_seconds", float(np.mean([subject.training_seconds for subject in subjects])), "s"),
     ]
 
 
-def bundle_size() -> Measure:
+def bundle_size(model: Model) -> Measure:
     """Size of all files of the bundled model."""
-    files = [path for path in source_named("toybox").folder.rglob("*") if path.is_file()]
+    files = [path for path in source_named(model.name).folder.rglob("*") if path.is_file()]
     return Measure("bundle_mb", sum(path.stat().st_size for path in files) / 1e6, "MB")
 
 
@@ -184,60 +259,64 @@ def write_pictures(folder: Path, kinds: Sequence[KindResult], subjects: Sequence
     """Every fourth of the base model's clips; one clip of each subject, next to two of its training pictures."""
     if kinds:
         write_contact_sheet(folder / "base.png", [kind.result.row() for kind in kinds[::4]])
-    rows = [replace(subject.results[0].row(), pictures=subject.pictures[1:3]) for subject in subjects]
-    write_contact_sheet(folder / "subjects.png", rows)
+    if subjects:
+        rows = [replace(subject.results[0].row(), pictures=subject.pictures[1:3]) for subject in subjects]
+        write_contact_sheet(folder / "subjects.png", rows)
 
 
 # The parts that run in worker processes
 
 
 @cache
-def _base(suppress: Suppress | None = None) -> Base:
-    base = load_base(source_named("toybox"))
-    if suppress is not None:
-        control = msgspec.structs.replace(base.settings.control, suppress=suppress)
+def _base(model: Model = TOYBOX_MODEL) -> Base:
+    base = load_base(source_named(model.name))
+    if model.suppress is not None:
+        control = msgspec.structs.replace(base.settings.control, suppress=model.suppress)
         base.settings = msgspec.structs.replace(base.settings, control=control)
     return base
 
 
 @cache
-def _classifier() -> KindClassifier:
-    return KindClassifier.train(_base().vae)
+def _classifier(model: Model) -> KindClassifier:
+    return KindClassifier.train(_base(model))
 
 
-def generate_prior_clips() -> None:
+def generate_prior_clips(model: Model = TOYBOX_MODEL) -> None:
     """Generate the prior-preservation clips and backgrounds that every training needs, into the cache."""
-    prior_clips(_base(), _base().settings.full)
-    generated_backgrounds(_base(), _base().settings.full)
+    base = _base(model)
+    prior_clips(base, base.settings.full)
+    generated_backgrounds(base, base.settings.full)
 
 
-def run_kind(number: int, suppress: Suppress | None = None) -> KindResult:
+def run_kind(number: int, model: Model = TOYBOX_MODEL) -> KindResult:
     """Run one of the held-out prompts of the base model."""
-    case = list(base_cases())[number]
+    case = list(base_cases(model.clip_format))[number]
     assert case.combination is not None
     appearance = _appearance_of_kind(*case.combination[:2])
-    result = _run_case(_base(suppress), case, appearance)
-    found = [(f, frame.found) for f, frame in enumerate(result.report.subjects[0].frames) if frame.found is not None]
-    named = _classifier().kind(result.frames[[f for f, _ in found]], [box for _, box in found]) if found else None
-    return KindResult(result, _measure_drawn(case, appearance), named == case.combination[0])
+    result = _run_case(_base(model), case, appearance)
+    places = [frame.found for frame in result.motion.report.subjects[0].frames]
+    found = [(f, box) for f, box in enumerate(places) if box is not None]
+    frames, boxes = result.frames[[f for f, _ in found]], [box for _, box in found]
+    named = _classifier(replace(model, suppress=None)).kind(frames, boxes) if found else None
+    return KindResult(result, _measure_drawn(case, appearance, model), named == case.combination[0])
 
 
 def run_subject(
-    subject: TrainingSet, galleries: Mapping[str, Gallery], folder: Path, suppress: Suppress | None = None
+    subject: TrainingSet, galleries: Mapping[str, Gallery], folder: Path, model: Model = TOYBOX_MODEL
 ) -> SubjectResult:
     """Train a subject and generate it on its four paths."""
     started = time.monotonic()
-    weights = train_subject(subject, folder / subject.name)
+    weights = train_subject(subject, folder / subject.name, model=model)
     seconds = time.monotonic() - started
-    tuned = _base.__wrapped__(suppress)  # a separate copy
+    tuned = _base.__wrapped__(model)  # a separate copy
     load_subject(tuned, weights)
     appearance = Appearance.from_pictures(subject.pictures, subject.masks)
-    cases = list(subject_cases(subject, sha256_of(weights)))
+    cases = list(subject_cases(subject, sha256_of(weights), model.clip_format))
     results = [_run_case(tuned, case, appearance) for case in cases]
-    shifts = [color_shift(tuned, case) for case in list(base_cases())[:DRIFT_CLIPS]]
+    shifts = [color_shift(tuned, case, model) for case in list(base_cases(model.clip_format))[:DRIFT_CLIPS]]
     clips = [(each.frames, each.case.boxes) for each in results]
-    untrained = [(generate_frames(_base(suppress), case.spec), case.boxes) for case in cases]
-    identity = identity_of(_base(), subject, galleries, clips, untrained)
+    untrained = [(generate_frames(_base(model), case.spec), case.boxes) for case in cases]
+    identity = identity_of(_base(model), subject, galleries, clips, untrained)
     return SubjectResult(list(subject.pictures), results, seconds, shifts, identity)
 
 
@@ -246,26 +325,63 @@ def _run_case(base: Base, case: Case, appearance: Appearance) -> CaseResult:
     frames = generate_frames(base, case.spec)
     seconds = time.monotonic() - started
     off = generate_frames(base, without_control(case.spec))
-    return CaseResult(case, frames, measured(frames, case, appearance), measured(off, case, appearance), seconds)
+    motion, motion_off = (motion_of(clip, case, appearance, base.temporal) for clip in (frames, off))
+    return CaseResult(case, frames, motion, motion_off, seconds)
+
+
+def motion_of(frames: NDArray[np.uint8], case: Case, appearance: Appearance, temporal: int) -> Motion:
+    """Measure a clip of a model with `temporal` frames in a latent frame."""
+    report = measured(frames, case, appearance)
+    return Motion(report, report.camera if temporal == 1 else latent_pan(frames, case, appearance, temporal))
+
+
+def latent_pan(frames: NDArray[np.uint8], case: Case, appearance: Appearance, temporal: int) -> list[CameraFrame]:
+    """The scenery's motion in pixels per frame from the middle frame of each latent frame to that of the next."""
+    middles = [0, *range((temporal + 1) // 2, len(frames), temporal)]
+    seen = replace(
+        case,
+        boxes=[case.boxes[f] for f in middles],
+        camera=CameraPath([case.camera.offsets[f] for f in middles]),
+    )
+    camera = measured(frames[middles], seen, appearance).camera
+    return [_per_frame(*pair) for pair in zip(camera, np.diff(middles), strict=True)]
+
+
+def _per_frame(motion: CameraFrame, frames: int) -> CameraFrame:
+    """A motion over several frames as the mean motion of each."""
+
+    def share(px: tuple[float, float]) -> tuple[float, float]:
+        return px[0] / frames, px[1] / frames
+
+    if motion.found_px is None or motion.error_px is None:
+        return CameraFrame(share(motion.asked_px), None, None)
+    return CameraFrame(share(motion.asked_px), share(motion.found_px), motion.error_px / frames)
 
 
 def generate_frames(base: Base, spec: GenerateSpec) -> NDArray[np.uint8]:
     return generate_clip(base, spec).numpy()
 
 
-def _measure_drawn(case: Case, appearance: Appearance) -> MotionReport:
+def _measure_drawn(case: Case, appearance: Appearance, model: Model) -> Motion:
     """Measure a drawn clip of the same scene with another path, encoded and decoded."""
     assert case.combination is not None
-    clip = draw_clip(kind_scene(*case.combination), np.random.default_rng([31, case.spec.seed]))
-    latents = encode(_base(), clip.frames)
+    rng = np.random.default_rng([31, case.spec.seed])
+    clip = draw_clip(kind_scene(*case.combination), rng, clip_format=model.clip_format)
     boxes = [Box(*map(float, box)) for box in clip.boxes_xyxy]
     travel = clip.camera_px / (WIDTH_PX, HEIGHT_PX)
     camera = CameraPath([Offset(float(x), float(y)) for x, y in travel])
-    return measured(decode(_base(), latents)[0].numpy(), replace(case, boxes=boxes, camera=camera), appearance)
+    base = _base(model)
+    frames = through_codec(base, clip.frames)
+    return motion_of(frames, replace(case, boxes=boxes, camera=camera), appearance, base.temporal)
 
 
 def train_subject(
-    subject: TrainingSet, folder: Path, recipe: str = "motionbooth", steps: int | None = None, seed: int = 0
+    subject: TrainingSet,
+    folder: Path,
+    recipe: str = "motionbooth",
+    steps: int | None = None,
+    seed: int = 0,
+    model: Model = TOYBOX_MODEL,
 ) -> Path:
     """Train in `folder` as a job does. Returns the subject's file. `seed`: 0 is the bench's own."""
     folder.mkdir()
@@ -274,7 +390,11 @@ def train_subject(
         for picture, mask in zip(subject.pictures, subject.masks, strict=True)
     ]
     spec = TrainSpec(
-        SubjectSpec(subject.name, TOKEN, subject.class_word, pictures), seed=3 + seed, steps=steps, recipe=recipe
+        SubjectSpec(subject.name, TOKEN, subject.class_word, pictures),
+        model=model.name,
+        seed=3 + seed,
+        steps=steps,
+        recipe=recipe,
     )
     return run_job(spec, lambda sha256: folder / sha256, folder, _Silent())["subject"]
 
@@ -286,9 +406,9 @@ def _stored(pixels: NDArray[np.uint8], folder: Path) -> str:
     return name
 
 
-def color_shift(tuned: Base, case: Case) -> float:
+def color_shift(tuned: Base, case: Case, model: Model = TOYBOX_MODEL) -> float:
     """How far fine-tuning moved the mean color of a base model's own kind (CIE Lab, in the middle of its box)."""
-    before, after = (_middle_lab(generate_frames(base, case.spec), case.boxes) for base in (_base(), tuned))
+    before, after = (_middle_lab(generate_frames(base, case.spec), case.boxes) for base in (_base(model), tuned))
     return float(np.linalg.norm(after - before))
 
 

@@ -129,8 +129,7 @@ def through_codec(base: Base, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def encode(base: Base, frames: NDArray[np.uint8]) -> torch.Tensor:
     """Latents (1, C, F, h, w) of frames (F, H, W, 3)."""
     pixels = (torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1).to(base.vae.device, base.vae.dtype)
-    latents = base.vae.encode(pixels).latent_dist.mode() * base.vae.config.scaling_factor
-    return latents.transpose(0, 1)[None]
+    return base.encode(pixels)[0][None]
 
 
 def pasted(

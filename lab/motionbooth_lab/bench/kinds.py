@@ -1,14 +1,15 @@
-"""A small classifier of toybox's eight kinds, trained on drawn clips that are encoded and decoded."""
+"""A small classifier of the bundled models' eight kinds, trained on drawn clips that are encoded and decoded."""
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from motionbooth.models.base import Base
 from motionbooth_protocol.motion import Box
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from motionbooth_lab.bench.identity import through_codec
 from motionbooth_lab.toybox.backgrounds import PLACES
 from motionbooth_lab.toybox.draw import FRAMES, Scene, draw_clip, has_contrast, is_held_out, kind_scene
 from motionbooth_lab.toybox.figures import COLORS, KINDS
@@ -26,12 +27,12 @@ class KindClassifier:
         self._network = network
 
     @classmethod
-    def train(cls, vae: AutoencoderKL, seed: int = 5) -> "KindClassifier":
+    def train(cls, base: Base, seed: int = 5) -> "KindClassifier":
         """Train on drawn clips of combinations that are not held out. Takes less than a minute."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             network = _network()
-            crops, kinds = _crops(vae, np.random.default_rng(seed))
+            crops, kinds = _crops(base, np.random.default_rng(seed))
             optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
             for _ in range(EPOCHS):
                 for chosen in torch.randperm(len(crops)).split(BATCH):
@@ -66,16 +67,14 @@ def _network() -> nn.Module:
 
 
 @torch.no_grad()
-def _crops(vae: AutoencoderKL, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def _crops(base: Base, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """(N, 3, CROP_PX, CROP_PX) crops of decoded frames and the (N,) indices of their kinds."""
     crops, kinds = [], []
     for _ in range(TRAINING_CLIPS):
         scene, kind = _random_kind(rng)
         clip = draw_clip(scene, rng)
         shown = [0, FRAMES // 2, FRAMES - 1]
-        drawn = torch.from_numpy(clip.frames[shown]).permute(0, 3, 1, 2).float() / 127.5 - 1
-        decoded = vae.decode(vae.encode(drawn).latent_dist.mode()).sample
-        pixels = ((decoded.clamp(-1, 1) + 1) * 127.5).byte().permute(0, 2, 3, 1).numpy()
+        pixels = np.concatenate([through_codec(base, clip.frames[f : f + 1]) for f in shown])
         for frame, box in zip(pixels, clip.boxes_xyxy[shown], strict=True):
             jittered = box + rng.uniform(-0.02, 0.02, 4)
             crops.append(_crop(frame, Box(*map(float, jittered))))

@@ -62,9 +62,13 @@ def build_autoencoder() -> AutoencoderKL:
 
 def analysis() -> tuple[Tensor, Tensor]:
     """Weight (12, 3, 4, 4) and bias (12,) of the convolution with stride 4 that encodes pixels in -1..1."""
-    weight = torch.stack([torch.tensor(YCBCR[plane])[:, None, None] * _basis(*pair) for plane, pair in _PLACES])
-    scale = _scale()
+    weight, scale = plane_basis(), _scale()
     return weight * scale[:, None, None, None], -torch.tensor(MEAN) * scale
+
+
+def plane_basis() -> Tensor:
+    """(12, 3, 4, 4): the functions whose products with the pixels of a cell are its coefficients."""
+    return torch.stack([torch.tensor(YCBCR[plane])[:, None, None] * _basis(*pair) for plane, pair in _PLACES])
 
 
 def linear_inverse(latents: Tensor) -> Tensor:

@@ -18,6 +18,24 @@ WIDTH_PX, HEIGHT_PX, FRAMES, FPS = 96, 64, 8, 8
 MAX_PAN_PX = 4.0
 """Fastest pan in pixels per frame."""
 
+
+@dataclass(frozen=True)
+class ClipFormat:
+    """The length of clips and their frames a second. Subjects and cameras have the same speeds a second in all."""
+
+    frames: int = FRAMES
+    fps: int = FPS
+
+    @property
+    def pace(self) -> float:
+        """Speed per frame, as a share of toybox's."""
+        return FPS / self.fps
+
+
+TOYBOX = ClipFormat()
+WANTOY = ClipFormat(frames=9, fps=16)
+"""Half a second: Wan has 16 frames a second and clips of 4k + 1 frames."""
+
 TEXTURES_A_PLACE = 12
 MIN_CONTRAST_LAB = 52.0
 """Minimum distance (CIE Lab) between the subject's color and the mean color of the background."""
@@ -73,16 +91,19 @@ def kind_scene(kind: str, color: str, background: str) -> Scene:
     return Scene(phrase, caption, background, kind_parts(kind, COLORS[color]))
 
 
-def draw_clip(scene: Scene, rng: np.random.Generator, max_pan_px: float = MAX_PAN_PX) -> Clip:
+def draw_clip(
+    scene: Scene, rng: np.random.Generator, max_pan_px: float = MAX_PAN_PX, clip_format: ClipFormat = TOYBOX
+) -> Clip:
     """Draw the scene with a random path, size, rotation and camera pan from `rng`."""
-    half_px = rng.uniform(15.0, 24.0) * np.linspace(1.0, rng.uniform(0.85, 1.18), FRAMES)
-    path_px = _random_path(half_px, rng)
-    angle = rng.uniform(-0.35, 0.35) + np.linspace(0, rng.uniform(-0.6, 0.6), FRAMES) * (rng.random() < 0.7)
+    length = clip_format.frames
+    half_px = rng.uniform(15.0, 24.0) * np.linspace(1.0, rng.uniform(0.85, 1.18), length)
+    path_px = _random_path(half_px, rng, clip_format.pace)
+    angle = rng.uniform(-0.35, 0.35) + np.linspace(0, rng.uniform(-0.6, 0.6), length) * (rng.random() < 0.7)
     flip = bool(path_px[-1, 0] < path_px[0, 0])
-    camera_px = _random_camera(max_pan_px, rng)
+    camera_px = _random_camera(max_pan_px * clip_format.pace, rng, length)
     ground = _window(scene.background, camera_px, rng)
     frames, masks = [], []
-    for index in range(FRAMES):
+    for index in range(length):
         x, y = path_px[index]
         color, cover = rasterize(
             scene.parts, (float(x), float(y)), float(half_px[index]), float(angle[index]), flip, (WIDTH_PX, HEIGHT_PX)
@@ -115,8 +136,8 @@ def _article(phrase: str) -> str:
     return "an" if phrase[0] in "aeiou" else "a"
 
 
-def _random_path(half_px: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Centers (FRAMES, 2) in pixels: still, straight or curved, eased or not. The figure stays in the frame."""
+def _random_path(half_px: NDArray[np.float64], rng: np.random.Generator, pace: float) -> NDArray[np.float64]:
+    """Centers (F, 2) in pixels: still, straight or curved, eased or not. The figure stays in the frame."""
     margin = half_px.max() * 0.9
     low = np.array([margin, min(margin, HEIGHT_PX / 2 - 1)])
     high = np.array([WIDTH_PX, HEIGHT_PX]) - low
@@ -125,14 +146,15 @@ def _random_path(half_px: NDArray[np.float64], rng: np.random.Generator) -> NDAr
         bend = end = start
     elif rng.random() < 0.5:
         bend = (start + end) / 2
-    share = np.linspace(0, 1, FRAMES)[:, None]
+    share = np.linspace(0, 1, len(half_px))[:, None]
     if rng.random() < 0.4:
         share = share * share * (3 - 2 * share)
+    share = share * pace
     return (1 - share) ** 2 * start + 2 * share * (1 - share) * bend + share**2 * end
 
 
-def _random_camera(max_pan_px: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Camera travel (FRAMES, 2) in pixels since frame 0: still, horizontal, vertical or both."""
+def _random_camera(max_pan_px: float, rng: np.random.Generator, length: int) -> NDArray[np.float64]:
+    """Camera travel (F, 2) in pixels since frame 0: still, horizontal, vertical or both."""
     speed = rng.uniform(-max_pan_px, max_pan_px, 2)
     way = rng.random()
     if way < 0.25:
@@ -141,9 +163,9 @@ def _random_camera(max_pan_px: float, rng: np.random.Generator) -> NDArray[np.fl
         speed[1] = 0
     elif way < 0.8:
         speed[0] = 0
-    travel = np.arange(FRAMES)[:, None] * speed
+    travel = np.arange(length)[:, None] * speed
     if rng.random() < 0.2:  # eased at both ends, within the fastest pan
-        share = np.linspace(0, 1, FRAMES)[:, None]
+        share = np.linspace(0, 1, length)[:, None]
         travel = travel[-1] * share * share * (3 - 2 * share) / 1.5
     return travel
 

@@ -53,7 +53,7 @@ eyes face head body arm arms leg legs hand hands foot feet tail ear ears nose mo
 
 def build_tokenizer(folder: Path) -> CLIPTokenizer:
     """Build the tokenizer and save it to `folder` for `CLIPTokenizer.from_pretrained`."""
-    merges = _merges(_words())
+    merges = _merges(all_words())
     alphabet = sorted(ByteLevel.alphabet())
     pieces = ["<|startoftext|>", "<|endoftext|>", *alphabet, *(f"{symbol}</w>" for symbol in alphabet)]
     pieces += dict.fromkeys(left + right for left, right in merges)
@@ -64,7 +64,7 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
     return tokenizer
 
 
-def _words() -> list[str]:
+def all_words() -> list[str]:
     """All words, short ones first, so that long words are composed of short ones."""
     drawn = [*KINDS, *TOY_COLORS, *TOY_NOUNS, *" ".join(PLACES.values()).split()]
     words = {*drawn, *RARE_WORDS.split(), *COMMON_WORDS.split()}

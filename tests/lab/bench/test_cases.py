@@ -1,9 +1,10 @@
 """The cases of bench control are held out, fixed and feasible."""
 
 import numpy as np
+import pytest
 from motionbooth_lab.bench.cases import BASE_CASES, base_cases, subject_cases, without_control
 from motionbooth_lab.bench.subjects import unseen_subjects
-from motionbooth_lab.toybox.draw import MAX_PAN_PX, is_held_out
+from motionbooth_lab.toybox.draw import MAX_PAN_PX, WANTOY, is_held_out
 
 
 def test_the_base_models_prompts_are_held_out_and_all_different() -> None:
@@ -47,3 +48,11 @@ def test_ten_subjects_with_masked_pictures_have_four_paths_each() -> None:
         cases = list(subject_cases(subject, "0" * 64))
         assert len(cases) == 4
         assert all(f"sks {subject.class_word}" in case.spec.prompt for case in cases)
+
+
+def test_wantoys_cases_have_its_frames_and_the_same_speeds_a_second() -> None:
+    for case, slow in zip(base_cases(), base_cases(WANTOY), strict=True):
+        assert slow.spec.prompt == case.spec.prompt
+        assert len(slow.boxes) == len(slow.camera.offsets) == slow.spec.shot.frames == 9
+        first, second = case.camera.offsets[1], slow.camera.offsets[1]
+        assert (second.dx * 16, second.dy * 16) == pytest.approx((first.dx * 8, first.dy * 8))
