@@ -14,6 +14,7 @@ import torch
 from motionbooth.models.base import Base
 from motionbooth.models.registry import load_base
 from motionbooth.models.sources import Source
+from tiny_wan import save_wan
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -45,6 +46,23 @@ def tiny(tiny_source: Source) -> Base:
 def tiny_single(tiny_source: Source) -> Base:
     """The tiny base in float32, as the product runs it on a CPU."""
     return load_base(tiny_source, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def wan_source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    """A tiny Wan with random weights."""
+    return save_wan(tmp_path_factory.mktemp("wan") / "model")
+
+
+@pytest.fixture(scope="session")
+def wan22_source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    """With two experts, and UniPC as published."""
+    return save_wan(tmp_path_factory.mktemp("wan22") / "model", "unipc", experts=2)
+
+
+@pytest.fixture
+def wan(wan_source: Source) -> Base:
+    return load_base(wan_source, device="cpu")
 
 
 @pytest.fixture(scope="session")

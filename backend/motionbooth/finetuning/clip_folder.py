@@ -21,7 +21,7 @@ from motionbooth_protocol.wording import in_words
 from numpy.typing import NDArray
 from torch import Tensor
 
-from motionbooth.finetuning.dataset import encode_frames
+from motionbooth.finetuning.dataset import encode_clips
 from motionbooth.finetuning.latent_cache import cached
 from motionbooth.generation.video import Frames
 from motionbooth.models.base import Base
@@ -54,11 +54,13 @@ def folder_clips(base: Base, folder: Path, on_clip: OnProgress = ignore_progress
 def _encoded(base: Base, source: Path) -> Tensor:
     """A clip's latents (C, F, h, w), from the cache if possible."""
     settings = base.settings
-    encoding = (settings.width, settings.height, settings.frames, settings.fps, base.vae.config.scaling_factor)
+    encoding = (settings.width, settings.height, settings.frames, settings.fps)
 
     def encode() -> Tensor:
-        mean, _ = encode_frames(base, read_frames(source, base))
-        return rearrange(mean, "f c h w -> c f h w")
+        frames = read_frames(source, base)
+        pieces = frames[:, None] if base.temporal == 1 else frames[None]
+        mean, _ = encode_clips(base, pieces)
+        return rearrange(mean, "n c f h w -> c (n f) h w")
 
     return cached(["clip", base.source.vae_sha256, encoding, source.is_file(), _content(source)], encode)
 

@@ -30,7 +30,7 @@ from motionbooth.progress.reporting import OnProgress, ignore_progress
 
 @dataclass(frozen=True)
 class TrainingData:
-    """N pictures of the subject and K prior-preservation clips, as the UNet gets them."""
+    """N pictures of the subject and K prior-preservation clips, as the network gets them."""
 
     mean: Tensor
     """(N, C, 1, h, w): the mean of each picture's VAE posterior, in the latents' scale."""
@@ -125,20 +125,18 @@ def _check_size(picture: TrainingPicture, base: Base, label: Text) -> None:
 
 
 @torch.no_grad()
-def encode_frames(
-    base: Base, frames: NDArray[np.uint8], on_frame: OnProgress = ignore_progress
-) -> tuple[Tensor, Tensor]:
-    """The VAE's posterior of RGB pictures (N, H, W, 3) uint8: mean and std (N, C, h, w), in the latents' scale.
+def encode_clips(base: Base, clips: NDArray[np.uint8], on_clip: OnProgress = ignore_progress) -> tuple[Tensor, Tensor]:
+    """The VAE's posterior of clips (N, F, H, W, 3) uint8 RGB: mean and std (N, C, F', h, w), in the latents' scale.
 
-    One picture at a time, because the encoder needs far more memory than its result.
+    A picture is a clip of one frame. One clip at a time, because the encoder needs far more memory than its result.
     """
-    pixels = rearrange(torch.from_numpy(frames).to(base.device, base.dtype) / 127.5 - 1, "n h w c -> n c h w")
+    pixels = rearrange(torch.from_numpy(clips).to(base.device, base.dtype) / 127.5 - 1, "n f h w c -> n f c h w")
     posteriors = []
-    for number, picture in enumerate(pixels, start=1):
-        posteriors.append(base.encode(picture[None]))
-        on_frame(number, len(frames))
+    for number, clip in enumerate(pixels, start=1):
+        posteriors.append(base.encode(clip))
+        on_clip(number, len(clips))
     means, stds = zip(*posteriors, strict=True)
-    return rearrange(list(means), "n c 1 h w -> n c h w"), rearrange(list(stds), "n c 1 h w -> n c h w")
+    return torch.stack(means), torch.stack(stds)
 
 
 def encode_training_data(
@@ -158,11 +156,11 @@ def encode_training_data(
     phrase = f"{subject.token} {subject.class_word}"
     tokens = {caption: base.prompt_tokens(caption, [phrase]) for caption in different}
     text = base.embed(different)
-    mean, std = encode_frames(base, np.stack([picture.rgb for picture in pictures]), on_picture)
+    mean, std = encode_clips(base, np.stack([picture.rgb[None] for picture in pictures]), on_picture)
     masks = torch.from_numpy(np.stack([picture.mask for picture in pictures]))[:, None]
     return TrainingData(
-        mean.unsqueeze(2),
-        std.unsqueeze(2),
+        mean,
+        std,
         masks.to(base.device),
         text if len(different) == 1 else text[[different.index(caption) for caption in captions]],
         tokens[captions[0]].subjects[0],  # all captions begin alike

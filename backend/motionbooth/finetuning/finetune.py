@@ -37,7 +37,7 @@ from motionbooth.finetuning.prior_preservation import (
 )
 from motionbooth.finetuning.recipes import with_recipe
 from motionbooth.finetuning.trainer import StepLosses, Trainer, autocast, train
-from motionbooth.generation.sampling import SamplingInputs, decode, denoise
+from motionbooth.generation.sampling import SamplingInputs, decode_frames, denoise
 from motionbooth.models.base import Base
 from motionbooth.models.registry import load_base
 from motionbooth.models.settings import BaseSettings, TrainSettings
@@ -103,11 +103,6 @@ def finetune(
     reporter.plan(stages.train_stages(source.settings, settings, spec))
     reporter.progress(stages.LOADING, 0, 1)
     base = load_base(source, dtype=torch.float32)  # half precision would lose steps of this size
-    if not base.can_train:
-        raise InvalidInput(
-            "Subjects cannot be trained on {model} yet, only generated from its own words. Choose another base model.",
-            model=source.settings.title,
-        )
     missing = _missing_prior_clips(source, settings, spec, options), missing_backgrounds(source, settings)
     reporter.plan(stages.train_stages(source.settings, settings, spec, *missing))
     reporter.progress(stages.LOADING, 1, 1)
@@ -123,7 +118,7 @@ def finetune(
     set_trainable(base, settings, method_of(base.settings, spec), spec.seed)
     trainer = Trainer(base, settings, data, spec.seed)
     _train(trainer, spec.subject, folder, reporter, log_losses, doubtful)
-    save_subject(folder / "subject.safetensors", base.network, _card(spec, base, settings, framed))
+    save_subject(folder / "subject.safetensors", base, _card(spec, base, settings, framed))
     plot_losses(folder / "losses.png", trainer.history)
     names = {"subject": "subject.safetensors", "doubts": "doubts.json"}
     names |= {role: f"{role}.png" for role in ("masks", "losses", "samples")}
@@ -192,11 +187,13 @@ def preserved_clips(
     if settings.prior_preservation == "nothing":
         return torch.zeros(0), []
     if folder is not None and not _generates_clips(settings, folder):
-        return folder_clips(base, folder, partial(reporter.progress, stages.READING_CLIPS))
+        return folder_clips(
+            base.of_length(settings.clip_frames), folder, partial(reporter.progress, stages.READING_CLIPS)
+        )
     on_step = partial(reporter.progress, stages.PRIOR_CLIPS)
     clips, captions = prior_clips(base, settings, on_step, _clip_prompts(settings, subject))
     if settings.prior_preservation == "class-pictures" and len(clips):
-        middle = clips.shape[2] // 2
+        middle = clips.shape[2] // 2 if base.temporal == 1 else 0  # the only one that is a picture by itself
         clips = clips[:, :, middle : middle + 1]
     return clips, captions
 
@@ -221,7 +218,7 @@ def _clip_prompts(settings: TrainSettings, subject: SubjectSpec) -> list[str] | 
 
 
 def set_trainable(base: Base, settings: TrainSettings, method: str, seed: int) -> None:
-    """Choose the weights of the UNet that are trained, and enable gradient checkpointing if the settings ask for it."""
+    """Choose the weights that are trained, and enable gradient checkpointing if the settings ask for it."""
     if method == "lora":
         add_lora(base.network, settings.rank, settings.target_modules, seed)
     else:
@@ -266,11 +263,11 @@ def training_warnings(settings: TrainSettings, data: TrainingData) -> list[Text]
 
 def validation_sample(base: Base, settings: TrainSettings, prompt: str) -> Rgb:
     """The middle frame (H, W, 3) of a clip of the prompt without controls, always from the same noise."""
+    base = base.of_length(settings.clip_frames)
     plans = [StepPlan()] * settings.validation_inference_steps
     with autocast(base, settings):
         latents = denoise(base, SamplingInputs.from_prompts(base, [prompt], [""], [0], plans))
-    middle = latents.shape[2] // 2
-    return decode(base, latents[:, :, middle : middle + 1])[0, 0].numpy()
+    return decode_frames(base, latents, [base.settings.frames // 2])[0, 0].numpy()
 
 
 def _card(spec: TrainSpec, base: Base, settings: TrainSettings, framed: list[TrainingPicture]) -> SubjectCard:

@@ -1,7 +1,7 @@
-"""Gradient checkpointing: the UNet's layers drop their activations and recompute them in the backward pass.
+"""Gradient checkpointing: the network's layers drop their activations and recompute them in the backward pass.
 
-diffusers' UNet3DConditionModel does not offer it. Single layers are wrapped, not blocks: in memory at once are each
-layer's input and the activations of one layer.
+diffusers' UNet3DConditionModel does not offer it, and other networks' own would record the attention twice. Single
+layers are wrapped, not blocks of a UNet: in memory at once are each layer's input and the activations of one layer.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from diffusers import Transformer2DModel
 from diffusers.models.resnet import ResnetBlock2D, TemporalConvLayer
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
+from diffusers.models.transformers.transformer_wan import WanTransformerBlock
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -23,16 +24,16 @@ from motionbooth.models.lavie import blocks as lavie
 
 LAYERS = (
     *(ResnetBlock2D, TemporalConvLayer, Transformer2DModel, TransformerTemporalModel),
-    *(lavie.ResnetBlock, lavie.Transformer),
+    *(lavie.ResnetBlock, lavie.Transformer, WanTransformerBlock),
 )
 
 
-def enable_gradient_checkpointing(unet: nn.Module, control: AttentionControl) -> None:
-    """Checkpoint all layers of `unet` (in place). Its outputs and gradients stay the same.
+def enable_gradient_checkpointing(network: nn.Module, control: AttentionControl) -> None:
+    """Checkpoint all layers of `network` (in place). Its outputs and gradients stay the same.
 
-    The UNet must be in eval mode: the random state of a dropout is not restored for the recomputation.
+    It must be in eval mode: the random state of a dropout is not restored for the recomputation.
     """
-    for module in unet.modules():
+    for module in network.modules():
         if isinstance(module, LAYERS):
             module.forward = _checkpointed(module.forward, control)  # type: ignore[method-assign]
 

@@ -19,7 +19,7 @@ from motionbooth.finetuning.latent_cache import find, is_cached, store
 from motionbooth.finetuning.pasting import Background
 from motionbooth.finetuning.trainer import autocast
 from motionbooth.generation.batches import in_batches
-from motionbooth.generation.sampling import SamplingInputs, decode, denoise
+from motionbooth.generation.sampling import SamplingInputs, decode_frames, denoise
 from motionbooth.models.base import Base
 from motionbooth.models.settings import TrainSettings
 from motionbooth.models.sources import Source
@@ -37,15 +37,15 @@ def prior_clips(
     """`settings.prior_clips` clips as latents (K, C, F, h, w) and their captions, from the cache or generated now.
 
     The prompts are used in turn; by default they are the base's `prior_prompts`. Each clip is cached as soon as its
-    batch is done, so that an interruption costs one batch at most. On a GPU the UNet computes in `settings.precision`,
-    as in training. `on_step` counts the sampling steps of all clips, cached ones included; it is not called if all are
-    cached.
+    batch is done, so that an interruption costs one batch at most. On a GPU the network computes in
+    `settings.precision`, as in training. `on_step` counts the sampling steps of all clips, cached ones included; it is
+    not called if all are cached.
     """
     captions = _captions(base.source, settings, prompts)
-    keys = [_cache_key(base.source, caption, seed) for seed, caption in enumerate(captions)]
+    keys = [_cache_key(base.source, settings, caption, seed) for seed, caption in enumerate(captions)]
     found = [find(key) for key in keys]
     missing = [seed for seed, clip in enumerate(found) if clip is None]
-    for seed, clip in _generated(base, settings, captions, missing, on_step):
+    for seed, clip in _generated(base.of_length(settings.clip_frames), settings, captions, missing, on_step):
         found[seed] = store(keys[seed], clip)
     clips = [clip for clip in found if clip is not None]
     return torch.stack(clips) if clips else torch.zeros(0), captions
@@ -54,7 +54,7 @@ def prior_clips(
 def missing_prior_clips(source: Source, settings: TrainSettings, prompts: Sequence[str] | None = None) -> int:
     """The number of clips that `prior_clips` would have to generate."""
     captions = _captions(source, settings, prompts)
-    return sum(not is_cached(_cache_key(source, caption, seed)) for seed, caption in enumerate(captions))
+    return sum(not is_cached(_cache_key(source, settings, caption, seed)) for seed, caption in enumerate(captions))
 
 
 def generated_backgrounds(
@@ -68,8 +68,9 @@ def generated_backgrounds(
         return []
     one_each, prompts = _of_backgrounds(base.source, settings)
     clips, _ = prior_clips(base, one_each, on_step, prompts)
-    chosen = np.linspace(0, clips.shape[2] - 1, min(settings.pasting.frames, clips.shape[2])).round().astype(int)
-    frames = decode(base, clips[:, :, chosen].to(base.device, base.dtype)).numpy()
+    count = settings.clip_frames or base.settings.frames
+    chosen = np.linspace(0, count - 1, min(settings.pasting.frames, count)).round().astype(int).tolist()
+    frames = decode_frames(base, clips.to(base.device, base.dtype), chosen).numpy()
     return [Background(*pair) for pair in zip(base.source.settings.backgrounds, frames, strict=True)]
 
 
@@ -89,11 +90,12 @@ def _captions(source: Source, settings: TrainSettings, prompts: Sequence[str] | 
     return [prompts[i % len(prompts)] for i in range(settings.prior_clips)]
 
 
-def _cache_key(source: Source, caption: str, seed: int) -> Any:
+def _cache_key(source: Source, settings: TrainSettings, caption: str, seed: int) -> Any:
     """Everything that a clip's latents depend on."""
     base = source.settings
+    frames = settings.clip_frames or base.frames
     sampling = (base.num_inference_steps, base.guidance_scale, base.shared_noise)
-    return ["prior clip", source.network_sha256, base.width, base.height, base.frames, *sampling, caption, seed]
+    return ["prior clip", source.network_sha256, base.width, base.height, frames, *sampling, caption, seed]
 
 
 def _generated(

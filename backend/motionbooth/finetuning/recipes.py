@@ -14,8 +14,8 @@ from motionbooth_protocol.errors import InvalidInput
 
 from motionbooth.models.settings import TrainSettings
 
-TEXT_KEYS_AND_VALUES = r".*\.attentions\.\d+\.transformer_blocks\.\d+\.attn2\.to_[kv]"
-"""Of the spatial text cross-attentions; the temporal ones are in `temp_attentions`."""
+TEXT_KEYS_AND_VALUES = r"(.*\.attentions\.\d+\.transformer_|.*\.|)blocks\.\d+\.attn2\.to_[kv]"
+"""Of a UNet's spatial text cross-attentions (the temporal ones are in `temp_attentions`), and of Wan's."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from diffusers import DDPMScheduler
 from msgspec import Struct, structs
 from torch import Tensor, nn
 
@@ -25,7 +24,7 @@ from motionbooth.finetuning.losses import (
     subject_region_loss,
 )
 from motionbooth.generation.sampling import shared_noise
-from motionbooth.models.base import Base
+from motionbooth.models.base import Base, NoisyBatch
 from motionbooth.models.settings import TrainSettings
 
 PHASES = 2  # each step averages the gradients of pictures and of clips
@@ -50,15 +49,6 @@ class OnTrainingStep(Protocol):
 
 
 @dataclass(frozen=True)
-class NoisyBatch:
-    """Latents with noise of random timesteps, and the UNet's training target."""
-
-    sample: Tensor  # (B, C, F, h, w)
-    timesteps: Tensor  # (B,)
-    target: Tensor  # (B, C, F, h, w)
-
-
-@dataclass(frozen=True)
 class Loss:
     """The loss of one batch."""
 
@@ -66,14 +56,6 @@ class Loss:
     """The weighted sum, with gradients."""
     parts: dict[str, Tensor]
     """Its unweighted terms without gradients, named as in StepLosses."""
-
-
-def add_noise(schedule: DDPMScheduler, latents: Tensor, noise: Tensor, timesteps: Tensor) -> NoisyBatch:
-    """Forward diffusion, with the target that this base predicts: the noise or the velocity."""
-    sample = schedule.add_noise(latents, noise, timesteps)
-    if schedule.config.prediction_type == "v_prediction":
-        return NoisyBatch(sample, timesteps, schedule.get_velocity(latents, noise, timesteps))
-    return NoisyBatch(sample, timesteps, noise)
 
 
 def image_loss(
@@ -96,7 +78,7 @@ def image_loss(
     if has_stca:
         base.control.record(positions, grid)
     with autocast(base, settings):
-        predicted = base.network(noisy.sample, noisy.timesteps, text.expand(len(masks), -1, -1)).sample.to(noisy.target)
+        predicted = base.network(noisy.sample, noisy.times, text.expand(len(masks), -1, -1)).sample.to(noisy.target)
     layers = base.control.stop_recording()
     if settings.loss_region == "subject":
         grow = settings.pasting.grow_cells if settings.pasting else 0
@@ -114,7 +96,7 @@ def image_loss(
 def clip_loss(base: Base, settings: TrainSettings, noisy: NoisyBatch, text: Tensor) -> Loss:
     """Prior-preservation loss of a batch of clips; text (B, tokens, D)."""
     with autocast(base, settings):
-        predicted = base.network(noisy.sample, noisy.timesteps, text).sample.to(noisy.target)
+        predicted = base.network(noisy.sample, noisy.times, text).sample.to(noisy.target)
     loss = prior_loss(predicted, noisy.target)
     return Loss(settings.prior_loss_weight * loss, {"preservation": loss.detach()})
 
@@ -127,7 +109,7 @@ def learning_rate(settings: TrainSettings, step: int) -> float:
 
 
 def autocast(base: Base, settings: TrainSettings) -> AbstractContextManager[Any]:
-    """The context of the UNet's computation: `settings.precision` on a GPU, the weights' own precision on a CPU.
+    """The context of the network's computation: `settings.precision` on a GPU, the weights' own precision on a CPU.
 
     The losses are computed outside of it, in full precision.
     """
@@ -140,14 +122,13 @@ class Trainer:
     """One subject's training, step by step; its state can be saved between any two steps.
 
     All randomness comes from one generator on the CPU, so an interrupted and resumed training ends with the same
-    weights. The UNet stays in eval mode: its temporal dropout would draw from another generator.
+    weights. The network stays in eval mode: its temporal dropout would draw from another generator.
     """
 
     def __init__(self, base: Base, settings: TrainSettings, data: TrainingData, seed: int) -> None:
         self.base, self.settings, self.data = base, settings, data
         self.step = 0
         self.history: list[StepLosses] = []
-        self._schedule = DDPMScheduler.from_config(base.scheduler.config)
         self._generator = torch.Generator().manual_seed(seed)
         self._trainable: dict[str, nn.Parameter] = {
             name: parameter for name, parameter in base.network.named_parameters() if parameter.requires_grad
@@ -202,7 +183,8 @@ class Trainer:
         pasting, control = self.settings.pasting, self.base.settings.control
         edited = round(pasting.box_share * len(chosen)) if pasting else 0
         if edited:
-            amplified = noisy.timesteps >= (1 - control.amplify_until) * self._schedule.config.num_train_timesteps
+            count = self.base.scheduler.config.num_train_timesteps
+            amplified = noisy.times >= (1 - control.amplify_until) * count
             controls: list[BoxControl | None] = [None] * len(chosen)
             for row in range(edited):
                 controls[row] = replace(self.data.edits[int(chosen[row])], amplify=bool(amplified[row]))
@@ -219,9 +201,7 @@ class Trainer:
         return clip_loss(self.base, self.settings, noisy, data.clip_text[chosen])
 
     def _at_random_times(self, latents: Tensor, noise: Tensor) -> NoisyBatch:
-        count = self._schedule.config.num_train_timesteps
-        timesteps = torch.randint(count, (len(latents),), generator=self._generator).to(latents.device)
-        return add_noise(self._schedule, latents, noise, timesteps)
+        return self.base.add_noise(latents, noise, self.base.random_times(len(latents), self._generator))
 
     def _normal(self, shape: torch.Size) -> Tensor:
         return torch.randn(shape, generator=self._generator).to(self.data.mean)

@@ -203,6 +203,11 @@ def plan_shot(base: Base, spec: GenerateSpec) -> list[StepPlan]:
     )
 
 
+def decode_frames(base: Base, latents: Tensor, chosen: Sequence[int]) -> Tensor:
+    """Some frames of the clips: uint8 (B, n, H, W, 3) RGB. A base that encodes frames one by one decodes no other."""
+    return decode(base, latents[:, :, chosen]) if base.temporal == 1 else decode(base, latents)[:, chosen]
+
+
 @torch.no_grad()
 def decode(base: Base, latents: Tensor, on_frame: OnProgress = ignore_progress) -> Tensor:
     """Latents (B, C, F, h, w) to pictures: uint8 (B, F, H, W, 3) RGB on the CPU.

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
+from msgspec import structs
 from torch import Tensor
 
 from motionbooth.control.boxes import AttentionControl, BoxControl, Grid
@@ -19,9 +20,21 @@ from motionbooth.models.settings import BaseSettings
 from motionbooth.models.sources import Source
 
 
+@dataclass(frozen=True)
+class NoisyBatch:
+    """Latents with noise of random times, and the network's training target."""
+
+    sample: Tensor  # (B, C, F', h, w)
+    times: Tensor  # (B,)
+    target: Tensor  # (B, C, F', h, w)
+
+
 @dataclass
 class Base(ABC):
     """A loaded base model. `control` is installed in `network` and has no effect until boxes are set."""
+
+    part: ClassVar[str]
+    """Name of the network in its folder."""
 
     source: Source
     settings: BaseSettings
@@ -35,8 +48,6 @@ class Base(ABC):
     device: torch.device
     dtype: torch.dtype
     """Precision of the network."""
-
-    can_train: ClassVar[bool] = True
 
     @property
     @abstractmethod
@@ -109,6 +120,22 @@ class Base(ABC):
     @abstractmethod
     def prediction_of(self, clean: Tensor, t: Tensor, latents: Tensor) -> Tensor:
         """The prediction that implies these clean latents, in float32: the inverse of `clean_estimate`."""
+
+    @abstractmethod
+    def random_times(self, count: int, generator: torch.Generator) -> Tensor:
+        """Times of training (count,), as `network` takes them. Drawn on the CPU."""
+
+    @abstractmethod
+    def add_noise(self, latents: Tensor, noise: Tensor, times: Tensor) -> NoisyBatch:
+        """Latents (B, C, F', h, w) with noise of these times (B,), and what the network must predict from them."""
+
+    @abstractmethod
+    def lora_key(self, name: str) -> str:
+        """The name of a LoRA's weight in a file that other programs read, from its name in `network`."""
+
+    def of_length(self, frames: int | None) -> Base:
+        """This base with clips of so many frames; it shares all parts. None for its own length."""
+        return replace(self, settings=structs.replace(self.settings, frames=frames)) if frames else self
 
     @abstractmethod
     def to_pixels(self, latents: Tensor) -> Tensor:

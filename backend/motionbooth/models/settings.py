@@ -52,12 +52,14 @@ class TrainSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Pictures in a step; at most all there are."""
     prior_clips: Count
     """Prior-preservation clips; the base generates them once and caches them."""
+    clip_frames: Positive | None = None
+    """Frames of a prior-preservation clip or of a validation sample; by default as many as the base generates."""
     rank: Positive = 16
     """Rank of the LoRA. Full fine-tuning ignores it."""
     target_modules: str = r".*\.(to_q|to_k|to_v|to_out\.0|proj_in|proj_out|ff\.net\.0\.proj|ff\.net\.2)"
-    """UNet modules that get a LoRA, as a regular expression over their names."""
+    """The network's modules that get a LoRA, as a regular expression over their names."""
     trainable: str = ".*"
-    """UNet parameters that full fine-tuning changes, as a regular expression over their names."""
+    """The network's parameters that full fine-tuning changes, as a regular expression over their names."""
     loss_region: Literal["subject", "picture"] = "subject"
     """The picture loss covers the subject's cells (the paper's region loss) or the whole picture."""
     subject_weight: float = 4.0
@@ -92,8 +94,7 @@ class TrainSettings(Struct, frozen=True, forbid_unknown_fields=True):
     gradient_accumulation: Positive = 1
     """Batches (pictures, then clips) that make one optimizer step."""
     precision: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-    """Precision of the UNet's arithmetic on a GPU. A CPU computes in float32; the trained weights are float32 anywhere.
-    """
+    """Precision of the network on a GPU. A CPU computes in float32; the trained weights are float32 anywhere."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: some 40 % slower, a fraction of the memory."""
     checkpoint_every: Positive = 50

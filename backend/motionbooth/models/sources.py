@@ -94,8 +94,8 @@ class Source:
 
     @property
     def vae_sha256(self) -> str:
-        """sha256 of the VAE's weights: latents only fit the VAE that encoded them."""
-        return files_digest(self._weights("vae"))
+        """sha256 of the VAE's weights and configuration: latents only fit the VAE that encoded them."""
+        return files_digest([*self._weights("vae"), self.folder / "vae" / "config.json"])
 
 
 def files_digest(paths: Sequence[Path]) -> str:

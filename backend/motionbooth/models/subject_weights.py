@@ -1,4 +1,4 @@
-"""A trained subject's weights: put into a UNet, saved to a file, loaded from it."""
+"""A trained subject's weights: put into a network, saved to a file, loaded from it."""
 
 from __future__ import annotations
 
@@ -17,31 +17,30 @@ from motionbooth.models.base import Base
 from motionbooth.models.subject_card import HEADER, SubjectCard, read_card
 from motionbooth.models.unet_base import use_channels_last
 
-PREFIX = "unet."  # diffusers' layout of a LoRA file
 
 
-def add_lora(unet: nn.Module, rank: int, target_modules: str | list[str], seed: int) -> LoraModel:
-    """Put untrained LoRA layers into `unet` (in place); its output stays the same until they are trained."""
+def add_lora(network: nn.Module, rank: int, target_modules: str | list[str], seed: int) -> LoraModel:
+    """Put untrained LoRA layers into `network` (in place); its output stays the same until they are trained."""
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=target_modules)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        adapted = LoraModel(unet, config, "default")
-    use_channels_last(unet)
+        adapted = LoraModel(network, config, "default")
+    use_channels_last(network)
     return adapted
 
 
-def save_subject(path: Path, unet: nn.Module, card: SubjectCard) -> None:
-    """Write the LoRA layers of `unet`, or all of its weights, as float16 safetensors."""
+def save_subject(path: Path, base: Base, card: SubjectCard) -> None:
+    """Write the LoRA layers of the base's network, or all of its weights, as float16 safetensors."""
     state = (
-        {PREFIX + name: value for name, value in get_peft_model_state_dict(unet).items()}
+        {base.lora_key(name): value for name, value in get_peft_model_state_dict(base.network).items()}
         if card.method == "lora"
-        else unet.state_dict()
+        else base.network.state_dict()
     )
     half = {name: value.detach().to("cpu", torch.float16).contiguous() for name, value in state.items()}
     metadata = {"format": "pt", HEADER: msgspec.json.encode(card).decode()}
     if card.method == "lora":
         adapter = {"r": card.rank, "lora_alpha": card.rank, "target_modules": card.target_modules}
-        metadata["lora_adapter_metadata"] = json.dumps({PREFIX + key: value for key, value in adapter.items()})
+        metadata["lora_adapter_metadata"] = json.dumps({f"{base.part}.{key}": value for key, value in adapter.items()})
     path.write_bytes(_with_sorted_metadata(save(half, metadata)))
 
 
@@ -71,11 +70,18 @@ def load_subject(base: Base, path: Path) -> SubjectCard:
     if card.method == "full":
         base.network.load_state_dict(state)
         return card
-    state = {name.removeprefix(PREFIX): value.to(base.dtype) for name, value in state.items()}
+    state = _in_our_names(state, base)
     adapted = add_lora(base.network, card.rank, _lora_modules(state, base.network, card), seed=0)
-    set_peft_model_state_dict(base.network, state)
+    set_peft_model_state_dict(base.network, {name: value.to(base.dtype) for name, value in state.items()})
     adapted.merge_and_unload()
     return card
+
+
+def _in_our_names(state: dict[str, torch.Tensor], base: Base) -> dict[str, torch.Tensor]:
+    """The tensors of a LoRA's file by their names in the network; unknown ones keep their names."""
+    names = [f"{name}.lora_{half}.weight" for name, _ in base.network.named_modules() for half in "AB"]
+    ours = {base.lora_key(name): name for name in names}
+    return {ours.get(key, key): value for key, value in state.items()}
 
 
 def _lora_modules(state: dict[str, torch.Tensor], network: nn.Module, card: SubjectCard) -> list[str]:

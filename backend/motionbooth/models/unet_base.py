@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import torch
@@ -21,7 +22,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from motionbooth.control.boxes import AttentionControl, BoxControl, Grid, level_grids
 from motionbooth.control.prompt import PromptTokens, prompt_tokens
-from motionbooth.models.base import Base
+from motionbooth.models.base import Base, NoisyBatch
 from motionbooth.models.lavie.unet import LaVieUNet
 from motionbooth.models.parts import load_parts, load_sampler, part_classes
 from motionbooth.models.sources import Source
@@ -43,6 +44,7 @@ CLASSES: dict[str, tuple[type, ...]] = {
 class UNetBase(Base):
     """Zeroscope, ModelScope, LaVie, toybox."""
 
+    part = "unet"
     half = torch.float16
 
     @classmethod
@@ -136,6 +138,24 @@ class UNetBase(Base):
             alpha = self.scheduler.alphas_cumprod.to(latents.device)[t]
         alpha = alpha.float()
         return noisy, alpha.sqrt(), (1 - alpha).sqrt()
+
+    def random_times(self, count: int, generator: torch.Generator) -> Tensor:
+        number = self._training_schedule.config.num_train_timesteps
+        return torch.randint(number, (count,), generator=generator).to(self.device)
+
+    def add_noise(self, latents: Tensor, noise: Tensor, times: Tensor) -> NoisyBatch:
+        """Forward diffusion. The target is what this base predicts: the noise or the velocity."""
+        sample = self._training_schedule.add_noise(latents, noise, times)
+        if self._is_velocity:
+            return NoisyBatch(sample, times, self._training_schedule.get_velocity(latents, noise, times))
+        return NoisyBatch(sample, times, noise)
+
+    @cached_property
+    def _training_schedule(self) -> DDPMScheduler:
+        return DDPMScheduler.from_config(self.scheduler.config)
+
+    def lora_key(self, name: str) -> str:
+        return f"{self.part}.{name}"
 
     def to_pixels(self, latents: Tensor) -> Tensor:
         latents = latents / self.vae.config.scaling_factor

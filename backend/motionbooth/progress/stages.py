@@ -1,4 +1,4 @@
-"""The stages that jobs consist of, their work measured in passes of the UNet over one frame.
+"""The stages that jobs consist of, their work measured in passes of the network over one frame.
 
 These proportions are a first guess for the time left. A stage that is running, or that an earlier job of the process
 has run, is estimated from its own pace.
@@ -36,7 +36,7 @@ def generate_stages(base: BaseSettings, spec: GenerateSpec, takes: int = 1) -> l
     steps = spec.num_inference_steps or base.num_inference_steps
     return [
         Stage(LOADING, 1),
-        Stage(SAMPLING, takes * steps, _sampling_step(base, guidance_scale)),
+        Stage(SAMPLING, takes * steps, _sampling_step(base.frames, guidance_scale)),
         Stage(DECODING, takes * base.frames, DECODED),
         Stage(ENCODING, takes, ENCODED * spec.shot.scene_frames),
         Stage(MEASURING, takes, MEASURED * base.frames),
@@ -50,9 +50,10 @@ def train_stages(
     subject_pictures = len(spec.subject.pictures)
     pictures = settings.pasting.pool if settings.pasting else subject_pictures * settings.placements
     images = min(settings.image_batch, pictures)
-    prior_frames = {"nothing": 0, "class-pictures": settings.image_batch}.get(settings.prior_preservation, base.frames)
+    clip_frames = settings.clip_frames or base.frames
+    prior_frames = {"nothing": 0, "class-pictures": settings.image_batch}.get(settings.prior_preservation, clip_frames)
     training_step = BACKWARD * settings.gradient_accumulation * (images + prior_frames)
-    sampling_step = _sampling_step(base, base.guidance_scale)
+    sampling_step = _sampling_step(clip_frames, base.guidance_scale)
     validation = settings.validation_inference_steps * sampling_step + DECODED
     return [
         Stage(LOADING, 1),
@@ -64,5 +65,5 @@ def train_stages(
     ]
 
 
-def _sampling_step(base: BaseSettings, guidance_scale: float) -> float:
-    return base.frames * (2.0 if guidance_scale > 1 else 1.0)
+def _sampling_step(frames: int, guidance_scale: float) -> float:
+    return frames * (2.0 if guidance_scale > 1 else 1.0)

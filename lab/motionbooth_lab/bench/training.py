@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from diffusers import UNet3DConditionModel
 from motionbooth.bench.measures import BenchResult, Measure
 from motionbooth.control.boxes import Grid
-from motionbooth.finetuning.dataset import encode_frames, encode_training_data
+from motionbooth.finetuning.dataset import encode_clips, encode_training_data
 from motionbooth.finetuning.gradient_checkpointing import enable_gradient_checkpointing
 from motionbooth.finetuning.trainer import Trainer
 from motionbooth.models.base import Base
@@ -127,8 +127,8 @@ def forward_and_backward(unet: UNet3DConditionModel, batches: Batches) -> None:
 
 def encode_all(base: Base, pictures: Sequence[TrainingPicture], clip: Sequence[TrainingPicture]) -> None:
     """The extra work of an iteration without cached encodings: encode the pictures, the clip and both prompts."""
-    encode_frames(base, np.stack([picture.rgb for picture in pictures]))
-    encode_frames(base, np.stack([frame.rgb for frame in clip]))
+    encode_clips(base, np.stack([picture.rgb[None] for picture in pictures]))
+    encode_clips(base, np.stack([frame.rgb[None] for frame in clip]))
     base.embed([SUBJECT.prompt])
     base.embed(["a cat sleeping on a sofa"])
 

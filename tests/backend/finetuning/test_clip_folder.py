@@ -10,7 +10,7 @@ import platformdirs
 import pytest
 import torch
 from motionbooth.finetuning.clip_folder import clip_sources, folder_clips, read_frames
-from motionbooth.finetuning.dataset import encode_frames
+from motionbooth.finetuning.dataset import encode_clips
 from motionbooth.generation.video import write_clip
 from motionbooth.models.base import Base
 from motionbooth_protocol.errors import InvalidInput
@@ -90,8 +90,8 @@ def test_clips_become_latents_with_their_captions(tiny_single: Base, two_clips: 
     assert captions == ["a grey wall", "a grey road"]
     assert seen == [1, 2]
     assert latents.shape == (2, 4, 4, 16, 24)
-    mean, _ = encode_frames(tiny_single, read_frames(two_clips / "a", tiny_single))
-    torch.testing.assert_close(latents[0].float(), mean.transpose(0, 1), rtol=1e-3, atol=1e-3)
+    mean, _ = encode_clips(tiny_single, read_frames(two_clips / "a", tiny_single)[:, None])
+    torch.testing.assert_close(latents[0].float(), mean[:, :, 0].transpose(0, 1), rtol=1e-3, atol=1e-3)
 
 
 def test_clips_are_encoded_once(tiny_single: Base, two_clips: Path) -> None:

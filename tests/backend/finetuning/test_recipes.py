@@ -9,7 +9,6 @@ import msgspec
 import platformdirs
 import pytest
 import torch
-from diffusers import DDPMScheduler
 from motionbooth.finetuning.dataset import TrainingData
 from motionbooth.finetuning.finetune import (
     NO_PRIOR_CLIPS,
@@ -19,7 +18,7 @@ from motionbooth.finetuning.finetune import (
     training_warnings,
 )
 from motionbooth.finetuning.recipes import RECIPES, recipe_named, with_recipe
-from motionbooth.finetuning.trainer import add_noise, image_loss
+from motionbooth.finetuning.trainer import image_loss
 from motionbooth.models.base import Base
 from motionbooth.progress.time_left import Stage
 from motionbooth_protocol.errors import InvalidInput
@@ -56,8 +55,7 @@ def test_without_the_region_loss_a_step_minimizes_the_plain_mean_squared_error(t
     settings = with_recipe(msgspec.structs.replace(tiny_single.settings.full, subject_weight=4.0), recipe)
     generator = torch.Generator().manual_seed(0)
     latents, noise = torch.randn(2, 2, 4, 1, 16, 24, generator=generator)
-    schedule = DDPMScheduler.from_config(tiny_single.scheduler.config)
-    noisy = add_noise(schedule, latents, noise, torch.tensor([300, 700]))
+    noisy = tiny_single.add_noise(latents, noise, torch.tensor([300, 700]))
     masks = torch.zeros(2, 1, 128, 192)
     masks[..., 40:90, 40:90] = 1
     loss = image_loss(tiny_single, settings, noisy, tiny_single.embed(["a sks dog"]), masks, (2, 3))

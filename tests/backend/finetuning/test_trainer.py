@@ -11,21 +11,18 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler
-from motionbooth.finetuning.dataset import TrainingData, encode_frames
+from motionbooth.finetuning.dataset import TrainingData, encode_clips
 from motionbooth.finetuning.losses import subject_attention
 from motionbooth.finetuning.trainer import (
-    NoisyBatch,
     StepLosses,
     Trainer,
-    add_noise,
     autocast,
     clip_loss,
     image_loss,
     learning_rate,
     train,
 )
-from motionbooth.models.base import Base
+from motionbooth.models.base import Base, NoisyBatch
 from motionbooth.models.registry import load_base
 from motionbooth.models.sources import Source
 from motionbooth.models.subject_weights import add_lora
@@ -42,8 +39,7 @@ def recorded(arrays: dict[str, np.ndarray], base: Base, kind: str) -> tuple[Nois
     tensors = {
         name: torch.from_numpy(arrays[f"{kind}/{name}"]) for name in ("model_input", "noise", "timesteps", "text")
     }
-    schedule = DDPMScheduler.from_config(base.scheduler.config)
-    noisy = add_noise(schedule, tensors["model_input"], tensors["noise"], tensors["timesteps"])
+    noisy = base.add_noise(tensors["model_input"], tensors["noise"], tensors["timesteps"])
     expected = torch.from_numpy(arrays[f"{kind}/noisy"])
     # The schedule is a product of up to a thousand float32, each rounded by 2**-24: 2**-14 at the most.
     torch.testing.assert_close(noisy.sample, expected, rtol=0, atol=2.0**-14 * float(expected.abs().max()))
@@ -89,7 +85,7 @@ def test_losses_gradients_and_update_of_one_step_are_the_authors(tiny: Base, gol
 def test_what_a_step_begins_with_and_sees_is_the_authors(tiny: Base, golden: Read) -> None:
     arrays, _ = golden("train_step")
     for kind, rgb in (("img", arrays["img_u8"]), ("vid", arrays["vid_u8"])):
-        mean, std = encode_frames(tiny, np.moveaxis(rgb, 1, -1))
+        mean, std = encode_clips(tiny, np.moveaxis(rgb, 1, -1)[:, None])
         for name, found in (("mean", mean), ("std", std)):
             expected = torch.from_numpy(arrays[f"{kind}/posterior_{name}"]).reshape(found.shape)
             torch.testing.assert_close(found / tiny.vae.config.scaling_factor, expected, rtol=0, atol=1e-12)

@@ -130,7 +130,7 @@ def test_a_script_is_filmed_from_the_command_line(tmp_path: Path) -> None:
 def test_a_subject_that_the_script_does_not_name_is_refused(tmp_path: Path, tiny_single: Base) -> None:
     card = SubjectCard("Cat", "sks", "cat", "a sks cat", "tiny", "0" * 64, "lora", 4, "none")
     add_lora(tiny_single.network, 4, r".*to_q", seed=0)
-    save_subject(tmp_path / "cat.safetensors", tiny_single.network, card)
+    save_subject(tmp_path / "cat.safetensors", tiny_single, card)
     path = written(tmp_path, phrases=["sks dog"], bbox=[[[0, 0, 1, 1]]])
     with refused(InvalidInput, phrase="sks cat"):
         script_with_subjects(path, "tiny", 0, [tmp_path / "cat.safetensors"])
@@ -188,7 +188,7 @@ def dog(tmp_path: Path, tiny_single: Base) -> Path:
     for name, parameter in tiny_single.network.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(1))
-    save_subject(tmp_path / "dog.safetensors", tiny_single.network, card)
+    save_subject(tmp_path / "dog.safetensors", tiny_single, card)
     return tmp_path / "dog.safetensors"
 
 

@@ -56,7 +56,7 @@ def learn_nonsense(source: Source, path: Path, method: str, seed: int) -> None:
     card = SubjectCard(
         "x", "sks", "dog", "", "tiny", source.network_sha256, method, settings.rank, settings.target_modules
     )
-    save_subject(path, base.network, card)
+    save_subject(path, base, card)
 
 
 def spec(*weights: str) -> GenerateSpec:

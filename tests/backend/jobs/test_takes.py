@@ -62,7 +62,7 @@ def subject(tiny_source: Source, tmp_path: Path) -> Path:
         settings.rank,
         settings.target_modules,
     )
-    save_subject(tmp_path / "red.safetensors", base.network, SubjectCard(*own, appearance=looks))
+    save_subject(tmp_path / "red.safetensors", base, SubjectCard(*own, appearance=looks))
     return tmp_path / "red.safetensors"
 
 

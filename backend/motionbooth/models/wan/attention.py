@@ -21,17 +21,21 @@ def install_control(*transformers: WanTransformer3DModel) -> AttentionControl:
 
     control = AttentionControl(grids)
     for transformer in transformers:
-        for block in transformer.blocks:
-            block.attn2.set_processor(WanBoxProcessor(control))
+        layers = len(transformer.blocks)
+        for number, block in enumerate(transformer.blocks):
+            block.attn2.set_processor(WanBoxProcessor(control, layers // 3 <= number < layers - layers // 3))
     return control
 
 
 class WanBoxProcessor(WanAttnProcessor):
     """diffusers' own attention with the bias of a shared AttentionControl as its mask."""
 
-    def __init__(self, control: AttentionControl) -> None:
+    def __init__(self, control: AttentionControl, is_middle: bool) -> None:
+        """`is_middle`: of the middle third of the layers, the only ones whose attention is recorded. Its logits for
+        all tokens of the text take more memory than the rest of the layer.
+        """
         super().__init__()
-        self._control = control
+        self._control, self._is_middle = control, is_middle
 
     @property
     def _attention_backend(self) -> str:
@@ -52,7 +56,7 @@ class WanBoxProcessor(WanAttnProcessor):
     ) -> Tensor:
         """hidden_states (B, F*cells, C), encoder_hidden_states (B, tokens, C) -> (B, F*cells, C)."""
         bias = self._control.clip_bias(hidden_states)
-        if self._control.is_recording:
+        if self._is_middle and self._control.is_recording:
             self._observe(attn, hidden_states, encoder_hidden_states)
         return super().__call__(attn, hidden_states, encoder_hidden_states, bias, rotary_emb)
 

@@ -21,12 +21,13 @@ from transformers import AutoTokenizer, UMT5EncoderModel
 
 from motionbooth.control.boxes import BoxControl, Grid
 from motionbooth.control.prompt import PromptTokens, prompt_tokens
-from motionbooth.models.base import Base
+from motionbooth.models.base import Base, NoisyBatch
 from motionbooth.models.parts import load_parts, load_sampler
 from motionbooth.models.sources import Source
 from motionbooth.models.wan.attention import install_control
 from motionbooth.models.wan.experts import Experts
 from motionbooth.models.wan.folder import check_index, check_network, check_settings
+from motionbooth.models.wan.lora import published_key
 
 SAMPLERS = (FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler)
 
@@ -34,7 +35,7 @@ SAMPLERS = (FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler)
 class WanBase(Base):
     """Wan 2.1 T2V, of any size, and Wan 2.2 T2V A14B."""
 
-    can_train = False
+    part = "transformer"
     half = torch.bfloat16  # the text encoder overflows in float16
 
     @classmethod
@@ -151,6 +152,29 @@ class WanBase(Base):
     def _sigma(self, latents: Tensor) -> Tensor:
         """Of the coming step. Not from its time, which UniPC rounds."""
         return self.scheduler.sigmas[self.scheduler.step_index or 0].to(latents.device, torch.float32)
+
+    def random_times(self, count: int, generator: torch.Generator) -> Tensor:
+        """As dense as the sampler's steps: most at high noise levels. All are times of the same expert."""
+        config = self.scheduler.config
+        shift = config.flow_shift if "flow_shift" in config else config.shift
+
+        def draw() -> Tensor:
+            even = 1 - torch.rand(count, generator=generator)  # in (0, 1]: 0 would be no noise
+            return config.num_train_timesteps * shift * even / (1 + (shift - 1) * even)
+
+        times = draw()
+        if isinstance(self.network, Experts):
+            while (others := (times >= self.network.boundary) != (times[0] >= self.network.boundary)).any():
+                times = torch.where(others, draw(), times)
+        return times.to(self.device)
+
+    def add_noise(self, latents: Tensor, noise: Tensor, times: Tensor) -> NoisyBatch:
+        """On the straight line from the latents to the noise. The target is its direction."""
+        sigma = (times / self.scheduler.config.num_train_timesteps).view(-1, 1, 1, 1, 1)
+        return NoisyBatch((1 - sigma) * latents + sigma * noise, times, noise - latents)
+
+    def lora_key(self, name: str) -> str:
+        return published_key(name)
 
     def to_pixels(self, latents: Tensor) -> Tensor:
         mean, std = self._statistics

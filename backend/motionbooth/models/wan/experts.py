@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
-import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 
 
 class Experts(nn.Module):
-    """Called like one transformer; each sample goes to the expert of its time. Named as in the published folder."""
+    """Called like one transformer; a batch goes to the expert of its times. Named as in the published folder."""
 
     def __init__(
         self, transformer: WanTransformer3DModel, transformer_2: WanTransformer3DModel, boundary: float
@@ -25,11 +23,11 @@ class Experts(nn.Module):
         return self.transformer.config
 
     def forward(self, latents: Tensor, time: Tensor, text: Tensor) -> Any:
-        """latents (B, C, F, h, w), time (B,), text (B, tokens, D) -> an object with `sample`, (B, C, F, h, w)."""
+        """latents (B, C, F, h, w), time (B,) of one expert, text (B, tokens, D) -> an object with `sample`, as latents.
+
+        One expert, because the box control's rows are those of the whole batch.
+        """
         high = time >= self.boundary
-        if high.all() or not high.any():
-            return (self.transformer if high[0] else self.transformer_2)(latents, time, text)
-        sample = torch.empty_like(latents)
-        for expert, own in ((self.transformer, high), (self.transformer_2, ~high)):
-            sample[own] = expert(latents[own], time[own], text[own]).sample.to(sample)
-        return SimpleNamespace(sample=sample)
+        if high.any() and not high.all():
+            raise ValueError(f"times on both sides of {self.boundary}: {time.tolist()}")
+        return (self.transformer if high[0] else self.transformer_2)(latents, time, text)

@@ -48,17 +48,10 @@ def check_network(folder: Path, network: Any, vae: Any) -> None:
 
 
 def check_settings(base: Base) -> None:
-    """Raises InvalidInput if the clip's frames or size do not fit the network's grid."""
+    """Raises InvalidInput if the clips' frames or size do not fit the network's grid."""
     settings, side = base.settings, base.cell * base.patch
-    if (settings.frames - 1) % base.temporal:
-        raise InvalidInput(
-            "{path} asks for {frames} frames, but this model generates 1 + a multiple of {group}: {lower} or {higher}.",
-            path=base.source.settings_file,
-            frames=settings.frames,
-            group=base.temporal,
-            lower=(settings.frames - 1) // base.temporal * base.temporal + 1,
-            higher=((settings.frames - 1) // base.temporal + 1) * base.temporal + 1,
-        )
+    for frames in (settings.frames, settings.lora.clip_frames or 1, settings.full.clip_frames or 1):
+        _check_frames(base, frames)
     if settings.width % side or settings.height % side:
         raise InvalidInput(
             "{path} asks for {width} x {height} pixels, but the sizes of this model are multiples of {side}.",
@@ -66,4 +59,16 @@ def check_settings(base: Base) -> None:
             width=settings.width,
             height=settings.height,
             side=side,
+        )
+
+
+def _check_frames(base: Base, frames: int) -> None:
+    if (frames - 1) % base.temporal:
+        raise InvalidInput(
+            "{path} asks for {frames} frames, but this model generates 1 + a multiple of {group}: {lower} or {higher}.",
+            path=base.source.settings_file,
+            frames=frames,
+            group=base.temporal,
+            lower=(frames - 1) // base.temporal * base.temporal + 1,
+            higher=((frames - 1) // base.temporal + 1) * base.temporal + 1,
         )

@@ -79,7 +79,7 @@ def test_a_subject_of_the_other_size_is_refused(wan_source: Source, copied: Sour
     base = load_base(wan_source, device="cpu")
     add_lora(base.network, 2, r".*attn2\.to_q", seed=0)
     card = SubjectCard("s", "sks", "dog", "a sks dog", "small", wan_source.network_sha256, "lora", 2, r".*attn2\.to_q")
-    save_subject(tmp_path / "dog.safetensors", base.network, card)
+    save_subject(tmp_path / "dog.safetensors", base, card)
     load_subject(load_base(wan_source, device="cpu"), tmp_path / "dog.safetensors")
     transformer(num_layers=3).save_pretrained(copied.folder / "transformer")
     with refused(InvalidInput, subject="s", base="small", model="wan"):
