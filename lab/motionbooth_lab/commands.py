@@ -13,13 +13,17 @@ def training(
     large: Annotated[
         bool, typer.Option(help="Use latents of 40 x 72 cells instead of 20 x 36 (five times slower).")
     ] = False,
+    model: Annotated[Literal["zeroscope", "wan"], typer.Option(help="Kind of network.")] = "zeroscope",
 ) -> None:
     """Measure the time and memory that fine-tuning needs beyond the plain network."""
     from motionbooth.bench.measures import publish
 
-    from motionbooth_lab.bench.training import LATENTS, bench_training
+    from motionbooth_lab.bench import training, training_wan
 
-    publish(bench_training(rounds, (40, 72) if large else LATENTS), json_file)
+    if model == "wan":
+        publish(training_wan.bench_training_wan(rounds, (40, 72) if large else training_wan.LATENTS), json_file)
+    else:
+        publish(training.bench_training(rounds, (40, 72) if large else training.LATENTS), json_file)
 
 
 def sampling(

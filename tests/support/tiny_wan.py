@@ -79,8 +79,10 @@ def save_wan(folder: Path, sampler: str = "euler", experts: int = 1, seed: int =
     pipeline.save_pretrained(folder)
     settings = BaseSettings.read(MODELS / "wan-1.3b.json")
     control = msgspec.structs.replace(settings.control, shared_noise=0.0)
+    lora = msgspec.structs.replace(settings.lora, prior_clips=2, clip_frames=5, validate_every=2)
     tiny = msgspec.structs.replace(
         settings,
+        lora=lora,
         title="Tiny Wan",
         hub=None,
         width=64,

@@ -94,7 +94,7 @@ def test_what_a_step_begins_with_and_sees_is_the_authors(tiny: Base, golden: Rea
     noisy, _ = recorded(arrays, tiny, "img")
     tiny.control.record(POSITIONS, (4, 6))
     with torch.no_grad():
-        predicted = tiny.network(noisy.sample, noisy.timesteps, text).sample
+        predicted = tiny.network(noisy.sample, noisy.times, text).sample
     assert_equal_but_for_the_time_embedding(predicted, torch.from_numpy(arrays["img/model_pred"]))
     seen = subject_attention(tiny.control.stop_recording())
     expected = torch.from_numpy(arrays["img/cross_attn"]).reshape(seen.shape)

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+import platformdirs
 import pytest
 from motionbooth.evaluation.report import MotionReport
 from motionbooth.generation.video import read_clip
 from motionbooth.jobs.model_cache import ModelCache
 from motionbooth.jobs.runner import run_job
 from motionbooth.progress.time_left import Stage
-from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import GenerateSpec, Picture, SubjectSpec, TrainSpec
 from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
 from motionbooth_protocol.text import Text
-from refused import refused
+from PIL import Image
 from tiny_wan import save_wan
 
 
@@ -57,7 +57,19 @@ def test_a_shot_becomes_a_clip_with_previews_and_a_report(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("tinywan")
-def test_training_is_refused_until_it_is_there(tmp_path: Path) -> None:
-    subject = SubjectSpec("Red", "sks", "dog", [Picture("0" * 64)])
-    with refused(InvalidInput, model="Tiny Wan"):
-        run_job(TrainSpec(subject, model="tinywan", steps=1), Path, tmp_path, Log())
+def test_a_subject_is_trained_and_generated_in_its_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / "cache" / name)
+    Image.effect_noise((64, 48), 90).convert("RGB").save(tmp_path / ("0" * 64))
+    Image.linear_gradient("L").resize((64, 48)).save(tmp_path / ("1" * 64))
+    subject = SubjectSpec("Rex", "sks", "dog", [Picture("0" * 64, "1" * 64)])
+    training = TrainSpec(subject, model="tinywan", steps=2, learning_rate=0.05)
+    weights = run_job(training, tmp_path.joinpath, tmp_path, Log())["subject"].rename(tmp_path / ("2" * 64))
+    assert weights.stat().st_size > 0
+
+    def clip(weights: str | None) -> bytes:
+        track = SubjectTrack("dog", "dog", [Box(0.1, 0.2, 0.6, 0.8)] * 9, token="sks", weights=weights)
+        shot = Shot("s", 1, 9, 16, 64, 48, CameraPath.still(9), [track])
+        spec = GenerateSpec(shot, "a sks dog on the grass", model="tinywan", num_inference_steps=2)
+        return run_job(spec, tmp_path.joinpath, tmp_path, Log())["clip"].read_bytes()
+
+    assert clip("2" * 64) != clip(None)
