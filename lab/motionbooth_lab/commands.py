@@ -18,10 +18,10 @@ def training(
     """Measure the time and memory that fine-tuning needs beyond the plain network."""
     from motionbooth.bench.measures import publish
 
-    from motionbooth_lab.bench import training, training_wan
+    from motionbooth_lab.bench import sampling_wan, training, training_wan
 
     if model == "wan":
-        publish(training_wan.bench_training_wan(rounds, (40, 72) if large else training_wan.LATENTS), json_file)
+        publish(training_wan.bench_training_wan(rounds, (40, 72) if large else sampling_wan.LATENTS), json_file)
     else:
         publish(training.bench_training(rounds, (40, 72) if large else training.LATENTS), json_file)
 

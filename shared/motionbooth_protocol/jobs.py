@@ -16,6 +16,7 @@ from .limits import (
     MAX_PICTURES,
     MAX_SAMPLING_STEPS,
     MAX_SEED,
+    MAX_STYLES,
     MAX_TEXT,
     MAX_TRAINING_STEPS,
 )
@@ -106,6 +107,13 @@ class TrainSpec(Struct, frozen=True, tag="train"):
     recipe: Name = "motionbooth"
 
 
+class Style(Struct, frozen=True):
+    """A LoRA of another program for the base model, by the sha256 of the uploaded file, and how strongly it acts."""
+
+    weights: Sha256
+    strength: Annotated[float, Meta(ge=-2, le=2)] = 1.0
+
+
 class GenerateSpec(Struct, frozen=True, tag="generate"):
     """Generate the clip of a shot. None stands for the base model's default.
 
@@ -123,6 +131,7 @@ class GenerateSpec(Struct, frozen=True, tag="generate"):
     guidance_scale: Annotated[float, Meta(ge=0, le=100)] | None = None
     box_control: bool = True
     camera_control: bool = True
+    styles: Annotated[list[Style], Meta(max_length=MAX_STYLES)] = []
 
 
 JobSpec = TrainSpec | GenerateSpec

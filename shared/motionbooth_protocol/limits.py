@@ -10,6 +10,7 @@ MAX_BLOB_BYTES = 4 << 30
 
 MAX_FRAMES = 512  # model frames of one shot
 MAX_SUBJECTS = 16  # subjects in one shot
+MAX_STYLES = 4  # LoRAs of other programs in one shot
 MAX_PICTURES = 20  # training pictures of one subject
 MAX_TEXT = 1000  # characters of a prompt
 MAX_NAME = 200  # characters of a name shown to people

@@ -26,6 +26,12 @@ def generate(
     subject: Annotated[
         list[Path] | None, typer.Option(help="Trained subject (.safetensors). Repeat for several.")
     ] = None,
+    style: Annotated[
+        list[Path] | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="LoRA of another program for the base model. Repeat for several."
+        ),
+    ] = None,
     takes: Annotated[int, typer.Option(min=1, help="Number of takes. They are sorted by adherence, best first.")] = 1,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Takes per batch. Faster on a GPU, but needs more memory.")
@@ -34,6 +40,8 @@ def generate(
     class_word: ClassWord = None,
 ) -> None:
     """Generate a clip from a script in the format of the MotionBooth paper's authors, without a backend."""
+    from motionbooth_protocol.jobs import Style
+    from msgspec.structs import replace
     from rich.console import Console
 
     from motionbooth.generation.script import Placeholders, script_with_subjects
@@ -42,6 +50,7 @@ def generate(
 
     subjects = subject or []
     spec = script_with_subjects(script, model, seed, subjects, Placeholders.of(token, class_word, subjects))
+    spec = replace(spec, styles=[Style(str(path)) for path in style or []])
     with progress_display(Console()) as show:
         ranked = generate_best_of(spec, takes, batch_size, out, Path, DisplayReporter(show))
     Console().print(takes_table(ranked))

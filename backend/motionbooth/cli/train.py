@@ -77,8 +77,10 @@ def train(
     from rich.console import Console
 
     from motionbooth.finetuning.finetune import DoubtfulMasks, TrainingOptions
+    from motionbooth.finetuning.motion import motion_text
     from motionbooth.finetuning.recipes import recipe_named
     from motionbooth.jobs.local_training import train_locally
+    from motionbooth.models.subject_card import read_card
     from motionbooth.pictures.folder import read_folder
     from motionbooth.pictures.sam import Checkpoint, check_checkpoint, chosen_checkpoint
     from motionbooth.progress.display import DisplayReporter, progress_display
@@ -109,3 +111,5 @@ def train(
         trained = run(True)
     done = "is up to date: it was trained with the same pictures and settings" if trained.existed else "is trained"
     typer.echo(f"{trained.file} {done}. Its masks, losses and samples are in {trained.folder}.")
+    if motion := motion_text(read_card(trained.file)):
+        typer.echo(f"Motion after training: {motion}.")

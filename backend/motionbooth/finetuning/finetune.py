@@ -27,6 +27,7 @@ from motionbooth.finetuning.dataset import (
     read_pictures,
 )
 from motionbooth.finetuning.gradient_checkpointing import enable_gradient_checkpointing
+from motionbooth.finetuning.motion import class_motion, motion_text
 from motionbooth.finetuning.pasting import pasted_pictures
 from motionbooth.finetuning.plots import plot_losses, plot_masks, plot_samples
 from motionbooth.finetuning.prior_preservation import (
@@ -118,7 +119,8 @@ def finetune(
     set_trainable(base, settings, method_of(base.settings, spec), spec.seed)
     trainer = Trainer(base, settings, data, spec.seed)
     _train(trainer, spec.subject, folder, reporter, log_losses, doubtful)
-    save_subject(folder / "subject.safetensors", base, _card(spec, base, settings, framed))
+    card = _with_motion(_card(spec, base, settings, framed), base, settings, reporter)
+    save_subject(folder / "subject.safetensors", base, card)
     plot_losses(folder / "losses.png", trainer.history)
     names = {"subject": "subject.safetensors", "doubts": "doubts.json"}
     names |= {role: f"{role}.png" for role in ("masks", "losses", "samples")}
@@ -287,3 +289,12 @@ def _card(spec: TrainSpec, base: Base, settings: TrainSettings, framed: list[Tra
         pictures=[picture.image for picture in subject.pictures],
         appearance=appearance.as_text(),
     )
+
+
+def _with_motion(card: SubjectCard, base: Base, settings: TrainSettings, reporter: Reporter) -> SubjectCard:
+    if card.method != "lora" or not settings.motion_clips:
+        return card
+    on_step = partial(reporter.progress, stages.MEASURING)
+    card = msgspec.structs.replace(card, motion=class_motion(base, settings, card.class_word, on_step))
+    reporter.progress(stages.MEASURING, 1, 1, motion_text(card))
+    return card

@@ -45,7 +45,7 @@ def prior_clips(
     keys = [_cache_key(base.source, settings, caption, seed) for seed, caption in enumerate(captions)]
     found = [find(key) for key in keys]
     missing = [seed for seed, clip in enumerate(found) if clip is None]
-    for seed, clip in _generated(base.of_length(settings.clip_frames), settings, captions, missing, on_step):
+    for seed, clip in generated_clips(base, settings, captions, missing, on_step):
         found[seed] = store(keys[seed], clip)
     clips = [clip for clip in found if clip is not None]
     return torch.stack(clips) if clips else torch.zeros(0), captions
@@ -98,10 +98,11 @@ def _cache_key(source: Source, settings: TrainSettings, caption: str, seed: int)
     return ["prior clip", source.network_sha256, base.width, base.height, frames, *sampling, caption, seed]
 
 
-def _generated(
+def generated_clips(
     base: Base, settings: TrainSettings, captions: Sequence[str], missing: Sequence[int], on_step: OnProgress
 ) -> Iterator[tuple[int, Tensor]]:
     """The missing clips (C, F, h, w), each with its seed, which is also its index in `captions`."""
+    base = base.of_length(settings.clip_frames)
     steps = base.settings.num_inference_steps
     cached = len(captions) - len(missing)
 

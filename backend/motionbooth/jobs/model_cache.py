@@ -7,17 +7,18 @@ from pathlib import Path
 
 import torch
 from motionbooth_protocol.errors import InvalidInput
-from motionbooth_protocol.jobs import GenerateSpec
+from motionbooth_protocol.jobs import GenerateSpec, Style
 
 from motionbooth.models.base import Base
 from motionbooth.models.registry import load_base
 from motionbooth.models.sources import model_version, source_named
+from motionbooth.models.styles import add_style
 from motionbooth.models.subject_card import read_card
 from motionbooth.models.subject_weights import load_subject
 
 
 class ModelCache:
-    """Holds at most one base model, with exactly the subjects of the last job.
+    """Holds at most one base model, with exactly the subjects and styles of the last job.
 
     A subject's weights are never subtracted from the base again, which would leave rounding errors for the next job: a
     base with other subjects than the job needs is discarded and loaded again.
@@ -25,7 +26,7 @@ class ModelCache:
 
     def __init__(self) -> None:
         self._base: Base | None = None
-        self._subjects: tuple[str, ...] = ()  # sha256 of each, in loading order
+        self._added: tuple[str | Style, ...] = ()  # sha256 of each subject, and styles, in loading order
         self._version = ""
 
     def get(self, spec: GenerateSpec, blob_path: Callable[[str], Path]) -> Base:
@@ -33,17 +34,21 @@ class ModelCache:
 
         `blob_path` returns the file of an uploaded blob by its sha256.
         """
-        source, wanted = source_named(spec.model), in_loading_order(subject_weights(spec), blob_path)
+        source = source_named(spec.model)
+        wanted: tuple[str | Style, ...] = (*in_loading_order(subject_weights(spec), blob_path), *spec.styles)
         version = model_version(spec.model)  # a model's files may be replaced while this process runs
-        base, loaded = self._base, self._subjects
+        base, loaded = self._base, self._added
         self._base = None  # a base that fails halfway must not stay
         reusable = base is not None and base.source == source and self._version == version
         if base is None or not reusable or loaded != wanted[: len(loaded)]:
             del base  # free its memory for the next one
             base, loaded = load_base(source), ()
-        for sha256 in wanted[len(loaded) :]:
-            load_subject(base, blob_path(sha256))
-        self._base, self._subjects, self._version = base, wanted, version
+        for item in wanted[len(loaded) :]:
+            if isinstance(item, Style):
+                add_style(base, blob_path(item.weights), item)
+            else:
+                load_subject(base, blob_path(item))
+        self._base, self._added, self._version = base, wanted, version
         return base
 
     def clear(self) -> None:

@@ -133,6 +133,10 @@ class Base(ABC):
     def lora_key(self, name: str) -> str:
         """The name of a LoRA's weight in a file that other programs read, from its name in `network`."""
 
+    @abstractmethod
+    def foreign_layers(self, name: str) -> list[str]:
+        """How LoRA files of other programs may call a layer of `network`."""
+
     def of_length(self, frames: int | None) -> Base:
         """This base with clips of so many frames; it shares all parts. None for its own length."""
         return replace(self, settings=structs.replace(self.settings, frames=frames)) if frames else self

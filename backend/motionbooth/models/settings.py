@@ -104,6 +104,9 @@ class TrainSettings(Struct, frozen=True, forbid_unknown_fields=True):
     validation_inference_steps: Positive = 10
     """Sampling steps of a validation sample."""
 
+    motion_clips: Count = 0
+    """Clips of the class, with a LoRA and without, from which its motion after training is measured; 0 for none."""
+
     @property
     def pasting(self) -> PasteSettings | None:
         """`paste` if it applies: a loss over whole pictures needs the pictures as they are."""

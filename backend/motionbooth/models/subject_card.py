@@ -14,6 +14,15 @@ HEADER = "motionbooth"
 """The key of the card in the file's metadata."""
 
 
+class ClassMotion(Struct, frozen=True):
+    """Mean optical flow of clips of the class ("a dog"), in pixels a frame; None if they have no texture."""
+
+    before: float | None
+    """Without the LoRA."""
+    after: float | None
+    """With it."""
+
+
 class SubjectCard(Struct, frozen=True):
     """The description of a trained subject."""
 
@@ -36,6 +45,8 @@ class SubjectCard(Struct, frozen=True):
     """sha256 of each training picture."""
     appearance: str = ""
     """Its colors (Appearance.as_text), by which it is found in clips; "" if unknown."""
+    motion: ClassMotion | None = None
+    """How much the class moves after the training; None if it was not measured."""
 
     @property
     def phrase(self) -> str:

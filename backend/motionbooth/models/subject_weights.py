@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -10,6 +12,7 @@ import torch
 from motionbooth_protocol.errors import InvalidInput
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save
 from torch import nn
 
@@ -27,6 +30,19 @@ def add_lora(network: nn.Module, rank: int, target_modules: str | list[str], see
         adapted = LoraModel(network, config, "default")
     use_channels_last(network)
     return adapted
+
+
+@contextmanager
+def without_lora(network: nn.Module) -> Iterator[None]:
+    """A context in which `network` computes without its LoRA layers."""
+    layers = [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
 
 
 def save_subject(path: Path, base: Base, card: SubjectCard) -> None:

@@ -157,6 +157,9 @@ class UNetBase(Base):
     def lora_key(self, name: str) -> str:
         return f"{self.part}.{name}"
 
+    def foreign_layers(self, name: str) -> list[str]:
+        return [f"{self.part}.{name}"]
+
     def to_pixels(self, latents: Tensor) -> Tensor:
         latents = latents / self.vae.config.scaling_factor
         return self.vae.decode(rearrange(latents, "c f h w -> f c h w").to(self.dtype)).sample

@@ -54,6 +54,7 @@ def train_stages(
     prior_frames = {"nothing": 0, "class-pictures": settings.image_batch}.get(settings.prior_preservation, clip_frames)
     training_step = BACKWARD * settings.gradient_accumulation * (images + prior_frames)
     sampling_step = _sampling_step(clip_frames, base.guidance_scale)
+    motion_clips = settings.motion_clips if (spec.method or base.method) == "lora" else 0
     validation = settings.validation_inference_steps * sampling_step + DECODED
     return [
         Stage(LOADING, 1),
@@ -62,6 +63,7 @@ def train_stages(
         Stage(PRIOR_CLIPS, prior_clips * base.num_inference_steps, sampling_step),
         Stage(PICTURES, pictures, READ),
         Stage(TRAINING, settings.steps, training_step, every=settings.validate_every, extra=validation),
+        Stage(MEASURING, 2 * motion_clips * base.num_inference_steps, sampling_step),
     ]
 
 

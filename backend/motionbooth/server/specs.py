@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import msgspec
-from motionbooth_protocol.jobs import JobSpec, TrainSpec
+from motionbooth_protocol.jobs import GenerateSpec, JobSpec, TrainSpec
 
 
 class AffinityKey(NamedTuple):
@@ -32,8 +32,7 @@ def affinity_key(spec: JobSpec) -> AffinityKey | None:
     """None for a training, which leaves nothing in memory that another job could use."""
     if isinstance(spec, TrainSpec):
         return None
-    weights = dict.fromkeys(track.weights for track in spec.shot.subjects if track.weights is not None)
-    return AffinityKey(spec.model, tuple(weights))
+    return AffinityKey(spec.model, tuple(_weights(spec)))
 
 
 def input_files(spec: JobSpec) -> set[str]:
@@ -41,7 +40,13 @@ def input_files(spec: JobSpec) -> set[str]:
     if isinstance(spec, TrainSpec):
         pictures = spec.subject.pictures
         return {sha256 for picture in pictures for sha256 in (picture.image, picture.mask) if sha256 is not None}
-    return {track.weights for track in spec.shot.subjects if track.weights is not None}
+    return set(_weights(spec))
+
+
+def _weights(spec: GenerateSpec) -> dict[str, None]:
+    """The sha256 of each subject and style, in loading order."""
+    subjects = [track.weights for track in spec.shot.subjects if track.weights is not None]
+    return dict.fromkeys([*subjects, *(style.weights for style in spec.styles)])
 
 
 def kind_of(spec: JobSpec) -> str:

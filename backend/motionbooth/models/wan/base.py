@@ -27,7 +27,7 @@ from motionbooth.models.sources import Source
 from motionbooth.models.wan.attention import install_control
 from motionbooth.models.wan.experts import Experts
 from motionbooth.models.wan.folder import check_index, check_network, check_settings
-from motionbooth.models.wan.lora import published_key
+from motionbooth.models.wan.lora import foreign_layers, published_key
 
 SAMPLERS = (FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler)
 
@@ -175,6 +175,9 @@ class WanBase(Base):
 
     def lora_key(self, name: str) -> str:
         return published_key(name)
+
+    def foreign_layers(self, name: str) -> list[str]:
+        return foreign_layers(name)
 
     def to_pixels(self, latents: Tensor) -> Tensor:
         mean, std = self._statistics

@@ -1,0 +1,63 @@
+"""LoRAs of other programs, added to a base as a style beside the shot's subjects."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.jobs import Style
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from motionbooth.models.base import Base
+
+_DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
+
+
+@torch.no_grad()
+def add_style(base: Base, path: Path, style: Style) -> None:
+    """Add the LoRA's products to the weights of `base` (in place), `style.strength` times. Biases in it are ignored.
+
+    Raises InvalidInput if the file is no LoRA, or one of another network or of another size of this one.
+    """
+    state, scale = _read(path)
+    layers = {name.removesuffix(_DOWN) for name in state if name.endswith(_DOWN)}
+    used: set[str] = set()
+    for name, module in base.network.named_modules():
+        layer = next((layer for layer in base.foreign_layers(name) if layer in layers), None)
+        if layer is None or not isinstance(module, nn.Linear):
+            continue
+        down, up = state[layer + _DOWN].float(), state[layer + _UP].float()
+        if (up.shape[0], down.shape[1]) != module.weight.shape:
+            raise _other_model(path, base)
+        factor = state[f"{layer}.alpha"].item() / len(down) if f"{layer}.alpha" in state else scale
+        module.weight += (style.strength * factor * (up @ down)).to(module.weight)
+        used.add(layer)
+    if used != layers or not used:
+        raise _other_model(path, base)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], float]:
+    """The weights, with the names of their ends unified, and the factor of their products if none is among them."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            adapter = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InvalidInput("The style {path} is not a LoRA in a safetensors file.", path=path.name) from error
+    state = {name.replace(".lora_down.", ".lora_A.").replace(".lora_up.", ".lora_B."): state[name] for name in state}
+    if any(name.endswith(_DOWN) and name.removesuffix(_DOWN) + _UP not in state for name in state):
+        raise InvalidInput("The style {path} is not a LoRA in a safetensors file.", path=path.name)
+    numbers = {key.rpartition(".")[2]: value for key, value in adapter.items()}
+    return state, numbers.get("lora_alpha", 1) / numbers.get("r", 1) if "r" in numbers else 1.0
+
+
+def _other_model(path: Path, base: Base) -> InvalidInput:
+    return InvalidInput(
+        "The style {path} is a LoRA of another model, or of another size of it, than {model}. "
+        "Choose one that was made for it.",
+        path=path.name,
+        model=base.settings.title,
+    )
