@@ -21,7 +21,6 @@ from motionbooth.models.subject_card import HEADER, SubjectCard, read_card
 from motionbooth.models.unet_base import use_channels_last
 
 
-
 def add_lora(network: nn.Module, rank: int, target_modules: str | list[str], seed: int) -> LoraModel:
     """Put untrained LoRA layers into `network` (in place); its output stays the same until they are trained."""
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=target_modules)

@@ -140,7 +140,7 @@ def test_a_regular_expression_in_the_header_of_a_file_is_not_used(tiny_single: B
     """Another user may have written one that never ends."""
     card = replace(card_for(tiny_single, "lora"), target_modules="(([a-z._0-9])+)+!")
     unet = learned(tiny_single, "lora")
-    save_subject(tmp_path / "s.safetensors", unet, card)
+    save_subject(tmp_path / "s.safetensors", tiny_single, card)
     fresh = load_base(tiny_single.source, device="cpu")
     assert load_subject(fresh, tmp_path / "s.safetensors") == card
     torch.testing.assert_close(answer(fresh.network), answer(unet), rtol=1e-3, atol=1e-3)
@@ -159,7 +159,8 @@ def test_a_lora_that_does_not_fit_the_model_is_refused(
     tiny_single: Base, tmp_path: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]
 ) -> None:
     path = tmp_path / "s.safetensors"
-    save_subject(path, learned(tiny_single, "lora"), card_for(tiny_single, "lora"))
+    learned(tiny_single, "lora")
+    save_subject(path, tiny_single, card_for(tiny_single, "lora"))
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
     save_file(change(load_file(path)), path, metadata)

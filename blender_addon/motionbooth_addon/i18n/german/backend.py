@@ -14,6 +14,7 @@ TEXTS = {
     'The file of the subject "{subject}" is damaged: {tensor} does not fit the model. Train it again.': "Die Datei des Motivs „{subject}“ ist beschädigt: {tensor} passt nicht zum Modell. Trainieren Sie es erneut.",
     # Training
     "loss {loss:.3f}": "Verlust (Loss) {loss:.3f}",
+    "clips of a {subject} move {after:.2f} px a frame, without the LoRA {before:.2f}": "Clips der Klasse „{subject}“ bewegen sich um {after:.2f} px je Bild, ohne das LoRA um {before:.2f}",
     "no prior-preservation clips: the base will forget how other things move and look, and clips of the subject may show no motion": "keine Clips zur Prior-Erhaltung: Das Basismodell vergisst, wie andere Dinge sich bewegen und aussehen, und Clips des Motivs zeigen vielleicht keine Bewegung",
     "a learning rate of {rate:g} is likely to destroy a video model; 5e-6 is usual": "Eine Lernrate von {rate:g} zerstört wahrscheinlich ein Videomodell; üblich ist 5e-6",
     "1 mask was found that may not be the subject's ({pictures})": "1 gefundene Maske ist vielleicht nicht die des Motivs ({pictures})",
@@ -47,7 +48,8 @@ TEXTS = {
     "The base model's {part} in {folder} cannot be loaded ({reason}). If one of its files is missing or corrupt, fetch the model again.": "Der Teil {part} des Basismodells in {folder} lässt sich nicht laden ({reason}). Wenn eine Datei fehlt oder beschädigt ist, laden Sie das Modell noch einmal.",
     "The base model in {folder} has {found} as its {part}, expected {expected}: only models of Zeroscope's architecture, LaVie after conversion, and Wan's text-to-video models can be used.": "Das Basismodell in {folder} hat {found} als {part}, erwartet wird {expected}: Verwendbar sind nur Modelle mit der Architektur von Zeroscope, LaVie nach der Umwandlung und die Text-zu-Video-Modelle von Wan.",
     "The base model in {folder} samples with {sampler}, which is not supported. Name one of {samplers} in its scheduler/scheduler_config.json.": "Das Basismodell in {folder} verwendet den Sampler {sampler}, der nicht unterstützt wird. Nennen Sie einen von {samplers} in scheduler/scheduler_config.json.",
-    "Subjects cannot be trained on {model} yet, only generated from its own words. Choose another base model.": "Motive lassen sich mit {model} noch nicht trainieren, nur mit seinen eigenen Wörtern erzeugen. Wählen Sie ein anderes Basismodell.",
+    "The style {path} is not a LoRA in a safetensors file.": "Der Stil {path} ist kein LoRA in einer safetensors-Datei.",
+    "The style {path} is a LoRA of another model, or of another size of it, than {model}. Choose one that was made for it.": "Der Stil {path} ist ein LoRA für ein anderes Modell oder eine andere Größe als {model}. Wählen Sie eines, das dafür gemacht ist.",
     # Workers
     "The job failed because of a bug ({kind}). The backend's owner finds the details in worker.log, in the logs folder of the backend on {machine}.": "Der Auftrag ist an einem Programmfehler gescheitert ({kind}). Der Besitzer des Backends findet Einzelheiten in worker.log, im Ordner logs des Backends auf {machine}.",
     "The backend ran out of memory. Try fewer frames or a smaller model, or close other programs on {machine}.": "Dem Backend ging der Speicher aus. Versuchen Sie es mit weniger Bildern oder einem kleineren Modell, oder schließen Sie andere Programme auf {machine}.",
