@@ -59,8 +59,8 @@ def test_a_shot_becomes_a_clip_with_previews_and_a_report(tmp_path: Path) -> Non
 @pytest.mark.usefixtures("tinywan")
 def test_a_subject_is_trained_and_generated_in_its_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / "cache" / name)
-    Image.effect_noise((64, 48), 90).convert("RGB").save(tmp_path / ("0" * 64))
-    Image.linear_gradient("L").resize((64, 48)).save(tmp_path / ("1" * 64))
+    Image.effect_noise((64, 48), 90).convert("RGB").save(tmp_path / ("0" * 64), "PNG")
+    Image.linear_gradient("L").resize((64, 48)).save(tmp_path / ("1" * 64), "PNG")
     subject = SubjectSpec("Rex", "sks", "dog", [Picture("0" * 64, "1" * 64)])
     training = TrainSpec(subject, model="tinywan", steps=2, learning_rate=0.05)
     weights = run_job(training, tmp_path.joinpath, tmp_path, Log())["subject"].rename(tmp_path / ("2" * 64))
