@@ -41,6 +41,7 @@ class ManualWorkers:
 
     wake: zmq.Socket[bytes]  # not used here
     outlives_server = False
+    problem = None
 
     def __init__(self) -> None:
         self.running: dict[str, Attempt] = {}
