@@ -90,6 +90,7 @@ def test_the_unit_and_the_container_use_valid_arguments(tmp_path: Path) -> None:
         # An invalid port: the arguments are accepted up to the address, and nothing is started.
         arguments[arguments.index("--home") + 1] = str(tmp_path / "home")
         arguments[arguments.index("--address") + 1] = "tcp://127.0.0.1:99999"
-        result = CliRunner().invoke(app, arguments, env={"COLUMNS": "300"})
-        assert result.exit_code == 2
-        assert "up to 65535" in result.output
+        command = [sys.executable, "-m", "motionbooth.cli", *arguments]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert result.returncode == 2
+        assert "up to 65535" in result.stderr
