@@ -166,7 +166,7 @@ def install_and_generate(python: Path, archive: Path, connection_file: Path, tmp
     assert result.returncode == 0, result.stderr + result.stdout
     version, _, file = (out / "passed").read_text().rpartition(" ")
     work = {path: path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()}
-    assert [path for path in work if path.name == "own.secret"], "the user's key is not in the data folder"
+    assert [path for path in work if path.name == "old.mp4"], "what an earlier version kept was not taken over"
     subprocess.run([str(python), "-c", REMOVE], env=env, cwd=tmp_path, check=True, timeout=120)
     assert not Path(file).exists(), "still installed"
     assert {path: path.read_bytes() for path in work} == work, "a user's work was removed with the extension"
