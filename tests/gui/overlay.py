@@ -40,8 +40,8 @@ def look_at_it() -> hands.Steps:
     for number in range(3):
         copy_subject(bpy.context.scene, number)
     hands.seen["subjects"] = len(bpy.context.scene.motionbooth.subjects)
-    version = shot_cache.get(scene).version
-    yield from hands.wait(lambda: (cache := shot_cache.get(scene)).version > version and not cache.outdated)
+    version = shot_cache.get(bpy.context.scene).version
+    yield from hands.wait(lambda: (cache := shot_cache.get(bpy.context.scene)).version > version and not cache.outdated)
     hands.seen["overlay_ms"] = time_redraws(overlay)
     manager = bpy.context.window_manager
     manager.motionbooth_overlay = False
