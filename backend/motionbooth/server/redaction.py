@@ -13,6 +13,7 @@ from motionbooth_protocol.text import Text
 from msgspec.structs import replace
 
 _WITHIN = re.compile(r"(?<![\w/\\])(?:[A-Za-z]:)?[/\\](?:[^\s/\\'\"]+[/\\])+([^\s/\\'\"]*)")
+_QUOTED = re.compile(r"(['\"])(?:[A-Za-z]:)?[/\\][^'\"]*[/\\]([^/\\'\"]*)\1")  # may contain spaces
 Sentence = TypeVar("Sentence", bound=Text)
 
 
@@ -49,4 +50,4 @@ def _value(value: str | int | float | Text) -> str | int | float | Text:
     for kind in (PurePosixPath, PureWindowsPath):
         if kind(value).is_absolute():
             return kind(value).name or value
-    return _WITHIN.sub(r"\1", value)
+    return _WITHIN.sub(r"\1", _QUOTED.sub(r"\1\2\1", value))
