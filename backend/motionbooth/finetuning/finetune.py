@@ -195,7 +195,7 @@ def preserved_clips(
     on_step = partial(reporter.progress, stages.PRIOR_CLIPS)
     clips, captions = prior_clips(base, settings, on_step, _clip_prompts(settings, subject))
     if settings.prior_preservation == "class-pictures" and len(clips):
-        middle = clips.shape[2] // 2 if base.temporal == 1 else 0  # the only one that is a picture by itself
+        middle = clips.shape[2] // 2 if base.temporal == 1 else 0  # the only one that is encoded as a picture
         clips = clips[:, :, middle : middle + 1]
     return clips, captions
 

@@ -1,4 +1,4 @@
-"""The Ray driver, a process of its own: it keeps a named, detached actor for each worker of a Ray cluster, which the
+"""The Ray driver, a separate process: it keeps a named, detached actor for each worker of a Ray cluster, which the
 next driver adopts. It exits as soon as the server's end of the pipe is closed, or the cluster's head is gone.
 """
 

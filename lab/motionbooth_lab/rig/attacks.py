@@ -1,6 +1,6 @@
 """Attacks on a server's availability by a client with a valid key: `python -m motionbooth_lab.rig.attacks NAME FILE N`.
 
-FILE is the key's connection file, N the number of repetitions. Each attack runs in a process of its own, so that it
+FILE is the key's connection file, N the number of repetitions. Each attack runs in a separate process, so that it
 takes no time from the client that measures how the server serves others meanwhile.
 """
 
@@ -200,7 +200,7 @@ def _ask(connection: Connection, request: messages.AnyRequest, times: int) -> No
 
 
 def main(name: str, file: str, times: int) -> None:
-    """Each time in a process of its own, since libzmq may abort the attacker, too, or hang."""
+    """Each time in a new process, since libzmq may abort the attacker, too, or hang."""
     for number in range(times):
         if os.fork() == 0:
             signal.alarm(_SECONDS_OF_ATTACK)

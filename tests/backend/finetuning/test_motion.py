@@ -27,10 +27,10 @@ def settings(wan: Base) -> TrainSettings:
 
 def test_an_untrained_lora_moves_as_the_base_and_a_trained_one_differently(wan: Base, settings: TrainSettings) -> None:
     set_trainable(wan, settings, "lora", seed=0)
-    told: list[tuple[int, int]] = []
-    untrained = class_motion(wan, settings, "dog", lambda done, count: told.append((done, count)))
+    reported: list[tuple[int, int]] = []
+    untrained = class_motion(wan, settings, "dog", lambda done, count: reported.append((done, count)))
     assert untrained.before == untrained.after is not None
-    assert told[-1] == (2 * wan.settings.num_inference_steps, 2 * wan.settings.num_inference_steps)
+    assert reported[-1] == (2 * wan.settings.num_inference_steps, 2 * wan.settings.num_inference_steps)
     with torch.no_grad():
         for name, parameter in wan.network.named_parameters():
             if "lora_B" in name:
@@ -62,8 +62,8 @@ def test_motion_is_in_pixels_a_frame_and_unknown_without_texture(
 
 
 def test_it_is_said_for_people_if_it_is_known() -> None:
-    told = motion_text(msgspec.structs.replace(CARD, motion=ClassMotion(0.8, 0.4)))
-    assert told == Text.of(
+    reported = motion_text(msgspec.structs.replace(CARD, motion=ClassMotion(0.8, 0.4)))
+    assert reported == Text.of(
         "clips of a {subject} move {after:.2f} px a frame, without the LoRA {before:.2f}",
         subject="dog",
         after=0.4,
