@@ -1,6 +1,6 @@
 """Training batches: composed clips as latents, noise that moves with the camera, and the boxes' attention biases."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -56,9 +56,6 @@ class Batch:
     ids: Tensor
     bias: Tensor
 
-    def tensors(self) -> list[Tensor]:
-        return [getattr(self, each.name) for each in fields(self)]
-
 
 class Words:
     """Tokenizes captions. The characters' own words get ids after the tokenizer's vocabulary."""
@@ -88,41 +85,64 @@ class Words:
         return pieces
 
 
-class Batches:
-    """Draws batches from a bank."""
+@dataclass(frozen=True)
+class Script:
+    """What a batch shows, as numbers. `rng`: the generator of all further random choices."""
+
+    scenes: Scenes
+    worded: Captions
+    rng: np.random.Generator
+
+
+class Scripts:
+    """Draws random scripts of a bank's subjects."""
 
     def __init__(self, bank: Bank, words: Words) -> None:
-        self.bank, self.words = bank, words
-        self._scenes = SceneMaker(bank, CASTING)
-        self._scale = latent_scale(build_autoencoder())
+        self._scenes, self.words = SceneMaker(bank, CASTING), words
+
+    def draw(self, count: int, frames: int, rng: np.random.Generator) -> Script:
+        """A script for clips (all frames) or for single pictures (1)."""
+        scenes = self._scenes.draw(count, frames, rng)
+        return Script(scenes, self.words(scenes.captions, scenes.phrases), rng)
+
+
+class Batches:
+    """Composes batches from a bank, on its device."""
+
+    def __init__(self, bank: Bank) -> None:
+        self._bank, self._device = bank, bank.sprites.device
+        mean, deviation = latent_scale(build_autoencoder())
+        self._scale = mean.to(self._device), deviation.to(self._device)
 
     @torch.no_grad()
-    def draw(self, count: int, frames: int, rng: np.random.Generator) -> Batch:
-        """A random batch of clips (all frames) or of single pictures (1)."""
-        dice = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        scenes = self._scenes.draw(count, frames, rng)
-        composed = compose(scenes, self.bank)
+    def compose(self, script: Script) -> Batch:
+        """The batch of a script."""
+        scenes, worded, rng = script.scenes, script.worded, script.rng
+        count, frames = scenes.sprite.shape
+        dice = torch.Generator(self._device).manual_seed(int(rng.integers(2**62)))
+        composed = compose(scenes, self._bank)
         latents = latents_of_clips(composed.pixels.unflatten(0, (count, frames)), *self._scale)
         cells = F.max_pool2d(composed.cover, FACTOR) > 0.05
         grown = F.max_pool2d(cells.float(), 3, stride=1, padding=1).unflatten(0, (count, frames))
-        worded = self.words(scenes.captions, scenes.phrases)
         kept = torch.from_numpy(rng.random(count) >= CAPTION_DROP)
         has_subject = torch.tensor([bool(phrase) for phrase in scenes.phrases])
         edited = kept & has_subject & torch.from_numpy(rng.random(count) < BOX_SHARE)
-        edges = torch.from_numpy(rng.random(count))[:, None, None]
+        edges = torch.from_numpy(rng.random(count))[:, None, None].to(self._device)
         alpha = torch.from_numpy(rng.uniform(0, MAX_ALPHA, count) * (rng.random(count) < ALPHA_SHARE)).float()
         mean_boxes = grouped(composed.boxes, "mean")
         inside = torch.where(
             edges < (1 + HARD_SHARE) / 2, covered(mean_boxes), grouped(covered(composed.boxes), "mean")
         )
         inside = torch.where(edges < HARD_SHARE, rounded(mean_boxes), inside)
+        ids = torch.where(kept[:, None], worded.ids, torch.eye(1, MAX_TOKENS, dtype=torch.long))
+        chosen = worded.subject & edited[:, None]
         return Batch(
             latents=latents.contiguous(),
             noise=shared_noise(scenes, rng, dice),
             subject=grouped(grown, "max").transpose(1, 2),
-            sigma=torch.from_numpy(noise_levels(count, rng)),
-            ids=torch.where(kept[:, None], worded.ids, torch.eye(1, MAX_TOKENS, dtype=torch.long)),
-            bias=bias(inside, worded.subject & edited[:, None], alpha),
+            sigma=torch.from_numpy(noise_levels(count, rng)).to(self._device),
+            ids=ids.to(self._device),
+            bias=bias(inside, chosen.to(self._device), alpha.to(self._device)),
         )
 
 
@@ -136,7 +156,7 @@ def covered(boxes: Tensor) -> Tensor:
     """The share of each token (B, F, tokens) that the boxes (B, F, 4) cover."""
     rows, columns = TOKENS
     x1, y1, x2, y2 = (boxes * boxes.new_tensor([columns, rows, columns, rows]))[..., None].unbind(2)
-    across, down = torch.arange(columns), torch.arange(rows)
+    across, down = torch.arange(columns, device=boxes.device), torch.arange(rows, device=boxes.device)
     wide = (torch.minimum(x2, across + 1) - torch.maximum(x1, across)).clamp(0)
     high = (torch.minimum(y2, down + 1) - torch.maximum(y1, down)).clamp(0)
     return (high[..., :, None] * wide[..., None, :]).flatten(2)
@@ -147,7 +167,7 @@ def rounded(boxes: Tensor) -> Tensor:
     rows, columns = TOKENS
     edges = (boxes * boxes.new_tensor([columns, rows, columns, rows])).round()
     x1, y1, x2, y2 = edges[..., None].unbind(2)
-    across, down = torch.arange(columns), torch.arange(rows)
+    across, down = torch.arange(columns, device=boxes.device), torch.arange(rows, device=boxes.device)
     wide, high = (across >= x1) & (across < x2), (down >= y1) & (down < y2)
     return (high[..., :, None] & wide[..., None, :]).flatten(2).float()
 
@@ -174,16 +194,16 @@ def noise_levels(count: int, rng: np.random.Generator) -> np.ndarray:
 def shared_noise(scenes: Scenes, rng: np.random.Generator, dice: torch.Generator) -> Tensor:
     """Noise (B, C, F', h, w), in most clips with a part shared by all latent frames, which moves with the camera."""
     count, frames = scenes.sprite.shape
-    travel = grouped(torch.from_numpy(scenes.camera), "mean")
+    travel = grouped(torch.from_numpy(scenes.camera).to(dice.device), "mean")
     latent_frames = travel.shape[1]
-    own = torch.randn(count, CHANNELS, latent_frames, *LATENT_SIZE, generator=dice)
+    own = torch.randn(count, CHANNELS, latent_frames, *LATENT_SIZE, generator=dice, device=dice.device)
     if frames == 1:
         return own
     own_share = np.exp(rng.uniform(np.log(LEAST_OWN_NOISE), 0, count))
     own_share = np.where(rng.random(count) < SHARED_NOISE_SHARE, own_share, 1.0)
-    mixed = torch.from_numpy(own_share).float().reshape(-1, 1, 1, 1, 1)
+    mixed = torch.from_numpy(own_share).float().to(dice.device).reshape(-1, 1, 1, 1, 1)
     size = (HEIGHT_PX + 2 * NOISE_MARGIN_PX, WIDTH_PX + 2 * NOISE_MARGIN_PX)
-    canvas = torch.randn(count, 6, *size, generator=dice)
+    canvas = torch.randn(count, 6, *size, generator=dice, device=dice.device)
     moved = moved_by_phase(canvas, travel)[..., :HEIGHT_PX, :WIDTH_PX]
     common = noise_in_cells(moved.flatten(0, 1)).unflatten(0, (count, latent_frames)).transpose(1, 2)
     return mixed.sqrt() * own + (1 - mixed).sqrt() * common

@@ -57,4 +57,4 @@ def _without_own_words(text_encoder: Any, tokenizer: T5Tokenizer) -> Any:
 
 
 def _half(model: nn.Module) -> Any:
-    return copy.deepcopy(model).to(torch.float16)
+    return copy.deepcopy(model).to("cpu", torch.float16)

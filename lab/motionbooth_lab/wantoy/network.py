@@ -18,7 +18,7 @@ PATCH = 2
 TOKENS = (LATENT_SIZE[0] // PATCH, LATENT_SIZE[1] // PATCH)
 """Rows and columns of a latent frame's tokens."""
 
-HEADS, HEAD_WIDTH, LAYERS = 4, 40, 6
+HEADS, HEAD_WIDTH, LAYERS = 4, 48, 8
 TEXT_WIDTH = 128
 FLOW_SHIFT = 3.0
 

@@ -52,8 +52,8 @@ class DenoiserTraining:
         weight = 1 + (SUBJECT_WEIGHT - 1) * batch.subject
         return ((predicted - (batch.noise - batch.latents)).square() * weight).mean()
 
-    def step(self, batch: Batch, rate: float) -> dict[str, float]:
-        """Take one step. Returns figures for the log."""
+    def step(self, batch: Batch, rate: float) -> dict[str, Tensor]:
+        """Take one step. Returns figures for the log, which a GPU may still be computing."""
         for optimizer in self._optimizers:
             optimizer.zero_grad()
             for group in optimizer.param_groups:
@@ -67,7 +67,7 @@ class DenoiserTraining:
         keep = min(KEEP_AVERAGE, (1 + self.steps) / (10 + self.steps))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.average.parameters()), list(self.denoiser.parameters()), 1 - keep)
-        return {"loss": float(loss.detach()), "gradient": float(norm)}
+        return {"loss": loss.detach(), "gradient": norm}
 
     def state(self) -> dict[str, Any]:
         return {

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from motionbooth.control.boxes import Grid
-from motionbooth_lab.toybox.bank import build_bank
-from motionbooth_lab.wantoy.batches import Batch, Batches, Words, covered, grouped, rounded
+from motionbooth_lab.toybox.bank import Bank, build_bank
+from motionbooth_lab.wantoy.batches import Batch, Batches, Scripts, Words, covered, grouped, rounded
 from motionbooth_lab.wantoy.network import FRAMES, TOKENS
 from motionbooth_lab.wantoy.tokenizer import build_tokenizer
 
@@ -17,13 +17,13 @@ GRID: Grid = TOKENS
 
 
 @cache
-def batches() -> Batches:
-    bank = build_bank(characters=1, toys=3, textures=1, seed=1)
-    return Batches(bank, Words(build_tokenizer(), len(bank.entries)))
+def bank() -> Bank:
+    return build_bank(characters=1, toys=3, textures=1, seed=1)
 
 
 def drawn(seed: int, frames: int = FRAMES) -> Batch:
-    return batches().draw(12, frames, np.random.default_rng(seed))
+    scripts = Scripts(bank(), Words(build_tokenizer(), len(bank().entries)))
+    return Batches(bank()).compose(scripts.draw(12, frames, np.random.default_rng(seed)))
 
 
 def test_a_soft_box_has_its_area_and_a_hard_one_whole_tokens() -> None:
