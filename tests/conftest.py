@@ -25,3 +25,15 @@ def shared_backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running
     backend = RunningBackend(tmp_path_factory.mktemp("shared") / "home").start()
     yield backend
     backend.end()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests marked `gpu` where there is none."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="needs a GPU"))

@@ -29,14 +29,13 @@ from motionbooth.control.plan import StepPlan, plan_steps
 from motionbooth.control.prompt import PromptTokens
 from motionbooth.control.settings import ControlSettings
 from motionbooth.finetuning.dataset import TrainingData
-from motionbooth.finetuning.gradient_checkpointing import enable_gradient_checkpointing
+from motionbooth.finetuning.finetune import set_trainable
 from motionbooth.finetuning.trainer import Trainer
 from motionbooth.generation.sampling import SamplingInputs, denoise
 from motionbooth.models.base import Base
 from motionbooth.models.registry import load_base
 from motionbooth.models.settings import BaseSettings
 from motionbooth.models.sources import MODELS, source_named
-from motionbooth.models.subject_weights import add_lora
 from motionbooth.models.unet_base import UNet, use_channels_last
 
 LATENTS: Grid = (40, 72)
@@ -69,7 +68,7 @@ def bench_real_size(frames: int) -> BenchResult:
         sampling = seconds_of(lambda: our_steps(base, step, [busy_plan(LATENTS, frames)]))
         sampled = peak_gb()
         progress.update(stage, advance=1, description="training step")
-        trainer = lora_trainer(base)
+        trainer = lora_trainer(base, random_text(TOKENS.length, base.network.config.cross_attention_dim))
         training = seconds_of(trainer.take_step)
     return BenchResult(
         "real-size",
@@ -138,26 +137,37 @@ def our_steps(base: Base, step: Step, plans: list[StepPlan]) -> Tensor:
     return denoise(base, SamplingInputs(step.latents, step.conditional, step.unconditional, GUIDANCE, plans, pick))
 
 
-def lora_trainer(base: Base) -> Trainer:
-    """A trainer of a LoRA with Zeroscope's settings, on pictures and clips of noise."""
-    settings = base.settings.lora
-    add_lora(base.network, settings.rank, settings.target_modules, seed=0)
-    enable_gradient_checkpointing(base.network, base.control)
+def lora_trainer(base: Base, text: Tensor, positions: tuple[int, ...] = TOKENS.subjects[0]) -> Trainer:
+    """A trainer of a LoRA with the base's settings, on pictures and a clip of noise.
+
+    `text` (1, tokens, D): of all captions. `positions`: the subject's tokens in it.
+    """
+    set_trainable(base, base.settings.lora, "lora", seed=0)
+    return Trainer(base, base.settings.lora, random_training_data(base, text, positions), seed=0)
+
+
+def random_training_data(base: Base, text: Tensor, positions: tuple[int, ...]) -> TrainingData:
+    """PICTURES pictures with a subject in the middle, and a clip, on the base's device."""
     generator = torch.Generator().manual_seed(2)
+    channels, frames, rows, columns = base.latent_shape
     height, width = base.settings.height, base.settings.width
     masks = torch.zeros(PICTURES, 1, height, width)
     masks[..., height // 4 : height * 3 // 4, width // 4 : width * 3 // 4] = 1
-    mean = torch.randn(PICTURES, 4, 1, *base.latent_size, generator=generator)
-    data = TrainingData(
-        mean,
-        torch.full_like(mean, 0.1),
-        masks,
-        _random_text(base, 1, generator),
-        (2, 3),
-        torch.randn(1, 4, base.settings.frames, *base.latent_size, generator=generator),
-        _random_text(base, 1, generator),
+    mean = torch.randn(PICTURES, channels, 1, rows, columns, generator=generator).to(base.device)
+    return TrainingData(
+        mean=mean,
+        std=torch.full_like(mean, 0.1),
+        masks=masks.to(base.device),
+        text=text.to(base.device),
+        positions=positions,
+        clips=torch.randn(1, channels, frames, rows, columns, generator=generator).to(base.device),
+        clip_text=text.to(base.device),
     )
-    return Trainer(base, settings, data, seed=0)
+
+
+def random_text(tokens: int, width: int) -> Tensor:
+    """Text embeddings (1, tokens, width)."""
+    return torch.randn(1, tokens, width, generator=torch.Generator().manual_seed(3))
 
 
 def free_large_blocks() -> None:
@@ -171,10 +181,6 @@ def peak_gb() -> float:
     """Peak resident memory of this process so far, in units of 10^9 bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024) / 1e9
-
-
-def _random_text(base: Base, count: int, generator: torch.Generator) -> Tensor:
-    return torch.randn(count, 77, base.network.config.cross_attention_dim, generator=generator)
 
 
 def seconds_of(work: Callable[[], object]) -> float:

@@ -31,6 +31,21 @@ def real_size(
     publish(bench_real_wan(frames or 5) if model == "wan-1.3b" else bench_real_size(frames or 24), json_file)
 
 
+@bench.command("gpu")
+def gpu(
+    json_file: JsonFile = None,
+    part: Annotated[list[str] | None, typer.Option(help="Only this part. May be given several times.")] = None,
+) -> None:
+    """Check this machine's GPU: half precision, and the speed and memory of networks of the published sizes.
+
+    The parts are precision, zeroscope and wan-1.3b. Downloads nothing. Takes a few minutes on a large card.
+    """
+    from motionbooth.bench.gpu import bench_gpu
+    from motionbooth.bench.measures import publish
+
+    publish(bench_gpu(part or ()), json_file)
+
+
 if find_spec("motionbooth_lab") is not None:  # only a checkout has the laboratory
     from motionbooth_lab.commands import add_benches
 

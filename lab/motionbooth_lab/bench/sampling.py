@@ -22,8 +22,9 @@ from typing import Any
 
 import torch
 from diffusers import UNet3DConditionModel
+from motionbooth.bench.diffusers_loops import unet_steps
 from motionbooth.bench.measures import BenchResult, Measure
-from motionbooth.bench.real_size import GUIDANCE, Step, busy_plan, our_steps, random_step
+from motionbooth.bench.real_size import Step, busy_plan, our_steps, random_step
 from motionbooth.control.boxes import Grid
 from motionbooth.models.unet_base import use_channels_last
 from torch import Tensor
@@ -49,14 +50,14 @@ def bench_sampling(latent_size: Grid, rounds: int) -> BenchResult:
     scheduler = base.scheduler
     works: dict[str, Work] = {
         "ours": lambda: our_steps(base, step, [plan]),
-        "theirs": lambda: diffusers_steps(theirs, scheduler, step, 1),
+        "theirs": lambda: unet_steps(theirs, scheduler, step, 1),
         "unet": lambda: bare_unet(theirs, step),
-        "plain": lambda: diffusers_steps(plain, scheduler, step, 1),
+        "plain": lambda: unet_steps(plain, scheduler, step, 1),
     }
     seconds = alternate(works, rounds)
     # Two steps each: in the second one the biases of the first are still allocated.
     memory = peak_bytes(lambda: our_steps(base, step, [plan] * 2)) / peak_bytes(
-        lambda: diffusers_steps(theirs, scheduler, step, 2)
+        lambda: unet_steps(theirs, scheduler, step, 2)
     )
     return BenchResult(
         "sampling",
@@ -73,25 +74,6 @@ def bench_sampling(latent_size: Grid, rounds: int) -> BenchResult:
 
 
 # The loops
-
-
-@torch.no_grad()
-def diffusers_steps(unet: UNet3DConditionModel, scheduler: Any, step: Step, count: int) -> Tensor:
-    """The loop of diffusers' TextToVideoSDPipeline.__call__ over `count` steps, copied verbatim."""
-    text = torch.cat([step.unconditional, step.conditional])
-    scheduler.set_timesteps(count)
-    latents = step.latents * scheduler.init_noise_sigma
-    for t in scheduler.timesteps:
-        model_input = scheduler.scale_model_input(torch.cat([latents] * 2), t)
-        noise = unet(model_input, t, encoder_hidden_states=text, cross_attention_kwargs=None, return_dict=False)[0]
-        without_text, with_text = noise.chunk(2)
-        noise = without_text + GUIDANCE * (with_text - without_text)
-        batch, channels, frames, width, height = latents.shape
-        latents = latents.permute(0, 2, 1, 3, 4).reshape(batch * frames, channels, width, height)
-        noise = noise.permute(0, 2, 1, 3, 4).reshape(batch * frames, channels, width, height)
-        latents = scheduler.step(noise, t, latents).prev_sample
-        latents = latents[None, :].reshape(batch, frames, channels, width, height).permute(0, 2, 1, 3, 4)
-    return latents
 
 
 @torch.no_grad()

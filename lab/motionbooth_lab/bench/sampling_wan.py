@@ -14,10 +14,11 @@ import statistics
 from typing import Any
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
+from diffusers import FlowMatchEulerDiscreteScheduler
+from motionbooth.bench.diffusers_loops import wan_steps
 from motionbooth.bench.measures import BenchResult, Measure
 from motionbooth.bench.random_wan import busy_wan_plan, random_network, random_wan, wan_sampler, wan_step
-from motionbooth.bench.real_size import GUIDANCE, Step, our_steps
+from motionbooth.bench.real_size import our_steps
 from motionbooth.control.boxes import Grid
 from motionbooth.generation.sampling import SamplingInputs, denoise, plan_shot
 from motionbooth.models.base import Base
@@ -25,7 +26,6 @@ from motionbooth.models.registry import load_base
 from motionbooth.models.sources import source_named
 from motionbooth_protocol.jobs import GenerateSpec
 from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
-from torch import Tensor
 
 from motionbooth_lab.bench.memory import peak_bytes
 from motionbooth_lab.bench.sampling import alternate, median_ratio
@@ -43,12 +43,10 @@ def bench_sampling_wan(latent_size: Grid, rounds: int) -> BenchResult:
     base, plain = random_wan(random_network(**MIDSIZE), latent_size, FRAMES), random_network(**MIDSIZE)
     step, plan = wan_step(base), busy_wan_plan(latent_size, FRAMES)
     seconds = alternate(
-        {"ours": lambda: our_steps(base, step, [plan]), "theirs": lambda: wan_pipeline_steps(plain, step, 1)}, rounds
+        {"ours": lambda: our_steps(base, step, [plan]), "theirs": lambda: wan_steps(plain, step, 1)}, rounds
     )
     # Two steps each: in the second one the bias of the first is still allocated, and UniPC remembers.
-    memory = peak_bytes(lambda: our_steps(base, step, [plan] * 2)) / peak_bytes(
-        lambda: wan_pipeline_steps(plain, step, 2)
-    )
+    memory = peak_bytes(lambda: our_steps(base, step, [plan] * 2)) / peak_bytes(lambda: wan_steps(plain, step, 2))
     return BenchResult(
         "sampling-wan",
         [
@@ -60,24 +58,6 @@ def bench_sampling_wan(latent_size: Grid, rounds: int) -> BenchResult:
             Measure("latent_cells", latent_size[0] * latent_size[1], "of a frame"),
         ],
     )
-
-
-@torch.no_grad()
-def wan_pipeline_steps(network: WanTransformer3DModel, step: Step, count: int) -> Tensor:
-    """The loop of diffusers' WanPipeline.__call__ over `count` steps, without what only other variants need."""
-    scheduler = wan_sampler()
-    scheduler.set_timesteps(count)
-    scheduler.set_begin_index(0)
-    latents = step.latents
-    for t in scheduler.timesteps:
-        timestep = t.expand(latents.shape[0])
-        noise, without_text = (
-            network(hidden_states=latents, timestep=timestep, encoder_hidden_states=text).sample
-            for text in (step.conditional, step.unconditional)
-        )
-        noise = without_text + GUIDANCE * (noise - without_text)
-        latents = scheduler.step(noise, t, latents, return_dict=False)[0]
-    return latents
 
 
 def unipc_shift_cosine(base: Base) -> float:

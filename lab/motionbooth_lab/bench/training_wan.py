@@ -14,21 +14,18 @@ import msgspec
 import torch
 from motionbooth.bench.measures import BenchResult, Measure
 from motionbooth.bench.random_wan import TOKENS, random_network, random_wan
+from motionbooth.bench.real_size import PICTURES, random_text, random_training_data
 from motionbooth.control.boxes import Grid
 from motionbooth.finetuning.dataset import TrainingData
 from motionbooth.finetuning.finetune import set_trainable
 from motionbooth.finetuning.trainer import Trainer
 from motionbooth.models.settings import TrainSettings
-from motionbooth.models.wan.base import WanBase
 from rich.progress import Progress
 
 from motionbooth_lab.bench.memory import peak_bytes
-from motionbooth_lab.bench.midsize import CELL_PX
 from motionbooth_lab.bench.sampling import alternate, median_ratio
 from motionbooth_lab.bench.sampling_wan import FRAMES, LATENTS, MIDSIZE
 from motionbooth_lab.bench.training import Batches, forward_and_backward, in_fresh_process
-
-PICTURES = 5
 
 Network = Mapping[str, int]
 
@@ -64,7 +61,7 @@ def wan_trainer(network: Network, method: str, latent_size: Grid) -> Trainer:
     """Wan's settings, but full fine-tuning keeps its activations, as a machine that can hold it would."""
     base = random_wan(random_network(**network), latent_size, FRAMES)
     settings = base.settings.lora if method == "lora" else without_checkpointing(base.settings.full)
-    data = random_data(base)
+    data = random_training_data(base, random_text(TOKENS.length, base.network.config.text_dim), TOKENS.subjects[0])
     set_trainable(base, settings, method, seed=0)
     return Trainer(base, settings, data, seed=0)
 
@@ -79,24 +76,6 @@ def two_steps(network: Network, method: str, latent_size: Grid) -> None:
     trainer = wan_trainer(network, method, latent_size)
     for _ in range(2):
         trainer.take_step()
-
-
-def random_data(base: WanBase) -> TrainingData:
-    """PICTURES pictures with a subject in the middle, and a clip."""
-    generator = torch.Generator().manual_seed(0)
-    channels, frames, height, width = base.latent_shape
-    text = torch.randn(1, TOKENS.length, base.network.config.text_dim, generator=generator)
-    masks = torch.zeros(PICTURES, 1, height * CELL_PX, width * CELL_PX)
-    masks[..., height * 2 : height * 6, width * 2 : width * 6] = 1
-    return TrainingData(
-        mean=torch.randn(PICTURES, channels, 1, height, width, generator=generator),
-        std=torch.full((PICTURES, channels, 1, height, width), 0.1),
-        masks=masks,
-        text=text,
-        positions=TOKENS.subjects[0],
-        clips=torch.randn(1, channels, frames, height, width, generator=generator),
-        clip_text=text,
-    )
 
 
 def random_batches(data: TrainingData) -> Batches:

@@ -13,6 +13,7 @@ from motionbooth.bench.real_size import (
     peak_gb,
     random_base,
     random_step,
+    random_text,
 )
 from motionbooth_lab.bench.midsize import TEXT_WIDTH, midsize_unet
 
@@ -23,7 +24,7 @@ def test_both_steps_are_taken_and_stay_finite() -> None:
     latents = our_steps(base, random_step((8, 12), 2, TEXT_WIDTH), [busy_plan((8, 12), 2)])
     assert latents.shape == (1, 4, 2, 8, 12)
     assert latents.isfinite().all()
-    trainer = lora_trainer(base)
+    trainer = lora_trainer(base, random_text(77, TEXT_WIDTH))
     before = {name: value.clone() for name, value in base.network.named_parameters() if "lora_B" in name}
     losses = trainer.take_step()
     assert losses.total > 0

@@ -143,7 +143,7 @@ def test_the_job_plans_for_the_clips_that_are_missing(tmp_path: Path, tiny_singl
     assert planned("motionbooth") == (settings.prior_clips - 1) * steps
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_a_gpu_generates_them_in_the_precision_of_the_training(
     tiny_source: Source, settings: TrainSettings, precision: str

@@ -252,7 +252,7 @@ def test_a_cpu_computes_in_the_weights_own_precision(tiny_single: Base) -> None:
         assert not torch.is_autocast_enabled("cpu")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_a_gpu_learns_float32_weights_in_half_precision(tiny_source: Source, precision: str) -> None:
     base = load_base(tiny_source, device="cuda", dtype=torch.float32)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from motionbooth.bench.diffusers_loops import unet_steps
 from motionbooth.bench.real_size import GUIDANCE, Step, busy_plan, our_steps
 from motionbooth.control.plan import StepPlan
 from motionbooth.models.base import Base
@@ -14,7 +15,7 @@ from motionbooth.models.registry import load_base
 from motionbooth.models.sources import Source
 from motionbooth_lab.bench.memory import peak_bytes
 from motionbooth_lab.bench.midsize import FRAMES
-from motionbooth_lab.bench.sampling import alternate, diffusers_steps
+from motionbooth_lab.bench.sampling import alternate
 
 pytestmark = pytest.mark.numeric
 
@@ -48,12 +49,12 @@ def test_the_baseline_is_the_stock_pipelines_loop_bit_for_bit(tiny_single: Base,
         guidance_scale=GUIDANCE,
         output_type="latent",
     ).frames
-    assert torch.equal(diffusers_steps(pipeline.unet, pipeline.scheduler, step, 2), expected)
+    assert torch.equal(unet_steps(pipeline.unet, pipeline.scheduler, step, 2), expected)
 
 
 def test_our_loop_without_control_equals_the_baseline(tiny_single: Base, step: Step) -> None:
     ours = our_steps(tiny_single, step, [StepPlan(), StepPlan()])
-    theirs = diffusers_steps(tiny_single.network, tiny_single.scheduler, step, 2)
+    theirs = unet_steps(tiny_single.network, tiny_single.scheduler, step, 2)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 

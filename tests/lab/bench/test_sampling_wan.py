@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers import WanTransformer3DModel
+from motionbooth.bench.diffusers_loops import wan_steps
 from motionbooth.bench.random_wan import (
     PUBLISHED,
     busy_wan_plan,
@@ -16,7 +17,6 @@ from motionbooth.bench.random_wan import (
 from motionbooth.bench.real_size import our_steps
 from motionbooth.bench.real_wan import bench_real_wan
 from motionbooth.control.plan import StepPlan
-from motionbooth_lab.bench.sampling_wan import wan_pipeline_steps
 
 SMALL = {"num_attention_heads": 2, "attention_head_dim": 12, "text_dim": 16, "ffn_dim": 32, "num_layers": 2}
 
@@ -26,7 +26,7 @@ def test_our_loop_without_control_equals_the_baseline_to_the_last_bit() -> None:
     base = random_wan(random_network(**SMALL), (8, 12), frames=9)
     step = wan_step(base)
     ours = our_steps(base, step, [StepPlan(), StepPlan()])
-    assert torch.equal(ours, wan_pipeline_steps(random_network(**SMALL), step, 2))
+    assert torch.equal(ours, wan_steps(random_network(**SMALL), step, 2))
 
 
 def test_in_the_measured_step_boxes_and_camera_act_and_it_stays_finite() -> None:
