@@ -41,7 +41,7 @@ def wan_steps(network: WanTransformer3DModel, step: Step, count: int) -> Tensor:
     for t in scheduler.timesteps:
         timestep = t.expand(latents.shape[0])
         noise, without_text = (
-            network(hidden_states=latents, timestep=timestep, encoder_hidden_states=text).sample
+            network(hidden_states=latents.to(text.dtype), timestep=timestep, encoder_hidden_states=text).sample
             for text in (step.conditional, step.unconditional)
         )
         noise = without_text + GUIDANCE * (noise - without_text)

@@ -29,7 +29,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from motionbooth.bench.diffusers_loops import unet_steps, wan_steps
-from motionbooth.bench.measures import BenchResult, Measure
+from motionbooth.bench.measures import BenchResult, Measure, write_json
 from motionbooth.bench.random_wan import LATENTS as WAN_LATENTS
 from motionbooth.bench.random_wan import PUBLISHED, busy_wan_plan, random_network, random_wan, wan_step
 from motionbooth.bench.random_wan import TOKENS as WAN_TOKENS
@@ -61,8 +61,11 @@ TRAINED_FRAMES = 17
 """Of Wan's clips in training, as in its prior-preservation clips."""
 
 
-def bench_gpu(parts: Sequence[str] = ()) -> BenchResult:
-    """Run these parts, by default all. Raises InvalidInput without a CUDA or ROCm device, or for an unknown part."""
+def bench_gpu(parts: Sequence[str] = (), json_file: Path | None = None) -> BenchResult:
+    """Run these parts, by default all. What is measured is written to `json_file` after each part.
+
+    Raises InvalidInput without a CUDA or ROCm device, or for an unknown part.
+    """
     if unknown := set(parts) - set(PARTS):
         raise InvalidInput("There is no part {part}. The parts are {parts}.", part=min(unknown), parts=", ".join(PARTS))
     if not torch.cuda.is_available():
@@ -73,6 +76,7 @@ def bench_gpu(parts: Sequence[str] = ()) -> BenchResult:
             stage = progress.add_task(part, total=None)
             measures += PARTS[part]("cuda")
             progress.remove_task(stage)
+            write_json(BenchResult("gpu", measures), json_file)
     return BenchResult("gpu", measures)
 
 

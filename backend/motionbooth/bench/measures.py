@@ -47,6 +47,11 @@ def publish(result: BenchResult, json_file: Path | None) -> None:
         interval = "" if measure.low is None else f"{measure.low:.4g} to {measure.high:.4g}"
         table.add_row(measure.name, f"{measure.value:.4g}", interval, measure.unit)
     Console().print(table)
+    write_json(result, json_file)
+
+
+def write_json(result: BenchResult, json_file: Path | None) -> None:
+    """Write the figures, if a file is named."""
     if json_file is None:
         return
     json_file.parent.mkdir(parents=True, exist_ok=True)

@@ -43,7 +43,7 @@ def gpu(
     from motionbooth.bench.gpu import bench_gpu
     from motionbooth.bench.measures import publish
 
-    publish(bench_gpu(part or ()), json_file)
+    publish(bench_gpu(part or (), json_file), json_file)
 
 
 if find_spec("motionbooth_lab") is not None:  # only a checkout has the laboratory

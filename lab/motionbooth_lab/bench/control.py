@@ -169,10 +169,8 @@ def bench_control(
     """Run the bench on a bundled model: about 40 minutes in two processes of one thread each.
 
     `pictures`: folder for two contact sheets, base.png and subjects.png. `photographs`: measure only the subjects in
-    this folder (one folder each). `kinds_only`: train no subjects, which is so with wantoy in any case, since none can
-    be trained on Wan yet.
+    this folder (one folder each). `kinds_only`: train no subjects.
     """
-    kinds_only = kinds_only or model.name == "wantoy"
     subjects = [] if kinds_only else unseen_subjects() if photographs is None else photographed_subjects(photographs)
     galleries = galleries_of(subjects)
     pairs = BASE_CASES if photographs is None else 0
