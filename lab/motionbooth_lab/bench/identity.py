@@ -163,8 +163,8 @@ def _seen(
     for number, box in enumerate(boxes):
         place = subject.places[number % len(subject.places)]
         ground = draw_texture(place, np.random.default_rng([37, number]))[:HEIGHT_PX, :WIDTH_PX]
-        frames.append(pasted(ground, picture, mask, box)[0])
-    return _crops([(through_codec(base, np.stack(frames)), boxes)])
+        frames.append(through_codec(base, pasted(ground, picture, mask, box)[0][None])[0])
+    return _crops([(np.stack(frames), boxes)])
 
 
 def _crops(clips: Sequence[Clip]) -> NDArray[np.uint8]:
