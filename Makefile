@@ -1,4 +1,4 @@
-# make demo: set up .venv and run the demo. make test: set up .venv and run the tests.
+# make demo: set up .venv and run the demo (MODEL=wantoy: on the other bundled model). make test: and run the tests.
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test test-numeric test-install test-slow test-gui lint format extension benches clean
 
 demo: $(READY)
-	$(VENV)/bin/motionbooth demo --out demo_out
+	$(VENV)/bin/motionbooth demo --out demo_out $(if $(MODEL),--model $(MODEL))
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest

@@ -12,6 +12,7 @@ DEMO_SCENE = Path(__file__).with_name("demo.blend")
 def demo(
     out: Annotated[Path, typer.Option(help="Output folder. A second run reuses what is there.")],
     scene: Annotated[Path, typer.Option(help="A saved .blend with one shot.")] = DEMO_SCENE,
+    model: Annotated[str | None, typer.Option(help="Base model (default: the scene's).")] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=MAX_SEED, help="Seed (default: the scene's).")] = None,
     training_steps: Annotated[
         int | None, typer.Option(min=1, max=MAX_TRAINING_STEPS, help="Training steps (default: the model's).")
@@ -25,6 +26,11 @@ def demo(
 
     from motionbooth.demo import run_demo
 
-    numbers = {"--seed": seed, "--training-steps": training_steps, "--sampling-steps": sampling_steps}
-    options = [word for name, value in numbers.items() if value is not None for word in (name, str(value))]
+    replaced = {
+        "--model": model,
+        "--seed": seed,
+        "--training-steps": training_steps,
+        "--sampling-steps": sampling_steps,
+    }
+    options = [word for name, value in replaced.items() if value is not None for word in (name, str(value))]
     run_demo(scene.absolute(), out.absolute(), options, Console())

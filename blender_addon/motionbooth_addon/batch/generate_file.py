@@ -1,7 +1,7 @@
 """Generates the shots of one saved .blend without a window.
 
     python -m motionbooth_addon.batch.generate_file SCENE.blend --connection FILE --out DIR
-        [--seed N] [--training-steps N] [--sampling-steps N] [--dry-run] [--in-place]
+        [--model NAME] [--seed N] [--training-steps N] [--sampling-steps N] [--dry-run] [--in-place]
 
 Every scene with MotionBooth subjects is one shot. DIR receives
 
@@ -40,13 +40,15 @@ from .. import register
 from .._protocol.errors import InvalidInput, MotionBoothError, from_os_error
 from .._protocol.reporting_process import ReportWriter
 from .generate_shots import Options, generate
-from .runner import add_numbers
+from .runner import add_replacements
 
 
 def main(arguments: list[str]) -> int:
     wanted = _parser().parse_args(arguments)
     writer = ReportWriter(_take_standard_output())
-    options = Options(wanted.seed, wanted.training_steps, wanted.sampling_steps, wanted.dry_run, wanted.in_place)
+    options = Options(
+        wanted.model, wanted.seed, wanted.training_steps, wanted.sampling_steps, wanted.dry_run, wanted.in_place
+    )
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Blender's own handler would end it at once
     bpy.context.preferences.filepaths.save_version = 0  # no shot.blend1 beside shot.blend
     failure: MotionBoothError
@@ -70,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("scene", type=Path, metavar="SCENE.blend")
     parser.add_argument("--connection", type=Path, help="connection file of the backend; not needed for --dry-run")
     parser.add_argument("--out", type=Path, required=True, help="output folder")
-    add_numbers(parser)
+    add_replacements(parser)
     parser.add_argument("--dry-run", action="store_true", help="read, validate and write shot.json; send nothing")
     parser.add_argument("--in-place", action="store_true", help="put the strips into SCENE.blend itself")
     return parser

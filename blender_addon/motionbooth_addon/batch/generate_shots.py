@@ -44,6 +44,7 @@ class ShotFile(msgspec.Struct, frozen=True):
 class Options:
     """Settings that replace the scene's or the model's; None keeps those."""
 
+    model: str | None = None
     seed: int | None = None
     training_steps: int | None = None
     sampling_steps: int | None = None
@@ -91,6 +92,9 @@ def generate(
     """
     on_progress(ProgressReport("reading the scene", 0, 0))
     scenes = open_shots(blend)
+    if options.model is not None:
+        for scene in scenes:
+            scene.motionbooth.model = options.model
     out = out.resolve()
     names = [bpy.path.clean_name(scene.name) for scene in scenes]  # "a b" and "a:b" have one clean name
     folders = [out] if len(scenes) == 1 else folder_for_each(names, out)

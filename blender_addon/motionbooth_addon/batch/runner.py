@@ -41,6 +41,7 @@ NUMBERS = {
     "training_steps": (1, MAX_TRAINING_STEPS),
     "sampling_steps": (1, MAX_SAMPLING_STEPS),
 }
+REPLACEMENTS = (*NUMBERS, "model")
 DEFAULT_OUT = Path("motionbooth_batch")
 Show = Callable[[Text], str]
 
@@ -100,12 +101,13 @@ def parser(connection: Path) -> argparse.ArgumentParser:
     )
     made.add_argument("--dry-run", action="store_true", help="read and validate everything; send nothing")
     made.add_argument("--again", action="store_true", help="do not skip files that are finished")
-    add_numbers(made)
+    add_replacements(made)
     return made
 
 
-def add_numbers(parser: argparse.ArgumentParser) -> None:
-    """The options that generate_file has, too."""
+def add_replacements(parser: argparse.ArgumentParser) -> None:
+    """The options that replace settings of the scene or the model; generate_file has them, too."""
+    parser.add_argument("--model", metavar="NAME", help="base model (default: the scene's)")
     for name, bounds in NUMBERS.items():
         parser.add_argument(
             f"--{name.replace('_', '-')}",
@@ -211,7 +213,7 @@ class Batch:
 
     def _options(self, blend: Path, folder: Path) -> list[str]:
         options = [str(blend.absolute()), "--out", str(folder), "--connection", str(self._wanted.connection.absolute())]
-        for name in NUMBERS:
+        for name in REPLACEMENTS:
             if (value := getattr(self._wanted, name)) is not None:
                 options += [f"--{name.replace('_', '-')}", str(value)]
         return options + [
@@ -230,7 +232,7 @@ class Batch:
             return None
         try:
             kept = json.loads((folder / "result.json").read_text())
-            if kept["source"] != _digest(blend) or kept["options"] != self._numbers():
+            if kept["source"] != _digest(blend) or kept["options"] != self._replacements():
                 return None
             done = kept["done"]
             files = [done["blend"], *(shot["clip"] for shot in done["shots"])]
@@ -240,13 +242,13 @@ class Batch:
 
     def _remember(self, blend: Path, folder: Path, done: dict[str, Any]) -> None:
         """With --in-place, the source is the file with its new strips, so that it is not generated again."""
-        kept = {"source": _digest(blend), "options": self._numbers(), "done": done}
+        kept = {"source": _digest(blend), "options": self._replacements(), "done": done}
         part = folder / ".result.json.part"
         part.write_text(json.dumps(kept, indent=1))
         part.replace(folder / "result.json")
 
-    def _numbers(self) -> dict[str, Any]:
-        return {name: getattr(self._wanted, name) for name in (*NUMBERS, "in_place")}
+    def _replacements(self) -> dict[str, Any]:
+        return {name: getattr(self._wanted, name) for name in (*REPLACEMENTS, "in_place")}
 
 
 def _digest(file: Path) -> str:
