@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from motionbooth.generation.video import read_clip
+from motionbooth.models.sources import source_named
 from PIL import Image
 
 pytest.importorskip("bpy", reason="the demo needs the bpy module: Python 3.11 or 3.13", exc_type=ImportError)
@@ -104,6 +105,27 @@ def test_a_second_run_reuses_the_trained_subject_and_gives_the_same_clip(out: Pa
     report = json.loads((out / "report.json").read_bytes())
     assert "training" not in report["seconds"], output
     assert (out / "clip.mp4").read_bytes() == before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1000)
+def test_the_demo_runs_on_the_other_bundled_model_at_its_length_and_size(tmp_path: Path, cache: Path) -> None:
+    folder = tmp_path / "out"
+    process = start_demo(folder, cache, "--model", "wantoy")
+    output, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, output
+    settings = source_named("wantoy").settings
+    sent = json.loads((folder / "shot.json").read_bytes())
+    assert {sent["generate"]["model"], sent["train"][0]["model"]} == {"wantoy"}
+    (asked,) = sent["generate"]["shot"]["subjects"]
+    assert asked["weights"]
+    (subject,) = json.loads((folder / "report.json").read_bytes())["motion"]["subjects"]
+    assert [frame["asked"] for frame in subject["frames"]] == asked["boxes"]
+    assert len(asked["boxes"]) == settings.frames != source_named("toybox").settings.frames
+    frames, fps = read_clip(folder / "clip.mp4")
+    assert (frames.shape, fps) == ((FRAMES, settings.height, settings.width, 3), 24.0)
+    with Image.open(folder / "contact_sheet.png") as sheet:
+        assert sheet.width > 1000
 
 
 @pytest.mark.timeout(120)

@@ -20,7 +20,7 @@ def real_size(
     ] = None,
     model: Annotated[Literal["zeroscope", "wan-1.3b"], typer.Option(help="Whose size.")] = "zeroscope",
 ) -> None:
-    """Check whether a model of Zeroscope's or Wan's size fits on this machine: sampling, and training of Zeroscope's.
+    """Check whether a model of Zeroscope's or Wan's size fits on this machine: a step of sampling and one of training.
 
     Linux and macOS only. Takes half an hour or more on a few CPU cores.
     """

@@ -359,6 +359,15 @@ def test_a_file_that_is_not_a_blend_is_refused(content: bytes | None, registered
         generate_shots.generate(path, None, tmp_path, generate_shots.Options(dry_run=True), lambda message: None)
 
 
+def test_another_model_than_the_scenes_can_be_chosen(connection_file: Path, tmp_path: Path) -> None:
+    status, _ = run_batch(DEMO_SCENE, "--out", tmp_path, "--dry-run", "--model", "wantoy")
+    assert status == 0
+    assert json.loads((tmp_path / "shot.json").read_bytes())["generate"]["model"] == "wantoy"
+    status, reports = run_batch(DEMO_SCENE, "--out", tmp_path, "--model", "wantoy", "--connection", connection_file)
+    assert status == 2
+    assert 'The backend has no model "wantoy"; choose one of: toybox' in message_of(reports)
+
+
 @pytest.mark.parametrize("words", [["--seed", str(2**31)], ["--seed", "-1"], ["--training-steps", "0"]])
 def test_numbers_out_of_range_are_refused_at_once(tmp_path: Path, words: list[str]) -> None:
     with pytest.raises(SystemExit, match="2"):

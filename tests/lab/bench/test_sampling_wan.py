@@ -15,7 +15,7 @@ from motionbooth.bench.random_wan import (
     wan_step,
 )
 from motionbooth.bench.real_size import our_steps
-from motionbooth.bench.real_wan import bench_real_wan
+from motionbooth.bench.real_wan import bench_real_wan, wan_lora_trainer
 from motionbooth.control.plan import StepPlan
 
 SMALL = {"num_attention_heads": 2, "attention_head_dim": 12, "text_dim": 16, "ffn_dim": 32, "num_layers": 2}
@@ -50,8 +50,20 @@ def test_random_weights_change_nothing_that_is_computed() -> None:
     }
 
 
+def test_the_measured_training_step_has_all_losses_and_changes_the_lora() -> None:
+    base = random_wan(random_network(**SMALL), (8, 12), frames=9)
+    trainer = wan_lora_trainer(base)
+    outputs = {name: value for name, value in base.network.named_parameters() if "lora_B" in name}
+    losses = trainer.take_step()
+    assert losses.total > 0
+    assert losses.attention is not None
+    assert losses.preservation is not None
+    assert outputs
+    assert all(value.any() for value in outputs.values())  # they start at zero
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(4 * 3600)
-def test_a_step_of_wan_13b_fits_into_24_gigabytes() -> None:
+def test_both_steps_of_wan_13b_fit_into_24_gigabytes() -> None:
     assert PUBLISHED["num_layers"] == 30
     assert bench_real_wan(5).value("peak_gb") < 24
