@@ -114,6 +114,25 @@ class Style(Struct, frozen=True):
     strength: Annotated[float, Meta(ge=-2, le=2)] = 1.0
 
 
+class Guide(Struct, frozen=True):
+    """A clip to start from, such as a simple render of the scene, by the sha256 of the uploaded file.
+
+    It has the shape of the model's frames, the shot's duration, and one frame for each of the model's or of the shot's.
+    While the noise level is above 1 - strength, the clip that forms is the guide's: 0 ignores it, 1 returns it.
+    `subject_strength` applies in the subjects' boxes, `background_strength` elsewhere. `masks`: a clip of the same
+    frames that replaces the boxes, white where a subject is.
+    """
+
+    clip: Sha256
+    subject_strength: Within = 0.0
+    background_strength: Within = 0.0
+    masks: Sha256 | None = None
+
+    @property
+    def acts(self) -> bool:
+        return self.subject_strength > 0 or self.background_strength > 0
+
+
 class GenerateSpec(Struct, frozen=True, tag="generate"):
     """Generate the clip of a shot. None stands for the base model's default.
 
@@ -132,6 +151,7 @@ class GenerateSpec(Struct, frozen=True, tag="generate"):
     box_control: bool = True
     camera_control: bool = True
     styles: Annotated[list[Style], Meta(max_length=MAX_STYLES)] = []
+    guide: Guide | None = None
 
 
 JobSpec = TrainSpec | GenerateSpec

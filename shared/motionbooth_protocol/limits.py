@@ -26,3 +26,5 @@ MAX_WORKERS = 4096  # in one status
 # header fit.
 MAX_BACKLOG_BYTES = (CHUNKS_IN_FLIGHT + 2) * CHUNK_BYTES + MAX_HEADER_BYTES  # 4 MiB
 MAX_BACKLOG_REQUESTS = 256
+
+SUBJECT_STRENGTH, BACKGROUND_STRENGTH = 0.5, 0.3  # of a guide, unless the user sets others

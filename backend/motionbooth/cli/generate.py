@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from motionbooth_protocol.limits import MAX_SEED
+from motionbooth_protocol.limits import BACKGROUND_STRENGTH, MAX_SEED, SUBJECT_STRENGTH
 
 Token = Annotated[str | None, typer.Option(help=r"Replaces \[rare token] in a script (default: the subject's).")]
 ClassWord = Annotated[
@@ -36,11 +36,25 @@ def generate(
     batch_size: Annotated[
         int, typer.Option(min=1, help="Takes per batch. Faster on a GPU, but needs more memory.")
     ] = 1,
+    guide: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Clip to start from, such as a simple render of the scene."),
+    ] = None,
+    guide_masks: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Clip that is white where the guide shows a subject."),
+    ] = None,
+    subject_strength: Annotated[
+        float, typer.Option(min=0, max=1, help="How closely the subjects follow the guide. 0: not at all.")
+    ] = SUBJECT_STRENGTH,
+    background_strength: Annotated[
+        float, typer.Option(min=0, max=1, help="How closely the background follows the guide. 0: not at all.")
+    ] = BACKGROUND_STRENGTH,
     token: Token = None,
     class_word: ClassWord = None,
 ) -> None:
     """Generate a clip from a script in the format of the MotionBooth paper's authors, without a backend."""
-    from motionbooth_protocol.jobs import Style
+    from motionbooth_protocol.jobs import Guide, Style
     from msgspec.structs import replace
     from rich.console import Console
 
@@ -51,6 +65,9 @@ def generate(
     subjects = subject or []
     spec = script_with_subjects(script, model, seed, subjects, Placeholders.of(token, class_word, subjects))
     spec = replace(spec, styles=[Style(str(path)) for path in style or []])
+    if guide is not None:
+        masks = None if guide_masks is None else str(guide_masks)
+        spec = replace(spec, guide=Guide(str(guide), subject_strength, background_strength, masks))
     with progress_display(Console()) as show:
         ranked = generate_best_of(spec, takes, batch_size, out, Path, DisplayReporter(show))
     Console().print(takes_table(ranked))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from motionbooth.control.boxes import BoxControl, Grid, box_mask
 from motionbooth.control.camera import Cells, boxes_under_way, fraction_of_cell, travel_in_cells
+from motionbooth.control.guide import GuideControl
 from motionbooth.control.latent_frames import latent_camera, latent_track
 from motionbooth.control.prompt import PromptTokens
 from motionbooth.control.scenery import Scenery, scenery_of
@@ -37,6 +38,8 @@ class StepPlan:
     """The attention edit; None for none."""
     scenery: Scenery | None = None
     """The scenery that is merged in the estimate of the clean clip; None for none."""
+    guide: GuideControl | None = None
+    """The guide that replaces parts of the estimate of the clean clip; None for none."""
 
 
 def plan_steps(

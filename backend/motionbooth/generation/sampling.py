@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -25,8 +26,10 @@ from motionbooth.control.camera import (
     shift_by_phase,
     shifted_cells,
 )
+from motionbooth.control.guide import GuideControl
 from motionbooth.control.plan import StepPlan, plan_steps, windows_in_steps
 from motionbooth.control.scenery import Scenery, merge_scenery
+from motionbooth.generation.guide import BlobPath, read_guide, with_guide
 from motionbooth.models.base import Base
 from motionbooth.progress.reporting import OnProgress, ignore_progress
 
@@ -89,6 +92,8 @@ def denoise(
             predicted = base.predict(latents, t, *text, plan.boxes)
             if plan.scenery is not None:
                 predicted = with_merged_scenery(base, predicted, t, latents, plan.scenery)
+            if plan.guide is not None:
+                predicted = guided_prediction(base, predicted, t, latents, plan.guide)
             estimate = None if on_estimate is None else base.clean_estimate(predicted, t, latents)
             latents = sampler.step(predicted, t, latents, **options, return_dict=False)[0]
             on_step(step, len(plans))
@@ -105,8 +110,21 @@ def _shift(sampler: Any, latents: Tensor, plan: StepPlan, pick: Pick) -> Tensor:
         source = shifted_cells(len(latents), plan.moves, plan.free, pick)
         latents = move_with_memory(sampler, latents, partial(gather_cells, source=source))
     if plan.fractions:
-        latents = move_with_memory(sampler, latents, partial(shift_by_phase, fractions=plan.fractions))
+        latents = move_with_memory(sampler, latents, partial(_shift_by_phase, plan=plan))
     return latents
+
+
+def _shift_by_phase(latents: Tensor, plan: StepPlan) -> Tensor:
+    """The guide is already where it ends, which may be between two cells."""
+    shifted = shift_by_phase(latents, plan.fractions)
+    return shifted if plan.guide is None else torch.lerp(shifted, latents, plan.guide.share.to(latents))
+
+
+def guided_prediction(base: Base, predicted: Tensor, t: Tensor, latents: Tensor, guide: GuideControl) -> Tensor:
+    """The prediction changed so that the clean clip it implies has the guide in it; the same bits where it has not."""
+    clean = guide.applied_to(base.clean_estimate(predicted, t, latents))
+    guided = base.prediction_of(clean, t, latents).to(predicted.dtype)
+    return torch.where(guide.share.to(latents) > 0, guided, predicted)
 
 
 def with_merged_scenery(base: Base, predicted: Tensor, t: Tensor, latents: Tensor, scenery: Scenery) -> Tensor:
@@ -148,12 +166,14 @@ def generate_clip(
     on_step: OnProgress = ignore_progress,
     on_estimate: OnEstimate | None = None,
     on_frame: OnProgress = ignore_progress,
+    blob_path: BlobPath = Path,
 ) -> Tensor:
     """The clip of a shot: uint8 (F, H, W, 3) RGB, at the model's own size and number of frames.
 
-    `on_frame` is called for each decoded frame. Raises InvalidInput if the shot or the prompt does not fit the model.
+    `on_frame` is called for each decoded frame. `blob_path`: the file of the guide, by its sha256; by default, the spec
+    has its path. Raises InvalidInput if the shot, the prompt or the guide does not fit the model.
     """
-    return generate_takes(base, spec, [spec.seed], on_step, on_estimate, on_frame)[0]
+    return generate_takes(base, spec, [spec.seed], on_step, on_estimate, on_frame, blob_path)[0]
 
 
 def generate_takes(
@@ -163,6 +183,7 @@ def generate_takes(
     on_step: OnProgress = ignore_progress,
     on_estimate: OnEstimate | None = None,
     on_frame: OnProgress = ignore_progress,
+    blob_path: BlobPath = Path,
 ) -> Tensor:
     """One take of the shot for each seed, in one batch: uint8 (N, F, H, W, 3) RGB.
 
@@ -180,6 +201,9 @@ def generate_takes(
         )
     prompts, negative_prompts = [spec.prompt] * len(seeds), [spec.negative_prompt] * len(seeds)
     plans = plan_shot(base, spec)
+    if spec.guide is not None and (guide := read_guide(base, spec, blob_path)) is not None:
+        strengths = spec.guide.subject_strength, spec.guide.background_strength
+        plans = with_guide(plans, guide, base.noise_levels(len(plans)), *strengths)
     inputs = SamplingInputs.from_prompts(base, prompts, negative_prompts, seeds, plans, spec.guidance_scale)
     return decode(base, denoise(base, inputs, on_step, on_estimate), on_frame)
 

@@ -69,7 +69,7 @@ def read_clip(path: Path) -> tuple[Frames, float]:
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
-            frames = [_to_rgb(frame) for frame in container.decode(stream)]
+            frames = [to_rgb(frame) for frame in container.decode(stream)]
             rate = stream.average_rate
     except (av.FFmpegError, IndexError) as error:
         raise InvalidInput(
@@ -80,7 +80,8 @@ def read_clip(path: Path) -> tuple[Frames, float]:
     return np.stack(frames), float(rate)
 
 
-def _to_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
+def to_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    """(H, W, 3)"""
     return frame.reformat(
         format="rgb24",
         src_colorspace=Colorspace.ITU709,

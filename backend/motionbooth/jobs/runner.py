@@ -72,7 +72,7 @@ def _generate(
     reporter.progress(stages.SAMPLING, 0, spec.num_inference_steps or base.settings.num_inference_steps)
     on_estimate = None if show_preview is None else Previewer(base, show_preview)
     on_step, on_frame = (partial(reporter.progress, stage) for stage in (stages.SAMPLING, stages.DECODING))
-    frames = generate_clip(base, spec, on_step, on_estimate, on_frame).numpy()
+    frames = generate_clip(base, spec, on_step, on_estimate, on_frame, blob_path).numpy()
     reporter.progress(stages.ENCODING, 0, 1)
     results = {"clip": scratch / "clip.mp4", "report": scratch / "report.json"}
     write_clip(results["clip"], frames, spec.shot.fps, spec.shot.scene_frames)

@@ -55,7 +55,7 @@ def generate_best_of(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}-") as scratch:
         takes: list[Take] = []
         try:
-            for seed, clip in _generate(base, spec, range(spec.seed, spec.seed + count), batch_size, reporter):
+            for seed, clip in _generate(base, spec, count, batch_size, reporter, blob_path):
                 frames = clip.numpy()
                 path = Path(scratch) / f"{seed}.mp4"
                 reporter.progress(stages.ENCODING, len(takes), count)
@@ -73,9 +73,15 @@ def generate_best_of(
 
 
 def _generate(
-    base: Base, spec: GenerateSpec, seeds: Sequence[int], batch_size: int, reporter: Reporter
+    base: Base,
+    spec: GenerateSpec,
+    count: int,
+    batch_size: int,
+    reporter: Reporter,
+    blob_path: Callable[[str], Path],
 ) -> Iterator[tuple[int, Tensor]]:
     """Each seed with the model's frames (F, H, W, 3) of its take; progress is reported over all takes."""
+    seeds = range(spec.seed, spec.seed + count)
 
     def sample(batch: Sequence[int], first: int) -> Tensor:
         def on_step(done: int, steps: int) -> None:
@@ -85,7 +91,7 @@ def _generate(
             frames = count // len(batch)
             reporter.progress(stages.DECODING, first * frames + done, len(seeds) * frames)
 
-        return generate_takes(base, spec, batch, on_step, on_frame=on_frame)
+        return generate_takes(base, spec, batch, on_step, on_frame=on_frame, blob_path=blob_path)
 
     return in_batches(seeds, batch_size, sample)
 

@@ -40,7 +40,8 @@ def input_files(spec: JobSpec) -> set[str]:
     if isinstance(spec, TrainSpec):
         pictures = spec.subject.pictures
         return {sha256 for picture in pictures for sha256 in (picture.image, picture.mask) if sha256 is not None}
-    return set(_weights(spec))
+    guide = () if spec.guide is None else (spec.guide.clip, spec.guide.masks)
+    return {*_weights(spec), *(sha256 for sha256 in guide if sha256 is not None)}
 
 
 def _weights(spec: GenerateSpec) -> dict[str, None]:

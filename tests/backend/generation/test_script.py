@@ -12,7 +12,7 @@ import torch
 from motionbooth.cli.app import app
 from motionbooth.generation.sampling import plan_shot
 from motionbooth.generation.script import Placeholders, interpolate_boxes, read_script, script_with_subjects
-from motionbooth.generation.video import read_clip
+from motionbooth.generation.video import read_clip, write_clip
 from motionbooth.models.base import Base
 from motionbooth.models.sources import source_named
 from motionbooth.models.subject_card import SubjectCard
@@ -124,6 +124,22 @@ def test_a_script_is_filmed_from_the_command_line(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["generate", str(path), "--out", str(tmp_path / "a" / "c.mp4"), "--model", "tiny"])
     assert result.exit_code == 0, result.output
     assert read_clip(tmp_path / "a" / "c.mp4")[0].shape == (4, 128, 192, 3)
+
+
+@pytest.mark.usefixtures("tiny_model")
+def test_a_guide_is_given_on_the_command_line(tmp_path: Path) -> None:
+    path = written(tmp_path, phrases=["sks dog"], bbox=[[[0, 0, 0.5, 1]]])
+    frames = np.full((4, 128, 192, 3), 200, np.uint8)
+    write_clip(tmp_path / "guide.mp4", frames, 8)
+    command = ["generate", str(path), "--model", "tiny", "--out", str(tmp_path / "c.mp4")]
+    guided = [*command, "--guide", str(tmp_path / "guide.mp4")]
+    clips = []
+    for options in (command, [*guided, "--subject-strength", "0", "--background-strength", "0"], guided):
+        result = CliRunner().invoke(app, options)
+        assert result.exit_code == 0, result.output
+        clips.append(read_clip(tmp_path / "c.mp4")[0])
+    assert np.array_equal(clips[0], clips[1])
+    assert not np.array_equal(clips[0], clips[2])
 
 
 @pytest.mark.usefixtures("tiny_model")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from motionbooth_protocol.client import Client, new_job_id
 from motionbooth_protocol.errors import Canceled, JobFailed, NotAuthorized, NotFound
-from motionbooth_protocol.jobs import GenerateSpec, Picture, SubjectSpec, TrainSpec
+from motionbooth_protocol.jobs import GenerateSpec, Guide, Picture, SubjectSpec, TrainSpec
 from motionbooth_protocol.messages import Event, Progress
 from motionbooth_protocol.motion import Box, SubjectTrack
 from motionbooth_protocol.reports import PreviewReport
@@ -132,6 +132,14 @@ def test_a_job_that_names_a_file_the_backend_lacks_is_refused(client: Client) ->
     track = SubjectTrack(name="toy", class_word="toy", token="sks", boxes=[Box(0, 0, 1, 1)] * 8, weights="0" * 64)
     with pytest.raises(NotFound):
         client.submit(new_job_id(), GenerateSpec(shot=replace(SHOT, subjects=[track]), prompt="a sks toy"))
+
+
+def test_the_files_of_a_guide_are_inputs_of_its_job(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "guide.mp4").write_bytes(b"frames")
+    guide = Guide(client.upload(tmp_path / "guide.mp4"), 0.5, 0.3)
+    run(client, replace(small_job(seed=77), guide=guide))
+    with pytest.raises(NotFound):
+        client.submit(new_job_id(), replace(small_job(seed=77), guide=replace(guide, masks="0" * 64)))
 
 
 def test_a_trained_subject_is_listed_for_its_owner_only_and_can_be_used(

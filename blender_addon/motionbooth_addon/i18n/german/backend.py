@@ -12,6 +12,14 @@ TEXTS = {
     "{path} is not the file of a trained subject: it is missing, corrupt or another file. Name the right file, or train the subject again.": "{path} ist nicht die Datei eines trainierten Motivs: Sie fehlt, ist beschädigt oder eine andere. Nennen Sie die richtige Datei, oder trainieren Sie das Motiv erneut.",
     "The subject's appearance cannot be read ({reason}). Train the subject again.": "Das Aussehen des Motivs ist nicht lesbar ({reason}). Trainieren Sie das Motiv erneut.",
     'The file of the subject "{subject}" is damaged: {tensor} does not fit the model. Train it again.': "Die Datei des Motivs „{subject}“ ist beschädigt: {tensor} passt nicht zum Modell. Trainieren Sie es erneut.",
+    # The guide
+    "the guide": "die Vorlage",
+    "the guide's masks": "die Masken der Vorlage",
+    "more than {most}": "mehr als {most}",
+    "Cannot use {clip}: it has {found} frames, but {model} needs {expected}, or the shot's {scene_frames}. Render it again for this shot and model.": "Nicht verwendbar: {clip}. Zahl der Bilder: {found}; {model} braucht {expected} oder die {scene_frames} der Einstellung. Rendern Sie für diese Einstellung und dieses Modell neu.",
+    "Cannot use {clip}: it lasts {found:.2f} s, but the shot {expected:.2f} s. Save it with {fps:g} frames a second.": "Nicht verwendbar: {clip}. Dauer: {found:.2f} s, die Einstellung dauert {expected:.2f} s. Speichern Sie den Clip mit {fps:g} Bildern je Sekunde.",
+    "Cannot use {clip}: {width} x {height} pixels have another aspect ratio than the frames of {model} ({model_width} x {model_height}). Render it again with that of the model.": "Nicht verwendbar: {clip}. {width} x {height} Pixel haben ein anderes Seitenverhältnis als die Bilder von {model} ({model_width} x {model_height}). Rendern Sie neu mit dem des Modells.",
+    "Cannot read {clip} as a video clip ({problem}). Send it as MP4 or animated PNG.": "Nicht als Videoclip lesbar: {clip} ({problem}). Senden Sie ihn als MP4 oder animiertes PNG.",
     # Training
     "loss {loss:.3f}": "Verlust (Loss) {loss:.3f}",
     "clips of a {subject} move {after:.2f} px a frame, without the LoRA {before:.2f}": "Clips der Klasse „{subject}“ bewegen sich um {after:.2f} px je Bild, ohne das LoRA um {before:.2f}",

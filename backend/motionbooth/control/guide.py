@@ -1,0 +1,70 @@
+"""The guide (ours, not the paper's): while there is much noise, the clip that forms is that of a given clip.
+
+SDEdit (Meng et al., 2021) adds noise to a clip and denoises it from there. Here the subjects and the background start
+from noise levels of their own: above a region's level, the region's estimate of the clean clip is replaced by the
+guide. The noise in the latents stays what it was, so the region's latents are the guide with this noise. Every sampler
+follows, since what it remembers are such estimates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from motionbooth_protocol.motion import Box
+from torch import Tensor
+
+from motionbooth.control.boxes import Grid, box_coverage, box_mask
+from motionbooth.control.latent_frames import groups, latent_track
+
+
+@dataclass(frozen=True)
+class GuideControl:
+    """The guide in one sampling step."""
+
+    latents: Tensor
+    """Clean latents (C, F', h, w)."""
+    share: Tensor
+    """(F', h, w), 0..1: how much of each cell's estimate is the guide's."""
+
+    def applied_to(self, clean: Tensor) -> Tensor:
+        """The estimate of the clean latents (B, C, F', h, w), float32, with the guide in it."""
+        return torch.lerp(clean, self.latents.to(clean), self.share.to(clean))
+
+    def ahead_of(self, travel: Sequence[Sequence[int]]) -> GuideControl:
+        """The guide before the camera's last (dx, dy) of each frame, in cells; what it does not show then is free."""
+        pairs = zip(self.latents.unbind(1), self.share, travel, strict=True)
+        moved = [(_moved(latents, dx, dy), _moved(share, dx, dy)) for latents, share, (dx, dy) in pairs]
+        latents, share = zip(*moved, strict=True)
+        return GuideControl(torch.stack(latents, dim=1), torch.stack(share))
+
+
+def _moved(content: Tensor, dx: int, dy: int) -> Tensor:
+    """Content (..., h, w) moved right by dx and down by dy cells, with zeros where there is none."""
+    height, width = content.shape[-2:]
+    padded = F.pad(content, (max(dx, 0), max(-dx, 0), max(dy, 0), max(-dy, 0)))
+    return padded[..., max(-dy, 0) :, max(-dx, 0) :][..., :height, :width]
+
+
+def subject_cells(
+    tracks: Sequence[Sequence[Box | None]], latent_size: Grid, frames: int, temporal: int, soft_edges: bool
+) -> Tensor:
+    """The share of each cell that is in a subject's box: (F', h, w), 0..1. `temporal` as in Base."""
+    if not tracks:
+        return torch.zeros(len(groups(frames, temporal)), *latent_size)
+    coverage = box_coverage if soft_edges else box_mask
+    boxes = [latent_track(track, temporal) for track in tracks]
+    return coverage(boxes, latent_size).float().amax(dim=0)
+
+
+def masked_cells(masks: Tensor, latent_size: Grid, temporal: int) -> Tensor:
+    """The share of each cell that masks (F, H, W), 0..1, cover: (F', h, w). `temporal` as in Base."""
+    small = F.interpolate(masks[:, None], latent_size, mode="area")[:, 0]
+    return torch.stack([small[group.start : group.stop].mean(dim=0) for group in groups(len(masks), temporal)])
+
+
+def guided_share(subjects: Tensor, subject: bool, background: bool) -> Tensor:
+    """The share of each cell that is guided, if the regions of these kinds are. `subjects`: (F', h, w), 0..1."""
+    return subjects * float(subject) + (1 - subjects) * float(background)
