@@ -166,6 +166,20 @@ class MotionBoothShot(bpy.types.PropertyGroup):
         subtype="XYZ",
         description="Camera offset in frame widths and heights; right and down are positive",
     )
+    style: StringProperty(
+        name="Style",
+        subtype="FILE_PATH",
+        options=compat.RELATIVE_PATH,
+        description="LoRA of another program for the same model (a safetensors file), such as a drawing style. "
+        "It acts beside the subjects",
+    )
+    style_strength: FloatProperty(
+        name="Style Strength",
+        min=-2,
+        max=2,
+        default=1,
+        description="How strongly the style acts; 1 is its own strength",
+    )
     box_control: BoolProperty(name="Follow Boxes", default=True, description="Keep each subject inside its box")
     camera_control: BoolProperty(
         name="Follow Camera", default=True, description="Move the background with the camera path"

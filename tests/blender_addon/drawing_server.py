@@ -1,6 +1,7 @@
 """The real backend with a model that only draws: `python drawing_server.py HOME`. It starts `... HOME worker`.
 
-A clip shows a grey background and each subject's box in a colour of its own, exactly where it was asked.
+A clip shows a grey background, as bright as the first byte of its style if it has one, and each subject's box in a
+colour of its own, exactly where it was asked.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ def run(spec: JobSpec, blob_path: Callable[[str], Path], scratch: Path, reporter
         reporter.progress("sampling", step, 1200 if spec.seed == 999 else 4)
         reporter.preview(PREVIEW, 3 * 256, 171)
         time.sleep(STEP_SECONDS)
-    frames = np.full((FRAMES, HEIGHT, WIDTH, 3), GREY, np.uint8)
+    background = blob_path(spec.styles[0].weights).read_bytes()[0] if spec.styles else GREY
+    frames = np.full((FRAMES, HEIGHT, WIDTH, 3), background, np.uint8)
     for track, color in zip(spec.shot.subjects, COLORS, strict=False):
         for frame, box in zip(frames, track.boxes, strict=True):
             if box is not None:

@@ -16,9 +16,9 @@ from .._protocol.jobs import TrainSpec
 from .._protocol.messages import ModelInfo, Progress
 from .._protocol.reports import ProgressReport
 from .._protocol.text import Text
-from ..jobs.events import Connected, Disconnected, Event, Refused, TrainingSubmitted
+from ..jobs.events import Connected, Disconnected, Event, Refused, Submitted
 from ..jobs.job_client import JobClient
-from ..jobs.job_store import JobRecord, JobRequest, JobStore, TrainRequest
+from ..jobs.job_store import JobRecord, JobRequest, JobStore, StyleFile, TrainRequest
 
 _PAUSE = 0.05  # seconds between two looks at the events
 _PATIENCE = 300.0  # seconds without a connection, after which the call fails
@@ -47,11 +47,17 @@ class BlockingJobs:
         self._wait(lambda: self._models is not None)
         return self._models or []
 
-    def submit(self, request: JobRequest, title: str, awaits: Mapping[str, str] | None = None) -> JobRecord:
+    def submit(
+        self,
+        request: JobRequest,
+        title: str,
+        awaits: Mapping[str, str] | None = None,
+        style: StyleFile | None = None,
+    ) -> JobRecord:
         """See JobClient.submit."""
         if isinstance(request, TrainRequest):
             self._on_progress(ProgressReport("uploading pictures", 0, len(request.pictures), note=_name(title)))
-        return self._client.submit(request, title, awaits)
+        return self._client.submit(request, title, awaits, style)
 
     def wait_until_done(self, record: JobRecord) -> None:
         """Raises JobFailed with the reason, or Canceled."""
@@ -96,7 +102,7 @@ class BlockingJobs:
                     raise error
             case Progress(job=job, report=report):
                 self._on_progress(replace(report, note=report.note or _name(self._client.store.records[job].title)))
-            case TrainingSubmitted(job, spec):
+            case Submitted(job, TrainSpec() as spec):
                 self.train_specs[job] = spec
             case Refused(error=error):
                 raise error

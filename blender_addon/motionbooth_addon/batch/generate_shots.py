@@ -21,7 +21,7 @@ from .._protocol.text import Text
 from ..capture import framing, shots
 from ..capture.shot_warnings import length_warning
 from ..jobs.job_store import JobRecord, TrainRequest
-from ..jobs.specs import SMALLEST_PICTURE, check_prompt, generate_spec, named_model, request_with
+from ..jobs.specs import SMALLEST_PICTURE, check_prompt, generate_spec, named_model, request_with, style_file
 from ..timeline import takes
 from ..turntable.pictures import check_source, needs_training, training_pictures
 from .blocking_jobs import BlockingJobs
@@ -143,7 +143,7 @@ def _submit(jobs: BlockingJobs, shot: BatchShot, options: Options, on_progress: 
             request = _train_request(shot, subject, options, on_progress)
             shot.trainings[subject.name] = jobs.submit(request, subject.name)
     awaits = {name: training.id for name, training in shot.trainings.items()}
-    shot.generation = jobs.submit(_spec(shot, options), shot.shot.name, awaits)
+    shot.generation = jobs.submit(_spec(shot, options), shot.shot.name, awaits, style_file(shot.scene))
 
 
 def _finish(jobs: BlockingJobs, shot: BatchShot) -> None:
@@ -153,9 +153,12 @@ def _finish(jobs: BlockingJobs, shot: BatchShot) -> None:
         jobs.wait_until_done(training)
         if (weights := training.result("subject")) is not None:  # otherwise the generation fails, with a reason
             shot.scene.motionbooth.subjects[name].weights = weights.sha256
-    assert isinstance(shot.generation.request, GenerateSpec)
-    _write_shot_file(shot, shot.generation.request, [jobs.train_specs[record.id] for record in shot.trainings.values()])
-    jobs.wait_until_done(shot.generation)
+    try:
+        jobs.wait_until_done(shot.generation)
+    finally:
+        assert isinstance(shot.generation.request, GenerateSpec)  # now with the weights of subjects and style
+        trained = [jobs.train_specs[record.id] for record in shot.trainings.values()]
+        _write_shot_file(shot, shot.generation.request, trained)
     jobs.fetch_clip(shot.generation, shot.clip)
 
 
@@ -182,6 +185,7 @@ def open_shots(blend: Path) -> list[bpy.types.Scene]:
     for scene in scenes:
         shots.check_scene(scene)
         check_prompt(scene)
+        style_file(scene)
         for subject in scene.motionbooth.subjects:
             check_source(subject)
     return scenes

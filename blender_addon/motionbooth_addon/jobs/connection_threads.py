@@ -1,8 +1,8 @@
 """The connection to a backend, in two threads, so that Blender never waits for a network. No bpy.
 
 The job thread has a session for short requests: it submits, cancels and follows jobs. The transfer thread has a session
-for long ones: it renders and uploads pictures and downloads results. Each thread owns its sockets. The main thread
-sends typed commands and receives typed events.
+for long ones: it renders and uploads pictures, uploads styles and downloads results. Each thread owns its sockets. The
+main thread sends typed commands and receives typed events.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from .._protocol import messages
 from .._protocol.client import Client
 from .._protocol.connection import Connection
 from .._protocol.errors import Canceled, ErrorReport, MotionBoothError, NotFound, OutOfSpace, from_os_error
-from .._protocol.jobs import TERMINAL_STATES, Blob, JobState, Picture, SubjectSpec
+from .._protocol.jobs import TERMINAL_STATES, Blob, GenerateSpec, JobState, Picture, Style, SubjectSpec
 from .._protocol.limits import CHUNK_BYTES
 from .._protocol.messages import Progress
 from .._protocol.reports import PreviewReport, ProgressReport
@@ -40,9 +42,10 @@ from .events import (
     Refused,
     Remove,
     StateChanged,
+    Submitted,
     Train,
-    TrainingSubmitted,
 )
+from .job_store import StyleFile
 
 _LISTEN_SECONDS = 0.1  # the longest that a command waits
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 8.0  # seconds between attempts to connect
@@ -63,7 +66,7 @@ class ConnectionThreads:
         self._stop = threading.Event()
         self._connected = threading.Event()
         self._requests: deque[Command] = deque()
-        self._transfers: queue.Queue[Train | Fetch] = queue.Queue()
+        self._transfers: queue.Queue[Train | Generate | Fetch] = queue.Queue()
         self._in_transfer: set[str] = set()  # jobs of transfers that are queued or running
         self._dropped: set[str] = set()  # those of them that were canceled
         self._followed: dict[str, int] = {}  # job -> number of its last event
@@ -88,7 +91,7 @@ class ConnectionThreads:
 
     def send(self, command: Command) -> None:
         """Never waits."""
-        if isinstance(command, Train | Fetch):
+        if isinstance(command, Train | Fetch) or (isinstance(command, Generate) and command.style is not None):
             self._in_transfer.add(command.job)
             self._transfers.put(command)
         else:
@@ -168,7 +171,7 @@ class ConnectionThreads:
 
     def _process(self, client: Client, command: Command) -> None:
         match command:
-            case Generate(job, spec):
+            case Generate(job, spec):  # without a style
                 client.submit(job, spec)
                 self._attach(client, job, 0)
             case Follow(job, after_seq):
@@ -223,7 +226,7 @@ class ConnectionThreads:
             return
         self._latest[PreviewSaved, job] = PreviewSaved(job, path)
 
-    # The transfer thread: pictures to the backend, results to files
+    # The transfer thread: pictures and styles to the backend, results to files
 
     def _run_transfers(self) -> None:
         client = self._client()
@@ -240,7 +243,7 @@ class ConnectionThreads:
         finally:
             client.close()
 
-    def _transfer(self, client: Client, command: Train | Fetch) -> None:
+    def _transfer(self, client: Client, command: Train | Generate | Fetch) -> None:
         """Try until it is done, refused or canceled. Raises Canceled if the threads are stopped."""
         try:
             while not self._try_transfer(client, command):
@@ -258,12 +261,14 @@ class ConnectionThreads:
             self._in_transfer.discard(command.job)
             self._dropped.discard(command.job)
 
-    def _try_transfer(self, client: Client, command: Train | Fetch) -> bool:
+    def _try_transfer(self, client: Client, command: Train | Generate | Fetch) -> bool:
         """False if the network broke; the next attempt resumes."""
         try:
             match command:
                 case Train():
                     self._send_training(client, command)
+                case Generate(job, spec, StyleFile() as style):
+                    self._send_styled(client, job, spec, style)
                 case Fetch():
                     self._fetch(client, command)
         except MotionBoothError as error:
@@ -289,8 +294,19 @@ class ConnectionThreads:
         spec = request.spec(subject)
         self._check_canceled(train.job)
         client.submit(train.job, spec)
-        self._events.append(TrainingSubmitted(train.job, spec))
+        self._events.append(Submitted(train.job, spec))
         self._requests.append(Follow(train.job))
+
+    def _send_styled(self, client: Client, job: str, spec: GenerateSpec, style: StyleFile) -> None:
+        def on_bytes(have: int, size: int) -> None:
+            chunks, total = have // CHUNK_BYTES, -(-size // CHUNK_BYTES)
+            self._report(job, ProgressReport("uploading the style", chunks, total))
+
+        spec = replace(spec, styles=[Style(client.upload(Path(style.path), on_bytes), style.strength)])
+        self._check_canceled(job)
+        client.submit(job, spec)
+        self._events.append(Submitted(job, spec))
+        self._requests.append(Follow(job))
 
     def _fetch(self, client: Client, command: Fetch) -> None:
         began, resumed_at = time.monotonic(), -1

@@ -9,14 +9,17 @@ from msgspec import Struct
 from .._protocol.errors import ErrorReport, MotionBoothError
 from .._protocol.jobs import Blob, GenerateSpec, JobState, TrainSpec
 from .._protocol.messages import ModelInfo, Progress, SubjectInfo
-from .job_store import TrainRequest
+from .job_store import StyleFile, TrainRequest
 
 # Commands
 
 
 class Generate(Struct, frozen=True):
+    """Upload the style if there is one, and submit the clip."""
+
     job: str
     spec: GenerateSpec
+    style: StyleFile | None = None
 
 
 class Train(Struct, frozen=True):
@@ -78,11 +81,11 @@ class Disconnected(Struct, frozen=True):
     error: MotionBoothError
 
 
-class TrainingSubmitted(Struct, frozen=True):
-    """The pictures of a training were uploaded, and `spec` was submitted."""
+class Submitted(Struct, frozen=True):
+    """The pictures of a training, or the style of a clip, were uploaded, and `spec` was submitted."""
 
     job: str
-    spec: TrainSpec
+    spec: TrainSpec | GenerateSpec
 
 
 class StateChanged(Struct, frozen=True):
@@ -115,4 +118,4 @@ class Refused(Struct, frozen=True):
     error: MotionBoothError
 
 
-Event = Connected | Disconnected | TrainingSubmitted | StateChanged | Progress | PreviewSaved | Fetched | Refused
+Event = Connected | Disconnected | Submitted | StateChanged | Progress | PreviewSaved | Fetched | Refused

@@ -13,8 +13,21 @@ from .._protocol.connection import Connection
 from .._protocol.errors import InvalidInput
 from .._protocol.jobs import Blob, GenerateSpec, JobState
 from ..timeline.take_motion import report_path
-from .events import Cancel, Connected, Event, Fetch, Fetched, Follow, Generate, Refused, Remove, StateChanged, Train
-from .job_store import JobRecord, JobRequest, JobStore, TrainRequest
+from .events import (
+    Cancel,
+    Connected,
+    Event,
+    Fetch,
+    Fetched,
+    Follow,
+    Generate,
+    Refused,
+    Remove,
+    StateChanged,
+    Submitted,
+    Train,
+)
+from .job_store import JobRecord, JobRequest, JobStore, StyleFile, TrainRequest
 
 if TYPE_CHECKING:
     from .connection_threads import ConnectionThreads
@@ -69,11 +82,12 @@ class JobClient:
         request: JobRequest,
         title: str,
         awaits: Mapping[str, str] | None = None,
+        style: StyleFile | None = None,
         shot: str = "",
         scene: str = "",
         blend: str = "",
     ) -> JobRecord:
-        """Send a new job, once the jobs in `awaits` (by subject name) have trained its subjects.
+        """Send a new job, once the jobs in `awaits` (by subject name) have trained its subjects, and after its style.
 
         Raises InvalidInput without a connection.
         """
@@ -91,6 +105,7 @@ class JobClient:
             scene=scene,
             blend=blend,
             state=JobState.WAITING if awaits else JobState.SENDING,
+            style=style,
             awaits=dict(awaits or {}),
         )
         self.store.put(record)
@@ -100,7 +115,9 @@ class JobClient:
 
     def retry(self, record: JobRecord) -> JobRecord:
         """Send the same request as a new job of the same shot."""
-        return self.submit(record.request, record.title, record.awaits, record.shot, record.scene, record.blend)
+        return self.submit(
+            record.request, record.title, record.awaits, record.style, record.shot, record.scene, record.blend
+        )
 
     def cancel(self, record: JobRecord) -> None:
         """Raises InvalidInput if the job is on another backend."""
@@ -145,6 +162,9 @@ class JobClient:
         match event:
             case Connected():
                 self._release_waiting()
+            case Submitted(job, GenerateSpec() as spec) if (record := self.store.records.get(job)) is not None:
+                record.request, record.style = spec, None
+                self.store.put(record)
             case StateChanged(job) if (record := self.store.records.get(job)) is not None:
                 self._change(record, event)
             case Fetched(job, role, path):
@@ -195,7 +215,7 @@ class JobClient:
         elif isinstance(record.request, TrainRequest):
             self.threads.send(Train(record.id, record.request, self._folder / record.id))
         else:
-            self.threads.send(Generate(record.id, record.request))
+            self.threads.send(Generate(record.id, record.request, record.style))
         if record.canceling:
             self.threads.send(Cancel(record.id))
 

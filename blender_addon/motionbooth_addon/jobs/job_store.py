@@ -43,6 +43,13 @@ class TrainRequest(msgspec.Struct, frozen=True, tag="train"):
 JobRequest = TrainRequest | GenerateSpec
 
 
+class StyleFile(msgspec.Struct, frozen=True):
+    """A LoRA of another program on this machine, and how strongly it acts (-2 to 2)."""
+
+    path: str
+    strength: float
+
+
 class JobRecord(msgspec.Struct, kw_only=True):
     """One job: what was requested, for which shot of which .blend, on which backend, and its state.
 
@@ -50,6 +57,7 @@ class JobRecord(msgspec.Struct, kw_only=True):
     backend: the backend's public key.
     clip: the path of the fetched clip, "" before.
     placed: whether the shot has received the result.
+    style: what must be uploaded before the clip is submitted; then it is in the request.
     awaits: the jobs that train the clip's subjects, by subject name; their weights are filled in when they are done.
     canceling: cancel it as soon as the backend can be reached.
     """
@@ -68,6 +76,7 @@ class JobRecord(msgspec.Struct, kw_only=True):
     results: list[Blob] = []
     clip: str = ""
     placed: bool = False
+    style: StyleFile | None = None
     awaits: dict[str, JobId] = {}
     canceling: bool = False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 import bpy
 
 from .._protocol.errors import InvalidInput
-from .._protocol.jobs import GenerateSpec
+from .._protocol.jobs import GenerateSpec, Style
 from .._protocol.limits import MAX_SEED
 from .._protocol.motion import Shot
 from .._protocol.phrases import phrase_spans
@@ -20,7 +21,7 @@ from ..capture import shots
 from ..turntable.pictures import check_source, folder_pictures
 from ..turntable.turntable import TrainingPicture
 from ..ui_state import MotionBoothModel, state
-from .job_store import Render, TrainRequest
+from .job_store import Render, StyleFile, TrainRequest
 
 SMALLEST_PICTURE = 128  # pixels a side; the height of the model's frame if that is larger
 Model = TypeVar("Model")
@@ -123,8 +124,26 @@ def generate_spec(settings: bpy.types.PropertyGroup, shot: Shot, seed: int) -> G
     )
 
 
-def restore_settings(scene: bpy.types.Scene, spec: GenerateSpec) -> None:
-    """Set the scene's prompts, model, seed, steps and switches as they were for this clip. Not the animation."""
+def style_file(scene: bpy.types.Scene) -> StyleFile | None:
+    """The shot's style, if it has one. Raises InvalidInput if its file does not exist."""
+    settings = scene.motionbooth
+    if not settings.style:
+        return None
+    path = Path(bpy.path.abspath(settings.style))
+    if not path.is_file():
+        raise InvalidInput(
+            'The style of scene "{scene}" does not exist: {path}. Choose its file, or clear the field.',
+            scene=scene.name,
+            path=path,
+        )
+    return StyleFile(str(path), settings.style_strength)
+
+
+def restore_settings(scene: bpy.types.Scene, spec: GenerateSpec) -> Text | None:
+    """Set the scene's prompts, model, seed, steps, style and switches as they were for this clip. Not the animation.
+
+    Returns a sentence if the style's file must be chosen again: a clip knows only its content.
+    """
     shot = scene.motionbooth
     for name in _RESTORED:
         setattr(shot, name, getattr(spec, name))
@@ -135,6 +154,19 @@ def restore_settings(scene: bpy.types.Scene, spec: GenerateSpec) -> None:
     trained = {track.name: track.weights for track in spec.shot.subjects}
     for subject in shot.subjects:
         subject.weights = trained.get(subject.name) or subject.weights
+    return _restore_style(shot, spec.styles)
+
+
+def _restore_style(shot: bpy.types.PropertyGroup, styles: Sequence[Style]) -> Text | None:
+    if not styles:
+        shot.style = ""
+        return None
+    shot.style_strength = styles[0].strength
+    path = Path(bpy.path.abspath(shot.style))
+    if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == styles[0].weights:
+        return None
+    shot.style = ""
+    return Text("This clip has a style. Choose its file again, in Advanced.")
 
 
 def missing_for_training(subject: bpy.types.PropertyGroup) -> str | None:

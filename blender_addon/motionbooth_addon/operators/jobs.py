@@ -14,7 +14,7 @@ from .._protocol.jobs import GenerateSpec, JobState
 from .._protocol.text import Text
 from ..jobs.controller import job_controller
 from ..jobs.job_store import JobRecord
-from ..jobs.specs import generate_specs, missing_for_training, restore_settings, train_request
+from ..jobs.specs import generate_specs, missing_for_training, restore_settings, style_file, train_request
 from ..panels import thumbnails
 from ..timeline import takes
 from ..turntable.pictures import needs_training
@@ -109,13 +109,16 @@ class MOTIONBOOTH_OT_generate(ReportsErrors, bpy.types.Operator):
     def act(self, context: bpy.types.Context) -> None:
         scene = context.scene
         controller = job_controller()
-        specs = generate_specs(scene)
+        specs, style = generate_specs(scene), style_file(scene)
         trainings = {subject.name: train_request(scene, subject, _new_folder()) for subject in untrained(scene)}
         for name, training in trainings.items():
             controller.submit(scene, training, name)
         under_way = {subject.name: controller.training_of(scene, subject) for subject in scene.motionbooth.subjects}
         awaits = {name: record.id for name, record in under_way.items() if record is not None}
-        sent = [controller.submit(scene, spec, title, awaits) for spec, title in zip(specs, titles(specs), strict=True)]
+        sent = [
+            controller.submit(scene, spec, title, awaits, style)
+            for spec, title in zip(specs, titles(specs), strict=True)
+        ]
         controller.ui.show_jobs(chosen=sent[0].id)  # the first to have a preview
         self._report_sent(specs[0].shot.name, len(specs), list(awaits))
 
@@ -220,7 +223,8 @@ class MOTIONBOOTH_OT_restore_job_settings(_JobOperator, bpy.types.Operator):
     def act_on(self, context: bpy.types.Context, record: JobRecord) -> None:
         if not isinstance(record.request, GenerateSpec):
             raise InvalidInput("A training job has no clip settings; choose a generated clip.")
-        restore_settings(context.scene, record.request)
+        if missing := restore_settings(context.scene, record.request):
+            self.inform(missing, "WARNING")
 
 
 class MOTIONBOOTH_OT_view_image(ReportsErrors, bpy.types.Operator):

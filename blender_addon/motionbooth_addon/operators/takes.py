@@ -108,7 +108,8 @@ class MOTIONBOOTH_OT_restore_take_settings(_TakeOperator, bpy.types.Operator):
     bl_label = "Restore Settings"
 
     def act_on(self, context: bpy.types.Context, index: int) -> None:
-        specs.restore_settings(context.scene, takes.spec_of(context.scene.motionbooth.takes[index]))
+        if missing := specs.restore_settings(context.scene, takes.spec_of(context.scene.motionbooth.takes[index])):
+            self.inform(missing, "WARNING")
 
 
 class MOTIONBOOTH_OT_take_as_background(_TakeOperator, bpy.types.Operator):

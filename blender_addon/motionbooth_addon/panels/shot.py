@@ -252,6 +252,10 @@ class MOTIONBOOTH_PT_advanced(InView, bpy.types.Panel):
         row.prop(shot, "seed")
         column.prop(shot, "negative_prompt")
         column.prop(shot, "background_phrase")
+        style = column.column(align=True)
+        style.prop(shot, "style")
+        if shot.style:
+            style.prop(shot, "style_strength")
         column.prop(shot, "box_control")
         column.prop(shot, "camera_control")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import signal
@@ -203,6 +204,23 @@ def test_a_shot_longer_than_the_models_clip_says_what_becomes_of_it(
     assert longer == pytest.approx({"seconds": 3.0, "own": 1.0, "times": 3.0})  # 8 frames at 8 fps
 
 
+def test_a_style_is_sent_beside_a_subject_that_is_trained_first(
+    registered: Any, connection_file: Path, tmp_path: Path
+) -> None:
+    bpy.ops.wm.open_mainfile(filepath=str(DEMO_SCENE))
+    settings = bpy.context.scene.motionbooth
+    settings.style, settings.style_strength, settings.prompt = "//style.safetensors", 0.25, "a sks toy on the snow"
+    (tmp_path / "style.safetensors").write_bytes(b"\xf0 a LoRA")
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "styled.blend"))
+    status, reports = run_batch(tmp_path / "styled.blend", "--connection", connection_file, "--out", tmp_path / "out")
+    assert status == 0, reports
+    sent = json.loads((tmp_path / "out" / "shot.json").read_bytes())["generate"]
+    assert sent["styles"] == [{"weights": hashlib.sha256(b"\xf0 a LoRA").hexdigest(), "strength": 0.25}]
+    assert sent["shot"]["subjects"][0]["weights"]
+    frames, _ = read_clip(tmp_path / "out" / "clip.mp4")
+    assert abs(int(frames[0, 2, 2, 0]) - 0xF0) < 4, "the backend's worker had the file"
+
+
 def test_a_simulated_subject_is_read_by_playback_with_a_warning(scene: Any, add_subject: Any, tmp_path: Path) -> None:
     bpy.ops.mesh.primitive_cube_add(size=1, location=(0, 10, 2))
     falling = bpy.context.object
@@ -310,6 +328,10 @@ def background_words_not_in_the_prompt(scene: Any, subject: Any) -> None:
     scene.motionbooth.background_phrase = "beach"
 
 
+def missing_style(scene: Any, subject: Any) -> None:
+    scene.motionbooth.style = "//nowhere.safetensors"
+
+
 def unknown_model(scene: Any, subject: Any) -> None:
     scene.motionbooth.model = "zeroscope"
 
@@ -331,6 +353,7 @@ def never_visible(scene: Any, subject: Any) -> None:
         (no_training_source, {"subject": "Imp"}),
         (missing_folder, {"subject": "Imp", "folder": ...}),
         (background_words_not_in_the_prompt, {"background": "beach"}),
+        (missing_style, {"scene": "Hop", "path": ...}),
         (unknown_model, {"name": "zeroscope", "known": "toybox"}),
         (one_frame, {"where": 'Scene "Hop"', "start": 1}),
         (never_visible, {"subject": "Imp", "object": "Subject Box"}),

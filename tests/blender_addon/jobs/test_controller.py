@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +14,14 @@ from refused import refused
 
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
+from motionbooth.generation.video import read_clip  # noqa: E402
 from motionbooth.server import keys  # noqa: E402
 from motionbooth_addon import compat  # noqa: E402
 from motionbooth_addon._protocol.errors import MotionBoothError  # noqa: E402
-from motionbooth_addon._protocol.jobs import JobState  # noqa: E402
+from motionbooth_addon._protocol.jobs import JobState, Style  # noqa: E402
 from motionbooth_addon.jobs import controller, specs  # noqa: E402
 from motionbooth_addon.jobs.events import StateChanged  # noqa: E402
+from motionbooth_addon.jobs.job_store import JobStore  # noqa: E402
 from motionbooth_addon.preferences import preferences  # noqa: E402
 from motionbooth_addon.timeline import clips, takes  # noqa: E402
 from motionbooth_addon.ui_state import state  # noqa: E402
@@ -134,6 +137,57 @@ def test_the_settings_of_a_take_are_restored(shot: Any, pump: Pump) -> None:
     settings = shot.motionbooth
     assert (settings.seed, settings.random_seed, settings.quality) == (11, False, "DRAFT")
     assert settings.negative_prompt == "rain"
+
+
+def test_a_style_is_uploaded_used_and_restored(shot: Any, pump: Pump, tmp_path: Path) -> None:
+    (tmp_path / "my style.safetensors").write_bytes(b"\xf0 a LoRA")
+    generate(shot, pump, style="//my style.safetensors", style_strength=0.5)
+    (take,) = shot.motionbooth.takes
+    sent = [Style(hashlib.sha256(b"\xf0 a LoRA").hexdigest(), 0.5)]
+    assert takes.spec_of(take).styles == sent
+    frames, _ = read_clip(Path(bpy.path.abspath(take.clip_path)))
+    assert abs(int(frames[0, 2, 2, 0]) - 0xF0) < 4, "the backend's worker had the file"
+
+    shot.motionbooth.style_strength = 1
+    bpy.ops.motionbooth.restore_take_settings()
+    assert (shot.motionbooth.style, shot.motionbooth.style_strength) == ("//my style.safetensors", 0.5)
+    bpy.ops.motionbooth.retry_job()
+    pump(lambda: len(shot.motionbooth.takes) == 2)
+    assert takes.spec_of(shot.motionbooth.takes[1]).styles == sent
+
+    generate(shot, pump, style="")
+    assert takes.spec_of(shot.motionbooth.takes[2]).styles == []
+    shot.motionbooth.style = "//my style.safetensors"
+    bpy.ops.motionbooth.restore_take_settings(index=2)
+    assert shot.motionbooth.style == "", "this take has none"
+
+    shot.motionbooth.style = "//my style.safetensors"
+    (tmp_path / "my style.safetensors").write_bytes(b"another LoRA")
+    assert specs.restore_settings(shot, takes.spec_of(take)) is not None
+    assert shot.motionbooth.style == "", "not a file that the take was not generated with"
+
+
+def test_a_missing_style_is_refused_and_nothing_is_sent(shot: Any, connected: Any) -> None:
+    shot.motionbooth.style = "//nowhere.safetensors"
+    with pytest.raises(RuntimeError, match=r'The style of scene "Scene" does not exist: .*nowhere\.safetensors'):
+        bpy.ops.motionbooth.generate()
+    assert not connected.store.records
+
+
+def test_a_clip_is_canceled_before_its_style_is_sent(
+    shot: Any, connected: Any, pump: Pump, tmp_path: Path, drawing_home: Path
+) -> None:
+    (tmp_path / "large.safetensors").write_bytes(bytes(300_000_000))
+    shot.motionbooth.style = "//large.safetensors"
+    bpy.ops.motionbooth.generate()
+    (record,) = connected.store.records.values()
+    assert record.style is not None
+    assert JobStore(connected.folder / "jobs").records[record.id].style == record.style, "a next Blender would send it"
+    bpy.ops.motionbooth.cancel_job()
+    pump(lambda: record.ended)
+    assert record.state == JobState.CANCELED
+    with Client(Connection.read(drawing_home / "connection.json")) as client:
+        assert record.id not in [job.id for job in client.jobs()]
 
 
 def test_a_take_in_the_camera_is_in_sync_with_the_timeline(shot: Any, pump: Pump) -> None:

@@ -102,6 +102,8 @@ TEXTS = {
     "The clip {clip} does not exist. Add the take again from the job list.": "Den Clip {clip} gibt es nicht. Fügen Sie den Take aus der Auftragsliste erneut hinzu.",
     'The folder of training images of subject "{subject}" has {count} images ({folder}); it needs 1 to {most} PNG, JPEG or WebP files, ideally 4 to 10.': "Der Ordner mit Trainingsbildern des Motivs „{subject}“ hat {count} Bilder ({folder}); er braucht 1 bis {most} PNG-, JPEG- oder WebP-Dateien, am besten 4 bis 10.",
     'The folder of training images of subject "{subject}" does not exist: {folder}': "Der Ordner mit Trainingsbildern des Motivs „{subject}“ existiert nicht: {folder}",
+    'The style of scene "{scene}" does not exist: {path}. Choose its file, or clear the field.': "Den Stil der Szene „{scene}“ gibt es nicht: {path}. Wählen Sie seine Datei, oder leeren Sie das Feld.",
+    "This clip has a style. Choose its file again, in Advanced.": "Dieser Clip hat einen Stil. Wählen Sie dessen Datei unter „Erweitert“ noch einmal.",
     "The image {file} cannot be read; replace it or remove it from the folder.": "Das Bild {file} ist nicht lesbar; ersetzen Sie es, oder entfernen Sie es aus dem Ordner.",
     'The prompt "{prompt}" of scene "{scene}" does not name subject "{subject}"; add "{phrase}" to it, for example "a {phrase} on the grass".': "Der Prompt „{prompt}“ der Szene „{scene}“ nennt das Motiv „{subject}“ nicht; „{phrase}“ hineinschreiben, zum Beispiel „a {phrase} on the grass“.",
     'The scene no longer has the subject "{subject}". Choose it from the trained subjects.': "Die Szene hat das Motiv „{subject}“ nicht mehr. Wählen Sie es aus den trainierten Motiven.",

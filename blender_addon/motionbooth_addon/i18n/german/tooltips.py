@@ -33,6 +33,8 @@ TEXTS = {
     "Checksum of the trained weights on the backend": "Prüfsumme der trainierten Gewichte im Backend",
     "Description of what the clip should not show": "Beschreibung dessen, was der Clip nicht zeigen soll",
     'Description of the clip, with each subject as "token class": a sks dog runs on the beach': "Beschreibung des Clips auf Englisch, mit jedem Motiv als „Token Klasse“: a sks dog runs on the beach",
+    "LoRA of another program for the same model (a safetensors file), such as a drawing style. It acts beside the subjects": "LoRA eines anderen Programms für dasselbe Modell (eine safetensors-Datei), etwa ein Zeichenstil. Es wirkt neben den Motiven",
+    "How strongly the style acts; 1 is its own strength": "Wie stark der Stil wirkt; 1 ist seine eigene Stärke",
     "Settings of the generation as JSON": "Einstellungen der Erzeugung als JSON",
     "Object whose position in the camera view is the subject's box: a subject box, or any object": "Objekt, dessen Lage in der Kameraansicht der Rahmen des Motivs ist: ein Motivrahmen oder ein beliebiges Objekt",
     "Seed of this take": "Seed dieses Takes",
