@@ -28,10 +28,10 @@ TOKENS = PromptTokens(length=512, content=range(9), subjects=((1, 2),), padding=
 
 
 @torch.no_grad()
-def random_network(**config: Any) -> WanTransformer3DModel:
+def random_network(dtype: torch.dtype = torch.float32, **config: Any) -> WanTransformer3DModel:
     """Every weight a small random value, the same in every run, so that the outputs stay finite."""
     with torch.device("meta"):
-        network = WanTransformer3DModel(**config)
+        network = WanTransformer3DModel(**config).to(dtype)
     rope = network.rope
     network.to_empty(device="cpu")
     network.rope = type(rope)(rope.attention_head_dim, rope.patch_size, rope.max_seq_len)  # computed, not trained
@@ -57,7 +57,7 @@ def random_wan(network: WanTransformer3DModel, latent_size: Grid, frames: int) -
         scheduler=wan_sampler(),
         control=install_control(network),
         device=torch.device("cpu"),
-        dtype=torch.float32,
+        dtype=network.dtype,
     )
 
 
@@ -69,7 +69,7 @@ def wan_sampler() -> UniPCMultistepScheduler:
 def wan_step(base: WanBase) -> Step:
     """Random input of a denoising step."""
     generator = torch.Generator().manual_seed(1)
-    text = torch.randn(2, 1, TOKENS.length, base.network.config.text_dim, generator=generator)
+    text = torch.randn(2, 1, TOKENS.length, base.network.config.text_dim, generator=generator).to(base.dtype)
     return Step(torch.randn(1, *base.latent_shape, generator=generator), *text)
 
 

@@ -19,10 +19,11 @@ Classes = Mapping[str, Sequence[type]]  # the classes that each part of a family
 def load_parts(folder: Path, kinds: Mapping[str, type], device: str, dtype: torch.dtype) -> dict[str, Any]:
     """Load each part from its sub-folder, its modules in eval mode and without gradients. Raises InvalidInput."""
     disable_progress_bar()  # commands have their own progress bars
-    parts = {name: _load_part(kind, folder / name, dtype) for name, kind in kinds.items()}
-    for part in parts.values():
+    parts = {}
+    for name, kind in kinds.items():
+        part = parts[name] = _load_part(kind, folder / name, dtype)
         if isinstance(part, nn.Module):
-            part.to(device).eval().requires_grad_(False)
+            part.to(device).eval().requires_grad_(False)  # before the next one: main memory holds one at a time
     return parts
 
 
