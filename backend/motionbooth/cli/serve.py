@@ -1,5 +1,6 @@
 """`motionbooth serve`: run a backend."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -32,6 +33,12 @@ def serve(
     job_hours: Annotated[
         float, typer.Option(min=0, help="End a user's job that runs longer. 0 means no limit. Admins have none.")
     ] = 24,
+    sandbox: Annotated[
+        bool | None,
+        typer.Option(
+            help="Run workers in a sandbox without network (Linux, with bubblewrap).", show_default="where it works"
+        ),
+    ] = None,
     quota_gb: Annotated[float, typer.Option(min=0, max=1e6, help="Disk quota per key. 0 means no limit.")] = 0,
 ) -> None:
     """Run the backend, which trains subjects and generates clips for Blender. Press Ctrl+C to stop it."""
@@ -39,9 +46,12 @@ def serve(
 
     supervisor = supervised()
 
+    import platformdirs
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from motionbooth_protocol.errors import InvalidInput
     from msgspec.structs import replace
 
-    from motionbooth.models.sources import model_version, sources
+    from motionbooth.models.sources import model_version, models_folder, sources
     from motionbooth.server.local_executor import on_this_machine
     from motionbooth.server.model_version import with_program
     from motionbooth.server.ray_executor import on_cluster
@@ -49,6 +59,8 @@ def serve(
     from motionbooth.server.settings import DEFAULT_LIMITS, MonitoringSettings, ServerSettings, time_limits
 
     is_local = executor == "local"
+    if sandbox and not is_local:
+        raise InvalidInput("--sandbox is for workers on this machine, not for a Ray cluster. Leave one of the two out.")
     run_server(
         ServerSettings(
             home=home.absolute(),
@@ -60,6 +72,9 @@ def serve(
             make_executor=on_this_machine(workers) if is_local else on_cluster(ray_address, workers, gpus_each),
             monitoring=MonitoringSettings(log_format, metrics_port, web_port),
             supervisor=supervisor,
+            sandbox=sandbox if is_local else False,
+            readable=[models_folder(), Path(HF_HUB_CACHE)],
+            writable=[platformdirs.user_cache_path("motionbooth")],
             time_limits=time_limits(job_hours),
         )
     )

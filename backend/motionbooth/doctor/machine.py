@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from motionbooth_protocol.errors import MotionBoothError
 from motionbooth.doctor.finding import Finding
 from motionbooth.models.sources import models_folder, sources
 from motionbooth.server.devices import nvidia_gpus
+from motionbooth.server.sandbox import sandbox_problem
 
 _GB = 1e9
 _LITTLE_MEMORY = 8 * _GB
@@ -29,6 +31,18 @@ def examine_machine(home: Path, address: str) -> Iterator[Finding]:
     yield from _open_files()
     yield from _port(home, address)
     yield from _models()
+    yield from _sandbox()
+
+
+def _sandbox() -> Iterator[Finding]:
+    """Nothing on systems that have none."""
+    if sys.platform != "linux":
+        return
+    problem = sandbox_problem()
+    if problem is None:
+        yield Finding("sandbox", "ok", "workers have no network, and write only their scratch files")
+    else:
+        yield Finding("sandbox", "warning", problem, "workers run without one, and can do what the backend's user can")
 
 
 def _gpus() -> Iterator[Finding]:

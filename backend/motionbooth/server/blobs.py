@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import re
+import stat
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -91,10 +92,16 @@ class Blobs:
         return path
 
     def sound_path(self, sha256: str) -> Path:
-        """The complete file, verified now. Raises NotFound."""
+        """The complete file, verified now. Changes nothing, as a worker may only read. Raises NotFound."""
         path = self.path(sha256)
-        self._checked(sha256, hash_file(path))
-        return self.path(sha256)
+        if hash_file(path).digest.hexdigest() != sha256:
+            raise _damaged(sha256)
+        return path
+
+    def verify_again(self, owner: str, sha256: str) -> None:
+        """Begin to verify the file if it is here, however lately that was done."""
+        self._sound.pop(sha256, None)
+        self.verify(owner, sha256)
 
     def is_sound(self, owner: str, sha256: str) -> bool:
         """Whether the file is here and was verified lately. Raises Busy while that is being found out."""
@@ -203,12 +210,25 @@ class Blobs:
         self._write(upload, data)
         return self._publish(owner, upload, sha256) if upload.offset == upload.size else upload.offset
 
-    def adopt(self, file: Path) -> tuple[str, int]:
-        """Move a file of the same disk into the store; returns its sha256 and size."""
-        hashed = hash_file(file)
-        sha256 = str(hashed.digest.hexdigest())
-        self._move_in(file, sha256)
-        return sha256, hashed.size
+    def take(self, file: Path, sha256: str) -> bool:
+        """Move a worker's file into the store. Returns whether the store has it, from now or before.
+
+        Anything but a file is removed: by a link, a worker could reach what it cannot read. The file may have other
+        bytes, as any file of the store may; they are found when it is used.
+        """
+        if not self.has(sha256):
+            taken = self._home / "incoming" / "result"  # where the worker cannot exchange it any more
+            try:
+                with _space_checked():
+                    taken.parent.mkdir(exist_ok=True)
+                    taken.touch()  # which no folder can replace
+                    file.replace(taken)
+                    if stat.S_ISREG(taken.lstat().st_mode):
+                        self._move_in(taken, sha256)
+            except OSError as error:
+                log.warning("the result %s cannot be taken: %s", file, error)
+            taken.unlink(missing_ok=True)
+        return self.has(sha256)
 
     def _path(self, sha256: str) -> Path:
         if not _SHA256.fullmatch(sha256):
@@ -222,11 +242,7 @@ class Blobs:
 
     def _not_found(self, sha256: str) -> MotionBoothError:
         if self._corrupt(sha256).exists():
-            return NotFound(
-                "The backend's file {sha256}... was damaged on its disk and is set aside. Upload it again, or run its "
-                "job again.",
-                sha256=sha256[:12],
-            )
+            return _damaged(sha256)
         return NotFound("The backend has no file {sha256}...; upload it first.", sha256=sha256[:12])
 
     def _is_verified(self, sha256: str) -> bool:
@@ -328,9 +344,7 @@ class Blobs:
         path = self._path(sha256)
         with _space_checked():
             path.parent.mkdir(parents=True, exist_ok=True)
-            with file.open("rb+") as opened:
-                os.fsync(opened.fileno())
-            file.chmod(0o600)
+            sync(file)
             self.publish(file, path)
             _sync_folder(path.parent)
         self._corrupt(sha256).unlink(missing_ok=True)
@@ -350,6 +364,21 @@ def _space_checked() -> Iterator[None]:
         raise OutOfSpace(
             "The backend's disk is full: free some space there and send again; the bytes received so far are kept."
         ) from error
+
+
+def sync(file: Path) -> None:
+    """Wait until the file is on the disk, and make it private."""
+    file.chmod(0o600)
+    with file.open("rb+") as opened:
+        os.fsync(opened.fileno())
+
+
+def _damaged(sha256: str) -> NotFound:
+    return NotFound(
+        "The backend's file {sha256}... was damaged on its disk and is set aside. Upload it again, or run its "
+        "job again.",
+        sha256=sha256[:12],
+    )
 
 
 def _checking(sha256: str) -> Busy:

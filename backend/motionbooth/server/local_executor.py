@@ -176,7 +176,8 @@ class LocalExecutor:
 
 
 def exit_error(status: int) -> MotionBoothError:
-    """How a worker process ended. `status` as in subprocess (-9: SIGKILL)."""
+    """How a worker process ended. `status` as in subprocess (-9: SIGKILL), or as from a sandbox (137)."""
+    status = 128 - status if status > 128 else status
     if status >= 0:
         return MotionBoothError(
             "The worker process exited unexpectedly (status {status}); see worker.log on the backend.", status=status

@@ -6,8 +6,9 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from motionbooth_protocol.errors import Canceled, ErrorReport, MotionBoothError, OutOfSpace
+from motionbooth_protocol.errors import Canceled, ErrorReport, MotionBoothError, NotFound, OutOfSpace
 from motionbooth_protocol.jobs import TERMINAL_STATES, Blob, Job, JobSpec, JobState, spec_digest
 from msgspec.structs import replace
 
@@ -21,6 +22,7 @@ from motionbooth.server.job_queries import CacheKey
 from motionbooth.server.live_state import LiveState, Update
 from motionbooth.server.specs import affinity_key, input_files
 from motionbooth.server.store import Store
+from motionbooth.server.worker import remove_scratch, result_file
 from motionbooth.server.worker_pipe import Report
 
 log = logging.getLogger("motionbooth.scheduler")
@@ -49,8 +51,8 @@ class _Changes:
 
 
 class Scheduler:
-    """`remove_scratch(job_number)` removes the scratch folder of an ended job. `cancel_grace`: seconds that a canceled
-    attempt has to stop. `time_limits`: those of the jobs of a key.
+    """`home` is the backend's folder. `cancel_grace`: seconds that a canceled attempt has to stop. `time_limits`: those
+    of the jobs of a key.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class Scheduler:
         blobs: Blobs,
         executor: Executor,
         live: LiveState,
-        remove_scratch: Callable[[JobNumber], None],
+        home: Path,
         cancel_grace: float = 5.0,
         time_limits: Callable[[str], TimeLimits] = lambda owner: TimeLimits(),
     ) -> None:
@@ -69,7 +71,7 @@ class Scheduler:
         self._blobs = blobs
         self._executor = executor
         self._live = live
-        self._remove_scratch = remove_scratch
+        self._home = home
         self._cancel_grace = cancel_grace
         self._time_limits = time_limits
         self._fair_share = FairShare(store.database)
@@ -206,11 +208,11 @@ class Scheduler:
                 is_current = self._transitions.worker_died(id, report.error)
             case worker_pipe.Lost():
                 is_current = self._transitions.requeue(id, report.error)
-            case worker_pipe.Finished() if all(self._blobs.has(blob.sha256) for blob in report.results):
+            case worker_pipe.Finished() if self._take(report):
                 is_current = self._transitions.finish(id, report.results)
-            case worker_pipe.Finished():  # an earlier job had the same file, and was removed just now
-                removed = MotionBoothError("The results were removed while they were stored.")
-                is_current = self._transitions.requeue(id, removed.report)
+            case worker_pipe.Finished():
+                missing = MotionBoothError("The worker reported the job as finished, but its files are not there.")
+                is_current = self._transitions.worker_died(id, missing.report)
             case worker_pipe.Failed(error=ErrorReport(kind=OutOfSpace.code)):
                 is_current = self._transitions.requeue(id, report.error)
                 changes.out_of_space = report.error
@@ -218,6 +220,8 @@ class Scheduler:
                 is_current = self._transitions.end(id, JobState.CANCELED)
             case worker_pipe.Failed():
                 is_current = self._transitions.end(id, JobState.FAILED, report.error)
+                if is_current and report.error.kind == NotFound.code:  # the worker has found damage
+                    self._verify_inputs(id.job_number)
         if not is_current:
             log.warning("ignored a late report on job %d, attempt %d: %r", *id, report)
             return
@@ -227,6 +231,16 @@ class Scheduler:
             changes.ended.append(id.job_number)
         if state == JobState.DONE:
             self._complete_duplicates(id.job_number, changes)
+
+    def _take(self, report: worker_pipe.Finished) -> bool:
+        """Take the results from the worker. Returns whether all of them are there."""
+        number = report.id.job_number
+        return all(self._blobs.take(result_file(self._home, number, one.sha256), one.sha256) for one in report.results)
+
+    def _verify_inputs(self, job_number: JobNumber) -> None:
+        owner = self._queries.cache_key(job_number).owner
+        for sha256 in input_files(self._queries.spec(job_number)):
+            self._blobs.verify_again(owner, sha256)
 
     def _assign(self, changes: _Changes) -> None:
         idle = self._executor.idle()
@@ -281,7 +295,7 @@ class Scheduler:
         for update in changes.updates:
             self._live.add(update)
         for job_number in changes.ended:
-            self._remove_scratch(job_number)
+            remove_scratch(self._home, job_number)
         for assignment, attempt in changes.started:
             try:
                 self._executor.start(assignment.slot, attempt)

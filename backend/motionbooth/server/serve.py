@@ -31,6 +31,7 @@ from motionbooth.server.metrics import serve_metrics
 from motionbooth.server.model_version import PROGRAM_VERSION
 from motionbooth.server.monitor import Monitor
 from motionbooth.server.retention import Retention
+from motionbooth.server.sandbox import sandbox_problem, sandboxed
 from motionbooth.server.scheduler import Scheduler
 from motionbooth.server.scrub import Scrub
 from motionbooth.server.sessions import Sessions
@@ -40,7 +41,6 @@ from motionbooth.server.task import Task
 from motionbooth.server.transfers import Transfers
 from motionbooth.server.views import Views
 from motionbooth.server.web import serve_page
-from motionbooth.server.worker import remove_scratch
 
 _OPEN_FILES = 65_536  # if the system has no limit
 _WILDCARD_HOSTS = ("0.0.0.0", "*", "[::]")
@@ -69,6 +69,8 @@ def serve(settings: ServerSettings, say: Callable[[str], None] = print_now) -> N
         store = Store(home / "jobs.sqlite", settings.model_version, settings.parts.database)
         stack.callback(store.close)
         stack.enter_context(logging_to(home / "logs" / "server.log", monitoring.log_format))
+        if sandbox := _has_sandbox(settings):
+            command = sandboxed(command, home, settings.readable, settings.writable)
         live = LiveState()
         disk = DiskSpace(home, settings.reserve_bytes, live.problems, store.database.save_seconds_open)
         store.database.on_full = disk.filled
@@ -84,8 +86,7 @@ def serve(settings: ServerSettings, say: Callable[[str], None] = print_now) -> N
         stack.callback(blobs.close)
         executor = (settings.make_executor or on_this_machine())(context, home, command)
         scheduler = Scheduler(
-            store, blobs, executor, live, partial(remove_scratch, home), settings.cancel_grace,
-            partial(_time_limits, settings, authorized),
+            store, blobs, executor, live, home, settings.cancel_grace, partial(_time_limits, settings, authorized),
         )  # fmt: skip
         stack.callback(scheduler.close)
         scheduler.resume()
@@ -104,6 +105,7 @@ def serve(settings: ServerSettings, say: Callable[[str], None] = print_now) -> N
         stack.callback(connection_file.remove)
         connection_file.tick()
         _announce(say, settings, endpoint, authorized, executor)
+        say(f"  sandbox          {'on' if sandbox else 'off; motionbooth doctor says whether it works here'}")
         parts = {
             "requests": sessions.receive, "scheduler": scheduler.tick, "sessions": sessions.tick,
             "retention": retention.tick, "key check": key_check.tick, "disk": disk.tick,
@@ -144,9 +146,17 @@ class ConnectionFile:
 
 
 def _worker_command(settings: ServerSettings) -> list[str]:
-    return [
-        sys.executable, "-m", "motionbooth.server.worker", str(settings.home), settings.monitoring.log_format,
-    ]  # fmt: skip
+    home = settings.home.resolve()  # a link may not be there in a sandbox
+    return [sys.executable, "-m", "motionbooth.server.worker", str(home), settings.monitoring.log_format]
+
+
+def _has_sandbox(settings: ServerSettings) -> bool:
+    """Whether workers run in a sandbox: as chosen, or if it works here."""
+    if settings.sandbox is not None:
+        return settings.sandbox
+    if (problem := sandbox_problem()) is not None:
+        log.warning("workers run without a sandbox: %s", problem)
+    return problem is None
 
 
 def _make_folders(home: Path) -> None:

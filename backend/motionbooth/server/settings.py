@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,6 +55,9 @@ class ServerSettings:
     keep_days: float = 0  # of ended jobs; 0: forever
     make_executor: MakeExecutor | None = None  # None: on this machine
     worker_command: list[str] | None = None  # None: the product's own worker
+    sandbox: bool | None = False  # for workers on this machine; None: if it works; see sandbox.py
+    readable: Sequence[Path] = ()  # by workers in a sandbox, wherever it is: models
+    writable: Sequence[Path] = ()  # by workers in a sandbox: caches
     cancel_grace: float = 5.0  # seconds
     time_limits: Mapping[str, TimeLimits] = field(default_factory=lambda: time_limits(DEFAULT_JOB_HOURS))  # by role
     idle_seconds: float = 120.0  # after which the session of a client that is attached to no job is dropped

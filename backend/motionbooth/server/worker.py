@@ -26,7 +26,8 @@ from motionbooth_protocol.text import Text
 from motionbooth.progress.time_left import Paces, Stage, TimeLeft
 from motionbooth.server import worker_pipe
 from motionbooth.server.attempts import Attempt, AttemptId, JobNumber
-from motionbooth.server.blobs import Blobs
+from motionbooth.server.blobs import Blobs, sync
+from motionbooth.server.hashing import hash_file
 from motionbooth.server.logs import formatter
 from motionbooth.server.specs import pace_key
 
@@ -96,7 +97,7 @@ class Worker:
         time_left = TimeLeft(pace_key(attempt.spec), self._paces)
         reporter = PipeReporter(self._reports, attempt.id, lambda: attempt.id in self._canceled, time_left)
         files = self._run(attempt.spec, self._blobs.sound_path, scratch, reporter)
-        return [Blob(role, *self._blobs.adopt(file)) for role, file in sorted(files.items())]
+        return [offer(self._home, attempt.id.job_number, role, file) for role, file in sorted(files.items())]
 
 
 class PipeReporter:
@@ -136,6 +137,23 @@ class PipeReporter:
 def scratch_folder(home: Path, job_number: JobNumber) -> Path:
     """A job's folder for checkpoints and unfinished files, shared by all of its attempts."""
     return home / "scratch" / str(job_number)
+
+
+def result_file(home: Path, job_number: JobNumber, sha256: str) -> Path:
+    """Where a worker leaves a finished file for the server, which moves it into its store.
+
+    No file outside has such a name, so that a worker gains nothing by a link in place of the folder.
+    """
+    return scratch_folder(home, job_number) / f"{sha256}.result"
+
+
+def offer(home: Path, job_number: JobNumber, role: str, file: Path) -> Blob:
+    """Leave a finished file for the server."""
+    hashed = hash_file(file)
+    blob = Blob(role, hashed.digest.hexdigest(), hashed.size)
+    sync(file)  # here, so that the server does not wait for it
+    file.replace(result_file(home, job_number, blob.sha256))
+    return blob
 
 
 def remove_scratch(home: Path, job_number: JobNumber) -> None:

@@ -39,7 +39,7 @@ class Previewed(AboutAttempt, frozen=True, tag=True):
 
 
 class Finished(AboutAttempt, frozen=True, tag=True):
-    """The results are in the blob store."""
+    """The results are in the job's scratch folder; see worker.result_file."""
 
     results: list[Blob]
 

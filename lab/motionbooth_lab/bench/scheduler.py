@@ -31,6 +31,8 @@ from motionbooth.server.worker_pipe import Report
 from motionbooth_protocol.jobs import Blob, GenerateSpec, JobSpec, Picture, SubjectSpec, TrainSpec
 from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
 
+from motionbooth_lab.rig.backend import stored
+
 WORKERS = (1, 8, 64, 512)
 USERS = 40
 LOAD = 0.85  # of the workers' capacity
@@ -163,7 +165,7 @@ def with_clip(folder: Path) -> tuple[Blobs, Blob]:
     folder.mkdir(exist_ok=True)
     (folder / "clip.mp4").write_bytes(b"clip")
     blobs = Blobs(folder)
-    return blobs, Blob("clip", *blobs.adopt(folder / "clip.mp4"))
+    return blobs, stored(blobs, folder / "clip.mp4")
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ def simulate(folder: Path, workers: int, coming: Sequence[Arrival]) -> Outcome:
         blobs, clip = with_clip(folder)
         executor = SimulatedWorkers(context, workers, seconds, clip)
         store, live = Store(folder / "jobs.sqlite"), LiveState()
-        scheduler = Scheduler(store, blobs, executor, live, lambda number: None)
+        scheduler = Scheduler(store, blobs, executor, live, folder)
         upcoming = iter(coming)
         arrival = next(upcoming, None)
         while arrival is not None or executor.next_end() < float("inf"):
@@ -219,7 +221,7 @@ def dispatch_rates(folder: Path, queued: int, jobs: int = 1000) -> tuple[float, 
     with zmq.Context() as context:
         for ended_at_once in (1, 512):
             executor, live = SimulatedWorkers(context, ended_at_once, seconds, clip), LiveState()
-            scheduler = Scheduler(store, blobs, executor, live, lambda number: None)
+            scheduler = Scheduler(store, blobs, executor, live, folder)
             scheduler.tick()
             began, rounds = time.perf_counter(), -(-jobs // ended_at_once)
             for _ in range(rounds):

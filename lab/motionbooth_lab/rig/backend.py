@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import zmq
+from motionbooth.server.blobs import Blobs
+from motionbooth.server.hashing import hash_file
 from motionbooth_protocol.client import Client
 from motionbooth_protocol.connection import Connection
-from motionbooth_protocol.jobs import GenerateSpec
+from motionbooth_protocol.jobs import Blob, GenerateSpec
 from motionbooth_protocol.motion import CameraPath, Shot
 
 _SECONDS_TO_END = 20.0
@@ -29,6 +31,14 @@ SHOT = Shot(
 def small_job(prompt: str = "steps=1", seed: int = 0) -> GenerateSpec:
     """A generate job for small_worker.py, which reads its commands from the prompt."""
     return GenerateSpec(shot=SHOT, prompt=prompt, seed=seed, model="small")
+
+
+def stored(blobs: Blobs, file: Path) -> Blob:
+    """Move a file into the store, as the clip of a job."""
+    found = hash_file(file)
+    clip = Blob("clip", found.digest.hexdigest(), found.size)
+    assert blobs.take(file, clip.sha256)
+    return clip
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:

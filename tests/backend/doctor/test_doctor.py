@@ -14,8 +14,7 @@ from motionbooth.doctor.machine import examine_machine
 from motionbooth.server.blobs import Blobs
 from motionbooth.server.keys import AuthorizedKeys, server_keys
 from motionbooth.server.store import Store
-from motionbooth_protocol.jobs import Blob
-from running_backend import RunningBackend, small_job
+from running_backend import RunningBackend, small_job, stored
 from typer.testing import CliRunner
 
 
@@ -27,7 +26,7 @@ def home(tmp_path: Path) -> Path:
     server_keys(home)
     AuthorizedKeys(home / "authorized").add("local", server_keys(home).public)
     (home / "clip").write_bytes(b"a clip")
-    clip = Blob("clip", *Blobs(home).adopt(home / "clip"))
+    clip = stored(Blobs(home), home / "clip")
     store = Store(home / "jobs.sqlite")
     store.transitions.submit("ann", "job-00001", small_job(seed=1), cached=[clip])
     store.transitions.submit("ann", "job-00002", small_job(seed=2))
@@ -79,7 +78,7 @@ def test_a_corrupt_file_is_moved_away_and_never_served(home: Path) -> None:
 def test_only_files_without_an_owner_are_removed(home: Path) -> None:
     clip = clip_of(home)
     (home / "orphan").write_bytes(b"nobody's")
-    sha256, _ = Blobs(home).adopt(home / "orphan")
+    sha256 = stored(Blobs(home), home / "orphan").sha256
     assert found(home)["files"][0].state == "warning"
     assert found(home, fix=True)["files"][0].state == "fixed"
     assert not Blobs(home).has(sha256)

@@ -11,8 +11,9 @@ from typing import TypeVar
 import pytest
 from motionbooth.server.blobs import Blobs
 from motionbooth_protocol.errors import Busy, Damaged, InvalidInput, NoSession, NotFound
+from motionbooth_protocol.jobs import Blob
 from refused import refused
-from running_backend import wait_until
+from running_backend import stored, wait_until
 
 Answer = TypeVar("Answer")
 
@@ -110,7 +111,7 @@ def test_a_name_that_is_not_a_sha256_reaches_no_file(blobs: Blobs, name: str) ->
 
 def test_chunks_are_read_from_any_offset_and_the_end_is_reported(blobs: Blobs, tmp_path: Path) -> None:
     (tmp_path / "result").write_bytes(DATA)
-    assert blobs.adopt(tmp_path / "result") == (SHA, SIZE)
+    assert stored(blobs, tmp_path / "result") == Blob("clip", SHA, SIZE)
     assert not (tmp_path / "result").exists()
     assert blobs.read("ann", SHA, 0, CHUNK) == (DATA[:CHUNK], False)
     assert blobs.read("ann", SHA, SIZE - 10, CHUNK) == (DATA[-10:], True)
@@ -150,7 +151,7 @@ def test_a_damaged_file_is_set_aside_when_it_is_used_and_an_upload_replaces_it(
 ) -> None:
     data = os.urandom(size)
     (tmp_path / "made").write_bytes(data)
-    sha256, _ = blobs.adopt(tmp_path / "made")
+    sha256 = stored(blobs, tmp_path / "made").sha256
     assert until_known(lambda: blobs.is_sound("ann", sha256))
     flip_a_bit(blobs.path(sha256))
     assert until_known(lambda: blobs.begin("bob", sha256, size)) == 0
@@ -165,7 +166,7 @@ def test_a_damaged_file_is_set_aside_when_it_is_used_and_an_upload_replaces_it(
 
 def test_a_download_of_a_damaged_file_ends_when_the_damage_is_found(blobs: Blobs, tmp_path: Path) -> None:
     (tmp_path / "made").write_bytes(os.urandom(3 << 20))
-    sha256, _ = blobs.adopt(tmp_path / "made")
+    sha256 = stored(blobs, tmp_path / "made").sha256
     flip_a_bit(blobs.path(sha256))
 
     def ends() -> bool:
@@ -181,7 +182,7 @@ def test_a_download_of_a_damaged_file_ends_when_the_damage_is_found(blobs: Blobs
 
 def test_a_worker_does_not_read_a_damaged_file(blobs: Blobs, tmp_path: Path) -> None:
     (tmp_path / "made").write_bytes(DATA)
-    sha256, _ = blobs.adopt(tmp_path / "made")
+    sha256 = stored(blobs, tmp_path / "made").sha256
     assert blobs.sound_path(sha256).read_bytes() == DATA
     flip_a_bit(blobs.path(sha256))
     with pytest.raises(NotFound, match="damaged on its disk"):

@@ -22,6 +22,7 @@ from motionbooth.server.live_state import LiveState
 from motionbooth.server.retention import Retention
 from motionbooth.server.scheduler import Scheduler
 from motionbooth.server.store import Store
+from motionbooth.server.worker import offer, scratch_folder
 from motionbooth.server.worker_pipe import Report
 from motionbooth_protocol.errors import Conflict, ErrorReport, NotFound, OutOfSpace
 from motionbooth_protocol.jobs import TERMINAL_STATES, Blob, Job
@@ -93,7 +94,7 @@ class LifeCycle(RuleBasedStateMachine):
         self.store = Store(self.home / "jobs.sqlite")
         self.blobs = Blobs(self.home)
         self.workers, self.live = ManualWorkers(), LiveState()
-        self.scheduler = Scheduler(self.store, self.blobs, self.workers, self.live, lambda number: None)
+        self.scheduler = Scheduler(self.store, self.blobs, self.workers, self.live, self.home)
         self.retention = Retention(self.store, self.blobs)
         self.scheduler.resume()
 
@@ -131,10 +132,17 @@ class LifeCycle(RuleBasedStateMachine):
         """Even if the attempt was given up long ago."""
         if attempt is not None:
             assert not hasattr(attempt.spec, "subject")
-            made = self.home / "made"
+            made = scratch_folder(self.home, attempt.id.job_number) / "made"
+            made.parent.mkdir(parents=True, exist_ok=True)
             made.write_bytes(clip_of(attempt.spec.seed))
-            clip = Blob("clip", *self.blobs.adopt(made))
+            clip = offer(self.home, attempt.id.job_number, "clip", made)
             self.workers.report(worker_pipe.Finished(attempt.id, results=[clip]))
+
+    @rule(attempt=attempts)
+    def pretend(self, attempt: Attempt | None) -> None:
+        """To have made a file that is not there."""
+        if attempt is not None:
+            self.workers.report(worker_pipe.Finished(attempt.id, results=[Blob("clip", "0" * 64, 1)]))
 
     @rule(attempt=attempts, code=st.sampled_from(["invalid_input", "canceled", OutOfSpace.code]))
     def fail(self, attempt: Attempt | None, code: str) -> None:

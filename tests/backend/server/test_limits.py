@@ -26,7 +26,7 @@ from motionbooth_protocol.motion import Box, CameraPath, SubjectTrack
 from msgspec.structs import replace
 from raw_socket import HELLO, answer, raw
 from refused import refused
-from running_backend import SHOT, RunningBackend, small_job, wait_until
+from running_backend import SHOT, RunningBackend, small_job, stored, wait_until
 
 
 def done(client: Client, prompt: str, seed: int = 0) -> Job:
@@ -154,7 +154,7 @@ def test_only_files_that_are_really_removed_count_as_room(tmp_path: Path) -> Non
     clips = []
     for number in range(3):
         (tmp_path / "clip").write_bytes(bytes([number]) * 100_000)
-        clips.append(Blob("clip", *blobs.adopt(tmp_path / "clip")))
+        clips.append(stored(blobs, tmp_path / "clip"))
     for number, clip in enumerate([clips[0], clips[0], clips[1], clips[2]]):
         store.transitions.submit("ann", f"job-{number:05}", small_job(seed=number), cached=[clip])
         store.ownership.mark_downloaded("ann", clip.sha256)

@@ -26,6 +26,7 @@ class OutlivingWorkers(SimulatedWorkers):
     def __init__(
         self, context: zmq.Context[zmq.Socket[bytes]], folder: Path, found: dict[str, AttemptId] | None
     ) -> None:
+        self.home = folder
         self.blobs, clip = with_clip(folder)
         super().__init__(context, 3, {JobNumber(number): 1.0 for number in range(1, 9)}, clip)
         self._found = found
@@ -56,7 +57,7 @@ FIRST = AttemptId(JobNumber(1), 1)
 
 
 def new_scheduler(store: Store, workers: OutlivingWorkers, live: LiveState | None = None) -> Scheduler:
-    return Scheduler(store, workers.blobs, workers, live or LiveState(), lambda number: None)
+    return Scheduler(store, workers.blobs, workers, live or LiveState(), workers.home)
 
 
 @pytest.fixture
