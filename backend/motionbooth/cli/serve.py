@@ -1,5 +1,6 @@
 """`motionbooth serve`: run a backend."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -47,11 +48,10 @@ def serve(
     supervisor = supervised()
 
     import platformdirs
-    from huggingface_hub.constants import HF_HUB_CACHE
     from motionbooth_protocol.errors import InvalidInput
     from msgspec.structs import replace
 
-    from motionbooth.models.sources import model_version, models_folder, sources
+    from motionbooth.models.sources import model_version, sources
     from motionbooth.server.local_executor import on_this_machine
     from motionbooth.server.model_version import with_program
     from motionbooth.server.ray_executor import on_cluster
@@ -73,8 +73,19 @@ def serve(
             monitoring=MonitoringSettings(log_format, metrics_port, web_port),
             supervisor=supervisor,
             sandbox=sandbox if is_local else False,
-            readable=[models_folder(), Path(HF_HUB_CACHE)],
+            readable=_weights(),
             writable=[platformdirs.user_cache_path("motionbooth")],
             time_limits=time_limits(job_hours),
         )
     )
+
+
+def _weights() -> list[Path]:
+    """Where the workers' models are, also where a link in the folder of models leads."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    from motionbooth.models.sources import models_folder, sources
+
+    folders = [models_folder(), Path(HF_HUB_CACHE), *(source.folder for source in sources().values())]
+    sam = os.environ.get("MOTIONBOOTH_SAM")
+    return [*folders, Path(sam)] if sam else folders

@@ -40,9 +40,10 @@ def _sandbox() -> Iterator[Finding]:
         return
     problem = sandbox_problem()
     if problem is None:
-        yield Finding("sandbox", "ok", "workers have no network, and write only their scratch files")
+        yield Finding("sandbox", "ok", "workers have no network, and write only their own files")
     else:
-        yield Finding("sandbox", "warning", problem, "workers run without one, and can do what the backend's user can")
+        advice = "without one, workers can do what the backend's user can"
+        yield Finding("sandbox", "warning", problem, advice)
 
 
 def _gpus() -> Iterator[Finding]:

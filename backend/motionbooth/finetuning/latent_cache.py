@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ def store(key: Any, latents: Tensor) -> Tensor:
     rounded = latents.to("cpu", torch.float16).contiguous()
     file = _file(key)
     file.parent.mkdir(parents=True, exist_ok=True)
-    scratch = file.with_name(f".{file.name}.{os.getpid()}")  # two workers may write the same file
+    scratch = file.with_name(f".{file.name}.{uuid.uuid4().hex}")  # two workers may write the same file
     save_file({"clips": rounded}, scratch)
     scratch.replace(file)
     return rounded

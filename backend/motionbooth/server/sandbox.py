@@ -11,8 +11,10 @@ from pathlib import Path
 
 from motionbooth_protocol.errors import InvalidInput
 
+_PACKAGES = {"bwrap": "bubblewrap", "prlimit": "util-linux"}
 _SECONDS = 20.0
-_GPUS = ("nvidia*", "dri", "kfd", "dxg")  # in /dev
+_DEVICES = Path("/dev")
+_GPUS = ("nvidia*", "dri", "kfd", "dxg")
 _WITH_SOCKETS = (Path("/run"), Path("/tmp"))  # of other programs, which a read-only mount does not close
 _NOBODY = "65534"
 # Private memory includes files that are mapped, such as weights, which need not fit into the machine's.
@@ -23,8 +25,8 @@ def sandboxed(command: list[str], home: Path, readable: Iterable[Path], writable
     """The command of a worker, in a sandbox.
 
     Of the backend's folder it sees the complete files, which it can read, and the scratch folders, which it can write;
-    not the keys, and not the job store. Elsewhere it can read what the backend can, except sockets, and write only the
-    folders `writable`. `readable`: what it needs in /tmp, /run or the backend's folder, besides this Python.
+    not the keys, and not the job store. Elsewhere it can read what the backend can, except in /tmp and /run, and write
+    only the folders `writable`. `readable`: what it needs in /tmp, /run or the backend's folder, besides this Python.
     It sees GPUs and no other devices. It cannot allocate more than twice the machine's memory.
     Raises InvalidInput if bubblewrap does not work here.
     """
@@ -35,7 +37,7 @@ def sandboxed(command: list[str], home: Path, readable: Iterable[Path], writable
         folder.mkdir(parents=True, exist_ok=True)
     needed = {Path(path).resolve() for path in (sys.prefix, sys.base_prefix, *sys.path, *map(str, readable))}
     return [
-        "prlimit", f"--data={_most_memory()}", *_BWRAP, *_gpus(),
+        "prlimit", f"--data={_most_memory()}", *_BWRAP, *gpus(),
         *_mounted("--ro-bind", (path for path in needed if _is_in(path, _WITH_SOCKETS))),
         "--tmpfs", str(home),
         *_mounted("--ro-bind", [*(path for path in needed if _is_in(path, [home])), home / "blobs"]),
@@ -48,8 +50,9 @@ def sandbox_problem() -> str | None:
     """Why there can be no sandbox on this machine; None if there can."""
     if sys.platform != "linux":
         return "there is none for this system"
-    if shutil.which("bwrap") is None or shutil.which("prlimit") is None:
-        return "bubblewrap is not installed (apt install bubblewrap)"
+    for program, package in _PACKAGES.items():
+        if shutil.which(program) is None:
+            return f"{package} is not installed (on Debian and Ubuntu: apt install {package})"
     try:
         tried = subprocess.run([*_BWRAP, "--", "true"], capture_output=True, text=True, timeout=_SECONDS)
     except (OSError, subprocess.SubprocessError) as error:
@@ -67,11 +70,12 @@ def _most_memory() -> int:
     return most if hard == resource.RLIM_INFINITY else min(most, hard)
 
 
-def _gpus() -> list[str]:
+def gpus(devices: Path = _DEVICES) -> list[str]:
+    """The arguments by which a sandbox has the GPUs in /dev."""
     # The driver's setuid program, which makes this device with the first use of CUDA, cannot do it in a sandbox.
-    if shutil.which("nvidia-modprobe") and not Path("/dev/nvidia-uvm").exists():
+    if shutil.which("nvidia-modprobe") and not (devices / "nvidia-uvm").exists():
         subprocess.run(["nvidia-modprobe", "-u", "-c", "0"], capture_output=True, timeout=_SECONDS)
-    return _mounted("--dev-bind", (path for name in _GPUS for path in Path("/dev").glob(name)))
+    return _mounted("--dev-bind", (path for name in _GPUS for path in devices.glob(name)))
 
 
 def _is_in(path: Path, folders: Iterable[Path]) -> bool:

@@ -9,7 +9,7 @@ Its environment makes it fail:
 - MODEL_FILE=PATH: a file that stands for those of the model
 - WEB_PORT, METRICS_PORT, LOG_FORMAT: monitoring
 - SILENCE, STALL, WALL=SECONDS: of TimeLimits, the last for users only
-- SANDBOX=1: workers in a sandbox
+- SANDBOX=on: workers in a sandbox; SANDBOX=auto: if it works
 - SUPERVISED=1: as a child of the supervisor
 - WORKERS=N on this machine's CPU; RAY_ADDRESS=ADDRESS: on that cluster
 
@@ -166,7 +166,7 @@ def settings(home: Path, address: str, environment: dict[str, str]) -> ServerSet
         idle_seconds=float(environment.get("IDLE_SECONDS", 120)),
         reserve_bytes=int(environment.get("RESERVE", 1 << 20)),
         monitoring=monitoring(environment),
-        sandbox="SANDBOX" in environment,
+        sandbox={"on": True, "auto": None}.get(environment.get("SANDBOX", ""), False),
         time_limits=time_limits(environment),
         supervisor=supervised() if "SUPERVISED" in environment else None,
         parts=parts(environment.get("CRASH", "")),

@@ -27,7 +27,8 @@ def run(spec: JobSpec, blob_path: Callable[[str], Path], scratch: Path, reporter
     the subject's name of a train job holds the commands: `steps=N`, `pause=SECONDS` per step, `size=BYTES` of the clip,
     `checkpoint=BYTES`, `preview=BYTES` and `log=BYTES` per step; `die` or `die_once` (killed in the second step),
     `die_once_in=STAGE` (loading, working, encoding); `fault`, `invalid`, `unreadable`, `memory` and `gpu_memory`
-    (errors); `deaf` (never checks whether it was canceled); `hang` (in a call that holds the interpreter's lock).
+    (errors); `deaf` (never checks whether it was canceled); `hang` (in a call that holds the interpreter's lock);
+    `linked` (the clip is a link to another file).
     """
     is_train = isinstance(spec, TrainSpec)
     commands = dict(re.findall(r"(\w+)(?:=(\S+))?", spec.subject.name if isinstance(spec, TrainSpec) else spec.prompt))
@@ -58,6 +59,9 @@ def run(spec: JobSpec, blob_path: Callable[[str], Path], scratch: Path, reporter
         result.write_bytes(b"".join(blob_path(picture.image).read_bytes() for picture in spec.subject.pictures))
         return {"subject": result}
     result = scratch / "clip.mp4"
+    if "linked" in commands:
+        result.symlink_to(scratch.parents[1] / "connection.json")
+        return {"clip": result}
     result.write_bytes(bytes([spec.seed % 256]) * int(commands.get("size") or 1000))
     return {"clip": result}
 

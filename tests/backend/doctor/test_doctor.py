@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from motionbooth.doctor.folder import examine_folder
 from motionbooth.doctor.machine import examine_machine
 from motionbooth.server.blobs import Blobs
 from motionbooth.server.keys import AuthorizedKeys, server_keys
+from motionbooth.server.sandbox import sandbox_problem
 from motionbooth.server.store import Store
 from running_backend import RunningBackend, small_job, stored
 from typer.testing import CliRunner
@@ -117,6 +119,20 @@ def test_a_port_that_is_taken_is_reported(tmp_path: Path) -> None:
         (port,) = (finding for finding in examine_machine(tmp_path, address) if finding.about == "port")
     assert port.state == "fault"
     assert "--address" in port.advice
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there are sandboxes on Linux only")
+def test_whether_workers_have_a_sandbox_is_said_and_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sandbox() -> Finding:
+        (found,) = (one for one in examine_machine(tmp_path, "tcp://127.0.0.1:*") if one.about == "sandbox")
+        return found
+
+    assert sandbox().state == ("ok" if sandbox_problem() is None else "warning")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert sandbox().state == "warning"
+    assert "apt install bubblewrap" in sandbox().found
 
 
 def test_the_command_prints_a_table_and_exits_with_1_on_a_fault(home: Path) -> None:

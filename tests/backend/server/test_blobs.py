@@ -120,6 +120,26 @@ def test_chunks_are_read_from_any_offset_and_the_end_is_reported(blobs: Blobs, t
         blobs.read("ann", "0" * 64, 0, CHUNK)
 
 
+def test_a_worker_offers_a_file_and_nothing_else_is_taken(blobs: Blobs, tmp_path: Path) -> None:
+    """A link, a folder and a pipe are refused; what a link leads to stays where it is, as it is."""
+    secret, offered = tmp_path / "secret", tmp_path / "offered"
+    secret.write_bytes(DATA)
+    secret.chmod(0o640)
+    for make in (lambda: offered.symlink_to(secret), offered.mkdir, lambda: os.mkfifo(offered)):
+        make()
+        assert not blobs.take(offered, SHA)
+        assert not list((tmp_path / "incoming").iterdir())
+        if offered.is_dir():
+            offered.rmdir()
+    assert (secret.read_bytes(), stat.S_IMODE(secret.stat().st_mode)) == (DATA, 0o640)
+    assert not blobs.take(offered, SHA), "no file"
+    secret.replace(offered)
+    offered.chmod(0)
+    assert blobs.take(offered, SHA)
+    assert (blobs.path(SHA).read_bytes(), offered.exists()) == (DATA, False)
+    assert blobs.take(offered, SHA), "it was taken before"
+
+
 def test_an_empty_file_is_a_file(blobs: Blobs) -> None:
     sha256 = hashlib.sha256().hexdigest()
     assert blobs.begin("ann", sha256, 0) == 0

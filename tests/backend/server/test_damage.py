@@ -135,6 +135,11 @@ def test_a_job_does_not_read_an_input_that_was_damaged_while_it_waited(
         client.cancel(blocker)
         with pytest.raises(JobFailed, match="damaged on its disk"):
             client.follow(train)
+        wait_until(lambda: not blob_path(shared_backend, picture.image).exists())  # the server has looked, too
+        assert client.upload(tmp_path / "picture") == picture.image
+        again = new_job_id()
+        client.submit(again, TrainSpec(subject=SubjectSpec("Toy", "sks", "toy", [picture]), model="small"))
+        assert client.follow(again).state == "done"
 
 
 def test_damage_that_nobody_asks_for_is_found_in_the_background_and_reported(

@@ -10,11 +10,17 @@ import sys
 import tempfile
 from pathlib import Path
 
+import psutil
 import pytest
 from following import Following
-from motionbooth.server.sandbox import sandbox_problem, sandboxed
-from motionbooth_protocol.client import new_job_id
+from motionbooth.generation.video import read_clip
+from motionbooth.server.sandbox import gpus, sandbox_problem, sandboxed
+from motionbooth_protocol.client import Client, new_job_id
+from motionbooth_protocol.connection import Connection
 from motionbooth_protocol.errors import InvalidInput, JobFailed, MotionBoothError
+from motionbooth_protocol.jobs import GenerateSpec, Picture, SubjectSpec, TrainSpec
+from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
+from PIL import Image, ImageDraw
 from running_backend import RunningBackend, small_job, wait_until
 
 needs_sandbox = pytest.mark.skipif(sandbox_problem() is not None, reason=str(sandbox_problem()))
@@ -72,7 +78,7 @@ def test_a_worker_can_reach_its_files_and_nothing_else(tmp_path: Path) -> None:
         arguments = [home, outside, port, other.pid, caches, f"{folder}/socket", memory]
         command = [sys.executable, "-c", ATTEMPTS, *map(str, arguments)]
         bare = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
-        assert all(worked for name, worked in bare.items() if name not in ("root", "python")), "without a sandbox all of it works"
+        assert all(worked for name, worked in bare.items() if name not in ("root", "python")), "all works without one"
         inside = sandboxed(command, home, readable=[home / "models"], writable=[caches])
         found = json.loads(subprocess.run(inside, capture_output=True, check=True).stdout)
         other.kill()
@@ -83,7 +89,7 @@ def test_a_worker_can_reach_its_files_and_nothing_else(tmp_path: Path) -> None:
 
 @needs_sandbox
 def test_a_server_runs_its_jobs_in_a_sandbox_and_a_cancel_and_a_crash_work_there(backend: RunningBackend) -> None:
-    backend.start(SANDBOX="1")
+    backend.start(SANDBOX="on")
     with backend.client() as client:
         job = new_job_id()
         client.submit(job, small_job("steps=400 pause=0.1"))
@@ -98,6 +104,101 @@ def test_a_server_runs_its_jobs_in_a_sandbox_and_a_cancel_and_a_crash_work_there
     assert Following(backend, "steps=2").done().state == "done"
     assert Following(backend, "steps=4 die_once").done().attempt == 2
     assert backend.stop() == 0
+
+
+@needs_sandbox
+@pytest.mark.slow  # it makes the clips of the base model
+@pytest.mark.timeout(1500)
+def test_the_bundled_model_trains_and_generates_in_the_sandbox(tmp_path: Path) -> None:
+    home = tmp_path / "the home"
+    picture = Image.new("RGBA", (100, 80))
+    ImageDraw.Draw(picture).ellipse((20, 10, 70, 60), fill=(220, 40, 40, 255))
+    picture.save(tmp_path / "red.png")
+    command = [sys.executable, "-m", "motionbooth.cli", "serve", "--home", str(home), "--sandbox", "--workers", "1"]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    with subprocess.Popen(
+        [*command, "--address", "tcp://127.0.0.1:*"], stdout=subprocess.PIPE, env=environment
+    ) as serving:
+        try:
+            wait_until((home / "connection.json").exists, 60)
+            with Client(Connection.read(home / "connection.json"), timeout=60) as client:
+                subject = SubjectSpec("Red", "sks", "dog", [Picture(client.upload(tmp_path / "red.png"))])
+                train, generate = new_job_id(), new_job_id()
+                client.submit(train, TrainSpec(subject, steps=1))
+                weights = client.follow(train).result("subject").sha256
+                assert networks_below(serving.pid) - {network(os.getpid())}, "a worker with a network of its own"
+                (model,) = (one for one in client.models() if one.name == "toybox")
+                track = SubjectTrack(
+                    "Red", "dog", [Box(0.3, 0.3, 0.7, 0.8)] * model.frames, token="sks", weights=weights
+                )
+                camera = CameraPath.still(model.frames)
+                shot = Shot("shot", 1, 24, 8, model.width, model.height, camera, [track])
+                client.submit(generate, GenerateSpec(shot, "a sks dog", num_inference_steps=2))
+                client.fetch(client.follow(generate).result("clip"), tmp_path / "clip.mp4")
+        finally:
+            serving.terminate()
+            said, _ = serving.communicate(timeout=30)
+    assert b"sandbox          on" in said
+    frames, _ = read_clip(tmp_path / "clip.mp4")
+    assert frames.shape[1:3] == (model.height, model.width)
+    assert list((tmp_path / "cache").rglob("*.safetensors")), "the clips of the base model are kept for later trainings"
+
+
+def network(pid: int) -> str:
+    return os.readlink(f"/proc/{pid}/ns/net")
+
+
+def networks_below(pid: int) -> set[str]:
+    """The networks of the process and its descendants."""
+    return {network(process.pid) for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]}
+
+
+def test_a_result_that_is_a_link_is_refused_and_the_job_fails(backend: RunningBackend) -> None:
+    backend.start()
+    with backend.client() as client:
+        job = new_job_id()
+        client.submit(job, small_job("linked"))
+        with pytest.raises(JobFailed, match=r"its files are not there\. This happened 3 times"):
+            client.follow(job)
+        assert backend.connection_file.is_file(), "what the link led to"
+    assert not [path for path in (backend.home / "blobs").rglob("*") if not path.is_dir()]
+    assert not list((backend.home / "incoming").iterdir())
+
+
+def test_a_sandbox_has_the_gpus_and_the_driver_makes_its_device_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices, programs = tmp_path / "dev", tmp_path / "programs"
+    for folder in ("dri", "nvidia-caps", "shm"):
+        (devices / folder).mkdir(parents=True)
+    for device in ("kfd", "nvidia0", "nvidiactl", "sda", "tty"):
+        (devices / device).touch()
+    programs.mkdir()
+    (programs / "nvidia-modprobe").write_text(f"#!/bin/sh\n: > '{devices}/nvidia-uvm'\n")
+    (programs / "nvidia-modprobe").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    found = [f"{devices}/{name}" for name in ("dri", "kfd", "nvidia-caps", "nvidia-uvm", "nvidia0", "nvidiactl")]
+    assert gpus(devices) == [word for path in found for word in ("--dev-bind", path, path)]
+
+
+@pytest.mark.gpu
+@needs_sandbox
+def test_a_gpu_computes_in_the_sandbox(tmp_path: Path) -> None:
+    code = "import torch; print(torch.ones(1000, device='cuda').sum().item())"
+    inside = sandboxed([sys.executable, "-c", code], tmp_path / "home", [], [])
+    assert subprocess.run(inside, capture_output=True, text=True, check=True).stdout == "1000.0\n"
+
+
+def test_a_backend_without_bubblewrap_works_and_says_once_that_there_is_no_sandbox(
+    backend: RunningBackend, tmp_path: Path
+) -> None:
+    (tmp_path / "bare").mkdir()
+    backend.start(SANDBOX="auto", PATH=str(tmp_path / "bare"))
+    for prompt in ("steps=1", "steps=2"):
+        assert Following(backend, prompt).done().state == "done"
+    assert "sandbox          off" in (backend.home / "printed.log").read_text()
+    log = (backend.home / "logs" / "server.log").read_text()
+    assert log.count("workers run without a sandbox: bubblewrap is not installed") == 1
 
 
 def test_without_bubblewrap_the_reason_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
