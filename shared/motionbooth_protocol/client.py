@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from msgspec.structs import replace
+
 from . import messages
 from .dialogue import Dialogue
 from .errors import Canceled, Damaged, ErrorReport, InvalidInput, JobFailed, NotFound, OutOfSpace, is_disk_full
@@ -56,7 +58,12 @@ class Client(Dialogue):
 
     def status(self) -> messages.Status:
         """How the backend is doing."""
-        return self._request(messages.GetStatus(id=0), messages.Status)
+        status = self._request(messages.GetStatus(id=0), messages.Status)
+        page = status
+        while page.more:
+            page = self._request(messages.GetStatus(id=0, after=page.more), messages.Status)
+            status.workers.extend(page.workers)
+        return replace(status, more=0)
 
     def spec(self, job: str) -> messages.Spec:
         """The spec of a job. To run the job again, submit its spec under a new id. Raises NotFound."""

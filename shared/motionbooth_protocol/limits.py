@@ -20,7 +20,6 @@ MAX_TRAINING_STEPS = 10_000
 MAX_SAMPLING_STEPS = 1000
 MAX_LISTED = 500  # jobs in one listing
 PAGE_BYTES = 64 << 10  # of a listing: the reply that reaches them is the last one of its page
-MAX_WORKERS = 4096  # in one status
 
 # What a client may send ahead of the server's replies, above which its connection is ended: all chunks in flight and a
 # header fit.

@@ -20,7 +20,6 @@ from .limits import (
     MAX_LISTED,
     MAX_PICTURES,
     MAX_SUBJECTS,
-    MAX_WORKERS,
 )
 from .motion import Sha256, Short
 from .reports import Count, PreviewReport, ProgressReport
@@ -94,7 +93,9 @@ class Forget(Request, frozen=True, tag=True):
 
 
 class GetStatus(Request, frozen=True, tag=True):
-    """Ask how the backend is doing."""
+    """Ask how the backend is doing. `after`: where the page of workers before ended (Status.more)."""
+
+    after: Count = 0
 
 
 class Put(Request, frozen=True, tag=True):
@@ -293,7 +294,10 @@ class WorkerInfo(Struct, frozen=True):
 
 
 class Status(Reply, frozen=True, tag=True):
-    """Reply to GetStatus. Counts the jobs of all users; ended ones as long as the store keeps them."""
+    """Reply to GetStatus. Counts the jobs of all users; ended ones as long as the store keeps them.
+
+    `workers`: a page of them. `more`: where it ends; 0 for the last page.
+    """
 
     server: Short
     version: Short
@@ -306,7 +310,8 @@ class Status(Reply, frozen=True, tag=True):
     sessions: Count
     disk_free: Count  # bytes
     store_bytes: Count  # in the files of all jobs
-    workers: Annotated[list[WorkerInfo], Meta(max_length=MAX_WORKERS)] = []
+    workers: list[WorkerInfo] = []
+    more: Count = 0
     problems: dict[Short, Text] = {}  # what is wrong with the backend itself, by a name for programs
 
 

@@ -49,7 +49,7 @@ class RequestHandlers:
             messages.ListSubjects: lambda key, request: views.subjects(key.public, request),
             messages.Cancel: self._cancel,
             messages.Forget: self._forget,
-            messages.GetStatus: lambda key, request: views.status(key, request.id),
+            messages.GetStatus: views.status,
             messages.Put: lambda key, request: transfers.put(key.public, request),
             messages.Ping: lambda key, request: messages.Pong(re=request.id),
             messages.Bye: lambda key, request: messages.Pong(re=request.id),

@@ -40,4 +40,4 @@ class Monitor:
 
     def _new_view(self) -> BackendView:
         views = self._views
-        return BackendView(views.status(None), views.jobs_by_state(_JOBS_SHOWN), views.previews(), views.counters())
+        return BackendView(views.whole_status(), views.jobs_by_state(_JOBS_SHOWN), views.previews(), views.counters())

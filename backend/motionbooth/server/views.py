@@ -11,7 +11,7 @@ from typing import TypeVar
 import msgspec
 from motionbooth_protocol import messages
 from motionbooth_protocol.jobs import BACKEND_STATES, Job
-from motionbooth_protocol.limits import MAX_WORKERS, PAGE_BYTES, PROTOCOL_VERSION
+from motionbooth_protocol.limits import PAGE_BYTES, PROTOCOL_VERSION
 from msgspec.structs import replace
 
 from motionbooth.server.attempts import JobNumber
@@ -22,7 +22,7 @@ from motionbooth.server.scheduler import Scheduler, WorkerState
 from motionbooth.server.settings import ServerSettings
 from motionbooth.server.store import Store
 
-Listed = TypeVar("Listed", Job, messages.SubjectInfo)
+Listed = TypeVar("Listed", Job, messages.SubjectInfo, messages.WorkerInfo)
 
 
 class Views:
@@ -89,18 +89,29 @@ class Views:
         """The pictures of all running jobs, JPEG or PNG, by the job's id."""
         return {self._queries.job_id(number): report.picture for number, report in self._live.previews.items()}
 
-    def status(self, viewer: Key | None, request_id: int = 0) -> messages.Status:
-        """As far as the viewer may see it; None, the owner of the backend, may see everything."""
+    def status(self, viewer: Key, request: messages.GetStatus) -> messages.Status:
+        """As far as the viewer may see it, with a page of the workers."""
+        workers, more = _page(self._workers(viewer, request.after))
+        return replace(self._status(), re=request.id, workers=workers, more=more)
+
+    def whole_status(self) -> messages.Status:
+        """As the owner of the backend may see it, with all workers."""
+        return replace(self._status(), workers=[worker for _, worker in self._workers(None)])
+
+    def _status(self) -> messages.Status:
         counts = self._queries.counts()
         return messages.Status(
-            re=request_id, server=self._settings.name, version=PROGRAM_VERSION,
+            re=0, workers=[], server=self._settings.name, version=PROGRAM_VERSION,
             uptime=time.monotonic() - self._started_at, sessions=self._live.connections,
             disk_free=shutil.disk_usage(self._settings.home).free,
             store_bytes=self._store.ownership.total_bytes(),
-            workers=[self._worker(viewer, worker) for worker in self._scheduler.workers()[:MAX_WORKERS]],
             problems=dict(self._live.problems),
             **{state.value: counts.get(state, 0) for state in BACKEND_STATES},
         )  # fmt: skip
+
+    def _workers(self, viewer: Key | None, after: int = 0) -> Iterator[tuple[int, messages.WorkerInfo]]:
+        for number, worker in enumerate(self._scheduler.workers()[after:], start=after + 1):
+            yield number, self._worker(viewer, worker)
 
     def _worker(self, viewer: Key | None, worker: WorkerState) -> messages.WorkerInfo:
         device, number = worker.device, worker.job_number

@@ -21,7 +21,7 @@ from motionbooth_protocol.connection import host_and_port
 from motionbooth_protocol.errors import Canceled, Conflict, NotAuthorized, NotFound, OverLimit
 from motionbooth_protocol.jobs import Blob, GenerateSpec, Job, Picture, SubjectSpec, TrainSpec
 from motionbooth_protocol.limits import PAGE_BYTES
-from motionbooth_protocol.messages import Error, Jobs, ListJobs, Ping, Pong
+from motionbooth_protocol.messages import Error, GetStatus, Jobs, ListJobs, Ping, Pong
 from motionbooth_protocol.motion import Box, CameraPath, SubjectTrack
 from msgspec.structs import replace
 from raw_socket import HELLO, answer, raw
@@ -245,6 +245,20 @@ def test_a_listing_comes_in_pages_that_fit_into_a_message(backend: RunningBacken
         (page,) = socket.recv_multipart()
         assert PAGE_BYTES <= len(page) < PAGE_BYTES + 4096
         assert [subject.name for subject in client.subjects()] == subjects[::-1]
+
+
+def test_the_status_of_thousands_of_workers_comes_in_pages(tmp_path: Path) -> None:
+    backend = RunningBackend(tmp_path / "home", "motionbooth_lab.rig.pulse_server", "4096").start()
+    try:
+        with backend.client() as client, raw(backend.connection) as socket:
+            status = client.status()
+            assert [worker.name for worker in status.workers] == [f"pulse {number}" for number in range(4096)]
+            answer(socket, *encode(HELLO))
+            socket.send_multipart(encode(GetStatus(id=2)))
+            (page,) = socket.recv_multipart()
+            assert PAGE_BYTES <= len(page) < PAGE_BYTES + 4096
+    finally:
+        backend.end()
 
 
 def _store_jobs(backend: RunningBackend, count: int, name: str = "shot") -> None:
