@@ -223,8 +223,9 @@ class Blobs:
                     taken.parent.mkdir(exist_ok=True)
                     taken.touch()  # which no folder can replace
                     file.replace(taken)
-                    if stat.S_ISREG(taken.lstat().st_mode):
-                        self._move_in(taken, sha256)
+                    if not stat.S_ISREG(taken.lstat().st_mode):
+                        raise OSError("it is not a file")
+                    self._move_in(taken, sha256)
             except OSError as error:
                 log.warning("the result %s cannot be taken: %s", file, error)
             taken.unlink(missing_ok=True)

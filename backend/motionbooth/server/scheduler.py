@@ -211,7 +211,9 @@ class Scheduler:
             case worker_pipe.Finished() if self._take(report):
                 is_current = self._transitions.finish(id, report.results)
             case worker_pipe.Finished():
-                missing = MotionBoothError("The worker reported the job as finished, but its files are not there.")
+                missing = MotionBoothError(
+                    "The worker reported the job as finished, but its files are missing; see server.log on the backend."
+                )
                 is_current = self._transitions.worker_died(id, missing.report)
             case worker_pipe.Failed(error=ErrorReport(kind=OutOfSpace.code)):
                 is_current = self._transitions.requeue(id, report.error)

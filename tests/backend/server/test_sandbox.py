@@ -158,9 +158,10 @@ def test_a_result_that_is_a_link_is_refused_and_the_job_fails(backend: RunningBa
     with backend.client() as client:
         job = new_job_id()
         client.submit(job, small_job("linked"))
-        with pytest.raises(JobFailed, match=r"its files are not there\. This happened 3 times"):
+        with pytest.raises(JobFailed, match=r"its files are missing; .* This happened 3 times"):
             client.follow(job)
         assert backend.connection_file.is_file(), "what the link led to"
+    assert (backend.home / "logs" / "server.log").read_text().count("cannot be taken: it is not a file") == 3
     assert not [path for path in (backend.home / "blobs").rglob("*") if not path.is_dir()]
     assert not list((backend.home / "incoming").iterdir())
 

@@ -29,7 +29,7 @@ SAME = {"MotionBooth", "Backend", "Takes", "Token", "Prompt", "Seed"}  # in ever
 FOR_THE_BACKENDS_OWNER = (
     "{doubts}. Look at", "{request} has no payload", "A file is named by its sha256", "Another backend is running on",
     "Each worker needs {each:g} GPUs", "No Ray cluster answers at", "Only admins can list the jobs", "The Ray executor",
-    "The job store {path}", "Several users have a job",
+    "The job store {path}", "The workers cannot run in a sandbox", "Several users have a job",
 )  # fmt: skip
 
 
