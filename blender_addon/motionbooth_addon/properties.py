@@ -16,7 +16,7 @@ from bpy.props import (
 )
 
 from . import compat
-from ._protocol.limits import MAX_NAME, MAX_TEXT
+from ._protocol.limits import BACKGROUND_STRENGTH, MAX_NAME, MAX_TEXT, SUBJECT_STRENGTH
 from .capture.geometry import TYPES_WITHOUT_SURFACE
 from .timeline import takes
 
@@ -183,6 +183,27 @@ class MotionBoothShot(bpy.types.PropertyGroup):
     box_control: BoolProperty(name="Follow Boxes", default=True, description="Keep each subject inside its box")
     camera_control: BoolProperty(
         name="Follow Camera", default=True, description="Move the background with the camera path"
+    )
+    use_guide: BoolProperty(
+        name="Guide",
+        description="Start from a simple render of the scene instead of from noise alone. It is rendered again only "
+        "after the scene has changed",
+    )
+    guide_subject: FloatProperty(
+        name="Subject",
+        subtype="FACTOR",
+        min=0,
+        max=1,
+        default=SUBJECT_STRENGTH,
+        description="How closely the subjects follow the render",
+    )
+    guide_background: FloatProperty(
+        name="Background",
+        subtype="FACTOR",
+        min=0,
+        max=1,
+        default=BACKGROUND_STRENGTH,
+        description="How closely the background follows the render",
     )
     subjects: CollectionProperty(type=MotionBoothSubject)
     active_subject: IntProperty(min=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -18,7 +18,7 @@ from .._protocol.reports import ProgressReport
 from .._protocol.text import Text
 from ..jobs.events import Connected, Disconnected, Event, Refused, Submitted
 from ..jobs.job_client import JobClient
-from ..jobs.job_store import JobRecord, JobRequest, JobStore, StyleFile, TrainRequest
+from ..jobs.job_store import GuideRender, JobRecord, JobRequest, JobStore, StyleFile, TrainRequest
 
 _PAUSE = 0.05  # seconds between two looks at the events
 _PATIENCE = 300.0  # seconds without a connection, after which the call fails
@@ -29,18 +29,25 @@ class BlockingJobs:
     """The jobs of one call. They are not resumed by a later call: a backend shares the results of equal requests.
 
     scratch: a folder that may be removed after `close`.
+    renderer: the command that renders guides, see `background_render.renderer`.
     train_specs: the specs of the trainings that were submitted, by job id.
 
     All methods raise MotionBoothError if a command is refused, or if the backend cannot be reached for _PATIENCE.
     """
 
-    def __init__(self, connection: Connection, scratch: Path, on_progress: Callable[[ProgressReport], None]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        scratch: Path,
+        on_progress: Callable[[ProgressReport], None],
+        renderer: Sequence[str] = (),
+    ) -> None:
         self.train_specs: dict[str, TrainSpec] = {}
         self._models: list[ModelInfo] | None = None
         self._on_progress = on_progress
         self._disconnected_at: float | None = None
         self._client = JobClient(JobStore(scratch / "jobs"), scratch / "training", on_change=lambda record: None)
-        self._client.connect(connection, scratch / "previews", renderer=[])
+        self._client.connect(connection, scratch / "previews", list(renderer))
 
     def models(self) -> list[ModelInfo]:
         """The backend's models, once it is connected."""
@@ -53,11 +60,12 @@ class BlockingJobs:
         title: str,
         awaits: Mapping[str, str] | None = None,
         style: StyleFile | None = None,
+        guide: GuideRender | None = None,
     ) -> JobRecord:
         """See JobClient.submit."""
         if isinstance(request, TrainRequest):
             self._on_progress(ProgressReport("uploading pictures", 0, len(request.pictures), note=_name(title)))
-        return self._client.submit(request, title, awaits, style)
+        return self._client.submit(request, title, awaits, style, guide)
 
     def wait_until_done(self, record: JobRecord) -> None:
         """Raises JobFailed with the reason, or Canceled."""

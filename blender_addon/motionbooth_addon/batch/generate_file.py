@@ -1,12 +1,14 @@
 """Generates the shots of one saved .blend without a window.
 
     python -m motionbooth_addon.batch.generate_file SCENE.blend --connection FILE --out DIR
-        [--model NAME] [--seed N] [--training-steps N] [--sampling-steps N] [--dry-run] [--in-place]
+        [--model NAME] [--seed N] [--training-steps N] [--sampling-steps N]
+        [--subject-strength X] [--background-strength X] [--dry-run] [--in-place]
 
 Every scene with MotionBooth subjects is one shot. DIR receives
 
     shot.blend                      a copy of the .blend, with each clip as a strip on its shot's range
     clip.mp4, shot.json             the clip, and the specs that were submitted for it (`generate_shots.ShotFile`)
+    guide.png, masks.png            the guide, if the shot has one (animated PNG)
     training_pictures/SUBJECT/      the pictures that the subject was trained on
 
 If there are several shots, each has its clip.mp4, shot.json and training_pictures in a folder named like its scene.
@@ -40,15 +42,14 @@ from .. import register
 from .._protocol.errors import InvalidInput, MotionBoothError, from_os_error
 from .._protocol.reporting_process import ReportWriter
 from .generate_shots import Options, generate
-from .runner import add_replacements
+from .runner import REPLACEMENTS, add_replacements
 
 
 def main(arguments: list[str]) -> int:
     wanted = _parser().parse_args(arguments)
     writer = ReportWriter(_take_standard_output())
-    options = Options(
-        wanted.model, wanted.seed, wanted.training_steps, wanted.sampling_steps, wanted.dry_run, wanted.in_place
-    )
+    replacements = {name: getattr(wanted, name) for name in REPLACEMENTS}
+    options = Options(dry_run=wanted.dry_run, in_place=wanted.in_place, **replacements)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Blender's own handler would end it at once
     bpy.context.preferences.filepaths.save_version = 0  # no shot.blend1 beside shot.blend
     failure: MotionBoothError

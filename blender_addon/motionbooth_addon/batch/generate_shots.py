@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,9 +21,11 @@ from .._protocol.reports import ProgressReport
 from .._protocol.text import Text
 from ..capture import framing, shots
 from ..capture.shot_warnings import length_warning
+from ..guide.request import guide_render
 from ..jobs.job_store import JobRecord, TrainRequest
 from ..jobs.specs import SMALLEST_PICTURE, check_prompt, generate_spec, named_model, request_with, style_file
 from ..timeline import takes
+from ..turntable import background_render
 from ..turntable.pictures import check_source, needs_training, training_pictures
 from .blocking_jobs import BlockingJobs
 from .runner import folder_for_each
@@ -50,6 +53,8 @@ class Options:
     sampling_steps: int | None = None
     dry_run: bool = False
     in_place: bool = False
+    subject_strength: float | None = None
+    background_strength: float | None = None
 
 
 @dataclass
@@ -60,7 +65,7 @@ class BatchShot:
     folder: Path
     shot: Shot
     warnings: list[Text]
-    picture_size: int = SMALLEST_PICTURE
+    model_size: tuple[int, int] = DRY_RUN_SIZE
     trainings: dict[str, JobRecord] = field(default_factory=dict)
     pictures: dict[str, list[Path]] = field(default_factory=dict)
     generation: JobRecord | None = None
@@ -108,9 +113,10 @@ def generate(
         raise InvalidInput("Generating needs a backend; give its connection file with --connection.")
     connection = Connection.read(connection_file)
     with tempfile.TemporaryDirectory(prefix="motionbooth_") as scratch:
-        jobs = BlockingJobs(connection, Path(scratch), on_progress)
+        renderer = background_render.renderer(bpy.app.binary_path, system_python=not bpy.app.python_args)
+        jobs = BlockingJobs(connection, Path(scratch), on_progress, renderer)
         try:
-            done = _generate(jobs, placed, options, on_progress)
+            done = _generate(jobs, placed, options, Path(scratch) / "guides", on_progress)
         except KeyboardInterrupt:
             jobs.cancel()
             raise
@@ -122,7 +128,11 @@ def generate(
 
 
 def _generate(
-    jobs: BlockingJobs, placed: list[tuple[bpy.types.Scene, Path]], options: Options, on_progress: OnProgress
+    jobs: BlockingJobs,
+    placed: list[tuple[bpy.types.Scene, Path]],
+    options: Options,
+    guides: Path,
+    on_progress: OnProgress,
 ) -> list[BatchShot]:
     """Train the new subjects, generate the shots, fetch the clips."""
     models = {model.name: model for model in jobs.models()}
@@ -131,19 +141,22 @@ def _generate(
         for warning in shot.warnings:
             on_progress(ProgressReport("reading the scene", 0, 0, note=warning))
     for shot in batch:
-        _submit(jobs, shot, options, on_progress)
+        _submit(jobs, shot, options, guides, on_progress)
     for shot in batch:
         _finish(jobs, shot)
     return batch
 
 
-def _submit(jobs: BlockingJobs, shot: BatchShot, options: Options, on_progress: OnProgress) -> None:
+def _submit(jobs: BlockingJobs, shot: BatchShot, options: Options, guides: Path, on_progress: OnProgress) -> None:
     for subject in shot.scene.motionbooth.subjects:
         if needs_training(subject):
             request = _train_request(shot, subject, options, on_progress)
             shot.trainings[subject.name] = jobs.submit(request, subject.name)
     awaits = {name: training.id for name, training in shot.trainings.items()}
-    shot.generation = jobs.submit(_spec(shot, options), shot.shot.name, awaits, style_file(shot.scene))
+    strengths = options.subject_strength, options.background_strength
+    guide = guide_render(shot.scene, shot.shot, shot.model_size, guides, strengths)
+    style = style_file(shot.scene)
+    shot.generation = jobs.submit(_spec(shot, options), shot.shot.name, awaits, style, guide)
 
 
 def _finish(jobs: BlockingJobs, shot: BatchShot) -> None:
@@ -156,9 +169,12 @@ def _finish(jobs: BlockingJobs, shot: BatchShot) -> None:
     try:
         jobs.wait_until_done(shot.generation)
     finally:
-        assert isinstance(shot.generation.request, GenerateSpec)  # now with the weights of subjects and style
+        assert isinstance(shot.generation.request, GenerateSpec)  # now with the files of subjects, style and guide
         trained = [jobs.train_specs[record.id] for record in shot.trainings.values()]
         _write_shot_file(shot, shot.generation.request, trained)
+    if (guide := shot.generation.guide) is not None:
+        for file in background_render.clips_of(guide):
+            shutil.copy(file, shot.folder)
     jobs.fetch_clip(shot.generation, shot.clip)
 
 
@@ -196,7 +212,7 @@ def _read_for_model(models: dict[str, ModelInfo], scene: bpy.types.Scene, folder
     shot = _read(scene, folder, model.frames, (model.width, model.height))
     if (longer := length_warning(shots.seconds_of(scene), model.frames, model.fps)) is not None:
         shot.warnings.append(longer)
-    shot.picture_size = max(SMALLEST_PICTURE, model.height)
+    shot.model_size = model.width, model.height
     return shot
 
 
@@ -221,7 +237,7 @@ def _train_request(
     def on_picture(done: int, total: int) -> None:
         on_progress(ProgressReport("rendering pictures", done, total, note=Text.of("{name}", name=subject.name)))
 
-    pictures = training_pictures(shot.scene, subject, folder, shot.picture_size, on_picture)
+    pictures = training_pictures(shot.scene, subject, folder, max(SMALLEST_PICTURE, shot.model_size[1]), on_picture)
     shot.pictures[subject.name] = [picture.image for picture in pictures]
     return request_with(shot.scene, subject, pictures, steps=options.training_steps)
 

@@ -36,10 +36,12 @@ from .._protocol.text import Text
 from ..user_data import data_folder
 
 # Numeric options that are passed on to generate_file: the smallest and the largest value.
-NUMBERS = {
+NUMBERS: dict[str, tuple[float, float]] = {
     "seed": (0, MAX_SEED),
     "training_steps": (1, MAX_TRAINING_STEPS),
     "sampling_steps": (1, MAX_SAMPLING_STEPS),
+    "subject_strength": (0.0, 1.0),  # of the guide
+    "background_strength": (0.0, 1.0),
 }
 REPLACEMENTS = (*NUMBERS, "model")
 DEFAULT_OUT = Path("motionbooth_batch")
@@ -112,7 +114,7 @@ def add_replacements(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{name.replace('_', '-')}",
             type=_within(*bounds),
-            metavar="N",
+            metavar="N" if isinstance(bounds[0], int) else "X",
             help="default: the scene's or the model's",
         )
 
@@ -124,15 +126,15 @@ def _file(text: str) -> Path:
     return Path(text)
 
 
-def _within(least: int, most: int) -> Callable[[str], int]:
-    """An argparse type: a whole number from `least` to `most`."""
+def _within(least: float, most: float) -> Callable[[str], float]:
+    """An argparse type: a number from `least` to `most`, a whole one if those are."""
 
-    def whole_number(text: str) -> int:
-        if not least <= int(text) <= most:
+    def number(text: str) -> float:
+        if not least <= (value := type(least)(text)) <= most:
             raise argparse.ArgumentTypeError(f"from {least} to {most}, not {text}")
-        return int(text)
+        return value
 
-    return whole_number
+    return number
 
 
 def folder_for_each(names: Sequence[str], out: Path) -> list[Path]:

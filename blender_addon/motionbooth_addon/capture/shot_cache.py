@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +31,7 @@ SLICE_PAUSE_SECONDS = 0.01  # between two slices
 EXPIRE_SECONDS = 5.0  # without a call of `get`, before a cache is dropped
 MAX_READING_SECONDS = 2.0  # main thread time for one reading; a scene that takes longer is sampled at fewer frames
 MAX_SAMPLES, MIN_SAMPLES = 250, 24
+_LOOKS = (bpy.types.Material, bpy.types.World, bpy.types.Light)
 DEFAULT_MODEL_FRAMES = 8  # while the backend's models are not cache
 
 
@@ -43,6 +45,7 @@ class ShotCache:
     outdated: the scene has changed since the last reading.
     moved_frame: the frame at which the user last moved objects, which may have no keyframe yet; `moves` counts that.
     last_requested: the time of the last `get`.
+    state: another one after each change of what the scene's objects show, of their materials and lights, too.
     settings: the settings that the reading depends on, see `_settings`.
     max_samples: at how many moments the next reading may sample the scene; `stride`: samples for each model frame.
     reader: the reading in progress, with `seconds_spent` on the main thread so far.
@@ -65,6 +68,7 @@ class ShotCache:
     seconds_spent: float = 0.0
     allow_playback: bool = False
     needs_playback: bool = False
+    state: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
     def progress(self) -> float | None:
@@ -88,6 +92,13 @@ def get(scene: bpy.types.Scene) -> ShotCache:
         _note_change(cache)
     cache.last_requested = time.monotonic()
     return cache
+
+
+def state(scene: bpy.types.Scene) -> str:
+    """Equal to an earlier result only if what the scene's objects show is still the same."""
+    cache = get(scene)
+    _note_settings(scene, cache)
+    return cache.state
 
 
 def read_by_playing(scene: bpy.types.Scene) -> None:
@@ -150,7 +161,9 @@ def _on_update(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> None:
             cache.moved_frame, cache.moves = scene.frame_current, cache.moves + 1
             _note_change(cache)
         elif not own and (moved or isinstance(update.id, (bpy.types.Action, bpy.types.Camera))):
-            _note_change(cache)
+            _note_change(cache, is_shown=not isinstance(update.id, bpy.types.Collection))
+        elif update.is_updated_shading and isinstance(update.id, _LOOKS):
+            cache.state = uuid.uuid4().hex
 
 
 @persistent
@@ -159,9 +172,18 @@ def _on_any_change(*_: object) -> None:
         _note_change(cache)
 
 
-def _note_change(cache: ShotCache) -> None:
+def _note_settings(scene: bpy.types.Scene, cache: ShotCache) -> None:
+    if (settings := _settings(scene)) != cache.settings:
+        cache.settings = settings
+        _note_change(cache)
+
+
+def _note_change(cache: ShotCache, is_shown: bool = True) -> None:
+    """is_shown: what the objects show may have changed, and not only which objects there are."""
     global _changed_at
     cache.outdated, cache.reader, cache.allow_playback = True, None, False
+    if is_shown:
+        cache.state = uuid.uuid4().hex
     _changed_at = time.monotonic()
 
 
@@ -174,9 +196,8 @@ def tick() -> float | None:
         return None
     for name, cache in _caches.items():
         scene = bpy.data.scenes.get(name)
-        if scene is not None and (settings := _settings(scene)) != cache.settings:
-            cache.settings = settings
-            _note_change(cache)
+        if scene is not None:
+            _note_settings(scene, cache)
     if now - _changed_at > SETTLE_SECONDS and not _is_busy():
         for name, cache in list(_caches.items()):
             scene = bpy.data.scenes.get(name)

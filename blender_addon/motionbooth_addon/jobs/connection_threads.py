@@ -22,7 +22,7 @@ from .._protocol import messages
 from .._protocol.client import Client
 from .._protocol.connection import Connection
 from .._protocol.errors import Canceled, ErrorReport, MotionBoothError, NotFound, OutOfSpace, from_os_error
-from .._protocol.jobs import TERMINAL_STATES, Blob, GenerateSpec, JobState, Picture, Style, SubjectSpec
+from .._protocol.jobs import TERMINAL_STATES, Blob, Guide, JobState, Picture, Style, SubjectSpec
 from .._protocol.limits import CHUNK_BYTES
 from .._protocol.messages import Progress
 from .._protocol.reports import PreviewReport, ProgressReport
@@ -45,7 +45,7 @@ from .events import (
     Submitted,
     Train,
 )
-from .job_store import StyleFile
+from .job_store import GuideRender
 
 _LISTEN_SECONDS = 0.1  # the longest that a command waits
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 8.0  # seconds between attempts to connect
@@ -91,7 +91,7 @@ class ConnectionThreads:
 
     def send(self, command: Command) -> None:
         """Never waits."""
-        if isinstance(command, Train | Fetch) or (isinstance(command, Generate) and command.style is not None):
+        if isinstance(command, Train | Fetch) or (isinstance(command, Generate) and command.has_files):
             self._in_transfer.add(command.job)
             self._transfers.put(command)
         else:
@@ -267,8 +267,8 @@ class ConnectionThreads:
             match command:
                 case Train():
                     self._send_training(client, command)
-                case Generate(job, spec, StyleFile() as style):
-                    self._send_styled(client, job, spec, style)
+                case Generate():
+                    self._send_generation(client, command)
                 case Fetch():
                     self._fetch(client, command)
         except MotionBoothError as error:
@@ -297,16 +297,33 @@ class ConnectionThreads:
         self._events.append(Submitted(train.job, spec))
         self._requests.append(Follow(train.job))
 
-    def _send_styled(self, client: Client, job: str, spec: GenerateSpec, style: StyleFile) -> None:
-        def on_bytes(have: int, size: int) -> None:
-            chunks, total = have // CHUNK_BYTES, -(-size // CHUNK_BYTES)
-            self._report(job, ProgressReport("uploading the style", chunks, total))
-
-        spec = replace(spec, styles=[Style(client.upload(Path(style.path), on_bytes), style.strength)])
+    def _send_generation(self, client: Client, command: Generate) -> None:
+        job, spec = command.job, command.spec
+        if command.guide is not None:
+            spec = replace(spec, guide=self._send_guide(client, command.guide, command))
+        if (style := command.style) is not None:
+            sha256 = self._upload(client, job, Path(style.path), "uploading the style")
+            spec = replace(spec, styles=[Style(sha256, style.strength)])
         self._check_canceled(job)
         client.submit(job, spec)
         self._events.append(Submitted(job, spec))
         self._requests.append(Follow(job))
+
+    def _send_guide(self, client: Client, wanted: GuideRender, command: Generate) -> Guide:
+        """Render and upload the guide."""
+        job, on_progress = command.job, partial(self._report, command.job)
+        on_progress(ProgressReport("rendering the guide", 0, 0))
+        files = background_render.render_guide(self._renderer, wanted, command.spec.shot, on_progress)
+        self._latest[PreviewSaved, job] = PreviewSaved(job, files[0].with_name(background_render.PREVIEW))
+        clip, *masks = (self._upload(client, job, file, "uploading the guide") for file in files)
+        return Guide(clip, wanted.subject_strength, wanted.background_strength, masks[0] if masks else None)
+
+    def _upload(self, client: Client, job: str, file: Path, stage: str) -> str:
+        def on_bytes(have: int, size: int) -> None:
+            chunks, total = have // CHUNK_BYTES, -(-size // CHUNK_BYTES)
+            self._report(job, ProgressReport(stage, chunks, total))
+
+        return client.upload(file, on_bytes)
 
     def _fetch(self, client: Client, command: Fetch) -> None:
         began, resumed_at = time.monotonic(), -1

@@ -38,7 +38,7 @@ from ..user_data import data_folder
 from .backend_watcher import BackendWatcher
 from .events import Connected, Disconnected, Event, Fetch, Fetched, PreviewSaved, Refresh, Refused
 from .job_client import JobClient
-from .job_store import JobRecord, JobRequest, JobStore, StyleFile, TrainRequest
+from .job_store import GuideRender, JobRecord, JobRequest, JobStore, StyleFile, TrainRequest
 
 TICK_SECONDS = 0.1
 BUDGET_SECONDS = 0.002  # of the main thread, for events in one tick
@@ -74,11 +74,11 @@ class JobController:
         title: str,
         awaits: dict[str, str] | None = None,
         style: StyleFile | None = None,
+        guide: GuideRender | None = None,
     ) -> JobRecord:
         """Send a new job for this scene's shot, see JobClient.submit. Raises InvalidInput without a connection."""
-        record = self.jobs.submit(
-            request, title, awaits, style, shot=takes.shot_id(scene), scene=scene.name, blend=bpy.data.filepath
-        )
+        where = takes.shot_id(scene), scene.name, bpy.data.filepath
+        record = self.jobs.submit(request, title, awaits, style, guide, *where)
         self.ui.show_jobs(chosen=record.id)
         return record
 

@@ -9,17 +9,22 @@ from msgspec import Struct
 from .._protocol.errors import ErrorReport, MotionBoothError
 from .._protocol.jobs import Blob, GenerateSpec, JobState, TrainSpec
 from .._protocol.messages import ModelInfo, Progress, SubjectInfo
-from .job_store import StyleFile, TrainRequest
+from .job_store import GuideRender, StyleFile, TrainRequest
 
 # Commands
 
 
 class Generate(Struct, frozen=True):
-    """Upload the style if there is one, and submit the clip."""
+    """Upload the style and the guide, which is rendered before, if there are any, and submit the clip."""
 
     job: str
     spec: GenerateSpec
     style: StyleFile | None = None
+    guide: GuideRender | None = None
+
+    @property
+    def has_files(self) -> bool:
+        return self.style is not None or self.guide is not None
 
 
 class Train(Struct, frozen=True):
@@ -82,7 +87,7 @@ class Disconnected(Struct, frozen=True):
 
 
 class Submitted(Struct, frozen=True):
-    """The pictures of a training, or the style of a clip, were uploaded, and `spec` was submitted."""
+    """The pictures of a training, or the style and the guide of a clip, were uploaded, and `spec` was submitted."""
 
     job: str
     spec: TrainSpec | GenerateSpec

@@ -27,7 +27,7 @@ from .events import (
     Submitted,
     Train,
 )
-from .job_store import JobRecord, JobRequest, JobStore, StyleFile, TrainRequest
+from .job_store import GuideRender, JobRecord, JobRequest, JobStore, StyleFile, TrainRequest
 
 if TYPE_CHECKING:
     from .connection_threads import ConnectionThreads
@@ -83,11 +83,12 @@ class JobClient:
         title: str,
         awaits: Mapping[str, str] | None = None,
         style: StyleFile | None = None,
+        guide: GuideRender | None = None,
         shot: str = "",
         scene: str = "",
         blend: str = "",
     ) -> JobRecord:
-        """Send a new job, once the jobs in `awaits` (by subject name) have trained its subjects, and after its style.
+        """Send a new job, once the jobs in `awaits` (by subject name) have trained its subjects, and after its files.
 
         Raises InvalidInput without a connection.
         """
@@ -107,6 +108,7 @@ class JobClient:
             state=JobState.WAITING if awaits else JobState.SENDING,
             style=style,
             awaits=dict(awaits or {}),
+            guide=guide,
         )
         self.store.put(record)
         self._send(record)
@@ -115,9 +117,8 @@ class JobClient:
 
     def retry(self, record: JobRecord) -> JobRecord:
         """Send the same request as a new job of the same shot."""
-        return self.submit(
-            record.request, record.title, record.awaits, record.style, record.shot, record.scene, record.blend
-        )
+        where = record.shot, record.scene, record.blend
+        return self.submit(record.request, record.title, record.awaits, record.style, record.guide, *where)
 
     def cancel(self, record: JobRecord) -> None:
         """Raises InvalidInput if the job is on another backend."""
@@ -215,7 +216,7 @@ class JobClient:
         elif isinstance(record.request, TrainRequest):
             self.threads.send(Train(record.id, record.request, self._folder / record.id))
         else:
-            self.threads.send(Generate(record.id, record.request, record.style))
+            self.threads.send(Generate(record.id, record.request, record.style, record.guide))
         if record.canceling:
             self.threads.send(Cancel(record.id))
 

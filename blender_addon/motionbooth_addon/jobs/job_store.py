@@ -40,6 +40,23 @@ class TrainRequest(msgspec.Struct, frozen=True, tag="train"):
         return TrainSpec(subject=subject, model=self.model, steps=self.steps)
 
 
+class GuideRender(msgspec.Struct, frozen=True):
+    """The guide of a clip, to be rendered in `folder` from the scene that is saved there.
+
+    size: width and height of the model's frame.
+    masked: the names of the objects whose visible parts are the guide's masks; none: the subjects' boxes are used.
+    engines: those to try, in this order.
+    """
+
+    folder: str
+    scene: str
+    size: tuple[int, int]
+    masked: list[str]
+    subject_strength: float
+    background_strength: float
+    engines: list[str]
+
+
 JobRequest = TrainRequest | GenerateSpec
 
 
@@ -60,6 +77,7 @@ class JobRecord(msgspec.Struct, kw_only=True):
     style: what must be uploaded before the clip is submitted; then it is in the request.
     awaits: the jobs that train the clip's subjects, by subject name; their weights are filled in when they are done.
     canceling: cancel it as soon as the backend can be reached.
+    guide: the clip's guide, which is rendered and uploaded before the job is sent.
     """
 
     id: JobId
@@ -79,6 +97,7 @@ class JobRecord(msgspec.Struct, kw_only=True):
     style: StyleFile | None = None
     awaits: dict[str, JobId] = {}
     canceling: bool = False
+    guide: GuideRender | None = None
 
     @property
     def kind(self) -> str:

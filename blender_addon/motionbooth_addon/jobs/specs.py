@@ -151,6 +151,10 @@ def restore_settings(scene: bpy.types.Scene, spec: GenerateSpec) -> Text | None:
     shot.quality = next((name for name, steps in _STEPS.items() if steps == spec.num_inference_steps), "CUSTOM")
     if spec.num_inference_steps is not None:
         shot.steps = spec.num_inference_steps
+    shot.use_guide = spec.guide is not None
+    if spec.guide is not None:
+        shot.guide_background = spec.guide.background_strength
+        shot.guide_subject = spec.guide.subject_strength or shot.guide_subject  # 0 if no subject was rendered
     trained = {track.name: track.weights for track in spec.shot.subjects}
     for subject in shot.subjects:
         subject.weights = trained.get(subject.name) or subject.weights

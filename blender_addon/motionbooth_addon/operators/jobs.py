@@ -12,9 +12,10 @@ from bpy.props import FloatProperty, StringProperty
 from .._protocol.errors import InvalidInput, NotFound
 from .._protocol.jobs import GenerateSpec, JobState
 from .._protocol.text import Text
+from ..guide.request import guide_render
 from ..jobs.controller import job_controller
-from ..jobs.job_store import JobRecord
-from ..jobs.specs import generate_specs, missing_for_training, restore_settings, style_file, train_request
+from ..jobs.job_store import GuideRender, JobRecord
+from ..jobs.specs import generate_specs, missing_for_training, model_of, restore_settings, style_file, train_request
 from ..panels import thumbnails
 from ..timeline import takes
 from ..turntable.pictures import needs_training
@@ -40,6 +41,13 @@ def untrained(scene: bpy.types.Scene) -> list[bpy.types.PropertyGroup]:
     """The subjects that must be trained before the shot can be generated and are not in training yet."""
     subjects = [subject for subject in scene.motionbooth.subjects if needs_training(subject)]
     return [subject for subject in subjects if job_controller().training_of(scene, subject) is None]
+
+
+def last_guide(scene: bpy.types.Scene) -> GuideRender | None:
+    """The guide of the shot's latest clip that has one."""
+    records = reversed(job_controller().store.records.values())
+    shot = scene.motionbooth.uid
+    return next((record.guide for record in records if record.guide is not None and record.shot == shot), None)
 
 
 class MOTIONBOOTH_OT_train_subject(ReportsErrors, bpy.types.Operator):
@@ -115,8 +123,10 @@ class MOTIONBOOTH_OT_generate(ReportsErrors, bpy.types.Operator):
             controller.submit(scene, training, name)
         under_way = {subject.name: controller.training_of(scene, subject) for subject in scene.motionbooth.subjects}
         awaits = {name: record.id for name, record in under_way.items() if record is not None}
+        size = model_of(scene)
+        guide = guide_render(scene, specs[0].shot, (size.width, size.height), controller.folder / "guides")
         sent = [
-            controller.submit(scene, spec, title, awaits, style)
+            controller.submit(scene, spec, title, awaits, style, guide)
             for spec, title in zip(specs, titles(specs), strict=True)
         ]
         controller.ui.show_jobs(chosen=sent[0].id)  # the first to have a preview

@@ -12,14 +12,16 @@ from .._protocol.picture_files import pictures_with_masks
 from .._protocol.text import Text
 from ..capture import framing, shot_cache, shots
 from ..capture.shot_warnings import length_warning
+from ..guide.request import rendered_parts
 from ..i18n.translation import translate
 from ..jobs.specs import phrase_of
-from ..operators.jobs import untrained
+from ..operators.jobs import last_guide, untrained
 from ..preferences import preferences
 from ..turntable import pictures
+from ..turntable.background_render import PREVIEW
 from ..ui_state import state
 from .base import InView, property_column, sentence
-from .jobs import draw_unfinished
+from .jobs import draw_picture, draw_unfinished
 from .thumbnails import icon
 
 _CONNECTIONS = {
@@ -260,6 +262,29 @@ class MOTIONBOOTH_PT_advanced(InView, bpy.types.Panel):
         column.prop(shot, "camera_control")
 
 
+class MOTIONBOOTH_PT_guide(InView, bpy.types.Panel):
+    bl_label = "Guide"
+    bl_parent_id = "MOTIONBOOTH_PT_generate"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    def draw_header(self, context: bpy.types.Context) -> None:
+        self.layout.prop(context.scene.motionbooth, "use_guide", text="")
+
+    def draw(self, context: bpy.types.Context) -> None:
+        shot = context.scene.motionbooth
+        column = property_column(self.layout)
+        column.active = shot.use_guide
+        column.prop(shot, "guide_subject")
+        column.prop(shot, "guide_background")
+        hidden = next((subject for subject in shot.subjects if not rendered_parts(subject)), None)
+        if shot.use_guide and hidden is not None:
+            text = 'The proxy object of "{subject}" is not rendered: only the background follows the render.'
+            sentence(self.layout, Text.of(text, subject=hidden.name), context.region, "INFO")
+        if shot.use_guide and (guide := last_guide(context.scene)) is not None:
+            picture = str(Path(guide.folder) / PREVIEW)
+            draw_picture(self.layout, "guide", picture, context.region, guide.size[0] / guide.size[1])
+
+
 class MOTIONBOOTH_PT_camera(InView, bpy.types.Panel):
     bl_label = "Camera"
 
@@ -301,5 +326,6 @@ CLASSES = (
     MOTIONBOOTH_PT_camera,
     MOTIONBOOTH_PT_warnings,
     MOTIONBOOTH_PT_generate,
+    MOTIONBOOTH_PT_guide,
     MOTIONBOOTH_PT_advanced,
 )

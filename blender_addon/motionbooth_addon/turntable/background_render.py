@@ -1,17 +1,23 @@
-"""Renders the training pictures of a 3-D object in another Blender, so that the user's stays responsive. No bpy."""
+"""Renders training pictures and guides in another Blender, so that the user's stays responsive. No bpy."""
 
 from __future__ import annotations
 
 import json
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from .._protocol.errors import InvalidInput, JobFailed
+from .._protocol.errors import Canceled, InvalidInput, JobFailed
+from .._protocol.motion import Shot
 from .._protocol.reporting_process import ReportingProcess
 from .._protocol.reports import ProgressReport
-from ..jobs.job_store import Render
+from ..capture.framing import WHOLE
+from ..jobs.job_store import GuideRender, Render
 
+SCENE, GUIDE, MASKS, PREVIEW = "scene.blend", "guide.png", "masks.png", "preview.png"  # in the folder of a guide
+FIRST_SECONDS = {"EEVEE": 60.0}  # until its first frame; then Cycles is tried
 SCRIPT = Path(__file__).with_name("blender_process.py")
 
 
@@ -35,9 +41,9 @@ def render(
     Returns the pictures with their masks. Raises InvalidInput if the object cannot be rendered.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    task = json.dumps([wanted.blend, wanted.object, wanted.frame, wanted.size, str(folder)])
+    task = [wanted.blend, wanted.object, wanted.frame, wanted.size, str(folder)]
     try:
-        pictures = ReportingProcess([*command, task], folder / "blender.log").run(on_progress)
+        pictures = _run(command, ["turntable.turntable", "rendering pictures", task], folder, on_progress)
     except JobFailed as error:
         raise InvalidInput(
             "Blender could not render the training pictures. {reason} Render the object yourself (F12) to see what is "
@@ -45,3 +51,68 @@ def render(
             reason=error,
         ) from error
     return [(Path(image), Path(mask) if mask else None) for image, mask in pictures]
+
+
+def render_guide(
+    command: list[str], wanted: GuideRender, shot: Shot, on_progress: Callable[[ProgressReport], None]
+) -> list[Path]:
+    """The guide of a shot, and its masks if it has any; rendered unless that is done. As `render` otherwise."""
+    folder, clips = Path(wanted.folder), clips_of(wanted)
+    if all(clip.is_file() for clip in clips):
+        return clips
+    if not (folder / SCENE).is_file():
+        raise InvalidInput("The scene of this guide is no longer on this machine. Generate the shot again.")
+    frame = (shot.model_frame or WHOLE).as_tuple()
+    rate = shot.frames * shot.fps / shot.scene_frames  # the guide lasts as long as the shot
+    for engine in wanted.engines:
+        task = [str(folder), wanted.scene, shot.times, frame, wanted.size, rate, wanted.masked, engine]
+        try:
+            _run(command, ["guide.render", "rendering the guide", task], folder, on_progress, FIRST_SECONDS.get(engine))
+            break
+        except JobFailed as error:  # without a display, EEVEE ends its Blender or waits forever
+            if engine == wanted.engines[-1]:
+                raise InvalidInput(
+                    "Blender could not render the guide. {reason} Render the scene yourself (F12) to see what is "
+                    "wrong, or turn the guide off.",
+                    reason=error,
+                ) from error
+    (folder / SCENE).unlink()
+    return clips
+
+
+def clips_of(guide: GuideRender) -> list[Path]:
+    """The clip, and its masks if it has any."""
+    return [Path(guide.folder) / name for name in ([GUIDE, MASKS] if guide.masked else [GUIDE])]
+
+
+def _run(
+    command: list[str],
+    task: list[Any],
+    folder: Path,
+    on_progress: Callable[[ProgressReport], None],
+    seconds: float | None = None,
+) -> Any:
+    """seconds: after this time without a report the process is ended, which raises JobFailed; None: never."""
+    process = ReportingProcess([*command, json.dumps(task)], folder / "blender.log")
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        process.stop()
+
+    watch = threading.Timer(seconds or 0.0, end)
+
+    def hear(report: ProgressReport) -> None:
+        watch.cancel()
+        on_progress(report)
+
+    if seconds is not None:
+        watch.start()
+    try:
+        return process.run(hear)
+    except Canceled as error:
+        if late.is_set():
+            raise JobFailed("Blender rendered nothing for {seconds:.0f} s.", seconds=seconds) from error
+        raise
+    finally:
+        watch.cancel()

@@ -75,7 +75,7 @@ def render_turntable(
         center, radius = _bounding_sphere(studio, thing)
         for index, direction in enumerate(settings.directions):
             _aim(studio.camera, center, radius, direction, settings)
-            rgba = _render(studio)
+            rgba = render_still(studio)
             if not rgba[..., 3].any():
                 raise InvalidInput(
                     'The training object "{object}" is invisible in a render; choose an object with a visible surface.',
@@ -89,6 +89,18 @@ def render_turntable(
             pictures.append(TrainingPicture(image, mask))
             on_picture(index + 1, len(settings.directions))
     return pictures
+
+
+def render_library(
+    blend: str, name: str, frame: int, size: int, folder: str, on_picture: Callable[[int, int], None]
+) -> list[tuple[str, str | None]]:
+    """`render_turntable` of an object of a library, at a frame; returns each picture and its mask."""
+    scene = bpy.context.scene
+    scene.frame_start = frame
+    with bpy.data.libraries.load(blend) as (_, wanted):
+        wanted.objects = [name]
+    pictures = render_turntable(scene, wanted.objects[0], Path(folder), TurntableSettings(size), on_picture)
+    return [(str(picture.image), str(picture.mask) if picture.mask else None) for picture in pictures]
 
 
 def composite(rgba: Pixels, background: Pixels) -> Pixels:
@@ -131,13 +143,11 @@ def write_png(path: Path, pixels: Pixels) -> None:
     raw = np.concatenate([np.zeros((height, 1), np.uint8), rows], axis=1).tobytes()
     header = struct.pack(">IIBBBBB", width, height, 8, color, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(raw, 9)), (b"IEND", b"")]
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + b"".join(
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-            for kind, data in chunks
-        )
-    )
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(kind, data) for kind, data in chunks))
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 @contextmanager
@@ -155,7 +165,7 @@ def _studio(scene: bpy.types.Scene, thing: bpy.types.Object, settings: Turntable
             made.append(copy)
             copy.hide_render = copy.hide_viewport = False
             studio.collection.objects.link(copy)
-        _light(studio, made)
+        add_light(studio, made)
         lens = bpy.data.cameras.new(".motionbooth_turntable")
         studio.camera = bpy.data.objects.new(".motionbooth_turntable", lens)
         made += [studio.camera, lens]
@@ -169,11 +179,12 @@ def _studio(scene: bpy.types.Scene, thing: bpy.types.Object, settings: Turntable
         bpy.data.batch_remove(made)
 
 
-def _light(studio: bpy.types.Scene, made: list[bpy.types.ID]) -> None:
+def add_light(studio: bpy.types.Scene, made: list[bpy.types.ID]) -> None:
     """Soft light from the front left, a weaker one from the right, one from behind: no side is black."""
-    studio.world = bpy.data.worlds.new(".motionbooth_turntable")
-    made.append(studio.world)
-    compat.paint_world(studio.world, (0.25, 0.25, 0.25))
+    if studio.world is None:
+        studio.world = bpy.data.worlds.new(".motionbooth_turntable")
+        made.append(studio.world)
+        compat.paint_world(studio.world, (0.25, 0.25, 0.25))
     for strength, tilt, around in ((2.2, 50, -35), (0.9, 60, 70), (1.2, 45, 180)):
         lamp = bpy.data.lights.new(".motionbooth_turntable", "SUN")
         lamp.energy, lamp.angle = strength, math.radians(20)
@@ -184,25 +195,36 @@ def _light(studio: bpy.types.Scene, made: list[bpy.types.ID]) -> None:
 
 
 def _set_up_render(studio: bpy.types.Scene, settings: TurntableSettings) -> None:
-    """Use Cycles on the CPU: the only engine that runs without a display and gives the same bytes every time."""
+    use_cycles(studio, settings.samples, settings.seed)
+    use_plain_colors(studio)
     render = studio.render
-    render.engine = "CYCLES"
-    studio.cycles.device = "CPU"
-    studio.cycles.samples = settings.samples
-    studio.cycles.seed = settings.seed
-    studio.cycles.use_adaptive_sampling = False
-    studio.cycles.use_denoising = False
-    studio.cycles.max_bounces = 2
-    render.use_persistent_data = True
     render.film_transparent = True
     render.resolution_x = render.resolution_y = settings.size
     render.resolution_percentage = 100
+
+
+def use_cycles(scene: bpy.types.Scene, samples: int, seed: int = 0) -> None:
+    """Use Cycles on the CPU: the only engine that runs without a display and gives the same bytes every time."""
+    scene.render.engine = "CYCLES"
+    scene.render.use_persistent_data = True
+    scene.cycles.device = "CPU"
+    scene.cycles.samples = samples
+    scene.cycles.seed = seed
+    scene.cycles.use_adaptive_sampling = False
+    scene.cycles.use_denoising = False
+    scene.cycles.max_bounces = 2
+
+
+def use_plain_colors(scene: bpy.types.Scene) -> None:
+    """Render to RGBA of 8 bits with the materials' own colors."""
+    render = scene.render
     render.dither_intensity = 0.0
     render.use_compositing = render.use_sequencer = False
+    compat.save_images(render.image_settings)
     render.image_settings.file_format = "PNG"
     render.image_settings.color_mode = "RGBA"
     render.image_settings.color_depth = "8"
-    studio.view_settings.view_transform = "Standard"
+    scene.view_settings.view_transform = "Standard"
 
 
 def _bounding_sphere(studio: bpy.types.Scene, thing: bpy.types.Object) -> tuple[Vector, float]:
@@ -237,15 +259,13 @@ def _aim(
     camera.data.clip_start, camera.data.clip_end = distance / 1000, distance * 10
 
 
-def _render(studio: bpy.types.Scene) -> Pixels:
-    """Render the studio. (size, size, 4), straight alpha, top row first."""
+def render_still(scene: bpy.types.Scene) -> Pixels:
+    """Render the current frame. (H, W, 4), straight alpha, top row first."""
     with tempfile.TemporaryDirectory(prefix="motionbooth_") as folder:
-        studio.render.filepath = str(Path(folder) / "view.png")
-        with bpy.context.temp_override(
-            scene=studio
-        ):  # with its `scene` argument, render() would use the window's frame
+        scene.render.filepath = str(Path(folder) / "view.png")
+        with bpy.context.temp_override(scene=scene):  # with its `scene` argument, render() would use the window's frame
             bpy.ops.render.render(write_still=True)
-        image = bpy.data.images.load(studio.render.filepath)
+        image = bpy.data.images.load(scene.render.filepath)
         try:
             image.alpha_mode = "STRAIGHT"
             width, height = image.size

@@ -382,6 +382,18 @@ def test_a_file_that_is_not_a_blend_is_refused(content: bytes | None, registered
         generate_shots.generate(path, None, tmp_path, generate_shots.Options(dry_run=True), lambda message: None)
 
 
+def test_the_scenes_render_guides_the_clip(connection_file: Path, tmp_path: Path) -> None:
+    """The demo's subject is a box, which is not rendered: only the background follows."""
+    strengths = ("--subject-strength", 0.5, "--background-strength", 0.4)
+    status, reports = run_batch(DEMO_SCENE, "--connection", connection_file, "--out", tmp_path, *strengths)
+    assert status == 0, reports
+    assert "rendering the guide" in {report["stage"] for report in reports if "stage" in report}
+    guide = msgspec.json.decode((tmp_path / "shot.json").read_bytes(), type=generate_shots.ShotFile).generate.guide
+    assert guide is not None
+    assert (guide.subject_strength, guide.background_strength, guide.masks) == (0.0, 0.4, None)
+    assert guide.clip == hashlib.sha256((tmp_path / "guide.png").read_bytes()).hexdigest()
+
+
 def test_another_model_than_the_scenes_can_be_chosen(connection_file: Path, tmp_path: Path) -> None:
     status, _ = run_batch(DEMO_SCENE, "--out", tmp_path, "--dry-run", "--model", "wantoy")
     assert status == 0

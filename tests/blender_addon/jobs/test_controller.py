@@ -22,6 +22,7 @@ from motionbooth_addon._protocol.jobs import JobState, Style  # noqa: E402
 from motionbooth_addon.jobs import controller, specs  # noqa: E402
 from motionbooth_addon.jobs.events import StateChanged  # noqa: E402
 from motionbooth_addon.jobs.job_store import JobStore  # noqa: E402
+from motionbooth_addon.operators.jobs import last_guide  # noqa: E402
 from motionbooth_addon.preferences import preferences  # noqa: E402
 from motionbooth_addon.timeline import clips, takes  # noqa: E402
 from motionbooth_addon.ui_state import state  # noqa: E402
@@ -188,6 +189,25 @@ def test_a_clip_is_canceled_before_its_style_is_sent(
     assert record.state == JobState.CANCELED
     with Client(Connection.read(drawing_home / "connection.json")) as client:
         assert record.id not in [job.id for job in client.jobs()]
+
+
+def test_the_scenes_render_guides_the_takes(shot: Any, pump: Pump) -> None:
+    """It is rendered once for all takes, shown in the panel, and its strengths are restored."""
+    settings = shot.motionbooth
+    settings.use_guide, settings.guide_subject, settings.guide_background = True, 0.7, 0.2
+    settings.subjects[0].object.hide_render = False
+    generate(shot, pump, take_count=2)
+    first, second = (takes.spec_of(take).guide for take in settings.takes)
+    assert first is not None
+    assert first == second
+    assert (first.subject_strength, first.background_strength) == (0.7, 0.2)
+    assert first.masks is not None
+    shown = last_guide(shot)
+    assert shown is not None
+    assert [path.name for path in sorted(Path(shown.folder).glob("*.png"))] == ["guide.png", "masks.png", "preview.png"]
+    settings.use_guide, settings.guide_subject = False, 0.1
+    bpy.ops.motionbooth.restore_take_settings()
+    assert (settings.use_guide, settings.guide_subject) == (True, pytest.approx(0.7))
 
 
 def test_a_take_in_the_camera_is_in_sync_with_the_timeline(shot: Any, pump: Pump) -> None:

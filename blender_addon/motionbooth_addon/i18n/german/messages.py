@@ -115,5 +115,9 @@ TEXTS = {
     "There are no images in {folder}. Choose a folder with PNG, JPEG or WebP files.": "In {folder} sind keine Bilder. Wählen Sie einen Ordner mit PNG-, JPEG- oder WebP-Dateien.",
     "This is the active take. Choose another take to compare it with.": "Das ist der aktive Take. Wählen Sie zum Vergleichen einen anderen.",
     "This job is no longer in the list.": "Dieser Auftrag ist nicht mehr in der Liste.",
+    "Blender could not render the guide. {reason} Render the scene yourself (F12) to see what is wrong, or turn the guide off.": "Blender konnte die Vorlage nicht rendern. {reason} Rendern Sie die Szene selbst (F12), um zu sehen, was fehlt, oder schalten Sie die Vorlage aus.",
+    "Blender rendered nothing for {seconds:.0f} s.": "Blender hat {seconds:.0f} s lang nichts gerendert.",
+    "The scene of this guide is no longer on this machine. Generate the shot again.": "Die Szene dieser Vorlage ist nicht mehr auf diesem Rechner. Erzeugen Sie die Einstellung noch einmal.",
+    'Scene "{scene}" cannot be read.': "Die Szene „{scene}“ ist nicht lesbar.",
     "Blender could not render the training pictures. {reason} Render the object yourself (F12) to see what is wrong, or choose a folder of training images instead.": "Blender konnte die Trainingsbilder nicht rendern. {reason} Rendern Sie das Objekt selbst (F12), um den Fehler zu sehen, oder wählen Sie stattdessen einen Ordner mit Trainingsbildern.",
 }

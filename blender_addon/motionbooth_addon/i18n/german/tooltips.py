@@ -78,6 +78,9 @@ TEXTS = {
     "Generate the whole shot and hide what the model generates beyond it": "Die ganze Einstellung erzeugen und verbergen, was das Modell darüber hinaus erzeugt",
     "Fill the shot with the model's frame as far as it reaches and leave the edges empty": "Die Einstellung mit dem Bild des Modells füllen, so weit es reicht, und die Ränder leer lassen",
     "Keep each subject inside its box": "Jedes Motiv in seinem Rahmen halten",
+    "Start from a simple render of the scene instead of from noise alone. It is rendered again only after the scene has changed": "Mit einem einfachen Rendering der Szene beginnen statt mit Rauschen allein. Es wird nur neu gerendert, wenn sich die Szene geändert hat",
+    "How closely the subjects follow the render": "Wie genau die Motive der Vorlage folgen",
+    "How closely the background follows the render": "Wie genau der Hintergrund der Vorlage folgt",
     "Move the background with the camera path": "Den Hintergrund mit dem Kamerapfad bewegen",
     "Source of the camera path": "Quelle des Kamerapfads",
 }

@@ -1,0 +1,1 @@
+"""The guide: the scene's own render, from which a clip starts."""
