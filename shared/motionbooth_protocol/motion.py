@@ -16,6 +16,8 @@ from .limits import MAX_FRAMES, MAX_NAME, MAX_SCENE_FRAMES, MAX_SUBJECTS
 from .printable import PRINTABLE
 
 Share = Annotated[float, Meta(ge=-100.0, le=100.0)]
+Row = tuple[Share, Share, Share]
+Homography = tuple[Row, Row, Row]
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME, pattern=PRINTABLE)]
 Short = Annotated[str, Meta(max_length=MAX_NAME, pattern=PRINTABLE)]
 Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
@@ -62,15 +64,47 @@ class Offset(Struct, frozen=True, array_like=True):
     dy: Share
 
 
+MIN_DETERMINANT = 1e-9
+"""Of a homography whose largest entry is 1. A travel by 100 frames, the contract's limit, has 1e-6."""
+
+
+def invertible(matrix: Homography) -> bool:
+    """Whether all numbers are finite and the determinant is positive: the background is seen from its front side."""
+    (a, b, c), (d, e, f), (g, h, i) = matrix
+    largest = max(abs(value) for row in matrix for value in row)
+    determinant = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+    return math.isfinite(determinant) and determinant > MIN_DETERMINANT * largest**3
+
+
 class CameraPath(Struct, frozen=True):
-    """The camera's travel c_cam: one offset for each model frame, the first (0, 0). The content moves the other way."""
+    """The camera's travel c_cam: one offset for each model frame, the first (0, 0). The content moves the other way.
+
+    `homographies`: of the background, one for each model frame, if the camera does more than pan; else empty. Each maps
+    points of frame 0, in shares of the frame, to where they are in its frame: (x, y, w) = H (x0, y0, 1), shown at
+    (x / w, y / w), or behind the camera if w <= 0. A positive factor does not matter. They take precedence over the
+    offsets, which are then how far the center of the view has traveled.
+    """
 
     offsets: Annotated[list[Offset], Meta(min_length=1, max_length=MAX_FRAMES)]
+    homographies: Annotated[list[Homography], Meta(max_length=MAX_FRAMES)] = []
 
     def __post_init__(self) -> None:
         first = self.offsets[0]
         if abs(first.dx) > 1e-6 or abs(first.dy) > 1e-6:
             raise ValueError(f"a camera path starts at (0, 0), got ({first.dx}, {first.dy})")
+        if not self.homographies:
+            return
+        if len(self.homographies) != len(self.offsets):
+            raise ValueError(f"{len(self.homographies)} homographies for {len(self.offsets)} model frames")
+        for frame, matrix in enumerate(self.homographies):
+            if not invertible(matrix):
+                raise ValueError(
+                    f"the homography of model frame {frame} needs finite numbers and a positive determinant, "
+                    f"got {matrix}"
+                )
+        start, scale = [value for row in self.homographies[0] for value in row], self.homographies[0][2][2]
+        if any(abs(value - scale * (index % 4 == 0)) > 1e-6 * scale for index, value in enumerate(start)):
+            raise ValueError(f"the homography of model frame 0 must be the identity, got {self.homographies[0]}")
 
     @classmethod
     def straight(cls, cx: float, cy: float, frames: int) -> CameraPath:
@@ -83,7 +117,9 @@ class CameraPath(Struct, frozen=True):
 
     @property
     def moves(self) -> bool:
-        return any(offset.dx or offset.dy for offset in self.offsets)
+        return any(offset.dx or offset.dy for offset in self.offsets) or any(
+            matrix != self.homographies[0] for matrix in self.homographies
+        )
 
 
 class SubjectTrack(Struct, frozen=True):

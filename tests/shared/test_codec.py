@@ -17,6 +17,8 @@ from motionbooth_protocol.motion import Box, CameraPath, Offset, Shot, SubjectTr
 from motionbooth_protocol.printable import PRINTABLE
 
 PRINTABLE_CHARACTERS = st.characters(codec="utf-8").filter(lambda sign: re.match(PRINTABLE, sign))
+IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+ZOOM = ((1.123456789, 0.0, -0.123456789), (0.0, 1.123456789, -0.123456789), (0.0, 0.0, 1.0))
 SHA = "0123456789abcdef" * 4
 shares = st.floats(-100, 100, allow_nan=False)
 
@@ -50,9 +52,10 @@ def shots(draw: st.DrawFn) -> Shot:
 def largest_job() -> messages.Submit:
     box = Box(0.123456789, 0.123456789, 0.923456789, 0.923456789)
     track = SubjectTrack(name="n" * 200, class_word="w" * 200, boxes=[box] * MAX_FRAMES, token="t" * 200, weights=SHA)
+    camera = CameraPath([Offset(0, 0), *[Offset(0.1, 0.1)] * (MAX_FRAMES - 1)], [IDENTITY, *[ZOOM] * (MAX_FRAMES - 1)])
     shot = Shot(
         name="n" * 200, frame_start=1, frame_end=2000, fps=23.976, width=4096, height=2160,
-        camera=CameraPath([Offset(0.0, 0.0)] + [Offset(0.1, 0.1)] * (MAX_FRAMES - 1)), subjects=[track] * MAX_SUBJECTS,
+        camera=camera, subjects=[track] * MAX_SUBJECTS,
     )  # fmt: skip
     return messages.Submit(id=1, job="j" * 64, spec=GenerateSpec(shot=shot, prompt="p" * 1000))
 
@@ -113,6 +116,34 @@ def test_a_message_with_foreign_fields_is_malformed_or_within_bounds(kind: str, 
         return
     assert isinstance(message, messages.Request)
     assert 0 <= message.id < 2**53
+
+
+def test_a_path_without_homographies_reads_as_before_and_one_with_them_as_it_was_sent() -> None:
+    old = msgspec.msgpack.encode({"offsets": [[0, 0], [0.1, 0]]})
+    assert msgspec.msgpack.decode(old, type=CameraPath) == CameraPath([Offset(0, 0), Offset(0.1, 0)])
+    zoom = CameraPath([Offset(0, 0)] * 2, [IDENTITY, ZOOM])
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(zoom), type=CameraPath) == zoom
+    assert zoom.moves
+    assert not CameraPath([Offset(0, 0)] * 2, [IDENTITY] * 2).moves
+
+
+@pytest.mark.parametrize(
+    ("homographies", "problem"),
+    [
+        ([IDENTITY], "1 homographies for 2 model frames"),
+        ([ZOOM, ZOOM], "must be the identity"),
+        ([((-1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, -1.0)), ZOOM], "model frame 0"),  # behind the camera
+        ([IDENTITY, ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (1.0, 1.0, 0.0))], "model frame 1"),  # edge-on
+        ([IDENTITY, ((-1.0, 0.0, 1.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))], "model frame 1"),  # mirrored
+        ([IDENTITY, ((math.nan, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))], "<= 100|>= -100|model frame 1"),
+        ([IDENTITY, ((101.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))], "<= 100"),
+        ([IDENTITY, ((1.0, 0.0), (0.0, 1.0), (0.0, 0.0))], "length 3"),
+    ],
+)
+def test_homographies_that_map_nothing_are_refused(homographies: object, problem: str) -> None:
+    sent = msgspec.msgpack.encode({"offsets": [[0, 0], [0, 0]], "homographies": homographies})
+    with pytest.raises(msgspec.ValidationError, match=problem):
+        msgspec.msgpack.decode(sent, type=CameraPath)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e300])

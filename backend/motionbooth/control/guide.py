@@ -40,6 +40,14 @@ class GuideControl:
         latents, share = zip(*moved, strict=True)
         return GuideControl(torch.stack(latents, dim=1), torch.stack(share))
 
+    def gathered(self, cells: Tensor) -> GuideControl:
+        """The guide with each cell taken from that of `cells` (F', h * w), an index in the frame; -1 leaves it free."""
+        source = cells.clamp_min(0).to(self.share.device)
+        share = self.share.flatten(1).gather(1, source).where(cells.to(source) >= 0, 0)
+        latents = self.latents.flatten(2)
+        latents = latents.gather(2, source.to(latents.device).expand_as(latents))
+        return GuideControl(latents.view_as(self.latents), share.view_as(self.share))
+
 
 def _moved(content: Tensor, dx: int, dy: int) -> Tensor:
     """Content (..., h, w) moved right by dx and down by dy cells, with zeros where there is none."""

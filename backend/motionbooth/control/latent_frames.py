@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from motionbooth_protocol.motion import Box, CameraPath, Offset
+from motionbooth_protocol.motion import Box, CameraPath, Homography, Offset, invertible
 from torch import Tensor
+
+from motionbooth.control.homography import homographies
 
 Track = Sequence[Box | None]  # one box for each frame
 
@@ -23,10 +25,23 @@ def latent_camera(camera: CameraPath, temporal: int) -> CameraPath:
     """Where the camera is in the middle of each group."""
     offsets = camera.offsets
     middles = [
-        (offsets[(group.start + group.stop - 1) // 2], offsets[(group.start + group.stop) // 2])
+        ((group.start + group.stop - 1) // 2, (group.start + group.stop) // 2)
         for group in groups(len(offsets), temporal)
     ]
-    return CameraPath([Offset((one.dx + other.dx) / 2, (one.dy + other.dy) / 2) for one, other in middles])
+    return CameraPath(
+        [
+            Offset((offsets[one].dx + offsets[other].dx) / 2, (offsets[one].dy + offsets[other].dy) / 2)
+            for one, other in middles
+        ],
+        _in_the_middle(camera, middles) if camera.homographies else [],
+    )
+
+
+def _in_the_middle(camera: CameraPath, middles: Sequence[tuple[int, int]]) -> list[Homography]:
+    """Between two frames each; the first one's if the camera turns too far from it to the other for a mean."""
+    maps = homographies(camera)
+    means: list[Homography] = [tuple(map(tuple, ((maps[a] + maps[b]) / 2).tolist())) for a, b in middles]  # type: ignore[misc]
+    return [mean if invertible(mean) else camera.homographies[a] for mean, (a, _) in zip(means, middles, strict=True)]
 
 
 def latent_track(track: Track, temporal: int) -> list[Box | None]:

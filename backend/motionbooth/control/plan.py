@@ -10,6 +10,7 @@ from motionbooth_protocol.motion import Box, CameraPath
 from msgspec import structs
 from torch import Tensor
 
+from motionbooth.control import homography
 from motionbooth.control.boxes import BoxControl, Grid, box_mask
 from motionbooth.control.camera import Cells, boxes_under_way, fraction_of_cell, travel_in_cells
 from motionbooth.control.guide import GuideControl
@@ -22,6 +23,16 @@ MIN_VISIBLE = 0.5
 """If less than this share of a box's visible area is in the frame, a subject forms at the edge and is cut off."""
 
 Tracks = tuple[tuple[Box | None, ...], ...]  # boxes[subject][frame], shares of the frame as it is at that step
+
+
+@dataclass(frozen=True)
+class Warp:
+    """How cells move in a step: their indices in their frames, (F, h * w) int64."""
+
+    source: Tensor
+    """Where each cell's content comes from; -1 for a hole."""
+    ahead: Tensor
+    """Where each cell's content will be at the end of the shift; -1 if outside the frame."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +51,8 @@ class StepPlan:
     """The scenery that is merged in the estimate of the clean clip; None for none."""
     guide: GuideControl | None = None
     """The guide that replaces parts of the estimate of the clean clip; None for none."""
+    warp: Warp | None = None
+    """How the cells move if the camera does more than pan, instead of `moves`; None for none, or if all have moved."""
 
 
 def plan_steps(
@@ -64,24 +77,46 @@ def plan_steps(
     screen = tuple(tuple(latent_track(track, temporal)) for track in tracks)
     first, last = _window(settings.shift_from, settings.shift_until, steps)
     amplified = amplified_steps(settings, steps, camera, screen)
+    shares = [_done(step, first, last) for step in range(steps)]  # of the shift
+    warps = _warps(camera, shares, latent_size, patch) if camera.homographies and camera.moves else {}
     moved = travel_in_cells(camera, 0.0, latent_size, patch)
     merging = range(last - 1, round(settings.merge_until * steps)) if camera.moves else range(0)
     plans = []
     for step in range(steps):
-        before, moved = moved, travel_in_cells(camera, _done(step, first, last), latent_size, patch)
-        boxes = screen if step >= last - 1 else _under_way(screen, camera, moved, latent_size)
+        before, moved = moved, travel_in_cells(camera, shares[step], latent_size, patch)
+        boxes = screen if step >= last - 1 else _under_way(screen, camera, shares[step], latent_size, patch)
         edit = None
         if boxes and tokens is not None:
             edit = BoxControl(boxes, tokens, settings.alpha, step < amplified, settings.suppress, settings.soft_edges)
         moves = tuple((x - x0, y - y0) for (x, y), (x0, y0) in zip(moved, before, strict=True))
+        pans = not warps and any(x or y for x, y in moves)
         free = None
-        if any(x or y for x, y in moves):
-            free = free_cells(_under_way(screen, camera, before, latent_size), latent_size, len(moves))
-        fractions = _fractions(settings, camera, latent_size, patch) if step == last - 1 else ()
+        if pans or (warps and first <= step < last):
+            earlier = shares[step - 1] if step else 0.0
+            free = free_cells(_under_way(screen, camera, earlier, latent_size, patch), latent_size, len(moves))
+        fractions = _fractions(settings, camera, latent_size, patch) if step == last - 1 and not warps else ()
         plans.append(
-            StepPlan(() if free is None else moves, free, fractions, edit, scenery if step in merging else None)
+            StepPlan(
+                moves if pans else (),
+                free,
+                fractions,
+                edit,
+                scenery if step in merging else None,
+                warp=warps.get(step),
+            )
         )
     return plans
+
+
+def _warps(camera: CameraPath, shares: Sequence[float], latent_size: Grid, patch: int) -> dict[int, Warp]:
+    """The warps of the steps up to the end of the shift. `shares`: of the shift that each step ends with."""
+    maps = homography.homographies(camera)
+    until = shares.index(1.0) + 1
+    sources = homography.source_cells(maps, shares[:until], latent_size, patch)
+    return {
+        step: Warp(source, homography.cells_ahead(maps, share, latent_size))
+        for step, (source, share) in enumerate(zip(sources, shares, strict=False))
+    }
 
 
 def windows_in_steps(settings: ControlSettings, noise_levels: Sequence[float]) -> ControlSettings:
@@ -117,19 +152,27 @@ def amplified_steps(
     first, last = _window(settings.shift_from, settings.shift_until, steps)
     amplified = round(settings.amplify_until * steps)
     ahead = 1 - _done(amplified - 1, first, last)  # the share of the shift that is still to come
-    displaced = [
-        (box, box.moved(ahead * d.dx, ahead * d.dy))
+    pairs = [
+        (box, moved)
         for track in tracks
-        for box, d in zip(track, camera.offsets, strict=True)
+        for box, moved in zip(track, _displaced(track, camera, ahead), strict=True)
         if box is not None
     ]
-    leaves = any(_visible_area(moved) < MIN_VISIBLE * _visible_area(box) for box, moved in displaced)
+    leaves = any(_visible_area(moved) < MIN_VISIBLE * _visible_area(box) for box, moved in pairs)
     return last if leaves and settings.amplify_until else amplified
 
 
-def _visible_area(box: Box) -> float:
+def _displaced(track: Sequence[Box | None], camera: CameraPath, ahead: float) -> Sequence[Box | None]:
+    """Where the boxes are while the share `ahead` of the shift is still to come."""
+    if camera.homographies:
+        return homography.boxes_under_way(track, homography.homographies(camera), 1 - ahead)
+    pairs = zip(track, camera.offsets, strict=True)
+    return [None if box is None else box.moved(ahead * d.dx, ahead * d.dy) for box, d in pairs]
+
+
+def _visible_area(box: Box | None) -> float:
     """Area of the part inside the frame, in frames; 0 for a box outside."""
-    if not box.visible:
+    if box is None or not box.visible:
         return 0.0
     part = box.clipped()
     return (part.x2 - part.x1) * (part.y2 - part.y1)
@@ -154,6 +197,11 @@ def _done(step: int, first: int, last: int) -> float:
 
 
 def _under_way(
-    tracks: Sequence[Sequence[Box | None]], camera: CameraPath, moved: Sequence[Cells], latent_size: Grid
+    tracks: Sequence[Sequence[Box | None]], camera: CameraPath, done: float, latent_size: Grid, patch: int
 ) -> Tracks:
+    """Where the boxes are when the share `done` of the shift is done."""
+    if camera.homographies:
+        maps = homography.homographies(camera)
+        return tuple(tuple(homography.boxes_under_way(track, maps, done)) for track in tracks)
+    moved = travel_in_cells(camera, done, latent_size, patch)
     return tuple(tuple(boxes_under_way(track, camera, moved, latent_size)) for track in tracks)

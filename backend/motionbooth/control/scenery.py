@@ -16,6 +16,7 @@ from motionbooth_protocol.motion import Box, CameraPath
 from torch import Tensor
 
 from motionbooth.control.boxes import Grid, box_mask
+from motionbooth.control.homography import homographies, inverse, mapped
 from motionbooth.control.latent_frames import latent_cells
 
 MIN_WEIGHT = 0.99
@@ -32,6 +33,8 @@ class Scenery:
     """bool (F, h, w): cells that show scenery; those next to a subject's box do not count."""
     temporal: int = 1
     """As in Base."""
+    homographies: Tensor | None = None
+    """(F, 3, 3) from frame 0 to each frame, if the camera does more than pan; they take precedence over `travel`."""
 
     @property
     def latent_cells(self) -> Tensor:
@@ -47,7 +50,7 @@ def scenery_of(
     boxes = box_mask(tracks, latent_size).any(dim=0) if tracks else torch.zeros(frames, *latent_size, dtype=torch.bool)
     grown = F.max_pool2d(boxes.float()[:, None], 3, stride=1, padding=1)[:, 0] > 0
     travel = tuple((offset.dx, offset.dy) for offset in camera.offsets)
-    return Scenery(travel, ~grown, temporal)
+    return Scenery(travel, ~grown, temporal, homographies(camera) if camera.homographies else None)
 
 
 def merge_scenery(frames: Tensor, scenery: Scenery) -> Tensor:
@@ -64,9 +67,14 @@ def merge_scenery(frames: Tensor, scenery: Scenery) -> Tensor:
     y = (torch.arange(height).to(frames) + 0.5) / height
     points = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)  # (H, W, 2), shares of the frame
     merged = []
-    for own, frame, is_scenery in zip(travel, frames, shown, strict=True):
-        moved = (own - travel)[:, None, None]  # from this frame's points to the same points in every frame
-        seen = F.grid_sample(layers, (points + moved) * 2 - 1, align_corners=False)
+    for index, (frame, is_scenery) in enumerate(zip(frames, shown, strict=True)):
+        if scenery.homographies is None:
+            places = points + (travel[index] - travel)[:, None, None]
+        else:
+            ways = scenery.homographies @ inverse(scenery.homographies[index])
+            places = mapped(points.flatten(0, 1), ways.to(frames)).unflatten(1, (height, width))
+        # `places` (F, H, W, 2): where this frame's points are in every frame
+        seen = F.grid_sample(layers, places * 2 - 1, align_corners=False)
         weight = (seen[:, -1:] > MIN_WEIGHT).to(frames)
         mean = (seen[:, :-1] * weight).sum(0) / weight.sum(0).clamp_min(1)
         merged.append(torch.where((is_scenery > 0) & (weight.sum(0) > 0), mean, frame))

@@ -150,5 +150,7 @@ def with_guide(
             guided.append(plan)
             continue
         control = GuideControl(guide.latents, guided_share(guide.subjects, *regions))
+        if plan.warp is not None:
+            control = control.gathered(plan.warp.ahead)
         guided.append(replace(plan, guide=control.ahead_of(still.tolist()) if still.any() else control))
     return guided

@@ -27,6 +27,7 @@ from motionbooth.control.camera import (
     shifted_cells,
 )
 from motionbooth.control.guide import GuideControl
+from motionbooth.control.homography import filled
 from motionbooth.control.plan import StepPlan, plan_steps, windows_in_steps
 from motionbooth.control.scenery import Scenery, merge_scenery
 from motionbooth.generation.guide import BlobPath, read_guide, with_guide
@@ -60,7 +61,7 @@ class SamplingInputs:
     ) -> SamplingInputs:
         """One sample for each prompt, all of its randomness from its own seed. `guidance_scale`: the base's default."""
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        moving = any(plan.moves or plan.fractions for plan in plans)
+        moving = any(plan.moves or plan.fractions or plan.warp for plan in plans)
         return cls(
             torch.cat([initial_noise(base, generator, moving) for generator in generators]),
             base.embed(prompts),
@@ -106,8 +107,11 @@ def denoise(
 
 def _shift(sampler: Any, latents: Tensor, plan: StepPlan, pick: Pick) -> Tensor:
     """Camera control (section 3.4): the latents move against the camera, and with them what the sampler remembers."""
-    if plan.moves and plan.free is not None:
-        source = shifted_cells(len(latents), plan.moves, plan.free, pick)
+    if plan.free is not None and (plan.moves or plan.warp):
+        if plan.warp:
+            source = filled(plan.warp.source, plan.free, pick)
+        else:
+            source = shifted_cells(len(latents), plan.moves, plan.free, pick)
         latents = move_with_memory(sampler, latents, partial(gather_cells, source=source))
     if plan.fractions:
         latents = move_with_memory(sampler, latents, partial(_shift_by_phase, plan=plan))

@@ -186,6 +186,28 @@ def test_while_the_camera_has_still_to_move_the_guide_waits_beside_its_place(tin
     assert torch.equal(last.latents, latents)
 
 
+def test_with_a_zoom_the_guide_waits_where_its_content_comes_from(tiny_single: Base) -> None:
+    zoom = ((3.0, 0.0, -1.0), (0.0, 3.0, -1.0), (0.0, 0.0, 1.0))
+    identity = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+    spec = spec_for(tiny_single, CameraPath(CameraPath.still(4).offsets, [identity, *[zoom] * 3]))
+    channels, frames, height, width = tiny_single.latent_shape
+    latents = torch.rand(channels, frames, height, width)
+    guide = GuideClip(latents, torch.zeros(frames, height, width))
+    first, last = (with_guide(plan_shot(tiny_single, spec), guide, [0.9] * 4, 1, 1)[step].guide for step in (0, -1))
+    assert first is not None
+    assert last is not None
+    assert torch.equal(last.latents, latents)
+    assert bool((last.share == 1).all())
+    assert torch.equal(first.latents[:, 0], latents[:, 0])
+    # Grown to three times its size later on: every third cell, and nothing of what will be outside the frame.
+    rows, columns = (
+        torch.tensor([cell for cell in range(side) if 0 <= 3 * cell + 1 - side < side]) for side in (height, width)
+    )
+    shown = first.latents[:, 1][:, rows][:, :, columns]
+    assert torch.equal(shown, latents[:, 1][:, 3 * rows + 1 - height][:, :, 3 * columns + 1 - width])
+    assert int(first.share[1].sum()) == len(rows) * len(columns)
+
+
 def test_a_guided_clip_with_a_moving_camera_is_generated_and_repeats(family: Base, tmp_path: Path) -> None:
     spec = spec_for(family, CameraPath.straight(0.4, 0.2, family.settings.frames))
     guided = replace(spec, guide=Guide(str(clip_for(family, tmp_path)), 0.5, 0.3))
