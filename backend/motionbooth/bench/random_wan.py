@@ -28,7 +28,7 @@ TOKENS = PromptTokens(length=512, content=range(9), subjects=((1, 2),), padding=
 
 
 @torch.no_grad()
-def random_network(dtype: torch.dtype = torch.float32, **config: Any) -> WanTransformer3DModel:
+def random_network(dtype: torch.dtype = torch.float32, /, **config: Any) -> WanTransformer3DModel:
     """Every weight a small random value, the same in every run, so that the outputs stay finite."""
     with torch.device("meta"):
         network = WanTransformer3DModel(**config).to(dtype)
