@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .._protocol.motion import Box, CameraPath, Offset
+from .._protocol.motion import Box, CameraPath, Homography, Offset, invertible
 
 # As numpy.typing.NDArray has them; importing that would take longer than all of the extension.
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -19,6 +19,7 @@ Edges = np.ndarray[Any, np.dtype[np.integer[Any]]]
 
 MIN_EXTENT = 1e-4  # share of the frame: a flat shape seen edge-on, or a single point, still needs a box with an area
 MAX_COORDINATE = 100.0  # shares of the frame: the contract's limit
+SAME_PAN = 1e-4  # share of the frame: by how much a corner of the background may miss a pan
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,6 @@ class Travel:
 
     offsets: (T, 2) how far the view has traveled, in shares of the frame, right and down positive; the first is (0, 0).
     zoom: (T,) the factor by which the background has grown on screen; lens: (T,) the part of it that the lens explains.
-    roll: (T,) degrees of rotation about the line of sight.
     lag: (T, 2) by how much less than `offsets` things twice as far away have moved (parallax).
     cuts: indices of moments at which the view jumps too far to be measured.
     """
@@ -57,7 +57,6 @@ class Travel:
     offsets: Array
     zoom: Array
     lens: Array
-    roll: Array
     lag: Array
     cuts: list[int]
 
@@ -136,18 +135,61 @@ def accumulate(batches: Sequence[Steps], other_camera: Sequence[int] = ()) -> Tr
         offsets=_cumulative(np.where(ignored[:, None], 0.0, 0.5 - middle)),
         zoom=np.exp(_cumulative(np.log(np.where(ignored, 1.0, zoom)))),
         lens=np.exp(_cumulative(np.log(np.where(ignored, 1.0, steps.lens)))),
-        roll=_cumulative(np.where(ignored, 0.0, np.degrees(np.arctan2(right[:, 1], right[:, 0])))),
         lag=_cumulative(np.where(ignored[:, None], 0.0, far - middle)),
         cuts=[int(step) + 1 for step in np.flatnonzero(jumps) if step + 1 not in set(other_camera)],
     )
 
 
-def camera_path(offsets: Array) -> CameraPath:
-    """The contract's camera path from offsets (F, 2) at the model's frames, relative to the first."""
-    return CameraPath([Offset(float(dx), float(dy)) for dx, dy in offsets - offsets[0]])
+def camera_path(offsets: Array, homographies: Array | None = None) -> CameraPath:
+    """The contract's camera path from offsets (F, 2) at the model's frames, relative to the first.
+
+    homographies: (F, 3, 3) of the background; left out if the offsets already say what they do to the frame's corners.
+    """
+    offsets = offsets - offsets[0]
+    path = [Offset(float(dx), float(dy)) for dx, dy in offsets]
+    if homographies is None or _is_pan(homographies, offsets):
+        return CameraPath(path)
+    return CameraPath(path, [as_homography(matrix) for matrix in homographies])
 
 
-PROBE = 0.01  # share of the frame: a second point beside the center measures zoom and roll
+def background_homographies(views: Sequence[View], distance: float) -> Array:
+    """(F, 3, 3): where the background of the first view is in each, in shares of the frame, up to a positive factor.
+
+    The background is a plane that faces the first view at `distance` (scene units). Scaled to a determinant of 1 (or
+    -1, if the camera sees it from behind); NaN if the plane is seen edge-on.
+    """
+    on_plane = np.array([[1, 0, 0], [0, 1, 0], [0, 0, -distance], [0, 0, 1]])  # (x, y, 1) to the first camera's space
+    to_shares_w = np.array([[0.5, 0, 0.5], [0, -0.5, 0.5], [0, 0, 1]])  # clip space (x, y, w)
+    start = np.linalg.inv(views[0].world_to_view) @ on_plane
+    seen = to_shares_w @ np.stack([(view.view_to_clip @ view.world_to_view @ start)[[0, 1, 3]] for view in views])
+    maps = seen @ np.linalg.inv(seen[0])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        maps /= np.cbrt(np.abs(np.linalg.det(maps)))[:, None, None]
+    maps[0] = np.eye(3)
+    return maps
+
+
+def as_homography(matrix: Array) -> Homography:
+    a, b, c = matrix.tolist()
+    return tuple(a), tuple(b), tuple(c)
+
+
+def unusable(homographies: Array) -> list[int]:
+    """The indices of homographies (F, 3, 3) outside the contract's limits: the camera reaches the background."""
+    within = np.abs(homographies).max(axis=(1, 2)) <= MAX_COORDINATE  # False for NaN
+    return [index for index, fits in enumerate(within) if not (fits and invertible(as_homography(homographies[index])))]
+
+
+def _is_pan(homographies: Array, offsets: Array) -> bool:
+    corners = np.array([(0, 0, 1), (1, 0, 1), (0, 1, 1), (1, 1, 1)], dtype=float)
+    seen = corners @ homographies.swapaxes(1, 2)  # (F, 4, 3)
+    if (seen[..., 2] <= 0).any():
+        return False
+    missed = seen[..., :2] / seen[..., 2:] - (corners[:, :2] - offsets[:, None])
+    return bool((np.abs(missed) <= SAME_PAN).all())
+
+
+PROBE = 0.01  # share of the frame: a second point beside the center measures zoom
 PROBES = np.array([(0.5, 0.5), (0.5 + PROBE, 0.5), (0.5, 0.5)])
 PROBE_DISTANCES = np.array([1.0, 1.0, 2.0])  # multiples of the background distance
 

@@ -19,7 +19,7 @@ from . import framing, projection, scene_evaluation
 from .dependencies import pan_playback_reason, playback_reason
 from .geometry import NOT_VISIBLE, Projection, objects_with_surface, project_objects, with_instanced_children
 from .projection import View
-from .shot_warnings import ShotWarning, camera_warnings, cut_warning, playback_warning
+from .shot_warnings import ShotWarning, camera_warnings, cut_warning, plane_warning, playback_warning
 
 CAMERA = "Camera"
 STEPS_AT_ONCE = 500  # camera steps that are measured in one batch: a few milliseconds
@@ -274,8 +274,16 @@ class ShotReader:
             pan = [self._camera_samples[index].pan for index in range(0, len(self._moments), self._stride)]
             return projection.camera_path(np.array(pan) / framing.size(self._frame)), warnings
         travel = projection.accumulate(self._camera_steps, cuts)
-        path = projection.camera_path(travel.offsets[:: self._stride])
-        return path, warnings + camera_warnings(travel, self._moments)
+        warnings += camera_warnings(travel, self._moments)
+        offsets = travel.offsets[:: self._stride]
+        if cuts or travel.cuts:
+            return projection.camera_path(offsets), warnings
+        views = [self._camera_samples[index].view for index in range(0, len(self._moments), self._stride)]
+        homographies = projection.background_homographies(views, settings.background_distance)
+        if reached := projection.unusable(homographies):
+            warnings.append(plane_warning([self._times[index] for index in reached]))
+            return projection.camera_path(offsets), warnings
+        return projection.camera_path(offsets, homographies), warnings
 
 
 def _camera_method(scene: bpy.types.Scene) -> ReadMethod:

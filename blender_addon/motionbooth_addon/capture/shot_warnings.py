@@ -14,8 +14,7 @@ from .._protocol.text import Text
 from .framing import WHOLE, in_shot
 from .projection import Array, Travel
 
-ROLL_LIMIT_DEGREES = 3.0
-ZOOM_LIMIT = 0.05  # share by which the background may grow or shrink
+DEPTH_LIMIT = 0.05  # share by which a move toward or away from the background may change its size
 PARALLAX_LIMIT = 0.05  # share of the frame by which things twice as far away may lag behind the background
 STRETCH_LIMIT = 0.25  # share by which a shot may be longer than the model's clip
 SETTLED = 0.02  # share of a change that is ignored at each end, when finding the frames in which it happens
@@ -35,54 +34,28 @@ class ShotWarning:
 
 
 def camera_warnings(travel: Travel, moments: Sequence[float]) -> list[ShotWarning]:
-    """Camera moves that a pan cannot represent. `moments`: the scene frame of each entry of `travel`."""
+    """What a flat background cannot show of a camera move. `moments`: the scene frame of each entry of `travel`."""
     frames = np.array(moments)
-    found = [_roll(travel, frames), _zoom(travel, frames), _depth(travel, frames), _parallax(travel, frames)]
+    found = [_depth(travel, frames), _parallax(travel, frames)]
     jump = "The camera jumps at frame {frame}. A clip cannot contain a cut, so end the shot before it."
     return [warning for warning in found if warning] + [_at(moments[cut], jump) for cut in travel.cuts]
-
-
-def _roll(travel: Travel, frames: Array) -> ShotWarning | None:
-    roll = _farthest(travel.roll)
-    if abs(roll) <= ROLL_LIMIT_DEGREES:
-        return None
-    return _during_change(
-        travel.roll,
-        frames,
-        "The camera rolls by {degrees:.0f} degrees {frames}. The clip can pan but not rotate, so it stays level.",
-        degrees=abs(roll),
-    )
-
-
-def _zoom(travel: Travel, frames: Array) -> ShotWarning | None:
-    template = (
-        "The lens zooms {frames}: everything {change} of its size. The clip's background keeps its size; boxes "
-        "follow the zoom."
-    )
-    return _growth(np.log(travel.lens), frames, template, template)
 
 
 def _depth(travel: Travel, frames: Array) -> ShotWarning | None:
     """The growth of the background that the lens does not explain."""
     toward = (
-        "The camera moves toward the background {frames}: it {change} of its size. The clip's background keeps its "
-        "size; boxes follow the move."
+        "The camera moves toward the background {frames}, which grows to {share:.0%} of its size. The clip's "
+        "background grows as one flat image: nearer things do not grow faster than distant ones."
     )
     away = (
-        "The camera moves away from the background {frames}: it {change} of its size. The clip's background keeps "
-        "its size; boxes follow the move."
+        "The camera moves away from the background {frames}, which shrinks to {share:.0%} of its size. The clip's "
+        "background shrinks as one flat image: nearer things do not shrink faster than distant ones."
     )
-    return _growth(np.log(travel.zoom) - np.log(travel.lens), frames, toward, away)
-
-
-def _growth(logarithm: Array, frames: Array, larger: str, smaller: str) -> ShotWarning | None:
-    """`logarithm` (T,): of the factor by which the picture has grown."""
+    logarithm = np.log(travel.zoom) - np.log(travel.lens)
     farthest = _farthest(logarithm)
-    if abs(farthest) <= math.log1p(ZOOM_LIMIT):
+    if abs(farthest) <= math.log1p(DEPTH_LIMIT):
         return None
-    change = "grows to {share:.0%}" if farthest > 0 else "shrinks to {share:.0%}"
-    template = larger if farthest > 0 else smaller
-    return _during_change(logarithm, frames, template, change=Text.of(change, share=math.exp(farthest)))
+    return _during_change(logarithm, frames, toward if farthest > 0 else away, share=math.exp(farthest))
 
 
 def _parallax(travel: Travel, frames: Array) -> ShotWarning | None:
@@ -111,6 +84,15 @@ def length_warning(seconds: float, frames: int, fps: float) -> Text | None:
         own=own,
         times=seconds / own,
     )
+
+
+def plane_warning(moments: Sequence[float]) -> ShotWarning:
+    """The camera reaches the plane of the background, or sees it edge-on or from behind, at these moments."""
+    template = (
+        "The camera reaches the background's plane {frames}. The clip's background can only pan, without zoom and "
+        "roll. Set a larger background distance."
+    )
+    return _warning(math.floor(moments[0]), math.ceil(moments[-1]), template, {})
 
 
 def cut_warning(before: str, after: str, moment: float) -> ShotWarning:

@@ -80,14 +80,14 @@ def test_settings_that_blender_does_not_report_are_noticed(shot: Any, setting: s
 
 
 def test_warnings_are_cached_with_their_frames(shot: Any) -> None:
-    shot.camera.keyframe_insert("rotation_euler", frame=6)
-    shot.camera.rotation_euler.y = 0.5
-    shot.camera.keyframe_insert("rotation_euler", frame=18)
+    shot.camera.keyframe_insert("location", frame=6)
+    shot.camera.location.y += 2
+    shot.camera.keyframe_insert("location", frame=18)
     shot_cache.get(shot)
     settle()
-    rolls = [warning for warning in shot_cache.get(shot).warnings if "degrees" in warning.sentence.values]
-    assert len(rolls) == 1
-    assert 6 <= rolls[0].first < rolls[0].last <= 18
+    moves = [warning for warning in shot_cache.get(shot).warnings if "toward" in warning.sentence.template]
+    assert len(moves) == 1
+    assert 6 <= moves[0].first < moves[0].last <= 18
 
 
 def test_an_unreadable_shot_has_an_error(shot: Any) -> None:
