@@ -12,4 +12,5 @@ from numpy.typing import NDArray
 def scenery_flow_px(frames: NDArray[np.uint8], subjects: Sequence[NDArray[np.bool_] | None]) -> NDArray[np.float64]:
     """(F - 1, 2): the median motion in pixels of the scenery from each frame to the next; nan without texture."""
     flows = scenery_flows_px(frames, subjects)
-    return np.array([np.median(flow, axis=0) if len(flow) else (np.nan, np.nan) for flow in flows]).reshape(-1, 2)
+    medians = [np.median(flow.motion, axis=0) if len(flow) else (np.nan, np.nan) for flow in flows]
+    return np.array(medians).reshape(-1, 2)

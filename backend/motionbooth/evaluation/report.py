@@ -11,8 +11,15 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from motionbooth.evaluation.box_adherence import FoundSubject, SubjectFrame, box_adherence, find_subjects
-from motionbooth.evaluation.camera_adherence import Flow, flow_error_px, requested_flow_px, scenery_flows_px
+from motionbooth.evaluation.camera_adherence import (
+    Flow,
+    flow_error_px,
+    requested_flows_px,
+    scenery_flows_px,
+)
 from motionbooth.pictures.appearance import Appearance
+
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -42,11 +49,11 @@ class CameraFrame(Struct, frozen=True):
     """The scenery's motion from one frame to the next, in pixels. None if too little of the scenery has texture."""
 
     asked_px: tuple[float, float]
-    """(right, down) that the camera's path asks for."""
+    """(right, down) that the camera's path asks for: the median over the scenery if it differs."""
     found_px: tuple[float, float] | None
     """(right, down) found: the median over the scenery."""
     error_px: float | None
-    """Distance of the two."""
+    """Distance of the two. If the camera does more than pan: the median end-point error over the scenery."""
     mean_error_px: float | None = None
     """Mean end-point error over all textured pixels of the scenery."""
 
@@ -71,7 +78,10 @@ def motion_report(frames: NDArray[np.uint8], subjects: Sequence[TargetSubject], 
     found = find_subjects([subject.appearance for subject in subjects], frames, [subject.boxes for subject in subjects])
     reports = [_subject_report(*pair, aspect=width / height) for pair in zip(subjects, found, strict=True)]
     flows = scenery_flows_px(frames, _hidden(found, subjects, (height, width)) or [None] * len(frames))
-    motion = [_camera_frame(*pair) for pair in zip(requested_flow_px(camera, width, height), flows, strict=True)]
+    asked = requested_flows_px(camera, [flow.points for flow in flows], width, height)
+    middle = requested_flows_px(camera, [np.array([(0.5, 0.5)])] * len(flows), width, height)
+    pan = not camera.homographies
+    motion = [_camera_frame(*each, pan) for each in zip(middle, asked, flows, strict=True)]
     return MotionReport(
         width=width,
         height=height,
@@ -88,16 +98,17 @@ def mean_of(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _camera_frame(requested: NDArray[np.float64], flow: Flow) -> CameraFrame:
-    asked_px = (float(requested[0]), float(requested[1]))
+def _camera_frame(middle: Array, asked: Array, flow: Flow, pan: bool) -> CameraFrame:
+    """`middle` (1, 2): the motion asked for in the middle of the frame; `asked` (N, 2): for the flow's pixels."""
     if not len(flow):
-        return CameraFrame(asked_px, None, None)
-    median = np.median(flow, axis=0)
+        return CameraFrame((float(middle[0, 0]), float(middle[0, 1])), None, None)
+    requested, found = np.median(asked, axis=0), np.median(flow.motion, axis=0)
+    errors = flow_error_px(flow.motion, asked)
     return CameraFrame(
-        asked_px=asked_px,
-        found_px=(float(median[0]), float(median[1])),
-        error_px=float(np.linalg.norm(median - requested)),
-        mean_error_px=float(flow_error_px(flow, requested).mean()),
+        asked_px=(float(requested[0]), float(requested[1])),
+        found_px=(float(found[0]), float(found[1])),
+        error_px=float(np.linalg.norm(found - requested) if pan else np.median(errors)),
+        mean_error_px=float(errors.mean()),
     )
 
 

@@ -43,6 +43,6 @@ def _mean_flow_px(base: Base, settings: TrainSettings, class_word: str, on_step:
     lengths = []
     for _, latents in generated_clips(base, settings, captions, range(len(captions)), on_step):
         frames = decode(base, latents[None])[0].numpy()
-        lengths += [np.linalg.norm(flow, axis=1) for flow in scenery_flows_px(frames, [None] * len(frames))]
+        lengths += [np.linalg.norm(flow.motion, axis=1) for flow in scenery_flows_px(frames, [None] * len(frames))]
     every = np.concatenate(lengths)
     return float(every.mean()) if len(every) else None

@@ -1,5 +1,6 @@
 """The motion report sums up what the metrics say of each frame."""
 
+import cv2
 import msgspec
 import numpy as np
 import pytest
@@ -108,3 +109,46 @@ def test_scenery_without_texture_has_no_figure_and_says_so() -> None:
     console.print(report_table(report, []))
     assert console.export_text().count("no texture") == 2
     assert msgspec.json.decode(msgspec.json.encode(report), type=MotionReport) == report
+
+
+def zoomed(frames: int = 5) -> tuple[np.ndarray, CameraPath]:
+    """A wall that grows by 4 % and turns by 2 degrees from frame to frame, about the center."""
+    texture, pictures, maps = draw_texture("wall", np.random.default_rng(0)), [], []
+    for f in range(frames):
+        a, b = 1.04**f * np.cos(np.radians(2 * f)), 1.04**f * np.sin(np.radians(2 * f))
+        to_frame = np.array([[a, -b, 48 - 148 * a + 132 * b], [b, a, 32 - 148 * b - 132 * a]])
+        pictures.append(cv2.warpAffine(texture, to_frame, (96, 64), flags=cv2.INTER_LINEAR))
+        shares = np.array([[a, -b / 1.5, 0.5 - a / 2 + b / 3], [b * 1.5, a, 0.5 - 0.75 * b - a / 2], [0, 0, 1]])
+        maps.append(tuple(map(tuple, shares.tolist())))
+    return np.stack(pictures), CameraPath(CameraPath.still(frames).offsets, maps)
+
+
+def test_a_zoom_with_a_roll_is_measured_at_each_pixel() -> None:
+    frames, camera = zoomed()
+    report = motion_report(frames, [], camera)
+    assert report.mean_flow_error_px is not None
+    assert report.flow_error_px is not None
+    assert report.mean_flow_error_px < 0.25
+    still = motion_report(frames, [], CameraPath(camera.offsets, [camera.homographies[0]] * 5))
+    other = motion_report(frames[[0] * 5], [], camera)
+    for wrong in (still, other):  # a corner moves by 2.3 px a frame and by 2.0 more as it turns
+        assert wrong.mean_flow_error_px is not None
+        assert wrong.flow_error_px is not None
+        assert wrong.mean_flow_error_px > 1
+        assert wrong.flow_error_px > 1
+
+
+def test_a_pan_given_as_homographies_has_the_same_mean_error() -> None:
+    clip = drawn()
+    camera = camera_of(clip)
+    maps = [((1.0, 0.0, -d.dx), (0.0, 1.0, -d.dy), (0.0, 0.0, 1.0)) for d in camera.offsets]
+    pan, same = (motion_report(clip.frames, [], path) for path in (camera, CameraPath(camera.offsets, maps)))
+    assert same.mean_flow_error_px == pytest.approx(pan.mean_flow_error_px)
+
+
+def test_scenery_that_ends_behind_the_camera_is_an_error_and_no_failure() -> None:
+    frames, camera = zoomed(2)
+    turned = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (-3.0, 0.0, 1.0))
+    error = motion_report(frames, [], CameraPath(camera.offsets, [camera.homographies[0], turned])).mean_flow_error_px
+    assert error is not None
+    assert 100 < error < 100 * 200
