@@ -214,7 +214,7 @@ class Blobs:
         """Move a worker's file into the store. Returns whether the store has it, from now or before.
 
         Anything but a file is removed: by a link, a worker could reach what it cannot read. The file may have other
-        bytes, as any file of the store may; they are found when it is used.
+        bytes, as any file of the store may; they are found when it is used. Raises OutOfSpace, and leaves the file.
         """
         if not self.has(sha256):
             taken = self._home / "incoming" / "result"  # where the worker cannot exchange it any more
@@ -226,6 +226,10 @@ class Blobs:
                     if not stat.S_ISREG(taken.lstat().st_mode):
                         raise OSError("it is not a file")
                     self._move_in(taken, sha256)
+            except OutOfSpace:
+                if not file.exists():
+                    taken.replace(file)
+                raise
             except OSError as error:
                 log.warning("the result %s cannot be taken: %s", file, error)
             taken.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from motionbooth_protocol.errors import InvalidInput
@@ -74,7 +75,8 @@ def gpus(devices: Path = _DEVICES) -> list[str]:
     """The arguments by which a sandbox has the GPUs in /dev."""
     # The driver's setuid program, which makes this device with the first use of CUDA, cannot do it in a sandbox.
     if shutil.which("nvidia-modprobe") and not (devices / "nvidia-uvm").exists():
-        subprocess.run(["nvidia-modprobe", "-u", "-c", "0"], capture_output=True, timeout=_SECONDS)
+        with suppress(OSError, subprocess.SubprocessError):
+            subprocess.run(["nvidia-modprobe", "-u", "-c", "0"], capture_output=True, timeout=_SECONDS)
     return _mounted("--dev-bind", (path for name in _GPUS for path in devices.glob(name)))
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import stat
@@ -10,7 +11,7 @@ from typing import TypeVar
 
 import pytest
 from motionbooth.server.blobs import Blobs
-from motionbooth_protocol.errors import Busy, Damaged, InvalidInput, NoSession, NotFound
+from motionbooth_protocol.errors import Busy, Damaged, InvalidInput, NoSession, NotFound, OutOfSpace
 from motionbooth_protocol.jobs import Blob
 from refused import refused
 from running_backend import stored, wait_until
@@ -138,6 +139,25 @@ def test_a_worker_offers_a_file_and_nothing_else_is_taken(blobs: Blobs, tmp_path
     assert blobs.take(offered, SHA)
     assert (blobs.path(SHA).read_bytes(), offered.exists()) == (DATA, False)
     assert blobs.take(offered, SHA), "it was taken before"
+
+
+def test_a_result_that_finds_the_disk_full_is_taken_when_there_is_space(tmp_path: Path) -> None:
+    class Disk(Blobs):
+        is_full = True
+
+        def publish(self, file: Path, path: Path) -> None:
+            if self.is_full:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            super().publish(file, path)
+
+    disk, offered = Disk(tmp_path), tmp_path / "offered"
+    offered.write_bytes(DATA)
+    for _ in range(2):
+        with pytest.raises(OutOfSpace):
+            disk.take(offered, SHA)
+    disk.is_full = False
+    assert disk.take(offered, SHA)
+    assert disk.path(SHA).read_bytes() == DATA
 
 
 def test_an_empty_file_is_a_file(blobs: Blobs) -> None:

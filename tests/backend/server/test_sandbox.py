@@ -202,6 +202,22 @@ def test_a_backend_without_bubblewrap_works_and_says_once_that_there_is_no_sandb
     assert log.count("workers run without a sandbox: bubblewrap is not installed") == 1
 
 
+@needs_sandbox
+@pytest.mark.parametrize("how", ["kill", "stop"])
+def test_no_sandbox_is_left_when_the_server_ends(backend: RunningBackend, how: str) -> None:
+    backend.start(SANDBOX="on")
+    with backend.client() as client:
+        job = new_job_id()
+        client.submit(job, small_job("steps=1000 pause=1 deaf"))
+        backend.worker_pid()
+    assert backend.process is not None
+    below = psutil.Process(backend.process.pid).children(recursive=True)
+    assert len(below) >= 2, "bubblewrap and the worker"
+    getattr(backend, how)()
+    gone, left = psutil.wait_procs(below, 10)
+    assert (len(gone), left) == (len(below), [])
+
+
 def test_without_bubblewrap_the_reason_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InvalidInput, match="bubblewrap is not installed"):
