@@ -46,6 +46,7 @@ extension: $(READY)
 # bench ablation and bench control --suppress-subjects-words.
 benches: $(READY)
 	$(VENV)/bin/motionbooth bench control --json docs/bench_control.json --pictures docs
+	$(VENV)/bin/motionbooth bench guide --json docs/bench_guide.json --pictures docs
 	$(VENV)/bin/motionbooth bench sampling --json docs/bench_sampling.json
 	$(VENV)/bin/motionbooth bench sampling --model wan --json docs/bench_sampling_wan.json
 	$(VENV)/bin/motionbooth bench training --json docs/bench_training.json

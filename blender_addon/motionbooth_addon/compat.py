@@ -93,9 +93,6 @@ def paint_world(world: bpy.types.World, color: tuple[float, float, float]) -> No
         world.node_tree.nodes["Background"].inputs["Color"].default_value = (*color, 1.0)
 
 
-EEVEE = "BLENDER_EEVEE" if VERSION >= (5, 0, 0) else "BLENDER_EEVEE_NEXT"
-
-
 def save_images(settings: bpy.types.ImageFormatSettings) -> None:
     """Make rendered frames images. Since 5.0 a scene that saves a movie has to be told before it has a file format."""
     if VERSION >= (5, 0, 0):

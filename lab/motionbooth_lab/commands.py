@@ -81,6 +81,21 @@ def control(
     publish(bench_control(Model(model, suppress), pictures, subjects, kinds_only), json_file)
 
 
+def guide(
+    json_file: JsonFile = None,
+    pictures: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Write a contact sheet of the clips to this folder.")
+    ] = None,
+    model: Annotated[Literal["toybox", "wantoy"], typer.Option(help="The bundled model to measure.")] = "toybox",
+) -> None:
+    """Measure what a guide keeps and what it leaves free, over its strengths. Needs the bpy module."""
+    from motionbooth.bench.measures import publish
+
+    from motionbooth_lab.bench.guide import bench_guide
+
+    publish(bench_guide(pictures, model), json_file)
+
+
 def extension(json_file: JsonFile = None) -> None:
     """Measure the extension's speed in Blender and how exactly it reads a shot. Needs the bpy module."""
     from motionbooth.bench.measures import publish
@@ -175,5 +190,5 @@ def soak(
 
 def add_benches(bench: typer.Typer) -> None:
     """Add the commands of this module to `motionbooth bench`."""
-    for command in (training, sampling, control, extension, server, scheduler, ablation, fuzz, soak):
+    for command in (training, sampling, control, guide, extension, server, scheduler, ablation, fuzz, soak):
         bench.command()(command)

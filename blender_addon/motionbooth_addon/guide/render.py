@@ -9,18 +9,17 @@ from pathlib import Path
 import bpy
 import numpy as np
 
-from .. import compat
 from .._protocol.errors import InvalidInput
 from .._protocol.motion import Box
 from ..capture import framing
 from ..capture.dependencies import playback_reason
 from ..capture.scene_evaluation import playback_start
-from ..turntable.background_render import GUIDE, MASKS, PREVIEW, SCENE
+from ..turntable.background_render import CYCLES, GUIDE, MASKS, PREVIEW, SCENE
 from ..turntable.turntable import Pixels, add_light, render_still, use_cycles, use_plain_colors, write_png
 from .animated_png import write_animated_png
 
 LONGEST = 512  # pixels of the longer side: the model has a cell for 8 of its own
-SAMPLES, MASK_SAMPLES = 16, 4  # light paths a pixel
+SAMPLES = 16  # light paths a pixel
 
 
 def render_library(
@@ -50,7 +49,8 @@ def render_library(
     clips = {GUIDE: [pixels[..., :3] for pixels in _frames(scene, times, small, on_progress, 0, total)]}
     if masked:
         _show_only(scene, masked)
-        clips[MASKS] = [pixels[..., 3] for pixels in _frames(scene, times, small, on_progress, len(times), total)]
+        channel = 3 if engine == CYCLES else 0
+        clips[MASKS] = [pixels[..., channel] for pixels in _frames(scene, times, small, on_progress, len(times), total)]
     paths = [Path(folder) / name for name in clips]
     for path, frames in zip(paths, clips.values(), strict=True):
         write_animated_png(path, frames, fps)
@@ -68,12 +68,31 @@ def _set_up(scene: bpy.types.Scene, size: tuple[int, int], frame: Box, engine: s
     render.pixel_aspect_x = render.pixel_aspect_y = 1
     render.use_border = render.use_multiview = render.use_motion_blur = render.use_stamp = False
     use_plain_colors(scene)
-    if not _is_lit(scene):
-        add_light(scene, [])  # a blockout without lamps is black in a render
-    if engine == "CYCLES":
+    if engine == CYCLES:
         use_cycles(scene, SAMPLES)
+        if not _is_lit(scene):
+            add_light(scene, [])  # a blockout without lamps is black in a render
     else:
-        render.engine = compat.EEVEE
+        _use_workbench(scene)
+
+
+def _use_workbench(scene: bpy.types.Scene) -> None:
+    """Use the engine of the solid view, with the colors of the render."""
+    scene.render.engine = "BLENDER_WORKBENCH"
+    shading = scene.display.shading
+    shading.light, shading.color_type = "STUDIO", "TEXTURE"  # without a texture, the material's color
+    for material in bpy.data.materials:
+        if (color := _input_color(material, "BSDF_PRINCIPLED", "Base Color")) is not None:
+            material.diffuse_color = color
+    if scene.world and (color := _input_color(scene.world, "BACKGROUND", "Color")) is not None:
+        scene.world.color = color[:3]
+
+
+def _input_color(block: bpy.types.Material | bpy.types.World, kind: str, name: str) -> Sequence[float] | None:
+    """The color of a node's input, unless it comes from another node."""
+    nodes = block.node_tree.nodes if block.node_tree is not None else ()
+    inputs = [node.inputs[name] for node in nodes if node.type == kind]
+    return tuple(inputs[0].default_value) if inputs and not inputs[0].is_linked else None
 
 
 def _is_lit(scene: bpy.types.Scene) -> bool:
@@ -85,11 +104,17 @@ def _is_lit(scene: bpy.types.Scene) -> bool:
 
 
 def _show_only(scene: bpy.types.Scene, masked: Sequence[str]) -> None:
-    """From now on, a picture's alpha is what is seen of these objects."""
-    scene.render.film_transparent = True
-    scene.cycles.samples = MASK_SAMPLES
+    """From now on, a picture's alpha is what is seen of these objects; in Workbench they are white, the rest black."""
     for thing in scene.objects:
         thing.is_holdout = thing.name not in masked
+        thing.color = (float(thing.name in masked),) * 3 + (1.0,)
+    if scene.render.engine == "CYCLES":
+        scene.render.film_transparent = True
+        return
+    shading = scene.display.shading
+    shading.light, shading.color_type, shading.show_specular_highlight = "FLAT", "OBJECT", False
+    if scene.world:
+        scene.world.color = (0.0, 0.0, 0.0)
 
 
 def _frames(

@@ -9,16 +9,17 @@ import bpy
 
 from .._protocol.motion import Shot
 from ..capture import shot_cache
-from ..capture.geometry import objects_with_surface
+from ..capture.geometry import TYPES_WITHOUT_SURFACE
 from ..jobs.job_store import GuideRender
-from ..turntable.background_render import GUIDE, SCENE
+from ..turntable.background_render import CYCLES, GUIDE, SCENE, WORKBENCH
+
+BARE = TYPES_WITHOUT_SURFACE | {"EMPTY", "ARMATURE", "LATTICE"}
 
 
 def rendered_parts(subject: bpy.types.PropertyGroup) -> list[bpy.types.Object]:
-    """What a render shows of the subject's proxy object; a subject box is never rendered."""
-    if subject.object is None:
-        return []
-    return [part for part in (subject.object, *objects_with_surface(subject.object)) if not part.hide_render]
+    """What a render shows of the subject's proxy object and its children; a subject box is never rendered."""
+    parts = [] if subject.object is None else [subject.object, *subject.object.children_recursive]
+    return [part for part in parts if not part.hide_render and (part.type not in BARE or part.instance_collection)]
 
 
 def guide_render(
@@ -56,5 +57,5 @@ def guide_render(
         masked=masked,
         subject_strength=subject,
         background_strength=background,
-        engines=["CYCLES"] if bpy.app.background else ["EEVEE", "CYCLES"],
+        engines=[CYCLES] if bpy.app.background else [WORKBENCH, CYCLES],
     )

@@ -17,7 +17,8 @@ from ..capture.framing import WHOLE
 from ..jobs.job_store import GuideRender, Render
 
 SCENE, GUIDE, MASKS, PREVIEW = "scene.blend", "guide.png", "masks.png", "preview.png"  # in the folder of a guide
-FIRST_SECONDS = {"EEVEE": 60.0}  # until its first frame; then Cycles is tried
+WORKBENCH, CYCLES = "WORKBENCH", "CYCLES"
+FIRST_SECONDS = {WORKBENCH: 60.0}  # until its first frame; then Cycles is tried
 SCRIPT = Path(__file__).with_name("blender_process.py")
 
 
@@ -69,7 +70,7 @@ def render_guide(
         try:
             _run(command, ["guide.render", "rendering the guide", task], folder, on_progress, FIRST_SECONDS.get(engine))
             break
-        except JobFailed as error:  # without a display, EEVEE ends its Blender or waits forever
+        except JobFailed as error:  # without a display, Workbench ends its Blender or waits forever
             if engine == wanted.engines[-1]:
                 raise InvalidInput(
                     "Blender could not render the guide. {reason} Render the scene yourself (F12) to see what is "

@@ -137,6 +137,23 @@ def test_a_subject_box_is_not_rendered_so_that_only_the_background_is_guided(sta
     assert wanted_for(stage, tmp_path)[0] is None
 
 
+def test_the_masks_have_the_children_of_a_subject_too(stage: Any, add_cube: Callable[..., Any], tmp_path: Path) -> None:
+    """As a character's eyes; without its hidden parts, which the render does not show."""
+    cube = bpy.data.objects["Cube"]
+    for name, height in (("Hat", 2.0), ("Hidden", 4.0)):
+        part = add_cube(stage, (0, 0, height), name)
+        part.parent, part.hide_render = cube, name == "Hidden"
+    wanted, _ = wanted_for(stage, tmp_path)
+    assert wanted is not None
+    assert wanted.masked == ["Cube", "Hat"]
+    empty = bpy.data.objects.new("Empty", None)
+    stage.collection.objects.link(empty)
+    stage.motionbooth.subjects[0].object = empty
+    assert request.rendered_parts(stage.motionbooth.subjects[0]) == []
+    cube.parent = empty
+    assert len(request.rendered_parts(stage.motionbooth.subjects[0])) == 2
+
+
 def test_a_simulation_is_played(stage: Any, add_cube: Callable[..., Any], tmp_path: Path) -> None:
     """A falling cube, which only playback moves, leaves the frame."""
     falling = add_cube(stage, (0, 8, 2), "Falling")
@@ -162,10 +179,9 @@ def test_a_render_that_fails_says_so_in_one_sentence(stage: Any, tmp_path: Path)
 
 
 def test_without_a_display_cycles_takes_over(stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """EEVEE waits forever there."""
-    monkeypatch.setitem(background_render.FIRST_SECONDS, "EEVEE", 8.0)
+    monkeypatch.setitem(background_render.FIRST_SECONDS, "WORKBENCH", 20.0)
     wanted, shot = wanted_for(stage, tmp_path)
     assert wanted is not None
     assert wanted.engines == ["CYCLES"], "in the background"
-    other = replace(wanted, engines=["EEVEE", "CYCLES"])  # as in a window
+    other = replace(wanted, engines=["WORKBENCH", "CYCLES"])  # as in a window
     assert all(clip.is_file() for clip in background_render.render_guide(RENDERER, other, shot, lambda report: None))
