@@ -115,10 +115,10 @@ def _read(path: Path, label: Text, most: int) -> tuple[Frames, float]:
             stream = next(iter(container.streams.video), None)
             if stream is None:
                 raise ValueError("it has no pictures")
-            if stream.width * stream.height * (most + 1) > MAX_SENT_PIXELS:
-                raise ValueError(f"{most} frames of {stream.width} x {stream.height} pixels are too many")
             frames: list[Frames] = []
-            for frame in islice(container.decode(stream), most + 1):
+            for number, frame in enumerate(islice(container.decode(stream), most + 1), 1):
+                if frame.width * frame.height * number > MAX_SENT_PIXELS:
+                    raise ValueError(f"{frame.width} x {frame.height} pixels are too many")
                 if (frame.width, frame.height) != (stream.width, stream.height):
                     raise ValueError("its frames have different sizes")
                 frames.append(to_rgb(frame))

@@ -105,9 +105,13 @@ def _is_lit(scene: bpy.types.Scene) -> bool:
 
 def _show_only(scene: bpy.types.Scene, masked: Sequence[str]) -> None:
     """From now on, a picture's alpha is what is seen of these objects; in Workbench they are white, the rest black."""
-    for thing in scene.objects:
-        thing.is_holdout = thing.name not in masked
-        thing.color = (float(thing.name in masked),) * 3 + (1.0,)
+    subjects = {thing for thing in scene.objects if thing.name in masked}
+    for instancer in list(subjects):
+        if instancer.instance_collection is not None:
+            subjects.update(instancer.instance_collection.all_objects)
+    for thing in bpy.data.objects:
+        thing.is_holdout = thing not in subjects
+        thing.color = (float(thing in subjects),) * 3 + (1.0,)
     if scene.render.engine == "CYCLES":
         scene.render.film_transparent = True
         return

@@ -154,6 +154,29 @@ def test_the_masks_have_the_children_of_a_subject_too(stage: Any, add_cube: Call
     assert len(request.rendered_parts(stage.motionbooth.subjects[0])) == 2
 
 
+def test_instances_of_collections_are_in_the_masks_only_of_subjects(
+    stage: Any, add_cube: Callable[..., Any], tmp_path: Path
+) -> None:
+    """As the sets and characters of a library are."""
+    for name, where in (("Set", (0, 12, 2)), ("Character", (0, 10, -1))):
+        part = add_cube(stage, (0, 0, 0), f"Part of {name}")
+        stage.collection.objects.unlink(part)
+        collection = bpy.data.collections.new(name)
+        collection.objects.link(part)
+        instance = bpy.data.objects.new(name, None)
+        instance.instance_type, instance.instance_collection, instance.location = "COLLECTION", collection, where
+        stage.collection.objects.link(instance)
+    stage.motionbooth.subjects[0].object = bpy.data.objects["Character"]
+    wanted, shot = wanted_for(stage, tmp_path)
+    assert wanted is not None
+    clips = background_render.render_guide(RENDERER, wanted, shot, lambda report: None)
+    mask = _read(clips[1], Text("masks"), FRAMES)[0][0, ..., 0] > 127
+    x1, y1, x2, y2 = np.array(shot.subjects[0].boxes[0].as_tuple()) * (48, 32, 48, 32)
+    rows, columns = np.nonzero(mask)
+    found = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+    assert np.abs(found - (x1, y1, x2, y2)).max() <= 1
+
+
 def test_a_simulation_is_played(stage: Any, add_cube: Callable[..., Any], tmp_path: Path) -> None:
     """A falling cube, which only playback moves, leaves the frame."""
     falling = add_cube(stage, (0, 8, 2), "Falling")
