@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import socket
-import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -57,22 +56,16 @@ def test_a_client_that_reads_late_gets_every_reply(backend: RunningBackend, tmp_
         assert [decode_reply(late.recv_multipart())[0].re for _ in range(100)] == list(range(100, 200))
 
 
-@pytest.mark.timeout(120)
 def test_a_client_that_sends_on_without_reading_is_disconnected(shared_backend: RunningBackend) -> None:
     connection = shared_backend.new_key("flood")
-    with shared_backend.client() as other, raw(connection, RCVHWM=1, RCVBUF=4096, RECONNECT_IVL=-1) as flood:
-        with flood.get_monitor_socket(zmq.EVENT_DISCONNECTED) as monitor:
-            answer(flood, *encode(HELLO))
-            before = other.status().sessions
-            # How many replies fit into the system's buffers differs from system to system.
-            for number in itertools.count():
-                try:
-                    flood.send_multipart(encode(messages.GetStatus(id=number)), zmq.DONTWAIT)
-                except zmq.Again:
-                    time.sleep(0.01)
-                if number % 100 == 0 and monitor.poll(0):
-                    break
-            flood.disable_monitor()
+    with shared_backend.client() as other, raw(connection, RCVHWM=1, RCVBUF=4096, SNDTIMEO=10) as flood:
+        answer(flood, *encode(HELLO))
+        before = other.status().sessions
+        # How many replies fit into the system's buffers differs. The flood itself, which reads nothing, is not told.
+        while other.status().sessions == before:
+            for number in range(200):
+                with suppress(zmq.Again):
+                    flood.send_multipart(encode(messages.GetStatus(id=number)))
         assert other.status().sessions == before - 1
         assert other.ping() < 1
 
