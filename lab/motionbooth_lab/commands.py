@@ -96,6 +96,21 @@ def guide(
     publish(bench_guide(pictures, model), json_file)
 
 
+def camera(
+    json_file: JsonFile = None,
+    seeds: Annotated[int, typer.Option(min=1, max=32, help="Clips for each camera move.")] = 8,
+    pictures: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Write a contact sheet of the clips to this folder.")
+    ] = None,
+) -> None:
+    """Measure how closely toybox's scenery follows pans, zooms, rolls and mixed camera moves."""
+    from motionbooth.bench.measures import publish
+
+    from motionbooth_lab.bench.camera import bench_camera
+
+    publish(bench_camera(range(seeds), pictures), json_file)
+
+
 def extension(json_file: JsonFile = None) -> None:
     """Measure the extension's speed in Blender and how exactly it reads a shot. Needs the bpy module."""
     from motionbooth.bench.measures import publish
@@ -190,5 +205,5 @@ def soak(
 
 def add_benches(bench: typer.Typer) -> None:
     """Add the commands of this module to `motionbooth bench`."""
-    for command in (training, sampling, control, guide, extension, server, scheduler, ablation, fuzz, soak):
+    for command in (training, sampling, control, guide, camera, extension, server, scheduler, ablation, fuzz, soak):
         bench.command()(command)

@@ -122,12 +122,20 @@ def random_step(latent_size: Grid, frames: int, text_width: int) -> Step:
 
 
 def busy_plan(
-    latent_size: Grid, frames: int, tokens: PromptTokens = TOKENS, patch: int = 1, temporal: int = 1
+    latent_size: Grid,
+    frames: int,
+    tokens: PromptTokens = TOKENS,
+    patch: int = 1,
+    temporal: int = 1,
+    camera: CameraPath | None = None,
 ) -> StepPlan:
-    """A step with all controls active: a moving box, amplified, and half of a pan by a quarter of the frame."""
+    """A step with all controls active: a moving box, amplified, and half of the camera's move.
+
+    `camera`: by default, a pan by a quarter of the frame.
+    """
     track = [Box(0.1 + 0.02 * f, 0.2, 0.5 + 0.02 * f, 0.7) for f in range(frames)]
     settings = ControlSettings(alpha=7.5, amplify_until=1, shift_from=0, shift_until=1)
-    camera = CameraPath.straight(0.25, 0.1, frames)
+    camera = camera or CameraPath.straight(0.25, 0.1, frames)
     return plan_steps(settings, 2, latent_size, camera, [track], tokens, patch=patch, temporal=temporal)[0]
 
 

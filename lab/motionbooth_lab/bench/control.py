@@ -197,7 +197,7 @@ def bench_control(
     measures = kind_measures(kind_results) if kinds else []
     if subjects:
         solid = [each for each in subjects if photographs is not None or each.name in SOLIDS]
-        measures += [*subject_measures(subject_results), codec_db(_base(model), solid)]
+        measures += [*subject_measures(subject_results), codec_db(bundled_base(model), solid)]
     name = "control" if photographs is None else "control-photographs"
     name = name if model.name == "toybox" else f"{name}-{model.name}"
     name = name if model.suppress is None else f"{name}-suppress-{model.suppress}"
@@ -266,7 +266,7 @@ def write_pictures(folder: Path, kinds: Sequence[KindResult], subjects: Sequence
 
 
 @cache
-def _base(model: Model = TOYBOX_MODEL) -> Base:
+def bundled_base(model: Model = TOYBOX_MODEL) -> Base:
     base = load_base(source_named(model.name))
     if model.suppress is not None:
         control = msgspec.structs.replace(base.settings.control, suppress=model.suppress)
@@ -276,12 +276,12 @@ def _base(model: Model = TOYBOX_MODEL) -> Base:
 
 @cache
 def _classifier(model: Model) -> KindClassifier:
-    return KindClassifier.train(_base(model))
+    return KindClassifier.train(bundled_base(model))
 
 
 def generate_prior_clips(model: Model = TOYBOX_MODEL) -> None:
     """Generate the prior-preservation clips and backgrounds that every training needs, into the cache."""
-    base = _base(model)
+    base = bundled_base(model)
     prior_clips(base, base.settings.full)
     generated_backgrounds(base, base.settings.full)
 
@@ -290,8 +290,8 @@ def run_kind(number: int, model: Model = TOYBOX_MODEL) -> KindResult:
     """Run one of the held-out prompts of the base model."""
     case = list(base_cases(model.clip_format))[number]
     assert case.combination is not None
-    appearance = _appearance_of_kind(*case.combination[:2])
-    result = _run_case(_base(model), case, appearance)
+    appearance = appearance_of_kind(*case.combination[:2])
+    result = _run_case(bundled_base(model), case, appearance)
     places = [frame.found for frame in result.motion.report.subjects[0].frames]
     found = [(f, box) for f, box in enumerate(places) if box is not None]
     frames, boxes = result.frames[[f for f, _ in found]], [box for _, box in found]
@@ -306,15 +306,15 @@ def run_subject(
     started = time.monotonic()
     weights = train_subject(subject, folder / subject.name, model=model)
     seconds = time.monotonic() - started
-    tuned = _base.__wrapped__(model)  # a separate copy
+    tuned = bundled_base.__wrapped__(model)  # a separate copy
     load_subject(tuned, weights)
     appearance = Appearance.from_pictures(subject.pictures, subject.masks)
     cases = list(subject_cases(subject, sha256_of(weights), model.clip_format))
     results = [_run_case(tuned, case, appearance) for case in cases]
     shifts = [color_shift(tuned, case, model) for case in list(base_cases(model.clip_format))[:DRIFT_CLIPS]]
     clips = [(each.frames, each.case.boxes) for each in results]
-    untrained = [(generate_frames(_base(model), case.spec), case.boxes) for case in cases]
-    identity = identity_of(_base(model), subject, galleries, clips, untrained)
+    untrained = [(generate_frames(bundled_base(model), case.spec), case.boxes) for case in cases]
+    identity = identity_of(bundled_base(model), subject, galleries, clips, untrained)
     return SubjectResult(list(subject.pictures), results, seconds, shifts, identity)
 
 
@@ -368,7 +368,7 @@ def _measure_drawn(case: Case, appearance: Appearance, model: Model) -> Motion:
     boxes = [Box(*map(float, box)) for box in clip.boxes_xyxy]
     travel = clip.camera_px / (WIDTH_PX, HEIGHT_PX)
     camera = CameraPath([Offset(float(x), float(y)) for x, y in travel])
-    base = _base(model)
+    base = bundled_base(model)
     frames = through_codec(base, clip.frames)
     return motion_of(frames, replace(case, boxes=boxes, camera=camera), appearance, base.temporal)
 
@@ -406,7 +406,7 @@ def _stored(pixels: NDArray[np.uint8], folder: Path) -> str:
 
 def color_shift(tuned: Base, case: Case, model: Model = TOYBOX_MODEL) -> float:
     """How far fine-tuning moved the mean color of a base model's own kind (CIE Lab, in the middle of its box)."""
-    before, after = (_middle_lab(generate_frames(base, case.spec), case.boxes) for base in (_base(model), tuned))
+    before, after = (_middle_lab(generate_frames(base, case.spec), case.boxes) for base in (bundled_base(model), tuned))
     return float(np.linalg.norm(after - before))
 
 
@@ -424,7 +424,7 @@ def measured(frames: NDArray[np.uint8], case: Case, appearance: Appearance) -> M
     return motion_report(frames, [TargetSubject("subject", appearance, case.boxes)], case.camera)
 
 
-def _appearance_of_kind(kind: str, color: str) -> Appearance:
+def appearance_of_kind(kind: str, color: str) -> Appearance:
     """Appearance of the kind in drawn pictures."""
     places = [place for place in PLACES if has_contrast(color, place)][:4]
     clips = [

@@ -1,0 +1,198 @@
+"""`motionbooth bench camera`: how closely a bundled model's scenery follows cameras that do more than pan.
+
+The same held-out clips (prompt, boxes, seed) are generated with each of MOVES, with a still camera (`_still`) and with
+both controls off (`_off`). Each `flow_error` is the mean end-point error over all textured scenery, in pixels a frame.
+`pan_flow_error_median` is what `bench control` calls flow_error. `step_ratio`: one step of a random UNet of medium size
+with a mixed move, over the same step of diffusers' own loop; scenery merging is not part of it, so `clip_ratio` is the
+time of toybox's whole clips over those with the controls off.
+"""
+
+import math
+import multiprocessing
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from motionbooth.bench.diffusers_loops import unet_steps
+from motionbooth.bench.measures import BenchResult, Measure
+from motionbooth.bench.real_size import busy_plan, our_steps, random_step
+from motionbooth.evaluation.contact_sheet import Row, write_contact_sheet
+from motionbooth.evaluation.report import MotionReport, mean_of
+from motionbooth_protocol.motion import CameraPath, Homography, Offset
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from motionbooth_lab.bench.cases import BASE_CASES, Case, base_cases, without_control
+from motionbooth_lab.bench.control import (
+    PROCESSES,
+    TOYBOX_MODEL,
+    Model,
+    appearance_of_kind,
+    bundled_base,
+    generate_frames,
+    measured,
+)
+from motionbooth_lab.bench.midsize import FRAMES, TEXT_WIDTH, midsize_base, midsize_unet
+from motionbooth_lab.bench.sampling import LATENTS, alternate, in_channels_last, median_ratio
+from motionbooth_lab.toybox.draw import HEIGHT_PX, WIDTH_PX
+
+STILL, OFF = "still", "off"
+
+
+@dataclass(frozen=True)
+class Move:
+    """What the camera has done at the end of the clip; it moves evenly."""
+
+    kind: str
+    zoom: float = 1.0
+    roll: float = 0.0  # degrees
+    travel: tuple[float, float] = (0.0, 0.0)  # shares of the frame
+    keystone: float = 0.0  # how much narrower the background gets from one side to the other: a camera that turns
+
+    def at(self, share: float) -> Homography:
+        """From the first frame to that at `share` (0..1) of the clip, about the center."""
+        aspect, angle, zoom = WIDTH_PX / HEIGHT_PX, math.radians(self.roll * share), self.zoom**share
+        a, b = zoom * math.cos(angle), zoom * math.sin(angle)
+        (dx, dy), k = (share * travel for travel in self.travel), self.keystone * share
+        return (
+            (a, -b / aspect, 0.5 - (a - b / aspect) / 2 - dx),
+            (b * aspect, a, 0.5 - (b * aspect + a) / 2 - dy),
+            (k, 0.0, 1 - k / 2),
+        )
+
+    def camera(self, frames: int) -> CameraPath:
+        """A pan is a path of offsets alone, as the extension reads it."""
+        shares = np.linspace(0, 1, frames).tolist()
+        offsets = [Offset(self.travel[0] * share, self.travel[1] * share) for share in shares]
+        return CameraPath(offsets, [] if self.kind in ("pan", STILL) else [self.at(share) for share in shares])
+
+
+MOVES = {
+    "pan": Move("pan", travel=(0.25, 0.0)),
+    "tilt": Move("pan", travel=(0.0, -0.3)),
+    "roll by 20": Move("roll", roll=20.0),
+    "roll by -10": Move("roll", roll=-10.0),
+    "zoom to 1.4": Move("zoom", zoom=1.4),
+    "zoom to 0.7": Move("zoom", zoom=0.7),
+    "zoom and pan": Move("mixed", zoom=1.25, travel=(-0.2, 0.05)),
+    "roll, pull back and tilt": Move("mixed", zoom=0.85, roll=8.0, travel=(0.0, 0.15)),
+    "turn": Move("mixed", zoom=1.1, roll=-4.0, travel=(0.15, 0.0), keystone=0.2),
+}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A generated clip. `seconds`: of generating it; `reports`: for each move that it is measured against."""
+
+    frames: NDArray[np.uint8]
+    reports: dict[str, MotionReport]
+    seconds: float
+
+
+def cases(seeds: Sequence[int]) -> Iterator[Case]:
+    """For each seed, one of the held-out clips of `bench control`, with another seed than there."""
+    held_out = list(base_cases())
+    for seed in seeds:
+        case = held_out[seed * 11 % BASE_CASES]
+        yield replace(case, spec=msgspec.structs.replace(case.spec, seed=5000 + seed))
+
+
+def with_camera(case: Case, camera: CameraPath) -> Case:
+    shot = msgspec.structs.replace(case.spec.shot, camera=camera)
+    return replace(case, spec=msgspec.structs.replace(case.spec, shot=shot), camera=camera)
+
+
+def bench_camera(seeds: Sequence[int] = range(8), pictures: Path | None = None, rounds: int = 5) -> BenchResult:
+    """Run the bench on toybox, 11 clips for each seed. `pictures`: folder for camera.png, with the first seed's clips."""
+    names = [*MOVES, STILL, OFF]
+    jobs = [(seed, name) for seed in seeds for name in names]
+    with (
+        Progress(transient=True) as progress,
+        ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn")) as pool,
+    ):
+        bar = progress.add_task("generating", total=len(jobs))
+
+        def collected(future: Future[Clip]) -> Clip:
+            clip = future.result()
+            progress.advance(bar)
+            return clip
+
+        clips = dict(zip(jobs, map(collected, [pool.submit(run_clip, *job) for job in jobs]), strict=True))
+    if pictures is not None:
+        case = next(cases(seeds[:1]))
+        rows = [_row(name, case, clips[seeds[0], name]) for name in MOVES]
+        write_contact_sheet(pictures / "camera.png", rows)
+    return BenchResult(
+        "camera", [*camera_measures(seeds, clips), Measure("step_ratio", step_ratio(rounds), "ours / diffusers'")]
+    )
+
+
+def camera_measures(seeds: Sequence[int], clips: dict[tuple[int, str], Clip]) -> list[Measure]:
+    """Flow errors for each kind of move and each move, and the overlap with the boxes."""
+    measures = []
+    for kind in ("pan", "zoom", "roll", "mixed"):
+        of_kind = [name for name, move in MOVES.items() if move.kind == kind]
+        for suffix, source in (("", None), ("_off", OFF)):
+            reports = [clips[seed, source or name].reports[name] for seed in seeds for name in of_kind]
+            measures.append(_flow_error(f"{kind}_flow_error{suffix}", [each.mean_flow_error_px for each in reports]))
+            if kind == "pan" and not suffix:
+                measures.append(_flow_error("pan_flow_error_median", [each.flow_error_px for each in reports]))
+    for name in MOVES:
+        errors = [clips[seed, name].reports[name].mean_flow_error_px for seed in seeds]
+        measures.append(_flow_error(f"flow_error ({name})", errors))
+    moved = [_iou(clips[seed, name].reports[name]) for seed in seeds for name in MOVES]
+    still = [_iou(clips[seed, STILL].reports[STILL]) for seed in seeds]
+    seconds = [np.mean([clips[seed, name].seconds for seed in seeds for name in names]) for names in (MOVES, [OFF])]
+    return [
+        *measures,
+        Measure("iou", float(np.mean(moved)), "0..1"),
+        Measure("iou_still", float(np.mean(still)), "0..1"),
+        Measure("iou_ratio", float(np.mean(moved) / np.mean(still)), "of that with a still camera"),
+        Measure("clip_ratio", float(seconds[0] / seconds[1]), "with control / without"),
+    ]
+
+
+def _flow_error(name: str, values: Sequence[float | None]) -> Measure:
+    mean = mean_of(values)
+    return Measure(name, float("nan") if mean is None else mean, "px a frame")
+
+
+def _iou(report: MotionReport) -> float:
+    return report.subjects[0].iou or 0.0
+
+
+def _row(name: str, case: Case, clip: Clip) -> Row:
+    found = [frame.found for frame in clip.reports[name].subjects[0].frames]
+    title = f"{name}: {case.spec.prompt}"
+    return Row(title, clip.frames, [case.boxes], [found], MOVES[name].camera(len(clip.frames)))
+
+
+def step_ratio(rounds: int) -> float:
+    """The time of a step with a mixed move over diffusers' own, both on a random UNet of medium size."""
+    base, plain = midsize_base(LATENTS), in_channels_last(midsize_unet())
+    step, camera = random_step(LATENTS, FRAMES, TEXT_WIDTH), MOVES["turn"].camera(FRAMES)
+    plan, scheduler = busy_plan(LATENTS, FRAMES, camera=camera), base.scheduler
+    works = {"ours": lambda: our_steps(base, step, [plan]), "theirs": lambda: unet_steps(plain, scheduler, step, 1)}
+    return median_ratio(alternate(works, rounds), "ours", "theirs")
+
+
+# The part that runs in worker processes
+
+
+def run_clip(seed: int, name: str, model: Model = TOYBOX_MODEL) -> Clip:
+    """Generate and measure one clip. The clip without control is measured against each move."""
+    (case,) = cases([seed])
+    assert case.combination is not None
+    appearance = appearance_of_kind(*case.combination[:2])
+    move = MOVES.get(name, Move(STILL))
+    case = with_camera(case, move.camera(len(case.boxes)))
+    started = time.monotonic()
+    frames = generate_frames(bundled_base(model), without_control(case.spec) if name == OFF else case.spec)
+    seconds = time.monotonic() - started
+    asked = {each: MOVES[each].camera(len(case.boxes)) for each in MOVES} if name == OFF else {name: case.camera}
+    reports = {each: measured(frames, with_camera(case, camera), appearance) for each, camera in asked.items()}
+    return Clip(frames, reports, seconds)

@@ -1,0 +1,61 @@
+"""The cameras of bench camera, and what it makes of the clips' reports."""
+
+import cv2
+import numpy as np
+import pytest
+from motionbooth.evaluation.report import MotionReport, SubjectReport, motion_report
+from motionbooth_lab.bench.camera import MOVES, OFF, STILL, Clip, camera_measures, cases, with_camera
+from motionbooth_lab.toybox.backgrounds import draw_texture
+
+FRAMES = 8
+
+
+def shown(name: str, followed: bool = True) -> np.ndarray:
+    """A clip (8, 64, 96, 3) of a wall under this move, or standing still."""
+    to_px = np.diag([96.0, 64.0, 1.0])
+    texture = draw_texture("wall", np.random.default_rng(3))
+    start = np.array([[1, 0, -100], [0, 1, -100], [0, 0, 1.0]])  # the first frame's corner on the texture
+    frames = []
+    for share in np.linspace(0, 1, FRAMES):
+        move = np.array(MOVES[name].at(float(share) if followed else 0.0))
+        frames.append(cv2.warpPerspective(texture, to_px @ move @ np.linalg.inv(to_px) @ start, (96, 64)))
+    return np.stack(frames)
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_a_wall_under_each_move_is_measured_as_following_it_and_one_that_stands_still_as_not(name: str) -> None:
+    camera = MOVES[name].camera(FRAMES)
+    assert camera.moves
+    moved, still = (motion_report(shown(name, followed), [], camera) for followed in (True, False))
+    assert moved.mean_flow_error_px is not None
+    assert still.mean_flow_error_px is not None
+    # Dense inverse search is off by 0.1 to 0.6 px a frame on drawn clips (camera_adherence.py), a wall by little.
+    assert moved.mean_flow_error_px < 0.4
+    assert still.mean_flow_error_px > 2 * moved.mean_flow_error_px
+
+
+def test_every_move_uses_the_same_clips() -> None:
+    (one,), (other,) = cases([3]), cases([3])
+    assert one == other
+    moved = with_camera(one, MOVES["turn"].camera(FRAMES))
+    assert moved.boxes == one.boxes
+    assert moved.spec.shot.camera == moved.camera
+    assert [case.spec.seed for case in cases([0, 1])] == [5000, 5001]
+
+
+def report(error: float, iou: float) -> MotionReport:
+    return MotionReport(96, 64, [SubjectReport("s", iou, None, None, [])], error / 2, [], error)
+
+
+def test_the_measures_are_means_over_the_moves_of_a_kind_and_the_seeds() -> None:
+    blank = np.zeros((FRAMES, 64, 96, 3), np.uint8)
+    clips = {(seed, name): Clip(blank, {name: report(1.0 + seed, 0.8)}, 3.0) for seed in (0, 1) for name in MOVES}
+    clips |= {(seed, STILL): Clip(blank, {STILL: report(0.0, 0.9)}, 3.0) for seed in (0, 1)}
+    clips |= {(seed, OFF): Clip(blank, {name: report(5.0, 0.1) for name in MOVES}, 2.0) for seed in (0, 1)}
+    figures = {each.name: each.value for each in camera_measures((0, 1), clips)}
+    for kind in ("pan", "zoom", "roll", "mixed"):
+        assert figures[f"{kind}_flow_error"] == pytest.approx(1.5)
+        assert figures[f"{kind}_flow_error_off"] == pytest.approx(5.0)
+    assert figures["pan_flow_error_median"] == pytest.approx(0.75)
+    assert figures["iou_ratio"] == pytest.approx(0.8 / 0.9)
+    assert figures["clip_ratio"] == pytest.approx(1.5)
