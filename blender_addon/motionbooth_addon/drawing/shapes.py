@@ -109,10 +109,20 @@ def subject_shapes(builder: ShapeBuilder, boxes: Sequence[Box | None], keyed: Se
             builder.dot(centers[index], color)
 
 
-def travel_shapes(offsets: Array, aspect: float) -> Shapes:
-    """The camera's travel (T, 2) as a path from the frame's center, with the frame at its start and end."""
+def travel_shapes(offsets: Array, aspect: float, homographies: Array | None = None) -> Shapes:
+    """The camera's travel (T, 2) as a path from the frame's center, with the frame at its start and end.
+
+    With `homographies` (T, 3, 3): the trails of the frame's center and corners over the first frame's background.
+    """
     builder = ShapeBuilder(aspect)
-    if np.ptp(offsets, axis=0).max() > 1e-3:
+    if homographies is not None:
+        trails = frame_trails(homographies)
+        for trail, opacity in zip(trails, (PATH_OPACITY, *[PATH_OPACITY / 2] * 4), strict=True):
+            if np.nanmax(np.abs(trail - trail[0])) > 1e-3:
+                builder.path(trail, CAMERA_COLOR, opacity)
+        for end, opacity in ((0, PATH_OPACITY / 4), (-1, PATH_OPACITY)):
+            builder.path(trails[[1, 2, 3, 4, 1], end], CAMERA_COLOR, opacity)
+    elif np.ptp(offsets, axis=0).max() > 1e-3:
         path = offsets + 0.5
         builder.path(path, CAMERA_COLOR)
         far = np.flatnonzero(np.abs(path - path[-1]).max(axis=1) > 1e-3)
@@ -121,6 +131,17 @@ def travel_shapes(offsets: Array, aspect: float) -> Shapes:
             dx, dy = offsets[end]
             builder.dashed(Box(0.0, 0.0, 1.0, 1.0).moved(float(dx), float(dy)), CAMERA_COLOR, opacity)
     return builder.build()
+
+
+def frame_trails(homographies: Array) -> Array:
+    """(5, T, 2): where the center and the corners of each frame are over the first frame's background.
+
+    NaN where a corner sees past its horizon.
+    """
+    points = np.array([(0.5, 0.5, 1), (0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1)])
+    seen = (points @ np.linalg.inv(homographies).swapaxes(1, 2)).swapaxes(0, 1)  # (5, T, 3)
+    ahead = seen[..., 2:] > 1e-6
+    return np.where(ahead, seen[..., :2] / np.where(ahead, seen[..., 2:], 1), np.nan)
 
 
 def framing_shapes(frame: Box, aspect: float) -> Shapes:

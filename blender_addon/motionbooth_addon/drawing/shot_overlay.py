@@ -94,7 +94,8 @@ def _update_shapes(
         shapes.subject_shapes(builder, boxes, keyed, color)
     drawing.paths = ShapeBatch(builder.build())
     drawing.offsets = [(offset.dx, offset.dy) for offset in motion.camera.offsets]
-    drawing.travel = ShapeBatch(shapes.travel_shapes(np.array(drawing.offsets), aspect))
+    homographies = np.array(motion.camera.homographies) if motion.camera.homographies else None
+    drawing.travel = ShapeBatch(shapes.travel_shapes(np.array(drawing.offsets), aspect, homographies))
 
 
 def _update_current_frame(

@@ -3,7 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from motionbooth_addon._protocol.motion import Box
-from motionbooth_addon.drawing.shapes import DOT_RADIUS, ShapeBuilder, box_at, subject_shapes, travel_shapes
+from motionbooth_addon.drawing.shapes import (
+    DOT_RADIUS,
+    ShapeBuilder,
+    box_at,
+    frame_trails,
+    subject_shapes,
+    travel_shapes,
+)
 
 ORANGE = (1.0, 0.5, 0.0)
 WALK = [Box(0.1 * n, 0.2, 0.1 * n + 0.2, 0.6) for n in range(8)]
@@ -60,6 +67,24 @@ def test_the_camera_path_starts_at_the_center_and_its_arrow_points_along_it() ->
     tip, left, right = drawn.triangles
     assert tip == pytest.approx([0.9, 0.5])
     assert left[0] == right[0] < 0.9
+
+
+def test_a_zoom_draws_the_trails_of_the_corners_and_the_last_frame() -> None:
+    zooms = [np.array([[z, 0, 0.5 - z / 2], [0, z, 0.5 - z / 2], [0, 0, 1]]) for z in np.linspace(1, 2, 8)]
+    drawn = travel_shapes(np.zeros((8, 2)), 1.5, np.array(zooms))
+    ends = {tuple(point) for point in np.round(drawn.lines, 6).tolist()}
+    corners = {(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)}
+    assert ends == corners | {(0.25, 0.25), (0.75, 0.25), (0.75, 0.75), (0.25, 0.75)}
+    assert (0.5, 0.5) not in ends, "the center stays"
+
+
+def test_a_corner_that_sees_past_the_horizon_interrupts_its_trail() -> None:
+    turned = np.array([[1, 0, 0], [0, 1, 0], [3.0, 0, 1]])
+    trails = frame_trails(np.array([np.eye(3), turned]))
+    assert np.isfinite(trails[:, 0]).all()
+    assert np.isnan(trails[2:4, 1]).all()
+    assert np.isfinite(trails[1, 1]).all()
+    travel_shapes(np.zeros((2, 2)), 1.5, np.array([np.eye(3), turned]))
 
 
 def test_a_still_camera_draws_nothing() -> None:
