@@ -107,7 +107,7 @@ def with_camera(case: Case, camera: CameraPath) -> Case:
 
 
 def bench_camera(seeds: Sequence[int] = range(8), pictures: Path | None = None, rounds: int = 5) -> BenchResult:
-    """Run the bench on toybox, 11 clips for each seed. `pictures`: folder for camera.png, with the first seed's clips."""
+    """Run the bench on toybox, 11 clips for each seed. `pictures`: folder for camera.png, clips of the first seed."""
     names = [*MOVES, STILL, OFF]
     jobs = [(seed, name) for seed in seeds for name in names]
     with (
