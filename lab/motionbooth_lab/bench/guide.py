@@ -40,6 +40,7 @@ from motionbooth_lab.bench.control import clip_measures
 STRENGTHS = (0.3, 0.5, 0.7)
 SETTINGS = [(0.0, 0.0), *((strength, 0.0) for strength in STRENGTHS), *((0.0, strength) for strength in STRENGTHS)]
 SEEDS = range(2)
+STEPS = 10  # as in the extension's quality Draft
 Frames = NDArray[np.uint8]
 
 
@@ -80,7 +81,8 @@ def suffix_of(setting: tuple[float, float]) -> str:
 def generated(base: Base, scene: GuidedScene, setting: tuple[float, float], seeds: Sequence[int]) -> Frames:
     """The clips (N, F, H, W, 3) of one setting."""
     clip, masks = map(str, scene.files)
-    spec = GenerateSpec(scene.shot, scene.prompt, guide=Guide(clip, *setting, masks))
+    guide = Guide(clip, *setting, masks)
+    spec = GenerateSpec(scene.shot, scene.prompt, num_inference_steps=STEPS, guide=guide)
     return np.asarray(generate_takes(base, spec, seeds))
 
 
