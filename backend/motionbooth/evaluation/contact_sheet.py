@@ -86,7 +86,10 @@ def _draw_box(
 
 
 def _camera_tile(camera: CameraPath, size: tuple[int, int]) -> Image.Image:
-    """The camera's path at the scale of its first frame; one dot for each frame, the last one filled."""
+    """The camera's path at the scale of its first frame; one dot for each frame, the last one filled.
+
+    If the camera does more than pan: the outline of each frame over the first one's background, the last one thick.
+    """
     tile = Image.new("RGB", size, (228, 230, 234))
     pen = ImageDraw.Draw(tile)
     travel = np.array([[offset.dx, offset.dy] for offset in camera.offsets]) * size
@@ -94,6 +97,14 @@ def _camera_tile(camera: CameraPath, size: tuple[int, int]) -> Image.Image:
     points = [tuple(point) for point in (np.array(size) / 2 + travel / reach)]
     pen.line([(size[0] / 2, 0), (size[0] / 2, size[1])], fill=(200, 202, 208))
     pen.line([(0, size[1] / 2), (size[0], size[1] / 2)], fill=(200, 202, 208))
+    if camera.homographies:
+        outlines = _outlines(camera)
+        reach = max(1.0, float(np.abs(outlines - 0.5).max()) / 0.45)
+        for index, outline in enumerate((outlines - 0.5) / reach + 0.5):
+            last = index == len(outlines) - 1
+            pen.polygon([tuple(point) for point in outline * size], outline=(40, 90, 200), width=3 if last else 1)
+        pen.text((6, 4), "camera path", fill=INK, font=_font())
+        return tile
     if len(points) > 1:
         pen.line(points, fill=(40, 90, 200), width=2)
     for x, y in points:
@@ -102,6 +113,13 @@ def _camera_tile(camera: CameraPath, size: tuple[int, int]) -> Image.Image:
     pen.ellipse((x - 5, y - 5, x + 5, y + 5), fill=(40, 90, 200))
     pen.text((6, 4), "camera path", fill=INK, font=_font())
     return tile
+
+
+def _outlines(camera: CameraPath) -> NDArray[np.float64]:
+    """(F, 4, 2): the corners of each frame over the first one's background, at most two frames away."""
+    corners = np.array([(0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1)], dtype=float)
+    seen = corners @ np.linalg.inv(np.array(camera.homographies)).swapaxes(1, 2)
+    return (seen[..., :2] / seen[..., 2:].clip(min=1e-6)).clip(-2, 3)
 
 
 def _titled(title: str, tiles: Sequence[Image.Image]) -> Image.Image:

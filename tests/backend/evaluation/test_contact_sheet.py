@@ -39,3 +39,16 @@ def test_training_pictures_stand_beside_the_frames_at_their_height(tmp_path: Pat
     assert np.ptp(rows) + 1 == FRAME_WIDTH_PX * 64 // 96
     assert columns.max() < np.nonzero((pixels_of(tmp_path / "sheet.png") == 0).all(-1))[1].max()
     assert len(rows) == 2 * (FRAME_WIDTH_PX * 64 // 96) ** 2
+
+
+def test_a_zoom_shows_the_outline_of_each_frame(tmp_path: Path) -> None:
+    frames = np.zeros((2, 64, 96, 3), np.uint8)
+    still, zoom = (((z, 0.0, 0.5 - z / 2), (0.0, z, 0.5 - z / 2), (0.0, 0.0, 1.0)) for z in (1.0, 2.0))
+    camera = CameraPath(CameraPath.still(2).offsets, [still, zoom])
+    write_contact_sheet(tmp_path / "sheet.png", [Row("zoom", frames, camera=camera)])
+    rows, columns = np.nonzero((pixels_of(tmp_path / "sheet.png") == (40, 90, 200)).all(-1))
+    assert np.ptp(columns) > 0.8 * FRAME_WIDTH_PX  # the first frame, at 0.9 of its size
+    middle = columns[rows == int((rows.min() + rows.max()) / 2)]  # both outlines' left and right edges
+    # The last frame's edges are 3 pixels wide and half as far apart.
+    assert len(middle) == 8
+    assert np.ptp(middle[1:-1]) < 0.5 * FRAME_WIDTH_PX
