@@ -64,7 +64,18 @@ def test_every_figure_in_the_readmes_tables_equals_the_benchs_result() -> None:
         for measure in json.loads(path.read_text())["measures"]
     }
     measured["extension", "overlay_ms"] = measured.pop(("overlay", "overlay_ms"))  # by the window test
-    benches = {"control", "sampling", "training", "server", "extension", "scheduler", "fuzz", "soak", "real-size"}
+    benches = {
+        "control",
+        "camera",
+        "sampling",
+        "training",
+        "server",
+        "extension",
+        "scheduler",
+        "fuzz",
+        "soak",
+        "real-size",
+    }
     assert {bench for bench, _ in stated} == benches | {"control-wantoy", "sampling-wan", "training-wan"}
     assert {figure: measured.get(figure) for figure in stated} == stated
 
