@@ -124,15 +124,19 @@ def _rows(scene: GuidedScene, clips: Sequence[Frames]) -> Iterator[Row]:
 
 
 def rendered_scenes(base: Base, folder: Path) -> Iterator[GuidedScene]:
-    """Render the guides of all scenes. Needs bpy."""
+    """Render the guides of all scenes. Needs bpy, with the extension registered or not."""
+    import bpy
     import motionbooth_addon
 
-    motionbooth_addon.register()
+    was_registered = hasattr(bpy.types.Scene, "motionbooth")
+    if not was_registered:
+        motionbooth_addon.register()
     try:
         for number, (build, prompt) in enumerate(SCENES):
             yield _rendered(build(), prompt, base, folder / str(number))
     finally:
-        motionbooth_addon.unregister()
+        if not was_registered:
+            motionbooth_addon.unregister()
 
 
 def _rendered(scene: Any, prompt: str, base: Base, folder: Path) -> GuidedScene:

@@ -114,6 +114,7 @@ def test_one_click_installs_the_backend_and_starts_it(
     stop(online, pump)
 
 
+@pytest.mark.slow
 def test_the_next_attempt_completes_a_canceled_and_a_broken_installation(
     online: Any, without_downloads: None, wheel: Path, pump: Pump
 ) -> None:

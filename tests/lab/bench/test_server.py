@@ -18,6 +18,7 @@ def test_a_fault_is_survived_only_if_all_of_its_tests_ran_and_passed(tmp_path: P
     assert by_fault(tmp_path / "report.xml") == {3: False, 4: True, 5: False}
 
 
+@pytest.mark.slow
 def test_each_part_reports_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = {"_CLIP_BYTES": 4_000_000, "_ROUNDS": 1, "_SUBMITS": 5, "_CLIENTS": 5, "_SECONDS": 1.0, "_JOBS": 100}
     for name, value in small.items():

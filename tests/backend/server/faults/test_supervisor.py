@@ -35,6 +35,7 @@ def supervisor(backend: RunningBackend) -> int:
     return backend.process.pid
 
 
+@pytest.mark.slow
 def test_a_server_that_aborts_time_and_again_is_restarted_and_its_job_is_done(supervised: RunningBackend) -> None:
     following = Following(supervised, "steps=100 pause=0.1", timeout=3.0)
     for signal_number in (signal.SIGABRT, signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT):
