@@ -1,7 +1,7 @@
 """The real backend with a model that only draws: `python drawing_server.py HOME`. It starts `... HOME worker`.
 
 A clip shows a grey background, as bright as the first byte of its style if it has one, and each subject's box in a
-colour of its own, exactly where it was asked.
+color of its own, exactly where it was asked.
 """
 
 from __future__ import annotations
