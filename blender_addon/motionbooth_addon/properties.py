@@ -185,7 +185,7 @@ class MotionBoothShot(bpy.types.PropertyGroup):
         name="Follow Camera", default=True, description="Move the background with the camera path"
     )
     use_guide: BoolProperty(
-        name="Guide",
+        name="Scene Guide",
         description="Start from a simple render of the scene instead of from noise alone. It is rendered again only "
         "after the scene has changed",
     )

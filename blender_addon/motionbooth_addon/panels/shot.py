@@ -263,7 +263,7 @@ class MOTIONBOOTH_PT_advanced(InView, bpy.types.Panel):
 
 
 class MOTIONBOOTH_PT_guide(InView, bpy.types.Panel):
-    bl_label = "Guide"
+    bl_label = "Scene Guide"
     bl_parent_id = "MOTIONBOOTH_PT_generate"
     bl_options = {"DEFAULT_CLOSED"}
 

@@ -127,7 +127,7 @@ TEXTS = {
     "Keyframed Pan": "Keyframe-Schwenk",
     "Follow Boxes": "Rahmen folgen",
     "Follow Camera": "Kamera folgen",
-    "Guide": "Vorlage",
+    "Scene Guide": "Szenenvorlage",
     'The proxy object of "{subject}" is not rendered: only the background follows the render.': "Das Stellvertreterobjekt von „{subject}“ wird nicht gerendert: Nur der Hintergrund folgt der Vorlage.",
     "Jobs of All Files": "Aufträge aller Dateien",
     "Scene Camera": "Szenenkamera",
