@@ -76,6 +76,27 @@ def invertible(matrix: Homography) -> bool:
     return math.isfinite(determinant) and determinant > MIN_DETERMINANT * largest**3
 
 
+Real = Annotated[float, Meta(ge=-1e9, le=1e9)]
+PoseRow = tuple[Real, Real, Real, Real]
+
+
+class CameraPose(Struct, frozen=True, array_like=True):
+    """Where a perspective camera is, and how it projects.
+
+    `to_world`: the rows of the (3, 4) matrix from camera space (x right, y down, z ahead) to the world (Blender's axes,
+    z up), with positions in meters. `focal` (fx, fy) and `center` (cx, cy) are in shares of the frame: a point at
+    (x, y, z) in camera space is shown at (fx x / z + cx, fy y / z + cy).
+    """
+
+    to_world: tuple[PoseRow, PoseRow, PoseRow]
+    focal: tuple[Real, Real]
+    center: tuple[Real, Real] = (0.5, 0.5)
+
+    def __post_init__(self) -> None:
+        if min(self.focal) <= 0:
+            raise ValueError(f"a camera needs a focal length above zero, got {self.focal}")
+
+
 class CameraPath(Struct, frozen=True):
     """The camera's travel c_cam: one offset for each model frame, the first (0, 0). The content moves the other way.
 
@@ -83,15 +104,21 @@ class CameraPath(Struct, frozen=True):
     points of frame 0, in shares of the frame, to where they are in its frame: (x, y, w) = H (x0, y0, 1), shown at
     (x / w, y / w), or behind the camera if w <= 0. A positive factor does not matter. They take precedence over the
     offsets, which are then how far the center of the view has traveled.
+
+    `poses`: the scene's camera at each model frame, for other programs; empty if it is not known, or not a single
+    perspective camera. They do not steer our own models.
     """
 
     offsets: Annotated[list[Offset], Meta(min_length=1, max_length=MAX_FRAMES)]
     homographies: Annotated[list[Homography], Meta(max_length=MAX_FRAMES)] = []
+    poses: Annotated[list[CameraPose], Meta(max_length=MAX_FRAMES)] = []
 
     def __post_init__(self) -> None:
         first = self.offsets[0]
         if abs(first.dx) > 1e-6 or abs(first.dy) > 1e-6:
             raise ValueError(f"a camera path starts at (0, 0), got ({first.dx}, {first.dy})")
+        if self.poses and len(self.poses) != len(self.offsets):
+            raise ValueError(f"{len(self.poses)} camera poses for {len(self.offsets)} model frames")
         if not self.homographies:
             return
         if len(self.homographies) != len(self.offsets):

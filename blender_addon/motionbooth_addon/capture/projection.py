@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .._protocol.motion import Box, CameraPath, Homography, Offset, invertible
+from .._protocol.motion import Box, CameraPath, CameraPose, Homography, Offset, invertible
 
 # As numpy.typing.NDArray has them; importing that would take longer than all of the extension.
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -167,6 +167,20 @@ def background_homographies(views: Sequence[View], distance: float) -> Array:
         maps /= np.cbrt(np.abs(np.linalg.det(maps)))[:, None, None]
     maps[0] = np.eye(3)
     return maps
+
+
+def camera_poses(views: Sequence[View], meters: float) -> list[CameraPose]:
+    """The poses of views for other programs; `meters` is the length of a scene unit. Empty unless all are perspective."""
+    if any(view.view_to_clip[3, 3] for view in views):
+        return []
+    return [_pose(view, meters) for view in views]
+
+
+def _pose(view: View, meters: float) -> CameraPose:
+    to_world = np.linalg.inv(view.world_to_view)[:3] * (1, -1, -1, meters)  # y down, z ahead
+    clip = view.view_to_clip
+    focal, center = (clip[0, 0] / 2, clip[1, 1] / 2), ((1 - clip[0, 2]) / 2, (1 + clip[1, 2]) / 2)
+    return CameraPose(tuple(map(tuple, to_world.tolist())), tuple(map(float, focal)), tuple(map(float, center)))
 
 
 def as_homography(matrix: Array) -> Homography:

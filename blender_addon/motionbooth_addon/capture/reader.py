@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import bpy
+import msgspec
 import numpy as np
 
 from .._protocol.errors import InvalidInput
@@ -282,8 +283,11 @@ class ShotReader:
         homographies = projection.background_homographies(views, settings.background_distance)
         if reached := projection.unusable(homographies):
             warnings.append(plane_warning([self._times[index] for index in reached]))
-            return projection.camera_path(offsets), warnings
-        return projection.camera_path(offsets, homographies), warnings
+            path = projection.camera_path(offsets)
+        else:
+            path = projection.camera_path(offsets, homographies)
+        poses = projection.camera_poses(views, scene.unit_settings.scale_length)
+        return msgspec.structs.replace(path, poses=poses), warnings
 
 
 def _camera_method(scene: bpy.types.Scene) -> ReadMethod:

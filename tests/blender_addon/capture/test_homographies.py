@@ -127,6 +127,32 @@ def test_points_of_the_background_move_as_blender_projects_them(watched: Any, na
     assert max(errors) <= 1e-4  # Blender's matrices and points are float32: 1e-6 of 12 units, a few times over
 
 
+@pytest.mark.parametrize("name", [name for name in MOVES if "orthographic" not in name])
+def test_points_are_where_a_pose_shows_them(watched: Any, name: str) -> None:
+    MOVES[name](watched, watched.camera)
+    watched.unit_settings.scale_length = 0.5  # meters a scene unit
+    shot = shots.read_shot(watched, FRAMES).shot
+    assert len(shot.camera.poses) == FRAMES
+    errors = []
+    for pose, moment in zip(shot.camera.poses, shot.times, strict=True):
+        watched.frame_set(math.floor(moment), subframe=moment % 1)
+        to_world = np.array(pose.to_world)
+        for point in [Vector((x, y, z)) for x in (-4, 0, 4) for y in (6, 12, 20) for z in (-2, 0, 3)]:
+            now = world_to_camera_view(watched, watched.camera, point)
+            if now.z <= 0.5:
+                continue
+            seen = (0.5 * np.array(point) - to_world[:, 3]) @ to_world[:, :3]  # the rotation's transpose inverts it
+            shown = np.array(pose.focal) * seen[:2] / seen[2] + pose.center
+            errors.append(max(abs(shown[0] - now.x), abs(shown[1] - (1 - now.y))))
+    assert len(errors) > 100
+    assert max(errors) <= 1e-4  # as above
+
+
+def test_an_orthographic_camera_has_no_poses(watched: Any) -> None:
+    MOVES["orthographic"](watched, watched.camera)
+    assert shots.read_shot(watched, FRAMES).shot.camera.poses == []
+
+
 @pytest.mark.parametrize(
     ("name", "pan"), [("lens shift", True), ("track", True), ("orthographic", True), ("pan", False), ("zoom", False)]
 )
