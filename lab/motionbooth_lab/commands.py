@@ -102,13 +102,15 @@ def camera(
     pictures: Annotated[
         Path | None, typer.Option(file_okay=False, help="Write a contact sheet of the clips to this folder.")
     ] = None,
+    model: Annotated[Literal["toybox", "wantoy"], typer.Option(help="The bundled model to measure.")] = "toybox",
 ) -> None:
-    """Measure how closely toybox's scenery follows pans, zooms, rolls and mixed camera moves."""
+    """Measure how closely the scenery follows pans, zooms, rolls and mixed camera moves. Needs the bpy module."""
     from motionbooth.bench.measures import publish
 
     from motionbooth_lab.bench.camera import bench_camera
+    from motionbooth_lab.bench.control import Model
 
-    publish(bench_camera(range(seeds), pictures), json_file)
+    publish(bench_camera(range(seeds), pictures, Model(model)), json_file)
 
 
 def extension(json_file: JsonFile = None) -> None:

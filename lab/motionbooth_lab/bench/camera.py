@@ -1,16 +1,18 @@
-"""`motionbooth bench camera`: how closely a bundled model's scenery follows cameras that do more than pan.
+"""`motionbooth bench camera`: how closely a bundled model's scenery follows cameras that do more than pan. Needs bpy.
 
-The same held-out clips (prompt, boxes, seed) are generated with each of MOVES, with a still camera (`_still`) and with
-both controls off (`_off`). Each `flow_error` is the mean end-point error over all textured scenery, in pixels a frame.
-`pan_flow_error_median` is what `bench control` calls flow_error. `step_ratio`: one step of a random UNet of medium size
-with a mixed move, over the same step of diffusers' own loop; scenery merging is not part of it, so `clip_ratio` is the
-CPU time of toybox's whole clips over that with the controls off.
+The same held-out clips (prompt, boxes, seed) are generated with each camera move, with a still camera (`_still`) and
+with both controls off (`_off`). Zooms, rolls and pans are MOVES; the mixed ones are read from .blend files with rigged
+cameras (camera_rigs.py). Each `flow_error` is the mean end-point error over all textured scenery, in pixels a frame.
+`pan_flow_error_median` is what `bench control` calls flow_error. `capture_error`: the largest difference, in pixels of
+a frame of 576 x 320, between the camera's motion as the extension reads it and as in Blender's vector pass, over all
+rigs. `step_ratio`: one step of a random UNet of medium size with a roll, over the same step of diffusers' own loop;
+scenery merging is not part of it, so `clip_ratio` is the CPU time of whole clips over that with the controls off.
 """
 
 import math
 import multiprocessing
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,11 +38,13 @@ from motionbooth_lab.bench.control import (
     generate_frames,
     measured,
 )
+from motionbooth_lab.bench.extension import check_bpy, in_own_process
 from motionbooth_lab.bench.midsize import FRAMES, TEXT_WIDTH, midsize_base, midsize_unet
 from motionbooth_lab.bench.sampling import LATENTS, alternate, in_channels_last, median_ratio
 from motionbooth_lab.toybox.draw import HEIGHT_PX, WIDTH_PX
 
 STILL, OFF = "still", "off"
+RIGS = "motionbooth_lab.bench.camera_rigs"
 
 
 @dataclass(frozen=True)
@@ -51,24 +55,23 @@ class Move:
     zoom: float = 1.0
     roll: float = 0.0  # degrees
     travel: tuple[float, float] = (0.0, 0.0)  # shares of the frame
-    keystone: float = 0.0  # how much narrower the background gets from one side to the other: a camera that turns
 
     def at(self, share: float) -> Homography:
         """From the first frame to that at `share` (0..1) of the clip, about the center."""
         aspect, angle, zoom = WIDTH_PX / HEIGHT_PX, math.radians(self.roll * share), self.zoom**share
         a, b = zoom * math.cos(angle), zoom * math.sin(angle)
-        (dx, dy), k = (share * travel for travel in self.travel), self.keystone * share
+        dx, dy = (share * travel for travel in self.travel)
         return (
             (a, -b / aspect, 0.5 - (a - b / aspect) / 2 - dx),
             (b * aspect, a, 0.5 - (b * aspect + a) / 2 - dy),
-            (k, 0.0, 1 - k / 2),
+            (0.0, 0.0, 1.0),
         )
 
     def camera(self, frames: int) -> CameraPath:
         """A pan is a path of offsets alone, as the extension reads it."""
         shares = np.linspace(0, 1, frames).tolist()
         offsets = [Offset(self.travel[0] * share, self.travel[1] * share) for share in shares]
-        return CameraPath(offsets, [] if self.kind in ("pan", STILL) else [self.at(share) for share in shares])
+        return CameraPath(offsets, [] if self.kind == "pan" else [self.at(share) for share in shares])
 
 
 MOVES = {
@@ -78,10 +81,11 @@ MOVES = {
     "roll by -10": Move("roll", roll=-10.0),
     "zoom to 1.4": Move("zoom", zoom=1.4),
     "zoom to 0.7": Move("zoom", zoom=0.7),
-    "zoom and pan": Move("mixed", zoom=1.25, travel=(-0.2, 0.05)),
-    "roll, pull back and tilt": Move("mixed", zoom=0.85, roll=8.0, travel=(0.0, 0.15)),
-    "turn": Move("mixed", zoom=1.1, roll=-4.0, travel=(0.15, 0.0), keystone=0.2),
 }
+MIXED = "mixed"
+"""The kind of all other moves."""
+
+Cameras = Mapping[str, CameraPath]  # by the moves' names
 
 
 @dataclass(frozen=True)
@@ -93,9 +97,9 @@ class Clip:
     seconds: float
 
 
-def cases(seeds: Sequence[int]) -> Iterator[Case]:
+def cases(seeds: Sequence[int], model: Model = TOYBOX_MODEL) -> Iterator[Case]:
     """For each seed, one of the held-out clips of `bench control`, with another seed than there."""
-    held_out = list(base_cases())
+    held_out = list(base_cases(model.clip_format))
     for seed in seeds:
         case = held_out[seed * 11 % BASE_CASES]
         yield replace(case, spec=msgspec.structs.replace(case.spec, seed=5000 + seed))
@@ -106,10 +110,17 @@ def with_camera(case: Case, camera: CameraPath) -> Case:
     return replace(case, spec=msgspec.structs.replace(case.spec, shot=shot), camera=camera)
 
 
-def bench_camera(seeds: Sequence[int] = range(8), pictures: Path | None = None, rounds: int = 5) -> BenchResult:
-    """Run the bench on toybox, 11 clips for each seed. `pictures`: folder for camera.png, clips of the first seed."""
-    names = [*MOVES, STILL, OFF]
-    jobs = [(seed, name) for seed in seeds for name in names]
+def bench_camera(
+    seeds: Sequence[int] = range(8), pictures: Path | None = None, model: Model = TOYBOX_MODEL, rounds: int = 5
+) -> BenchResult:
+    """Run the bench, 11 clips for each seed. `pictures`: folder for camera.png, clips of the first seed.
+
+    Raises InvalidInput if bpy is not installed.
+    """
+    check_bpy()
+    errors = in_own_process(RIGS, "errors")
+    cameras = cameras_of(model)
+    jobs = [(seed, name) for seed in seeds for name in (*cameras, STILL, OFF)]
     with (
         Progress(transient=True) as progress,
         ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn")) as pool,
@@ -121,31 +132,47 @@ def bench_camera(seeds: Sequence[int] = range(8), pictures: Path | None = None, 
             progress.advance(bar)
             return clip
 
-        clips = dict(zip(jobs, map(collected, [pool.submit(run_clip, *job) for job in jobs]), strict=True))
+        running = [pool.submit(run_clip, *job, cameras, model) for job in jobs]
+        clips = dict(zip(jobs, map(collected, running), strict=True))
+    title = "camera" if model == TOYBOX_MODEL else f"camera-{model.name}"
     if pictures is not None:
-        case = next(cases(seeds[:1]))
-        rows = [_row(name, case, clips[seeds[0], name]) for name in MOVES]
-        write_contact_sheet(pictures / "camera.png", rows)
-    ratio = Measure("step_ratio", step_ratio(rounds), "ours / diffusers'")
-    return BenchResult("camera", [*camera_measures(seeds, clips), ratio])
+        case = next(cases(seeds[:1], model))
+        rows = [_row(name, with_camera(case, cameras[name]), clips[seeds[0], name]) for name in cameras]
+        write_contact_sheet(pictures / f"{title.replace('-', '_')}.png", rows)
+    return BenchResult(
+        title,
+        [
+            *camera_measures(seeds, cameras, clips),
+            Measure("capture_error", max(errors.values()), "px"),
+            Measure("capture_rigs", len(errors), "cameras"),
+            Measure("step_ratio", step_ratio(rounds), "ours / diffusers'"),
+        ],
+    )
 
 
-def camera_measures(seeds: Sequence[int], clips: dict[tuple[int, str], Clip]) -> list[Measure]:
+def cameras_of(model: Model) -> Cameras:
+    """All moves, at the model's frames."""
+    frames = model.clip_format.frames
+    mixed = in_own_process(RIGS, "paths", *map(str, (WIDTH_PX, HEIGHT_PX, frames)))
+    return {name: move.camera(frames) for name, move in MOVES.items()} | msgspec.convert(mixed, dict[str, CameraPath])
+
+
+def camera_measures(seeds: Sequence[int], cameras: Cameras, clips: dict[tuple[int, str], Clip]) -> list[Measure]:
     """Flow errors for each kind of move and each move, and the overlap with the boxes."""
     measures = []
-    for kind in ("pan", "zoom", "roll", "mixed"):
-        of_kind = [name for name, move in MOVES.items() if move.kind == kind]
+    for kind in ("pan", "zoom", "roll", MIXED):
+        of_kind = [name for name in cameras if (MOVES[name].kind if name in MOVES else MIXED) == kind]
         for suffix, source in (("", None), ("_off", OFF)):
             reports = [clips[seed, source or name].reports[name] for seed in seeds for name in of_kind]
             measures.append(_flow_error(f"{kind}_flow_error{suffix}", [each.mean_flow_error_px for each in reports]))
             if kind == "pan" and not suffix:
                 measures.append(_flow_error("pan_flow_error_median", [each.flow_error_px for each in reports]))
-    for name in MOVES:
+    for name in cameras:
         errors = [clips[seed, name].reports[name].mean_flow_error_px for seed in seeds]
         measures.append(_flow_error(f"flow_error ({name})", errors))
-    moved = [_iou(clips[seed, name].reports[name]) for seed in seeds for name in MOVES]
+    moved = [_iou(clips[seed, name].reports[name]) for seed in seeds for name in cameras]
     still = [_iou(clips[seed, STILL].reports[STILL]) for seed in seeds]
-    seconds = [np.mean([clips[seed, name].seconds for seed in seeds for name in names]) for names in (MOVES, [OFF])]
+    seconds = [np.mean([clips[seed, name].seconds for seed in seeds for name in names]) for names in (cameras, [OFF])]
     return [
         *measures,
         Measure("seeds", len(seeds), "clips for each move"),
@@ -167,14 +194,13 @@ def _iou(report: MotionReport) -> float:
 
 def _row(name: str, case: Case, clip: Clip) -> Row:
     found = [frame.found for frame in clip.reports[name].subjects[0].frames]
-    title = f"{name}: {case.spec.prompt}"
-    return Row(title, clip.frames, [case.boxes], [found], MOVES[name].camera(len(clip.frames)))
+    return Row(f"{name}: {case.spec.prompt}", clip.frames, [case.boxes], [found], case.camera)
 
 
 def step_ratio(rounds: int) -> float:
-    """The time of a step with a mixed move over diffusers' own, both on a random UNet of medium size."""
+    """The time of a step with a roll over diffusers' own, both on a random UNet of medium size."""
     base, plain = midsize_base(LATENTS), in_channels_last(midsize_unet())
-    step, camera = random_step(LATENTS, FRAMES, TEXT_WIDTH), MOVES["turn"].camera(FRAMES)
+    step, camera = random_step(LATENTS, FRAMES, TEXT_WIDTH), MOVES["roll by 20"].camera(FRAMES)
     plan, scheduler = busy_plan(LATENTS, FRAMES, camera=camera), base.scheduler
     works = {"ours": lambda: our_steps(base, step, [plan]), "theirs": lambda: unet_steps(plain, scheduler, step, 1)}
     return median_ratio(alternate(works, rounds), "ours", "theirs")
@@ -183,16 +209,16 @@ def step_ratio(rounds: int) -> float:
 # The part that runs in worker processes
 
 
-def run_clip(seed: int, name: str, model: Model = TOYBOX_MODEL) -> Clip:
+def run_clip(seed: int, name: str, cameras: Cameras, model: Model = TOYBOX_MODEL) -> Clip:
     """Generate and measure one clip. The clip without control is measured against each move."""
-    (case,) = cases([seed])
+    (case,) = cases([seed], model)
     assert case.combination is not None
     appearance = appearance_of_kind(*case.combination[:2])
-    move = MOVES.get(name, Move(STILL))
-    case = with_camera(case, move.camera(len(case.boxes)))
+    still = CameraPath.still(len(case.boxes))
+    case = with_camera(case, cameras.get(name, still))
     started = time.process_time()
     frames = generate_frames(bundled_base(model), without_control(case.spec) if name == OFF else case.spec)
     seconds = time.process_time() - started
-    asked = {each: MOVES[each].camera(len(case.boxes)) for each in MOVES} if name == OFF else {name: case.camera}
+    asked = cameras if name == OFF else {name: case.camera}
     reports = {each: measured(frames, with_camera(case, camera), appearance) for each, camera in asked.items()}
     return Clip(frames, reports, seconds)

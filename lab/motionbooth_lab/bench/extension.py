@@ -51,17 +51,23 @@ UNITS = {
 
 def bench_extension() -> BenchResult:
     """Everything that can be measured without a window. Raises InvalidInput if bpy is not installed."""
-    if importlib.util.find_spec("bpy") is None:
-        raise InvalidInput("This bench needs Blender's Python module. Install it with: pip install -e '.[blender]'")
+    check_bpy()
     found: dict[str, float] = {}
     for measure in MEASURES:
-        found |= _in_own_process(measure)
+        found |= in_own_process(__name__, measure)
     return BenchResult("extension", [Measure(name, found[name], unit) for name, unit in UNITS.items()])
 
 
-def _in_own_process(measure: str) -> dict[str, float]:
-    """Raises JobFailed with the last line of the process's error output."""
-    process = subprocess.run([sys.executable, "-m", __name__, measure], capture_output=True, text=True)
+def check_bpy() -> None:
+    """Raises InvalidInput if bpy is not installed."""
+    if importlib.util.find_spec("bpy") is None:
+        raise InvalidInput("This bench needs Blender's Python module. Install it with: pip install -e '.[blender]'")
+
+
+def in_own_process(module: str, measure: str, *arguments: str) -> Any:
+    """What `python -m module measure ...` prints as JSON in its last line. Raises JobFailed with its last error."""
+    command = [sys.executable, "-m", module, measure, *arguments]
+    process = subprocess.run(command, capture_output=True, text=True)
     if process.returncode != 0:
         last_words = process.stderr.strip().splitlines()[-1:] or ["no output"]
         raise JobFailed('Measuring "{measure}" in Blender failed: {reason}', measure=measure, reason=last_words[0])
