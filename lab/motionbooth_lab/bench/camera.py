@@ -11,6 +11,7 @@ scenery merging is not part of it, so `clip_ratio` is the CPU time of whole clip
 
 import math
 import multiprocessing
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -169,7 +170,7 @@ def camera_measures(seeds: Sequence[int], cameras: Cameras, clips: dict[tuple[in
                 measures.append(_flow_error("pan_flow_error_median", [each.flow_error_px for each in reports]))
     for name in cameras:
         errors = [clips[seed, name].reports[name].mean_flow_error_px for seed in seeds]
-        measures.append(_flow_error(f"flow_error ({name})", errors))
+        measures.append(_flow_error(f"flow_error_{re.sub('[^a-z0-9]+', '_', name.replace('-', 'minus '))}", errors))
     moved = [_iou(clips[seed, name].reports[name]) for seed in seeds for name in cameras]
     still = [_iou(clips[seed, STILL].reports[STILL]) for seed in seeds]
     seconds = [np.mean([clips[seed, name].seconds for seed in seeds for name in names]) for names in (cameras, [OFF])]

@@ -1,8 +1,10 @@
 """The cameras of bench camera, and what it makes of the clips' reports."""
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
+from motionbooth.bench.measures import Measure
 from motionbooth.evaluation.report import MotionReport, SubjectReport, motion_report
 from motionbooth_lab.bench.camera import MOVES, OFF, STILL, Clip, camera_measures, cases, with_camera
 from motionbooth_lab.toybox.backgrounds import draw_texture
@@ -53,7 +55,9 @@ def test_the_measures_are_means_over_the_moves_of_a_kind_and_the_seeds() -> None
     clips = {(seed, name): Clip(blank, {name: report(1.0 + seed, 0.8)}, 3.0) for seed in (0, 1) for name in cameras}
     clips |= {(seed, STILL): Clip(blank, {STILL: report(0.0, 0.9)}, 3.0) for seed in (0, 1)}
     clips |= {(seed, OFF): Clip(blank, {name: report(5.0, 0.1) for name in cameras}, 2.0) for seed in (0, 1)}
-    figures = {each.name: each.value for each in camera_measures((0, 1), cameras, clips)}
+    measures = camera_measures((0, 1), cameras, clips)
+    assert msgspec.json.decode(msgspec.json.encode(measures), type=list[Measure]) == measures  # all names are valid
+    figures = {each.name: each.value for each in measures}
     for kind in ("pan", "zoom", "roll", "mixed"):
         assert figures[f"{kind}_flow_error"] == pytest.approx(1.5)
         assert figures[f"{kind}_flow_error_off"] == pytest.approx(5.0)
