@@ -12,6 +12,7 @@ from motionbooth.cli.batch import batch
 from motionbooth.cli.bench import bench
 from motionbooth.cli.demo import demo
 from motionbooth.cli.doctor import doctor
+from motionbooth.cli.export import export, import_
 from motionbooth.cli.generate import evaluate, generate
 from motionbooth.cli.keys import keys
 from motionbooth.cli.models import convert_lavie
@@ -67,5 +68,7 @@ app.command()(demo)
 app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(batch)
 for command in (serve, doctor, status, jobs, train, generate, evaluate, convert_lavie):
     app.command()(command)
+app.command()(export)
+app.command("import")(import_)
 app.add_typer(keys, name="keys")
 app.add_typer(bench, name="bench")

@@ -1,17 +1,17 @@
-"""Latents of clips, cached in the user's cache folder from one training to the next."""
+"""Latents of clips, cached in the user's cache folder from one training to the next, or shipped with a base."""
 
 from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import platformdirs
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -25,17 +25,34 @@ def cached(key: Any, make: Callable[[], Tensor]) -> Tensor:
     return store(key, make()) if found is None else found
 
 
-def find(key: Any) -> Tensor | None:
-    """The latents stored under this key; None if there are none or their file is corrupt."""
+def find(key: Any, shipped: Path | None = None) -> Tensor | None:
+    """The latents stored under this key; None if there are none or their file is corrupt.
+
+    `shipped`: a file of `save_shipped` that is searched, too.
+    """
     try:
         return load_file(_file(key))["clips"]
     except (FileNotFoundError, SafetensorError, KeyError):
-        return None
+        return None if shipped is None or not _is_shipped(key, shipped) else load_file(shipped)[_name(key)]
 
 
-def is_cached(key: Any) -> bool:
-    """Whether there is a file for this key. Does not read it."""
-    return _file(key).is_file()
+def is_cached(key: Any, shipped: Path | None = None) -> bool:
+    """Whether there is a file for this key, or `shipped` has it. Does not read the latents."""
+    return _file(key).is_file() or (shipped is not None and _is_shipped(key, shipped))
+
+
+def save_shipped(path: Path, keys: Sequence[Any]) -> None:
+    """Write the cached latents of these keys to one file, which can be shipped with a base."""
+    found = {_name(key): find(key) for key in keys}
+    save_file({name: latents for name, latents in found.items() if latents is not None}, path)
+
+
+def _is_shipped(key: Any, shipped: Path) -> bool:
+    try:
+        with safe_open(shipped, "pt") as file:
+            return _name(key) in file.keys()  # noqa: SIM118 (not a dict)
+    except (FileNotFoundError, SafetensorError):
+        return False
 
 
 def store(key: Any, latents: Tensor) -> Tensor:
@@ -50,5 +67,8 @@ def store(key: Any, latents: Tensor) -> Tensor:
 
 
 def _file(key: Any) -> Path:
-    name = hashlib.sha256(msgspec.json.encode(key)).hexdigest()[:32]
-    return platformdirs.user_cache_path("motionbooth") / "prior_clips" / f"{name}.safetensors"
+    return platformdirs.user_cache_path("motionbooth") / "prior_clips" / f"{_name(key)}.safetensors"
+
+
+def _name(key: Any) -> str:
+    return hashlib.sha256(msgspec.json.encode(key)).hexdigest()[:32]

@@ -1,12 +1,13 @@
 """Prior-preservation clips, which keep the base's prior during fine-tuning (paper: video preservation loss).
 
 The authors use 500 clips of Panda-70M, which is no longer available. Here the base generates the clips, once, and they
-are cached: the prior to be preserved is what the base can generate.
+are cached: the prior to be preserved is what the base can generate. A base's folder may have those of its defaults.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from motionbooth.control.plan import StepPlan
-from motionbooth.finetuning.latent_cache import find, is_cached, store
+from motionbooth.finetuning.latent_cache import find, is_cached, save_shipped, store
 from motionbooth.finetuning.pasting import Background
 from motionbooth.finetuning.trainer import autocast
 from motionbooth.generation.batches import in_batches
@@ -43,7 +44,7 @@ def prior_clips(
     """
     captions = _captions(base.source, settings, prompts)
     keys = [_cache_key(base.source, settings, caption, seed) for seed, caption in enumerate(captions)]
-    found = [find(key) for key in keys]
+    found = [find(key, _shipped(base.source)) for key in keys]
     missing = [seed for seed, clip in enumerate(found) if clip is None]
     for seed, clip in generated_clips(base, settings, captions, missing, on_step):
         found[seed] = store(keys[seed], clip)
@@ -54,7 +55,8 @@ def prior_clips(
 def missing_prior_clips(source: Source, settings: TrainSettings, prompts: Sequence[str] | None = None) -> int:
     """The number of clips that `prior_clips` would have to generate."""
     captions = _captions(source, settings, prompts)
-    return sum(not is_cached(_cache_key(source, settings, caption, seed)) for seed, caption in enumerate(captions))
+    keys = [_cache_key(source, settings, caption, seed) for seed, caption in enumerate(captions)]
+    return sum(not is_cached(key, _shipped(source)) for key in keys)
 
 
 def generated_backgrounds(
@@ -77,6 +79,20 @@ def generated_backgrounds(
 def missing_backgrounds(source: Source, settings: TrainSettings) -> int:
     """The number of clips that `generated_backgrounds` would have to generate."""
     return missing_prior_clips(source, *_of_backgrounds(source, settings)) if settings.pasting else 0
+
+
+def ship_clips(base: Base, settings: TrainSettings, on_step: OnProgress = ignore_progress) -> None:
+    """Write all clips that a training with `settings` needs into the base's folder, generating what is not cached."""
+    one_each, prompts = _of_backgrounds(base.source, settings)
+    prior_clips(base, settings, on_step)
+    prior_clips(base, one_each, on_step, prompts)
+    clips = [(caption, seed) for seed, caption in enumerate(_captions(base.source, settings, None))]
+    clips += [(caption, seed) for seed, caption in enumerate(prompts)]
+    save_shipped(_shipped(base.source), [_cache_key(base.source, settings, *clip) for clip in clips])
+
+
+def _shipped(source: Source) -> Path:
+    return source.folder / "prior_clips.safetensors"
 
 
 def _of_backgrounds(source: Source, settings: TrainSettings) -> tuple[TrainSettings, list[str]]:

@@ -180,7 +180,8 @@ def _pose(view: View, meters: float) -> CameraPose:
     to_world = np.linalg.inv(view.world_to_view)[:3] * (1, -1, -1, meters)  # y down, z ahead
     clip = view.view_to_clip
     focal, center = (clip[0, 0] / 2, clip[1, 1] / 2), ((1 - clip[0, 2]) / 2, (1 + clip[1, 2]) / 2)
-    return CameraPose(tuple(map(tuple, to_world.tolist())), tuple(map(float, focal)), tuple(map(float, center)))
+    x, y, z = map(tuple, to_world.tolist())
+    return CameraPose((x, y, z), (float(focal[0]), float(focal[1])), (float(center[0]), float(center[1])))
 
 
 def as_homography(matrix: Array) -> Homography:

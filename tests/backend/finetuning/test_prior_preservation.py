@@ -10,11 +10,16 @@ import platformdirs
 import pytest
 import torch
 from motionbooth.finetuning.finetune import TrainingOptions, finetune
-from motionbooth.finetuning.prior_preservation import BATCH_SIZE, missing_prior_clips, prior_clips
+from motionbooth.finetuning.prior_preservation import (
+    BATCH_SIZE,
+    missing_backgrounds,
+    missing_prior_clips,
+    prior_clips,
+)
 from motionbooth.models.base import Base
 from motionbooth.models.registry import load_base
 from motionbooth.models.settings import TrainSettings
-from motionbooth.models.sources import Source
+from motionbooth.models.sources import Source, source_named
 from motionbooth.progress.time_left import Stage
 from motionbooth_protocol.errors import Canceled
 from motionbooth_protocol.jobs import Picture, SubjectSpec, TrainSpec
@@ -154,3 +159,19 @@ def test_a_gpu_generates_them_in_the_precision_of_the_training(
     clips, _ = prior_clips(base, msgspec.structs.replace(settings, precision=precision))
     assert seen == {getattr(torch, precision)}
     assert clips.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["toybox", "wantoy"])
+def test_a_bundled_model_has_the_clips_of_its_default_training(name: str, cache: Path) -> None:
+    """So that a first training starts at once. They are of the network in the bundle: its weights are in their keys."""
+    source = source_named(name)
+    settings = getattr(source.settings, source.settings.method)
+    assert missing_prior_clips(source, settings) == missing_backgrounds(source, settings) == 0
+    more = msgspec.structs.replace(settings, prior_clips=settings.prior_clips + 2)
+    assert missing_prior_clips(source, more) == 2
+    base = load_base(source)
+    clips, captions = prior_clips(base, settings)
+    assert len(clips) == len(captions) == settings.prior_clips
+    assert clips.shape[1:] == base.latent_shape
+    assert len({clip.numpy().tobytes() for clip in clips}) == len(clips)
+    assert not cache.exists(), "nothing was generated"

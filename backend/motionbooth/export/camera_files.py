@@ -1,0 +1,63 @@
+"""Camera poses: CameraCtrl and ReCamMaster. docs/export.md has their sources."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.motion import CameraPose
+from numpy.typing import NDArray
+
+from motionbooth.export.request import ExportRequest
+
+CENTIMETERS = 100.0
+TO_UNREAL = np.diag([1.0, -1.0, 1.0])
+"""Unreal's world is left-handed, with z up like Blender's."""
+
+
+def write_cameractrl(request: ExportRequest) -> list[str]:
+    """trajectory.txt, as RealEstate10K: a line of text, then for each frame its time in microseconds, fx, fy, cx, cy in
+    shares of the frame, two zeros, and the rows of the (3, 4) matrix from the world to the camera (meters)."""
+    lines = [f"exported from the shot {request.spec.shot.name}"]
+    for frame, pose in enumerate(_poses(request)):
+        to_camera = np.linalg.inv(_square(pose))[:3]
+        numbers = (*pose.focal, *pose.center, 0.0, 0.0, *to_camera.ravel())
+        lines.append(" ".join([str(round(1e6 * frame / request.fps)), *(f"{value:.9f}" for value in numbers)]))
+    (request.folder / "trajectory.txt").write_text("\n".join(lines) + "\n", "utf-8")
+    return [
+        "In a checkout of CameraCtrl: python inference.py ... --trajectory_file trajectory.txt",
+        "Positions are in meters. CameraCtrl was trained on scenes in units of their own: scale the last column of the "
+        "matrices if the move is too strong or too weak.",
+    ]
+
+
+def write_recammaster(request: ExportRequest) -> list[str]:
+    """camera_extrinsics.json, as MultiCamVideo's: for each frame, "cam01" with the rows ahead, right, up and position
+    (Unreal's axes, centimeters)."""
+    frames = {f"frame{index}": {"cam01": _unreal(pose)} for index, pose in enumerate(_poses(request))}
+    (request.folder / "camera_extrinsics.json").write_text(json.dumps(frames, indent=1), "utf-8")
+    return [
+        "In a checkout of ReCamMaster: replace example_test_data/cameras/camera_extrinsics.json, and run "
+        "python inference_recammaster.py --cam_type 1 --dataset_path DATA, where DATA has the video to follow",
+    ]
+
+
+def _poses(request: ExportRequest) -> list[CameraPose]:
+    poses = request.shot_at(request.frames).camera.poses
+    if not poses:
+        raise InvalidInput(
+            "The shot has no camera poses. Capture it in Blender, from a single perspective camera, with Camera set to "
+            "Scene Camera; a script has none."
+        )
+    return poses
+
+
+def _square(pose: CameraPose) -> NDArray[np.float64]:
+    return np.vstack([np.array(pose.to_world), [0, 0, 0, 1]])
+
+
+def _unreal(pose: CameraPose) -> str:
+    right, down, ahead, position = (TO_UNREAL @ np.array(pose.to_world)).T
+    rows = [(*ahead, 0.0), (*right, 0.0), (*-down, 0.0), (*position * CENTIMETERS, 1.0)]
+    return " ".join("[" + " ".join(f"{value:.6f}" for value in row) + "]" for row in rows) + " "

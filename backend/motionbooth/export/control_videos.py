@@ -1,0 +1,84 @@
+"""Control videos: VACE and LTX's IC-LoRA. docs/export.md has their sources."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.picture_files import pictures_with_masks
+from PIL import Image
+
+from motionbooth.export.request import ExportRequest
+from motionbooth.generation.video import Frames, write_clip
+from motionbooth.pictures.masks import picture_with_mask
+
+LINE_PX = 3
+"""Of VACE's layout videos: black outlines on white."""
+
+CANNY = (100, 200)
+
+
+def write_vace(request: ExportRequest) -> list[str]:
+    """src_video_boxes.mp4, src_mask.mp4 (white: all is generated), src_video_depth.mp4, src_ref_images/."""
+    folder = request.folder
+    write_clip(folder / "src_video_boxes.mp4", _box_video(request), request.fps)
+    width, height = request.size
+    write_clip(folder / "src_mask.mp4", np.full((request.frames, height, width, 3), 255, np.uint8), request.fps)
+    if request.depth is not None:
+        write_clip(folder / "src_video_depth.mp4", request.depth, request.fps)
+    references = _write_references(request)
+    shown = f"--src_ref_images {','.join(references)} " if references else ""
+    steps = [
+        "In a checkout of VACE: python vace/vace_wan_inference.py --ckpt_dir CHECKPOINTS "
+        f"--src_video src_video_boxes.mp4 --src_mask src_mask.mp4 {shown}--prompt {json.dumps(request.prompt)}"
+    ]
+    if request.depth is not None:
+        steps.append("To follow the scene's depth instead of the boxes: --src_video src_video_depth.mp4")
+    return steps
+
+
+def write_ic_lora(request: ExportRequest) -> list[str]:
+    """control.mp4: the depth clip, or the edges of the guide (Canny)."""
+    if request.depth is not None:
+        control, kind = request.depth, "depth"
+    elif request.guide is not None:
+        control, kind = _edges(request.guide), "canny"
+    else:
+        raise InvalidInput("An IC-LoRA follows a control video: give a render of the shot with --guide or --depth.")
+    write_clip(request.folder / "control.mp4", control, request.fps)
+    return [
+        f"Load control.mp4 as the conditioning video of LTX-Video's {kind} IC-LoRA (in LTX-Video-Trainer or "
+        f"ComfyUI-LTXVideo), with {request.frames} frames in {request.size[0]} x {request.size[1]} px, and the prompt: "
+        f"{request.prompt}"
+    ]
+
+
+def _box_video(request: ExportRequest) -> Frames:
+    width, height = request.size
+    frames = np.full((request.frames, height, width, 3), 255, np.uint8)
+    for track in request.shot_at(request.frames).subjects:
+        for frame, box in zip(frames, track.boxes, strict=True):
+            if box is not None:
+                x1, y1, x2, y2 = (round(edge) for edge in np.array(box.as_tuple()) * (width, height, width, height))
+                cv2.rectangle(frame, (x1, y1), (x2, y2), (0, 0, 0), LINE_PX)
+    return frames
+
+
+def _edges(frames: Frames) -> Frames:
+    return np.stack(
+        [np.repeat(cv2.Canny(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), *CANNY)[..., None], 3, -1) for frame in frames]
+    )
+
+
+def _write_references(request: ExportRequest) -> list[str]:
+    """The subjects' pictures on white, as VACE's examples have them; returns their paths in the folder."""
+    names = []
+    for number, path in enumerate(request.pictures, 1):
+        picture = picture_with_mask(path, dict(pictures_with_masks(path.parent)).get(path), f"the picture {path}")
+        names.append(f"src_ref_images/{number}.png")
+        target = request.folder / names[-1]
+        target.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.where(picture.mask[..., None] > 0, picture.rgb, 255).astype(np.uint8)).save(target)
+    return names
