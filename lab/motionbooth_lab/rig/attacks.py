@@ -6,13 +6,14 @@ takes no time from the client that measures how the server serves others meanwhi
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +26,9 @@ from motionbooth_protocol.codec import decode_reply, encode
 from motionbooth_protocol.connection import Connection
 from motionbooth_protocol.errors import Unreachable
 from motionbooth_protocol.jobs import Blob
-from motionbooth_protocol.limits import PROTOCOL_VERSION
+from motionbooth_protocol.limits import CHUNK_BYTES, PROTOCOL_VERSION
 
-from motionbooth_lab.rig.backend import RunningBackend, small_job
+from motionbooth_lab.rig.backend import RunningBackend, large_job, small_job
 
 JOBS = 8000  # of the attacking key
 _SECONDS_BETWEEN_PINGS = 0.01
@@ -35,6 +36,8 @@ _UNREAD = {"LINGER": 0, "SNDHWM": 0, "RCVHWM": 1, "SNDTIMEO": 500, "RECONNECT_IV
 _SECONDS_TO_ABORT = 0.5  # after the last message
 _SECONDS_OF_ATTACK = 20  # at most
 _SECONDS_TO_HEAR = 60.0  # the reply to one ping
+_AHEAD = 10  # requests before their replies are read
+_HALF_BYTES = 200_000_000 // CHUNK_BYTES * CHUNK_BYTES
 
 
 def hang_up(connection: Connection, number: int) -> None:
@@ -92,19 +95,42 @@ def follow_all(connection: Connection, number: int) -> None:
 
 def list_often(connection: Connection, number: int) -> None:
     """Ask for a long listing 300 times, ten requests ahead, and read the replies."""
-    _ask(connection, messages.ListJobs(id=0, limit=500), 300)
+    with _read(connection) as socket:
+        _ask(socket, [encode(messages.ListJobs(id=0, limit=500))] * 300)
 
 
 def ask_status_often(connection: Connection, number: int) -> None:
     """Ask for the status 3,000 times."""
-    _ask(connection, messages.GetStatus(id=0), 3000)
+    with _read(connection) as socket:
+        _ask(socket, [encode(messages.GetStatus(id=0))] * 3000)
+
+
+def half_upload(connection: Connection, number: int) -> None:
+    """Send half of a file of 400 MB, unless that was done before, and announce it 2,000 times."""
+    sha256, chunk = hashlib.sha256(b"never complete").hexdigest(), bytes(CHUNK_BYTES)
+    announced = encode(messages.Put(id=0, sha256=sha256, size=2 * _HALF_BYTES))
+    with _read(connection) as socket:
+        (reply,) = _ask(socket, [announced])
+        first = reply.offset if isinstance(reply, messages.PutHave) else _HALF_BYTES  # a restarted server hashes it
+        offsets = range(first, _HALF_BYTES, CHUNK_BYTES)
+        _ask(socket, (encode(messages.PutChunk(id=0, sha256=sha256, offset=at), chunk) for at in offsets))
+        _ask(socket, [announced] * 2000)
+
+
+def large_specs(connection: Connection, number: int) -> None:
+    """Submit 200 jobs of 300 KB each, cancel and remove them."""
+    jobs = {new_job_id(): large_job("steps=1 dog", seed) for seed in range(200)}
+    with _read(connection) as socket:
+        _ask(socket, (encode(messages.Submit(id=0, job=job, spec=spec)) for job, spec in jobs.items()))
+        _ask(socket, (encode(messages.Cancel(id=0, job=job)) for job in jobs))
+        _ask(socket, (encode(messages.Forget(id=0, job=job)) for job in jobs))
 
 
 ATTACKS: dict[str, Callable[[Connection, int], None]] = {
     attack.__name__: attack
     for attack in (
         hang_up, hang_up_with_heartbeats, hang_up_together, many_frames, small_frames, follow_all, list_often,
-        ask_status_often,
+        ask_status_often, half_upload, large_specs,
     )
 }  # fmt: skip
 
@@ -190,13 +216,22 @@ def _unread(
         yield socket
 
 
-def _ask(connection: Connection, request: messages.AnyRequest, times: int) -> None:
+@contextmanager
+def _read(connection: Connection) -> Iterator[zmq.Socket[bytes]]:
+    """A socket with a session whose replies are read."""
     with _unread(connection, RCVHWM=100, RCVTIMEO=20_000) as socket:
-        for number in range(times + 10):
-            if number < times:
-                socket.send_multipart(encode(request))
-            if number >= 10:
-                decode_reply(socket.recv_multipart())
+        socket.recv_multipart()  # the reply to Hello
+        yield socket
+
+
+def _ask(socket: zmq.Socket[bytes], requests: Iterable[list[bytes]]) -> list[messages.AnyReply]:
+    """Send the requests, ten ahead, and return the replies."""
+    replies, sent = list[messages.AnyReply](), 0
+    for sent, request in enumerate(requests, start=1):
+        socket.send_multipart(request)
+        if sent - len(replies) >= _AHEAD:
+            replies.append(decode_reply(socket.recv_multipart())[0])
+    return [*replies, *(decode_reply(socket.recv_multipart())[0] for _ in range(len(replies), sent))]
 
 
 def main(name: str, file: str, times: int) -> None:

@@ -20,7 +20,9 @@ from motionbooth.server.hashing import hash_file
 from motionbooth_protocol.client import Client
 from motionbooth_protocol.connection import Connection
 from motionbooth_protocol.jobs import Blob, GenerateSpec
-from motionbooth_protocol.motion import CameraPath, Shot
+from motionbooth_protocol.limits import MAX_FRAMES, MAX_SUBJECTS
+from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
+from msgspec.structs import replace
 
 _SECONDS_TO_END = 20.0
 SHOT = Shot(
@@ -31,6 +33,14 @@ SHOT = Shot(
 def small_job(prompt: str = "steps=1", seed: int = 0) -> GenerateSpec:
     """A generate job for small_worker.py, which reads its commands from the prompt."""
     return GenerateSpec(shot=SHOT, prompt=prompt, seed=seed, model="small")
+
+
+def large_job(prompt: str, seed: int = 0) -> GenerateSpec:
+    """The longest shot, with the most subjects: about 300 KB. The prompt must name the dog."""
+    boxes = [Box(0.1 + frame / 10_000, 0.1, 0.9, 0.9) for frame in range(MAX_FRAMES)]
+    tracks = [SubjectTrack(name=f"dog {number}", class_word="dog", boxes=boxes) for number in range(MAX_SUBJECTS)]
+    shot = replace(SHOT, subjects=tracks, camera=CameraPath.still(MAX_FRAMES))
+    return replace(small_job(prompt, seed), shot=shot)
 
 
 def stored(blobs: Blobs, file: Path) -> Blob:

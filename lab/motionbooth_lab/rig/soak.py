@@ -38,9 +38,10 @@ from rich.console import Console
 from motionbooth_lab.rig.attacks import ATTACKS, attack_command
 from motionbooth_lab.rig.backend import RunningBackend, small_job
 from motionbooth_lab.rig.proxy import Proxy
+from motionbooth_lab.rig.server_process import SMALL_WORKER
 
 _CLIENTS = 4
-_ENVIRONMENT = {"WORKERS": "2"}
+_ENVIRONMENT = {"WORKERS": "2", "SILENCE": "15", "REQUESTS_PER_SECOND": "1000"}
 _SAMPLE_SECONDS = 2.0
 _WARM_SECONDS = 10.0  # after a server's start, before its memory counts
 _TIMEOUT, _PATIENCE = 15.0, 120.0
@@ -61,6 +62,7 @@ class Tally:
     ended: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     damaged: set[str] = field(default_factory=set)  # the files in which a bit was flipped
+    suspended: list[int] = field(default_factory=list)  # process ids of workers
     wrong: list[str] = field(default_factory=list)  # descriptions; must stay empty
 
 
@@ -106,6 +108,9 @@ def soak(minutes: float, seed: int, jobs_per_minute: float, console: Console) ->
             watch.join()
             proxy.close()
             backend.end()
+            for pid in tally.suspended:  # one whose server was killed is still there
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
     for wrong in tally.wrong:
         console.print(f"Wrong: {wrong}", markup=False)
     if tally.wrong:
@@ -228,6 +233,18 @@ def _limit_files(backend: RunningBackend, most: int) -> None:
                 pids += [int(child) for child in children.read_text().split()]
 
 
+def _signal_workers(backend: RunningBackend, number: int) -> list[int]:
+    """Send a signal to the workers of the running jobs. Returns their process ids."""
+    found = []
+    for file in (backend.home / "scratch").glob("*/worker.pid"):
+        with suppress(OSError, ValueError):  # it has ended meanwhile
+            pid = int(file.read_text())
+            if SMALL_WORKER.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():  # the id may be another's now
+                os.kill(pid, number)
+                found.append(pid)
+    return found
+
+
 def _inject_faults(backend: RunningBackend, proxy: Proxy, seconds: float, rng: random.Random, tally: Tally) -> None:
     """Inject a fault every second or two. The server itself is killed or stopped only in the second half."""
     began = time.monotonic()
@@ -247,9 +264,10 @@ def _inject_faults(backend: RunningBackend, proxy: Proxy, seconds: float, rng: r
         backend.process.send_signal(signal.SIGCONT)
 
     def kill_worker() -> None:
-        for file in (backend.home / "scratch").glob("*/worker.pid"):
-            with suppress(OSError, ValueError):
-                os.kill(int(file.read_text()), signal.SIGKILL)
+        _signal_workers(backend, signal.SIGKILL)
+
+    def suspend_worker() -> None:
+        tally.suspended.extend(_signal_workers(backend, signal.SIGSTOP))
 
     def kill_key_check() -> None:
         assert backend.process is not None
@@ -292,7 +310,7 @@ def _inject_faults(backend: RunningBackend, proxy: Proxy, seconds: float, rng: r
     attackers_file = backend.home / "mallory.json"
     backend.new_key("mallory").write(attackers_file)
     gentle: list[Callable[[], None]] = [
-        proxy.cut, flip_bit, pause, throttle, hang_server, kill_worker, kill_key_check, fill_disk,
+        proxy.cut, flip_bit, pause, throttle, hang_server, kill_worker, suspend_worker, kill_key_check, fill_disk,
         damage_file, attack,
     ]  # fmt: skip
     hard = [*gentle, kill_server, stop_server]

@@ -19,14 +19,14 @@ from motionbooth_protocol.client import Client, new_job_id
 from motionbooth_protocol.codec import decode_reply, encode
 from motionbooth_protocol.connection import host_and_port
 from motionbooth_protocol.errors import Canceled, Conflict, NotAuthorized, NotFound, OverLimit
-from motionbooth_protocol.jobs import Blob, GenerateSpec, Job, Picture, SubjectSpec, TrainSpec
+from motionbooth_protocol.jobs import Blob, Job, Picture, SubjectSpec, TrainSpec
 from motionbooth_protocol.limits import PAGE_BYTES
 from motionbooth_protocol.messages import Error, GetStatus, Jobs, ListJobs, Ping, Pong
-from motionbooth_protocol.motion import Box, CameraPath, SubjectTrack
+from motionbooth_protocol.motion import Box, SubjectTrack
 from msgspec.structs import replace
 from raw_socket import HELLO, answer, raw
 from refused import refused
-from running_backend import SHOT, RunningBackend, small_job, stored, wait_until
+from running_backend import SHOT, RunningBackend, large_job, small_job, stored, wait_until
 
 
 def done(client: Client, prompt: str, seed: int = 0) -> Job:
@@ -324,16 +324,8 @@ def test_connections_of_strangers_do_not_exhaust_the_open_files(backend: Running
         client.fetch(client.follow(job).result("clip"), tmp_path / "clip.mp4")
 
 
-def large_job() -> GenerateSpec:
-    """The longest shot, with the most subjects: about 300 KB."""
-    boxes = [Box(0.1 + number / 10_000, 0.1, 0.9, 0.9) for number in range(512)]
-    tracks = [SubjectTrack(name=f"dog {number}", class_word="dog", boxes=boxes) for number in range(16)]
-    shot = replace(SHOT, subjects=tracks, camera=CameraPath.still(512))
-    return replace(small_job("steps=1000 pause=1 dog"), shot=shot)
-
-
 def test_specs_count_toward_the_quota_until_their_jobs_are_removed(backend: RunningBackend) -> None:
-    spec = large_job()
+    spec = large_job("steps=1000 pause=1 dog")
     size = len(encode_spec(spec))
     backend.start(QUOTA_BYTES=str(10 * size + size // 2))
     accepted = list[str]()
@@ -360,7 +352,7 @@ def test_specs_count_toward_the_quota_until_their_jobs_are_removed(backend: Runn
 
 
 def test_the_space_of_removed_jobs_is_given_back_to_the_disk(tmp_path: Path) -> None:
-    path, spec = tmp_path / "jobs.sqlite", large_job()
+    path, spec = tmp_path / "jobs.sqlite", large_job("a dog")
     store = Store(path)
     retention = Retention(store, Blobs(tmp_path))
     numbers = []
