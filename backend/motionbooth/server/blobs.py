@@ -350,6 +350,8 @@ class Blobs:
         with _space_checked():
             path.parent.mkdir(parents=True, exist_ok=True)
             sync(file)
+            for one in (path.parent, file):
+                _give_to_owner_of(self._home / "blobs", one)
             self.publish(file, path)
             _sync_folder(path.parent)
         self._corrupt(sha256).unlink(missing_ok=True)
@@ -376,6 +378,13 @@ def sync(file: Path) -> None:
     file.chmod(0o600)
     with file.open("rb+") as opened:
         os.fsync(opened.fileno())
+
+
+def _give_to_owner_of(folder: Path, path: Path) -> None:
+    """If we are root: the folder may be that of workers with a user of their own, who must read what is in it."""
+    if os.name == "posix" and os.geteuid() == 0:
+        owner = folder.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _damaged(sha256: str) -> NotFound:

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from following import Following
 from motionbooth.generation.video import read_clip
-from motionbooth.server.sandbox import gpus, sandbox_problem, sandboxed
+from motionbooth.server.sandbox import USER, gpus, own_user_problem, sandbox_problem, sandboxed
 from motionbooth_protocol.client import Client, new_job_id
 from motionbooth_protocol.connection import Connection
 from motionbooth_protocol.errors import InvalidInput, JobFailed, MotionBoothError
@@ -24,6 +24,16 @@ from PIL import Image, ImageDraw
 from running_backend import RunningBackend, small_job, wait_until
 
 needs_sandbox = pytest.mark.skipif(sandbox_problem() is not None, reason=str(sandbox_problem()))
+
+
+def started_as_root() -> bool:
+    return os.getuid() == 0
+
+
+needs_own_user = pytest.mark.skipif(
+    not started_as_root() or own_user_problem([]) is not None,
+    reason="only workers of root get a user of their own" if not started_as_root() else str(own_user_problem([])),
+)
 
 ATTEMPTS = """
 import json, mmap, os, socket, sys
@@ -54,6 +64,7 @@ print(json.dumps({
     "others": works(lambda: os.kill(int(sys.argv[4]), 0)),
     # MAP_NORESERVE: as much as one likes, but for the limit
     "memory": works(lambda: mmap.mmap(-1, int(sys.argv[7]), mmap.MAP_PRIVATE | 0x4000).close()),
+    "private": works(lambda: open(sys.argv[8]).close()),
     "root": os.getuid() == 0 or int(Path("/proc/self/status").read_text().split("CapEff:")[1].split()[0], 16) > 0,
 }))
 """
@@ -70,21 +81,23 @@ def test_a_worker_can_reach_its_files_and_nothing_else(tmp_path: Path) -> None:
     caches.mkdir()
     with (
         tempfile.TemporaryDirectory(dir="/tmp") as folder,  # the path of a socket is short
+        tempfile.NamedTemporaryFile(dir="/var/tmp") as private,  # of the backend's user; not in /tmp
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.create_server(f"{folder}/socket", family=socket.AF_UNIX),
         subprocess.Popen(["sleep", "15"]) as other,
     ):
         port, memory = server.getsockname()[1], 3 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        arguments = [home, outside, port, other.pid, caches, f"{folder}/socket", memory]
+        arguments = [home, outside, port, other.pid, caches, f"{folder}/socket", memory, private.name]
         command = [sys.executable, "-c", ATTEMPTS, *map(str, arguments)]
         bare = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
         assert all(worked for name, worked in bare.items() if name not in ("root", "python")), "all works without one"
         inside = sandboxed(command, home, readable=[home / "models"], writable=[caches])
         found = json.loads(subprocess.run(inside, capture_output=True, check=True).stdout)
         other.kill()
-    assert {name for name, worked in found.items() if worked} == {"result", "cache", "model", "input", "device"}
+    works = {"result", "cache", "model", "input", "device"} | (set() if started_as_root() else {"private"})
+    assert {name for name, worked in found.items() if worked} == works
     result = home / "scratch" / "clip.mp4"
-    assert (result.read_bytes(), result.stat().st_uid) == (b"clip", os.getuid()), "the server's"
+    assert (result.read_bytes(), result.stat().st_uid) == (b"clip", USER if started_as_root() else os.getuid())
 
 
 @needs_sandbox
@@ -104,6 +117,54 @@ def test_a_server_runs_its_jobs_in_a_sandbox_and_a_cancel_and_a_crash_work_there
     assert Following(backend, "steps=2").done().state == "done"
     assert Following(backend, "steps=4 die_once").done().attempt == 2
     assert backend.stop() == 0
+
+
+@needs_own_user
+def test_workers_of_root_have_a_user_of_their_own_who_goes_on_with_the_files_of_before(
+    backend: RunningBackend, tmp_path: Path
+) -> None:
+    (tmp_path / "picture").write_bytes(b"pixels")
+    backend.start()
+    with backend.client() as client:
+        picture = Picture(client.upload(tmp_path / "picture"))
+        job, train = new_job_id(), new_job_id()
+        client.submit(job, small_job("steps=40 pause=0.1"))
+        wait_until(lambda: (file := backend.home / "scratch" / "1" / "checkpoint").exists() and file.stat().st_size)
+    backend.stop()
+    backend.start(SANDBOX="on")
+    assert backend.process is not None
+    with backend.client() as client:
+        notes: list[str] = []
+        clip = client.follow(job, on_progress=lambda progress: notes.append(str(progress.note))).result("clip")
+        assert notes
+        assert "from 0" not in notes, "it goes on from root's checkpoint"
+        below = psutil.Process(backend.process.pid).children(recursive=True)
+        assert USER in {process.uids().real for process in below}
+        client.submit(train, TrainSpec(SubjectSpec("steps=1", "sks", "toy", [picture]), model="small"))
+        weights = client.follow(train).result("subject")
+        for blob in (clip, weights):
+            client.fetch(blob, tmp_path / blob.role)
+    assert (tmp_path / "subject").read_bytes() == b"pixels"
+    assert (tmp_path / "clip").stat().st_size == 1000
+
+
+@needs_own_user
+def test_workers_stay_root_if_they_could_not_read_their_model_otherwise(caplog: pytest.LogCaptureFixture) -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as private:  # a folder that only root can enter
+        home, model = Path(private) / "home", Path(private) / "models" / "weights"
+        for path in (home / "blobs" / "input", model):
+            path.parent.mkdir(parents=True)
+            path.write_text("secret")
+            path.chmod(0o644 if path == model else 0o600)
+        for mode, user in ((0o644, USER), (0o600, 0), (0o644, USER)):
+            model.chmod(mode)
+            command = ["cat", str(model), str(home / "blobs" / "input")]
+            inside = sandboxed(command, home, readable=[model.parent], writable=[])
+            assert subprocess.run(inside, capture_output=True, check=True).stdout == b"secretsecret"
+            assert (home / "blobs" / "input").stat().st_uid == user
+    assert [record.getMessage() for record in caplog.records] == [
+        f"workers have the user root: {model} is not readable for others"
+    ]
 
 
 @needs_sandbox
