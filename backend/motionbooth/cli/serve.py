@@ -1,7 +1,5 @@
 """`motionbooth serve`: run a backend."""
 
-import os
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -47,11 +45,10 @@ def serve(
 
     supervisor = supervised()
 
-    import platformdirs
     from motionbooth_protocol.errors import InvalidInput
     from msgspec.structs import replace
 
-    from motionbooth.models.sources import model_version, sources
+    from motionbooth.models.sources import caches, model_folders, model_version, sources
     from motionbooth.server.local_executor import on_this_machine
     from motionbooth.server.model_version import with_program
     from motionbooth.server.ray_executor import on_cluster
@@ -60,7 +57,10 @@ def serve(
 
     is_local = executor == "local"
     if sandbox and not is_local:
-        raise InvalidInput("--sandbox is for workers on this machine, not for a Ray cluster. Leave one of the two out.")
+        raise InvalidInput(
+            "--sandbox insists on a sandbox, which is checked on this machine only. Leave it out for a Ray cluster: "
+            "each of its machines uses one where it works."
+        )
     run_server(
         ServerSettings(
             home=home.absolute(),
@@ -69,23 +69,16 @@ def serve(
             model_version=with_program(model_version),
             limits=replace(DEFAULT_LIMITS, quota_bytes=int(quota_gb * 1e9)),
             keep_days=keep_days,
-            make_executor=on_this_machine(workers) if is_local else on_cluster(ray_address, workers, gpus_each),
+            make_executor=(
+                on_this_machine(workers)
+                if is_local
+                else on_cluster(ray_address, workers, gpus_each, sandbox=sandbox is None)
+            ),
             monitoring=MonitoringSettings(log_format, metrics_port, web_port),
             supervisor=supervisor,
             sandbox=sandbox if is_local else False,
-            readable=_weights(),
-            writable=[platformdirs.user_cache_path("motionbooth")],
+            readable=model_folders(),
+            writable=caches(),
             time_limits=time_limits(job_hours),
         )
     )
-
-
-def _weights() -> list[Path]:
-    """Where the workers' models are, also where a link in the folder of models leads."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    from motionbooth.models.sources import models_folder, sources
-
-    folders = [models_folder(), Path(HF_HUB_CACHE), *(source.folder for source in sources().values())]
-    sam = os.environ.get("MOTIONBOOTH_SAM")
-    return [*folders, Path(sam)] if sam else folders

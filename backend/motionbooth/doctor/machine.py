@@ -13,9 +13,9 @@ from motionbooth_protocol.connection import host_and_port
 from motionbooth_protocol.errors import MotionBoothError
 
 from motionbooth.doctor.finding import Finding
-from motionbooth.models.sources import models_folder, sources
+from motionbooth.models.sources import model_folders, models_folder, sources
 from motionbooth.server.devices import nvidia_gpus
-from motionbooth.server.sandbox import sandbox_problem
+from motionbooth.server.sandbox import USER, own_user_problem, sandbox_problem
 
 _GB = 1e9
 _LITTLE_MEMORY = 8 * _GB
@@ -39,11 +39,18 @@ def _sandbox() -> Iterator[Finding]:
     if sys.platform != "linux":
         return
     problem = sandbox_problem()
-    if problem is None:
-        yield Finding("sandbox", "ok", "workers have no network, and write only their own files")
-    else:
+    if problem is not None:
         advice = "without one, workers can do what the backend's user can"
         yield Finding("sandbox", "warning", problem, advice)
+        return
+    found = "workers have no network, and write only their own files"
+    if os.geteuid() != 0:
+        yield Finding("sandbox", "ok", f"{found}; they read what this user can")
+    elif (problem := own_user_problem(model_folders())) is None:
+        yield Finding("sandbox", "ok", f"{found}; started as root, they have a user of their own ({USER})")
+    else:
+        advice = "make it readable for others (chmod -R o+rX), or start the backend as another user than root"
+        yield Finding("sandbox", "warning", f"{found}, but read what root can: {problem}", advice)
 
 
 def _gpus() -> Iterator[Finding]:

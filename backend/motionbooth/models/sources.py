@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import platformdirs
 from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.constants import HF_HUB_CACHE
 from motionbooth_protocol.errors import InvalidInput, NotFound
 from motionbooth_protocol.messages import ModelInfo
 from motionbooth_protocol.wording import in_words
@@ -132,6 +133,18 @@ def models_folder() -> Path:
     """The folder of base models other than the bundled one, each in a sub-folder of its name."""
     chosen = os.environ.get("MOTIONBOOTH_MODELS")
     return Path(chosen) if chosen else platformdirs.user_data_path("motionbooth") / "models"
+
+
+def model_folders() -> list[Path]:
+    """Where the files of all models are that a worker may load, also where a link in models_folder() leads."""
+    folders = [models_folder(), Path(HF_HUB_CACHE), *(source.folder for source in sources().values())]
+    sam = os.environ.get("MOTIONBOOTH_SAM")
+    return [*folders, Path(sam)] if sam else folders
+
+
+def caches() -> list[Path]:
+    """The folders in which a worker keeps what later jobs can use."""
+    return [platformdirs.user_cache_path("motionbooth")]
 
 
 def sources() -> dict[str, Source]:

@@ -32,12 +32,17 @@ _SECONDS_TO_LEAVE = 6.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 10.0  # seconds before the next driver starts
 
 
-def on_cluster(address: str, workers: int | None = None, gpus_each: float | None = None) -> MakeExecutor:
-    """Workers on the boxes of the cluster at `address`; see Cluster."""
+def on_cluster(
+    address: str, workers: int | None = None, gpus_each: float | None = None, sandbox: bool = False
+) -> MakeExecutor:
+    """Workers on the boxes of the cluster at `address`; see Cluster. `sandbox`: in one, on each box where it works."""
 
     def make(context: zmq.Context[zmq.Socket[bytes]], home: Path, command: list[str]) -> Executor:
         backend = hashlib.sha256(server_keys(home).public.encode()).hexdigest()[:12]
         cluster = Cluster(address, f"motionbooth-{backend}", workers, gpus_each)
+        if sandbox:
+            python, *arguments = command
+            command = [python, "-m", "motionbooth.server.ray_sandbox", str(home.resolve()), *arguments]
         return RayExecutor(context, command, worker_log(home), cluster)
 
     return make

@@ -105,7 +105,8 @@ def serve(settings: ServerSettings, say: Callable[[str], None] = print_now) -> N
         stack.callback(connection_file.remove)
         connection_file.tick()
         _announce(say, settings, endpoint, authorized, executor)
-        say(f"  sandbox          {'on' if sandbox else 'off; motionbooth doctor says whether it works here'}")
+        if not executor.outlives_server:  # otherwise each machine of the cluster decides
+            say(f"  sandbox          {'on' if sandbox else 'off; motionbooth doctor says whether it works here'}")
         parts = {
             "requests": sessions.receive, "scheduler": scheduler.tick, "sessions": sessions.tick,
             "retention": retention.tick, "key check": key_check.tick, "disk": disk.tick,

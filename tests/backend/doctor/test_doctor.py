@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import stat
 import sys
@@ -14,7 +15,7 @@ from motionbooth.doctor.folder import examine_folder
 from motionbooth.doctor.machine import examine_machine
 from motionbooth.server.blobs import Blobs
 from motionbooth.server.keys import AuthorizedKeys, server_keys
-from motionbooth.server.sandbox import sandbox_problem
+from motionbooth.server.sandbox import own_user_problem, sandbox_problem
 from motionbooth.server.store import Store
 from running_backend import RunningBackend, small_job, stored
 from typer.testing import CliRunner
@@ -129,7 +130,17 @@ def test_whether_workers_have_a_sandbox_is_said_and_what_to_install(
         (found,) = (one for one in examine_machine(tmp_path, "tcp://127.0.0.1:*") if one.about == "sandbox")
         return found
 
-    assert sandbox().state == ("ok" if sandbox_problem() is None else "warning")
+    models = tmp_path / "models"
+    (models / "one").mkdir(parents=True)
+    monkeypatch.setenv("MOTIONBOOTH_MODELS", str(models))
+    works = sandbox_problem() is None
+    is_root = os.geteuid() == 0
+    assert sandbox().state == ("ok" if works and not (is_root and own_user_problem([])) else "warning")
+    if sandbox().state == "ok":
+        assert ("a user of their own (65520)" if is_root else "what this user can") in sandbox().found
+    if works and is_root:
+        (models / "one").chmod(0o700)
+        assert (sandbox().state, f"{models}/one is not readable" in sandbox().found) == ("warning", True)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert sandbox().state == "warning"
     assert "apt install bubblewrap" in sandbox().found

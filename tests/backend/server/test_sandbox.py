@@ -14,7 +14,12 @@ import psutil
 import pytest
 from following import Following
 from motionbooth.generation.video import read_clip
+from motionbooth.server import worker_pipe
+from motionbooth.server.attempts import Attempt, AttemptId, JobNumber
+from motionbooth.server.ray_worker import RayWorker, cluster_file
 from motionbooth.server.sandbox import USER, gpus, own_user_problem, sandbox_problem, sandboxed
+from motionbooth.server.worker_pipe import Finished, report_decoder
+from motionbooth_lab.rig.server_process import SMALL_WORKER
 from motionbooth_protocol.client import Client, new_job_id
 from motionbooth_protocol.connection import Connection
 from motionbooth_protocol.errors import InvalidInput, JobFailed, MotionBoothError
@@ -165,6 +170,28 @@ def test_workers_stay_root_if_they_could_not_read_their_model_otherwise(caplog: 
     assert [record.getMessage() for record in caplog.records] == [
         f"workers have the user root: {model} is not readable for others"
     ]
+
+
+@needs_sandbox
+def test_a_worker_on_a_machine_of_a_cluster_has_a_sandbox_where_it_works(tmp_path: Path) -> None:
+    """The actor without its cluster. The clip is left for the server, as everywhere."""
+    home, log = tmp_path / "home", tmp_path / "home" / "logs" / "worker.log"
+    log.parent.mkdir(parents=True)
+    cluster_file(log).write_text("this backend")
+    arguments = ["-m", "motionbooth.server.ray_sandbox", str(home), "-m", SMALL_WORKER, str(home)]
+    actor = RayWorker(arguments, str(log), "this backend", 1)
+    id = AttemptId(JobNumber(1), 1)
+    actor.command(worker_pipe.encode(Attempt(id, small_job("steps=5 pause=0.2"))))
+    wait_until((home / "scratch" / "1" / "checkpoint").exists)
+    networks = networks_below(os.getpid()) - {network(os.getpid())}
+    assert len(networks) == 1, log.read_text()
+    wait_until(lambda: any(isinstance(report_decoder.decode(one), Finished) for one in actor.reports(0, 1.0)[1]))
+    (clip,) = (home / "scratch" / "1").glob("*.result")
+    assert clip.read_bytes() == bytes(1000)
+    assert log.read_text() == ""
+    for process in psutil.Process().children(recursive=True):
+        if SMALL_WORKER in process.cmdline():
+            process.kill()
 
 
 @needs_sandbox
