@@ -20,8 +20,10 @@ from .limits import (
     MAX_LISTED,
     MAX_PICTURES,
     MAX_SUBJECTS,
+    MAX_TEXT,
 )
 from .motion import Sha256, Short
+from .printable import PRINTABLE
 from .reports import Count, PreviewReport, ProgressReport
 from .text import Text
 
@@ -285,7 +287,7 @@ class WorkerInfo(Struct, frozen=True):
 
     name: Short
     state: Annotated[str, Meta(pattern=r"\A(starting|idle|running)\Z")]
-    device: Short = ""
+    device: Annotated[str, Meta(max_length=MAX_TEXT, pattern=PRINTABLE)] = ""  # or why it cannot work
     model: Short = ""
     job: JobId | None = None
     owner: Short = ""

@@ -384,7 +384,8 @@ def _give_to_owner_of(folder: Path, path: Path) -> None:
     """If we are root: the folder may be that of workers with a user of their own, who must read what is in it."""
     if os.name == "posix" and os.geteuid() == 0:
         owner = folder.stat()
-        os.chown(path, owner.st_uid, owner.st_gid)
+        if path.stat().st_uid != owner.st_uid:
+            os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _damaged(sha256: str) -> NotFound:

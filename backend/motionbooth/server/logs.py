@@ -62,6 +62,11 @@ def worker_log(home: Path) -> Path:
     return home / "logs" / "worker.log"
 
 
+def ray_log(home: Path) -> Path:
+    """The log of the connection to a cluster."""
+    return home / "logs" / "ray.log"
+
+
 def rotate(path: Path) -> None:
     """If the log is long, move its contents to PATH.1, while other processes append to it."""
     if not path.exists() or path.stat().st_size < _MAX_BYTES:
@@ -75,20 +80,24 @@ def rotate(path: Path) -> None:
 
 
 class LogRotation:
-    """Rotates the log of the workers, which they write themselves: `tick` looks every few seconds.
+    """Rotates the logs that child processes write themselves: `tick` looks every few seconds.
 
     Only at the start on Windows, where a process goes on at its old place in a file that has become shorter.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, home: Path) -> None:
+        self._paths = (worker_log(home), ray_log(home))
         self._next_at = float("-inf")
-        rotate(path)
+        self._rotate()
 
     def tick(self) -> None:
         if os.name != "nt" and time.monotonic() >= self._next_at:
             self._next_at = time.monotonic() + _SECONDS_BETWEEN_LOOKS
-            rotate(self._path)
+            self._rotate()
+
+    def _rotate(self) -> None:
+        for path in self._paths:
+            rotate(path)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from motionbooth.server import ray_pipe, worker_pipe
 from motionbooth.server.attempts import Attempt, AttemptId
 from motionbooth.server.executor import Device, Executor, MakeExecutor
 from motionbooth.server.keys import server_keys
-from motionbooth.server.logs import worker_log
+from motionbooth.server.logs import ray_log, worker_log
 from motionbooth.server.piped_process import PipedProcess, inbox
 from motionbooth.server.ray_cluster import Cluster
 from motionbooth.server.ray_worker import cluster_file
@@ -69,7 +69,7 @@ class RayExecutor:
         self._context = context
         setup = msgspec.json.encode(ray_pipe.DriverSetup(command, str(log_file), cluster)).decode()
         self._driver_command = [sys.executable, "-m", "motionbooth.server.ray_driver", setup]
-        self._driver_log = log_file.with_name("ray.log")
+        self._driver_log = ray_log(log_file.parents[1])
         self._address = cluster.address
         self._endpoint = f"inproc://ray-driver-{id(self)}"
         self.wake = inbox(context, self._endpoint)

@@ -30,7 +30,8 @@ def for_user(reply: messages.AnyReply) -> messages.AnyReply:
             return replace(reply, jobs=[_job(job) for job in reply.jobs])
         case messages.Status():
             problems = {name: without_folders(problem) for name, problem in reply.problems.items()}
-            return replace(reply, problems=problems)
+            workers = [replace(worker, device=_within(worker.device)) for worker in reply.workers]
+            return replace(reply, problems=problems, workers=workers)
     return reply
 
 
@@ -50,4 +51,8 @@ def _value(value: str | int | float | Text) -> str | int | float | Text:
     for kind in (PurePosixPath, PureWindowsPath):
         if kind(value).is_absolute():
             return kind(value).name or value
-    return _WITHIN.sub(r"\1", _QUOTED.sub(r"\1\2\1", value))
+    return _within(value)
+
+
+def _within(sentence: str) -> str:
+    return _WITHIN.sub(r"\1", _QUOTED.sub(r"\1\2\1", sentence))

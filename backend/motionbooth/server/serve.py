@@ -26,7 +26,7 @@ from motionbooth.server.handlers import RequestHandlers
 from motionbooth.server.keys import AuthorizedKeys, KeyPair, server_keys
 from motionbooth.server.live_state import LiveState
 from motionbooth.server.local_executor import on_this_machine
-from motionbooth.server.logs import LogRotation, logging_to, worker_log
+from motionbooth.server.logs import LogRotation, logging_to
 from motionbooth.server.metrics import serve_metrics
 from motionbooth.server.model_version import PROGRAM_VERSION
 from motionbooth.server.monitor import Monitor
@@ -112,7 +112,7 @@ def serve(settings: ServerSettings, say: Callable[[str], None] = print_now) -> N
             "retention": retention.tick, "key check": key_check.tick, "disk": disk.tick,
             "connection file": connection_file.tick, "files": blobs.tick,
             "scrub": Scrub(blobs, store.ownership, live.problems).tick,
-            "worker log": LogRotation(worker_log(home)).tick,
+            "logs": LogRotation(home).tick,
         }  # fmt: skip
         if settings.supervisor is not None:
             parts["supervisor"] = partial(_end_with, settings.supervisor, stop)

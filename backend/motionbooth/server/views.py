@@ -11,7 +11,8 @@ from typing import TypeVar
 import msgspec
 from motionbooth_protocol import messages
 from motionbooth_protocol.jobs import BACKEND_STATES, Job
-from motionbooth_protocol.limits import PAGE_BYTES, PROTOCOL_VERSION
+from motionbooth_protocol.limits import MAX_TEXT, PAGE_BYTES, PROTOCOL_VERSION
+from motionbooth_protocol.printable import on_one_line
 from msgspec.structs import replace
 
 from motionbooth.server.attempts import JobNumber
@@ -115,7 +116,8 @@ class Views:
 
     def _worker(self, viewer: Key | None, worker: WorkerState) -> messages.WorkerInfo:
         device, number = worker.device, worker.job_number
-        info = messages.WorkerInfo(device.name, worker.state, device.description, worker.model)
+        description = on_one_line(device.description)[:MAX_TEXT]  # such as the reason why a box cannot work
+        info = messages.WorkerInfo(device.name, worker.state, description, worker.model)
         if number is None:
             return info
         job = self._queries.job(number)

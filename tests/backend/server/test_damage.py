@@ -223,6 +223,12 @@ def test_the_log_of_the_workers_is_rotated_while_they_write_it(shared_backend: R
         wait_until(lambda: log.stat().st_size == 1000)
 
 
+def test_the_log_of_the_connection_to_a_cluster_is_rotated_too(shared_backend: RunningBackend) -> None:
+    log = shared_backend.home / "logs" / "ray.log"
+    log.write_bytes(bytes(6 << 20))
+    wait_until(lambda: log.with_name("ray.log.1").exists() and log.stat().st_size == 0)
+
+
 def test_a_message_to_a_client_names_no_folder_of_the_backend(shared_backend: RunningBackend) -> None:
     with shared_backend.client(connection=shared_backend.new_key("user")) as client:
         job = new_job_id()

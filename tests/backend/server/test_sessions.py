@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import logging
 import sys
+from pathlib import Path
 
 import msgspec
 import pytest
 import zmq
+from motionbooth.server.blobs import Blobs
+from motionbooth.server.executor import Device
+from motionbooth.server.keys import AuthorizedKeys, Key
+from motionbooth.server.live_state import LiveState
+from motionbooth.server.local_executor import LocalExecutor
 from motionbooth.server.logs import formatter
+from motionbooth.server.redaction import for_user
+from motionbooth.server.scheduler import Scheduler
+from motionbooth.server.settings import ServerSettings
 from motionbooth.server.store import Store
+from motionbooth.server.views import Views
 from motionbooth_protocol import messages
 from motionbooth_protocol.client import Client, new_job_id
-from motionbooth_protocol.codec import encode
+from motionbooth_protocol.codec import decode_reply, encode
 from motionbooth_protocol.errors import Conflict, ErrorReport, JobFailed, NotAuthorized, NotFound
 from motionbooth_protocol.jobs import JobState
 from motionbooth_protocol.limits import PROTOCOL_VERSION
@@ -173,3 +183,20 @@ def test_users_see_no_folder_of_the_server_and_admins_do(backend: RunningBackend
         with pytest.raises(JobFailed):
             user.follow("job-00001", on_event=events.append)
         assert str(events[-1].error) == shown
+
+
+def test_a_long_reason_why_a_box_cannot_work_reaches_users_without_the_folder(tmp_path: Path) -> None:
+    folder = "/srv/" + "projects and shots/".replace(" ", "_") * 10 + "motionbooth"
+    reason = f"The backend's folder {folder} does not exist on box-7, or is another one: it must be on a shared disk."
+    store, live, authorized = Store(tmp_path / "jobs.sqlite"), LiveState(), AuthorizedKeys(tmp_path / "authorized")
+    with zmq.Context() as context:
+        executor = LocalExecutor(context, ["true"], tmp_path / "worker.log", [Device("ray-1", reason)])
+        scheduler = Scheduler(store, Blobs(tmp_path), executor, live, tmp_path)
+        views = Views(ServerSettings(tmp_path), authorized, store, scheduler, live)
+        status = views.status(Key("", "ann", "user"), messages.GetStatus(id=1))
+        for shown, sees in ((status, folder), (for_user(status), "motionbooth")):
+            reply, _ = decode_reply(encode(shown))
+            assert isinstance(reply, messages.Status)
+            assert reply.workers[0].device == reason.replace(folder, sees)
+        scheduler.close()
+    store.close()
