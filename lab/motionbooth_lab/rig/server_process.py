@@ -9,7 +9,7 @@ Its environment makes it fail:
 - MODEL_FILE=PATH: a file that stands for those of the model
 - WEB_PORT, METRICS_PORT, LOG_FORMAT: monitoring
 - SILENCE, STALL, WALL=SECONDS: of TimeLimits, the last for users only
-- SANDBOX=on: workers in a sandbox; SANDBOX=auto: if it works
+- SANDBOX=on: workers in a sandbox; SANDBOX=auto: if it works, which is the only choice on a cluster
 - SUPERVISED=1: as a child of the supervisor
 - WORKERS=N on this machine's CPU; RAY_ADDRESS=ADDRESS: on that cluster
 
@@ -152,7 +152,7 @@ def model_version(file: str) -> str:
 
 def settings(home: Path, address: str, environment: dict[str, str]) -> ServerSettings:
     workers = int(environment.get("WORKERS", 1))
-    cluster = environment.get("RAY_ADDRESS")
+    cluster, sandbox = environment.get("RAY_ADDRESS"), environment.get("SANDBOX", "")
     return ServerSettings(
         home=home,
         address=address,
@@ -160,13 +160,13 @@ def settings(home: Path, address: str, environment: dict[str, str]) -> ServerSet
         model_version=with_program(lambda model: model_version(environment.get("MODEL_FILE", ""))),
         limits=limits(environment),
         keep_days=float(environment.get("KEEP_DAYS", 0)),
-        make_executor=on_cluster(cluster, workers) if cluster else on_this_machine(workers),
+        make_executor=on_cluster(cluster, workers, sandbox=bool(sandbox)) if cluster else on_this_machine(workers),
         worker_command=[sys.executable, "-m", SMALL_WORKER, str(home)],
         cancel_grace=1.0,
         idle_seconds=float(environment.get("IDLE_SECONDS", 120)),
         reserve_bytes=int(environment.get("RESERVE", 1 << 20)),
         monitoring=monitoring(environment),
-        sandbox={"on": True, "auto": None}.get(environment.get("SANDBOX", ""), False),
+        sandbox=False if cluster else {"on": True, "auto": None}.get(sandbox, False),
         time_limits=time_limits(environment),
         supervisor=supervised() if "SUPERVISED" in environment else None,
         parts=parts(environment.get("CRASH", "")),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 from following import Following
+from motionbooth.server.sandbox import sandbox_problem
 from motionbooth_protocol.client import new_job_id
 from running_backend import RunningBackend, free_port, small_job, wait_until
 
@@ -31,6 +34,15 @@ class Head:
         with (self._folder / "head.log").open("ab") as log:
             self._process = subprocess.Popen([*command, *options], stdout=log, stderr=log)
         wait_until(lambda: "Ray runtime started" in (self._folder / "head.log").read_text(), 120)
+
+    def networks(self) -> set[str]:
+        """Those of its processes."""
+        assert self._process is not None
+        found, parent = set(), psutil.Process(self._process.pid)
+        for process in (parent, *parent.children(recursive=True)):
+            with suppress(FileNotFoundError):  # it has ended
+                found.add(os.readlink(f"/proc/{process.pid}/ns/net"))
+        return found
 
     def kill(self) -> None:
         """All processes of the box, as a power cut does."""
@@ -99,9 +111,11 @@ def test_without_the_head_the_server_goes_on_and_starts_and_with_it_the_jobs_do(
 def test_a_driver_that_is_killed_is_started_again_and_its_job_continues_uninterrupted(
     backend: RunningBackend, head: Head
 ) -> None:
-    backend.start(RAY_ADDRESS=head.address)
+    backend.start(RAY_ADDRESS=head.address, SANDBOX="auto")
     following = Following(backend, "steps=100 pause=0.1")
     wait_until(lambda: len(following.progress) > 3, 60)
+    if sandbox_problem() is None:
+        assert len(head.networks()) == 2, "that of the sandbox and the others'"
     assert backend.process is not None
     (driver,) = [
         child
