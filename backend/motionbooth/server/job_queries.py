@@ -52,12 +52,11 @@ class JobQueries:
             raise NotFound("The job was removed.")
         return self._as_job(row)
 
-    def jobs(self, owner: str | None, limit: int) -> list[Job]:
-        """The owner's jobs, or (None) those of all owners; newest first."""
-        return [job for _, job in self.numbered_jobs(owner, limit)]
+    def jobs(self, owner: str | None, limit: int, before: int = 0) -> Iterator[tuple[JobNumber, Job]]:
+        """The owner's jobs, or (None) those of all owners, with numbers below `before` unless that is 0; newest first.
 
-    def numbered_jobs(self, owner: str | None, limit: int, before: int = 0) -> Iterator[tuple[JobNumber, Job]]:
-        """The same with their numbers, below `before` unless that is 0."""
+        Each is read when it is taken, as a page may not have room for all.
+        """
         below = f"number < {before}" if before else "TRUE"
         order = "ORDER BY number DESC LIMIT ?"
         if owner is None:

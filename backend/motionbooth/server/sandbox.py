@@ -125,7 +125,7 @@ def _sandbox(own_user: bool, needed: Iterable[Path], mounted: Mapping[Path, str]
         open_to_all = ["--perms", "1777"] if own_user and path in _WITH_SOCKETS else []
         arguments += [*open_to_all, how[path], *source, str(path)]
     own = [*_OWN_USER, "--setenv", "HOME", str(Path.home())] if own_user else _USER_OF_BACKEND
-    user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", *_groups(), "--inh-caps=-all"] if own_user else []
+    user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", *gpu_groups(), "--inh-caps=-all"] if own_user else []
     return ["prlimit", f"--data={_most_memory()}", "bwrap", *_ANY_USER, *own, *gpus(), *arguments, "--", *user]
 
 
@@ -152,7 +152,7 @@ def gpus(devices: Path = _DEVICES) -> list[str]:
     return [word for path in paths for word in ("--dev-bind", path, path)]
 
 
-def _groups(devices: Path = _DEVICES) -> list[str]:
+def gpu_groups(devices: Path = _DEVICES) -> list[str]:
     """The arguments by which the workers' own user has the groups that may use the GPUs in /dev."""
     paths = (path for name in _GPUS for found in devices.glob(name) for path in (found, *found.glob("*")))
     states = [path.stat() for path in paths]

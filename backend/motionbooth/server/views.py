@@ -68,7 +68,7 @@ class Views:
 
     def jobs(self, owner: str | None, request: messages.ListJobs) -> messages.Jobs:
         """A page of the jobs of a public key, or (None) of all; newest first."""
-        found = self._queries.numbered_jobs(owner, request.limit, request.after)
+        found = self._queries.jobs(owner, request.limit, request.after)
         jobs, more = _page((number, self._with_owner_name(job)) for number, job in found)
         return messages.Jobs(re=request.id, jobs=jobs, more=more)
 

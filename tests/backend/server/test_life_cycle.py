@@ -185,7 +185,7 @@ class LifeCycle(RuleBasedStateMachine):
     @invariant()
     def each_job_is_as_the_model_says(self) -> None:
         self.scheduler.retry_now()  # as if the disk had space again
-        jobs = self.store.queries.jobs("ann", 100)
+        jobs = [job for _, job in self.store.queries.jobs("ann", 100)]
         assert {job.id for job in jobs} == self.seeds.keys()
         running = [self.seeds[job.id] for job in jobs if job.state == "running"]
         assert len(running) == len(set(running)), "duplicates run at the same time"

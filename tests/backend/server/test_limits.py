@@ -159,7 +159,7 @@ def test_only_files_that_are_really_removed_count_as_room(tmp_path: Path) -> Non
         store.transitions.submit("ann", f"job-{number:05}", small_job(seed=number), cached=[clip])
         store.ownership.mark_downloaded("ann", clip.sha256)
     Retention(store, blobs).make_room("ann", 150_000)
-    assert [job.id for job in store.queries.jobs("ann", 9)] == ["job-00003"]
+    assert [job.id for _, job in store.queries.jobs("ann", 9)] == ["job-00003"]
     assert store.ownership.bytes_of("ann") == 100_000 + len(encode_spec(small_job(seed=3)))
     assert [blobs.has(clip.sha256) for clip in clips] == [False, False, True]
     store.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from motionbooth.generation.video import read_clip
 from motionbooth.server import worker_pipe
 from motionbooth.server.attempts import Attempt, AttemptId, JobNumber
 from motionbooth.server.ray_worker import RayWorker, cluster_file
-from motionbooth.server.sandbox import USER, gpus, own_user_problem, sandbox_problem, sandboxed
+from motionbooth.server.sandbox import USER, gpu_groups, gpus, own_user_problem, sandbox_problem, sandboxed
 from motionbooth.server.worker_pipe import Finished, report_decoder
 from motionbooth_lab.rig.server_process import SMALL_WORKER
 from motionbooth_protocol.client import Client, new_job_id
@@ -268,6 +269,22 @@ def test_a_sandbox_has_the_gpus_and_the_driver_makes_its_device_before(
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
     found = [f"{devices}/{name}" for name in ("dri", "kfd", "nvidia-caps", "nvidia-uvm", "nvidia0", "nvidiactl")]
     assert gpus(devices) == [word for path in found for word in ("--dev-bind", path, path)]
+
+
+def test_workers_with_a_user_of_their_own_have_the_groups_that_may_use_the_gpus(tmp_path: Path) -> None:
+    (tmp_path / "dri").mkdir()
+    for name, group, mode in (
+        ("nvidia0", 0, 0o666), ("dri/renderD128", 109, 0o660), ("dri/card0", 44, 0o660), ("kfd", 109, 0o660),
+        ("nvidiactl", 0, 0o660), ("tty", 5, 0o620),
+    ):  # fmt: skip
+        try:
+            os.mknod(tmp_path / name, stat.S_IFCHR)
+        except PermissionError:
+            pytest.skip("making devices is not permitted")
+        os.chown(tmp_path / name, 0, group)
+        (tmp_path / name).chmod(mode)
+    assert gpu_groups(tmp_path) == ["--groups=109,44"]
+    assert gpu_groups(tmp_path / "none") == ["--clear-groups"]
 
 
 @pytest.mark.gpu

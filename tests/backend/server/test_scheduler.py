@@ -116,7 +116,7 @@ class InFlight:
         self.scheduler.tick()
 
     def states(self) -> list[str]:
-        return [job.state for job in reversed(self.store.queries.jobs(None, 9))]
+        return [job.state for _, job in reversed(list(self.store.queries.jobs(None, 9)))]
 
     def end_first(self, code: str = "") -> None:
         """Done, or failed with this code."""

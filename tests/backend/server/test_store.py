@@ -147,7 +147,7 @@ def test_a_coalesced_job_is_assignable_again_as_soon_as_the_running_one_stops(st
 def test_two_owners_may_use_the_same_id_without_seeing_each_other(store: Store) -> None:
     anns, bobs = submitted(store, owner="ann"), submitted(store, seed=1, owner="bob")
     assert anns != bobs
-    assert [job.id for job in store.queries.jobs("ann", 10)] == ["job-00001"]
+    assert [job.id for _, job in store.queries.jobs("ann", 10)] == ["job-00001"]
     with pytest.raises(NotFound):
         store.queries.number("eve", "job-00001")
 
@@ -169,7 +169,7 @@ def test_a_large_store_answers_as_fast_as_a_small_one(store: Store, tmp_path: Pa
     retention = Retention(store, Blobs(tmp_path))
     for question in (
         lambda: store.queries.unfinished_count("ann"),
-        lambda: store.queries.jobs("ann", 100),
+        lambda: list(store.queries.jobs("ann", 100)),
         lambda: retention.make_room("ann", 1),  # nothing was downloaded: it looks at every job
         lambda: store.queries.number("admin", "job-00001", any_owner=True),
         lambda: store.ownership.total_bytes(),
@@ -247,7 +247,7 @@ def test_damage_in_any_page_is_a_sentence_with_what_to_do(tmp_path: Path) -> Non
             store = Store(path)
             try:
                 store.transitions.requeue_running()
-                store.queries.jobs("ann", 500)
+                list(store.queries.jobs("ann", 500))
                 store.transitions.start(JobNumber(50))
             finally:
                 store.close()
@@ -265,7 +265,7 @@ def test_a_clock_that_jumps_a_day_changes_no_order_and_ends_no_job(
     monkeypatch.setattr(time, "time", lambda: now - 86400)
     second = submitted(store, "job-second", seed=1)
     assert next_job(store) == first
-    assert [job.id for job in store.queries.jobs("ann", 10)] == ["job-second", "job-first"]
+    assert [job.id for _, job in store.queries.jobs("ann", 10)] == ["job-second", "job-first"]
     assert store.queries.state(second) == "queued"
 
 
