@@ -9,8 +9,7 @@ import re
 import stat
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from io import FileIO
@@ -26,10 +25,10 @@ from motionbooth_protocol.errors import (
     NotFound,
     OutOfSpace,
     OverLimit,
-    is_disk_full,
 )
 from motionbooth_protocol.limits import MAX_BLOB_BYTES
 
+from motionbooth.server.durable_files import give_to_owner_of, space_checked, sync, sync_folder
 from motionbooth.server.hashing import Hashed, Hashing, Version, hash_file
 
 log = logging.getLogger("motionbooth.blobs")
@@ -219,7 +218,7 @@ class Blobs:
         if not self.has(sha256):
             taken = self._home / "incoming" / "result"  # where the worker cannot exchange it any more
             try:
-                with _space_checked():
+                with space_checked():
                     taken.parent.mkdir(exist_ok=True)
                     taken.touch()  # which no folder can replace
                     file.replace(taken)
@@ -303,7 +302,7 @@ class Blobs:
                 "is removed after a day.",
                 count=_MAX_INCOMPLETE,
             )
-        with _space_checked():
+        with space_checked():
             folder.mkdir(parents=True, exist_ok=True)
             path.touch(mode=0o600)
         self._hashing.start(owner, path, partial(self._resume, owner, sha256, size, path))
@@ -321,7 +320,7 @@ class Blobs:
         with upload.path.open("r+b", buffering=0) as file:
             file.seek(upload.offset)
             try:
-                with _space_checked():
+                with space_checked():
                     left = memoryview(data)
                     while left:
                         left = left[file.write(left) :]
@@ -347,45 +346,18 @@ class Blobs:
     def _move_in(self, file: Path, sha256: str) -> None:
         """Sync before renaming: after a power cut the file is complete or absent."""
         path = self._path(sha256)
-        with _space_checked():
+        with space_checked():
             path.parent.mkdir(parents=True, exist_ok=True)
             sync(file)
             for one in (path.parent, file):
-                _give_to_owner_of(self._home / "blobs", one)
+                give_to_owner_of(self._home / "blobs", one)
             self.publish(file, path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         self._corrupt(sha256).unlink(missing_ok=True)
 
     def publish(self, file: Path, path: Path) -> None:
         """Make a complete file visible, by renaming it."""
         file.replace(path)
-
-
-@contextmanager
-def _space_checked() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if not is_disk_full(error):
-            raise
-        raise OutOfSpace(
-            "The backend's disk is full: free some space there and send again; the bytes received so far are kept."
-        ) from error
-
-
-def sync(file: Path) -> None:
-    """Wait until the file is on the disk, and make it private."""
-    file.chmod(0o600)
-    with file.open("rb+") as opened:
-        os.fsync(opened.fileno())
-
-
-def _give_to_owner_of(folder: Path, path: Path) -> None:
-    """If we are root: the folder may be that of workers with a user of their own, who must read what is in it."""
-    if os.name == "posix" and os.geteuid() == 0:
-        owner = folder.stat()
-        if path.stat().st_uid != owner.st_uid:
-            os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _damaged(sha256: str) -> NotFound:
@@ -401,13 +373,3 @@ def _checking(sha256: str) -> Busy:
         "The backend is still checking the bytes that it has of the file {sha256}...; try again in a moment.",
         sha256=sha256[:12],
     )
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows cannot open a folder, and needs no sync
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

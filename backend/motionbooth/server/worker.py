@@ -26,7 +26,8 @@ from motionbooth_protocol.text import Text
 from motionbooth.progress.time_left import Paces, Stage, TimeLeft
 from motionbooth.server import worker_pipe
 from motionbooth.server.attempts import Attempt, AttemptId, JobNumber
-from motionbooth.server.blobs import Blobs, sync
+from motionbooth.server.blobs import Blobs
+from motionbooth.server.durable_files import sync
 from motionbooth.server.hashing import hash_file
 from motionbooth.server.logs import formatter
 from motionbooth.server.specs import pace_key
