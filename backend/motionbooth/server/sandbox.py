@@ -105,7 +105,7 @@ def _failure(command: list[str]) -> str | None:
 
 def _needed(readable: Iterable[Path]) -> set[Path]:
     """With this Python; a link by its own path and by the one that it leads to."""
-    paths = [Path(path).absolute() for path in (sys.prefix, sys.base_prefix, *sys.path, *readable)]
+    paths = [Path(path).absolute() for path in (sys.prefix, sys.base_prefix, *sys.path, *map(str, readable))]
     places = {place for path in paths for place in (path.parent.resolve() / path.name, path.resolve())}
     return {place for place in places if place.exists()}
 

@@ -37,7 +37,7 @@ def small_job(prompt: str = "steps=1", seed: int = 0) -> GenerateSpec:
 
 def large_job(prompt: str, seed: int = 0) -> GenerateSpec:
     """The longest shot, with the most subjects: about 300 KB. The prompt must name the dog."""
-    boxes = [Box(0.1 + frame / 10_000, 0.1, 0.9, 0.9) for frame in range(MAX_FRAMES)]
+    boxes: list[Box | None] = [Box(0.1 + frame / 10_000, 0.1, 0.9, 0.9) for frame in range(MAX_FRAMES)]
     tracks = [SubjectTrack(name=f"dog {number}", class_word="dog", boxes=boxes) for number in range(MAX_SUBJECTS)]
     shot = replace(SHOT, subjects=tracks, camera=CameraPath.still(MAX_FRAMES))
     return replace(small_job(prompt, seed), shot=shot)
