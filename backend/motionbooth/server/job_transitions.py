@@ -32,13 +32,19 @@ class JobTransitions:
         self._model_version = model_version
 
     def submit(
-        self, owner: str, job_id: str, spec: JobSpec, priority: int = 0, cached: Sequence[Blob] | None = None
+        self,
+        owner: str,
+        job_id: str,
+        spec: JobSpec,
+        priority: int = 0,
+        cached: Sequence[Blob] | None = None,
+        digest: str = "",
     ) -> Job:
         """Store a new job, which is done at once if `cached` results are given. If the id is known, return that job.
 
-        Raises Conflict if the id was used for another spec.
+        `digest`: that of the spec, if it is known; of a large spec it takes milliseconds. Raises Conflict if the id was used for another spec.
         """
-        digest = spec_digest(spec)
+        digest = digest or spec_digest(spec)
         with self._database.transaction():
             known = self._database.row("SELECT number, digest FROM jobs WHERE owner = ? AND id = ?", owner, job_id)
             if known is None:

@@ -117,10 +117,11 @@ class Scheduler:
         for sha256 in input_files(spec):
             if not self._blobs.is_sound(owner, sha256):
                 self._blobs.path(sha256)  # raises NotFound
-        cached = self._cached_results(CacheKey(owner, spec_digest(spec), spec.model))
+        digest = spec_digest(spec)
+        cached = self._cached_results(CacheKey(owner, digest, spec.model))
         if cached is not None and not all(self._blobs.is_sound(owner, blob.sha256) for blob in cached):
             cached = None
-        job = self._transitions.submit(owner, job_id, spec, priority, cached)
+        job = self._transitions.submit(owner, job_id, spec, priority, cached, digest)
         return job, job.state == JobState.DONE and job.attempt == 0
 
     def cancel(self, job_number: JobNumber) -> JobState:
