@@ -42,7 +42,8 @@ class JobTransitions:
     ) -> Job:
         """Store a new job, which is done at once if `cached` results are given. If the id is known, return that job.
 
-        `digest`: that of the spec, if it is known; of a large spec it takes milliseconds. Raises Conflict if the id was used for another spec.
+        `digest`: that of the spec, if it is known; that of a large one takes milliseconds.
+        Raises Conflict if the id was used for another spec.
         """
         digest = digest or spec_digest(spec)
         with self._database.transaction():
