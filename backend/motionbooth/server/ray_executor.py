@@ -40,7 +40,7 @@ def on_cluster(
     def make(context: zmq.Context[zmq.Socket[bytes]], home: Path, command: list[str]) -> Executor:
         backend = hashlib.sha256(server_keys(home).public.encode()).hexdigest()[:12]
         cluster = Cluster(address, f"motionbooth-{backend}", workers, gpus_each)
-        if sandbox:
+        if sandbox and sys.platform == "linux":
             python, *arguments = command
             command = [python, "-m", "motionbooth.server.ray_sandbox", str(home.resolve()), *arguments]
         return RayExecutor(context, command, worker_log(home), cluster)
