@@ -67,6 +67,7 @@ def test_every_figure_in_the_readmes_tables_equals_the_benchs_result() -> None:
     benches = {
         "control",
         "camera",
+        "identity",
         "sampling",
         "training",
         "server",

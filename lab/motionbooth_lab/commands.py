@@ -113,6 +113,15 @@ def camera(
     publish(bench_camera(range(seeds), pictures, Model(model)), json_file)
 
 
+def identity(json_file: JsonFile = None) -> None:
+    """Measure whether the built-in measure of identity recognizes a subject, two equal ones, and nothing else."""
+    from motionbooth.bench.measures import publish
+
+    from motionbooth_lab.bench.recognition import bench_identity
+
+    publish(bench_identity(), json_file)
+
+
 def extension(json_file: JsonFile = None) -> None:
     """Measure the extension's speed in Blender and how exactly it reads a shot. Needs the bpy module."""
     from motionbooth.bench.measures import publish
@@ -207,5 +216,18 @@ def soak(
 
 def add_benches(bench: typer.Typer) -> None:
     """Add the commands of this module to `motionbooth bench`."""
-    for command in (training, sampling, control, guide, camera, extension, server, scheduler, ablation, fuzz, soak):
+    for command in (
+        training,
+        sampling,
+        control,
+        guide,
+        camera,
+        identity,
+        extension,
+        server,
+        scheduler,
+        ablation,
+        fuzz,
+        soak,
+    ):
         bench.command()(command)

@@ -91,6 +91,13 @@ def evaluate(
         Path | None,
         typer.Option(dir_okay=False, help="Write a PNG of the frames with the requested and the detected boxes."),
     ] = None,
+    measures: Annotated[
+        Path | None,
+        typer.Option(
+            file_okay=False,
+            help="Also measure the paper's figures, with the networks in this folder's clip, dino and raft.",
+        ),
+    ] = None,
     token: Token = None,
     class_word: ClassWord = None,
 ) -> None:
@@ -106,7 +113,15 @@ def evaluate(
     for path in subject or []:
         generated = generated.with_subject(path)
     report = generated.report()
-    Console().print(report_table(report, spec.shot.subjects))
+    console = Console()
+    console.print(report_table(report, spec.shot.subjects))
+    if measures is not None:
+        from motionbooth.evaluation.networks import load_networks
+        from motionbooth.evaluation.paper_figures import paper_report, paper_table
+
+        report = paper_report(generated.frames, spec, report, generated.pictures, load_networks(measures))
+        assert report.paper is not None
+        console.print(paper_table(report.paper, report.width, report.height))
     if json_file is not None:
         write_report(json_file, report)
     if sheet is not None:

@@ -86,7 +86,7 @@ def scenery_flows_px(frames: NDArray[np.uint8], subjects: Sequence[NDArray[np.bo
     """
     size = frames.shape[1:3]
     return [
-        _flow(frames[f], frames[f + 1], _union(subjects[f], subjects[f + 1], (size[0], size[1])))
+        _flow(frames[f], frames[f + 1], hidden_in_either(subjects[f], subjects[f + 1], (size[0], size[1])))
         for f in range(len(frames) - 1)
     ]
 
@@ -96,7 +96,9 @@ def flow_error_px(found: NDArray[np.float64], requested: NDArray[np.float64]) ->
     return np.linalg.norm(found - requested, axis=-1)
 
 
-def _union(one: NDArray[np.bool_] | None, other: NDArray[np.bool_] | None, size: tuple[int, int]) -> NDArray[np.bool_]:
+def hidden_in_either(
+    one: NDArray[np.bool_] | None, other: NDArray[np.bool_] | None, size: tuple[int, int]
+) -> NDArray[np.bool_]:
     """The pixels of a subject in either frame, dilated because flow is blurred at edges."""
     both = np.zeros(size, np.uint8)
     for mask in (one, other):
@@ -105,7 +107,7 @@ def _union(one: NDArray[np.bool_] | None, other: NDArray[np.bool_] | None, size:
     return cv2.dilate(both, np.ones((2 * _reach(size) + 1,) * 2, np.uint8)).astype(bool)
 
 
-def _without_edge(visible: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def without_edge(visible: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Without the pixels at the frame's edge, where content enters and leaves."""
     reach = _reach((visible.shape[0], visible.shape[1])) + 1
     inside = np.zeros_like(visible)
@@ -125,7 +127,7 @@ def _flow(before: NDArray[np.uint8], after: NDArray[np.uint8], hidden: NDArray[n
         return cv2.resize(frame, None, fx=scale, fy=scale, interpolation=interpolation)
 
     gray = [_without_subjects(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), hidden) for frame in (before, after)]
-    visible = enlarged(_without_edge(~hidden).astype(np.uint8), cv2.INTER_NEAREST).astype(bool)
+    visible = enlarged(without_edge(~hidden).astype(np.uint8), cv2.INTER_NEAREST).astype(bool)
     textured = visible & _textured(enlarged(gray[0], cv2.INTER_CUBIC))
     if textured.sum() < max(1, MIN_TEXTURE_SHARE * visible.sum()):
         return Flow(np.zeros((0, 2)), np.zeros((0, 2)))

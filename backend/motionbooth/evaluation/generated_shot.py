@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from motionbooth.evaluation.contact_sheet import Row, write_contact_sheet
+from motionbooth.evaluation.identity import Views
 from motionbooth.evaluation.report import MotionReport, shot_report
 from motionbooth.generation.script import NO_PLACEHOLDERS, Placeholders, read_script
 from motionbooth.generation.video import read_clip, spread_evenly
@@ -82,7 +83,8 @@ class GeneratedShot:
     def report(self) -> MotionReport:
         """Measure the clip; subjects without a known appearance are left out."""
         seen = {name: _appearance(pictures) for name, pictures in self.pictures.items() if pictures}
-        return shot_report(self.frames, self.spec.shot, {**self.appearances, **seen})
+        views = {name: Views.of(pictures) for name, pictures in self.pictures.items() if pictures}
+        return shot_report(self.frames, self.spec.shot, {**self.appearances, **seen}, views)
 
     def write_contact_sheet(self, path: Path, report: MotionReport) -> None:
         """Write a PNG: frames with requested (white) and found (red) boxes, camera path, training pictures."""
@@ -155,6 +157,10 @@ def report_table(report: MotionReport, tracks: Sequence[SubjectTrack]) -> Table:
         table.add_row(f"{subject.name}: IoU", _number(subject.iou), "overlap with the requested box, 1 is perfect")
         table.add_row(f"{subject.name}: center error", _percent(subject.center_error), "of the frame's width, median")
         table.add_row(f"{subject.name}: found", _percent(subject.found_share), "of the frames that ask for it")
+        if subject.identity is not None:
+            own = "the product's own measure, no weights"
+            table.add_row(f"{subject.name}: identity", _number(subject.identity), f"likeness to its pictures, {own}")
+            table.add_row(f"{subject.name}: IoU by features", _number(subject.recognized_iou), f"where it is, {own}")
     for track in tracks:
         if track.name not in known:
             table.add_row(

@@ -10,13 +10,14 @@ from motionbooth_protocol.motion import Box, CameraPath, Shot
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from motionbooth.evaluation.box_adherence import FoundSubject, SubjectFrame, box_adherence, find_subjects
+from motionbooth.evaluation.box_adherence import FoundSubject, SubjectFrame, box_adherence, find_subjects, iou
 from motionbooth.evaluation.camera_adherence import (
     Flow,
     flow_error_px,
     requested_flows_px,
     scenery_flows_px,
 )
+from motionbooth.evaluation.identity import MIN_SIMILARITY, Recognized, Views, recognize
 from motionbooth.pictures.appearance import Appearance
 
 Array = NDArray[np.float64]
@@ -30,6 +31,8 @@ class TargetSubject:
     appearance: Appearance
     boxes: Sequence[Box | None]
     """Its box in each frame, in shares of the frame; None if it is out of frame."""
+    views: Views | None = None
+    """Its templates; without them, its identity is not measured."""
 
 
 class SubjectReport(Struct, frozen=True):
@@ -43,6 +46,11 @@ class SubjectReport(Struct, frozen=True):
     found_share: float | None
     """The share of the frames with a box in which it was found."""
     frames: list[SubjectFrame]
+    identity: float | None = None
+    """Mean over the frames with a box of how similar the most similar place is to the subject's pictures, 0..1; see
+    identity.py. None if the pictures are not known."""
+    recognized_iou: float | None = None
+    """Mean IoU of that place with the box; a frame in which it is not similar enough counts as 0."""
 
 
 class CameraFrame(Struct, frozen=True):
@@ -76,7 +84,8 @@ def motion_report(frames: NDArray[np.uint8], subjects: Sequence[TargetSubject], 
     """Measure a clip (F, H, W, 3) uint8 RGB, which has the model's frames, as the boxes and the camera path have."""
     _, height, width, _ = frames.shape
     found = find_subjects([subject.appearance for subject in subjects], frames, [subject.boxes for subject in subjects])
-    reports = [_subject_report(*pair, aspect=width / height) for pair in zip(subjects, found, strict=True)]
+    recognized = _recognized(frames, subjects)
+    reports = [_subject_report(*each, aspect=width / height) for each in zip(subjects, found, recognized, strict=True)]
     flows = scenery_flows_px(frames, _hidden(found, subjects, (height, width)) or [None] * len(frames))
     asked = requested_flows_px(camera, [flow.points for flow in flows], width, height)
     middle = requested_flows_px(camera, [np.array([(0.5, 0.5)])] * len(flows), width, height)
@@ -112,10 +121,21 @@ def _camera_frame(middle: Array, asked: Array, flow: Flow, pan: bool) -> CameraF
     )
 
 
-def shot_report(frames: NDArray[np.uint8], shot: Shot, appearances: Mapping[str, Appearance]) -> MotionReport:
-    """Measure the model's frames of a shot. `appearances` are by the subjects' names; others are left out."""
-    known = [track for track in shot.subjects if track.name in appearances]
-    targets = [TargetSubject(track.name, appearances[track.name], track.boxes) for track in known]
+def shot_report(
+    frames: NDArray[np.uint8],
+    shot: Shot,
+    appearances: Mapping[str, Appearance],
+    views: Mapping[str, Views] | None = None,
+) -> MotionReport:
+    """Measure the model's frames of a shot. `appearances` and `views` are by the subjects' names.
+
+    Subjects without an appearance are left out.
+    """
+    targets = [
+        TargetSubject(track.name, appearances[track.name], track.boxes, (views or {}).get(track.name))
+        for track in shot.subjects
+        if track.name in appearances
+    ]
     return motion_report(frames, targets, shot.camera)
 
 
@@ -132,7 +152,34 @@ def adherence_order(report: MotionReport) -> tuple[float, float]:
     return (-float(np.mean(overlaps)) if overlaps else 0.0, flow_error)
 
 
-def _subject_report(target: TargetSubject, found: Sequence[FoundSubject | None], aspect: float) -> SubjectReport:
+Recognition = list[Recognized | None]  # of a subject, in each frame
+
+
+def _recognized(frames: NDArray[np.uint8], subjects: Sequence[TargetSubject]) -> list[Recognition | None]:
+    """Each subject in each frame in which it has a box; None for a subject without views."""
+    views = {index: subject.views for index, subject in enumerate(subjects) if subject.views is not None}
+    found: list[Recognition | None] = [[] if index in views else None for index in range(len(subjects))]
+    for number, frame in enumerate(frames):
+        asked = {index: box for index in views if (box := subjects[index].boxes[number]) is not None}
+        here = dict(zip(asked, recognize([views[index] for index in asked], frame, [*asked.values()]), strict=True))
+        for index in views:
+            of_subject = found[index]
+            assert of_subject is not None
+            of_subject.append(here.get(index))
+    return found
+
+
+def _recognized_iou(box: Box | None, place: Recognized | None) -> float | None:
+    if box is None or not box.visible:
+        return None
+    if place is None or place.similarity < MIN_SIMILARITY:
+        return 0.0
+    return iou(box.clipped(), place.box.clipped())
+
+
+def _subject_report(
+    target: TargetSubject, found: Sequence[FoundSubject | None], recognized: Recognition | None, aspect: float
+) -> SubjectReport:
     frames = [box_adherence(box, place, aspect) for box, place in zip(target.boxes, found, strict=True)]
     compared = [frame for frame in frames if frame.iou is not None]
     errors = [frame.center_error for frame in compared if frame.center_error is not None]
@@ -142,6 +189,10 @@ def _subject_report(target: TargetSubject, found: Sequence[FoundSubject | None],
         center_error=float(np.median(errors)) if errors else None,
         found_share=len(errors) / len(compared) if compared else None,
         frames=frames,
+        identity=mean_of([None if place is None else max(place.similarity, 0.0) for place in recognized or []]),
+        recognized_iou=None
+        if recognized is None
+        else mean_of([_recognized_iou(*pair) for pair in zip(target.boxes, recognized, strict=True)]),
     )
 
 
@@ -150,13 +201,13 @@ def _hidden(
 ) -> list[NDArray[np.bool_] | None]:
     """For each frame of `size` (H, W), what is not scenery: the boxes, and each subject, which may be elsewhere."""
     masks = [
-        [_box_mask(box, size) if place is None else _box_mask(box, size) | place.mask for place, box in pairs]
+        [box_mask(box, size) if place is None else box_mask(box, size) | place.mask for place, box in pairs]
         for pairs in (zip(places, target.boxes, strict=True) for places, target in zip(found, subjects, strict=True))
     ]
     return list(np.logical_or.reduce(masks)) if masks else []
 
 
-def _box_mask(box: Box | None, size: tuple[int, int]) -> NDArray[np.bool_]:
+def box_mask(box: Box | None, size: tuple[int, int]) -> NDArray[np.bool_]:
     """The pixels (H, W) inside a box."""
     mask = np.zeros(size, bool)
     if box is not None and box.visible:

@@ -13,6 +13,7 @@ import torch
 from diffusers import UNet3DConditionModel
 from motionbooth.cli.app import app
 from motionbooth.evaluation.generated_shot import GeneratedShot, pictures_for, read_spec
+from motionbooth.evaluation.paper_figures import PaperReport
 from motionbooth.evaluation.report import MotionReport, SubjectReport, adherence_order
 from motionbooth.generation.video import read_clip, write_clip
 from motionbooth.jobs.takes import generate_best_of
@@ -27,6 +28,7 @@ from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
 from motionbooth_protocol.text import Text
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tiny_networks import save_networks
 from typer.testing import CliRunner
 
 pytestmark = pytest.mark.usefixtures("tiny_model")
@@ -175,6 +177,29 @@ def test_a_clip_is_evaluated_with_pictures_and_their_masks(tmp_path: Path, insid
     place = report.subjects[0].frames[0].found
     assert place is not None
     assert place.as_tuple() == pytest.approx((0.2, 0.2, 0.4, 0.6), abs=0.03)
+
+
+def test_the_command_measures_the_papers_figures_with_the_networks_in_a_folder(tmp_path: Path) -> None:
+    write_clip(tmp_path / "clip.mp4", red_box_moving_right(), 24)
+    (tmp_path / "shot.json").write_bytes(msgspec.json.encode({"generate": spec()}))
+    (tmp_path / "pictures").mkdir()
+    Image.fromarray(red_box_moving_right()[0]).save(tmp_path / "pictures" / "red.png")
+    mask = (red_box_moving_right()[0, ..., 0] > 128).astype(np.uint8) * 255
+    Image.fromarray(mask).save(tmp_path / "pictures" / "red_mask.png")
+    networks = save_networks(tmp_path / "measuring networks")
+    command = ["evaluate", str(tmp_path / "clip.mp4"), "--shot", str(tmp_path / "shot.json")]
+    command += ["--pictures", str(tmp_path / "pictures"), "--measures", str(networks)]
+    result = CliRunner().invoke(app, [*command, "--json", str(tmp_path / "r.json")], env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    assert "Red: R-CLIP" in result.output
+    assert "Red: IoU by features" in result.output
+    paper = msgspec.json.decode((tmp_path / "r.json").read_bytes(), type=PaperReport).paper
+    assert paper is not None
+    assert paper.subjects[0].r_dino is not None
+    assert all(card.sha256 in result.output for card in paper.networks)
+    missing = CliRunner().invoke(app, [*command[:-1], str(tmp_path)], env={"TORCH_HOME": str(tmp_path)})
+    assert missing.exit_code == 2
+    assert "hf download facebook/dino-vits16" in missing.output.replace("\n", " ")
 
 
 @pytest.mark.parametrize(("frames", "fits"), [(1, False), (3, False), (4, True), (9, True)])

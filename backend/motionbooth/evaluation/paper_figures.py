@@ -1,0 +1,256 @@
+"""The paper's figures of a clip: R-CLIP, R-DINO, CLIP-T, T-Cons and flow error, by networks that everyone has.
+
+Likeness is the mean cosine between each crop and each picture of the subject. A picture is cropped to its mask, and
+everything outside the mask is gray; a frame is cropped to the requested box (`r_`, the paper's "region") or to the box
+in which the subject was found (`found_`). Crops are padded with gray to squares, because the networks' own processors
+cut squares out of wide pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import cv2
+import msgspec
+import numpy as np
+from motionbooth_protocol.jobs import GenerateSpec
+from motionbooth_protocol.motion import Box, CameraPath
+from msgspec import Struct
+from numpy.typing import NDArray
+from rich.table import Table
+
+from motionbooth.evaluation.camera_adherence import MIN_SIDE_PX, hidden_in_either, requested_flows_px, without_edge
+from motionbooth.evaluation.networks import DIS_CARD, Embedder, FlowFinder, NetworkCard, Networks, dis_flow
+from motionbooth.evaluation.report import MotionReport, box_mask, mean_of
+from motionbooth.pictures.masks import MaskedPicture
+
+GRAY = 127
+Rgb = NDArray[np.uint8]
+
+
+class SubjectLikeness(Struct, frozen=True):
+    """Mean cosines (-1..1) with the subject's pictures; None without the network, pictures or frames that show it."""
+
+    name: str
+    r_clip: float | None = None
+    r_dino: float | None = None
+    found_clip: float | None = None
+    found_dino: float | None = None
+
+
+class FlowError(Struct, frozen=True):
+    """Mean end-point error of the flow found in the clip from the flow of the camera asked for.
+
+    In pixels a frame of the clip's size, not normalized. Every pixel counts, whether it has texture or not, except at
+    the frame's edge, where content enters and leaves.
+    """
+
+    network: str
+    scenery_px: float | None
+    """Outside the boxes that were requested, and those in which subjects were found. None if nothing is outside."""
+    all_px: float | None
+    """Over all pixels, the subjects' own motion included. None if the clip has a single frame."""
+
+
+class PaperFigures(Struct, frozen=True):
+    """The figures of a clip, and what measured them."""
+
+    networks: list[NetworkCard]
+    missing: dict[str, str]
+    """Measuring networks that are not here, each with the command that gets it."""
+    subjects: list[SubjectLikeness]
+    clip_t: float | None
+    """CLIP-T: mean cosine of the frames with the prompt, without the subjects' tokens, which CLIP does not know."""
+    t_cons: float | None
+    """T-Cons: mean cosine of consecutive frames, by CLIP."""
+    flow: list[FlowError]
+
+
+class PaperReport(MotionReport, frozen=True):
+    """A motion report with the paper's figures beside its own."""
+
+    paper: PaperFigures | None = None
+
+
+def paper_report(
+    frames: NDArray[np.uint8],
+    spec: GenerateSpec,
+    motion: MotionReport,
+    pictures: Mapping[str, Sequence[MaskedPicture]],
+    networks: Networks,
+) -> PaperReport:
+    """The motion report of a clip with the paper's figures; see `paper_figures`."""
+    figures = paper_figures(frames, spec, motion, pictures, networks)
+    return PaperReport(**msgspec.structs.asdict(motion), paper=figures)
+
+
+def paper_figures(
+    frames: NDArray[np.uint8],
+    spec: GenerateSpec,
+    motion: MotionReport,
+    pictures: Mapping[str, Sequence[MaskedPicture]],
+    networks: Networks,
+) -> PaperFigures:
+    """Measure the model's frames (F, H, W, 3) uint8 RGB of a shot. `motion`: the report of the same frames.
+
+    `pictures`: of each subject, by the name of its track.
+    """
+    found = {subject.name: [frame.found for frame in subject.frames] for subject in motion.subjects}
+    clip_t = t_cons = None
+    if networks.clip is not None:
+        embeddings = networks.clip.pictures(list(frames))
+        clip_t = float((embeddings @ networks.clip.text(prompt_without_tokens(spec))).mean())
+        t_cons = float((embeddings[:-1] * embeddings[1:]).sum(1).mean()) if len(frames) > 1 else None
+    tracks = spec.shot.subjects
+    nowhere: list[Box | None] = [None] * len(frames)
+    hidden = [
+        [box for track in tracks for box in (track.boxes[f], found.get(track.name, nowhere)[f]) if box is not None]
+        for f in range(len(frames))
+    ]
+    finders: list[tuple[str, FlowFinder]] = [(DIS_CARD.name, dis_flow)]
+    if networks.raft is not None:
+        finders.append((networks.raft.card.name, networks.raft))
+    return PaperFigures(
+        networks=[*networks.cards, DIS_CARD],
+        missing=networks.missing,
+        subjects=[
+            _likeness(frames, track.name, track.boxes, found.get(track.name, nowhere), pictures[track.name], networks)
+            for track in tracks
+            if pictures.get(track.name)
+        ],
+        clip_t=clip_t,
+        t_cons=t_cons,
+        flow=[flow_error(name, finder, frames, hidden, spec.shot.camera) for name, finder in finders],
+    )
+
+
+def prompt_without_tokens(spec: GenerateSpec) -> str:
+    """The prompt with each subject's phrase reduced to its class: "a dog runs" for "a sks dog runs"."""
+    prompt = spec.prompt
+    for track in spec.shot.subjects:
+        prompt = prompt.replace(track.phrase, track.class_word)
+    return prompt
+
+
+def _likeness(
+    frames: Rgb,
+    name: str,
+    asked: Sequence[Box | None],
+    found: Sequence[Box | None],
+    pictures: Sequence[MaskedPicture],
+    networks: Networks,
+) -> SubjectLikeness:
+    shown = [masked_crop(picture) for picture in pictures]
+
+    def cosine(network: Embedder | None, boxes: Sequence[Box | None]) -> float | None:
+        crops = [
+            box_crop(frame, box.clipped())
+            for frame, box in zip(frames, boxes, strict=True)
+            if box is not None and box.visible
+        ]
+        if network is None or not crops:
+            return None
+        return float((network.pictures(crops) @ network.pictures(shown).T).mean())
+
+    return SubjectLikeness(
+        name,
+        r_clip=cosine(networks.clip, asked),
+        r_dino=cosine(networks.dino, asked),
+        found_clip=cosine(networks.clip, found),
+        found_dino=cosine(networks.dino, found),
+    )
+
+
+def masked_crop(picture: MaskedPicture) -> Rgb:
+    """The subject's bounds in a picture as a square (S, S, 3), gray outside its mask."""
+    rows, columns = np.nonzero(picture.mask)
+    part = slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
+    masked = np.where(picture.mask[..., None] > 0, picture.rgb, GRAY).astype(np.uint8)
+    return _square(masked[part])
+
+
+def box_crop(frame: Rgb, box: Box) -> Rgb:
+    """The pixels that a box touches, in shares of the frame (H, W, 3), as a square (S, S, 3)."""
+    inside = box_mask(box, (frame.shape[0], frame.shape[1]))
+    return _square(frame[np.ix_(inside.any(1), inside.any(0))])
+
+
+def _square(pixels: Rgb) -> Rgb:
+    height, width = pixels.shape[:2]
+    side = max(height, width)
+    square = np.full((side, side, 3), GRAY, np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = pixels
+    return square
+
+
+def flow_error(
+    network: str, finder: FlowFinder, frames: Rgb, hidden: Sequence[Sequence[Box]], camera: CameraPath
+) -> FlowError:
+    """Compare the flow from each frame (F, H, W, 3) to the next with the camera's. `hidden`: boxes of each frame.
+
+    Frames smaller than 128 px are enlarged for the search.
+    """
+    height, width = frames.shape[1:3]
+    scale = max(1.0, MIN_SIDE_PX / min(height, width))
+    large = [cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC) for frame in frames]
+    rows, columns = large[0].shape[:2]
+    grid = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1).reshape(-1, 2)
+    points = (grid + 0.5) / (columns, rows)
+    asked = requested_flows_px(camera, [points] * (len(frames) - 1), width, height)
+    masks = [_union_of(boxes, (height, width)) for boxes in hidden]
+    inside = without_edge(np.ones((height, width), bool))
+    scenery: list[float | None] = []
+    everywhere: list[float | None] = []
+    for f, motion in enumerate(asked):
+        flow = finder(large[f], large[f + 1]).reshape(-1, 2) * (width / columns, height / rows)
+        errors = np.linalg.norm(flow - motion, axis=1).reshape(rows, columns)
+        visible = without_edge(~hidden_in_either(masks[f], masks[f + 1], (height, width)))
+        for mean, mask in ((scenery, visible), (everywhere, inside)):
+            kept = errors[cv2.resize(mask.astype(np.uint8), (columns, rows), interpolation=cv2.INTER_NEAREST) > 0]
+            mean.append(float(kept.mean()) if len(kept) else None)
+    return FlowError(network, mean_of(scenery), mean_of(everywhere))
+
+
+def _union_of(boxes: Sequence[Box], size: tuple[int, int]) -> NDArray[np.bool_]:
+    return np.logical_or.reduce([np.zeros(size, bool), *(box_mask(box, size) for box in boxes)])
+
+
+def paper_table(figures: PaperFigures, width: int, height: int) -> Table:
+    """The figures as a table for people, with the meaning and the network of each."""
+    table = Table(title="the paper's figures")
+    table.add_column("measure")
+    table.add_column("value", justify="right")
+    table.add_column("meaning", style="dim")
+    for subject in figures.subjects:
+        for field, title, meaning in (
+            ("r_clip", "R-CLIP", "CLIP: cosine of the requested boxes with the pictures"),
+            ("r_dino", "R-DINO", "DINO: the same"),
+            ("found_clip", "CLIP, where found", "CLIP: cosine of the boxes where it was found with the pictures"),
+            ("found_dino", "DINO, where found", "DINO: the same"),
+        ):
+            table.add_row(f"{subject.name}: {title}", _cosine(getattr(subject, field)), meaning)
+    table.add_row("CLIP-T", _cosine(figures.clip_t), "CLIP: cosine of the frames with the prompt")
+    table.add_row("T-Cons", _cosine(figures.t_cons), "CLIP: cosine of consecutive frames")
+    frame = f"px a frame, of {width} x {height} px"
+    for flow in figures.flow:
+        table.add_row("flow error, scenery", _pixels(flow.scenery_px), f"{flow.network}: {frame}")
+        table.add_row("flow error, all pixels", _pixels(flow.all_px), f"{flow.network}: {frame}")
+    for card in figures.networks:
+        table.add_row(card.name, "", network_text(card))
+    for name, command in figures.missing.items():
+        table.add_row(name, "missing", f"get it with: {command}")
+    return table
+
+
+def network_text(card: NetworkCard) -> str:
+    """What measured, in a line: its id, the sha256 of its weights, and whether it is the product's own."""
+    return card.id + (f", sha256 {card.sha256}" if card.sha256 else "") + (", the product's own" if card.own else "")
+
+
+def _cosine(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _pixels(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f} px"
