@@ -32,10 +32,10 @@ LATENT_NOISE = 0.03
 CHECKPOINT_SECONDS = 90.0
 
 
-def started_autoencoder(bank: Bank, seed: int) -> AutoencoderKLWan:
-    """The autoencoder with the analytic encoder and the linear decoder."""
+def started_autoencoder(bank: Bank, seed: int, frames: int = START_FRAMES) -> AutoencoderKLWan:
+    """The autoencoder with the analytic encoder and the linear decoder, fitted to so many frames."""
     autoencoder = build_autoencoder()
-    scenes = SceneMaker(bank, CASTING).draw(START_FRAMES, 1, np.random.default_rng([seed, 6]))
+    scenes = SceneMaker(bank, CASTING).draw(frames, 1, np.random.default_rng([seed, 6]))
     start_decoder(autoencoder, compose(scenes, bank).pixels)
     return autoencoder
 

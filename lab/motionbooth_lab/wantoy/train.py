@@ -9,12 +9,14 @@ import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
 import typer
+from diffusers import AutoencoderKLWan
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from motionbooth_lab.toybox.bank import Bank, build_bank
@@ -84,10 +86,15 @@ class Training:
         self.tokenizer = build_tokenizer()
         self.scripts = Scripts(bank, Words(self.tokenizer, len(bank.entries)))
         self.batches = Batches(bank.to(plan.device))
-        self.autoencoder = started_autoencoder(bank, plan.seed)
+        self._bank = bank
         self.training = DenoiserTraining(Denoiser(self.scripts.words.size).to(plan.device), plan.compiled)
         self.stage, self.seconds = 0, 0.0
         self.resume()
+
+    @cached_property
+    def autoencoder(self) -> AutoencoderKLWan:
+        """With the linear decoder, which takes a few seconds to fit."""
+        return started_autoencoder(self._bank, self.plan.seed)
 
     def run(self) -> None:
         """Run both stages, or what is left of them."""
