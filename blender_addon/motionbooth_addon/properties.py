@@ -26,6 +26,17 @@ QUALITIES = [
     ("FINE", "Fine", "Use 50 steps, which is slow"),
 ]
 
+ENGINES = (
+    ("ati", "ATI", "Point tracks for ATI, a model of the Wan 2.1 family"),
+    ("wan-move", "Wan-Move", "Point tracks for Wan-Move"),
+    ("comfyui", "ComfyUI", "A workflow for ComfyUI with the ATI model"),
+    ("vace", "VACE", "Box and mask videos for VACE, a model of the Wan 2.1 family"),
+    ("ic-lora", "LTX IC-LoRA", "A control video for LTX-Video, from the rendered scene guide"),
+    ("cameractrl", "CameraCtrl", "Camera poses for CameraCtrl"),
+    ("recammaster", "ReCamMaster", "Camera poses for ReCamMaster"),
+    ("motionbooth-script", "MotionBooth Script", "A script as the authors of MotionBooth write them"),
+)
+
 
 def can_be_proxy(_: bpy.types.PropertyGroup, candidate: bpy.types.Object) -> bool:
     """Whether an object can be chosen as a proxy object."""
@@ -183,6 +194,9 @@ class MotionBoothShot(bpy.types.PropertyGroup):
     box_control: BoolProperty(name="Follow Boxes", default=True, description="Keep each subject inside its box")
     camera_control: BoolProperty(
         name="Follow Camera", default=True, description="Move the background with the camera path"
+    )
+    engine: EnumProperty(
+        name="Video Engine", items=ENGINES, description="The engine that will generate the clip from the exported shot"
     )
     use_guide: BoolProperty(
         name="Scene Guide",

@@ -9,7 +9,7 @@ from .batch import blender_command
 from .drawing import gizmo, overlay
 from .i18n import translation
 from .jobs import controller
-from .operators import backend, subjects
+from .operators import backend, engines, subjects
 from .operators import jobs as job_operators
 from .operators import takes as take_operators
 from .panels import jobs as job_panels
@@ -30,6 +30,7 @@ CLASSES = (
     *subjects.CLASSES,
     *job_operators.CLASSES,
     *take_operators.CLASSES,
+    *engines.CLASSES,
     *shot.CLASSES,
     *job_panels.CLASSES,
     *take_panels.CLASSES,

@@ -1,9 +1,11 @@
 """The command line: `motionbooth COMMAND`."""
 
 import errno
+import os
 from importlib.metadata import version
 from typing import Annotated
 
+import msgspec
 import typer
 from motionbooth_protocol.errors import InvalidInput, MotionBoothError, NotFound, from_os_error
 from typer.core import TyperGroup
@@ -19,6 +21,9 @@ from motionbooth.cli.models import convert_lavie
 from motionbooth.cli.serve import serve
 from motionbooth.cli.status import jobs, status
 from motionbooth.cli.train import train
+
+ERRORS = "MOTIONBOOTH_ERRORS"
+"""An environment variable: if it is json, the error is printed as an ErrorReport, so that Blender can translate it."""
 
 _SUMMARY = "Generate clips of your own character in Blender: boxes and a camera path steer a text-to-video model."
 
@@ -38,7 +43,10 @@ class _ErrorMessages(TyperGroup):
             if error.errno == errno.EPIPE:  # the reader of our output has quit: typer exits silently
                 raise
             reported = from_os_error(error)
-        typer.secho(str(reported), fg=typer.colors.RED, err=True)
+        if os.environ.get(ERRORS) == "json":
+            typer.echo(msgspec.json.encode(reported.report), err=True)
+        else:
+            typer.secho(str(reported), fg=typer.colors.RED, err=True)
         raise typer.Exit(2 if isinstance(reported, InvalidInput | NotFound) else 1)
 
 

@@ -46,7 +46,10 @@ def write_ic_lora(request: ExportRequest) -> list[str]:
     elif request.guide is not None:
         control, kind = _edges(request.guide), "canny"
     else:
-        raise InvalidInput("An IC-LoRA follows a control video: give a render of the shot with --guide or --depth.")
+        raise InvalidInput(
+            "An IC-LoRA follows a control video, made from a render of the shot. Give one with --guide or --depth; in "
+            "Blender, generate once with Scene Guide first."
+        )
     write_clip(request.folder / "control.mp4", control, request.fps)
     return [
         f"Load control.mp4 as the conditioning video of LTX-Video's {kind} IC-LoRA (in LTX-Video-Trainer or "

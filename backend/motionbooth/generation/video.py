@@ -67,7 +67,7 @@ def _to_yuv(frame: NDArray[np.uint8]) -> av.VideoFrame:
 def read_clip(path: Path) -> tuple[Frames, float]:
     """All frames of a clip, and its frames per second. Raises InvalidInput if it cannot be read as a clip."""
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), format="apng" if path.suffix.lower() == ".png" else None) as container:
             stream = container.streams.video[0]
             frames = [to_rgb(frame) for frame in container.decode(stream)]
             rate = stream.average_rate

@@ -178,5 +178,5 @@ import motionbooth.server.worker
 for top in sys.argv[1:]:
     for path in (top, *(os.path.join(at, name) for at, *names in os.walk(top) for name in sum(names, []))):
         if os.path.exists(path) and not os.access(path, os.R_OK | (os.X_OK if os.path.isdir(path) else 0)):
-            sys.exit(f"{path} is not readable for others")
+            sys.exit(path + " is not readable for others")
 """

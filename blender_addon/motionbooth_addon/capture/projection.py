@@ -170,7 +170,7 @@ def background_homographies(views: Sequence[View], distance: float) -> Array:
 
 
 def camera_poses(views: Sequence[View], meters: float) -> list[CameraPose]:
-    """The poses of views for other programs; `meters` is the length of a scene unit. Empty unless all are perspective."""
+    """The poses of views, for other programs; empty unless all are perspective. `meters`: of a scene unit."""
     if any(view.view_to_clip[3, 3] for view in views):
         return []
     return [_pose(view, meters) for view in views]

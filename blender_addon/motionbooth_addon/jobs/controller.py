@@ -107,7 +107,7 @@ class JobController:
         """Put the job's result into its shot; a clip is fetched first. Raises InvalidInput if it is out of reach."""
         if record.kind == "generate" and not record.has_clip:
             name = f"{bpy.path.clean_name(record.title)}_{record.id[:8]}.mp4"
-            self.jobs.fetch_clip(record, _clip_folder() / name)
+            self.jobs.fetch_clip(record, current_clip_folder() / name)
         elif record.id not in self._to_place:
             self._to_place.append(record.id)
 
@@ -218,7 +218,7 @@ class JobController:
         scene = takes.scene_of(record) if record is not None else None
         if record is None or scene is None:
             return
-        clip, folder = Path(record.clip), _clip_folder()
+        clip, folder = Path(record.clip), current_clip_folder()
         if record.clip and clip.parent == unsaved_clips() != folder and clip.is_file():
             with contextlib.suppress(OSError):  # the clip stays in its folder
                 record.clip = str(clips.copy_clip(clip, folder))
@@ -271,7 +271,7 @@ class JobController:
         """Where a take's clip may be if it is not at its path."""
         name = clips.clip_of(take).name
         record = self.store.records.get(take.job_id)
-        candidates = [_clip_folder() / name, unsaved_clips() / name]
+        candidates = [current_clip_folder() / name, unsaved_clips() / name]
         return [Path(record.clip), *candidates] if record is not None and record.clip else candidates
 
     def _remove_copied_clips(self) -> None:
@@ -291,7 +291,8 @@ class JobController:
         self.jobs.disconnect()
 
 
-def _clip_folder() -> Path:
+def current_clip_folder() -> Path:
+    """The folder for new clips of the open .blend."""
     return clip_folder(preferences().clip_folder, bpy.data.filepath)
 
 

@@ -39,20 +39,21 @@ class MOTIONBOOTH_OT_start_local_backend(ReportsErrors, bpy.types.Operator):
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         """If no backend is installed, ask whether to install it."""
         try:
-            _command()
+            backend_command()
         except NotFound:
             if not preferences().backend_command and bpy.app.online_access:
                 return bpy.ops.motionbooth.install_backend("INVOKE_DEFAULT")
         return self.execute(context)
 
     def act(self, context: bpy.types.Context) -> None:
-        job_controller().backend.local.start(_command())
+        job_controller().backend.local.start(backend_command())
         preferences().connection_file = ""
         job_controller().backend.watch()
         start()
 
 
-def _command() -> list[str]:
+def backend_command() -> list[str]:
+    """The command that runs the backend's command line on this machine. Raises NotFound."""
     return find_command(bpy.path.abspath(preferences().backend_command), installed_command(environment_folder()))
 
 

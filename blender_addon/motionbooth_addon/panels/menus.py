@@ -17,6 +17,8 @@ class MOTIONBOOTH_MT_shot(bpy.types.Menu):
         layout.separator()
         layout.operator("motionbooth.train_subject")
         layout.operator("motionbooth.generate", icon="RENDER_ANIMATION")
+        layout.operator("motionbooth.export_shot")
+        layout.operator("motionbooth.import_clip")
         layout.separator()
         layout.operator("motionbooth.start_local_backend")
         layout.operator("motionbooth.stop_local_backend")

@@ -285,6 +285,19 @@ class MOTIONBOOTH_PT_guide(InView, bpy.types.Panel):
             draw_picture(self.layout, "guide", picture, context.region, guide.size[0] / guide.size[1])
 
 
+class MOTIONBOOTH_PT_engines(InView, bpy.types.Panel):
+    bl_label = "Other Engines"
+    bl_parent_id = "MOTIONBOOTH_PT_generate"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    def draw(self, context: bpy.types.Context) -> None:
+        column = property_column(self.layout)
+        column.prop(context.scene.motionbooth, "engine")
+        column = self.layout.column(align=True)
+        column.operator("motionbooth.export_shot", icon="EXPORT")
+        column.operator("motionbooth.import_clip", icon="IMPORT")
+
+
 class MOTIONBOOTH_PT_camera(InView, bpy.types.Panel):
     bl_label = "Camera"
 
@@ -327,5 +340,6 @@ CLASSES = (
     MOTIONBOOTH_PT_warnings,
     MOTIONBOOTH_PT_generate,
     MOTIONBOOTH_PT_guide,
+    MOTIONBOOTH_PT_engines,
     MOTIONBOOTH_PT_advanced,
 )

@@ -22,7 +22,21 @@ from motionbooth_protocol.text import Text, fields  # noqa: E402
 KNOWN = {("Operator", text) for text in german.OPERATORS} | {("*", text) for text in german.TEXTS}
 BLENDERS = {"Generate", "Overlay", "Custom", "Fine", "Pan"}  # which have German words in Blender itself
 BACKEND_STAGES = {name for constant, name in vars(stages).items() if constant.isupper() and isinstance(name, str)}
-SAME = {"MotionBooth", "Backend", "Takes", "Token", "Prompt", "Seed"}  # in every language
+SAME = {
+    "MotionBooth",
+    "Backend",
+    "Takes",
+    "Token",
+    "Prompt",
+    "Seed",
+    "ATI",
+    "Wan-Move",
+    "ComfyUI",
+    "VACE",
+    "LTX IC-LoRA",
+    "CameraCtrl",
+    "ReCamMaster",
+}  # in every language
 
 
 # What no request of the extension and no job can cause, by its beginning.

@@ -4,6 +4,8 @@
 
 # Buttons: Blender keeps the translations of operators apart.
 OPERATORS = {
+    "Export Shot": "Einstellung exportieren",
+    "Import Clip as Take": "Clip als Take importieren",
     "Add Subject Box": "Motivrahmen hinzufügen",
     "Add to Prompt": "Zum Prompt hinzufügen",
     "Run Again": "Erneut ausführen",
@@ -128,6 +130,9 @@ TEXTS = {
     "Follow Boxes": "Rahmen folgen",
     "Follow Camera": "Kamera folgen",
     "Scene Guide": "Szenenvorlage",
+    "Other Engines": "Andere Videoprogramme",
+    "Video Engine": "Videoprogramm",
+    "MotionBooth Script": "MotionBooth-Skript",
     'The proxy object of "{subject}" is not rendered: only the background follows the render.': "Das Stellvertreterobjekt von „{subject}“ wird nicht gerendert: Nur der Hintergrund folgt der Vorlage.",
     "Jobs of All Files": "Aufträge aller Dateien",
     "Scene Camera": "Szenenkamera",
