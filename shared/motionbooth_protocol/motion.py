@@ -8,6 +8,7 @@ frame; one that is entirely outside is `None` in a track.
 from __future__ import annotations
 
 import math
+import struct
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -97,6 +98,34 @@ class CameraPose(Struct, frozen=True, array_like=True):
             raise ValueError(f"a camera needs a focal length above zero, got {self.focal}")
 
 
+MAX_NEARNESS, MAX_ROWS, MAX_COLUMNS = 64.0, 16, 24
+
+
+class Parallax(Struct, frozen=True):
+    """How near the scenery is, for a background that is not flat.
+
+    `infinity`: like a path's homographies, but of points infinitely far away, with the same factors: what is at
+    nearness n in frame 0 is mapped by infinity + n (homography - infinity). Nearness is the background's distance
+    divided by the point's, both along frame 0's line of sight: 1 on the background, more in front of it, 0 infinitely
+    far.
+
+    `nearness`: what each frame shows, in `rows` x `columns` equal cells: float16, little-endian, 0 to MAX_NEARNESS, for
+    frame after frame, row by row, from the top left.
+    """
+
+    infinity: Annotated[list[Homography], Meta(min_length=1, max_length=MAX_FRAMES)]
+    rows: Annotated[int, Meta(ge=1, le=MAX_ROWS)]
+    columns: Annotated[int, Meta(ge=1, le=MAX_COLUMNS)]
+    nearness: Annotated[bytes, Meta(max_length=2 * MAX_FRAMES * MAX_ROWS * MAX_COLUMNS)]
+
+    def __post_init__(self) -> None:
+        expected = 2 * len(self.infinity) * self.rows * self.columns
+        if len(self.nearness) != expected:
+            raise ValueError(f"the nearness of all frames has {expected} bytes, got {len(self.nearness)}")
+        if not all(0 <= value <= MAX_NEARNESS for (value,) in struct.iter_unpack("<e", self.nearness)):
+            raise ValueError(f"a nearness is 0 to {MAX_NEARNESS:g}, and the shot has others")
+
+
 class CameraPath(Struct, frozen=True):
     """The camera's travel c_cam: one offset for each model frame, the first (0, 0). The content moves the other way.
 
@@ -107,11 +136,14 @@ class CameraPath(Struct, frozen=True):
 
     `poses`: the scene's camera at each model frame, for other programs; empty if it is not known, or not a single
     perspective camera. They do not steer our own models.
+
+    `parallax`: how near the scenery is, beside the homographies; None for a flat background.
     """
 
     offsets: Annotated[list[Offset], Meta(min_length=1, max_length=MAX_FRAMES)]
     homographies: Annotated[list[Homography], Meta(max_length=MAX_FRAMES)] = []
     poses: Annotated[list[CameraPose], Meta(max_length=MAX_FRAMES)] = []
+    parallax: Parallax | None = None
 
     def __post_init__(self) -> None:
         first = self.offsets[0]
@@ -119,6 +151,10 @@ class CameraPath(Struct, frozen=True):
             raise ValueError(f"a camera path starts at (0, 0), got ({first.dx}, {first.dy})")
         if self.poses and len(self.poses) != len(self.offsets):
             raise ValueError(f"{len(self.poses)} camera poses for {len(self.offsets)} model frames")
+        if self.parallax and len(self.parallax.infinity) != len(self.homographies):
+            raise ValueError(
+                f"parallax of {len(self.parallax.infinity)} frames beside {len(self.homographies)} homographies"
+            )
         if not self.homographies:
             return
         if len(self.homographies) != len(self.offsets):
@@ -129,9 +165,10 @@ class CameraPath(Struct, frozen=True):
                     f"the homography of model frame {frame} needs finite numbers and a positive determinant, "
                     f"got {matrix}"
                 )
-        start, scale = [value for row in self.homographies[0] for value in row], self.homographies[0][2][2]
-        if any(abs(value - scale * (index % 4 == 0)) > 1e-6 * scale for index, value in enumerate(start)):
-            raise ValueError(f"the homography of model frame 0 must be the identity, got {self.homographies[0]}")
+        for matrices in [self.homographies, *([self.parallax.infinity] if self.parallax else [])]:
+            start, scale = [value for row in matrices[0] for value in row], matrices[0][2][2]
+            if any(abs(value - scale * (index % 4 == 0)) > 1e-6 * scale for index, value in enumerate(start)):
+                raise ValueError(f"the homography of model frame 0 must be the identity, got {matrices[0]}")
 
     @classmethod
     def straight(cls, cx: float, cy: float, frames: int) -> CameraPath:
@@ -144,8 +181,9 @@ class CameraPath(Struct, frozen=True):
 
     @property
     def moves(self) -> bool:
+        infinity = self.parallax.infinity if self.parallax else []
         return any(offset.dx or offset.dy for offset in self.offsets) or any(
-            matrix != self.homographies[0] for matrix in self.homographies
+            matrix != matrices[0] for matrices in (self.homographies, infinity) for matrix in matrices
         )
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from motionbooth_protocol.motion import Box, CameraPath, Homography, Offset, invertible
+from motionbooth_protocol.motion import Box, CameraPath, Homography, Offset, Parallax, invertible
+from msgspec import structs
 from torch import Tensor
 
-from motionbooth.control.homography import homographies
+from motionbooth.control.homography import background_of, homographies
 
 Track = Sequence[Box | None]  # one box for each frame
 
@@ -34,6 +35,7 @@ def latent_camera(camera: CameraPath, temporal: int) -> CameraPath:
             for one, other in middles
         ],
         _in_the_middle(camera, middles) if camera.homographies else [],
+        parallax=None if camera.parallax is None else _parallax_in_the_middle(camera, camera.parallax, middles),
     )
 
 
@@ -42,6 +44,16 @@ def _in_the_middle(camera: CameraPath, middles: Sequence[tuple[int, int]]) -> li
     maps = homographies(camera)
     means: list[Homography] = [tuple(map(tuple, ((maps[a] + maps[b]) / 2).tolist())) for a, b in middles]  # type: ignore[misc]
     return [mean if invertible(mean) else camera.homographies[a] for mean, (a, _) in zip(means, middles, strict=True)]
+
+
+def _parallax_in_the_middle(camera: CameraPath, parallax: Parallax, middles: Sequence[tuple[int, int]]) -> Parallax:
+    """With the nearness of the frame before the middle, and all homographies scaled as `_in_the_middle`'s."""
+    background = background_of(camera)
+    assert background.infinity is not None
+    size = len(parallax.nearness) // len(parallax.infinity)
+    nearness = b"".join(parallax.nearness[size * a : size * (a + 1)] for a, _ in middles)
+    means = [tuple(map(tuple, ((background.infinity[a] + background.infinity[b]) / 2).tolist())) for a, b in middles]
+    return structs.replace(parallax, infinity=means, nearness=nearness)
 
 
 def latent_track(track: Track, temporal: int) -> list[Box | None]:

@@ -110,11 +110,11 @@ def plan_steps(
 
 def _warps(camera: CameraPath, shares: Sequence[float], latent_size: Grid, patch: int) -> dict[int, Warp]:
     """The warps of the steps up to the end of the shift. `shares`: of the shift that each step ends with."""
-    maps = homography.homographies(camera)
+    background = homography.background_of(camera)
     until = shares.index(1.0) + 1
-    sources = homography.source_cells(maps, shares[:until], latent_size, patch)
+    sources = homography.source_cells(background, shares[:until], latent_size, patch)
     return {
-        step: Warp(source, homography.cells_ahead(maps, share, latent_size))
+        step: Warp(source, homography.cells_ahead(background, share, latent_size))
         for step, (source, share) in enumerate(zip(sources, shares, strict=False))
     }
 

@@ -16,7 +16,7 @@ from motionbooth_protocol.motion import Box, CameraPath
 from torch import Tensor
 
 from motionbooth.control.boxes import Grid, box_mask
-from motionbooth.control.homography import homographies, inverse, mapped
+from motionbooth.control.homography import Background, background_of, inverse, mapped
 from motionbooth.control.latent_frames import latent_cells
 
 MIN_WEIGHT = 0.99
@@ -33,8 +33,8 @@ class Scenery:
     """bool (F, h, w): cells that show scenery; those next to a subject's box do not count."""
     temporal: int = 1
     """As in Base."""
-    homographies: Tensor | None = None
-    """(F, 3, 3) from frame 0 to each frame, if the camera does more than pan; they take precedence over `travel`."""
+    background: Background | None = None
+    """Where frame 0's points are, if the camera does more than pan; it takes precedence over `travel`."""
 
     @property
     def latent_cells(self) -> Tensor:
@@ -50,7 +50,7 @@ def scenery_of(
     boxes = box_mask(tracks, latent_size).any(dim=0) if tracks else torch.zeros(frames, *latent_size, dtype=torch.bool)
     grown = F.max_pool2d(boxes.float()[:, None], 3, stride=1, padding=1)[:, 0] > 0
     travel = tuple((offset.dx, offset.dy) for offset in camera.offsets)
-    return Scenery(travel, ~grown, temporal, homographies(camera) if camera.homographies else None)
+    return Scenery(travel, ~grown, temporal, background_of(camera) if camera.homographies else None)
 
 
 def merge_scenery(frames: Tensor, scenery: Scenery) -> Tensor:
@@ -68,14 +68,30 @@ def merge_scenery(frames: Tensor, scenery: Scenery) -> Tensor:
     points = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)  # (H, W, 2), shares of the frame
     merged = []
     for index, (frame, is_scenery) in enumerate(zip(frames, shown, strict=True)):
-        if scenery.homographies is None:
+        same: Tensor | bool = True
+        if scenery.background is None:
             places = points + (travel[index] - travel)[:, None, None]
         else:
-            ways = scenery.homographies @ inverse(scenery.homographies[index])
-            places = mapped(points.flatten(0, 1), ways.to(frames)).unflatten(1, (height, width))
+            places, same = _places(scenery.background, index, points.flatten(0, 1))
+            places, same = places.unflatten(1, (height, width)), same.unflatten(1, (height, width))[:, None]
         # `places` (F, H, W, 2): where this frame's points are in every frame
         seen = F.grid_sample(layers, places * 2 - 1, align_corners=False)
-        weight = (seen[:, -1:] > MIN_WEIGHT).to(frames)
+        weight = ((seen[:, -1:] > MIN_WEIGHT) & same).to(frames)
         mean = (seen[:, :-1] * weight).sum(0) / weight.sum(0).clamp_min(1)
         merged.append(torch.where((is_scenery > 0) & (weight.sum(0) > 0), mean, frame))
     return torch.stack(merged)
+
+
+def _places(background: Background, frame: int, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Where points (N, 2) of a frame are in all frames, (F, N, 2), and whether they can be seen there, bool (F, N)."""
+    points_64 = points.to(background.plane)
+    near = background.shown_nearness(points_64)[frame : frame + 1]
+    maps = background.maps(near.expand(len(background.plane), -1))
+    ways = maps @ inverse(maps[frame])
+    places = mapped(points, ways.to(points))
+    if background.nearness is None:
+        same = torch.ones(places.shape[:2], dtype=torch.bool)
+    else:
+        first = mapped(points_64, inverse(maps[frame])[None]).expand(len(maps), -1, -1)
+        same = background.same_layer(first, near, background.shown_nearness(places.to(points_64)))
+    return places, same.to(points.device)

@@ -14,8 +14,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
 from motionbooth_protocol.motion import CameraPath
 from numpy.typing import NDArray
+
+from motionbooth.control.homography import FAR, Background, background_of, inverse, mapped
 
 MIN_SIDE_PX = 128
 """Smaller frames are enlarged to this before the search: its patches of 8 px are coarse for a frame of 64 px."""
@@ -36,9 +39,6 @@ MIN_TEXTURE_SHARE = 0.04
 
 INPAINT_PX = 3
 """How far around each hidden pixel its filling is taken from."""
-
-FAR = 100.0
-"""Shares of the frame: no motion is larger, not even that of a point that ends behind the camera."""
 
 Array = NDArray[np.float64]
 
@@ -66,16 +66,16 @@ def requested_flows_px(camera: CameraPath, points: Sequence[Array], width: int, 
     if not camera.homographies:
         pans = requested_flow_px(camera, width, height)
         return [np.broadcast_to(pan, places.shape) for pan, places in zip(pans, points, strict=True)]
-    maps = np.array(camera.homographies)
-    steps = maps[1:] @ np.linalg.inv(maps[:-1])
-    return [_motion(step, places) * (width, height) for step, places in zip(steps, points, strict=True)]
+    background = background_of(camera)
+    return [_motion(background, frame, places) * (width, height) for frame, places in enumerate(points)]
 
 
-def _motion(step: Array, points: Array) -> Array:
-    """By how much points (N, 2) move by a homography, in shares of the frame."""
-    moved = points @ step[:, :2].T + step[:, 2]
-    ahead = moved[:, 2:] > 0
-    return np.where(ahead, moved[:, :2] / np.where(ahead, moved[:, 2:], 1) - points, FAR).clip(-FAR, FAR)
+def _motion(background: Background, frame: int, points: Array) -> Array:
+    """By how much points (N, 2) of a frame move to the next one, in shares of the frame."""
+    places = torch.from_numpy(points)
+    maps = background.maps(background.shown_nearness(places)[frame].expand(len(background.plane), -1))
+    step = maps[frame + 1] @ inverse(maps[frame])
+    return np.asarray(mapped(places, step[None])[0] - places).clip(-FAR, FAR)
 
 
 def scenery_flows_px(frames: NDArray[np.uint8], subjects: Sequence[NDArray[np.bool_] | None]) -> list[Flow]:

@@ -10,6 +10,8 @@ import pytest
 import torch
 from motionbooth.control.camera import random_pick, shifted_cells, travel_in_cells
 from motionbooth.control.homography import (
+    Background,
+    background_of,
     boxes_under_way,
     cell_centers,
     cells_ahead,
@@ -58,10 +60,10 @@ MOVES = {
 }
 
 
-def followed(maps: Tensor, shares: list[float], size: tuple[int, int], patch: int = 1) -> Tensor:
+def followed(background: Background, shares: list[float], size: tuple[int, int], patch: int = 1) -> Tensor:
     """The first cell's center of what each cell holds after all steps: (F, h * w, 2); nan for what filled a hole."""
-    held = cell_centers(size).expand(len(maps), -1, -1)
-    for source in source_cells(maps, shares, size, patch):
+    held = cell_centers(size).expand(len(background.plane), -1, -1)
+    for source in source_cells(background, shares, size, patch):
         taken = held.gather(1, source.clamp_min(0)[..., None].expand(-1, -1, 2))
         held = taken.where((source >= 0)[..., None], torch.nan)
     return held
@@ -72,7 +74,7 @@ def followed(maps: Tensor, shares: list[float], size: tuple[int, int], patch: in
 def test_the_rounding_of_ten_steps_does_not_add_up(name: str, steps: int) -> None:
     maps = homographies(path(MOVES[name]))
     wanted = mapped(cell_centers(SIZE), inverse(maps))
-    held = followed(maps, [(s + 1) / steps for s in range(steps)], SIZE)
+    held = followed(background_of(path(MOVES[name])), [(s + 1) / steps for s in range(steps)], SIZE)
     error = ((held - wanted) * torch.tensor([SIZE[1], SIZE[0]])).norm(dim=-1)
     seen = ~error.isnan()
     # Half the diagonal of a cell in one step; in ten, a cell, of the first frame's or of one that shrank to 0.7.
@@ -86,8 +88,8 @@ def test_a_pan_moves_as_the_papers_shift_does() -> None:
     pan = [CameraPath([Offset(0, 0), Offset(dx, dy)]) for dx, dy in ((5 / 24, -3 / 16), (-7 / 24, 2 / 16))]
     for camera in pan:
         dx, dy = camera.offsets[1].dx, camera.offsets[1].dy
-        maps = homographies(msgspec.structs.replace(camera, homographies=[move(), move(dx=dx, dy=dy)]))
-        (source,) = source_cells(maps, [1.0], SIZE)
+        moving = msgspec.structs.replace(camera, homographies=[move(), move(dx=dx, dy=dy)])
+        (source,) = source_cells(background_of(moving), [1.0], SIZE)
         free = torch.ones(2, *SIZE, dtype=torch.bool)
         moves = travel_in_cells(camera, 1.0, SIZE)
         paper = shifted_cells(1, moves, free, random_pick(torch.Generator().manual_seed(0)))[0, 0]
@@ -97,7 +99,7 @@ def test_a_pan_moves_as_the_papers_shift_does() -> None:
 
 
 def test_patches_move_as_a_whole() -> None:
-    (source,) = source_cells(homographies(path(MOVES["mixed"])), [1.0], SIZE, 2)
+    (source,) = source_cells(background_of(path(MOVES["mixed"])), [1.0], SIZE, 2)
     blocks = source.view(4, 8, 2, 12, 2).permute(0, 1, 3, 2, 4).flatten(3)  # (F, h / 2, w / 2, 4)
     kept = blocks[blocks[..., 0] >= 0]
     assert torch.equal(kept - kept[:, :1], torch.tensor([0, 1, 24, 25]).expand_as(kept))
@@ -106,7 +108,7 @@ def test_patches_move_as_a_whole() -> None:
 
 
 def test_holes_take_free_cells_of_their_frame_without_repeats_while_they_last_and_by_the_seed() -> None:
-    (source,) = source_cells(homographies(path(MOVES["zoom out"])), [1.0], SIZE)
+    (source,) = source_cells(background_of(path(MOVES["zoom out"])), [1.0], SIZE)
     free = free_cells([[BOX] * 4], SIZE, 4)
 
     def fill(*seeds: int) -> Tensor:
@@ -140,13 +142,13 @@ def test_a_box_leads_the_move_and_ends_where_it_was_drawn(name: str) -> None:
 
 
 def test_what_a_cell_shows_is_where_it_will_be_at_the_end() -> None:
-    maps = homographies(path(MOVES["mixed"]))
-    ahead = cells_ahead(maps, 0.0, SIZE)
-    ends = mapped(cell_centers(SIZE), maps)
+    background = background_of(path(MOVES["mixed"]))
+    ahead = cells_ahead(background, 0.0, SIZE)
+    ends = mapped(cell_centers(SIZE), background.plane)
     row, column = (ends[..., 1] * 16).floor(), (ends[..., 0] * 24).floor()
     inside = ((ends >= 0) & (ends < 1)).all(dim=-1)
     assert torch.equal(ahead, (row * 24 + column).long().where(inside, -1))
-    assert torch.equal(cells_ahead(maps, 1.0, SIZE)[0], torch.arange(16 * 24))
+    assert torch.equal(cells_ahead(background, 1.0, SIZE)[0], torch.arange(16 * 24))
 
 
 @pytest.mark.parametrize("turn", [90, 180, 270, 359])
