@@ -153,6 +153,11 @@ class MotionBoothShot(bpy.types.PropertyGroup):
         default=10.0,
         description="Distance from the camera at which its motion is measured, usually that of the visible background",
     )
+    use_parallax: BoolProperty(
+        name="Parallax",
+        description="Read how near the scenery is from the scene's objects, so that nearer things move faster in the "
+        "clip. Evaluates the whole scene at each of the model's frames",
+    )
     framing: EnumProperty(
         name="Framing",
         items=[

@@ -275,7 +275,7 @@ class ShotReader:
             pan = [self._camera_samples[index].pan for index in range(0, len(self._moments), self._stride)]
             return projection.camera_path(np.array(pan) / framing.size(self._frame)), warnings
         travel = projection.accumulate(self._camera_steps, cuts)
-        warnings += camera_warnings(travel, self._moments)
+        warnings += camera_warnings(travel, self._moments, flat=not settings.use_parallax)
         offsets = travel.offsets[:: self._stride]
         if cuts or travel.cuts:
             return projection.camera_path(offsets), warnings

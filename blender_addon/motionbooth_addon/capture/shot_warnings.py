@@ -33,10 +33,10 @@ class ShotWarning:
     sentence: Text
 
 
-def camera_warnings(travel: Travel, moments: Sequence[float]) -> list[ShotWarning]:
-    """What a flat background cannot show of a camera move. `moments`: the scene frame of each entry of `travel`."""
+def camera_warnings(travel: Travel, moments: Sequence[float], flat: bool = True) -> list[ShotWarning]:
+    """Jumps, and what a flat background cannot show of a camera move. `moments`: the scene frames of `travel`."""
     frames = np.array(moments)
-    found = [_depth(travel, frames), _parallax(travel, frames)]
+    found = [_depth(travel, frames), _parallax(travel, frames)] if flat else []
     jump = "The camera jumps at frame {frame}. A clip cannot contain a cut, so end the shot before it."
     return [warning for warning in found if warning] + [_at(moments[cut], jump) for cut in travel.cuts]
 

@@ -11,6 +11,7 @@ from .._protocol.limits import MAX_SCENE_FRAMES, MAX_SUBJECTS
 from .._protocol.motion import Shot, SubjectTrack
 from .framing import WHOLE
 from .geometry import TYPES_WITHOUT_SURFACE, Projection, objects_with_surface
+from .parallax import with_parallax
 from .reader import Motion, ReadMethod, ShotReader
 from .scene_evaluation import cameras_of, render_size
 from .shot_warnings import ShotWarning, subject_warnings
@@ -44,6 +45,7 @@ def read_shot(scene: bpy.types.Scene, model_frames: int, model_size: tuple[int, 
     check_scene(scene)
     motion = read_motion(scene, model_frames, model_size)
     settings = scene.motionbooth
+    camera = with_parallax(scene, motion.camera, motion.moments) if settings.use_parallax else motion.camera
     shot = Shot(
         name=settings.name or scene.name,
         frame_start=scene.frame_start,
@@ -51,7 +53,7 @@ def read_shot(scene: bpy.types.Scene, model_frames: int, model_size: tuple[int, 
         fps=scene.render.fps / scene.render.fps_base,
         width=render_size(scene)[0],
         height=render_size(scene)[1],
-        camera=motion.camera,
+        camera=camera,
         subjects=[
             _track(subject, projections)
             for subject, projections in zip(settings.subjects, motion.projections, strict=True)

@@ -308,6 +308,7 @@ class MOTIONBOOTH_PT_camera(InView, bpy.types.Panel):
         column.prop(shot, "camera_mode", expand=True)
         if shot.camera_mode == "MEASURED":
             column.prop(shot, "background_distance", text="Background")
+            column.prop(shot, "use_parallax")
         else:
             column.prop(shot, "pan")
         if shot.subjects:

@@ -122,6 +122,7 @@ TEXTS = {
     "Training Object": "Trainingsobjekt",
     "Background Distance": "Hintergrundabstand",
     "Background Phrase": "Hintergrundbeschreibung",
+    "Parallax": "Parallaxe",
     "Class": "Klasse",
     "Clip": "Clip",
     "Color": "Farbe",

@@ -17,6 +17,7 @@ TEXTS = {
     "Number of denoising steps": "Anzahl der Entrauschungsschritte",
     "Use a new random seed for each take. When disabled, the first take uses the seed below, and further takes count up from it": "Für jeden Take einen neuen, zufälligen Seed verwenden. Wenn deaktiviert, verwendet der erste Take den Seed darunter, und weitere Takes zählen von ihm aus hoch",
     "Distance from the camera at which its motion is measured, usually that of the visible background": "Abstand von der Kamera, in dem ihre Bewegung gemessen wird; meist der des sichtbaren Hintergrunds",
+    "Read how near the scenery is from the scene's objects, so that nearer things move faster in the clip. Evaluates the whole scene at each of the model's frames": "Aus den Objekten der Szene lesen, wie nah die Umgebung ist, damit sich Näheres im Clip schneller bewegt. Wertet die ganze Szene bei jedem Bild des Modells aus",
     "Camera offset in frame widths and heights; right and down are positive": "Versatz der Kamera in Bildbreiten und -höhen; rechts und unten sind positiv",
     "Number of takes to generate": "Anzahl der Takes, die erzeugt werden",
     "Trade generation time for quality": "Zeit gegen Qualität abwägen",
