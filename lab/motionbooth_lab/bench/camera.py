@@ -5,7 +5,9 @@ with both controls off (`_off`). Zooms, rolls and pans are MOVES; the mixed ones
 cameras (camera_rigs.py). Each `flow_error` is the mean end-point error over all textured scenery, in pixels a frame.
 `pan_flow_error_median` is what `bench control` calls flow_error. `capture_error`: the largest difference, in pixels of
 a frame of 576 x 320, between the camera's motion as the extension reads it and as in Blender's vector pass, over all
-rigs. `step_ratio`: one step of a random UNet of medium size with a roll, over the same step of diffusers' own loop;
+rigs. `parallax_flow_error`: of a dolly before a near and a far wall, with the depth that the extension reads;
+`_single_plane`: with the far wall's homographies alone; `_near` and `_far`: over the scenery of each wall, outside the
+boxes. `step_ratio`: one step of a random UNet of medium size with a roll, over the same step of diffusers' own loop;
 scenery merging is not part of it, so `clip_ratio` is the CPU time of whole clips over that with the controls off.
 """
 
@@ -20,9 +22,13 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import torch
 from motionbooth.bench.diffusers_loops import unet_steps
 from motionbooth.bench.measures import BenchResult, Measure
 from motionbooth.bench.real_size import busy_plan, our_steps, random_step
+from motionbooth.control.boxes import box_mask
+from motionbooth.control.homography import background_of
+from motionbooth.evaluation.camera_adherence import flow_error_px, requested_flows_px, scenery_flows_px
 from motionbooth.evaluation.contact_sheet import Row, write_contact_sheet
 from motionbooth.evaluation.report import MotionReport, mean_of
 from motionbooth_protocol.motion import CameraPath, Homography, Offset
@@ -85,6 +91,11 @@ MOVES = {
 }
 MIXED = "mixed"
 """The kind of all other moves."""
+LAYERED, SINGLE_PLANE = "dolly with two layers", "single plane"
+"""The move with depth, and its clip that is generated without."""
+
+NEARER = 1.5
+"""Nearness between the two walls' 1 and 2."""
 
 Cameras = Mapping[str, CameraPath]  # by the moves' names
 
@@ -96,6 +107,8 @@ class Clip:
     frames: NDArray[np.uint8]
     reports: dict[str, MotionReport]
     seconds: float
+    layers: tuple[float, float] = (math.nan, math.nan)
+    """Mean end-point errors of the near and the far wall of LAYERED."""
 
 
 def cases(seeds: Sequence[int], model: Model = TOYBOX_MODEL) -> Iterator[Case]:
@@ -114,14 +127,14 @@ def with_camera(case: Case, camera: CameraPath) -> Case:
 def bench_camera(
     seeds: Sequence[int] = range(8), pictures: Path | None = None, model: Model = TOYBOX_MODEL, rounds: int = 5
 ) -> BenchResult:
-    """Run the bench, 11 clips for each seed. `pictures`: folder for camera.png, clips of the first seed.
+    """Run the bench, 13 clips for each seed. `pictures`: folder for camera.png, clips of the first seed.
 
     Raises InvalidInput if bpy is not installed.
     """
     check_bpy()
     errors = in_own_process(RIGS, "errors")
     cameras = cameras_of(model)
-    jobs = [(seed, name) for seed in seeds for name in (*cameras, STILL, OFF)]
+    jobs = [(seed, name) for seed in seeds for name in (*cameras, STILL, SINGLE_PLANE, OFF)]
     with (
         Progress(transient=True) as progress,
         ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn")) as pool,
@@ -154,15 +167,19 @@ def bench_camera(
 def cameras_of(model: Model) -> Cameras:
     """All moves, at the model's frames."""
     frames = model.clip_format.frames
-    mixed = in_own_process(RIGS, "paths", *map(str, (WIDTH_PX, HEIGHT_PX, frames)))
-    return {name: move.camera(frames) for name, move in MOVES.items()} | msgspec.convert(mixed, dict[str, CameraPath])
+    read = in_own_process(RIGS, "paths", *map(str, (WIDTH_PX, HEIGHT_PX, frames)))
+    return {name: move.camera(frames) for name, move in MOVES.items()} | msgspec.convert(read, dict[str, CameraPath])
+
+
+def kind_of(name: str) -> str:
+    return MOVES[name].kind if name in MOVES else "parallax" if name == LAYERED else MIXED
 
 
 def camera_measures(seeds: Sequence[int], cameras: Cameras, clips: dict[tuple[int, str], Clip]) -> list[Measure]:
     """Flow errors for each kind of move and each move, and the overlap with the boxes."""
     measures = []
-    for kind in ("pan", "zoom", "roll", MIXED):
-        of_kind = [name for name in cameras if (MOVES[name].kind if name in MOVES else MIXED) == kind]
+    for kind in ("pan", "zoom", "roll", MIXED, "parallax"):
+        of_kind = [name for name in cameras if kind_of(name) == kind]
         for suffix, source in (("", None), ("_off", OFF)):
             reports = [clips[seed, source or name].reports[name] for seed in seeds for name in of_kind]
             measures.append(_flow_error(f"{kind}_flow_error{suffix}", [each.mean_flow_error_px for each in reports]))
@@ -171,6 +188,14 @@ def camera_measures(seeds: Sequence[int], cameras: Cameras, clips: dict[tuple[in
     for name in cameras:
         errors = [clips[seed, name].reports[name].mean_flow_error_px for seed in seeds]
         measures.append(_flow_error(f"flow_error_{re.sub('[^a-z0-9]+', '_', name.replace('-', 'minus '))}", errors))
+    for suffix, source in (("", LAYERED), ("_single_plane", SINGLE_PLANE), ("_off", OFF)):
+        layered = [clips[seed, source] for seed in seeds]
+        if source == SINGLE_PLANE:
+            errors = [clip.reports[LAYERED].mean_flow_error_px for clip in layered]
+            measures.append(_flow_error("parallax_flow_error_single_plane", errors))
+        for number, layer in enumerate(("near", "far")):
+            value = float(np.nanmean([clip.layers[number] for clip in layered]))
+            measures.append(Measure(f"parallax_flow_error_{layer}{suffix}", value, "px a frame"))
     moved = [_iou(clips[seed, name].reports[name]) for seed in seeds for name in cameras]
     still = [_iou(clips[seed, STILL].reports[STILL]) for seed in seeds]
     seconds = [np.mean([clips[seed, name].seconds for seed in seeds for name in names]) for names in (cameras, [OFF])]
@@ -215,11 +240,31 @@ def run_clip(seed: int, name: str, cameras: Cameras, model: Model = TOYBOX_MODEL
     (case,) = cases([seed], model)
     assert case.combination is not None
     appearance = appearance_of_kind(*case.combination[:2])
-    still = CameraPath.still(len(case.boxes))
-    case = with_camera(case, cameras.get(name, still))
+    own = {
+        STILL: CameraPath.still(len(case.boxes)),
+        SINGLE_PLANE: msgspec.structs.replace(cameras[LAYERED], parallax=None),
+    }
+    case = with_camera(case, {**own, **cameras}.get(name, own[STILL]))
     started = time.process_time()
     frames = generate_frames(bundled_base(model), without_control(case.spec) if name == OFF else case.spec)
     seconds = time.process_time() - started
-    asked = cameras if name == OFF else {name: case.camera}
+    asked = cameras if name == OFF else {LAYERED: cameras[LAYERED]} if name == SINGLE_PLANE else {name: case.camera}
     reports = {each: measured(frames, with_camera(case, camera), appearance) for each, camera in asked.items()}
-    return Clip(frames, reports, seconds)
+    layers = layer_errors(frames, case, cameras[LAYERED]) if LAYERED in asked else (math.nan, math.nan)
+    return Clip(frames, reports, seconds, layers)
+
+
+def layer_errors(frames: NDArray[np.uint8], case: Case, camera: CameraPath) -> tuple[float, float]:
+    """The mean end-point errors outside the boxes, in pixels a frame: of the near and of the far wall."""
+    height, width = frames.shape[1:3]
+    flows = scenery_flows_px(frames, list(box_mask([case.boxes], (height, width))[0].numpy()))
+    asked = requested_flows_px(camera, [flow.points for flow in flows], width, height)
+    errors = np.concatenate([flow_error_px(flow.motion, motion) for flow, motion in zip(flows, asked, strict=True)])
+    background = background_of(camera)
+    near = [background.shown_nearness(torch.from_numpy(flow.points))[f].numpy() for f, flow in enumerate(flows)]
+    nearer = np.concatenate(near) > NEARER
+    return _mean(errors[nearer]), _mean(errors[~nearer])
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(values.mean()) if len(values) else math.nan

@@ -3,8 +3,8 @@
 Run as `python -m motionbooth_lab.bench.camera_rigs`, it prints what it measures as JSON.
 
 `capture_error` compares the homographies that the extension reads with Blender's own vector pass of a wall at the
-background's distance, or with Blender's projection of it where that pass is incomplete. `mixed_paths` saves the scenes
-of MIXED as .blend files and reads them as batch work does.
+background's distance, or with Blender's projection of it where that pass is incomplete. `read_paths` saves
+scenes as .blend files and reads them as batch work does.
 """
 
 from __future__ import annotations
@@ -204,10 +204,23 @@ WITHOUT_VECTORS = ("lens shift", "orthographic", "orthographic zoom")
 SPARSE = 16  # every so many pixels
 
 MIXED = ("crane", "follow path", "handheld")
+LAYERED = "dolly with two layers"
 
 
-def mixed_paths(size: tuple[int, int], frames: int, every: int = 3) -> dict[str, CameraPath]:
-    """The camera paths of MIXED at a model's size and frames, read from .blend files.
+@rig
+def dolly_with_two_layers(scene: Any, camera: Any) -> None:
+    """On the left, a wall at half the background's distance."""
+    scene.motionbooth.use_parallax = True
+    for name, left, right, depth in (("Near", -40, -0.3, BACKGROUND / 2), ("Far", -40, 40, BACKGROUND)):
+        mesh = bpy.data.meshes.new(name)
+        corners = [(left, depth, -40), (right, depth, -40), (right, depth, 40), (left, depth, 40)]
+        mesh.from_pydata(corners, [], [(0, 1, 2, 3)])
+        add(scene, name, mesh)
+    key(camera, "location", (0, 0, 0), (0, 2, 0))
+
+
+def read_paths(size: tuple[int, int], frames: int, every: int = 3) -> dict[str, CameraPath]:
+    """The camera paths of MIXED and LAYERED at a model's size and frames, read from .blend files.
 
     The model's frames are `every` scene frames apart.
     """
@@ -215,7 +228,7 @@ def mixed_paths(size: tuple[int, int], frames: int, every: int = 3) -> dict[str,
 
     paths = {}
     with tempfile.TemporaryDirectory(prefix="motionbooth-bench-") as folder:
-        for name in MIXED:
+        for name in (*MIXED, LAYERED):
             file = str(Path(folder, f"{name}.blend"))
             new_scene(name, (size[0] * 10, size[1] * 10), (frames - 1) * every + 1)
             bpy.ops.wm.save_as_mainfile(filepath=file)
@@ -315,15 +328,15 @@ def _projected_motion(scene: Any, passes: dict[str, Array]) -> Array:
 
 
 def _main(measure: str, *numbers: str) -> None:
-    """`errors`: of all rigs; `paths WIDTH HEIGHT FRAMES`: the mixed camera paths."""
+    """`errors`: of all rigs; `paths WIDTH HEIGHT FRAMES`: the camera paths of `read_paths`."""
     import motionbooth_addon
 
     motionbooth_addon.register()
     if measure == "errors":
-        print(json.dumps({name: capture_error(name) for name in RIGS}))
+        print(json.dumps({name: capture_error(name) for name in RIGS if name != LAYERED}))
     else:
         width, height, frames = map(int, numbers)
-        print(json.dumps(msgspec.to_builtins(mixed_paths((width, height), frames))))
+        print(json.dumps(msgspec.to_builtins(read_paths((width, height), frames))))
 
 
 if __name__ == "__main__":

@@ -30,10 +30,11 @@ def test_another_motion_than_the_vector_pass_has_is_found(registered: Any, monke
     assert camera_rigs.capture_error("dolly") > 0.25
 
 
-def test_the_mixed_moves_are_read_from_blend_files(registered: Any) -> None:
-    paths = camera_rigs.mixed_paths((96, 64), 8)
-    assert list(paths) == list(camera_rigs.MIXED)
+def test_the_moves_of_bench_camera_are_read_from_blend_files(registered: Any) -> None:
+    paths = camera_rigs.read_paths((96, 64), 8)
+    assert list(paths) == [*camera_rigs.MIXED, camera_rigs.LAYERED]
     for path in paths.values():
         read = msgspec.convert(msgspec.to_builtins(path), CameraPath)  # the extension has its own copy of it
         assert len(read.homographies) == 8
         assert read.moves
+        assert (read.parallax is not None) == (path is paths[camera_rigs.LAYERED])

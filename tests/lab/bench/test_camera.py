@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 from motionbooth.bench.measures import Measure
 from motionbooth.evaluation.report import MotionReport, SubjectReport, motion_report
-from motionbooth_lab.bench.camera import MOVES, OFF, STILL, Clip, camera_measures, cases, with_camera
+from motionbooth_lab.bench.camera import (
+    LAYERED,
+    MOVES,
+    OFF,
+    SINGLE_PLANE,
+    STILL,
+    Clip,
+    camera_measures,
+    cases,
+    with_camera,
+)
 from motionbooth_lab.toybox.backgrounds import draw_texture
 
 FRAMES = 8
@@ -50,11 +60,20 @@ def report(error: float, iou: float) -> MotionReport:
 
 
 def test_the_measures_are_means_over_the_moves_of_a_kind_and_the_seeds() -> None:
-    cameras = {name: move.camera(FRAMES) for name, move in MOVES.items()} | {"crane": MOVES["pan"].camera(FRAMES)}
+    cameras = {name: move.camera(FRAMES) for name, move in MOVES.items()} | {
+        name: MOVES["pan"].camera(FRAMES) for name in ("crane", LAYERED)
+    }
     blank = np.zeros((FRAMES, 64, 96, 3), np.uint8)
-    clips = {(seed, name): Clip(blank, {name: report(1.0 + seed, 0.8)}, 3.0) for seed in (0, 1) for name in cameras}
+    clips = {
+        (seed, name): Clip(blank, {name: report(1.0 + seed, 0.8)}, 3.0, (1.0, 1.0))
+        for seed in (0, 1)
+        for name in cameras
+    }
     clips |= {(seed, STILL): Clip(blank, {STILL: report(0.0, 0.9)}, 3.0) for seed in (0, 1)}
-    clips |= {(seed, OFF): Clip(blank, {name: report(5.0, 0.1) for name in cameras}, 2.0) for seed in (0, 1)}
+    clips |= {(seed, SINGLE_PLANE): Clip(blank, {LAYERED: report(4.0, 0.8)}, 3.0, (3.0, 2.0)) for seed in (0, 1)}
+    clips |= {
+        (seed, OFF): Clip(blank, {name: report(5.0, 0.1) for name in cameras}, 2.0, (6.0, 6.0)) for seed in (0, 1)
+    }
     measures = camera_measures((0, 1), cameras, clips)
     assert msgspec.json.decode(msgspec.json.encode(measures), type=list[Measure]) == measures  # all names are valid
     figures = {each.name: each.value for each in measures}
@@ -62,5 +81,9 @@ def test_the_measures_are_means_over_the_moves_of_a_kind_and_the_seeds() -> None
         assert figures[f"{kind}_flow_error"] == pytest.approx(1.5)
         assert figures[f"{kind}_flow_error_off"] == pytest.approx(5.0)
     assert figures["pan_flow_error_median"] == pytest.approx(0.75)
+    assert figures["parallax_flow_error"] == pytest.approx(1.5)
+    assert figures["parallax_flow_error_single_plane"] == pytest.approx(4.0)
+    assert figures["parallax_flow_error_near_single_plane"] == pytest.approx(3.0)
+    assert figures["parallax_flow_error_far_single_plane"] == pytest.approx(2.0)
     assert figures["iou_ratio"] == pytest.approx(0.8 / 0.9)
     assert figures["clip_ratio"] == pytest.approx(1.5)
