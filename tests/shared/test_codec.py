@@ -13,7 +13,17 @@ from motionbooth_protocol.codec import decode_reply, decode_request, encode
 from motionbooth_protocol.errors import Malformed
 from motionbooth_protocol.jobs import GenerateSpec, Picture, SubjectSpec, TrainSpec, spec_digest
 from motionbooth_protocol.limits import CHUNK_BYTES, MAX_FRAMES, MAX_HEADER_BYTES, MAX_SEED, MAX_SUBJECTS
-from motionbooth_protocol.motion import Box, CameraPath, Offset, Shot, SubjectTrack
+from motionbooth_protocol.motion import (
+    MAX_COLUMNS,
+    MAX_ROWS,
+    Box,
+    CameraPath,
+    CameraPose,
+    Offset,
+    Parallax,
+    Shot,
+    SubjectTrack,
+)
 from motionbooth_protocol.printable import PRINTABLE
 
 PRINTABLE_CHARACTERS = st.characters(codec="utf-8").filter(lambda sign: re.match(PRINTABLE, sign))
@@ -52,7 +62,14 @@ def shots(draw: st.DrawFn) -> Shot:
 def largest_job() -> messages.Submit:
     box = Box(0.123456789, 0.123456789, 0.923456789, 0.923456789)
     track = SubjectTrack(name="n" * 200, class_word="w" * 200, boxes=[box] * MAX_FRAMES, token="t" * 200, weights=SHA)
-    camera = CameraPath([Offset(0, 0), *[Offset(0.1, 0.1)] * (MAX_FRAMES - 1)], [IDENTITY, *[ZOOM] * (MAX_FRAMES - 1)])
+    maps, nearness = [IDENTITY, *[ZOOM] * (MAX_FRAMES - 1)], b"\0\x3c" * MAX_FRAMES * MAX_ROWS * MAX_COLUMNS
+    row = (0.123456789, 0.123456789, 0.123456789, 12.3456789)
+    camera = CameraPath(
+        [Offset(0, 0), *[Offset(0.1, 0.1)] * (MAX_FRAMES - 1)],
+        maps,
+        [CameraPose((row, row, row), (1.123456789, 1.123456789))] * MAX_FRAMES,
+        Parallax(maps, MAX_ROWS, MAX_COLUMNS, nearness),
+    )
     shot = Shot(
         name="n" * 200, frame_start=1, frame_end=2000, fps=23.976, width=4096, height=2160,
         camera=camera, subjects=[track] * MAX_SUBJECTS,
@@ -144,6 +161,33 @@ def test_homographies_that_map_nothing_are_refused(homographies: object, problem
     sent = msgspec.msgpack.encode({"offsets": [[0, 0], [0, 0]], "homographies": homographies})
     with pytest.raises(msgspec.ValidationError, match=problem):
         msgspec.msgpack.decode(sent, type=CameraPath)
+
+
+def test_depth_arrives_as_it_was_sent_also_in_a_file() -> None:
+    deep = CameraPath(
+        [Offset(0, 0)] * 2, [IDENTITY] * 2, parallax=Parallax([IDENTITY, ZOOM], 1, 2, b"\0\x3c\0\x42" * 2)
+    )
+    for code in (msgspec.msgpack, msgspec.json):
+        assert code.decode(code.encode(deep), type=CameraPath) == deep
+    assert deep.moves  # although the plane stands still
+
+
+@pytest.mark.parametrize(
+    ("infinity", "nearness", "problem"),
+    [
+        ([IDENTITY], b"\0\x3c" * 2, "parallax of 1 frames beside 2 homographies"),
+        ([ZOOM, ZOOM], b"\0\x3c" * 4, "must be the identity"),
+        ([IDENTITY, ZOOM], b"\0\x3c" * 3, "has 8 bytes, got 6"),
+        ([IDENTITY, ZOOM], b"\0\x3c" * 3 + b"\0\x7e", "a nearness is 0 to 64"),  # nan
+        ([IDENTITY, ZOOM], b"\0\x3c" * 3 + b"\0\xbc", "a nearness is 0 to 64"),  # -1
+        ([IDENTITY, ZOOM], b"\0\x3c" * 3 + b"\0\x55", "a nearness is 0 to 64"),  # 80
+    ],
+)
+def test_depth_that_says_nothing_is_refused(infinity: object, nearness: bytes, problem: str) -> None:
+    depth = {"infinity": infinity, "rows": 1, "columns": 2, "nearness": nearness}
+    path = {"offsets": [[0, 0], [0, 0]], "homographies": [IDENTITY, IDENTITY], "parallax": depth}
+    with pytest.raises(msgspec.ValidationError, match=problem):
+        msgspec.msgpack.decode(msgspec.msgpack.encode(path), type=CameraPath)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e300])
