@@ -135,9 +135,10 @@ def moving_clean_latents(base: Base, inputs: SamplingInputs, spec: GenerateSpec,
 def run(seed: int, name: str, method: str, merging: bool) -> MotionReport:
     (case,) = cases([seed])
     assert case.combination is not None
+    appearance = appearance_of_kind(*case.combination[:2])
     case = with_camera(case, MOVES[name].camera(len(case.boxes)))
     frames = generate(variant(bundled_base(), method, merging), case.spec, method)
-    return measured(frames, case, appearance_of_kind(*case.combination[:2]))
+    return measured(frames, case, appearance)
 
 
 def main(file: Path, seeds: Sequence[int] = range(4)) -> None:

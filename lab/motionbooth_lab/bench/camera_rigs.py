@@ -13,7 +13,7 @@ import json
 import math
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ import numpy as np
 import OpenEXR
 from bpy_extras.object_utils import world_to_camera_view
 from mathutils import Vector
-from motionbooth_protocol.motion import CameraPath, Homography
 from numpy.typing import NDArray
 
 from motionbooth_lab.bench.scene_building import add, driver, grid
@@ -219,14 +218,14 @@ def dolly_with_two_layers(scene: Any, camera: Any) -> None:
     key(camera, "location", (0, 0, 0), (0, 2, 0))
 
 
-def read_paths(size: tuple[int, int], frames: int, every: int = 3) -> dict[str, CameraPath]:
+def read_paths(size: tuple[int, int], frames: int, every: int = 3) -> dict[str, Any]:
     """The camera paths of MIXED and LAYERED at a model's size and frames, read from .blend files.
 
     The model's frames are `every` scene frames apart.
     """
     from motionbooth_addon.capture import shots
 
-    paths = {}
+    paths: dict[str, Any] = {}  # the extension's own CameraPath
     with tempfile.TemporaryDirectory(prefix="motionbooth-bench-") as folder:
         for name in (*MIXED, LAYERED):
             file = str(Path(folder, f"{name}.blend"))
@@ -262,9 +261,9 @@ def capture_error(name: str) -> float:
     return worst
 
 
-def matrices(camera: CameraPath) -> Array:
+def matrices(camera: Any) -> Array:
     """The path's homographies (F, 3, 3); those of the pan that it is, if it has none."""
-    pans: Sequence[Homography] = [((1, 0, -o.dx), (0, 1, -o.dy), (0, 0, 1)) for o in camera.offsets]
+    pans = [((1, 0, -o.dx), (0, 1, -o.dy), (0, 0, 1)) for o in camera.offsets]
     return np.array(camera.homographies or pans)
 
 
