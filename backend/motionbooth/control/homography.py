@@ -26,6 +26,8 @@ SAME = 6
 
 NEIGHBORS = torch.cartesian_prod(torch.arange(-1, 2), torch.arange(-1, 2))  # (9, 2): dx, dy
 
+ROUNDS = 8
+"""How often the nearness of a moving cell is looked up where it ends. Two layers need two, a slope some more."""
 
 SAME_LAYER = 0.02
 """Shares of the frame, half a cell of toybox: two nearnesses are one layer if the move takes them no farther apart."""
@@ -74,12 +76,10 @@ class Background:
 
     def same_layer(self, points: Tensor, one: Tensor, other: Tensor) -> Tensor:
         """Whether points (F, N, 2) of frame 0 end at the same place with one nearness (F, N) as with another."""
+        if self.nearness is None:
+            return torch.ones(points.shape[:-1], dtype=torch.bool)
         apart = mapped(points, self.maps(one)) - mapped(points, self.maps(other))
         return (apart.abs() <= SAME_LAYER).all(dim=-1)
-
-
-ROUNDS = 8
-"""How often the nearness of a moving cell is looked up where it ends. Two layers need two, a slope some more."""
 
 
 def background_of(camera: CameraPath) -> Background:
@@ -155,7 +155,7 @@ def source_cells(
     size = torch.tensor([grid[1], grid[0]])  # x, y
     own, frames = cell_centers(grid), len(background.plane)
     held = own.expand(frames, -1, -1)  # where the content of each cell was at first
-    layer = background.shown_nearness(own)[:1].expand(frames, len(own))  # how near it is
+    layer = background.shown_nearness(own)[:1].expand(frames, len(own))  # how near it was
     done = 0.0
     for share in shares:
         near = background.shown_nearness(own, share)
@@ -166,8 +166,8 @@ def source_cells(
         index = (around[..., 1] * grid[1] + around[..., 0]).clamp(0, len(own) - 1)
         found = held.gather(1, index.flatten(1)[..., None].expand(-1, -1, 2)).view(around.shape)
         there = ((around >= 0) & (around < size)).all(dim=-1)
-        if background.nearness is not None:
-            there &= _same_layers(background, found, near, layer.gather(1, index.flatten(1)))
+        of_cell, of_content = near[..., None].expand(index.shape).flatten(1), layer.gather(1, index.flatten(1))
+        there &= background.same_layer(found.flatten(1, 2), of_cell, of_content).view(index.shape)
         distance = ((found - wanted[:, :, None]) * size).square().sum(dim=-1).masked_fill(~there, torch.inf)
         best = distance.round(decimals=SAME).argmin(dim=-1, keepdim=True)
         nearest = found.gather(2, best[..., None].expand(-1, -1, 1, 2))[:, :, 0]
@@ -177,12 +177,6 @@ def source_cells(
         held, layer = torch.where(shown[..., None], nearest, wanted), near.expand_as(layer)
         done = share
         yield _cells_of_patches(index.gather(-1, best)[..., 0].where(shown, -1), grid, patch)
-
-
-def _same_layers(background: Background, found: Tensor, near: Tensor, layers: Tensor) -> Tensor:
-    """Whether the contents found (F, N, 9, 2) of nearness `layers` (F, N * 9) are of the layer of their cell (F, N)."""
-    wanted = near[..., None].expand(found.shape[:3]).flatten(1)
-    return background.same_layer(found.flatten(1, 2), wanted, layers).view(found.shape[:3])
 
 
 def _cells_of_patches(source: Tensor, grid: Grid, patch: int) -> Tensor:

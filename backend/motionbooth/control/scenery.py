@@ -84,14 +84,10 @@ def merge_scenery(frames: Tensor, scenery: Scenery) -> Tensor:
 
 def _places(background: Background, frame: int, points: Tensor) -> tuple[Tensor, Tensor]:
     """Where points (N, 2) of a frame are in all frames, (F, N, 2), and whether they can be seen there, bool (F, N)."""
-    points_64 = points.to(background.plane)
-    near = background.shown_nearness(points_64)[frame : frame + 1]
+    exact = points.to(background.plane)
+    near = background.shown_nearness(exact)[frame : frame + 1]
     maps = background.maps(near.expand(len(background.plane), -1))
-    ways = maps @ inverse(maps[frame])
-    places = mapped(points, ways.to(points))
-    if background.nearness is None:
-        same = torch.ones(places.shape[:2], dtype=torch.bool)
-    else:
-        first = mapped(points_64, inverse(maps[frame])[None]).expand(len(maps), -1, -1)
-        same = background.same_layer(first, near, background.shown_nearness(places.to(points_64)))
+    places = mapped(points, (maps @ inverse(maps[frame])).to(points))
+    first = mapped(exact, inverse(maps[frame])[None]).expand(places.shape)
+    same = background.same_layer(first, near, background.shown_nearness(places.to(exact)))
     return places, same.to(points.device)

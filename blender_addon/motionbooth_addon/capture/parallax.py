@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import bpy
 import msgspec
@@ -80,6 +79,6 @@ def _scenery(scene: bpy.types.Scene) -> set[bpy.types.Object]:
     """What the scene renders, without the subjects and their parts."""
     proxies = [thing for subject in scene.motionbooth.subjects for thing in (subject.object, subject.training_object)]
     subjects = {part for proxy in proxies if proxy for part in (proxy, *proxy.children_recursive)}
-    layer: Any = scene.view_layers[0]
+    layer = scene_evaluation.view_layer_of(scene)
     shown = {thing for thing in scene.objects if not thing.hide_render and thing.visible_get(view_layer=layer)}
     return shown - subjects - {camera for camera in scene_evaluation.cameras_of(scene) if camera}

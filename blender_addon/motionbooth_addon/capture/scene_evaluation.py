@@ -66,10 +66,10 @@ def evaluate_at(scene: bpy.types.Scene, moment: float) -> bpy.types.Depsgraph:
     """Evaluate the scene at a frame, fraction included."""
     whole = math.floor(moment)
     scene.frame_set(whole, subframe=moment - whole)
-    return _view_layer(scene).depsgraph
+    return view_layer_of(scene).depsgraph
 
 
-def _view_layer(scene: bpy.types.Scene) -> bpy.types.ViewLayer:
+def view_layer_of(scene: bpy.types.Scene) -> bpy.types.ViewLayer:
     """The view layer that the window shows, or the scene's first."""
     context = bpy.context
     return context.view_layer if context.scene == scene else scene.view_layers[0]
@@ -109,7 +109,7 @@ def played_scene(scene: bpy.types.Scene, played_to: int | None) -> Iterator[bpy.
 
 def check_visible(scene: bpy.types.Scene, checked: bpy.types.Object, reason: Text | None) -> None:
     """Raises InvalidInput for an object that Blender does not evaluate in the scene because it is hidden."""
-    if not checked.visible_get(view_layer=_view_layer(scene)):
+    if not checked.visible_get(view_layer=view_layer_of(scene)):
         raise InvalidInput(
             'Object "{object}" needs playback ({reason}), but is hidden, and Blender does not evaluate hidden '
             "objects. Show it, or bake it to keyframes from frame {start} to {end}.",
