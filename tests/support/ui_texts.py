@@ -26,7 +26,7 @@ BACKEND = Path(__file__).parents[2] / "backend" / "motionbooth"
 FOR_ITS_OWNER = {
     "bench", "cli", "doctor", "evaluation", "demo.py", "lavie", "clip_folder.py", "convert.py", "tensorboard.py",
     "script.py", "video.py", "local_training.py", "takes.py", "folder.py", "auth.py", "keys.py", "metrics.py", "web.py",
-    "serve.py", "devices.py", "recipes.py", "display.py", "task.py",
+    "downloads.py", "serve.py", "devices.py", "recipes.py", "display.py", "task.py",
 }  # fmt: skip
 
 

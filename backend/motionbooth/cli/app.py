@@ -17,7 +17,7 @@ from motionbooth.cli.doctor import doctor
 from motionbooth.cli.export import export, import_
 from motionbooth.cli.generate import evaluate, generate
 from motionbooth.cli.keys import keys
-from motionbooth.cli.models import convert_lavie
+from motionbooth.cli.models import convert_lavie, models
 from motionbooth.cli.serve import serve
 from motionbooth.cli.status import jobs, status
 from motionbooth.cli.train import train
@@ -79,4 +79,5 @@ for command in (serve, doctor, status, jobs, train, generate, evaluate, convert_
 app.command()(export)
 app.command("import")(import_)
 app.add_typer(keys, name="keys")
+app.add_typer(models, name="models")
 app.add_typer(bench, name="bench")

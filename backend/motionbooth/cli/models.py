@@ -1,9 +1,110 @@
-"""`motionbooth convert-lavie`: convert a published checkpoint to a base model."""
+"""`motionbooth models`: published models on this machine; `convert-lavie`: a checkpoint to a base model."""
+
+from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+models = typer.Typer(help="Fetch, check and remove published models.", no_args_is_help=True)
+Name = Annotated[str, typer.Argument(help="Our name of the model, such as zeroscope or wan-1.3b.")]
+
+
+@models.command("list")
+def list_models() -> None:
+    """List the models that can be used here, and those that can be fetched."""
+    from rich.console import Console
+    from rich.filesize import decimal
+    from rich.table import Column, Table
+
+    from motionbooth.models.sources import hub_names, sources
+
+    here, hubs = sources(), hub_names()
+    table = Table("name", "model", "size", Column("where", overflow="fold"))
+    for name, source in here.items():
+        size = sum(path.stat().st_size for path in source.folder.rglob("*") if path.is_file())
+        table.add_row(name, source.info.title, decimal(size), str(source.folder))
+    for name in sorted(hubs.keys() - here.keys()):
+        table.add_row(name, f"[dim]{hubs[name]}[/]", "", f"[dim]motionbooth models get {name}[/]")
+    Console().print(table)
+
+
+@models.command()
+def get(
+    name: Name,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", help="A mirror of the hub (https://...), or a folder with the model. Default: the hub."),
+    ] = None,
+    accept_license: Annotated[
+        bool, typer.Option("--accept-license", help="Accept the model's license without being asked.")
+    ] = False,
+) -> None:
+    """Fetch a model: shows its size and license first, resumes an interrupted download, and checks every file."""
+    from motionbooth_protocol.errors import Canceled
+    from rich.console import Console
+    from rich.filesize import decimal
+
+    from motionbooth.models.downloads import copy, fetch, offer
+    from motionbooth.models.sources import models_folder
+
+    console = Console()
+    if source is not None and "://" not in source:
+        console.print(f"Copied and checked: {copy(name, Path(source))}", highlight=False, soft_wrap=True)
+        return
+    found = offer(name, source)
+    console.print(
+        f"{found.manifest.hub}, {decimal(found.size)} in {len(found.manifest.files)} files, into {models_folder()}.\n"
+        f"License: {found.manifest.license or 'not stated'}; its text is at {source or 'https://huggingface.co'}/"
+        f"{found.manifest.hub}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if not accept_license and not typer.confirm("Do you accept the license and fetch the model?"):
+        raise Canceled("Nothing was fetched.")
+    console.print(f"Fetched and checked: {fetch(found)}", highlight=False, soft_wrap=True)
+
+
+@models.command()
+def check(name: Name) -> None:
+    """Check the files of a fetched model by their sizes and sha256. The exit status is 1 if any is damaged."""
+    from motionbooth_protocol.errors import InvalidInput, JobFailed
+    from rich.console import Console
+
+    from motionbooth.models.downloads import damaged_files
+    from motionbooth.models.sources import source_named
+
+    folder = source_named(name).folder
+    with Console(stderr=True).status("") as status:
+        damaged = damaged_files(folder, lambda path: status.update(f"checking {path}"))
+    if damaged is None:
+        raise InvalidInput(
+            "{folder} was not fetched with `motionbooth models get`, so the sums of its files are not known.",
+            folder=folder,
+        )
+    if damaged:
+        raise JobFailed(
+            "{count} files of {model} are missing or damaged, such as {path}. Remove the model and fetch it again.",
+            count=len(damaged),
+            model=name,
+            path=damaged[0],
+        )
+    Console().print(f"All files of {name} are as they were published.", highlight=False)
+
+
+@models.command("remove")
+def remove_model(
+    name: Name, yes: Annotated[bool, typer.Option("--yes", help="Do not ask before removing.")] = False
+) -> None:
+    """Remove a model that was fetched with `models get`."""
+    from motionbooth_protocol.errors import Canceled
+
+    from motionbooth.models.downloads import remove
+
+    if not yes and not typer.confirm(f"Remove the model {name} from this machine?"):
+        raise Canceled("Nothing was removed.")
+    typer.echo(f"Removed {remove(name)}.")
 
 
 def convert_lavie(

@@ -8,6 +8,7 @@ from pathlib import Path
 from motionbooth_protocol.jobs import GenerateSpec
 from motionbooth_protocol.motion import Shot
 
+from motionbooth.evaluation.paper_figures import prompt_without_tokens
 from motionbooth.export.engine_shot import engine_shot
 from motionbooth.generation.video import Frames
 
@@ -33,10 +34,7 @@ class ExportRequest:
     @property
     def prompt(self) -> str:
         """The prompt without the tokens of trained subjects, which no other model knows."""
-        prompt = self.spec.prompt
-        for track in self.spec.shot.subjects:
-            prompt = prompt.replace(track.phrase, track.class_word)
-        return prompt
+        return prompt_without_tokens(self.spec)
 
     def shot_at(self, frames: int) -> Shot:
         """The shot at `frames` moments, in the engine's frame."""

@@ -187,7 +187,7 @@ def source_named(name: str) -> Source:
     place = models_folder() / ours
     if ours in hubs:
         raise NotFound(
-            "{model} is not on this machine. Fetch it with: hf download {hub} (without a network, fetch "
+            "{model} is not on this machine. Fetch it with: motionbooth models get {model} (without a network, fetch "
             "it elsewhere with: hf download {hub} --local-dir {model} and put that folder at {place}).",
             model=ours,
             hub=hubs[ours],

@@ -49,7 +49,7 @@ TEXTS = {
     "{path} is not a checkpoint of Segment Anything. Fetch it again.": "{path} ist kein Checkpoint von Segment Anything. Laden Sie ihn noch einmal.",
     # Base models
     'There is no base model "{name}" here, only: {models}. Put its folder, as downloaded, at {place}.': "Hier gibt es kein Basismodell „{name}“, nur: {models}. Legen Sie seinen Ordner, wie heruntergeladen, nach {place}.",
-    "{model} is not on this machine. Fetch it with: hf download {hub} (without a network, fetch it elsewhere with: hf download {hub} --local-dir {model} and put that folder at {place}).": "{model} ist nicht auf diesem Rechner. Laden Sie es mit: hf download {hub} (ohne Netz: anderswo mit hf download {hub} --local-dir {model} laden und den Ordner nach {place} legen).",
+    "{model} is not on this machine. Fetch it with: motionbooth models get {model} (without a network, fetch it elsewhere with: hf download {hub} --local-dir {model} and put that folder at {place}).": "{model} ist nicht auf diesem Rechner. Laden Sie es mit: motionbooth models get {model} (ohne Netz: anderswo mit hf download {hub} --local-dir {model} laden und den Ordner nach {place} legen).",
     "The base model's settings at {path} cannot be read: {problem}.": "Die Einstellungen des Basismodells bei {path} sind nicht lesbar: {problem}.",
     "The base model's settings at {path} cannot be read: {problem}. Correct them, or move the model's folder away.": "Die Einstellungen des Basismodells bei {path} sind nicht lesbar: {problem}. Berichtigen Sie sie, oder legen Sie den Ordner des Modells woandershin.",
     "The base model's file {path} cannot be read ({reason}). Fetch the model again.": "Die Datei {path} des Basismodells ist nicht lesbar ({reason}). Laden Sie das Modell noch einmal.",
