@@ -10,6 +10,7 @@ from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.picture_files import pictures_with_masks
 from PIL import Image
 
+from motionbooth.export.engine_shot import nearness
 from motionbooth.export.request import ExportRequest
 from motionbooth.generation.video import Frames, write_clip
 from motionbooth.pictures.masks import picture_with_mask
@@ -26,25 +27,27 @@ def write_vace(request: ExportRequest) -> list[str]:
     write_clip(folder / "src_video_boxes.mp4", _box_video(request), request.fps)
     width, height = request.size
     write_clip(folder / "src_mask.mp4", np.full((request.frames, height, width, 3), 255, np.uint8), request.fps)
-    if request.depth is not None:
-        write_clip(folder / "src_video_depth.mp4", request.depth, request.fps)
+    depth = _depth(request)
+    if depth is not None:
+        write_clip(folder / "src_video_depth.mp4", depth, request.fps)
     references = _write_references(request)
     shown = f"--src_ref_images {','.join(references)} " if references else ""
     steps = [
         "In a checkout of VACE: python vace/vace_wan_inference.py --ckpt_dir CHECKPOINTS "
         f"--src_video src_video_boxes.mp4 --src_mask src_mask.mp4 {shown}--prompt {json.dumps(request.prompt)}"
     ]
-    if request.depth is not None:
+    if depth is not None:
         steps.append("To follow the scene's depth instead of the boxes: --src_video src_video_depth.mp4")
     return steps
 
 
 def write_ic_lora(request: ExportRequest) -> list[str]:
     """control.mp4: the depth clip, or the edges of the guide (Canny)."""
-    if request.depth is not None:
-        control, kind = request.depth, "depth"
-    elif request.guide is not None:
+    depth = _depth(request)
+    if request.guide is not None and request.depth is None:
         control, kind = _edges(request.guide), "canny"
+    elif depth is not None:
+        control, kind = depth, "depth"
     else:
         raise InvalidInput(
             "An IC-LoRA follows a control video, made from a render of the shot. Give one with --guide or --depth; in "
@@ -67,6 +70,17 @@ def _box_video(request: ExportRequest) -> Frames:
                 x1, y1, x2, y2 = (round(edge) for edge in np.array(box.as_tuple()) * (width, height, width, height))
                 cv2.rectangle(frame, (x1, y1), (x2, y2), (0, 0, 0), LINE_PX)
     return frames
+
+
+def _depth(request: ExportRequest) -> Frames | None:
+    """The depth clip that was given, or how near the shot's scenery is, which is coarse and has no subjects."""
+    camera = request.shot_at(request.frames).camera
+    if request.depth is not None or camera.parallax is None:
+        return request.depth
+    near = nearness(camera.parallax)
+    gray = (255 * near / max(near.max(), 1e-6)).astype(np.uint8)
+    frames = [cv2.resize(frame, request.size, interpolation=cv2.INTER_LINEAR) for frame in gray]
+    return np.repeat(np.stack(frames)[..., None], 3, -1)
 
 
 def _edges(frames: Frames) -> Frames:

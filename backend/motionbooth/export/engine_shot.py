@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 import numpy as np
-from motionbooth_protocol.motion import Box, CameraPath, CameraPose, Homography, Offset, Shot, SubjectTrack
+from motionbooth_protocol.motion import Box, CameraPath, CameraPose, Homography, Offset, Parallax, Shot, SubjectTrack
 from msgspec.structs import replace
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation, Slerp
@@ -88,16 +88,35 @@ def _camera_at(camera: CameraPath, at: Array, scale: Array, start: Array) -> Cam
     frames = range(len(camera.offsets))
     travel = np.array([(offset.dx, offset.dy) for offset in camera.offsets]) * scale
     dx, dy = (np.interp(at, frames, axis).tolist() for axis in travel.T)
-    homographies = []
-    if camera.homographies:
-        maps = np.array(camera.homographies)
-        maps /= np.cbrt(np.linalg.det(maps))[:, None, None]
-        between = [np.interp(at, frames, entry) for entry in maps.reshape(-1, 9).T]
-        to_engine = np.array([[scale[0], 0, start[0]], [0, scale[1], start[1]], [0, 0, 1]])
-        changed = to_engine @ np.stack(between, axis=1).reshape(-1, 3, 3) @ np.linalg.inv(to_engine)
-        changed[0] = np.eye(3)
-        homographies = msgspec.convert(changed.tolist(), list[Homography])
-    return CameraPath(list(map(Offset, dx, dy)), homographies, _poses_at(camera.poses, at, scale, start))
+    path = CameraPath(list(map(Offset, dx, dy)), poses=_poses_at(camera.poses, at, scale, start))
+    if not camera.homographies:
+        return path
+    to_engine = np.array([[scale[0], 0, start[0]], [0, scale[1], start[1]], [0, 0, 1]])
+    factors = np.cbrt(np.linalg.det(np.array(camera.homographies)))[:, None, None]
+
+    def changed(matrices: Sequence[Homography]) -> list[Homography]:
+        entries = (np.array(matrices) / factors).reshape(-1, 9).T
+        between = np.stack([np.interp(at, frames, entry) for entry in entries], axis=1).reshape(-1, 3, 3)
+        found = to_engine @ between @ np.linalg.inv(to_engine)
+        found[0] = np.eye(3)
+        return msgspec.convert(found.tolist(), list[Homography])
+
+    path = replace(path, homographies=changed(camera.homographies))
+    if camera.parallax is None:
+        return path
+    near = nearness(camera.parallax)[at.round().astype(int)]
+    rows, columns = (
+        np.clip((((np.arange(count) + 0.5) / count - first) / share * count).astype(int), 0, count - 1)
+        for count, first, share in zip(near.shape[1:], start[::-1], scale[::-1], strict=True)
+    )
+    seen = near[:, rows[:, None], columns].astype("<f2").tobytes()
+    return replace(path, parallax=replace(camera.parallax, infinity=changed(camera.parallax.infinity), nearness=seen))
+
+
+def nearness(parallax: Parallax) -> Array:
+    """(F, rows, columns)"""
+    found = np.frombuffer(parallax.nearness, "<f2").astype(np.float64)
+    return found.reshape(len(parallax.infinity), parallax.rows, parallax.columns)
 
 
 def _poses_at(poses: Sequence[CameraPose], at: Array, scale: Array, start: Array) -> list[CameraPose]:

@@ -8,6 +8,8 @@ import numpy as np
 from motionbooth_protocol.motion import Box, CameraPath, Shot
 from numpy.typing import NDArray
 
+from motionbooth.export.engine_shot import nearness
+
 IN_BOX = (1 / 6, 1 / 2, 5 / 6)
 """Shares of a box's width and height: where its points are."""
 
@@ -57,7 +59,13 @@ def _on_background(camera: CameraPath) -> NDArray[np.float64]:
     grid = np.stack([*np.meshgrid(across, down), np.ones(ON_BACKGROUND[::-1])], axis=-1).reshape(-1, 3)
     if not camera.homographies:
         return grid[None, :, :2] - np.array([[(offset.dx, offset.dy)] for offset in camera.offsets])
-    x, y, w = np.moveaxis(grid @ np.array(camera.homographies).swapaxes(1, 2), -1, 0)
+    seen = grid @ np.array(camera.homographies).swapaxes(1, 2)  # (T, N, 3)
+    if camera.parallax is not None:
+        near = nearness(camera.parallax)[0]
+        cells = (grid[:, :2] * near.shape[::-1]).astype(int)
+        far = grid @ np.array(camera.parallax.infinity).swapaxes(1, 2)
+        seen = far + near[cells[:, 1], cells[:, 0], None] * (seen - far)
+    x, y, w = np.moveaxis(seen, -1, 0)
     return np.where((w > 1e-9)[..., None], np.stack([x, y], axis=-1) / np.maximum(w, 1e-9)[..., None], np.nan)
 
 

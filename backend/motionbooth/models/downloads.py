@@ -22,7 +22,7 @@ from motionbooth.models.sources import hub_names, models_folder
 
 # Of the HTTP library that this version of huggingface_hub uses: it has changed twice.
 _DOWNLOAD_ERRORS: tuple[type[Exception], ...] = (
-    *(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ in ("HTTPError", "RequestException")),  # type: ignore[misc]
+    *(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ in ("HTTPError", "RequestException")),
     LocalEntryNotFoundError,
     OSError,
 )

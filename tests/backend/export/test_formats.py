@@ -21,7 +21,7 @@ from motionbooth.generation.video import read_clip, write_clip
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import GenerateSpec
 from motionbooth_protocol.messages import ModelInfo
-from motionbooth_protocol.motion import Box, CameraPath, CameraPose, Offset, Shot, SubjectTrack
+from motionbooth_protocol.motion import Box, CameraPath, CameraPose, Offset, Parallax, Shot, SubjectTrack
 from PIL import Image
 from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
@@ -287,6 +287,28 @@ def test_a_zoom_moves_the_points_and_the_frame_of_the_shot_is_kept(tmp_path: Pat
     assert box is not None
     assert before is not None
     assert box.as_tuple() == pytest.approx(before.as_tuple())
+
+
+def test_scenery_with_depth_moves_by_its_nearness_and_is_the_depth_video(tmp_path: Path) -> None:
+    """A camera that tracks to the right: the lower half of the scenery is twice as near, and moves twice as far."""
+    still = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+    moved = [((1.0, 0.0, -0.01 * f), still[1], still[2]) for f in range(FRAMES)]
+    near = np.ones((FRAMES, 16, 24), "<f2")
+    near[:, 8:] = 2
+    parallax = Parallax([still] * FRAMES, 16, 24, near.tobytes())
+    camera = CameraPath(CameraPath.still(FRAMES).offsets, moved, parallax=parallax)
+    folder, _ = exported(tmp_path, "wan-move", camera=camera, subjects=[])
+    tracks = np.load(folder / "tracks.npy")
+    travel, height = (tracks[-1] - tracks[0])[:, 0] / 832, tracks[0, :, 1] / 480
+    assert travel[height < 0.45] == pytest.approx(-0.23, abs=1e-4)  # float32 of hundreds of pixels
+    assert travel[height > 0.55] == pytest.approx(-0.46, abs=1e-4)
+    again = read_spec(folder / "shot.json", "toybox").shot.camera
+    assert again.parallax is not None
+    assert np.abs(np.array(again.parallax.infinity) - np.eye(3)).max() < 1e-9
+    folder, _ = exported(tmp_path, "vace", size=(192, 128), camera=camera)
+    depth = read_clip(folder / "src_video_depth.mp4")[0]
+    assert abs(int(depth[40, 20, 90, 0]) - 127) <= 2
+    assert depth[40, 110, 90, 0] >= 253
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -89,13 +89,13 @@ def test_the_original_shot_measures_the_same(tmp_path: Path, spec: GenerateSpec,
     assert found[0] == pytest.approx(found[1], abs=0.02)  # interpolated from 8 boxes or from 81
 
 
-def test_odd_sizes_and_what_is_no_clip(tmp_path: Path, spec: GenerateSpec) -> None:
+def test_what_is_no_clip(tmp_path: Path, spec: GenerateSpec) -> None:
     export_shot(spec, "wan-move", tmp_path / "export", Media(), (208, 112))
     shot = tmp_path / "export" / "shot.json"
-    picture = tmp_path / "picture.png"
-    Image.new("RGB", (33, 21), GRASS).save(picture)
+    still = tmp_path / "still.mp4"
+    write_clip(still, np.zeros((1, 20, 32, 3), np.uint8), 16)
     run = CliRunner()
-    result = run.invoke(app, ["import", str(picture), "--shot", str(shot), "--out", str(tmp_path / "x.mp4")])
+    result = run.invoke(app, ["import", str(still), "--shot", str(shot), "--out", str(tmp_path / "x.mp4")])
     assert result.exit_code == 2
     assert "one frame" in result.output
     (tmp_path / "text.mp4").write_text("no clip")
