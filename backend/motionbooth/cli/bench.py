@@ -46,6 +46,63 @@ def gpu(
     publish(bench_gpu(part or (), json_file), json_file)
 
 
+@bench.command("paper")
+def paper(
+    subjects: Annotated[
+        Path, typer.Option(file_okay=False, help="Folder with one folder of pictures per subject, named by its class.")
+    ],
+    measures: Annotated[
+        Path, typer.Option(file_okay=False, help="Folder with the measuring networks: clip, dino and raft in it.")
+    ],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the results. Run it again to continue.")],
+    models: Annotated[str, typer.Option(help="Base models, separated by commas.")] = "toybox",
+    recipes: Annotated[str, typer.Option(help="Training recipes.")] = "motionbooth,dreambooth,customvideo",
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each clip.")] = 1,
+    box_pairs: Annotated[int | None, typer.Option(min=1, help="Only so many of the text-and-box pairs.")] = None,
+    camera_pairs: Annotated[int | None, typer.Option(min=1, help="Only so many of the text-and-camera pairs.")] = None,
+    cameras_per_box: Annotated[int, typer.Option(min=1, help="Cameras of each box pair; 40 for all.")] = 1,
+    training_steps: Annotated[int | None, typer.Option(min=1, help="Training steps (default: the model's).")] = None,
+    sampling_steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps (default: the model's).")] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Other pairs than the 40 + 40.")
+    ] = None,
+    rival: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=COMMAND of another system for the camera table; it gets a shot.json and an MP4 file."),
+    ] = None,
+    connection: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Connection file of a backend that does the work.")
+    ] = None,
+) -> None:
+    """Make the paper's tables: subjects x pairs x recipes x seeds, as JSON, Markdown and LaTeX.
+
+    Nothing is downloaded. Every subject and clip is kept, so an interrupted bench continues where it stopped.
+    """
+    from motionbooth.bench.paper import bench_paper
+    from motionbooth.bench.paper_cells import Extent
+
+    extent = Extent(
+        models=[name.strip() for name in models.split(",")],
+        recipes=[name.strip() for name in recipes.split(",")],
+        rivals=dict(_named(each) for each in rival or []),
+        seeds=seeds,
+        boxes=box_pairs,
+        cameras=camera_pairs,
+        cameras_per_box=cameras_per_box,
+        training_steps=training_steps,
+        sampling_steps=sampling_steps,
+    )
+    bench_paper(extent, subjects, measures, out, pairs, connection)
+
+
+def _named(rival: str) -> tuple[str, str]:
+    """Raises BadParameter, which typer reports."""
+    name, _, command = rival.partition("=")
+    if not (name.strip() and command.strip()):
+        raise typer.BadParameter(f'"{rival}" is not NAME=COMMAND, such as CameraCtrl="bash run_cameractrl.sh".')
+    return name.strip(), command
+
+
 if find_spec("motionbooth_lab") is not None:  # only a checkout has the laboratory
     from motionbooth_lab.commands import add_benches
 

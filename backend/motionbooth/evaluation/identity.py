@@ -117,10 +117,9 @@ def _candidates(views: Views, frame: NDArray[np.uint8], count: int) -> list[Reco
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     small = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=interpolation)
     rows, columns = small.shape[:2]
-    colors, edges = (
-        np.pad(features, ((BORDER_PX,) * 2, (BORDER_PX,) * 2, (0, 0)), mode)
-        for features, mode in zip(_features(small), ("edge", "constant"), strict=True)
-    )
+    around = ((BORDER_PX, BORDER_PX), (BORDER_PX, BORDER_PX), (0, 0))
+    colors, edges = _features(small)
+    colors, edges = np.pad(colors, around, "edge"), np.pad(edges, around)
     found = []
     for template in views.templates:
         if template.mask.shape[0] <= colors.shape[0] and template.mask.shape[1] <= colors.shape[1]:
@@ -177,9 +176,11 @@ def _template(picture: MaskedPicture, side: float) -> _Template:
     rows, columns = np.nonzero(mask)
     kept = tuple(slice(max(0, each.min() - margin), each.max() + 1 + margin) for each in (rows, columns))
     x, y = columns - kept[1].start, rows - kept[0].start
-    wide = cv2.dilate(mask, np.ones((3, 3), np.uint8))
     return _Template(
-        *(np.ascontiguousarray(each[kept]) for each in (colors, edges, mask, wide)),
+        colors=np.ascontiguousarray(colors[kept]),
+        edges=np.ascontiguousarray(edges[kept]),
+        mask=mask[kept],
+        edge_mask=cv2.dilate(mask, np.ones((3, 3), np.uint8))[kept].astype(np.float32),
         box=(int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1),
     )
 

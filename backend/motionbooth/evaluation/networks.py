@@ -6,7 +6,6 @@ Hugging Face or torch; what is missing is named with the command that gets it.
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,8 @@ from huggingface_hub import try_to_load_from_cache
 from motionbooth_protocol.errors import InvalidInput, NotFound
 from msgspec import Struct
 from numpy.typing import NDArray
+
+from motionbooth.models.sources import file_sha256
 
 CLIP_ID = "openai/clip-vit-base-patch32"
 DINO_ID = "facebook/dino-vits16"
@@ -176,12 +177,9 @@ def _card(name: str, folder: Path, published: str) -> NetworkCard:
         raise FileNotFoundError(f"it has neither {WEIGHTS[0]} nor {WEIGHTS[1]}")
     stated = msgspec.json.decode((folder / "config.json").read_bytes()).get("_name_or_path")
     cached = published.replace("/", "--") in str(folder)  # the hub cache: models--openai--clip-.../snapshots/...
-    return NetworkCard(name, published if cached else stated or f"unnamed, in a folder {folder.name}", _sha256(weights))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return NetworkCard(
+        name, published if cached else stated or f"unnamed, in a folder {folder.name}", file_sha256(weights)
+    )
 
 
 def _load_clip(folder: Path, device: str) -> Embedder:
@@ -238,14 +236,18 @@ def _load_raft(file: Path, device: str) -> Raft:
     build = optical_flow.raft_small if file.name.startswith("raft_small") else optical_flow.raft_large
     model = build(weights=None)
     model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-    return Raft(NetworkCard("RAFT", file.stem, _sha256(file)), model.eval().to(device), device)
+    return Raft(NetworkCard("RAFT", file.stem, file_sha256(file)), model.eval().to(device), device)
 
 
+OWN_CARDS = (
+    NetworkCard("IoU", "where the subject's colors are, no weights", own=True),
+    NetworkCard("identity", "templates of the pictures' colors and edges, no weights", own=True),
+)
 DIS_CARD = NetworkCard("DIS", f"OpenCV {cv2.__version__}, medium preset, no weights")
 
 
 def dis_flow(before: Rgb, after: Rgb) -> NDArray[np.float32]:
     """Optical flow by dense inverse search, which needs no weights. See FlowFinder."""
     gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (before, after)]
-    found = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(gray[0], gray[1], None)  # type: ignore[call-overload]
+    found = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(gray[0], gray[1], None)
     return np.asarray(found, np.float32)

@@ -20,7 +20,15 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from motionbooth.evaluation.camera_adherence import MIN_SIDE_PX, hidden_in_either, requested_flows_px, without_edge
-from motionbooth.evaluation.networks import DIS_CARD, Embedder, FlowFinder, NetworkCard, Networks, dis_flow
+from motionbooth.evaluation.networks import (
+    DIS_CARD,
+    OWN_CARDS,
+    Embedder,
+    FlowFinder,
+    NetworkCard,
+    Networks,
+    dis_flow,
+)
 from motionbooth.evaluation.report import MotionReport, box_mask, mean_of
 from motionbooth.pictures.masks import MaskedPicture
 
@@ -111,7 +119,7 @@ def paper_figures(
     if networks.raft is not None:
         finders.append((networks.raft.card.name, networks.raft))
     return PaperFigures(
-        networks=[*networks.cards, DIS_CARD],
+        networks=[*networks.cards, DIS_CARD, *OWN_CARDS],
         missing=networks.missing,
         subjects=[
             _likeness(frames, track.name, track.boxes, found.get(track.name, nowhere), pictures[track.name], networks)

@@ -78,20 +78,24 @@ def read_script(path: Path, model: ModelInfo, placeholders: Placeholders = NO_PL
     try:
         text = path.read_text("utf-8-sig")  # some editors write a byte order mark
         _refuse_unknown_keys(msgspec.json.decode(text))
-        script = _filled(msgspec.json.decode(text, type=Script), placeholders)
-        shot = _shot(script, path.stem, model)
-        spec = GenerateSpec(
-            shot,
-            script.prompt,
-            model=model.name,
-            background_phrase=script.bg_phrase or "",
-            box_control=bool(script.bbox) or not script.phrases,
-        )
-        return as_received(spec)
+        return spec_of_script(msgspec.json.decode(text, type=Script), path.stem, model, placeholders)
     except (OSError, ValueError) as error:  # msgspec's and the contract's own errors are ValueErrors
         raise InvalidInput(
             "The script {path} cannot be used: {problem}.", path=path, problem=in_words(error)
         ) from error
+
+
+def spec_of_script(script: Script, name: str, model: ModelInfo, placeholders: Placeholders) -> GenerateSpec:
+    """The script's generate spec, for the model's number of frames; `name` is the shot's. Raises ValueError."""
+    script = _filled(script, placeholders)
+    spec = GenerateSpec(
+        _shot(script, name, model),
+        script.prompt,
+        model=model.name,
+        background_phrase=script.bg_phrase or "",
+        box_control=bool(script.bbox) or not script.phrases,
+    )
+    return as_received(spec)
 
 
 def script_with_subjects(

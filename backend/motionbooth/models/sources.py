@@ -103,9 +103,14 @@ def files_digest(paths: Sequence[Path]) -> str:
     """sha256 of the contents of these files, in this order."""
     digest = hashlib.sha256()
     for path in paths:
-        state = path.stat()
-        digest.update(_file_digest(path, state.st_size, state.st_mtime_ns))
+        digest.update(bytes.fromhex(file_sha256(path)))
     return digest.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file, computed again only if its size or time changes."""
+    state = path.stat()
+    return _file_digest(path, state.st_size, state.st_mtime_ns).hex()
 
 
 @cache

@@ -76,8 +76,8 @@ def _shown(subject: TrainingSet, view: int, texture: Frame, centers: Sequence[fl
         box = Box(x - half_width, 0.5 - side / 2, x + half_width, 0.5 + side / 2)
         frame, cover = pasted(frame, subject.pictures[view], subject.masks[view], box)
         rows, columns = np.nonzero(cover > 0.5)
-        edges = (columns.min() / WIDTH_PX, rows.min() / HEIGHT_PX)
-        boxes.append(Box(*map(float, edges), float(columns.max() + 1) / WIDTH_PX, float(rows.max() + 1) / HEIGHT_PX))
+        x1, x2 = float(columns.min()) / WIDTH_PX, float(columns.max() + 1) / WIDTH_PX
+        boxes.append(Box(x1, float(rows.min()) / HEIGHT_PX, x2, float(rows.max() + 1) / HEIGHT_PX))
     return frame, boxes
 
 

@@ -174,7 +174,8 @@ def test_every_figure_names_its_network_and_the_sha256_of_its_weights(figures: P
     cards = {card.name: card for card in figures.networks}
     weights = (folder / "clip" / "model.safetensors").read_bytes()
     assert cards["CLIP"].sha256 == hashlib.sha256(weights).hexdigest()
-    assert set(cards) == {"CLIP", "DINO", "RAFT", "DIS"}
+    assert set(cards) == {"CLIP", "DINO", "RAFT", "DIS", "IoU", "identity"}
+    assert {name for name, card in cards.items() if card.own} == {"IoU", "identity"}
     assert cards["DIS"].sha256 == ""
     console = Console(width=200, record=True, file=None, quiet=False)
     with console.capture() as shown:
