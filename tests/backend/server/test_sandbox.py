@@ -129,10 +129,11 @@ def test_a_server_runs_its_jobs_in_a_sandbox_and_a_cancel_and_a_crash_work_there
 def test_workers_of_root_have_a_user_of_their_own_who_goes_on_with_the_files_of_before(
     backend: RunningBackend, tmp_path: Path
 ) -> None:
-    (tmp_path / "picture").write_bytes(b"pixels")
+    for number in (1, 2):
+        (tmp_path / f"picture {number}").write_bytes(b"pixels %d." % number)
     backend.start()
     with backend.client() as client:
-        picture = Picture(client.upload(tmp_path / "picture"))
+        pictures = [Picture(client.upload(tmp_path / "picture 1"))]
         job, train = new_job_id(), new_job_id()
         client.submit(job, small_job("steps=40 pause=0.1"))
         wait_until(lambda: (file := backend.home / "scratch" / "1" / "checkpoint").exists() and file.stat().st_size)
@@ -146,11 +147,12 @@ def test_workers_of_root_have_a_user_of_their_own_who_goes_on_with_the_files_of_
         assert "from 0" not in notes, "it goes on from root's checkpoint"
         below = psutil.Process(backend.process.pid).children(recursive=True)
         assert USER in {process.uids().real for process in below}
-        client.submit(train, TrainSpec(SubjectSpec("steps=1", "sks", "toy", [picture]), model="small"))
+        pictures.append(Picture(client.upload(tmp_path / "picture 2")))
+        client.submit(train, TrainSpec(SubjectSpec("steps=1", "sks", "toy", pictures), model="small"))
         weights = client.follow(train).result("subject")
         for blob in (clip, weights):
             client.fetch(blob, tmp_path / blob.role)
-    assert (tmp_path / "subject").read_bytes() == b"pixels"
+    assert (tmp_path / "subject").read_bytes() == b"pixels 1.pixels 2."
     assert (tmp_path / "clip").stat().st_size == 1000
 
 
