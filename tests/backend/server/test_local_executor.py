@@ -236,7 +236,8 @@ def test_the_loss_of_an_actor_is_reported_and_it_is_replaced(ray_address: str, h
         slot = running.start(1, "steps=1000 pause=0.05")
         running.wait(worker_pipe.Progressed, 1)
         worker = running.worker_of(1)
-        ray.kill(ray.get_actor(slot, namespace=home.name))
+        ray.kill(ray.get_actor(slot, namespace=home.name))  # connects this process to the cluster
+        ray.shutdown()
         assert "lost the worker" in str(running.wait(worker_pipe.Exited, 1).error)
         wait_until(lambda: not is_running(worker))
         wait_until(lambda: slot in running.idle(), 60)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -15,6 +16,7 @@ import psutil
 import pytest
 from following import Following
 from motionbooth.generation.video import read_clip
+from motionbooth.models.sources import TOYBOX
 from motionbooth.server import worker_pipe
 from motionbooth.server.attempts import Attempt, AttemptId, JobNumber
 from motionbooth.server.ray_worker import RayWorker, cluster_file
@@ -145,8 +147,7 @@ def test_workers_of_root_have_a_user_of_their_own_who_goes_on_with_the_files_of_
         clip = client.follow(job, on_progress=lambda progress: notes.append(str(progress.note))).result("clip")
         assert notes
         assert "from 0" not in notes, "it goes on from root's checkpoint"
-        below = psutil.Process(backend.process.pid).children(recursive=True)
-        assert USER in {process.uids().real for process in below}
+        assert USER in users_below(backend.process.pid)
         pictures.append(Picture(client.upload(tmp_path / "picture 2")))
         client.submit(train, TrainSpec(SubjectSpec("steps=1", "sks", "toy", pictures), model="small"))
         weights = client.follow(train).result("subject")
@@ -200,13 +201,14 @@ def test_a_worker_on_a_machine_of_a_cluster_has_a_sandbox_where_it_works(tmp_pat
 @needs_sandbox
 @pytest.mark.slow  # it makes the clips of the base model
 @pytest.mark.timeout(1500)
-def test_the_bundled_model_trains_and_generates_in_the_sandbox(tmp_path: Path) -> None:
-    home = tmp_path / "the home"
+def test_a_model_trains_and_generates_in_the_sandbox_and_keeps_the_clips_of_its_base(tmp_path: Path) -> None:
+    home, models = tmp_path / "the home", tmp_path / "models"
+    shutil.copytree(TOYBOX, models / "own", ignore=shutil.ignore_patterns("prior_clips*"))  # it has none of its own
     picture = Image.new("RGBA", (100, 80))
     ImageDraw.Draw(picture).ellipse((20, 10, 70, 60), fill=(220, 40, 40, 255))
     picture.save(tmp_path / "red.png")
     command = [sys.executable, "-m", "motionbooth.cli", "serve", "--home", str(home), "--sandbox", "--workers", "1"]
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "MOTIONBOOTH_MODELS": str(models)}
     with subprocess.Popen(
         [*command, "--address", "tcp://127.0.0.1:*"], stdout=subprocess.PIPE, env=environment
     ) as serving:
@@ -215,16 +217,18 @@ def test_the_bundled_model_trains_and_generates_in_the_sandbox(tmp_path: Path) -
             with Client(Connection.read(home / "connection.json"), timeout=60) as client:
                 subject = SubjectSpec("Red", "sks", "dog", [Picture(client.upload(tmp_path / "red.png"))])
                 train, generate = new_job_id(), new_job_id()
-                client.submit(train, TrainSpec(subject, steps=1))
+                client.submit(train, TrainSpec(subject, "own", steps=1))
                 weights = client.follow(train).result("subject").sha256
                 assert networks_below(serving.pid) - {network(os.getpid())}, "a worker with a network of its own"
-                (model,) = (one for one in client.models() if one.name == "toybox")
+                if started_as_root() and own_user_problem([]) is None:
+                    assert USER in users_below(serving.pid)
+                (model,) = (one for one in client.models() if one.name == "own")
                 track = SubjectTrack(
                     "Red", "dog", [Box(0.3, 0.3, 0.7, 0.8)] * model.frames, token="sks", weights=weights
                 )
                 camera = CameraPath.still(model.frames)
                 shot = Shot("shot", 1, 24, 8, model.width, model.height, camera, [track])
-                client.submit(generate, GenerateSpec(shot, "a sks dog", num_inference_steps=2))
+                client.submit(generate, GenerateSpec(shot, "a sks dog", model="own", num_inference_steps=2))
                 client.fetch(client.follow(generate).result("clip"), tmp_path / "clip.mp4")
         finally:
             serving.terminate()
@@ -237,6 +241,10 @@ def test_the_bundled_model_trains_and_generates_in_the_sandbox(tmp_path: Path) -
 
 def network(pid: int) -> str:
     return os.readlink(f"/proc/{pid}/ns/net")
+
+
+def users_below(pid: int) -> set[int]:
+    return {process.uids().real for process in psutil.Process(pid).children(recursive=True)}
 
 
 def networks_below(pid: int) -> set[str]:
