@@ -87,6 +87,9 @@ def soak(minutes: float, seed: int, jobs_per_minute: float, console: Console) ->
     pause = 60 * _CLIENTS / jobs_per_minute if jobs_per_minute else 0.0
     with tempfile.TemporaryDirectory(prefix="motionbooth-soak-") as folder:
         backend = RunningBackend(Path(folder) / "home").start(**_ENVIRONMENT)
+        backend.new_key("mallory").write(_attackers_file(backend))
+        for attack in ATTACKS:  # once before the memory is measured, which may stay what the worst of them takes
+            _attack(backend, attack)
         proxy = Proxy(backend.connection.address)
         watch = threading.Thread(target=_watch, args=(backend, samples, stop, console, tally))
         clients = [
@@ -245,6 +248,14 @@ def _signal_workers(backend: RunningBackend, number: int) -> list[int]:
     return found
 
 
+def _attackers_file(backend: RunningBackend) -> Path:
+    return backend.home / "mallory.json"
+
+
+def _attack(backend: RunningBackend, name: str) -> None:
+    subprocess.run(attack_command(name, _attackers_file(backend)), stderr=subprocess.DEVNULL)
+
+
 def _inject_faults(backend: RunningBackend, proxy: Proxy, seconds: float, rng: random.Random, tally: Tally) -> None:
     """Inject a fault every second or two. The server itself is killed or stopped only in the second half."""
     began = time.monotonic()
@@ -305,10 +316,8 @@ def _inject_faults(backend: RunningBackend, proxy: Proxy, seconds: float, rng: r
                 file.write(bytes([byte ^ 1]))
 
     def attack() -> None:
-        subprocess.run(attack_command(rng.choice(list(ATTACKS)), attackers_file), stderr=subprocess.DEVNULL)
+        _attack(backend, rng.choice(list(ATTACKS)))
 
-    attackers_file = backend.home / "mallory.json"
-    backend.new_key("mallory").write(attackers_file)
     gentle: list[Callable[[], None]] = [
         proxy.cut, flip_bit, pause, throttle, hang_server, kill_worker, suspend_worker, kill_key_check, fill_disk,
         damage_file, attack,
