@@ -289,9 +289,9 @@ def test_workers_with_a_user_of_their_own_have_the_groups_that_may_use_the_gpus(
     ):  # fmt: skip
         try:
             os.mknod(tmp_path / name, stat.S_IFCHR)
+            os.chown(tmp_path / name, 0, group)
         except PermissionError:
-            pytest.skip("making devices is not permitted")
-        os.chown(tmp_path / name, 0, group)
+            pytest.skip("making devices of root is not permitted")
         (tmp_path / name).chmod(mode)
     assert gpu_groups(tmp_path) == ["--groups=109,44"]
     assert gpu_groups(tmp_path / "none") == ["--clear-groups"]
