@@ -35,7 +35,7 @@ from torch import Tensor
 from motionbooth_lab.bench.camera import MOVES, cases, with_camera
 from motionbooth_lab.bench.control import PROCESSES, appearance_of_kind, bundled_base, measured
 
-METHODS = ("gather", "gather_late", "clean", "clean_late", "noise")
+METHODS = ("gather", "clean", "noise", "gather_late", "clean_late")
 NAMES = ("pan", "zoom to 1.4", "roll by 20")
 LATE = (0.2, 0.4)
 
@@ -142,7 +142,7 @@ def run(seed: int, name: str, method: str, merging: bool) -> MotionReport:
 
 
 def main(file: Path, seeds: Sequence[int] = range(4)) -> None:
-    kinds = [*product(NAMES, METHODS, (True, False))]
+    kinds = [*product(NAMES, METHODS[:3], (True, False)), *product(NAMES, METHODS[3:], (False,))]
     with ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn")) as pool:
         waiting = [[pool.submit(run, seed, *kind) for seed in seeds] for kind in kinds]
         measures = [Measure("seeds", len(seeds), "clips for each figure")]
