@@ -165,6 +165,6 @@ def _write_preview(request: ExportRequest, shot: Shot) -> None:
         f"{request.spec.shot.name}: {request.frames} frames in {width} x {height} px",
         frames[shown],
         [[track.boxes[index] for index in shown] for track in shot.subjects],
-        camera=shot.camera,
+        camera=request.shot_at(SHEET_FRAMES).camera,
     )
     write_contact_sheet(request.folder / "preview.png", [row])
