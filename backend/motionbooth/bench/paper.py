@@ -39,6 +39,7 @@ from motionbooth.bench.paper_tables import Results, Row, latex, markdown, row_of
 from motionbooth.evaluation.networks import Networks, load_networks
 from motionbooth.evaluation.paper_figures import PaperReport, paper_report
 from motionbooth.evaluation.report import shot_report
+from motionbooth.export.point_tracks import point_tracks
 from motionbooth.finetuning.recipes import recipe_named
 from motionbooth.generation.video import read_clip, spread_evenly
 from motionbooth.models.sources import file_sha256
@@ -183,7 +184,8 @@ class PaperBench:
         views = {} if subject is None else dict.fromkeys(names, subject.views)
         shown = {} if subject is None else dict.fromkeys(names, subject.pictures)
         motion = shot_report(frames, shot, appearances, views)
-        report = paper_report(frames, cell.asked, motion, shown, self.networks)
+        tracks = point_tracks(shot, (motion.width, motion.height))
+        report = paper_report(frames, cell.asked, motion, shown, self.networks, tracks)
         file.write_bytes(msgspec.json.encode(Measured(inputs, report)))
         return report
 

@@ -118,8 +118,11 @@ def evaluate(
     if measures is not None:
         from motionbooth.evaluation.networks import load_networks
         from motionbooth.evaluation.paper_figures import paper_report, paper_table
+        from motionbooth.export.point_tracks import point_tracks
 
-        report = paper_report(generated.frames, spec, report, generated.pictures, load_networks(measures))
+        tracks = point_tracks(spec.shot, (report.width, report.height))
+        networks = load_networks(measures)
+        report = paper_report(generated.frames, spec, report, generated.pictures, networks, tracks)
         assert report.paper is not None
         console.print(paper_table(report.paper, report.width, report.height))
     if json_file is not None:

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import cv2
 import msgspec
 import numpy as np
 from motionbooth_protocol.jobs import GenerateSpec
-from motionbooth_protocol.motion import Box, CameraPath
+from motionbooth_protocol.motion import Box
 from msgspec import Struct
 from numpy.typing import NDArray
 from rich.table import Table
 
-from motionbooth.evaluation.camera_adherence import MIN_SIDE_PX, hidden_in_either, requested_flows_px, without_edge
+from motionbooth.evaluation.flow_error import FlowError, Tracks, flow_error
 from motionbooth.evaluation.networks import (
     DIS_CARD,
     OWN_CARDS,
@@ -29,7 +28,7 @@ from motionbooth.evaluation.networks import (
     Networks,
     dis_flow,
 )
-from motionbooth.evaluation.report import MotionReport, box_mask, mean_of
+from motionbooth.evaluation.report import MotionReport, box_mask
 from motionbooth.pictures.masks import MaskedPicture
 
 GRAY = 127
@@ -44,20 +43,6 @@ class SubjectLikeness(Struct, frozen=True):
     r_dino: float | None = None
     found_clip: float | None = None
     found_dino: float | None = None
-
-
-class FlowError(Struct, frozen=True):
-    """Mean end-point error of the flow found in the clip from the flow of the camera asked for.
-
-    In pixels a frame of the clip's size, not normalized. Every pixel counts, whether it has texture or not, except at
-    the frame's edge, where content enters and leaves.
-    """
-
-    network: str
-    scenery_px: float | None
-    """Outside the boxes that were requested, and those in which subjects were found. None if nothing is outside."""
-    all_px: float | None
-    """Over all pixels, the subjects' own motion included. None if the clip has a single frame."""
 
 
 class PaperFigures(Struct, frozen=True):
@@ -86,9 +71,10 @@ def paper_report(
     motion: MotionReport,
     pictures: Mapping[str, Sequence[MaskedPicture]],
     networks: Networks,
+    tracks: Tracks | None = None,
 ) -> PaperReport:
     """The motion report of a clip with the paper's figures; see `paper_figures`."""
-    figures = paper_figures(frames, spec, motion, pictures, networks)
+    figures = paper_figures(frames, spec, motion, pictures, networks, tracks)
     return PaperReport(**msgspec.structs.asdict(motion), paper=figures)
 
 
@@ -98,10 +84,11 @@ def paper_figures(
     motion: MotionReport,
     pictures: Mapping[str, Sequence[MaskedPicture]],
     networks: Networks,
+    tracks: Tracks | None = None,
 ) -> PaperFigures:
     """Measure the model's frames (F, H, W, 3) uint8 RGB of a shot. `motion`: the report of the same frames.
 
-    `pictures`: of each subject, by the name of its track.
+    `pictures`: of each subject, by the name of its track. `tracks`: of the shot's points, in pixels of these frames.
     """
     found = {subject.name: [frame.found for frame in subject.frames] for subject in motion.subjects}
     clip_t = t_cons = None
@@ -109,10 +96,10 @@ def paper_figures(
         embeddings = networks.clip.pictures(list(frames))
         clip_t = float((embeddings @ networks.clip.text(prompt_without_tokens(spec))).mean())
         t_cons = float((embeddings[:-1] * embeddings[1:]).sum(1).mean()) if len(frames) > 1 else None
-    tracks = spec.shot.subjects
+    subjects = spec.shot.subjects
     nowhere: list[Box | None] = [None] * len(frames)
     hidden = [
-        [box for track in tracks for box in (track.boxes[f], found.get(track.name, nowhere)[f]) if box is not None]
+        [box for track in subjects for box in (track.boxes[f], found.get(track.name, nowhere)[f]) if box is not None]
         for f in range(len(frames))
     ]
     finders: list[tuple[str, FlowFinder]] = [(DIS_CARD.name, dis_flow)]
@@ -123,12 +110,12 @@ def paper_figures(
         missing=networks.missing,
         subjects=[
             _likeness(frames, track.name, track.boxes, found.get(track.name, nowhere), pictures[track.name], networks)
-            for track in tracks
+            for track in subjects
             if pictures.get(track.name)
         ],
         clip_t=clip_t,
         t_cons=t_cons,
-        flow=[flow_error(name, finder, frames, hidden, spec.shot.camera) for name, finder in finders],
+        flow=[flow_error(name, finder, frames, hidden, spec.shot.camera, tracks) for name, finder in finders],
     )
 
 
@@ -192,38 +179,6 @@ def _square(pixels: Rgb) -> Rgb:
     return square
 
 
-def flow_error(
-    network: str, finder: FlowFinder, frames: Rgb, hidden: Sequence[Sequence[Box]], camera: CameraPath
-) -> FlowError:
-    """Compare the flow from each frame (F, H, W, 3) to the next with the camera's. `hidden`: boxes of each frame.
-
-    Frames smaller than 128 px are enlarged for the search.
-    """
-    height, width = frames.shape[1:3]
-    scale = max(1.0, MIN_SIDE_PX / min(height, width))
-    large = [cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC) for frame in frames]
-    rows, columns = large[0].shape[:2]
-    grid = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1).reshape(-1, 2)
-    points = (grid + 0.5) / (columns, rows)
-    asked = requested_flows_px(camera, [points] * (len(frames) - 1), width, height)
-    masks = [_union_of(boxes, (height, width)) for boxes in hidden]
-    inside = without_edge(np.ones((height, width), bool))
-    scenery: list[float | None] = []
-    everywhere: list[float | None] = []
-    for f, motion in enumerate(asked):
-        flow = finder(large[f], large[f + 1]).reshape(-1, 2) * (width / columns, height / rows)
-        errors = np.linalg.norm(flow - motion, axis=1).reshape(rows, columns)
-        visible = without_edge(~hidden_in_either(masks[f], masks[f + 1], (height, width)))
-        for mean, mask in ((scenery, visible), (everywhere, inside)):
-            kept = errors[cv2.resize(mask.astype(np.uint8), (columns, rows), interpolation=cv2.INTER_NEAREST) > 0]
-            mean.append(float(kept.mean()) if len(kept) else None)
-    return FlowError(network, mean_of(scenery), mean_of(everywhere))
-
-
-def _union_of(boxes: Sequence[Box], size: tuple[int, int]) -> NDArray[np.bool_]:
-    return np.logical_or.reduce([np.zeros(size, bool), *(box_mask(box, size) for box in boxes)])
-
-
 def paper_table(figures: PaperFigures, width: int, height: int) -> Table:
     """The figures as a table for people, with the meaning and the network of each."""
     table = Table(title="the paper's figures")
@@ -244,6 +199,9 @@ def paper_table(figures: PaperFigures, width: int, height: int) -> Table:
     for flow in figures.flow:
         table.add_row("flow error, scenery", _pixels(flow.scenery_px), f"{flow.network}: {frame}")
         table.add_row("flow error, all pixels", _pixels(flow.all_px), f"{flow.network}: {frame}")
+        table.add_row(
+            "track error", _pixels(flow.tracks_px), f"{flow.network}: of points followed from the first frame"
+        )
     for card in figures.networks:
         table.add_row(card.name, "", network_text(card))
     for name, command in figures.missing.items():

@@ -8,6 +8,7 @@ import numpy as np
 from motionbooth_protocol.motion import Box, CameraPath, Shot
 from numpy.typing import NDArray
 
+from motionbooth.evaluation.flow_error import Tracks
 from motionbooth.export.engine_shot import nearness
 
 IN_BOX = (1 / 6, 1 / 2, 5 / 6)
@@ -18,11 +19,8 @@ ON_BACKGROUND = (8, 5)
 
 
 @dataclass(frozen=True)
-class PointTracks:
-    """`points`: (T, N, 2), x and y in pixels. `visible`: (T, N), in the frame, and not covered by a subject's box."""
-
-    points: NDArray[np.float32]
-    visible: NDArray[np.bool_]
+class PointTracks(Tracks):
+    """`visible`: in the frame, and not covered by a subject's box."""
 
     @property
     def from_the_start(self) -> PointTracks:

@@ -94,7 +94,7 @@ def test_every_figure_of_the_clips_that_were_run_is_in_the_tables(folder: Path) 
         "camera", "toybox", "AnimateDiff with motion LoRAs", 0, 0
     )
     text = (folder / "out" / "results.md").read_text()
-    assert "| toybox | AnimateDiff with motion LoRAs |  |  |  |  |  |" in text
+    assert "| toybox | AnimateDiff with motion LoRAs |  |  |  |  |  |  |" in text
     assert all(card.sha256 in text for card in results(folder).networks)
     assert text.count("the product's own") >= 2
     assert r"toybox & motionbooth & 1 & " in (folder / "out" / "results.tex").read_text()

@@ -10,20 +10,22 @@ import pytest
 import torch
 import torch.nn.functional as F
 from motionbooth.evaluation.camera_adherence import requested_flow_px
+from motionbooth.evaluation.flow_error import Tracks, flow_error
 from motionbooth.evaluation.networks import Networks, dis_flow, load_networks
 from motionbooth.evaluation.paper_figures import (
     PaperFigures,
     PaperReport,
     box_crop,
-    flow_error,
     masked_crop,
     paper_figures,
     paper_report,
     paper_table,
 )
 from motionbooth.evaluation.report import TargetSubject, motion_report
+from motionbooth.export.point_tracks import point_tracks
 from motionbooth.pictures.appearance import Appearance
 from motionbooth.pictures.masks import MaskedPicture
+from motionbooth_lab.toybox.backgrounds import draw_texture
 from motionbooth_lab.toybox.draw import Clip, draw_clip, kind_scene
 from motionbooth_protocol.errors import InvalidInput, NotFound
 from motionbooth_protocol.jobs import GenerateSpec
@@ -157,6 +159,34 @@ def test_the_flow_error_is_the_distance_from_the_flow_asked_for_over_the_scenery
     assert error.scenery_px == pytest.approx(1, abs=1e-5)
     share = 24 * 32 / (90 * 58)  # of the frame without its edge of 3 px
     assert error.all_px == pytest.approx(1 + 7 * share, abs=1e-5)
+
+
+def test_the_track_error_is_the_mean_distance_of_followed_points_from_those_asked_for() -> None:
+    """A finder that sees 2 px to the left everywhere, and points that are asked to move by 3 px, one of them hidden."""
+    frames = np.zeros((3, 64, 96, 3), np.uint8)
+    points = np.array([[(50 - 3 * f, 20), (70 - 3 * f, 40), (30, 30)] for f in range(3)], np.float32)
+    visible = np.array([[True, True, False], [True, True, True], [True, False, True]])
+
+    def finder(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        return np.full((*before.shape[:2], 2), (-2 * before.shape[1] / 96, 0), np.float32)
+
+    camera = CameraPath([Offset(3 * f / 96, 0) for f in range(3)])
+    error = flow_error("fixed", finder, frames, [[]] * 3, camera, Tracks(points, visible))
+    assert error.tracks_px == pytest.approx((1 + 1 + 2) / 3, abs=1e-4)
+    hidden = flow_error("fixed", finder, frames, [[]] * 3, camera, Tracks(points, np.zeros_like(visible)))
+    assert hidden.tracks_px is None
+
+
+def test_points_are_followed_where_the_scenery_moves() -> None:
+    """A texture that moves by (-3, 1) pixels a frame: DIS follows it within a pixel over eight frames."""
+    texture = draw_texture("grass", np.random.default_rng(2))
+    frames = np.stack([texture[100 - f : 164 - f, 100 + 3 * f : 196 + 3 * f] for f in range(8)])
+    right = CameraPath([Offset(3 * f / 96, -f / 64) for f in range(8)])
+    for camera, low, high in ((right, 0, 1), (CameraPath.still(8), 5, 20)):
+        shot = Shot("shot", 1, 8, 8, 96, 64, camera, [])
+        error = flow_error("DIS", dis_flow, frames, [[]] * 8, camera, point_tracks(shot, (96, 64)))
+        assert error.tracks_px is not None
+        assert low <= error.tracks_px < high
 
 
 def test_dis_measures_a_pan_and_the_still_camera_that_was_not_asked_for(figures: PaperFigures, clip: Clip) -> None:
