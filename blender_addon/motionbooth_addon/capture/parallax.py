@@ -10,6 +10,7 @@ import numpy as np
 
 from .._protocol.motion import MAX_COLUMNS, MAX_NEARNESS, MAX_ROWS, CameraPath, Parallax
 from . import projection, scene_evaluation
+from .dependencies import playback_reason
 from .projection import MAX_COORDINATE, Array
 
 FLAT = 0.01  # if no nearness differs more from 1, the background is flat
@@ -19,7 +20,7 @@ def with_parallax(scene: bpy.types.Scene, camera: CameraPath, times: Sequence[fl
     """The path with the depth of the scene's geometry at the model's frames, without the subjects.
 
     Where a ray meets nothing, there is the flat background. Unchanged if all is as near as that, if the camera's poses
-    are not known, or if the camera reaches the background. Simulations are not played.
+    are not known, or if the camera reaches the background. What needs playback, such as a simulation, is left out.
     """
     if not camera.poses:
         return camera
@@ -76,9 +77,10 @@ def _depths(
 
 
 def _scenery(scene: bpy.types.Scene) -> set[bpy.types.Object]:
-    """What the scene renders, without the subjects and their parts."""
+    """What the scene renders, without the subjects, their parts, and what needs playback."""
     proxies = [thing for subject in scene.motionbooth.subjects for thing in (subject.object, subject.training_object)]
     subjects = {part for proxy in proxies if proxy for part in (proxy, *proxy.children_recursive)}
     layer = scene_evaluation.view_layer_of(scene)
     shown = {thing for thing in scene.objects if not thing.hide_render and thing.visible_get(view_layer=layer)}
-    return shown - subjects - {camera for camera in scene_evaluation.cameras_of(scene) if camera}
+    scenery = shown - subjects - {camera for camera in scene_evaluation.cameras_of(scene) if camera}
+    return {thing for thing in scenery if not playback_reason([thing])}

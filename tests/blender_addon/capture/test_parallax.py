@@ -104,6 +104,12 @@ def test_subjects_and_their_parts_are_no_scenery_and_nothing_is_as_near_as_the_b
     assert nearness(shots.read_shot(walls, FRAMES).shot.camera).max() == pytest.approx(8.0)  # 1.5 units away
 
 
+def test_what_needs_playback_is_left_out(walls: Any) -> None:
+    MOVES["track"](walls.camera)
+    bpy.data.objects["Near"].modifiers.new("Cloth", "CLOTH")
+    assert shots.read_shot(walls, FRAMES).shot.camera.parallax is None
+
+
 @pytest.mark.parametrize("why", ["flat", "orthographic", "off", "keyframed"])
 def test_without_depth_or_without_a_perspective_camera_nothing_changes(walls: Any, why: str) -> None:
     MOVES["track"](walls.camera)
