@@ -25,6 +25,7 @@ from rich.console import Console
 
 from motionbooth.evaluation.generated_shot import GeneratedShot, read_spec, report_table
 from motionbooth.evaluation.report import MotionReport
+from motionbooth.generation.video import read_clip
 from motionbooth.progress.display import progress_display
 
 START_SECONDS = 60.0  # a backend that takes longer to start has failed
@@ -62,7 +63,9 @@ def run_demo(scene: Path, out: Path, options: list[str], console: Console) -> De
         {name: list(map(Path, files)) for name, files in shot["pictures"].items()},
     )
     motion = generated.report()
-    generated.write_contact_sheet(out / "contact_sheet.png", motion)
+    rendered = Path(shot["clip"]).with_name("guide.png")
+    guide = read_clip(rendered)[0] if generated.spec.guide is not None else None
+    generated.write_contact_sheet(out / "contact_sheet.png", motion, guide)
     report = DemoReport(motion, watch.finish())
     (out / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
     console.print(report_table(motion, generated.spec.shot.subjects))

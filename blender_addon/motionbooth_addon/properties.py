@@ -208,13 +208,20 @@ class MotionBoothShot(bpy.types.PropertyGroup):
         description="Start from a simple render of the scene instead of from noise alone. It is rendered again only "
         "after the scene has changed",
     )
+    guide_clip: StringProperty(
+        name="Clip",
+        subtype="FILE_PATH",
+        options=compat.RELATIVE_PATH,
+        description="Start from this clip, such as an earlier take or a playblast, instead of from a render of the "
+        "scene. It has the shot's duration and the model's aspect ratio",
+    )
     guide_subject: FloatProperty(
         name="Subject",
         subtype="FACTOR",
         min=0,
         max=1,
         default=SUBJECT_STRENGTH,
-        description="How closely the subjects follow the render",
+        description="How closely the subjects follow the guide",
     )
     guide_background: FloatProperty(
         name="Background",
@@ -222,7 +229,7 @@ class MotionBoothShot(bpy.types.PropertyGroup):
         min=0,
         max=1,
         default=BACKGROUND_STRENGTH,
-        description="How closely the background follows the render",
+        description="How closely the background follows the guide",
     )
     subjects: CollectionProperty(type=MotionBoothSubject)
     active_subject: IntProperty(min=0)

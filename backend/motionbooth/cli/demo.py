@@ -4,7 +4,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from motionbooth_protocol.limits import MAX_SAMPLING_STEPS, MAX_SEED, MAX_TRAINING_STEPS
+from motionbooth_protocol.limits import (
+    BACKGROUND_STRENGTH,
+    MAX_SAMPLING_STEPS,
+    MAX_SEED,
+    MAX_TRAINING_STEPS,
+    SUBJECT_STRENGTH,
+)
 
 DEMO_SCENE = Path(__file__).with_name("demo.blend")
 
@@ -20,6 +26,7 @@ def demo(
     sampling_steps: Annotated[
         int | None, typer.Option(min=1, max=MAX_SAMPLING_STEPS, help="Sampling steps (default: the model's).")
     ] = None,
+    guide: Annotated[bool, typer.Option("--guide", help="Start the clip from a render of the scene.")] = False,
 ) -> None:
     """Generate the shot of a .blend on this machine: train its subject, and put a controlled clip on its timeline."""
     from rich.console import Console
@@ -33,4 +40,6 @@ def demo(
         "--sampling-steps": sampling_steps,
     }
     options = [word for name, value in replaced.items() if value is not None for word in (name, str(value))]
+    if guide:
+        options += ["--subject-strength", str(SUBJECT_STRENGTH), "--background-strength", str(BACKGROUND_STRENGTH)]
     run_demo(scene.absolute(), out.absolute(), options, Console())

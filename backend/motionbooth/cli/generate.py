@@ -45,11 +45,17 @@ def generate(
         typer.Option(exists=True, dir_okay=False, help="Clip that is white where the guide shows a subject."),
     ] = None,
     subject_strength: Annotated[
-        float, typer.Option(min=0, max=1, help="How closely the subjects follow the guide. 0: not at all.")
-    ] = SUBJECT_STRENGTH,
+        float | None,
+        typer.Option(
+            min=0, max=1, help=f"How closely the subjects follow the guide. 0: not at all. Default: {SUBJECT_STRENGTH}"
+        ),
+    ] = None,
     background_strength: Annotated[
-        float, typer.Option(min=0, max=1, help="How closely the background follows the guide. 0: not at all.")
-    ] = BACKGROUND_STRENGTH,
+        float | None,
+        typer.Option(
+            min=0, max=1, help=f"How closely the background follows the guide. Default: {BACKGROUND_STRENGTH}"
+        ),
+    ] = None,
     token: Token = None,
     class_word: ClassWord = None,
 ) -> None:
@@ -65,9 +71,12 @@ def generate(
     subjects = subject or []
     spec = script_with_subjects(script, model, seed, subjects, Placeholders.of(token, class_word, subjects))
     spec = replace(spec, styles=[Style(str(path)) for path in style or []])
+    strengths = (subject_strength, SUBJECT_STRENGTH), (background_strength, BACKGROUND_STRENGTH)
     if guide is not None:
-        masks = None if guide_masks is None else str(guide_masks)
-        spec = replace(spec, guide=Guide(str(guide), subject_strength, background_strength, masks))
+        chosen = [usual if given is None else given for given, usual in strengths]
+        spec = replace(spec, guide=Guide(str(guide), *chosen, None if guide_masks is None else str(guide_masks)))
+    elif any(option is not None for option in (guide_masks, subject_strength, background_strength)):
+        raise typer.BadParameter("These are options of a guide; name its clip with --guide.")
     with progress_display(Console()) as show:
         ranked = generate_best_of(spec, takes, batch_size, out, Path, DisplayReporter(show))
     Console().print(takes_table(ranked))

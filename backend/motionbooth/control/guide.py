@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from motionbooth_protocol.motion import Box
 from torch import Tensor
 
-from motionbooth.control.boxes import Grid, box_coverage, box_mask
-from motionbooth.control.latent_frames import groups, latent_track
+from motionbooth.control.boxes import Grid, box_coverage
+from motionbooth.control.latent_frames import groups
 
 
 @dataclass(frozen=True)
@@ -56,21 +56,15 @@ def _moved(content: Tensor, dx: int, dy: int) -> Tensor:
     return padded[..., max(-dy, 0) :, max(-dx, 0) :][..., :height, :width]
 
 
-def subject_cells(
-    tracks: Sequence[Sequence[Box | None]], latent_size: Grid, frames: int, temporal: int, soft_edges: bool
-) -> Tensor:
-    """The share of each cell that is in a subject's box: (F', h, w), 0..1. `temporal` as in Base."""
-    if not tracks:
-        return torch.zeros(len(groups(frames, temporal)), *latent_size)
-    coverage = box_coverage if soft_edges else box_mask
-    boxes = [latent_track(track, temporal) for track in tracks]
-    return coverage(boxes, latent_size).float().amax(dim=0)
+def in_boxes(tracks: Sequence[Sequence[Box | None]], shape: tuple[int, int, int]) -> Tensor:
+    """The share of each pixel that is in a subject's box: (F, H, W), which is the `shape`, 0..1."""
+    return box_coverage(tracks, shape[1:]).float().amax(dim=0) if tracks else torch.zeros(shape)
 
 
-def masked_cells(masks: Tensor, latent_size: Grid, temporal: int) -> Tensor:
-    """The share of each cell that masks (F, H, W), 0..1, cover: (F', h, w). `temporal` as in Base."""
-    small = F.interpolate(masks[:, None], latent_size, mode="area")[:, 0]
-    return torch.stack([small[group.start : group.stop].mean(dim=0) for group in groups(len(masks), temporal)])
+def in_cells(pixels: Tensor, latent_size: Grid, temporal: int) -> Tensor:
+    """The mean of values (F, H, W) in each cell: (F', h, w). `temporal` as in Base."""
+    small = F.interpolate(pixels[:, None], latent_size, mode="area")[:, 0]
+    return torch.stack([small[group.start : group.stop].mean(dim=0) for group in groups(len(pixels), temporal)])
 
 
 def guided_share(subjects: Tensor, subject: bool, background: bool) -> Tensor:

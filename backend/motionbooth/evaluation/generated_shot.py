@@ -86,18 +86,20 @@ class GeneratedShot:
         views = {name: Views.of(pictures) for name, pictures in self.pictures.items() if pictures}
         return shot_report(self.frames, self.spec.shot, {**self.appearances, **seen}, views)
 
-    def write_contact_sheet(self, path: Path, report: MotionReport) -> None:
-        """Write a PNG: frames with requested (white) and found (red) boxes, camera path, training pictures."""
+    def write_contact_sheet(self, path: Path, report: MotionReport, guide: NDArray[np.uint8] | None = None) -> None:
+        """Write a PNG: frames with requested (white) and found (red) boxes, camera path, guide, training pictures."""
+        requested = [track.boxes for track in self.spec.shot.subjects]
         found = [[frame.found for frame in subject.frames] for subject in report.subjects]
         row = Row(
             title=f"{self.spec.prompt}   (seed {self.spec.seed})   white: requested, red: found",
             frames=self.frames,
-            requested=[track.boxes for track in self.spec.shot.subjects],
+            requested=requested,
             found=found,
             camera=self.spec.shot.camera,
         )
         shown = [picture.rgb for pictures in self.pictures.values() for picture in pictures]
-        write_contact_sheet(path, [row], shown)
+        rows = [row] if guide is None else [Row("guide: the render that the clip starts from", guide, requested), row]
+        write_contact_sheet(path, rows, shown)
 
 
 def read_spec(shot: Path, model: str, placeholders: Placeholders = NO_PLACEHOLDERS) -> GenerateSpec:

@@ -66,6 +66,34 @@ class CameraFrame(Struct, frozen=True):
     """Mean end-point error over all textured pixels of the scenery."""
 
 
+class ControlUse(Struct, frozen=True):
+    """A control that acted on a clip."""
+
+    name: str
+    """boxes (that suppress), boxes_amplified, camera, scenery (its merging), trained_subjects, style, guide_subject or
+    guide_background."""
+    steps: int
+    """The number of sampling steps in which it acted."""
+    strength: float | None = None
+    """As requested, for a style and a guide."""
+
+
+class GuideDifference(Struct, frozen=True):
+    """Mean distance of the clip's colors from its guide's, in CIE Lab (2 is just visible); None for no pixels."""
+
+    subject: float | None
+    background: float | None
+
+
+class Contributions(Struct, frozen=True):
+    """What each control contributed to a clip."""
+
+    steps: int
+    """All sampling steps."""
+    controls: list[ControlUse]
+    guide_difference: GuideDifference | None = None
+
+
 class MotionReport(Struct, frozen=True):
     """How well a clip follows its shot."""
 
@@ -78,6 +106,8 @@ class MotionReport(Struct, frozen=True):
     camera: list[CameraFrame]
     mean_flow_error_px: float | None = None
     """Mean of the frames' `mean_error_px`."""
+    contributions: Contributions | None = None
+    """None if the clip is measured without the model that generated it."""
 
 
 def motion_report(frames: NDArray[np.uint8], subjects: Sequence[TargetSubject], camera: CameraPath) -> MotionReport:

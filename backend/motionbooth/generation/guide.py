@@ -19,18 +19,26 @@ from motionbooth_protocol.text import Text
 from motionbooth_protocol.wording import in_words
 from torch import Tensor
 
-from motionbooth.control.guide import GuideControl, guided_share, masked_cells, subject_cells
+from motionbooth.control.guide import GuideControl, guided_share, in_boxes, in_cells
 from motionbooth.control.plan import StepPlan
 from motionbooth.generation.video import Frames, spread_evenly, to_rgb
 from motionbooth.models.base import Base
 from motionbooth.models.settings import BaseSettings
+from motionbooth.pictures.images import MAX_PIXELS
 
 SENT_FORMATS = (("mp4", 4, b"ftyp"), ("matroska", 0, b"\x1aE\xdf\xa3"), ("apng", 0, b"\x89PNG"))
 """The formats of uploaded clips: FFmpeg's name, and the bytes by which a file is known, with their place."""
-MAX_SENT_PIXELS = 2_000_000_000  # 6 GB
+SAME_SHAPE = 0.03  # relative difference of two aspect ratios: a pixel or two of a small frame
 
 BlobPath = Callable[[str], Path]
-SAME_SHAPE = 0.03  # relative difference of two aspect ratios: a pixel or two of a small frame
+
+
+@dataclass(frozen=True)
+class GuideFrames:
+    """A guide at the model's frames and size."""
+
+    pixels: Frames  # (F, H, W, 3)
+    subjects: Tensor  # (F, H, W), 0..1: the share of each pixel that is the subjects'
 
 
 @dataclass(frozen=True)
@@ -41,27 +49,30 @@ class GuideClip:
     subjects: Tensor  # (F', h, w), 0..1: the share of each cell that is the subjects'
 
 
-@torch.no_grad()
-def read_guide(base: Base, spec: GenerateSpec, blob_path: BlobPath) -> GuideClip | None:
+def read_guide(spec: GenerateSpec, model: BaseSettings, blob_path: BlobPath) -> GuideFrames | None:
     """The spec's guide; None if there is none, or if it does not act. Raises InvalidInput if it does not fit."""
     guide, shot = spec.guide, spec.shot
     if guide is None or not guide.acts:
         return None
-    frames = _fitting(blob_path(guide.clip), Text("the guide"), base.settings, shot)
-    pixels = rearrange(torch.from_numpy(frames).to(base.device), "f h w c -> f c h w").float() / 127.5 - 1
-    latents, _ = base.encode(pixels)
+    pixels = _fitting(blob_path(guide.clip), Text("the guide"), model, shot)
     if guide.masks is None:
-        tracks, soft = [track.boxes for track in shot.subjects], base.settings.control.soft_edges
-        return GuideClip(latents, subject_cells(tracks, base.latent_size, shot.frames, base.temporal, soft))
-    masks = _fitting(blob_path(guide.masks), Text("the guide's masks"), base.settings, shot)
-    white = torch.from_numpy(masks).float().mean(dim=-1) / 255
-    return GuideClip(latents, masked_cells(white, base.latent_size, base.temporal))
+        return GuideFrames(pixels, in_boxes([track.boxes for track in shot.subjects], pixels.shape[:3]))
+    masks = _fitting(blob_path(guide.masks), Text("the guide's masks"), model, shot)
+    return GuideFrames(pixels, torch.from_numpy(masks).float().mean(dim=-1) / 255)
+
+
+@torch.no_grad()
+def encoded(base: Base, guide: GuideFrames) -> GuideClip:
+    """The guide in the base's latent space."""
+    pixels = rearrange(torch.from_numpy(guide.pixels).to(base.device), "f h w c -> f c h w").float() / 127.5 - 1
+    latents, _ = base.encode(pixels)
+    return GuideClip(latents, in_cells(guide.subjects, base.latent_size, base.temporal))
 
 
 def _fitting(path: Path, label: Text, model: BaseSettings, shot: Shot) -> Frames:
     """The model's frames of a clip, at the model's size. Raises InvalidInput if the clip does not fit the shot."""
     most = max(shot.scene_frames, shot.frames)
-    frames, fps = _read(path, label, most)
+    frames, fps = _read(path, label, most, model)
     if len(frames) not in (shot.frames, shot.scene_frames):
         raise InvalidInput(
             "Cannot use {clip}: it has {found} frames, but {model} needs {expected}, or the shot's {scene_frames}. "
@@ -82,7 +93,46 @@ def _fitting(path: Path, label: Text, model: BaseSettings, shot: Shot) -> Frames
             expected=wanted,
             fps=round(len(frames) / wanted, 3),
         )
-    height, width = frames.shape[1:3]
+    return spread_evenly(np.stack(frames), shot.frames)
+
+
+def _read(path: Path, label: Text, most: int, model: BaseSettings) -> tuple[list[Frames], float]:
+    """The first frames of a clip at the model's size, at most one more than `most`, and its frames per second.
+
+    Uploaded files are not trusted: FFmpeg knows hundreds of formats, some of which make it open other files. Raises
+    InvalidInput.
+    """
+    with path.open("rb") as file:
+        start = file.read(12)
+    try:
+        format = next((name for name, at, mark in SENT_FORMATS if start[at : at + len(mark)] == mark), None)
+        if format is None:
+            raise ValueError("it is not an MP4, MOV, MKV, WebM or animated PNG")
+        with av.open(str(path), format=format) as container:
+            stream = next(iter(container.streams.video), None)
+            if stream is None or not stream.width or not stream.height:
+                raise ValueError("it has no pictures")
+            _check_shape((stream.width, stream.height), label, model)
+            decoded = islice(container.decode(stream), most + 1)
+            frames = [_sized(to_rgb(frame), model) for frame in decoded]
+            rate = stream.average_rate
+        if not frames or not rate:
+            raise ValueError("it has no frames")
+    except (av.FFmpegError, ValueError) as error:
+        raise InvalidInput(
+            "Cannot read {clip} as a video clip ({problem}). Send it as MP4 or animated PNG.",
+            clip=label,
+            problem=in_words(error),
+        ) from error
+    return frames, float(rate)
+
+
+def _check_shape(size: tuple[int, int], label: Text, model: BaseSettings) -> None:
+    """Raises InvalidInput if pictures of this width and height have another shape than the model's, or too many
+    pixels."""
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width} x {height} pixels are too many")
     if abs(width / height * model.height / model.width - 1) > SAME_SHAPE:
         raise InvalidInput(
             "Cannot use {clip}: {width} x {height} pixels have another aspect ratio than the frames of {model} "
@@ -94,44 +144,11 @@ def _fitting(path: Path, label: Text, model: BaseSettings, shot: Shot) -> Frames
             model_width=model.width,
             model_height=model.height,
         )
-    chosen = spread_evenly(frames, shot.frames)
-    size = (model.width, model.height)
-    method = cv2.INTER_AREA if width > model.width else cv2.INTER_CUBIC
-    return np.stack([cv2.resize(frame, size, interpolation=method) for frame in chosen])
 
 
-def _read(path: Path, label: Text, most: int) -> tuple[Frames, float]:
-    """The first frames of a clip, at most one more than `most`, and its frames per second. Raises InvalidInput.
-
-    Uploaded files are not trusted: FFmpeg knows hundreds of formats, some of which make it open other files.
-    """
-    with path.open("rb") as file:
-        start = file.read(12)
-    try:
-        format = next((name for name, at, mark in SENT_FORMATS if start[at : at + len(mark)] == mark), None)
-        if format is None:
-            raise ValueError("it is not an MP4, MOV, MKV, WebM or animated PNG")
-        with av.open(str(path), format=format) as container:
-            stream = next(iter(container.streams.video), None)
-            if stream is None:
-                raise ValueError("it has no pictures")
-            frames: list[Frames] = []
-            for number, frame in enumerate(islice(container.decode(stream), most + 1), 1):
-                if frame.width * frame.height * number > MAX_SENT_PIXELS:
-                    raise ValueError(f"{frame.width} x {frame.height} pixels are too many")
-                if (frame.width, frame.height) != (stream.width, stream.height):
-                    raise ValueError("its frames have different sizes")
-                frames.append(to_rgb(frame))
-            rate = stream.average_rate
-        if not frames or not rate:
-            raise ValueError("it has no frames")
-    except (av.FFmpegError, ValueError) as error:
-        raise InvalidInput(
-            "Cannot read {clip} as a video clip ({problem}). Send it as MP4 or animated PNG.",
-            clip=label,
-            problem=in_words(error),
-        ) from error
-    return np.stack(frames), float(rate)
+def _sized(frame: Frames, model: BaseSettings) -> Frames:
+    method = cv2.INTER_AREA if frame.shape[1] > model.width else cv2.INTER_CUBIC
+    return cv2.resize(frame, (model.width, model.height), interpolation=method)
 
 
 def with_guide(
@@ -145,7 +162,7 @@ def with_guide(
     ahead = moves[::-1].cumsum(axis=0)[::-1] - moves  # of the moves of later steps
     guided = []
     for plan, level, still in zip(plans, noise_levels, ahead, strict=True):
-        regions = [strength > 0 and level > 1 - strength for strength in (subject, background)]
+        regions = [is_guided(level, strength) for strength in (subject, background)]
         if not any(regions):
             guided.append(plan)
             continue
@@ -154,3 +171,8 @@ def with_guide(
             control = control.gathered(plan.warp.ahead)
         guided.append(replace(plan, guide=control.ahead_of(still.tolist()) if still.any() else control))
     return guided
+
+
+def is_guided(noise_level: float, strength: float) -> bool:
+    """Whether a region with this strength is the guide's in a step of this noise level."""
+    return strength > 0 and noise_level > 1 - strength

@@ -30,7 +30,7 @@ from motionbooth.control.guide import GuideControl
 from motionbooth.control.homography import filled
 from motionbooth.control.plan import StepPlan, plan_steps, windows_in_steps
 from motionbooth.control.scenery import Scenery, merge_scenery
-from motionbooth.generation.guide import BlobPath, read_guide, with_guide
+from motionbooth.generation.guide import BlobPath, encoded, read_guide, with_guide
 from motionbooth.models.base import Base
 from motionbooth.progress.reporting import OnProgress, ignore_progress
 
@@ -205,9 +205,9 @@ def generate_takes(
         )
     prompts, negative_prompts = [spec.prompt] * len(seeds), [spec.negative_prompt] * len(seeds)
     plans = plan_shot(base, spec)
-    if spec.guide is not None and (guide := read_guide(base, spec, blob_path)) is not None:
+    if spec.guide is not None and (guide := read_guide(spec, settings, blob_path)) is not None:
         strengths = spec.guide.subject_strength, spec.guide.background_strength
-        plans = with_guide(plans, guide, base.noise_levels(len(plans)), *strengths)
+        plans = with_guide(plans, encoded(base, guide), base.noise_levels(len(plans)), *strengths)
     inputs = SamplingInputs.from_prompts(base, prompts, negative_prompts, seeds, plans, spec.guidance_scale)
     return decode(base, denoise(base, inputs, on_step, on_estimate), on_frame)
 

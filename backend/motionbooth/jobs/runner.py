@@ -11,7 +11,7 @@ from motionbooth_protocol.errors import Canceled
 from motionbooth_protocol.jobs import GenerateSpec, JobSpec, TrainSpec
 from motionbooth_protocol.motion import Shot
 
-from motionbooth.evaluation.report import shot_report
+from motionbooth.evaluation.contributions import clip_report
 from motionbooth.finetuning.finetune import TrainingOptions, finetune
 from motionbooth.generation.previews import Previewer, ShowPreview
 from motionbooth.generation.sampling import generate_clip
@@ -78,7 +78,7 @@ def _generate(
     write_clip(results["clip"], frames, spec.shot.fps, spec.shot.scene_frames)
     reporter.progress(stages.ENCODING, 1, 1)
     reporter.progress(stages.MEASURING, 0, 1)
-    report = shot_report(frames, spec.shot, subject_appearances(spec.shot, blob_path))
+    report = clip_report(base, spec, frames, subject_appearances(spec.shot, blob_path), blob_path)
     results["report"].write_bytes(msgspec.json.encode(report))
     reporter.progress(stages.MEASURING, 1, 1)
     return results

@@ -13,7 +13,8 @@ from motionbooth_protocol.jobs import GenerateSpec
 from rich.table import Table
 from torch import Tensor
 
-from motionbooth.evaluation.report import MotionReport, adherence_order, shot_report, write_report
+from motionbooth.evaluation.contributions import clip_report
+from motionbooth.evaluation.report import MotionReport, adherence_order, write_report
 from motionbooth.generation.batches import in_batches
 from motionbooth.generation.sampling import generate_takes
 from motionbooth.generation.video import write_clip
@@ -62,7 +63,7 @@ def generate_best_of(
                 write_clip(path, frames, spec.shot.fps, spec.shot.scene_frames)
                 reporter.progress(stages.ENCODING, len(takes) + 1, count)
                 reporter.progress(stages.MEASURING, len(takes), count)
-                takes.append(Take(seed, path, shot_report(frames, spec.shot, appearances)))
+                takes.append(Take(seed, path, clip_report(base, spec, frames, appearances, blob_path)))
                 reporter.progress(stages.MEASURING, len(takes), count)
         except KeyboardInterrupt:
             if not takes:

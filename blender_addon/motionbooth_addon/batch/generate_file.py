@@ -2,13 +2,13 @@
 
     python -m motionbooth_addon.batch.generate_file SCENE.blend --connection FILE --out DIR
         [--model NAME] [--seed N] [--training-steps N] [--sampling-steps N]
-        [--subject-strength X] [--background-strength X] [--dry-run] [--in-place]
+        [--guide CLIP] [--subject-strength X] [--background-strength X] [--dry-run] [--in-place]
 
 Every scene with MotionBooth subjects is one shot. DIR receives
 
     shot.blend                      a copy of the .blend, with each clip as a strip on its shot's range
     clip.mp4, shot.json             the clip, and the specs that were submitted for it (`generate_shots.ShotFile`)
-    guide.png, masks.png            the guide, if the shot has one (animated PNG)
+    guide.png, masks.png            the guide, if one is rendered (animated PNG)
     training_pictures/SUBJECT/      the pictures that the subject was trained on
 
 If there are several shots, each has its clip.mp4, shot.json and training_pictures in a folder named like its scene.

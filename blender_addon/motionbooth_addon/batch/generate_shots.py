@@ -21,7 +21,7 @@ from .._protocol.reports import ProgressReport
 from .._protocol.text import Text
 from ..capture import framing, shots
 from ..capture.shot_warnings import length_warning
-from ..guide.request import guide_render
+from ..guide.request import guide_render, own_clip
 from ..jobs.job_store import JobRecord, TrainRequest
 from ..jobs.specs import SMALLEST_PICTURE, check_prompt, generate_spec, named_model, request_with, style_file
 from ..timeline import takes
@@ -55,6 +55,7 @@ class Options:
     in_place: bool = False
     subject_strength: float | None = None
     background_strength: float | None = None
+    guide: str | None = None
 
 
 @dataclass
@@ -154,7 +155,7 @@ def _submit(jobs: BlockingJobs, shot: BatchShot, options: Options, guides: Path,
             shot.trainings[subject.name] = jobs.submit(request, subject.name)
     awaits = {name: training.id for name, training in shot.trainings.items()}
     strengths = options.subject_strength, options.background_strength
-    guide = guide_render(shot.scene, shot.shot, shot.model_size, guides, strengths)
+    guide = guide_render(shot.scene, shot.shot, shot.model_size, guides, strengths, options.guide)
     style = style_file(shot.scene)
     shot.generation = jobs.submit(_spec(shot, options), shot.shot.name, awaits, style, guide)
 
@@ -172,7 +173,7 @@ def _finish(jobs: BlockingJobs, shot: BatchShot) -> None:
         assert isinstance(shot.generation.request, GenerateSpec)  # now with the files of subjects, style and guide
         trained = [jobs.train_specs[record.id] for record in shot.trainings.values()]
         _write_shot_file(shot, shot.generation.request, trained)
-    if (guide := shot.generation.guide) is not None:
+    if (guide := shot.generation.guide) is not None and not guide.clip:
         for file in background_render.clips_of(guide):
             shutil.copy(file, shot.folder)
     jobs.fetch_clip(shot.generation, shot.clip)
@@ -202,6 +203,7 @@ def open_shots(blend: Path) -> list[bpy.types.Scene]:
         shots.check_scene(scene)
         check_prompt(scene)
         style_file(scene)
+        own_clip(scene)
         for subject in scene.motionbooth.subjects:
             check_source(subject)
     return scenes

@@ -43,7 +43,7 @@ NUMBERS: dict[str, tuple[float, float]] = {
     "subject_strength": (0.0, 1.0),  # of the guide
     "background_strength": (0.0, 1.0),
 }
-REPLACEMENTS = (*NUMBERS, "model")
+REPLACEMENTS = (*NUMBERS, "model", "guide")
 DEFAULT_OUT = Path("motionbooth_batch")
 Show = Callable[[Text], str]
 
@@ -110,6 +110,9 @@ def parser(connection: Path) -> argparse.ArgumentParser:
 def add_replacements(parser: argparse.ArgumentParser) -> None:
     """The options that replace settings of the scene or the model; generate_file has them, too."""
     parser.add_argument("--model", metavar="NAME", help="base model (default: the scene's)")
+    parser.add_argument(
+        "--guide", type=_absolute, metavar="CLIP", help="clip to start from (default: the scene's, or its render)"
+    )
     for name, bounds in NUMBERS.items():
         parser.add_argument(
             f"--{name.replace('_', '-')}",
@@ -124,6 +127,11 @@ def _file(text: str) -> Path:
     if not Path(text).is_file():
         raise argparse.ArgumentTypeError(f"there is no file {text}; nothing was started")
     return Path(text)
+
+
+def _absolute(text: str) -> str:
+    """An argparse type: the whole path of an existing file."""
+    return str(_file(text).absolute())
 
 
 def _within(least: float, most: float) -> Callable[[str], float]:
@@ -250,7 +258,8 @@ class Batch:
         part.replace(folder / "result.json")
 
     def _replacements(self) -> dict[str, Any]:
-        return {name: getattr(self._wanted, name) for name in (*REPLACEMENTS, "in_place")}
+        values = {name: getattr(self._wanted, name) for name in (*REPLACEMENTS, "in_place")}
+        return {**values, "guide": self._wanted.guide and _digest(Path(self._wanted.guide))}
 
 
 def _digest(file: Path) -> str:

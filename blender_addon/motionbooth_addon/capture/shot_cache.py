@@ -3,7 +3,7 @@
 Drawing code must not evaluate a scene. It calls `get`, which returns the result of the last reading and keeps it up to
 date for as long as it is called. A long shot is read in slices, one each tick of a timer, so that the window stays
 responsive; a change starts the reading over. The scene is played only if `read_by_playing` was called. The handlers and
-the timer are removed once nothing has called `get` for a while.
+the timer are removed once nothing has called `get` for a while, unless a scene has a guide.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ SETTLE_SECONDS = 0.25  # how long the scene must stay unchanged before it is rea
 TICK_SECONDS = 0.1
 SLICE_SECONDS = 0.015  # main thread time for reading in one tick
 SLICE_PAUSE_SECONDS = 0.01  # between two slices
-EXPIRE_SECONDS = 5.0  # without a call of `get`, before a cache is dropped
+EXPIRE_SECONDS = 5.0  # without a call of `get`, before a cache is dropped, or not read any more
 MAX_READING_SECONDS = 2.0  # main thread time for one reading; a scene that takes longer is sampled at fewer frames
 MAX_SAMPLES, MIN_SAMPLES = 250, 24
-_LOOKS = (bpy.types.Material, bpy.types.World, bpy.types.Light)
+_LOOKS = (bpy.types.Object, bpy.types.Material, bpy.types.World, bpy.types.Light)
 DEFAULT_MODEL_FRAMES = 8  # while the backend's models are not cache
 
 
@@ -101,6 +101,11 @@ def state(scene: bpy.types.Scene) -> str:
     return cache.state
 
 
+def forget_state(scene: bpy.types.Scene) -> None:
+    """Take what the scene's objects show for changed, since not every change is reported, such as one of a file."""
+    get(scene).state = uuid.uuid4().hex
+
+
 def read_by_playing(scene: bpy.types.Scene) -> None:
     """Start a reading that may play the scene."""
     cache = get(scene)
@@ -162,7 +167,7 @@ def _on_update(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> None:
             _note_change(cache)
         elif not own and (moved or isinstance(update.id, (bpy.types.Action, bpy.types.Camera))):
             _note_change(cache, is_shown=not isinstance(update.id, bpy.types.Collection))
-        elif update.is_updated_shading and isinstance(update.id, _LOOKS):
+        elif isinstance(update.id, _LOOKS) and (update.is_updated_shading or not own):
             cache.state = uuid.uuid4().hex
 
 
@@ -189,8 +194,12 @@ def _note_change(cache: ShotCache, is_shown: bool = True) -> None:
 
 def tick() -> float | None:
     now = time.monotonic()
-    for name in [name for name, cache in _caches.items() if now - cache.last_requested > EXPIRE_SECONDS]:
-        del _caches[name]
+    unused = [name for name, cache in _caches.items() if now - cache.last_requested > EXPIRE_SECONDS]
+    for name in unused:
+        if _has_guide(name):
+            _caches[name].reader = None
+        else:
+            del _caches[name]
     if not _caches:
         stop()
         return None
@@ -201,10 +210,16 @@ def tick() -> float | None:
     if now - _changed_at > SETTLE_SECONDS and not _is_busy():
         for name, cache in list(_caches.items()):
             scene = bpy.data.scenes.get(name)
-            if cache.outdated and scene is not None:
+            if cache.outdated and scene is not None and name not in unused:
                 _read_on(scene, cache, SLICE_SECONDS)
                 break  # one in a tick
     return SLICE_PAUSE_SECONDS if any(cache.reader for cache in _caches.values()) else TICK_SECONDS
+
+
+def _has_guide(name: str) -> bool:
+    """Whether the scene has a guide, which is rendered again only after a change: its changes are always noted."""
+    scene = bpy.data.scenes.get(name)
+    return scene is not None and scene.motionbooth.use_guide
 
 
 def _is_busy() -> bool:

@@ -1,4 +1,4 @@
-"""What is to be rendered for a shot's guide, and the scene as a library for the Blender that renders it."""
+"""What is the guide of a shot; the scene as a library for the Blender that renders it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import bpy
 
+from .._protocol.errors import InvalidInput
 from .._protocol.motion import Shot
 from ..capture import shot_cache
 from ..capture.geometry import TYPES_WITHOUT_SURFACE
@@ -22,21 +23,43 @@ def rendered_parts(subject: bpy.types.PropertyGroup) -> list[bpy.types.Object]:
     return [part for part in parts if not part.hide_render and (part.type not in BARE or part.instance_collection)]
 
 
+def own_clip(scene: bpy.types.Scene) -> str:
+    """The path of the scene's own guide, "" if it has none or its guide is off. Raises InvalidInput without the file."""
+    settings = scene.motionbooth
+    path = bpy.path.abspath(settings.guide_clip) if settings.use_guide else ""
+    if path and not Path(path).is_file():
+        raise InvalidInput(
+            'The guide of scene "{scene}" does not exist: {path}. Choose its file, or clear the field.',
+            scene=scene.name,
+            path=path,
+        )
+    return path
+
+
 def guide_render(
     scene: bpy.types.Scene,
     shot: Shot,
     size: tuple[int, int],
     folder: Path,
     strengths: tuple[float | None, float | None] = (None, None),
+    clip: str | None = None,
 ) -> GuideRender | None:
     """The shot's guide, to be rendered into a folder in `folder`; None if it is off. Writes the scene there.
 
-    size: width and height of the model's frame. strengths: of the subjects and of the background, in place of the
-    scene's. A scene that has not changed since keeps its rendered guide.
+    size: width and height of the model's frame. strengths: of the subjects and of the background, and clip: in place of
+    the scene's. A scene that has not changed since keeps its rendered guide. Raises InvalidInput without the clip.
     """
     settings = scene.motionbooth
-    own = (round(settings.guide_subject, 4), round(settings.guide_background, 4)) if settings.use_guide else (0.0, 0.0)
-    subject, background = (kept if given is None else given for given, kept in zip(strengths, own, strict=True))
+    own = settings.guide_subject, settings.guide_background
+    if not (settings.use_guide or clip):
+        own = 0.0, 0.0
+    subject, background = (
+        round(kept, 4) if given is None else given for given, kept in zip(strengths, own, strict=True)
+    )
+    if not (subject or background):
+        return None
+    if path := clip or own_clip(scene):
+        return GuideRender("", scene.name, size, [], subject, background, [], path)
     parts = [rendered_parts(each) for each in settings.subjects]
     if not all(parts):  # where it is to be, the render shows something else
         subject = 0.0

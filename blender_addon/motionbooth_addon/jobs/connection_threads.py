@@ -314,7 +314,8 @@ class ConnectionThreads:
         job, on_progress = command.job, partial(self._report, command.job)
         on_progress(ProgressReport("rendering the guide", 0, 0))
         files = background_render.render_guide(self._renderer, wanted, command.spec.shot, on_progress)
-        self._latest[PreviewSaved, job] = PreviewSaved(job, files[0].with_name(background_render.PREVIEW))
+        if wanted.folder:
+            self._latest[PreviewSaved, job] = PreviewSaved(job, files[0].with_name(background_render.PREVIEW))
         clip, *masks = (self._upload(client, job, file, "uploading the guide") for file in files)
         return Guide(clip, wanted.subject_strength, wanted.background_strength, masks[0] if masks else None)
 

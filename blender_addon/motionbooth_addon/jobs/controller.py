@@ -39,6 +39,7 @@ from .backend_watcher import BackendWatcher
 from .events import Connected, Disconnected, Event, Fetch, Fetched, PreviewSaved, Refresh, Refused
 from .job_client import JobClient
 from .job_store import GuideRender, JobRecord, JobRequest, JobStore, StyleFile, TrainRequest
+from .old_guides import remove_old_guides
 
 TICK_SECONDS = 0.1
 BUDGET_SECONDS = 0.002  # of the main thread, for events in one tick
@@ -64,6 +65,7 @@ class JobController:
         self._to_place: deque[str] = deque()  # jobs whose result is on this machine and not yet in their shot
         self._placed: set[str] = set()  # jobs whose result is in the open .blend, which may not be saved yet
         self._remove_copied_clips()
+        remove_old_guides(folder / "guides", self.store.records.values())
 
     # What operators request
 

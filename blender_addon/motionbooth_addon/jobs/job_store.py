@@ -41,8 +41,9 @@ class TrainRequest(msgspec.Struct, frozen=True, tag="train"):
 
 
 class GuideRender(msgspec.Struct, frozen=True):
-    """The guide of a clip, to be rendered in `folder` from the scene that is saved there.
+    """The guide of a clip: `clip`, or what is rendered in `folder` from the scene that is saved there.
 
+    clip: a file of the user's; "" to render.
     size: width and height of the model's frame.
     masked: the names of the objects whose visible parts are the guide's masks; none: the subjects' boxes are used.
     engines: those to try, in this order.
@@ -55,6 +56,7 @@ class GuideRender(msgspec.Struct, frozen=True):
     subject_strength: float
     background_strength: float
     engines: list[str]
+    clip: str = ""
 
 
 JobRequest = TrainRequest | GenerateSpec

@@ -155,6 +155,8 @@ def restore_settings(scene: bpy.types.Scene, spec: GenerateSpec) -> Text | None:
     if spec.guide is not None:
         shot.guide_background = spec.guide.background_strength
         shot.guide_subject = spec.guide.subject_strength or shot.guide_subject  # 0 if no subject was rendered
+        if not _is_content(bpy.path.abspath(shot.guide_clip), spec.guide.clip):
+            shot.guide_clip = ""
     trained = {track.name: track.weights for track in spec.shot.subjects}
     for subject in shot.subjects:
         subject.weights = trained.get(subject.name) or subject.weights
@@ -166,11 +168,15 @@ def _restore_style(shot: bpy.types.PropertyGroup, styles: Sequence[Style]) -> Te
         shot.style = ""
         return None
     shot.style_strength = styles[0].strength
-    path = Path(bpy.path.abspath(shot.style))
-    if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == styles[0].weights:
+    if _is_content(bpy.path.abspath(shot.style), styles[0].weights):
         return None
     shot.style = ""
     return Text("This clip has a style. Choose its file again, in Advanced.")
+
+
+def _is_content(path: str, sha256: str) -> bool:
+    """Whether there is a file with this content."""
+    return Path(path).is_file() and hashlib.sha256(Path(path).read_bytes()).hexdigest() == sha256
 
 
 def missing_for_training(subject: bpy.types.PropertyGroup) -> str | None:

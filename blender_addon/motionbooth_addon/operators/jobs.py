@@ -12,6 +12,7 @@ from bpy.props import FloatProperty, StringProperty
 from .._protocol.errors import InvalidInput, NotFound
 from .._protocol.jobs import GenerateSpec, JobState
 from .._protocol.text import Text
+from ..capture import shot_cache
 from ..guide.request import guide_render
 from ..jobs.controller import job_controller
 from ..jobs.job_store import GuideRender, JobRecord
@@ -44,10 +45,11 @@ def untrained(scene: bpy.types.Scene) -> list[bpy.types.PropertyGroup]:
 
 
 def last_guide(scene: bpy.types.Scene) -> GuideRender | None:
-    """The guide of the shot's latest clip that has one."""
+    """The latest guide that was rendered for the shot."""
     records = reversed(job_controller().store.records.values())
     shot = scene.motionbooth.uid
-    return next((record.guide for record in records if record.guide is not None and record.shot == shot), None)
+    guides = (record.guide for record in records if record.shot == shot and record.guide is not None)
+    return next((guide for guide in guides if guide.folder), None)
 
 
 class MOTIONBOOTH_OT_train_subject(ReportsErrors, bpy.types.Operator):
@@ -117,14 +119,13 @@ class MOTIONBOOTH_OT_generate(ReportsErrors, bpy.types.Operator):
     def act(self, context: bpy.types.Context) -> None:
         scene = context.scene
         controller = job_controller()
-        specs, style = generate_specs(scene), style_file(scene)
+        specs, style, model = generate_specs(scene), style_file(scene), model_of(scene)
+        guide = guide_render(scene, specs[0].shot, (model.width, model.height), controller.folder / "guides")
         trainings = {subject.name: train_request(scene, subject, _new_folder()) for subject in untrained(scene)}
         for name, training in trainings.items():
             controller.submit(scene, training, name)
         under_way = {subject.name: controller.training_of(scene, subject) for subject in scene.motionbooth.subjects}
         awaits = {name: record.id for name, record in under_way.items() if record is not None}
-        size = model_of(scene)
-        guide = guide_render(scene, specs[0].shot, (size.width, size.height), controller.folder / "guides")
         sent = [
             controller.submit(scene, spec, title, awaits, style, guide)
             for spec, title in zip(specs, titles(specs), strict=True)
@@ -142,6 +143,17 @@ class MOTIONBOOTH_OT_generate(ReportsErrors, bpy.types.Operator):
             self.inform("Waiting for the training of {subjects} before {takes}; see Jobs.", subjects=names, takes=takes)
         else:
             self.inform("Generating {takes}; see Jobs.", takes=takes)
+
+
+class MOTIONBOOTH_OT_render_guide_again(ReportsErrors, bpy.types.Operator):
+    """Render the guide again for the next clip. Needed only after a change of a file or of an image's pixels"""
+
+    bl_idname = "motionbooth.render_guide_again"
+    bl_label = "Render Guide Again"
+
+    def act(self, context: bpy.types.Context) -> None:
+        shot_cache.forget_state(context.scene)
+        self.inform("The next clip has a new guide.")
 
 
 def titles(specs: Sequence[GenerateSpec]) -> list[str]:
@@ -268,6 +280,7 @@ class MOTIONBOOTH_OT_view_image(ReportsErrors, bpy.types.Operator):
 CLASSES = (
     MOTIONBOOTH_OT_train_subject,
     MOTIONBOOTH_OT_generate,
+    MOTIONBOOTH_OT_render_guide_again,
     MOTIONBOOTH_OT_cancel_job,
     MOTIONBOOTH_OT_retry_job,
     MOTIONBOOTH_OT_remove_job,

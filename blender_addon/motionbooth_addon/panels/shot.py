@@ -274,15 +274,21 @@ class MOTIONBOOTH_PT_guide(InView, bpy.types.Panel):
         shot = context.scene.motionbooth
         column = property_column(self.layout)
         column.active = shot.use_guide
+        column.prop(shot, "guide_clip")
         column.prop(shot, "guide_subject")
         column.prop(shot, "guide_background")
+        if shot.use_guide and not shot.guide_clip:
+            self._draw_render(context, shot)
+
+    def _draw_render(self, context: bpy.types.Context, shot: bpy.types.PropertyGroup) -> None:
         hidden = next((subject for subject in shot.subjects if not rendered_parts(subject)), None)
-        if shot.use_guide and hidden is not None:
+        if hidden is not None:
             text = 'The proxy object of "{subject}" is not rendered: only the background follows the render.'
             sentence(self.layout, Text.of(text, subject=hidden.name), context.region, "INFO")
-        if shot.use_guide and (guide := last_guide(context.scene)) is not None:
+        if (guide := last_guide(context.scene)) is not None:
             picture = str(Path(guide.folder) / PREVIEW)
             draw_picture(self.layout, "guide", picture, context.region, guide.size[0] / guide.size[1])
+            self.layout.operator("motionbooth.render_guide_again", icon="FILE_REFRESH")
 
 
 class MOTIONBOOTH_PT_engines(InView, bpy.types.Panel):

@@ -36,7 +36,7 @@ def draw_takes(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
     take = active_take_motion(context.scene)
     if take is not None and take.verdicts:
         box = layout.box()
-        for verdict in (*take.verdicts.values(), take.camera_verdict):
+        for verdict in (*take.verdicts.values(), take.camera_verdict, *take.contributions):
             if verdict is not None:
                 sentence(box, verdict, context.region)
     if len(shot.takes) and (warning := colors.color_warning(context.scene)) is not None:

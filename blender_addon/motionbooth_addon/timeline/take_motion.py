@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,11 +27,28 @@ class _Subject(Struct, frozen=True):
     found_share: float | None = None
 
 
+class _Control(Struct, frozen=True):
+    name: str
+    steps: int
+
+
+class _Difference(Struct, frozen=True):
+    subject: float | None = None
+    background: float | None = None
+
+
+class _Contributions(Struct, frozen=True):
+    steps: int
+    controls: list[_Control]
+    guide_difference: _Difference | None = None
+
+
 class _Report(Struct, frozen=True):
     """The part of the backend's motion report that the extension shows."""
 
     subjects: list[_Subject]
     flow_error_px: float | None = None
+    contributions: _Contributions | None = None
 
 
 @dataclass(frozen=True)
@@ -38,13 +56,15 @@ class TakeMotion:
     """The motion of a take's subjects at the model's frames.
 
     spec: the request. found: the detected boxes of each subject. verdicts: for each subject, a line on how well it
-    followed its boxes. camera_verdict: the same for the camera. The last three are empty without a report.
+    followed its boxes. camera_verdict: the same for the camera. contributions: lines on what the controls did. The last
+    four are empty without a report.
     """
 
     spec: GenerateSpec
     found: dict[str, list[Box | None]]
     verdicts: dict[str, Text]
     camera_verdict: Text | None = None
+    contributions: tuple[Text, ...] = ()
 
 
 def report_path(clip: Path) -> Path:
@@ -76,7 +96,32 @@ def _load(settings: str, report_file: Path, _modified: float | None) -> TakeMoti
         {subject.name: [frame.found for frame in subject.frames] for subject in report.subjects},
         {subject.name: _verdict(subject) for subject in report.subjects},
         _camera_verdict(report.flow_error_px),
+        tuple(_lines(report.contributions)) if report.contributions is not None else (),
     )
+
+
+def _lines(contributions: _Contributions) -> Iterator[Text]:
+    steps = {control.name: control.steps for control in contributions.controls}
+    yield Text.of(
+        "Of {all} steps: boxes amplified in {boxes}, camera moved in {camera}",
+        all=contributions.steps,
+        boxes=steps.get("boxes_amplified", 0),
+        camera=steps.get("camera", 0),
+    )
+    difference = contributions.guide_difference
+    if difference is None:
+        return
+    yield Text.of(
+        "Guide: subjects held in {subject} steps, background in {background}",
+        subject=steps.get("guide_subject", 0),
+        background=steps.get("guide_background", 0),
+    )
+    if difference.subject is not None and difference.background is not None:
+        yield Text.of(
+            "Colors differ from the guide's by {subject:.0f} in subjects, {background:.0f} elsewhere (CIE Lab)",
+            subject=difference.subject,
+            background=difference.background,
+        )
 
 
 def _camera_verdict(flow_error_px: float | None) -> Text:

@@ -59,7 +59,7 @@ def render_guide(
 ) -> list[Path]:
     """The guide of a shot, and its masks if it has any; rendered unless that is done. As `render` otherwise."""
     folder, clips = Path(wanted.folder), clips_of(wanted)
-    if all(clip.is_file() for clip in clips):
+    if wanted.clip or all(clip.is_file() for clip in clips):
         return clips
     if not (folder / SCENE).is_file():
         raise InvalidInput("The scene of this guide is no longer on this machine. Generate the shot again.")
@@ -83,6 +83,8 @@ def render_guide(
 
 def clips_of(guide: GuideRender) -> list[Path]:
     """The clip, and its masks if it has any."""
+    if guide.clip:
+        return [Path(guide.clip)]
     return [Path(guide.folder) / name for name in ([GUIDE, MASKS] if guide.masked else [GUIDE])]
 
 

@@ -18,11 +18,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import cv2
 import msgspec
 import numpy as np
 from motionbooth.bench.measures import BenchResult, Measure
 from motionbooth.evaluation.contact_sheet import Row, write_contact_sheet
+from motionbooth.evaluation.contributions import lab_difference
 from motionbooth.evaluation.report import TargetSubject, motion_report
 from motionbooth.generation.sampling import generate_takes
 from motionbooth.generation.video import read_clip
@@ -40,7 +40,6 @@ from motionbooth_lab.bench.control import clip_measures
 STRENGTHS = (0.3, 0.5, 0.7)
 SETTINGS = [(0.0, 0.0), *((strength, 0.0) for strength in STRENGTHS), *((0.0, strength) for strength in STRENGTHS)]
 SEEDS = range(2)
-STEPS = 10  # as in the extension's quality Draft
 Frames = NDArray[np.uint8]
 
 
@@ -82,7 +81,7 @@ def generated(base: Base, scene: GuidedScene, setting: tuple[float, float], seed
     """The clips (N, F, H, W, 3) of one setting."""
     clip, masks = map(str, scene.files)
     guide = Guide(clip, *setting, masks)
-    spec = GenerateSpec(scene.shot, scene.prompt, num_inference_steps=STEPS, guide=guide)
+    spec = GenerateSpec(scene.shot, scene.prompt, guide=guide)
     return np.asarray(generate_takes(base, spec, seeds))
 
 
@@ -99,17 +98,6 @@ def measured(scenes: Sequence[GuidedScene], clips: Sequence[Frames], suffix: str
     figures = {"subject_difference": subject, "background_difference": background, "background_freedom": freedom}
     means = [Measure(f"{name}{suffix}", float(np.mean(values)), "CIE Lab") for name, values in figures.items()]
     return [*clip_measures(reports, suffix=suffix)[:3], *means]
-
-
-def lab_difference(one: Frames, other: Frames, where: NDArray[np.bool_]) -> float:
-    """The mean distance of two clips' colors over some pixels, after a blur by two pixels: of color, not of grain."""
-    first, second = (np.stack([_lab(frame) for frame in clip]) for clip in (one, other))
-    return float(np.linalg.norm(first - second, axis=-1)[where].mean())
-
-
-def _lab(frame: Frames) -> NDArray[np.float32]:
-    blurred = cv2.GaussianBlur(frame.astype(np.float32) / 255, (0, 0), 2)
-    return np.asarray(cv2.cvtColor(blurred, cv2.COLOR_RGB2LAB), np.float32)
 
 
 def _rows(scene: GuidedScene, clips: Sequence[Frames]) -> Iterator[Row]:

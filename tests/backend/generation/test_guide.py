@@ -15,8 +15,7 @@ from diffusers import (
     EulerDiscreteScheduler,
     UniPCMultistepScheduler,
 )
-from motionbooth.generation import guide as guide_module
-from motionbooth.generation.guide import GuideClip, read_guide, with_guide
+from motionbooth.generation.guide import GuideClip, encoded, read_guide, with_guide
 from motionbooth.generation.sampling import SamplingInputs, denoise, generate_clip, initial_noise, plan_shot
 from motionbooth.generation.video import write_clip
 from motionbooth.models.base import Base
@@ -75,6 +74,12 @@ def clip_for(base: Base, folder: Path, name: str = "guide.mp4", fps: float = 24)
     return folder / name
 
 
+def guide_of(base: Base, spec: GenerateSpec) -> GuideClip:
+    frames = read_guide(spec, base.settings, Path)
+    assert frames is not None
+    return encoded(base, frames)
+
+
 def run(base: Base, spec: GenerateSpec, guide: GuideClip, subject: float, background: float) -> list[torch.Tensor]:
     """The clean latents that each step implies, and the final ones."""
     plans = with_guide(plan_shot(base, spec), guide, base.noise_levels(4), subject, background)
@@ -94,8 +99,7 @@ def test_a_strength_of_nothing_changes_no_bit(family: Base, tmp_path: Path) -> N
 
 def test_full_strength_gives_the_guide(base: Base, tmp_path: Path) -> None:
     spec = replace(spec_for(base), guide=Guide(str(clip_for(base, tmp_path)), 1, 1))
-    guide = read_guide(base, spec, Path)
-    assert guide is not None
+    guide = guide_of(base, spec)
     final = run(base, spec, guide, 1, 1)[-1]
     # DDIM leaves the noise of its schedule's first level, sqrt(1 - 0.99915) = 0.03, of which no value exceeds 6 times.
     torch.testing.assert_close(final[0].float(), guide.latents.float(), rtol=0, atol=0.18)
@@ -105,8 +109,7 @@ def test_full_strength_gives_the_guide(base: Base, tmp_path: Path) -> None:
 def test_until_its_start_level_the_latents_are_the_guide_with_the_same_noise(family: Base, tmp_path: Path) -> None:
     """SDEdit: the first free step sees signal * guide + noise level * noise."""
     spec = replace(spec_for(family), guide=Guide(str(clip_for(family, tmp_path)), 0.6, 0.6))
-    guide = read_guide(family, spec, Path)
-    assert guide is not None
+    guide = guide_of(family, spec)
     family.scheduler = _deterministic(family)
     levels = family.noise_levels(4)
     free = next(step for step, level in enumerate(levels) if level <= 0.4)
@@ -138,8 +141,7 @@ def test_only_the_region_with_a_strength_is_guided(
     family: Base, tmp_path: Path, strengths: tuple[float, float]
 ) -> None:
     spec = replace(spec_for(family), guide=Guide(str(clip_for(family, tmp_path)), *strengths))
-    guide = read_guide(family, spec, Path)
-    assert guide is not None
+    guide = guide_of(family, spec)
     first = run(family, spec, guide, *strengths)[0][0]
     half = family.latent_size[1] // 2
     same = torch.isclose(first.float(), guide.latents.float(), atol=1e-2)
@@ -155,8 +157,7 @@ def test_masks_replace_the_boxes(family: Base, tmp_path: Path) -> None:
     masks[:, :, form.width // 2 :] = 255
     write_clip(tmp_path / "masks.mp4", masks, 24)
     spec = spec_for(family, guide=Guide(str(clip_for(family, tmp_path)), 0.5, 0, str(tmp_path / "masks.mp4")))
-    guide = read_guide(family, spec, Path)
-    assert guide is not None
+    guide = guide_of(family, spec)
     half = family.latent_size[1] // 2
     # An area mean of whole cells; the codec may be off by some of 255 values.
     assert guide.subjects[..., :half].max() < 0.05
@@ -241,8 +242,7 @@ def test_a_guide_of_another_length_rate_or_shape_is_refused(
 def test_another_size_and_the_frames_of_the_timeline_are_fitted(tiny_single: Base, tmp_path: Path) -> None:
     shot = replace(spec_for(tiny_single).shot, frame_end=12)
     spec = spec_for(tiny_single, shot=shot, guide=Guide(str(other(tmp_path, 12, 64, 96, 24)), 0.5))
-    guide = read_guide(tiny_single, spec, Path)
-    assert guide is not None
+    guide = guide_of(tiny_single, spec)
     assert guide.latents.shape == tiny_single.latent_shape
 
 
@@ -269,6 +269,6 @@ def test_an_animated_png_is_read_to_the_bit(tiny_single: Base, tmp_path: Path) -
     """As the extension renders it."""
     shades = [Image.new("RGB", (192, 128), (40 * n, 255 - 40 * n, 17)) for n in range(4)]
     shades[0].save(tmp_path / "a.png", save_all=True, append_images=shades[1:], duration=1000 / 24)
-    frames, fps = guide_module._read(tmp_path / "a.png", Text("the guide"), 4)
-    assert fps == pytest.approx(24, rel=0.05)
-    assert np.array_equal(frames, np.stack([np.asarray(shade) for shade in shades]))
+    frames = read_guide(spec_for(tiny_single, guide=Guide(str(tmp_path / "a.png"), 0.5)), tiny_single.settings, Path)
+    assert frames is not None
+    assert np.array_equal(frames.pixels, np.stack([np.asarray(shade) for shade in shades]))

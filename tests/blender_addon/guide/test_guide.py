@@ -13,10 +13,9 @@ from refused import refused
 
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
-from motionbooth.generation.guide import _read  # noqa: E402
+from motionbooth.generation.video import read_clip  # noqa: E402
 from motionbooth_addon._protocol.errors import InvalidInput  # noqa: E402
 from motionbooth_addon._protocol.reports import ProgressReport  # noqa: E402
-from motionbooth_addon._protocol.text import Text  # noqa: E402
 from motionbooth_addon.capture import shot_cache, shots  # noqa: E402
 from motionbooth_addon.guide import request  # noqa: E402
 from motionbooth_addon.jobs.job_store import GuideRender  # noqa: E402
@@ -59,7 +58,7 @@ def rendered(scene: Any, folder: Path, size: tuple[int, int] = SIZE) -> list[np.
     seen: list[ProgressReport] = []
     clips = background_render.render_guide(RENDERER, wanted, shot, seen.append)
     assert seen[-1].step == seen[-1].steps == FRAMES * len(clips)
-    read = [_read(clip, Text("the guide"), FRAMES) for clip in clips]
+    read = [read_clip(clip) for clip in clips]
     assert all(abs(len(frames) / fps - 1) < 0.01 for frames, fps in read), "24 frames at 24 a second"
     return [frames.astype(int) for frames, _ in read]
 
@@ -170,7 +169,7 @@ def test_instances_of_collections_are_in_the_masks_only_of_subjects(
     wanted, shot = wanted_for(stage, tmp_path)
     assert wanted is not None
     clips = background_render.render_guide(RENDERER, wanted, shot, lambda report: None)
-    mask = _read(clips[1], Text("masks"), FRAMES)[0][0, ..., 0] > 127
+    mask = read_clip(clips[1])[0][0, ..., 0] > 127
     x1, y1, x2, y2 = np.array(shot.subjects[0].boxes[0].as_tuple()) * (48, 32, 48, 32)
     rows, columns = np.nonzero(mask)
     found = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])

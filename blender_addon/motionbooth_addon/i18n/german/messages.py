@@ -116,6 +116,8 @@ TEXTS = {
     "This is the active take. Choose another take to compare it with.": "Das ist der aktive Take. Wählen Sie zum Vergleichen einen anderen.",
     "This job is no longer in the list.": "Dieser Auftrag ist nicht mehr in der Liste.",
     "Blender could not render the guide. {reason} Render the scene yourself (F12) to see what is wrong, or turn the guide off.": "Blender konnte die Vorlage nicht rendern. {reason} Rendern Sie die Szene selbst (F12), um zu sehen, was fehlt, oder schalten Sie die Vorlage aus.",
+    'The guide of scene "{scene}" does not exist: {path}. Choose its file, or clear the field.': "Die Vorlage der Szene „{scene}“ gibt es nicht: {path}. Wählen Sie ihre Datei, oder leeren Sie das Feld.",
+    "The next clip has a new guide.": "Der nächste Clip bekommt eine neue Vorlage.",
     "Blender rendered nothing for {seconds:.0f} s.": "Blender hat {seconds:.0f} s lang nichts gerendert.",
     "The scene of this guide is no longer on this machine. Generate the shot again.": "Die Szene dieser Vorlage ist nicht mehr auf diesem Rechner. Erzeugen Sie die Einstellung noch einmal.",
     'Scene "{scene}" cannot be read.': "Die Szene „{scene}“ ist nicht lesbar.",

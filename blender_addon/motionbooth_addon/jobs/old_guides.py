@@ -1,0 +1,33 @@
+"""Removes rendered guides that are no longer needed. No bpy."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from .job_store import JobRecord
+
+KEPT = 3  # of each shot, for its next clip and for running its jobs again
+LEAST_AGE = 3600.0  # seconds; another Blender may be about to send the job of a younger one
+
+
+def remove_old_guides(folder: Path, records: Iterable[JobRecord]) -> None:
+    """Remove the guides in `folder`, except for the last ones of each shot and those of unfinished jobs.
+
+    records: all jobs, oldest first.
+    """
+    needed: set[Path] = set()
+    latest: dict[str, list[Path]] = {}
+    for record in reversed(list(records)):
+        if record.guide is None or record.guide.clip:
+            continue
+        place, own = Path(record.guide.folder), latest.setdefault(record.shot, [])
+        if place not in own:
+            own.append(place)
+        if place in own[:KEPT] or not record.ended:
+            needed.add(place)
+    for place in set(folder.glob("*")) - needed:
+        if time.time() - place.stat().st_mtime > LEAST_AGE:
+            shutil.rmtree(place, ignore_errors=True)
