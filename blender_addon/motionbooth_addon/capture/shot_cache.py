@@ -31,7 +31,7 @@ SLICE_PAUSE_SECONDS = 0.01  # between two slices
 EXPIRE_SECONDS = 5.0  # without a call of `get`, before a cache is dropped, or not read any more
 MAX_READING_SECONDS = 2.0  # main thread time for one reading; a scene that takes longer is sampled at fewer frames
 MAX_SAMPLES, MIN_SAMPLES = 250, 24
-_LOOKS = (bpy.types.Object, bpy.types.Material, bpy.types.World, bpy.types.Light)
+_LOOKS = (bpy.types.Material, bpy.types.World, bpy.types.Light)
 DEFAULT_MODEL_FRAMES = 8  # while the backend's models are not cache
 
 
@@ -167,7 +167,7 @@ def _on_update(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> None:
             _note_change(cache)
         elif not own and (moved or isinstance(update.id, (bpy.types.Action, bpy.types.Camera))):
             _note_change(cache, is_shown=not isinstance(update.id, bpy.types.Collection))
-        elif isinstance(update.id, _LOOKS) and (update.is_updated_shading or not own):
+        elif isinstance(update.id, _LOOKS):
             cache.state = uuid.uuid4().hex
 
 

@@ -23,6 +23,16 @@ def rendered_parts(subject: bpy.types.PropertyGroup) -> list[bpy.types.Object]:
     return [part for part in parts if not part.hide_render and (part.type not in BARE or part.instance_collection)]
 
 
+def _visibility(scene: bpy.types.Scene) -> list[object]:
+    """What a render shows of the scene: Blender reports changes of it as it does a new frame."""
+    collections = [(each.name, each.hide_render) for each in scene.collection.children_recursive]
+    objects = [
+        [(thing.name, thing.hide_render, thing.visible_camera) for thing in layer.objects]
+        for layer in scene.view_layers
+    ]
+    return [collections, objects]
+
+
 def own_clip(scene: bpy.types.Scene) -> str:
     """The path of the scene's own guide, "" if it has none or its guide is off. Raises InvalidInput without the file."""
     settings = scene.motionbooth
@@ -67,8 +77,7 @@ def guide_render(
         return None
     masked = sorted({part.name for group in parts for part in group}) if all(parts) else []
     frame = (shot.frame_start, shot.frame_end, shot.width, shot.height, shot.fps, shot.model_frame)
-    shown = sorted((thing.name, thing.hide_render) for thing in scene.objects)
-    state = (shot_cache.state(scene), frame, shot.frames, size, masked, shown)
+    state = (shot_cache.state(scene), frame, shot.frames, size, masked, _visibility(scene))
     place = folder / hashlib.sha256(repr(state).encode()).hexdigest()[:16]
     if not (place / GUIDE).is_file():
         place.mkdir(parents=True, exist_ok=True)

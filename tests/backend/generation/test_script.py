@@ -142,6 +142,15 @@ def test_a_guide_is_given_on_the_command_line(tmp_path: Path) -> None:
     assert not np.array_equal(clips[0], clips[2])
 
 
+@pytest.mark.parametrize("option", ["--subject-strength", "--background-strength", "--guide-masks"])
+def test_options_of_a_guide_need_one(tmp_path: Path, option: str) -> None:
+    path = written(tmp_path)
+    value = str(path) if option == "--guide-masks" else "0.5"
+    result = CliRunner().invoke(app, ["generate", str(path), "--out", str(tmp_path / "c.mp4"), option, value])
+    assert result.exit_code == 2
+    assert "name its clip with --guide" in " ".join(result.output.split())
+
+
 @pytest.mark.usefixtures("tiny_model")
 def test_a_subject_that_the_script_does_not_name_is_refused(tmp_path: Path, tiny_single: Base) -> None:
     card = SubjectCard("Cat", "sks", "cat", "a sks cat", "tiny", "0" * 64, "lora", 4, "none")

@@ -394,6 +394,27 @@ def test_the_scenes_render_guides_the_clip(connection_file: Path, tmp_path: Path
     assert guide.clip == hashlib.sha256((tmp_path / "guide.png").read_bytes()).hexdigest()
 
 
+def test_a_given_clip_guides_the_clip(connection_file: Path, tmp_path: Path) -> None:
+    """Inside the subject's box, too."""
+    (tmp_path / "take.mp4").write_bytes(b"a clip, for all that the stand-in for a model knows")
+    status, reports = run_batch(
+        DEMO_SCENE, "--connection", connection_file, "--out", tmp_path / "out", "--guide", tmp_path / "take.mp4"
+    )
+    assert status == 0, reports
+    assert "rendering the guide" not in {report["stage"] for report in reports if "stage" in report}
+    shot = msgspec.json.decode((tmp_path / "out" / "shot.json").read_bytes(), type=generate_shots.ShotFile)
+    guide = shot.generate.guide
+    assert guide is not None
+    assert (guide.subject_strength, guide.background_strength, guide.masks) == (0.5, 0.3, None)
+    assert guide.clip == hashlib.sha256((tmp_path / "take.mp4").read_bytes()).hexdigest()
+    assert not (tmp_path / "out" / "guide.png").exists()
+
+
+def test_a_guide_that_does_not_exist_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        generate_file.main([str(DEMO_SCENE), "--out", str(tmp_path), "--dry-run", "--guide", str(tmp_path / "no.mp4")])
+
+
 def test_another_model_than_the_scenes_can_be_chosen(connection_file: Path, tmp_path: Path) -> None:
     status, _ = run_batch(DEMO_SCENE, "--out", tmp_path, "--dry-run", "--model", "wantoy")
     assert status == 0

@@ -93,13 +93,19 @@ def test_a_model_with_another_aspect_ratio_gets_its_own_frame(stage: Any, tmp_pa
     assert abs(np.ptp(columns) + 1 - (x2 - x1)) <= 2
 
 
-def test_it_is_rendered_again_only_if_the_scene_has_changed(stage: Any, tmp_path: Path) -> None:
+def test_it_is_rendered_again_only_if_the_scene_has_changed(
+    stage: Any, add_cube: Callable[..., Any], tmp_path: Path
+) -> None:
     def folder() -> str:
         bpy.context.view_layer.update()
         wanted, _ = wanted_for(stage, tmp_path)
         assert wanted is not None
         return wanted.folder
 
+    props = bpy.data.collections.new("Set")
+    stage.collection.children.link(props)
+    props.objects.link(add_cube(stage, (3, 12, 0), "Prop"))
+    stage.collection.objects.unlink(bpy.data.objects["Prop"])
     first = folder()
     assert [folder() for _ in range(3)] == [first] * 3
     stage.frame_set(9)
@@ -115,14 +121,47 @@ def test_it_is_rendered_again_only_if_the_scene_has_changed(stage: Any, tmp_path
             "default_value",
             (0, 0, 1, 1),
         ),
+        lambda: setattr(bpy.data.objects["Wall"], "visible_camera", False),
         lambda: setattr(bpy.data.objects["Wall"], "hide_render", True),
+        lambda: setattr(props, "hide_render", True),
+        lambda: setattr(bpy.context.view_layer.layer_collection.children["Set"], "exclude", True),
         lambda: setattr(stage, "frame_end", 30),
+        lambda: shot_cache.forget_state(stage),  # as the button does
     ]
     seen = {first}
     for change in changes:
         change()
         assert folder() not in seen
         seen.add(folder())
+
+
+def test_it_is_kept_while_nothing_is_drawn(stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in an idle window, where nothing asks for the shot; changes are noted nevertheless."""
+    monkeypatch.setattr(shot_cache, "EXPIRE_SECONDS", 0.0)
+    before = shot_cache.state(stage)
+    assert shot_cache.tick() is not None
+    assert shot_cache.state(stage) == before
+    shot_cache.tick()
+    bpy.data.objects["Wall"].location.y = 22
+    bpy.context.view_layer.update()
+    assert shot_cache.state(stage) != before
+    stage.motionbooth.use_guide = False
+    assert shot_cache.tick() is None
+
+
+def test_a_clip_of_the_users_replaces_the_render_and_guides_boxes_too(stage: Any, tmp_path: Path) -> None:
+    stage.motionbooth.subjects[0].object = make_box(stage)
+    stage.motionbooth.guide_clip = str(tmp_path / "take.mp4")
+    with refused(InvalidInput, path=...):
+        wanted_for(stage, tmp_path / "guides")
+    (tmp_path / "take.mp4").write_bytes(b"clip")
+    wanted, shot = wanted_for(stage, tmp_path / "guides")
+    assert wanted is not None
+    assert (wanted.subject_strength, wanted.background_strength) == (0.5, pytest.approx(0.3))
+    assert background_render.render_guide(RENDERER, wanted, shot, lambda report: None) == [tmp_path / "take.mp4"]
+    assert not (tmp_path / "guides").exists()
+    stage.motionbooth.use_guide = False
+    assert wanted_for(stage, tmp_path / "guides")[0] is None
 
 
 def test_a_subject_box_is_not_rendered_so_that_only_the_background_is_guided(stage: Any, tmp_path: Path) -> None:
