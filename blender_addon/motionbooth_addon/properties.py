@@ -212,8 +212,8 @@ class MotionBoothShot(bpy.types.PropertyGroup):
         name="Clip",
         subtype="FILE_PATH",
         options=compat.RELATIVE_PATH,
-        description="Start from this clip, such as an earlier take or a playblast, instead of from a render of the "
-        "scene. It has the shot's duration and the model's aspect ratio",
+        description="Start from this clip, such as an earlier take or a playblast, or with this picture as the first "
+        "frame, instead of from a render of the scene. It has the model's aspect ratio, and a clip the shot's duration",
     )
     guide_subject: FloatProperty(
         name="Subject",

@@ -115,12 +115,13 @@ class Style(Struct, frozen=True):
 
 
 class Guide(Struct, frozen=True):
-    """A clip to start from, such as a simple render of the scene, by the sha256 of the uploaded file.
+    """A clip to start from, such as a simple render of the scene, by the sha256 of the uploaded file; or a picture.
 
     It has the shape of the model's frames, the shot's duration, and one frame for each of the model's or of the shot's.
+    A picture is the first frame; in the others, its background moves along the camera's path and its subjects are free.
     While the noise level is above 1 - strength, the clip that forms is the guide's: 0 ignores it, 1 returns it.
-    `subject_strength` applies in the subjects' boxes, `background_strength` elsewhere. `masks`: a clip of the same
-    frames that replaces the boxes, white where a subject is.
+    `subject_strength` applies in the subjects' boxes, `background_strength` elsewhere. `masks`: of a clip, a clip
+    of the same frames that replaces the boxes, white where a subject is.
     """
 
     clip: Sha256

@@ -27,3 +27,4 @@ MAX_BACKLOG_BYTES = (CHUNKS_IN_FLIGHT + 2) * CHUNK_BYTES + MAX_HEADER_BYTES  # 4
 MAX_BACKLOG_REQUESTS = 256
 
 SUBJECT_STRENGTH, BACKGROUND_STRENGTH = 0.5, 0.3  # of a guide, unless the user sets others
+PICTURE_STRENGTH = 0.7  # of the background if the guide is a picture: with less, the clip may not go on from it

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from motionbooth_protocol.limits import BACKGROUND_STRENGTH, MAX_SEED, SUBJECT_STRENGTH
+from motionbooth_protocol.limits import BACKGROUND_STRENGTH, MAX_SEED, PICTURE_STRENGTH, SUBJECT_STRENGTH
 
 Token = Annotated[str | None, typer.Option(help=r"Replaces \[rare token] in a script (default: the subject's).")]
 ClassWord = Annotated[
@@ -38,7 +38,11 @@ def generate(
     ] = 1,
     guide: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, help="Clip to start from, such as a simple render of the scene."),
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Clip to start from, such as a simple render of the scene, or picture that is the first frame.",
+        ),
     ] = None,
     guide_masks: Annotated[
         Path | None,
@@ -53,7 +57,10 @@ def generate(
     background_strength: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, help=f"How closely the background follows the guide. Default: {BACKGROUND_STRENGTH}"
+            min=0,
+            max=1,
+            help=f"How closely the background follows the guide. Default: {BACKGROUND_STRENGTH}, "
+            f"with a picture {PICTURE_STRENGTH}",
         ),
     ] = None,
     token: Token = None,
@@ -64,6 +71,7 @@ def generate(
     from msgspec.structs import replace
     from rich.console import Console
 
+    from motionbooth.generation.first_frame import is_picture
     from motionbooth.generation.script import Placeholders, script_with_subjects
     from motionbooth.jobs.takes import generate_best_of, takes_table
     from motionbooth.progress.display import DisplayReporter, progress_display
@@ -71,8 +79,12 @@ def generate(
     subjects = subject or []
     spec = script_with_subjects(script, model, seed, subjects, Placeholders.of(token, class_word, subjects))
     spec = replace(spec, styles=[Style(str(path)) for path in style or []])
-    strengths = (subject_strength, SUBJECT_STRENGTH), (background_strength, BACKGROUND_STRENGTH)
     if guide is not None:
+        has_picture = is_picture(guide)
+        if has_picture and guide_masks is not None:
+            raise typer.BadParameter("A guide that is a picture has no masks. Omit --guide-masks.")
+        background = PICTURE_STRENGTH if has_picture else BACKGROUND_STRENGTH
+        strengths = (subject_strength, SUBJECT_STRENGTH), (background_strength, background)
         chosen = [usual if given is None else given for given, usual in strengths]
         spec = replace(spec, guide=Guide(str(guide), *chosen, None if guide_masks is None else str(guide_masks)))
     elif any(option is not None for option in (guide_masks, subject_strength, background_strength)):

@@ -56,17 +56,42 @@ def _moved(content: Tensor, dx: int, dy: int) -> Tensor:
     return padded[..., max(-dy, 0) :, max(-dx, 0) :][..., :height, :width]
 
 
-def in_boxes(tracks: Sequence[Sequence[Box | None]], shape: tuple[int, int, int]) -> Tensor:
-    """The share of each pixel that is in a subject's box: (F, H, W), which is the `shape`, 0..1."""
-    return box_coverage(tracks, shape[1:]).float().amax(dim=0) if tracks else torch.zeros(shape)
+def is_guided(noise_level: float, strength: float) -> bool:
+    """Whether a region with this strength is the guide's in a step of this noise level."""
+    return strength > 0 and noise_level > 1 - strength
 
 
-def in_cells(pixels: Tensor, latent_size: Grid, temporal: int) -> Tensor:
-    """The mean of values (F, H, W) in each cell: (F', h, w). `temporal` as in Base."""
+@dataclass(frozen=True)
+class Regions:
+    """The shares (0..1) of pixels (F, H, W) or cells (F', h, w) that are of each region; the rest is free."""
+
+    subjects: Tensor
+    background: Tensor
+    kept: Tensor
+    """What is the guide's in every step, if the background has a strength at all."""
+
+    @classmethod
+    def of(cls, subjects: Tensor) -> Regions:
+        """All that is not the subjects' is background."""
+        return cls(subjects, 1 - subjects, torch.zeros_like(subjects))
+
+    def guided(self, noise_level: float, subject: float, background: float) -> Tensor:
+        """The share that is the guide's in a step of this noise level, with these strengths."""
+        share = self.subjects * is_guided(noise_level, subject) + self.background * is_guided(noise_level, background)
+        return share + self.kept * (background > 0)
+
+    def in_cells(self, latent_size: Grid, temporal: int) -> Regions:
+        """Those of cells, the means of their pixels. `temporal` as in Base."""
+        return Regions(
+            *(_in_cells(each, latent_size, temporal) for each in (self.subjects, self.background, self.kept))
+        )
+
+
+def _in_cells(pixels: Tensor, latent_size: Grid, temporal: int) -> Tensor:
     small = F.interpolate(pixels[:, None], latent_size, mode="area")[:, 0]
     return torch.stack([small[group.start : group.stop].mean(dim=0) for group in groups(len(pixels), temporal)])
 
 
-def guided_share(subjects: Tensor, subject: bool, background: bool) -> Tensor:
-    """The share of each cell that is guided, if the regions of these kinds are. `subjects`: (F', h, w), 0..1."""
-    return subjects * float(subject) + (1 - subjects) * float(background)
+def in_boxes(tracks: Sequence[Sequence[Box | None]], shape: tuple[int, int, int]) -> Tensor:
+    """The share of each pixel that is in a subject's box: (F, H, W), which is the `shape`, 0..1."""
+    return box_coverage(tracks, shape[1:]).float().amax(dim=0) if tracks else torch.zeros(shape)

@@ -10,8 +10,9 @@ from motionbooth_protocol.jobs import GenerateSpec
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from motionbooth.control.guide import is_guided
 from motionbooth.evaluation.report import Contributions, ControlUse, GuideDifference, MotionReport, shot_report
-from motionbooth.generation.guide import BlobPath, is_guided, read_guide
+from motionbooth.generation.guide import BlobPath, read_guide
 from motionbooth.generation.sampling import plan_shot
 from motionbooth.models.base import Base
 from motionbooth.pictures.appearance import Appearance
@@ -56,8 +57,9 @@ def guide_difference(
     guide = read_guide(spec, base.settings, blob_path)
     if guide is None:
         return None
-    inside = guide.subjects.numpy() > 0.5
-    return GuideDifference(*(lab_difference(frames, guide.pixels, where) for where in (inside, ~inside)))
+    regions = guide.regions
+    places = [(share > 0.5).numpy() for share in (regions.subjects, regions.background + regions.kept)]
+    return GuideDifference(*(lab_difference(frames, guide.pixels, where) for where in places))
 
 
 def lab_difference(one: NDArray[np.uint8], other: NDArray[np.uint8], where: NDArray[np.bool_]) -> float | None:

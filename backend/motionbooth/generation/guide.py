@@ -14,17 +14,18 @@ import torch
 from einops import rearrange
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import GenerateSpec
-from motionbooth_protocol.motion import Shot
+from motionbooth_protocol.motion import CameraPath, Shot
 from motionbooth_protocol.text import Text
 from motionbooth_protocol.wording import in_words
 from torch import Tensor
 
-from motionbooth.control.guide import GuideControl, guided_share, in_boxes, in_cells
+from motionbooth.control.guide import GuideControl, Regions, in_boxes
 from motionbooth.control.plan import StepPlan
+from motionbooth.generation.first_frame import is_picture, moved_picture
 from motionbooth.generation.video import Frames, spread_evenly, to_rgb
 from motionbooth.models.base import Base
 from motionbooth.models.settings import BaseSettings
-from motionbooth.pictures.images import MAX_PIXELS
+from motionbooth.pictures.images import MAX_PIXELS, read_picture
 
 SENT_FORMATS = (("mp4", 4, b"ftyp"), ("matroska", 0, b"\x1aE\xdf\xa3"), ("apng", 0, b"\x89PNG"))
 """The formats of uploaded clips: FFmpeg's name, and the bytes by which a file is known, with their place."""
@@ -38,7 +39,7 @@ class GuideFrames:
     """A guide at the model's frames and size."""
 
     pixels: Frames  # (F, H, W, 3)
-    subjects: Tensor  # (F, H, W), 0..1: the share of each pixel that is the subjects'
+    regions: Regions  # of (F, H, W)
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class GuideClip:
     """A guide as the base sees it."""
 
     latents: Tensor  # (C, F', h, w), clean
-    subjects: Tensor  # (F', h, w), 0..1: the share of each cell that is the subjects'
+    regions: Regions  # of (F', h, w)
 
 
 def read_guide(spec: GenerateSpec, model: BaseSettings, blob_path: BlobPath) -> GuideFrames | None:
@@ -54,11 +55,18 @@ def read_guide(spec: GenerateSpec, model: BaseSettings, blob_path: BlobPath) -> 
     guide, shot = spec.guide, spec.shot
     if guide is None or not guide.acts:
         return None
-    pixels = _fitting(blob_path(guide.clip), Text("the guide"), model, shot)
+    path, label = blob_path(guide.clip), Text("the guide")
+    boxes = in_boxes([track.boxes for track in shot.subjects], (shot.frames, model.height, model.width))
+    if is_picture(path):
+        picture = read_picture(path, label).convert("RGB")
+        _check_shape(picture.size, label, model)
+        camera = shot.camera if spec.camera_control else CameraPath.still(shot.frames)
+        return GuideFrames(*moved_picture(_sized(np.asarray(picture), model), boxes, camera))
+    pixels = _fitting(path, label, model, shot)
     if guide.masks is None:
-        return GuideFrames(pixels, in_boxes([track.boxes for track in shot.subjects], pixels.shape[:3]))
+        return GuideFrames(pixels, Regions.of(boxes))
     masks = _fitting(blob_path(guide.masks), Text("the guide's masks"), model, shot)
-    return GuideFrames(pixels, torch.from_numpy(masks).float().mean(dim=-1) / 255)
+    return GuideFrames(pixels, Regions.of(torch.from_numpy(masks).float().mean(dim=-1) / 255))
 
 
 @torch.no_grad()
@@ -66,7 +74,7 @@ def encoded(base: Base, guide: GuideFrames) -> GuideClip:
     """The guide in the base's latent space."""
     pixels = rearrange(torch.from_numpy(guide.pixels).to(base.device), "f h w c -> f c h w").float() / 127.5 - 1
     latents, _ = base.encode(pixels)
-    return GuideClip(latents, in_cells(guide.subjects, base.latent_size, base.temporal))
+    return GuideClip(latents, guide.regions.in_cells(base.latent_size, base.temporal))
 
 
 def _fitting(path: Path, label: Text, model: BaseSettings, shot: Shot) -> Frames:
@@ -107,7 +115,7 @@ def _read(path: Path, label: Text, most: int, model: BaseSettings) -> tuple[list
     try:
         format = next((name for name, at, mark in SENT_FORMATS if start[at : at + len(mark)] == mark), None)
         if format is None:
-            raise ValueError("it is not an MP4, MOV, MKV, WebM or animated PNG")
+            raise ValueError("it is not a picture, MP4, MOV, MKV, WebM or animated PNG")
         with av.open(str(path), format=format) as container:
             stream = next(iter(container.streams.video), None)
             if stream is None or not stream.width or not stream.height:
@@ -158,21 +166,16 @@ def with_guide(
 
     While the camera's shift is under way, the guide is where its content will end in the finished frames.
     """
-    moves = np.array([plan.moves or [(0, 0)] * len(guide.subjects) for plan in plans])
+    moves = np.array([plan.moves or [(0, 0)] * guide.latents.shape[1] for plan in plans])
     ahead = moves[::-1].cumsum(axis=0)[::-1] - moves  # of the moves of later steps
     guided = []
     for plan, level, still in zip(plans, noise_levels, ahead, strict=True):
-        regions = [is_guided(level, strength) for strength in (subject, background)]
-        if not any(regions):
+        share = guide.regions.guided(level, subject, background)
+        if not share.any():
             guided.append(plan)
             continue
-        control = GuideControl(guide.latents, guided_share(guide.subjects, *regions))
+        control = GuideControl(guide.latents, share)
         if plan.warp is not None:
             control = control.gathered(plan.warp.ahead)
         guided.append(replace(plan, guide=control.ahead_of(still.tolist()) if still.any() else control))
     return guided
-
-
-def is_guided(noise_level: float, strength: float) -> bool:
-    """Whether a region with this strength is the guide's in a step of this noise level."""
-    return strength > 0 and noise_level > 1 - strength

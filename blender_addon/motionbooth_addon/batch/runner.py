@@ -111,7 +111,10 @@ def add_replacements(parser: argparse.ArgumentParser) -> None:
     """The options that replace settings of the scene or the model; generate_file has them, too."""
     parser.add_argument("--model", metavar="NAME", help="base model (default: the scene's)")
     parser.add_argument(
-        "--guide", type=_absolute, metavar="CLIP", help="clip to start from (default: the scene's, or its render)"
+        "--guide",
+        type=_absolute,
+        metavar="CLIP",
+        help="clip or picture to start from (default: the scene's, or its render)",
     )
     for name, bounds in NUMBERS.items():
         parser.add_argument(

@@ -34,7 +34,7 @@ def _visibility(scene: bpy.types.Scene) -> list[object]:
 
 
 def own_clip(scene: bpy.types.Scene) -> str:
-    """The path of the scene's own guide, "" if it has none or its guide is off. Raises InvalidInput without the file."""
+    """Path of the scene's own guide, "" if it has none or the guide is off. Raises InvalidInput without the file."""
     settings = scene.motionbooth
     path = bpy.path.abspath(settings.guide_clip) if settings.use_guide else ""
     if path and not Path(path).is_file():

@@ -15,6 +15,7 @@ from diffusers import (
     EulerDiscreteScheduler,
     UniPCMultistepScheduler,
 )
+from motionbooth.control.guide import Regions
 from motionbooth.generation.guide import GuideClip, encoded, read_guide, with_guide
 from motionbooth.generation.sampling import SamplingInputs, denoise, generate_clip, initial_noise, plan_shot
 from motionbooth.generation.video import write_clip
@@ -160,8 +161,8 @@ def test_masks_replace_the_boxes(family: Base, tmp_path: Path) -> None:
     guide = guide_of(family, spec)
     half = family.latent_size[1] // 2
     # An area mean of whole cells; the codec may be off by some of 255 values.
-    assert guide.subjects[..., :half].max() < 0.05
-    assert guide.subjects[..., half:].min() > 0.95
+    assert guide.regions.subjects[..., :half].max() < 0.05
+    assert guide.regions.subjects[..., half:].min() > 0.95
 
 
 def test_while_the_camera_has_still_to_move_the_guide_waits_beside_its_place(tiny_single: Base) -> None:
@@ -170,7 +171,7 @@ def test_while_the_camera_has_still_to_move_the_guide_waits_beside_its_place(tin
     plans = plan_shot(tiny_single, spec)
     channels, frames, height, width = tiny_single.latent_shape
     latents = torch.rand(channels, frames, height, width)
-    guided = with_guide(plans, GuideClip(latents, torch.zeros(frames, height, width)), [0.9] * 4, 1, 1)
+    guided = with_guide(plans, GuideClip(latents, Regions.of(torch.zeros(frames, height, width))), [0.9] * 4, 1, 1)
     moved = np.array([plan.moves or [(0, 0)] * frames for plan in plans])
     assert moved.any(), "the camera moves"
     for step, plan in enumerate(guided):
@@ -193,7 +194,7 @@ def test_with_a_zoom_the_guide_waits_where_its_content_comes_from(tiny_single: B
     spec = spec_for(tiny_single, CameraPath(CameraPath.still(4).offsets, [identity, *[zoom] * 3]))
     channels, frames, height, width = tiny_single.latent_shape
     latents = torch.rand(channels, frames, height, width)
-    guide = GuideClip(latents, torch.zeros(frames, height, width))
+    guide = GuideClip(latents, Regions.of(torch.zeros(frames, height, width)))
     first, last = (with_guide(plan_shot(tiny_single, spec), guide, [0.9] * 4, 1, 1)[step].guide for step in (0, -1))
     assert first is not None
     assert last is not None
@@ -247,14 +248,24 @@ def test_another_size_and_the_frames_of_the_timeline_are_fitted(tiny_single: Bas
 
 
 @pytest.mark.parametrize(
-    "content",
-    [b"", b"no clip", b"\x89PNG\r\n\x1a\nbroken", b"\0\0\0\x20ftypisom" + b"\0" * 64, b"#EXTM3U\n/etc/passwd\n"],
-    ids=["empty", "text", "png", "mp4", "playlist"],
+    ("content", "kind"),
+    [
+        (b"", "clip"),
+        (b"no clip", "clip"),
+        (b"\0\0\0\x20ftypisom" + b"\0" * 64, "clip"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\x08acTLbroken", "clip"),
+        (b"#EXTM3U\n/etc/passwd\n", "clip"),
+        (b"\x89PNG\r\n\x1a\nbroken", "picture"),
+        (b"\xff\xd8\xffbroken", "picture"),
+    ],
+    ids=["empty", "text", "mp4", "animated png", "playlist", "png", "jpeg"],
 )
-def test_a_file_that_is_no_clip_is_refused(tiny_single: Base, tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_no_clip_and_no_picture_is_refused(
+    tiny_single: Base, tmp_path: Path, content: bytes, kind: str
+) -> None:
     """A playlist, which FFmpeg would follow to other files, is not opened."""
     (tmp_path / "file").write_bytes(content)
-    with refused(InvalidInput, clip=Text("the guide")):
+    with refused(InvalidInput, **{kind: Text("the guide")}):
         generate_clip(tiny_single, spec_for(tiny_single, guide=Guide(str(tmp_path / "file"), 0.5)))
 
 
