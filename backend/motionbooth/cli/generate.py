@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from motionbooth_protocol.jobs import Guide, Style
 from motionbooth_protocol.limits import BACKGROUND_STRENGTH, MAX_SEED, PICTURE_STRENGTH, SUBJECT_STRENGTH
 
 Token = Annotated[str | None, typer.Option(help=r"Replaces \[rare token] in a script (default: the subject's).")]
@@ -67,11 +68,9 @@ def generate(
     class_word: ClassWord = None,
 ) -> None:
     """Generate a clip from a script in the format of the MotionBooth paper's authors, without a backend."""
-    from motionbooth_protocol.jobs import Guide, Style
     from msgspec.structs import replace
     from rich.console import Console
 
-    from motionbooth.generation.first_frame import is_picture
     from motionbooth.generation.script import Placeholders, script_with_subjects
     from motionbooth.jobs.takes import generate_best_of, takes_table
     from motionbooth.progress.display import DisplayReporter, progress_display
@@ -80,18 +79,26 @@ def generate(
     spec = script_with_subjects(script, model, seed, subjects, Placeholders.of(token, class_word, subjects))
     spec = replace(spec, styles=[Style(str(path)) for path in style or []])
     if guide is not None:
-        has_picture = is_picture(guide)
-        if has_picture and guide_masks is not None:
-            raise typer.BadParameter("A guide that is a picture has no masks. Omit --guide-masks.")
-        background = PICTURE_STRENGTH if has_picture else BACKGROUND_STRENGTH
-        strengths = (subject_strength, SUBJECT_STRENGTH), (background_strength, background)
-        chosen = [usual if given is None else given for given, usual in strengths]
-        spec = replace(spec, guide=Guide(str(guide), *chosen, None if guide_masks is None else str(guide_masks)))
+        spec = replace(spec, guide=_guide(guide, guide_masks, subject_strength, background_strength))
     elif any(option is not None for option in (guide_masks, subject_strength, background_strength)):
         raise typer.BadParameter("These are options of a guide; name its clip with --guide.")
     with progress_display(Console()) as show:
         ranked = generate_best_of(spec, takes, batch_size, out, Path, DisplayReporter(show))
     Console().print(takes_table(ranked))
+
+
+def _guide(clip: Path, masks: Path | None, subject: float | None, background: float | None) -> Guide:
+    """The guide; a strength of None is the usual one. Raises BadParameter for the masks of a picture."""
+    from motionbooth.generation.first_frame import is_picture
+
+    has_picture = is_picture(clip)
+    if has_picture and masks is not None:
+        raise typer.BadParameter("A guide that is a picture has no masks. Omit --guide-masks.")
+    if subject is None:
+        subject = SUBJECT_STRENGTH
+    if background is None:
+        background = PICTURE_STRENGTH if has_picture else BACKGROUND_STRENGTH
+    return Guide(str(clip), subject, background, None if masks is None else str(masks))
 
 
 def evaluate(

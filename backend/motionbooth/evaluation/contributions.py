@@ -59,11 +59,11 @@ def guide_difference(
         return None
     regions = guide.regions
     places = [(share > 0.5).numpy() for share in (regions.subjects, regions.background + regions.kept)]
-    return GuideDifference(*(lab_difference(frames, guide.pixels, where) for where in places))
+    return GuideDifference(*(lab_difference(frames, guide.pixels, place) if place.any() else None for place in places))
 
 
-def lab_difference(one: NDArray[np.uint8], other: NDArray[np.uint8], where: NDArray[np.bool_]) -> float | None:
-    """The mean distance of two clips' (F, H, W, 3) colors in CIE Lab over some pixels (F, H, W); None for no pixels.
+def lab_difference(one: NDArray[np.uint8], other: NDArray[np.uint8], where: NDArray[np.bool_]) -> float:
+    """The mean distance of two clips' (F, H, W, 3) colors in CIE Lab over some pixels (F, H, W).
 
     After a blur by two pixels: of color, not of grain.
     """
@@ -71,7 +71,7 @@ def lab_difference(one: NDArray[np.uint8], other: NDArray[np.uint8], where: NDAr
         np.linalg.norm(_lab(first) - _lab(second), axis=-1)[inside]
         for first, second, inside in zip(one, other, where, strict=True)
     ]
-    return float(np.concatenate(distances).mean()) if where.any() else None
+    return float(np.concatenate(distances).mean())
 
 
 def _lab(frame: NDArray[np.uint8]) -> NDArray[np.float32]:

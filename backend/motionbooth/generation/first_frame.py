@@ -45,6 +45,6 @@ def moved_picture(picture: Picture, boxes: Tensor, camera: CameraPath) -> tuple[
 
 def _in_pixels(camera: CameraPath, width: int, height: int) -> NDArray[np.float64]:
     """The homographies (F, 3, 3) from frame 0 to each frame, for pixels whose centers are whole numbers from 0 on."""
-    maps = camera.homographies or [[(1, 0, -each.dx), (0, 1, -each.dy), (0, 0, 1)] for each in camera.offsets]
+    pans = [((1.0, 0.0, -each.dx), (0.0, 1.0, -each.dy), (0.0, 0.0, 1.0)) for each in camera.offsets]
     to_pixels = np.array([(width, 0, -0.5), (0, height, -0.5), (0, 0, 1)])
-    return to_pixels @ np.array(maps, float) @ np.linalg.inv(to_pixels)
+    return to_pixels @ np.array(camera.homographies or pans) @ np.linalg.inv(to_pixels)

@@ -98,8 +98,6 @@ def test_the_clip_starts_with_the_picture_and_goes_on_from_it(tmp_path: Path) ->
         clip = generate_clip(base, replace(spec, guide=replace(spec.guide, background_strength=strength))).numpy()
         pairs = (clip[:1], painted[None]), (clip[1:2], clip[:1])
         start, jump = (lab_difference(one, other, above) for one, other in pairs)
-        assert start is not None
-        assert jump is not None
         return start, jump
 
     held_start, held_jump = from_first(1e-6)
