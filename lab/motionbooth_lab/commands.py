@@ -69,16 +69,27 @@ def control(
     kinds_only: Annotated[
         bool, typer.Option("--kinds-only", help="Measure the model's own kinds only, and train no subjects.")
     ] = False,
+    kinds: Annotated[int, typer.Option(min=1, max=32, help="Clips of the model's own kinds.")] = 32,
+    split_prompt: Annotated[
+        bool, typer.Option("--split-prompt", help="Cells outside the boxes have a prompt without the subject.")
+    ] = False,
+    tie_until: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Tie subjects across frames up to this share of the window.")
+    ] = None,
 ) -> None:
     """Measure box adherence, camera adherence and identity of a bundled model, with and without control."""
     from motionbooth.bench.measures import publish
 
-    from motionbooth_lab.bench.control import Model, bench_control
+    from motionbooth_lab.bench.bundled import Model
+    from motionbooth_lab.bench.control import bench_control
 
-    suppress: Literal["content", "subject"] | None = (
-        None if all_words is None else "content" if all_words else "subject"
-    )
-    publish(bench_control(Model(model, suppress), pictures, subjects, kinds_only), json_file)
+    settings = {
+        "suppress": None if all_words is None else "content" if all_words else "subject",
+        "split_prompt": split_prompt or None,
+        "tie_until": tie_until,
+    }
+    changed = tuple((name, value) for name, value in settings.items() if value is not None)
+    publish(bench_control(Model(model, changed), pictures, subjects, kinds_only, kinds), json_file)
 
 
 def guide(

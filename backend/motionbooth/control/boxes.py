@@ -8,6 +8,8 @@ For query cell i of frame f and key token j, added to the logits after the 1/sqr
     the background phrase's tokens    like a subject whose box is all cells outside the boxes
     BOS, EOS, padding                 0, so that no row is ever entirely suppressed
 
+If the prompt is split by region, cells outside all boxes attend to a second prompt instead, and no others do.
+
 A DiT reads padding as ordinary keys, all alike. While amplifying, a subject's bias is larger by the logarithm of their
 number, so that all of them together weigh as one.
 """
@@ -53,6 +55,8 @@ class BoxControl:
     """Whether `alpha` acts in this step."""
     suppress: Suppress = "content"
     soft_edges: bool = False
+    tied: bool = False
+    """Whether the subjects are tied across frames in this step. See models/wan/ties.py."""
 
 
 def level_grids(latent_size: Grid, levels: int) -> list[Grid]:
@@ -115,6 +119,9 @@ def _write_bias(bias: Tensor, control: BoxControl, grid: Grid) -> None:
     coverage = box_coverage if control.soft_edges else box_mask
     inside = rearrange(coverage(control.boxes, grid).to(bias.device).float(), "s f h w -> s f (h w)")  # (S, F, cells)
     outside_all = 1 - inside.amax(dim=0)  # (F, cells)
+    if tokens.outside:
+        bias[:, :, : tokens.outside.start] = inside.amax(dim=0).log()[..., None]
+        bias[:, :, tokens.outside.start :] = outside_all.log()[..., None]
     if control.suppress == "content":
         bias[:, :, tokens.content.start : tokens.content.stop] = -torch.inf
     alpha = control.alpha if control.amplify else 0.0
@@ -200,6 +207,11 @@ class AttentionControl:
         self._bias = {}
         self._grids = {height * width: (height, width) for height, width in self._grids_of(latent_size)}
 
+    @property
+    def active(self) -> tuple[BoxControl | None, ...]:
+        """The edits of the following call of the network, one for each sample of the batch; none while suspended."""
+        return () if self._suspended else self._controls
+
     def clear(self) -> None:
         """Remove the edit."""
         self._controls, self._bias = (), {}
@@ -245,7 +257,7 @@ class AttentionControl:
         If any sample of a batch has an edit, all rows have a bias, zero for samples without one. Computing the
         unconditional half separately would need a copy to join the results, which costs more than adding zeros.
         """
-        if self._suspended or not any(self._controls):
+        if not any(self.active):
             return None
         rows, cells = query.shape[0], query.shape[2]
         if rows != len(self._controls) * self._frames:
@@ -258,7 +270,7 @@ class AttentionControl:
 
     def clip_bias(self, hidden: Tensor) -> Tensor | None:
         """The bias of a layer that attends to all frames at once: (B, 1, F*cells, tokens); hidden (B, F*cells, C)."""
-        if self._suspended or not any(self._controls):
+        if not any(self.active):
             return None
         by_frame = rearrange(hidden, "b (f cells) c -> (b f) 1 cells c", f=self._frames)
         bias = self.bias_for(by_frame)

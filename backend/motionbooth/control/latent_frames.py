@@ -58,10 +58,11 @@ def _parallax_in_the_middle(camera: CameraPath, parallax: Parallax, middles: Seq
 
 def latent_track(track: Track, temporal: int) -> list[Box | None]:
     """The mean of the boxes in each group; None if the subject is out of frame in the whole group."""
-    return [_mean([box for box in track[group.start : group.stop] if box]) for group in groups(len(track), temporal)]
+    return [mean_box([box for box in track[group.start : group.stop] if box]) for group in groups(len(track), temporal)]
 
 
-def _mean(boxes: Sequence[Box]) -> Box | None:
+def mean_box(boxes: Sequence[Box]) -> Box | None:
+    """None for no boxes."""
     if not boxes:
         return None
     edges = zip(*((box.x1, box.y1, box.x2, box.y2) for box in boxes), strict=True)

@@ -87,7 +87,15 @@ def plan_steps(
         boxes = screen if step >= last - 1 else _under_way(screen, camera, shares[step], latent_size, patch)
         edit = None
         if boxes and tokens is not None:
-            edit = BoxControl(boxes, tokens, settings.alpha, step < amplified, settings.suppress, settings.soft_edges)
+            edit = BoxControl(
+                boxes,
+                tokens,
+                settings.alpha,
+                amplify=step < amplified,
+                suppress=settings.suppress,
+                soft_edges=settings.soft_edges,
+                tied=step < round(settings.tie_until * steps),
+            )
         moves = tuple((x - x0, y - y0) for (x, y), (x0, y0) in zip(moved, before, strict=True))
         pans = not warps and any(x or y for x, y in moves)
         free = None
@@ -126,7 +134,7 @@ def windows_in_steps(settings: ControlSettings, noise_levels: Sequence[float]) -
     """
     if settings.windows == "steps":
         return settings
-    names = ("amplify_until", "shift_from", "shift_until", "merge_until")
+    names = ("amplify_until", "shift_from", "shift_until", "merge_until", "tie_until")
     shares = {name: sum(1 - level < getattr(settings, name) for level in noise_levels) for name in names}
     in_steps = {name: steps / len(noise_levels) for name, steps in shares.items()}
     return structs.replace(settings, windows="steps", **in_steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -9,6 +10,8 @@ from itertools import takewhile
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.phrases import Span, phrase_spans
 from transformers import PreTrainedTokenizerBase
+
+_ARTICLE = re.compile(r"\b(a|an|the)\s+$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,16 @@ class PromptTokens:
     """The tokens of the background phrase; empty for none."""
     padding: int = 0
     """Padding tokens with one and the same key; 0 if each has its own, as CLIP's."""
+    outside: range = range(0)
+    """The tokens of the prompt for the cells outside all boxes, which follow the whole prompt's; empty for none."""
+
+
+def without_phrases(prompt: str, phrases: Sequence[str]) -> str:
+    """The prompt without these phrases and their articles: "on the grass" for "a sks dog on the grass"."""
+    spans = sorted(span for phrase in phrases for span in phrase_spans(prompt, phrase))
+    for start, end in reversed(spans):
+        prompt = _ARTICLE.sub("", prompt[:start]) + prompt[end:]
+    return " ".join(prompt.split())
 
 
 def prompt_tokens(

@@ -103,7 +103,7 @@ def finetune(
     settings = train_settings(source.settings, spec)
     reporter.plan(stages.train_stages(source.settings, settings, spec))
     reporter.progress(stages.LOADING, 0, 1)
-    base = load_base(source, dtype=torch.float32)  # half precision would lose steps of this size
+    base = load_base(source, training=True)
     missing = _missing_prior_clips(source, settings, spec, options), missing_backgrounds(source, settings)
     reporter.plan(stages.train_stages(source.settings, settings, spec, *missing))
     reporter.progress(stages.LOADING, 1, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from inspect import signature
 from pathlib import Path
@@ -29,6 +29,7 @@ from motionbooth.control.camera import (
 from motionbooth.control.guide import GuideControl
 from motionbooth.control.homography import filled
 from motionbooth.control.plan import StepPlan, plan_steps, windows_in_steps
+from motionbooth.control.prompt import without_phrases
 from motionbooth.control.scenery import Scenery, merge_scenery
 from motionbooth.generation.guide import BlobPath, encoded, read_guide, with_guide
 from motionbooth.models.base import Base
@@ -58,13 +59,21 @@ class SamplingInputs:
         seeds: Sequence[int],
         plans: Sequence[StepPlan],
         guidance_scale: float | None = None,
+        outside_prompts: Sequence[str] = (),
     ) -> SamplingInputs:
-        """One sample for each prompt, all of its randomness from its own seed. `guidance_scale`: the base's default."""
+        """One sample for each prompt, all of its randomness from its own seed.
+
+        `guidance_scale`: the base's default. `outside_prompts`: those of the cells outside the boxes, if the plans have
+        any.
+        """
+        text = base.embed(prompts)
+        if outside_prompts:
+            text = torch.cat([text, base.embed(outside_prompts)], dim=1)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         moving = any(plan.moves or plan.fractions or plan.warp for plan in plans)
         return cls(
             torch.cat([initial_noise(base, generator, moving) for generator in generators]),
-            base.embed(prompts),
+            text,
             base.embed(negative_prompts),
             base.settings.guidance_scale if guidance_scale is None else guidance_scale,
             plans,
@@ -208,7 +217,8 @@ def generate_takes(
     if spec.guide is not None and (guide := read_guide(spec, settings, blob_path)) is not None:
         strengths = spec.guide.subject_strength, spec.guide.background_strength
         plans = with_guide(plans, encoded(base, guide), base.noise_levels(len(plans)), *strengths)
-    inputs = SamplingInputs.from_prompts(base, prompts, negative_prompts, seeds, plans, spec.guidance_scale)
+    outside = [outside_prompt(spec)] * len(seeds) if splits_prompt(base, spec) else []
+    inputs = SamplingInputs.from_prompts(base, prompts, negative_prompts, seeds, plans, spec.guidance_scale, outside)
     return decode(base, denoise(base, inputs, on_step, on_estimate), on_frame)
 
 
@@ -218,6 +228,9 @@ def plan_shot(base: Base, spec: GenerateSpec) -> list[StepPlan]:
     if shot.subjects and not spec.box_control:  # without boxes, subjects cannot be distinguished from scenery
         control = msgspec.structs.replace(control, merge_until=0)
     tokens = base.prompt_tokens(spec.prompt, [track.phrase for track in shot.subjects], spec.background_phrase)
+    if splits_prompt(base, spec):
+        split = range(tokens.length, 2 * tokens.length)
+        tokens = replace(tokens, length=split.stop, outside=split, background=())
     steps = spec.num_inference_steps or base.settings.num_inference_steps
     return plan_steps(
         windows_in_steps(control, base.noise_levels(steps)),
@@ -229,6 +242,16 @@ def plan_shot(base: Base, spec: GenerateSpec) -> list[StepPlan]:
         patch=base.patch,
         temporal=base.temporal,
     )
+
+
+def splits_prompt(base: Base, spec: GenerateSpec) -> bool:
+    """Whether the cells outside the boxes have a prompt of their own."""
+    return base.settings.control.split_prompt and spec.box_control and bool(spec.shot.subjects)
+
+
+def outside_prompt(spec: GenerateSpec) -> str:
+    """The prompt of the cells outside the boxes."""
+    return spec.background_phrase or without_phrases(spec.prompt, [track.phrase for track in spec.shot.subjects])
 
 
 def decode_frames(base: Base, latents: Tensor, chosen: Sequence[int]) -> Tensor:

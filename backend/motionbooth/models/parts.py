@@ -33,7 +33,7 @@ def _load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
         if kind is AutoTokenizer or issubclass(kind, PreTrainedTokenizerBase):
             return kind.from_pretrained(folder)
         if issubclass(kind, PreTrainedModel):
-            return kind.from_pretrained(folder).to(dtype)  # the argument's name differs between releases
+            return kind.from_pretrained(folder, torch_dtype=dtype).to(dtype)  # some parts insist on float32
         has_safetensors = any(folder.glob("*.safetensors"))
         return kind.from_pretrained(folder, torch_dtype=dtype, use_safetensors=has_safetensors)
     except Exception as error:  # the tokenizers library raises nothing narrower

@@ -48,9 +48,12 @@ class UNetBase(Base):
     half = torch.float16
 
     @classmethod
-    def load(cls, source: Source, index: dict[str, Any], device: str, dtype: torch.dtype) -> UNetBase:
-        """Load all parts. Raises InvalidInput."""
+    def load(
+        cls, source: Source, index: dict[str, Any], device: str, dtype: torch.dtype, text_dtype: torch.dtype
+    ) -> UNetBase:
+        """Load all parts, the text encoder in `text_dtype`. Raises InvalidInput."""
         parts = load_parts(source.folder, part_classes(source.folder, index, CLASSES), device, dtype)
+        parts["text_encoder"].to(text_dtype)
         unet = parts.pop("unet")
         for part in (unet, parts["vae"]):
             use_channels_last(part)
@@ -99,6 +102,8 @@ class UNetBase(Base):
         batch, _, frames, height, width = latents.shape
         guided, controls = guidance_scale > 1, [boxes] * batch
         if guided:
+            if negative_text.shape[1] < text.shape[1]:  # the prompt is split; every key twice attends the same
+                negative_text = torch.cat([negative_text, negative_text], dim=1)
             latents, text = torch.cat([latents, latents]), torch.cat([negative_text, text])
             controls = [*[None] * batch, *controls]
         self.control.set_boxes(controls, (height, width), frames)

@@ -45,13 +45,12 @@ from scipy import stats
 from motionbooth_lab.bench.cases import Case, base_cases, subject_cases
 from motionbooth_lab.bench.control import (
     PROCESSES,
-    clip_measures,
     color_shift,
     generate_frames,
     generate_prior_clips,
-    measured,
     train_subject,
 )
+from motionbooth_lab.bench.motion import clip_measures, measured
 from motionbooth_lab.bench.subjects import TrainingSet, unseen_subjects
 
 UNTRAINED = "untrained"

@@ -35,18 +35,12 @@ from motionbooth_protocol.motion import CameraPath, Homography, Offset
 from numpy.typing import NDArray
 from rich.progress import Progress
 
+from motionbooth_lab.bench.bundled import TOYBOX_MODEL, Model, bundled_base
 from motionbooth_lab.bench.cases import BASE_CASES, Case, base_cases, without_control
-from motionbooth_lab.bench.control import (
-    PROCESSES,
-    TOYBOX_MODEL,
-    Model,
-    appearance_of_kind,
-    bundled_base,
-    generate_frames,
-    measured,
-)
+from motionbooth_lab.bench.control import PROCESSES, appearance_of_kind, generate_frames
 from motionbooth_lab.bench.extension import check_bpy, in_own_process
 from motionbooth_lab.bench.midsize import FRAMES, TEXT_WIDTH, midsize_base, midsize_unet
+from motionbooth_lab.bench.motion import measured
 from motionbooth_lab.bench.sampling import LATENTS, alternate, in_channels_last, median_ratio
 from motionbooth_lab.toybox.draw import HEIGHT_PX, WIDTH_PX
 

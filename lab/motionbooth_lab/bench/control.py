@@ -21,17 +21,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import cv2
-import msgspec
 import numpy as np
 from motionbooth.bench.measures import BenchResult, Measure
-from motionbooth.control.settings import Suppress
 from motionbooth.evaluation.contact_sheet import Row, write_contact_sheet
-from motionbooth.evaluation.report import CameraFrame, MotionReport, TargetSubject, mean_of, motion_report
 from motionbooth.finetuning.prior_preservation import generated_backgrounds, prior_clips
 from motionbooth.generation.sampling import generate_clip
 from motionbooth.jobs.runner import run_job
 from motionbooth.models.base import Base
-from motionbooth.models.registry import load_base
 from motionbooth.models.sources import source_named
 from motionbooth.models.subject_weights import load_subject
 from motionbooth.pictures.appearance import Appearance
@@ -42,6 +38,7 @@ from motionbooth_protocol.text import Text
 from numpy.typing import NDArray
 from rich.progress import Progress
 
+from motionbooth_lab.bench.bundled import TOYBOX_MODEL, Model, bundled_base
 from motionbooth_lab.bench.cases import BASE_CASES, TOKEN, Case, base_cases, subject_cases, without_control
 from motionbooth_lab.bench.identity import (
     Identity,
@@ -52,19 +49,11 @@ from motionbooth_lab.bench.identity import (
     through_codec,
 )
 from motionbooth_lab.bench.kinds import KindClassifier
+from motionbooth_lab.bench.motion import Motion, motion_measures, motion_of
 from motionbooth_lab.bench.photographs import photographed_subjects
 from motionbooth_lab.bench.subjects import SOLIDS, TrainingSet, unseen_subjects
 from motionbooth_lab.toybox.backgrounds import PLACES
-from motionbooth_lab.toybox.draw import (
-    HEIGHT_PX,
-    TOYBOX,
-    WANTOY,
-    WIDTH_PX,
-    ClipFormat,
-    draw_clip,
-    has_contrast,
-    kind_scene,
-)
+from motionbooth_lab.toybox.draw import HEIGHT_PX, WIDTH_PX, draw_clip, has_contrast, kind_scene
 from motionbooth_lab.toybox.identity import Gallery
 
 PROCESSES = 2
@@ -75,53 +64,6 @@ DRIFT_CLIPS = 2
 
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Model:
-    """A bundled model to measure. `suppress`: which words the boxes suppress, instead of the model's own setting."""
-
-    name: str = "toybox"
-    suppress: Suppress | None = None
-
-    @property
-    def clip_format(self) -> ClipFormat:
-        return {"toybox": TOYBOX, "wantoy": WANTOY}[self.name]
-
-
-TOYBOX_MODEL = Model()
-
-
-def clip_measures(
-    reports: Sequence[MotionReport],
-    prefix: str = "",
-    suffix: str = "",
-    pans: Sequence[Sequence[CameraFrame]] | None = None,
-) -> list[Measure]:
-    """Means over the frames of all clips; the center error is a median. `pans`: the scenery's motions of each clip.
-
-    `flow_share`: the share of the frames whose scenery has texture, without which no flow can be measured.
-    """
-    frames = [frame for report in reports for frame in report.subjects[0].frames]
-    center_errors = [frame.center_error for frame in frames if frame.center_error is not None]
-    flows = [frame.error_px for pan in pans or [report.camera for report in reports] for frame in pan]
-    flow_error = mean_of(flows)
-    figures = (
-        ("iou", float(np.mean([frame.iou or 0.0 for frame in frames])), "0..1"),
-        ("center_error", float(np.median(center_errors)) if center_errors else 1.0, "frame widths"),
-        ("found_share", len(center_errors) / len(frames), "0..1"),
-        ("flow_error", float("nan") if flow_error is None else flow_error, "px a frame"),
-        ("flow_share", float(np.mean([error is not None for error in flows])), "0..1"),
-    )
-    return [Measure(f"{prefix}{name}{suffix}", value, unit) for name, value, unit in figures]
-
-
-@dataclass(frozen=True)
-class Motion:
-    """What was measured in a clip. `pan`: the scenery's motion from one latent frame to the next, per frame."""
-
-    report: MotionReport
-    pan: list[CameraFrame]
 
 
 @dataclass(frozen=True)
@@ -165,21 +107,23 @@ def bench_control(
     pictures: Path | None = None,
     photographs: Path | None = None,
     kinds_only: bool = False,
+    kinds: int = BASE_CASES,
 ) -> BenchResult:
     """Run the bench on a bundled model: about 40 minutes in two processes of one thread each.
 
     `pictures`: folder for two contact sheets, base.png and subjects.png. `photographs`: measure only the subjects in
-    this folder (one folder each). `kinds_only`: train no subjects.
+    this folder (one folder each). `kinds_only`: train no subjects. `kinds`: so many of the
+    BASE_CASES, evenly spaced.
     """
     subjects = [] if kinds_only else unseen_subjects() if photographs is None else photographed_subjects(photographs)
     galleries = galleries_of(subjects)
-    pairs = BASE_CASES if photographs is None else 0
+    numbers = [number * BASE_CASES // kinds for number in range(kinds)] if photographs is None else []
     with (
         Progress(transient=True) as progress,
         tempfile.TemporaryDirectory(prefix="motionbooth-bench-") as folder,
         ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn")) as pool,
     ):
-        bar = progress.add_task("generating", total=pairs + len(subjects))
+        bar = progress.add_task("generating", total=len(numbers) + len(subjects))
 
         def collected(future: Future[Result]) -> Result:
             result = future.result()
@@ -187,41 +131,21 @@ def bench_control(
             return result
 
         prior = pool.submit(generate_prior_clips, model) if subjects else None
-        kinds = [pool.submit(run_kind, number, model) for number in range(pairs)]
+        generated = [pool.submit(run_kind, number, model) for number in numbers]
         if prior is not None:
             prior.result()  # once, and before the first training is timed
         trained = [pool.submit(run_subject, each, galleries, Path(folder), model) for each in subjects]
-        kind_results, subject_results = list(map(collected, kinds)), list(map(collected, trained))
+        kind_results, subject_results = list(map(collected, generated)), list(map(collected, trained))
     if pictures is not None:
         write_pictures(pictures, kind_results, subject_results)
-    measures = kind_measures(kind_results) if kinds else []
+    measures = kind_measures(kind_results) if kind_results else []
     if subjects:
         solid = [each for each in subjects if photographs is not None or each.name in SOLIDS]
         measures += [*subject_measures(subject_results), codec_db(bundled_base(model), solid)]
     name = "control" if photographs is None else "control-photographs"
     name = name if model.name == "toybox" else f"{name}-{model.name}"
-    name = name if model.suppress is None else f"{name}-suppress-{model.suppress}"
+    name = "-".join([name, *(f"{setting}-{value}" for setting, value in model.control)])
     return BenchResult(name, [*measures, bundle_size(model)])
-
-
-def motion_measures(seen: Sequence[Motion], prefix: str = "", suffix: str = "") -> list[Measure]:
-    """The measures of clips of one model."""
-    reports, pans = [each.report for each in seen], [each.pan for each in seen]
-    gain = Measure(f"{prefix}camera_gain{suffix}", camera_gain(seen), "of the asked travel")
-    measures = [*clip_measures(reports, prefix, suffix, pans), gain]
-    if len(pans[0]) == len(reports[0].camera):
-        return measures
-    every_frame = mean_of([report.flow_error_px for report in reports])
-    name = f"{prefix}flow_error_every_frame{suffix}"
-    return [*measures, Measure(name, float("nan") if every_frame is None else every_frame, "px a frame")]
-
-
-def camera_gain(seen: Sequence[Motion]) -> float:
-    """The share of the asked travel that the scenery moved along it; NaN if no camera moves."""
-    moves = [(frame.asked_px, frame.found_px) for each in seen for frame in each.pan if frame.found_px is not None]
-    asked, found = np.array(moves, float).reshape(-1, 2, 2).transpose(1, 0, 2)
-    travel = float((asked**2).sum())
-    return float((asked * found).sum()) / travel if travel else float("nan")
 
 
 def kind_measures(kinds: Sequence[KindResult]) -> list[Measure]:
@@ -266,15 +190,6 @@ def write_pictures(folder: Path, kinds: Sequence[KindResult], subjects: Sequence
 
 
 @cache
-def bundled_base(model: Model = TOYBOX_MODEL) -> Base:
-    base = load_base(source_named(model.name))
-    if model.suppress is not None:
-        control = msgspec.structs.replace(base.settings.control, suppress=model.suppress)
-        base.settings = msgspec.structs.replace(base.settings, control=control)
-    return base
-
-
-@cache
 def _classifier(model: Model) -> KindClassifier:
     return KindClassifier.train(bundled_base(model))
 
@@ -295,7 +210,7 @@ def run_kind(number: int, model: Model = TOYBOX_MODEL) -> KindResult:
     places = [frame.found for frame in result.motion.report.subjects[0].frames]
     found = [(f, box) for f, box in enumerate(places) if box is not None]
     frames, boxes = result.frames[[f for f, _ in found]], [box for _, box in found]
-    named = _classifier(replace(model, suppress=None)).kind(frames, boxes) if found else None
+    named = _classifier(replace(model, control=())).kind(frames, boxes) if found else None
     return KindResult(result, _measure_drawn(case, appearance, model), named == case.combination[0])
 
 
@@ -325,35 +240,6 @@ def _run_case(base: Base, case: Case, appearance: Appearance) -> CaseResult:
     off = generate_frames(base, without_control(case.spec))
     motion, motion_off = (motion_of(clip, case, appearance, base.temporal) for clip in (frames, off))
     return CaseResult(case, frames, motion, motion_off, seconds)
-
-
-def motion_of(frames: NDArray[np.uint8], case: Case, appearance: Appearance, temporal: int) -> Motion:
-    """Measure a clip of a model with `temporal` frames in a latent frame."""
-    report = measured(frames, case, appearance)
-    return Motion(report, report.camera if temporal == 1 else latent_pan(frames, case, appearance, temporal))
-
-
-def latent_pan(frames: NDArray[np.uint8], case: Case, appearance: Appearance, temporal: int) -> list[CameraFrame]:
-    """The scenery's motion in pixels per frame from the middle frame of each latent frame to that of the next."""
-    middles = [0, *range((temporal + 1) // 2, len(frames), temporal)]
-    seen = replace(
-        case,
-        boxes=[case.boxes[f] for f in middles],
-        camera=CameraPath([case.camera.offsets[f] for f in middles]),
-    )
-    camera = measured(frames[middles], seen, appearance).camera
-    return [_per_frame(*pair) for pair in zip(camera, np.diff(middles), strict=True)]
-
-
-def _per_frame(motion: CameraFrame, frames: int) -> CameraFrame:
-    """A motion over several frames as the mean motion of each."""
-
-    def share(px: tuple[float, float]) -> tuple[float, float]:
-        return px[0] / frames, px[1] / frames
-
-    if motion.found_px is None or motion.error_px is None:
-        return CameraFrame(share(motion.asked_px), None, None)
-    return CameraFrame(share(motion.asked_px), share(motion.found_px), motion.error_px / frames)
 
 
 def generate_frames(base: Base, spec: GenerateSpec) -> NDArray[np.uint8]:
@@ -418,10 +304,6 @@ class _Silent:
 
     def progress(self, stage: str, step: int, steps: int, note: Text | None = None) -> None:
         return
-
-
-def measured(frames: NDArray[np.uint8], case: Case, appearance: Appearance) -> MotionReport:
-    return motion_report(frames, [TargetSubject("subject", appearance, case.boxes)], case.camera)
 
 
 def appearance_of_kind(kind: str, color: str) -> Appearance:

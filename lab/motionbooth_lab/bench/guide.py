@@ -35,7 +35,7 @@ from motionbooth_protocol.motion import Shot
 from numpy.typing import NDArray
 from rich.progress import track
 
-from motionbooth_lab.bench.control import clip_measures
+from motionbooth_lab.bench.motion import clip_measures
 
 STRENGTHS = (0.3, 0.5, 0.7)
 SETTINGS = [(0.0, 0.0), *((strength, 0.0) for strength in STRENGTHS), *((0.0, strength) for strength in STRENGTHS)]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from motionbooth.control.boxes import Grid, level_grids
 from torch import Tensor
-from transformers import CLIPTokenizer
+from transformers import CLIPTokenizer, PreTrainedTokenizerBase
 
 from motionbooth_lab.toybox.autoencoder import FACTOR, LATENT_CHANNELS, latents_of_noise, latents_of_pixels
 from motionbooth_lab.toybox.bank import Bank
@@ -67,21 +67,26 @@ class Captions:
 class Words:
     """Tokenizes captions. The characters' own words get ids after the tokenizer's vocabulary."""
 
-    def __init__(self, tokenizer: CLIPTokenizer, entries: int) -> None:
+    length = MAX_TOKENS
+    first = 1
+    """Position of a caption's first token."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, entries: int) -> None:
         self._tokenizer, self.first_own = tokenizer, len(tokenizer)
         self.size = self.first_own + entries
         self._known = {OWN_WORD.format(number): [self.first_own + number] for number in range(entries)}
         self.empty = torch.tensor(self._padded([]))
 
     def __call__(self, captions: list[str], phrases: list[str]) -> Captions:
-        ids = np.empty((len(captions), MAX_TOKENS), np.int64)
+        ids = np.empty((len(captions), self.length), np.int64)
         subject, content = np.zeros(ids.shape, bool), np.zeros(ids.shape, bool)
         for row, (caption, phrase) in enumerate(zip(captions, phrases, strict=True)):
             before = self._pieces(caption.split(phrase)[0]) if phrase else []
             pieces, own = self._pieces(caption), self._pieces(phrase)
             ids[row] = self._padded(pieces)
-            content[row, 1 : 1 + len(pieces)] = True
-            subject[row, 1 + len(before) : 1 + len(before) + len(own)] = True
+            start = self.first + len(before)
+            content[row, self.first : self.first + len(pieces)] = True
+            subject[row, start : start + len(own)] = True
         return Captions(*map(torch.from_numpy, (ids, subject, content)))
 
     def _pieces(self, text: str) -> list[int]:
@@ -93,8 +98,9 @@ class Words:
         return pieces
 
     def _padded(self, pieces: list[int]) -> list[int]:
-        ends = [self._tokenizer.eos_token_id] + [self._tokenizer.pad_token_id] * MAX_TOKENS
-        return [self._tokenizer.bos_token_id, *pieces, *ends][:MAX_TOKENS]
+        ends = [self._tokenizer.eos_token_id] + [self._tokenizer.pad_token_id] * self.length
+        start = [self._tokenizer.bos_token_id] * self.first
+        return [*start, *pieces, *ends][: self.length]
 
 
 class Batches:

@@ -6,14 +6,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import T5Tokenizer
 
+from motionbooth_lab.toybox import batches
 from motionbooth_lab.toybox.autoencoder import FACTOR
 from motionbooth_lab.toybox.bank import Bank
 from motionbooth_lab.toybox.batches import NOISE_MARGIN_PX, Captions, moved_by_phase
 from motionbooth_lab.toybox.compose import compose
 from motionbooth_lab.toybox.draw import HEIGHT_PX, WANTOY, WIDTH_PX
-from motionbooth_lab.toybox.scenes import OWN_WORD, Casting, SceneMaker, Scenes
+from motionbooth_lab.toybox.scenes import Casting, SceneMaker, Scenes
 from motionbooth_lab.wantoy.codec import (
     CHANNELS,
     GROUP,
@@ -57,32 +57,10 @@ class Batch:
     bias: Tensor
 
 
-class Words:
-    """Tokenizes captions. The characters' own words get ids after the tokenizer's vocabulary."""
+class Words(batches.Words):
+    """Captions as UMT5 reads them: no token before the first one, zeros after the end."""
 
-    def __init__(self, tokenizer: T5Tokenizer, entries: int) -> None:
-        self._tokenizer, self.first_own = tokenizer, len(tokenizer)
-        self.size = self.first_own + entries
-        self._known = {OWN_WORD.format(number): [self.first_own + number] for number in range(entries)}
-
-    def __call__(self, captions: list[str], phrases: list[str]) -> Captions:
-        ids = np.zeros((len(captions), MAX_TOKENS), np.int64)
-        subject, content = np.zeros(ids.shape, bool), np.zeros(ids.shape, bool)
-        for row, (caption, phrase) in enumerate(zip(captions, phrases, strict=True)):
-            before = self._pieces(caption.split(phrase)[0]) if phrase else []
-            pieces, own = self._pieces(caption), self._pieces(phrase)
-            ids[row, : len(pieces)], ids[row, len(pieces)] = pieces, 1
-            content[row, : len(pieces)] = True
-            subject[row, len(before) : len(before) + len(own)] = True
-        return Captions(*map(torch.from_numpy, (ids, subject, content)))
-
-    def _pieces(self, text: str) -> list[int]:
-        pieces: list[int] = []
-        for word in text.split():
-            if word not in self._known:
-                self._known[word] = self._tokenizer(word, add_special_tokens=False).input_ids
-            pieces += self._known[word]
-        return pieces
+    length, first = MAX_TOKENS, 0
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,11 @@ from motionbooth.finetuning.prior_preservation import prior_clips
 from motionbooth.finetuning.recipes import with_recipe
 from motionbooth.finetuning.trainer import Trainer, clip_loss, image_loss
 from motionbooth.models.base import Base
+from motionbooth.models.parts import read_json
 from motionbooth.models.registry import load_base
-from motionbooth.models.sources import Source
+from motionbooth.models.sources import Source, source_named
 from motionbooth.models.subject_weights import load_subject
+from motionbooth.models.wan.base import WanBase
 from motionbooth.pictures.images import TrainingPicture
 from motionbooth.progress.time_left import Stage
 from motionbooth_protocol.jobs import Picture, SubjectSpec, TrainSpec
@@ -181,6 +183,35 @@ def test_prior_clips_have_their_own_length_and_class_pictures_one_frame(wan: Bas
     pictures, _ = preserved_clips(wan, with_recipe(settings, "dreambooth"), SUBJECT, None, Silent())
     of_class, _ = preserved_clips(wan, with_recipe(settings, "class-clips"), SUBJECT, None, Silent())
     assert torch.equal(pictures, of_class[:, :, :1])
+
+
+def test_the_text_encoder_of_a_training_may_be_in_half_precision(wan_source: Source) -> None:
+    """As on a GPU, where it would take 23 GB in float32."""
+    exact = load_base(wan_source, device="cpu", training=True)
+    assert dtypes(exact.text_encoder) == dtypes(exact.network) == {torch.float32}
+    index = read_json(wan_source.folder / "model_index.json")
+    base = WanBase.load(wan_source, index, "cpu", torch.float32, torch.bfloat16)
+    assert dtypes(base.text_encoder) == {torch.bfloat16}
+    assert dtypes(base.network) == dtypes(base.vae) == {torch.float32}
+    data, expected = training_data(base), training_data(exact)
+    assert data.text.dtype == data.clip_text.dtype == torch.float32
+    error = (data.text - expected.text).norm() / expected.text.norm()
+    assert 0 < error < 0.05  # two layers of operations rounded to 8 bits each
+    set_trainable(base, base.settings.lora, "lora", seed=0)
+    assert np.isfinite(Trainer(base, base.settings.lora, data, seed=0).take_step().total)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("name", "half"), [("toybox", torch.float16), ("wantoy", torch.bfloat16)])
+def test_on_a_gpu_the_text_encoder_of_a_training_is_in_half_precision(name: str, half: torch.dtype) -> None:
+    base = load_base(source_named(name), device="cuda", training=True)
+    assert dtypes(base.network) == dtypes(base.vae) == {torch.float32}
+    assert dtypes(base.text_encoder) == {half}
+    assert base.embed(["a red ball on the road"]).dtype == torch.float32
+
+
+def dtypes(module: torch.nn.Module) -> set[torch.dtype]:
+    return {parameter.dtype for parameter in module.parameters()}
 
 
 def test_customvideo_trains_the_texts_keys_and_values_alone(wan: Base) -> None:

@@ -10,6 +10,7 @@ from einops import rearrange
 from torch import Tensor
 
 from motionbooth.control.boxes import AttentionControl, Grid
+from motionbooth.models.wan.ties import install_ties
 
 
 def install_control(*transformers: WanTransformer3DModel) -> AttentionControl:
@@ -21,6 +22,7 @@ def install_control(*transformers: WanTransformer3DModel) -> AttentionControl:
 
     control = AttentionControl(grids)
     for transformer in transformers:
+        install_ties(transformer.rope, control)
         layers = len(transformer.blocks)
         for number, block in enumerate(transformer.blocks):
             block.attn2.set_processor(WanBoxProcessor(control, layers // 3 <= number < layers - layers // 3))

@@ -39,13 +39,19 @@ class WanBase(Base):
     half = torch.bfloat16  # the text encoder overflows in float16
 
     @classmethod
-    def load(cls, source: Source, index: Mapping[str, Any], device: str, dtype: torch.dtype) -> WanBase:
-        """Load all parts. Raises InvalidInput for another variant of Wan, or settings that do not fit it."""
+    def load(
+        cls, source: Source, index: Mapping[str, Any], device: str, dtype: torch.dtype, text_dtype: torch.dtype
+    ) -> WanBase:
+        """Load all parts, the text encoder in `text_dtype`.
+
+        Raises InvalidInput for another variant of Wan, or settings that do not fit it.
+        """
         names = check_index(source.folder, index)
         vae = load_parts(source.folder, {"vae": AutoencoderKLWan}, device, torch.float32)["vae"]
         experts = load_parts(source.folder, dict.fromkeys(names, WanTransformer3DModel), device, dtype)
         # Larger than the network, and needed for a moment only: `embed` moves it to a GPU and back.
-        text = load_parts(source.folder, {"text_encoder": UMT5EncoderModel, "tokenizer": AutoTokenizer}, "cpu", dtype)
+        kinds = {"text_encoder": UMT5EncoderModel, "tokenizer": AutoTokenizer}
+        text = load_parts(source.folder, kinds, "cpu", text_dtype)
         sampler = load_sampler(source.folder, SAMPLERS)
         network, *others = experts.values()
         check_network(source.folder, network.config, vae.config)

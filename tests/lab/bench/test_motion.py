@@ -7,7 +7,7 @@ import pytest
 from motionbooth.evaluation.report import CameraFrame
 from motionbooth.pictures.appearance import Appearance
 from motionbooth_lab.bench.cases import base_cases
-from motionbooth_lab.bench.control import Motion, camera_gain, latent_pan, motion_measures, motion_of
+from motionbooth_lab.bench.motion import Motion, camera_gain, latent_pan, motion_measures, motion_of
 from motionbooth_lab.toybox.draw import WANTOY, draw_clip, kind_scene
 from motionbooth_protocol.motion import Box, CameraPath, Offset
 
