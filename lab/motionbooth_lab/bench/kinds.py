@@ -15,7 +15,7 @@ from motionbooth_lab.toybox.draw import FRAMES, Scene, draw_clip, has_contrast, 
 from motionbooth_lab.toybox.figures import COLORS, KINDS
 
 CROP_PX = 32
-TRAINING_CLIPS, EPOCHS, BATCH = 480, 8, 64
+TRAINING_CLIPS, FRAMES_OF_CLIP, EPOCHS, BATCH = 480, 3, 8, 64
 MARGIN = 1.15
 """Size of the crop relative to the subject's box."""
 
@@ -69,17 +69,19 @@ def _network() -> nn.Module:
 @torch.no_grad()
 def _crops(base: Base, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """(N, 3, CROP_PX, CROP_PX) crops of decoded frames and the (N,) indices of their kinds."""
-    crops, kinds = [], []
-    for _ in range(TRAINING_CLIPS):
+    # In one piece: small tensors that are kept between the codec's large ones made glibc's heap grow to gigabytes.
+    crops = torch.zeros(TRAINING_CLIPS, FRAMES_OF_CLIP, 3, CROP_PX, CROP_PX)
+    kinds = []
+    for row in crops:
         scene, kind = _random_kind(rng)
         clip = draw_clip(scene, rng)
         shown = [0, FRAMES // 2, FRAMES - 1]
         pixels = np.concatenate([through_codec(base, clip.frames[f : f + 1]) for f in shown])
-        for frame, box in zip(pixels, clip.boxes_xyxy[shown], strict=True):
+        for place, frame, box in zip(row, pixels, clip.boxes_xyxy[shown], strict=True):
             jittered = box + rng.uniform(-0.02, 0.02, 4)
-            crops.append(_crop(frame, Box(*map(float, jittered))))
+            place.copy_(_crop(frame, Box(*map(float, jittered))))
             kinds.append(KINDS.index(kind))
-    return torch.stack(crops), torch.tensor(kinds)
+    return crops.flatten(0, 1), torch.tensor(kinds)
 
 
 def _random_kind(rng: np.random.Generator) -> tuple[Scene, str]:
