@@ -315,3 +315,25 @@ def test_merged_scenery_is_finite_in_half_precision_to_the_last_step(tiny_single
         )
     assert changed.dtype == torch.bfloat16
     assert changed.isfinite().all()
+
+
+@pytest.mark.parametrize("suppress", ["content", "subject"])
+def test_a_split_prompt_on_a_unet_changes_the_conditional_pass_alone(tiny: Base, suppress: Any) -> None:
+    control = msgspec.structs.replace(tiny.settings.control, suppress=suppress)
+    tiny.settings = msgspec.structs.replace(tiny.settings, control=control)
+    plain = generate_clip(tiny, spec())
+    control = msgspec.structs.replace(control, split_prompt=True)
+    tiny.settings = msgspec.structs.replace(tiny.settings, control=control)
+    assert not torch.equal(plain, generate_clip(tiny, spec()))
+    plans = plan_shot(tiny, spec())
+    inputs = SamplingInputs.from_prompts(tiny, [PROMPT], [""], [0], plans, outside_prompts=["in the park"])
+    text, negative = inputs.prompt_embeds, inputs.negative_prompt_embeds
+    assert text.shape[1] == 2 * negative.shape[1]
+    tiny.scheduler.set_timesteps(2)
+    t = tiny.scheduler.timesteps[0]
+    with torch.no_grad():
+        guided = tiny.predict(inputs.latents, t, text, negative, 3.0, plans[0].boxes)
+        conditional = tiny.predict(inputs.latents, t, text, negative, 1.0, plans[0].boxes)
+        unconditional = tiny.predict(inputs.latents, t, negative, negative, 1.0, None)
+    # The softmax with every key twice is the same but for rounding, here in float64.
+    torch.testing.assert_close(guided, unconditional + 3.0 * (conditional - unconditional), rtol=1e-6, atol=1e-6)
