@@ -26,8 +26,8 @@ class ControlSettings(Struct, frozen=True, forbid_unknown_fields=True):
     soft_edges: bool = False
     """A cell that a box covers in part counts by its share (ours), for a base with few cells in a frame."""
     split_prompt: bool = False
-    """Cells outside all boxes attend to a prompt without the subjects (ours): the background phrase, or what else the
-    prompt says. For a text encoder whose other words know of the subject, too."""
+    """Cells outside all boxes attend to a prompt without the subjects (DiTraj's): the background phrase, or what else
+    the prompt says. For a text encoder whose other words know of the subject, too."""
     tie_until: Share = 0.0
     """Up to this share, a subject's cells have the same positions in all frames in self-attention although its box
     moves (DiTraj's, see models/wan/ties.py). A UNet has no such positions."""

@@ -51,8 +51,8 @@ def _embeddings_of(
 def tied_positions(edit: BoxControl, frames: int, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
     """Which tokens are inside a box: bool (F, h, w), and their rows and columns, fractions of tokens: (F, h, w)."""
     height, width = grid
-    rows = torch.arange(height, dtype=torch.float32)[:, None].expand(frames, height, width).clone()
-    columns = torch.arange(width, dtype=torch.float32).expand(frames, height, width).clone()
+    down, across = torch.meshgrid(torch.arange(float(height)), torch.arange(float(width)), indexing="ij")
+    rows, columns = (each.repeat(frames, 1, 1) for each in (down, across))
     masks = box_mask(edit.boxes, grid)
     for track, mask in zip(edit.boxes, masks, strict=True):
         mean = mean_box([box for box in track if box is not None])
@@ -60,8 +60,8 @@ def tied_positions(edit: BoxControl, frames: int, grid: Grid) -> tuple[Tensor, T
             if box is None or mean is None:
                 continue
             own = mask[frame]
-            rows[frame][own] = _placed(rows[frame][own], (box.y1, box.y2), (mean.y1, mean.y2), height)
-            columns[frame][own] = _placed(columns[frame][own], (box.x1, box.x2), (mean.x1, mean.x2), width)
+            rows[frame][own] = _placed(down[own], (box.y1, box.y2), (mean.y1, mean.y2), height)
+            columns[frame][own] = _placed(across[own], (box.x1, box.x2), (mean.x1, mean.x2), width)
     return masks.any(dim=0), rows, columns
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -138,6 +139,15 @@ def test_a_tied_subject_is_at_the_place_of_its_mean_box_and_nothing_else_moves(w
             moved = tied[frame, 1:3, frame : frame + 2, rope.t_dim :]
             torch.testing.assert_close(moved, own[1, 1:3, 1:3, rope.t_dim :], rtol=0, atol=4 * 2.0**-22)
     assert not torch.equal(embeddings(wan, edit)[0][0], plain[0][0])
+
+
+def test_where_two_boxes_overlap_the_last_subject_has_its_place(wan: Base) -> None:
+    edit = edit_of(with_control(wan, tie_until=1.0), spec())
+    still = [Box(0, 0, 1, 1)] * 3
+    both = replace(edit, boxes=[still, *edit.boxes], tokens=replace(edit.tokens, subjects=edit.tokens.subjects * 2))
+    inside = box_mask(edit.boxes, (3, 4))[0]
+    cos, alone = embeddings(wan, both)[0], embeddings(wan, edit)[0]
+    assert torch.equal(cos[inside], alone[inside])
 
 
 def test_a_box_that_stands_still_is_tied_to_itself(wan: Base) -> None:
