@@ -43,9 +43,11 @@ def _embeddings_of(
     once = torch.atan2(rope.freqs_sin[1], rope.freqs_cos[1])  # the angles of position 1, all below pi
     _, down, across = once.split([rope.t_dim, rope.h_dim, rope.w_dim])
     angles = torch.cat([rows * down, columns * across], dim=-1)
-    keep = cos[..., : rope.t_dim], sin[..., : rope.t_dim]
-    moved = (torch.cat([time, part], dim=-1) for time, part in zip(keep, (angles.cos(), angles.sin()), strict=True))
-    return tuple(torch.where(inside, new.to(old), old) for new, old in zip(moved, (cos, sin), strict=True))
+
+    def moved(plain: Tensor, places: Tensor) -> Tensor:
+        return torch.where(inside, torch.cat([plain[..., : rope.t_dim], places.to(plain)], dim=-1), plain)
+
+    return moved(cos, angles.cos()), moved(sin, angles.sin())
 
 
 def tied_positions(edit: BoxControl, frames: int, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
