@@ -118,8 +118,8 @@ def camera(
     """Measure how closely the scenery follows pans, zooms, rolls and mixed camera moves. Needs the bpy module."""
     from motionbooth.bench.measures import publish
 
+    from motionbooth_lab.bench.bundled import Model
     from motionbooth_lab.bench.camera import bench_camera
-    from motionbooth_lab.bench.control import Model
 
     publish(bench_camera(range(seeds), pictures, Model(model)), json_file)
 

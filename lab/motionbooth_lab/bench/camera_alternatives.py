@@ -32,8 +32,10 @@ from motionbooth_protocol.motion import CameraPath
 from numpy.typing import NDArray
 from torch import Tensor
 
+from motionbooth_lab.bench.bundled import bundled_base
 from motionbooth_lab.bench.camera import MOVES, cases, with_camera
-from motionbooth_lab.bench.control import PROCESSES, appearance_of_kind, bundled_base, measured
+from motionbooth_lab.bench.control import PROCESSES, appearance_of_kind
+from motionbooth_lab.bench.motion import measured
 
 METHODS = ("gather", "clean", "noise", "gather_late", "clean_late")
 NAMES = ("pan", "zoom to 1.4", "roll by 20")
