@@ -87,6 +87,7 @@ class Backend:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._sent: set[str] = set()
 
     def model(self, name: str) -> tuple[ModelInfo, str]:
         models = {model.name: model for model in self._client.models()}
@@ -97,8 +98,9 @@ class Backend:
         return models[name], "the backend's"
 
     def begin(self, spec: JobSpec, files: Mapping[str, Path], out: Path) -> Finish:
-        for path in files.values():
-            self._client.upload(path)
+        for sha256 in files.keys() - self._sent:  # a trained subject may have gigabytes, and many clips
+            self._client.upload(files[sha256])
+            self._sent.add(sha256)
         job = new_job_id()
         self._client.submit(job, spec)
 

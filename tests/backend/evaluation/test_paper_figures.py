@@ -1,9 +1,11 @@
 """The paper's figures equal what plain transformers and torchvision calls say of the same pixels."""
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import cv2
+import huggingface_hub
 import msgspec
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from motionbooth.evaluation.camera_adherence import requested_flow_px
 from motionbooth.evaluation.flow_error import Tracks, flow_error
-from motionbooth.evaluation.networks import Networks, dis_flow, load_networks
+from motionbooth.evaluation.networks import CLIP_ID, DINO_ID, Networks, dis_flow, load_networks
 from motionbooth.evaluation.paper_figures import (
     PaperFigures,
     PaperReport,
@@ -217,6 +219,7 @@ def test_every_figure_names_its_network_and_the_sha256_of_its_weights(figures: P
 def test_what_is_missing_is_named_with_the_command_that_gets_it(
     tmp_path: Path, clip: Clip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
     with pytest.raises(
         NotFound, match=r"hf download openai/clip-vit-base-patch32 --local-dir .*; hf download facebook"
@@ -230,6 +233,25 @@ def test_what_is_missing_is_named_with_the_command_that_gets_it(
     assert [flow.network for flow in found.flow] == ["DIS"]
     assert found.subjects[0].found_clip is None, "the subject was not searched for"
     assert found.subjects[0].r_clip is not None
+
+
+def test_networks_in_the_caches_are_found_and_named_as_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = save_networks(tmp_path / "made")
+    hub = tmp_path / "hub"
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(hub))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    for name, id in (("clip", CLIP_ID), ("dino", DINO_ID)):
+        cached = hub / f"models--{id.replace('/', '--')}"
+        shutil.copytree(made / name, cached / "snapshots" / "abc")
+        (cached / "refs").mkdir()
+        (cached / "refs" / "main").write_text("abc")
+    networks = load_networks(tmp_path / "nothing here")
+    assert [card.id for card in networks.cards] == [CLIP_ID, DINO_ID]
+    assert list(networks.missing) == ["RAFT"]
+    (hub / "models--facebook--dino-vits16" / "snapshots" / "abc" / "model.safetensors").unlink()
+    assert list(load_networks(tmp_path / "nothing here").missing) == ["DINO", "RAFT"], "interrupted while downloading"
 
 
 def test_damaged_weights_are_named(tmp_path: Path) -> None:

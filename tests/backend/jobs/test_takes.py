@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import huggingface_hub
 import msgspec
 import numpy as np
 import pytest
@@ -179,7 +180,10 @@ def test_a_clip_is_evaluated_with_pictures_and_their_masks(tmp_path: Path, insid
     assert place.as_tuple() == pytest.approx((0.2, 0.2, 0.4, 0.6), abs=0.03)
 
 
-def test_the_command_measures_the_papers_figures_with_the_networks_in_a_folder(tmp_path: Path) -> None:
+def test_the_command_measures_the_papers_figures_with_the_networks_in_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
     write_clip(tmp_path / "clip.mp4", red_box_moving_right(), 24)
     (tmp_path / "shot.json").write_bytes(msgspec.json.encode({"generate": spec()}))
     (tmp_path / "pictures").mkdir()
