@@ -69,7 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(folder: Path) -> list[str]:
-    rival = f'CameraCtrl="{sys.executable}" "{folder / "rival.py"}"'
+    rival = f'CameraCtrl, by noise="{sys.executable}" "{folder / "rival.py"}"'
     return ["--recipes", "motionbooth", "--rival", rival, *QUICK]
 
 
@@ -83,18 +83,18 @@ def test_every_figure_of_the_clips_that_were_run_is_in_the_tables(folder: Path) 
         ("subject", "motionbooth"),
         ("camera", "camera control"),
         ("camera", "plain words"),
-        ("camera", "CameraCtrl"),
-        ("camera", "AnimateDiff with motion LoRAs"),
+        ("camera", "CameraCtrl, by noise"),
+        ("camera", "AnimateDiff"),
     ]
     run = [row for row in rows.values() if row.of]
     assert [(row.clips, row.of) for row in run] == [(1, 1)] * 4
     assert [name for name, value in rows["subject", "motionbooth"].figures.items() if value is None] == []
-    assert rows["camera", "CameraCtrl"].figures["t_cons"] != rows["camera", "camera control"].figures["t_cons"]
-    assert rows["camera", "AnimateDiff with motion LoRAs"] == Row(
-        "camera", "toybox", "AnimateDiff with motion LoRAs", 0, 0
+    assert (
+        rows["camera", "CameraCtrl, by noise"].figures["t_cons"] != rows["camera", "camera control"].figures["t_cons"]
     )
+    assert rows["camera", "AnimateDiff"] == Row("camera", "toybox", "AnimateDiff", 0, 0)
     text = (folder / "out" / "results.md").read_text()
-    assert "| toybox | AnimateDiff with motion LoRAs |  |  |  |  |  |  |" in text
+    assert "| toybox | AnimateDiff |  |  |  |  |  |  |" in text
     assert all(card.sha256 in text for card in results(folder).networks)
     assert text.count("the product's own") >= 2
     assert r"toybox & motionbooth & 1 & " in (folder / "out" / "results.tex").read_text()
