@@ -14,7 +14,7 @@ from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import GenerateSpec, SubjectSpec, TrainSpec
 from motionbooth_protocol.messages import ModelInfo
 from motionbooth_protocol.motion import CameraPath
-from motionbooth_protocol.wording import in_words
+from motionbooth_protocol.wording import class_fault, in_words
 
 from motionbooth.evaluation.identity import Views
 from motionbooth.generation.script import Placeholders, Script, spec_of_script
@@ -94,13 +94,20 @@ class Subject:
 
 
 def subjects_in(folder: Path) -> list[Subject]:
-    """One for each sub-folder, by name. Raises InvalidInput if there is none."""
+    """One for each sub-folder, by name. Raises InvalidInput if there is none, or one is not named by a class."""
     found = [Subject(path) for path in sorted(folder.iterdir()) if path.is_dir()] if folder.is_dir() else []
     if not found:
         raise InvalidInput(
             "{folder} has no sub-folders. Give each subject a folder of its pictures, named by its class: dog, cat 2.",
             folder=folder,
         )
+    for subject in found:
+        if fault := class_fault(subject.class_word):
+            raise InvalidInput(
+                "The name of the folder {folder} cannot be used: a class {fault}",
+                folder=subject.folder,
+                fault=fault,
+            )
     return found
 
 
@@ -120,9 +127,8 @@ class Cell:
     @property
     def path(self) -> Path:
         """Its place in the results, without a suffix."""
-        subject = "" if self.subject is None else self.subject.name
-        names = (self.table, self.model, self.method, subject, f"{self.pair}-seed{self.seed}")
-        return Path(*(re.sub(r"[^\w.]+", "-", name) for name in names if name))
+        method = Path(self.table, self.model, re.sub(r"[^\w.]+", "-", self.method))
+        return method / ("" if self.subject is None else self.subject.name) / f"{self.pair}-seed{self.seed}"
 
 
 @dataclass(frozen=True)

@@ -87,15 +87,14 @@ class Backend:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._models = {model.name: model for model in client.models()}
         self._sent: set[str] = set()
 
     def model(self, name: str) -> tuple[ModelInfo, str]:
-        models = {model.name: model for model in self._client.models()}
-        if name not in models:
-            raise NotFound(
-                'The backend has no base model "{name}", only: {models}.', name=name, models=", ".join(models) or "none"
-            )
-        return models[name], "the backend's"
+        if name not in self._models:
+            known = ", ".join(self._models) or "none"
+            raise NotFound('The backend has no base model "{name}", only: {models}.', name=name, models=known)
+        return self._models[name], "the backend's"
 
     def begin(self, spec: JobSpec, files: Mapping[str, Path], out: Path) -> Finish:
         for sha256 in files.keys() - self._sent:  # a trained subject may have gigabytes, and many clips

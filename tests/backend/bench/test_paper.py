@@ -145,7 +145,7 @@ def test_a_backend_does_the_work(tmp_path: Path, backend: RunningBackend) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "word"), [("dog", "dog"), ("dog 2", "dog"), ("dog6", "dog"), ("wolf_plushie", "wolf plushie"), ("7", "7")]
+    ("name", "word"), [("dog", "dog"), ("dog 2", "dog"), ("dog6", "dog"), ("wolf_plushie", "wolf plushie")]
 )
 def test_a_subject_is_named_by_its_folder(tmp_path: Path, name: str, word: str) -> None:
     (tmp_path / name).mkdir()
@@ -216,6 +216,11 @@ def test_jobs_are_begun_ahead_and_finished_in_order() -> None:
 
 def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="has no sub-folders"):
+        subjects_in(tmp_path)
+    (tmp_path / "7").mkdir()
+    with pytest.raises(
+        InvalidInput, match=r"The name of the folder .*7 cannot be used: a class must be an ordinary word"
+    ):
         subjects_in(tmp_path)
     (tmp_path / "pairs.json").write_text(json.dumps({"about": "", "boxes": [{"promt": "a dog"}], "cameras": []}))
     with pytest.raises(InvalidInput, match="pairs"):
