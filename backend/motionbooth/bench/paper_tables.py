@@ -38,7 +38,7 @@ NOTES = (
     "the width, too: the mean distance of points that {flow} follows from where the shot asks for them.",
     "Recipes other than motionbooth are settings of the product's own trainer, not their authors' code.",
     "The paper's figures are of its own pictures, pairs and measuring networks; how its flow error is normalized is "
-    "not stated there. Empty: not run here, or not in the paper.",
+    "not known here. Empty: not run here, or not in the paper.",
 )
 
 

@@ -37,7 +37,15 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from tiny_networks import save_networks
 from torchvision.models.optical_flow import raft_small
-from transformers import CLIPModel, CLIPProcessor, ViTImageProcessor, ViTModel
+from transformers import (
+    BitImageProcessor,
+    CLIPModel,
+    CLIPProcessor,
+    Dinov2Config,
+    Dinov2Model,
+    ViTImageProcessor,
+    ViTModel,
+)
 
 CLOSE = 1e-4
 """Single precision, in other batches than the plain calls."""
@@ -122,6 +130,20 @@ def test_dinos_figures_equal_plain_transformers_calls(figures: PaperFigures, cli
     )
     own = seen([masked_crop(picture) for picture in pictures_of(clip)["heart"]])
     assert figures.subjects[0].r_dino == pytest.approx(cosines(crops, own), abs=CLOSE)
+
+
+@torch.no_grad()
+def test_dinov2_works_in_dinos_place(tmp_path: Path, clip: Clip) -> None:
+    torch.manual_seed(0)
+    config = Dinov2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8)
+    model = Dinov2Model(config).eval()
+    processor = BitImageProcessor(size={"shortest_edge": 36}, crop_size={"height": 32, "width": 32})
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "dino")
+    dino = load_networks(tmp_path, "cpu").dino
+    assert dino is not None
+    plain = model(**processor([Image.fromarray(frame) for frame in clip.frames], return_tensors="pt"))
+    np.testing.assert_allclose(dino.pictures(list(clip.frames)), F.normalize(plain.pooler_output), atol=CLOSE)
 
 
 @torch.no_grad()
