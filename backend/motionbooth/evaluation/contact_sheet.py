@@ -17,7 +17,7 @@ MARGIN_PX = 10
 TITLE_PX = 22
 PAPER, INK = (250, 250, 248), (30, 30, 34)
 BOX_COLORS = ((255, 255, 255), (255, 214, 10), (64, 224, 255))
-FOUND_COLOR = (255, 60, 60)
+FOUND_COLOR, PATH = (255, 60, 60), (40, 90, 200)
 
 
 @dataclass(frozen=True)
@@ -92,27 +92,29 @@ def _camera_tile(camera: CameraPath, size: tuple[int, int]) -> Image.Image:
     """
     tile = Image.new("RGB", size, (228, 230, 234))
     pen = ImageDraw.Draw(tile)
-    travel = np.array([[offset.dx, offset.dy] for offset in camera.offsets]) * size
-    reach = max(1.0, float(np.abs(travel / size).max()) / 0.45)
-    points = [tuple(point) for point in (np.array(size) / 2 + travel / reach)]
     pen.line([(size[0] / 2, 0), (size[0] / 2, size[1])], fill=(200, 202, 208))
     pen.line([(0, size[1] / 2), (size[0], size[1] / 2)], fill=(200, 202, 208))
     if camera.homographies:
-        outlines = _outlines(camera)
-        reach = max(1.0, float(np.abs(outlines - 0.5).max()) / 0.45)
-        for index, outline in enumerate((outlines - 0.5) / reach + 0.5):
-            last = index == len(outlines) - 1
-            pen.polygon([tuple(point) for point in outline * size], outline=(40, 90, 200), width=3 if last else 1)
-        pen.text((6, 4), "camera path", fill=INK, font=_font())
-        return tile
-    if len(points) > 1:
-        pen.line(points, fill=(40, 90, 200), width=2)
-    for x, y in points:
-        pen.ellipse((x - 3, y - 3, x + 3, y + 3), outline=(40, 90, 200), fill=(255, 255, 255))
-    x, y = points[-1]
-    pen.ellipse((x - 5, y - 5, x + 5, y + 5), fill=(40, 90, 200))
+        *earlier, last = _fitted(_outlines(camera)) * size
+        for outline in earlier:
+            pen.polygon(list(map(tuple, outline)), outline=PATH, width=1)
+        pen.polygon(list(map(tuple, last)), outline=PATH, width=3)
+    else:
+        places = _fitted(0.5 + np.array([[offset.dx, offset.dy] for offset in camera.offsets])) * size
+        points = [tuple(place) for place in places]
+        if len(points) > 1:
+            pen.line(points, fill=PATH, width=2)
+        for x, y in points:
+            pen.ellipse((x - 3, y - 3, x + 3, y + 3), outline=PATH, fill=(255, 255, 255))
+        x, y = points[-1]
+        pen.ellipse((x - 5, y - 5, x + 5, y + 5), fill=PATH)
     pen.text((6, 4), "camera path", fill=INK, font=_font())
     return tile
+
+
+def _fitted(places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Places (..., 2) in shares of the tile, moved toward its middle if they are outside."""
+    return 0.5 + (places - 0.5) / max(1.0, float(np.abs(places - 0.5).max()) / 0.45)
 
 
 def _outlines(camera: CameraPath) -> NDArray[np.float64]:
