@@ -42,7 +42,7 @@ extension: $(READY)
 	$(VENV)/bin/python -m build --outdir dist .
 
 # The README's figures: about an hour on an otherwise idle machine. overlay_ms needs a window: make test-gui.
-# Run the longer benches separately: motionbooth bench soak --minutes 60 --json docs/bench_soak.json, bench real-size,
+# Run the longer benches separately: motionbooth bench soak --minutes 15 --json docs/bench_soak.json, bench real-size,
 # bench ablation and bench control --suppress-subjects-words.
 benches: $(READY)
 	$(VENV)/bin/motionbooth bench control --json docs/bench_control.json --pictures docs
