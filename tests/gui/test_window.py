@@ -54,6 +54,14 @@ def test_a_subject_is_trained_on_images_and_on_a_training_object(
     assert seen["states"] == ["done", "done"]
 
 
+def test_the_scene_guides_and_is_rendered_again_only_after_a_change(act: Callable[[str], dict[str, Any]]) -> None:
+    seen = act("guide.py")
+    first, idle, moved, again = seen["guides"]
+    assert idle == first, "an idle window forgets nothing, and reading the shot is no change"
+    assert len({first, moved, again}) == 3
+    assert all(files == ["guide.png", "masks.png", "preview.png"] for files in seen["files"])
+
+
 def test_takes_are_starred_switched_and_compared_by_clicks_and_each_step_is_undone(
     act: Callable[[str], dict[str, Any]],
 ) -> None:

@@ -66,15 +66,14 @@ def guide_render(
     subject, background = (
         round(kept, 4) if given is None else given for given, kept in zip(strengths, own, strict=True)
     )
-    if not (subject or background):
-        return None
-    if path := clip or own_clip(scene):
-        return GuideRender("", scene.name, size, [], subject, background, [], path)
+    path = clip or own_clip(scene)
     parts = [rendered_parts(each) for each in settings.subjects]
-    if not all(parts):  # where it is to be, the render shows something else
+    if not (path or all(parts)):  # where a subject is to be, the render shows something else
         subject = 0.0
     if not (subject or background):
         return None
+    if path:
+        return GuideRender("", scene.name, size, [], subject, background, [], path)
     masked = sorted({part.name for group in parts for part in group}) if all(parts) else []
     frame = (shot.frame_start, shot.frame_end, shot.width, shot.height, shot.fps, shot.model_frame)
     state = (shot_cache.state(scene), frame, shot.frames, size, masked, _visibility(scene))

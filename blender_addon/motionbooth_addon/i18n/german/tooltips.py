@@ -81,7 +81,7 @@ TEXTS = {
     "Keep each subject inside its box": "Jedes Motiv in seinem Rahmen halten",
     "Start from a simple render of the scene instead of from noise alone. It is rendered again only after the scene has changed": "Mit einem einfachen Rendering der Szene beginnen statt mit Rauschen allein. Es wird nur neu gerendert, wenn sich die Szene geändert hat",
     "How closely the subjects follow the guide": "Wie genau die Motive der Vorlage folgen",
-    "How closely the background follows the guide": "Wie genau der Hintergrund der Vorlage folgt",
+    "How closely the background follows the guide. A picture needs 0.7 or more for the clip to go on from it": "Wie genau der Hintergrund der Vorlage folgt. Ein Bild braucht 0,7 oder mehr, damit der Clip daran anschließt",
     "Start from this clip, such as an earlier take or a playblast, or with this picture as the first frame, instead of from a render of the scene. It has the model's aspect ratio, and a clip the shot's duration": "Mit diesem Clip beginnen, etwa einem früheren Take oder einer Viewport-Vorschau, oder mit diesem Bild als erstem, statt mit einem Rendering der Szene. Das Seitenverhältnis ist das des Modells, und ein Clip hat die Dauer der Einstellung",
     "Render the guide again for the next clip. Needed only after a change of a file or of an image's pixels": "Die Vorlage für den nächsten Clip neu rendern. Nur nötig, wenn sich eine Datei oder die Pixel eines Bildes geändert haben",
     "Move the background with the camera path": "Den Hintergrund mit dem Kamerapfad bewegen",
