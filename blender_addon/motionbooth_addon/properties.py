@@ -229,7 +229,8 @@ class MotionBoothShot(bpy.types.PropertyGroup):
         min=0,
         max=1,
         default=BACKGROUND_STRENGTH,
-        description="How closely the background follows the guide. A picture needs 0.7 or more for the clip to go on from it",
+        description="How closely the background follows the guide. A picture needs 0.7 or more for the clip to go on "
+        "from it",
     )
     subjects: CollectionProperty(type=MotionBoothSubject)
     active_subject: IntProperty(min=0)
