@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,6 +106,19 @@ def test_a_second_run_reuses_the_trained_subject_and_gives_the_same_clip(out: Pa
     report = json.loads((out / "report.json").read_bytes())
     assert "training" not in report["seconds"], output
     assert (out / "clip.mp4").read_bytes() == before
+
+
+@pytest.mark.timeout(600)
+def test_with_a_guide_the_clip_starts_from_the_scenes_render(out: Path, cache: Path, tmp_path: Path) -> None:
+    guided = shutil.copytree(out, tmp_path / "out")
+    process = start_demo(guided, cache, "--guide")
+    output, _ = process.communicate(timeout=500)
+    assert process.returncode == 0, output
+    guide = json.loads((guided / "shot.json").read_bytes())["generate"]["guide"]
+    assert (guide["subject_strength"], guide["background_strength"]) == (0.0, 0.7), "the demo's subject is a box"
+    assert (guided / "clip.mp4").read_bytes() != (out / "clip.mp4").read_bytes()
+    with Image.open(guided / "contact_sheet.png") as sheet, Image.open(out / "contact_sheet.png") as before:
+        assert sheet.height > before.height, "with a row for the render"
 
 
 @pytest.mark.slow

@@ -4,14 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from motionbooth_protocol.limits import (
-    BACKGROUND_STRENGTH,
-    MAX_SAMPLING_STEPS,
-    MAX_SEED,
-    MAX_TRAINING_STEPS,
-    SUBJECT_STRENGTH,
-)
+from motionbooth_protocol.limits import MAX_SAMPLING_STEPS, MAX_SEED, MAX_TRAINING_STEPS
 
+GUIDED = ["--subject-strength", "0.5", "--background-strength", "0.7"]  # enough to be seen
 DEMO_SCENE = Path(__file__).with_name("demo.blend")
 
 
@@ -41,5 +36,5 @@ def demo(
     }
     options = [word for name, value in replaced.items() if value is not None for word in (name, str(value))]
     if guide:
-        options += ["--subject-strength", str(SUBJECT_STRENGTH), "--background-strength", str(BACKGROUND_STRENGTH)]
+        options += GUIDED
     run_demo(scene.absolute(), out.absolute(), options, Console())
