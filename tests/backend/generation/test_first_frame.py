@@ -67,6 +67,14 @@ def test_a_subject_in_the_picture_does_not_stay_where_it_was() -> None:
     assert not (regions.background[1] * boxes[1]).any(), "the subject forms freely"
 
 
+def test_a_latent_frame_of_several_frames_is_not_kept() -> None:
+    """As of Wan, whose first latent frame has one frame and each other one four."""
+    _, regions = moved_picture(grain(), torch.zeros(9, 32, 48), CameraPath.still(9))
+    cells = regions.in_cells((4, 6), temporal=4)
+    assert cells.kept.amin(dim=(1, 2)).tolist() == cells.kept.amax(dim=(1, 2)).tolist() == [1, 0, 0]
+    assert cells.background.amin(dim=(1, 2)).tolist() == [0, 1, 1]
+
+
 @pytest.mark.parametrize(("format", "animated"), [("PNG", False), ("JPEG", False), ("WEBP", False), ("PNG", True)])
 def test_pictures_are_told_from_clips(tmp_path: Path, format: str, animated: bool) -> None:
     first = Image.fromarray(grain())

@@ -240,6 +240,12 @@ def test_a_guide_of_another_length_rate_or_shape_is_refused(
         generate_clip(tiny_single, spec_for(tiny_single, guide=Guide(str(clip), 0.5)))
 
 
+def test_masks_of_another_length_are_refused(tiny_single: Base, tmp_path: Path) -> None:
+    clip, masks = clip_for(tiny_single, tmp_path), other(tmp_path, 3, 128, 192, 24)
+    with refused(InvalidInput, clip=Text("the guide's masks"), found=3):
+        generate_clip(tiny_single, spec_for(tiny_single, guide=Guide(str(clip), 0.5, 0, str(masks))))
+
+
 def test_another_size_and_the_frames_of_the_timeline_are_fitted(tiny_single: Base, tmp_path: Path) -> None:
     shot = replace(spec_for(tiny_single).shot, frame_end=12)
     spec = spec_for(tiny_single, shot=shot, guide=Guide(str(other(tmp_path, 12, 64, 96, 24)), 0.5))

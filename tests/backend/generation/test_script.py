@@ -19,6 +19,7 @@ from motionbooth.models.subject_card import SubjectCard
 from motionbooth.models.subject_weights import add_lora, save_subject
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.messages import ModelInfo
+from PIL import Image
 from refused import refused
 from typer.testing import CliRunner
 
@@ -149,6 +150,15 @@ def test_options_of_a_guide_need_one(tmp_path: Path, option: str) -> None:
     result = CliRunner().invoke(app, ["generate", str(path), "--out", str(tmp_path / "c.mp4"), option, value])
     assert result.exit_code == 2
     assert "name its clip with --guide" in " ".join(result.output.split())
+
+
+def test_a_picture_is_a_first_frame_without_masks(tmp_path: Path) -> None:
+    picture = tmp_path / "picture.png"
+    Image.new("RGB", (96, 64)).save(picture)
+    command = ["generate", str(written(tmp_path)), "--out", str(tmp_path / "c.mp4"), "--guide", str(picture)]
+    result = CliRunner().invoke(app, [*command, "--guide-masks", str(picture)])
+    assert result.exit_code == 2
+    assert "has no masks" in result.output
 
 
 @pytest.mark.usefixtures("tiny_model")
