@@ -15,9 +15,11 @@ from motionbooth_lab.bench.camera import (
     Clip,
     camera_measures,
     cases,
+    layer_errors,
     with_camera,
 )
 from motionbooth_lab.toybox.backgrounds import draw_texture
+from motionbooth_protocol.motion import CameraPath, Homography, Offset, Parallax
 
 FRAMES = 8
 
@@ -87,3 +89,16 @@ def test_the_measures_are_means_over_the_moves_of_a_kind_and_the_seeds() -> None
     assert figures["parallax_flow_error_far_single_plane"] == pytest.approx(2.0)
     assert figures["iou_ratio"] == pytest.approx(0.8 / 0.9)
     assert figures["clip_ratio"] == pytest.approx(1.5)
+
+
+def test_each_layer_is_measured_by_its_own_motion() -> None:
+    """A wall that stands still, where the left half is asked to move by 4 pixels a frame and the right half by 2."""
+    identity = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+    pans: list[Homography] = [((1.0, 0.0, -f * 2 / 96), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)) for f in range(FRAMES)]
+    nearness = np.array([[2.0, 1.0]] * FRAMES, "<f2").tobytes()
+    depth = Parallax([identity] * FRAMES, 1, 2, nearness)
+    camera = CameraPath([Offset(0, 0)] * FRAMES, pans, parallax=depth)
+    (case,) = cases([0])
+    near, far = layer_errors(shown("pan", followed=False), with_camera(case, camera), camera)
+    assert near == pytest.approx(4, abs=0.1)  # dense inverse search finds no motion between equal frames
+    assert far == pytest.approx(2, abs=0.1)
