@@ -186,12 +186,17 @@ class Sessions:
             end_connection(peer.descriptor)
 
     def _end_session(self, peer: Peer) -> None:
-        peer.is_greeted = False
+        """What the peer has sent after its last request is dropped."""
         peer.requests.clear()
         peer.backlog = 0
         peer.unsent = None
         self._turns.discard(peer)
         self._blocked.discard(peer)
+        self._leave(peer)
+
+    def _leave(self, peer: Peer) -> None:
+        """The peer may begin another session."""
+        peer.is_greeted = False
         self._publisher.detach(peer)
         self._live.connections = sum(other.is_greeted for other in self._peers.values())
 
@@ -255,7 +260,7 @@ class Sessions:
         if isinstance(request, messages.Attach) and payload is None:
             return self._attach(peer, key, request), None
         if isinstance(request, messages.Bye):
-            self._end_session(peer)
+            self._leave(peer)
         return self._handlers.handle(key, request, payload)
 
     def _begin_session(self, peer: Peer, key: Key, request: messages.Hello) -> messages.Welcome:

@@ -68,6 +68,17 @@ def test_no_request_is_handled_before_hello(shared_backend: RunningBackend) -> N
         assert error(socket, *encode(messages.ListJobs(id=1))) == "no_session"
 
 
+def test_what_follows_a_bye_at_once_has_its_reply_too(shared_backend: RunningBackend) -> None:
+    with raw(shared_backend.connection) as socket:
+        requests = [HELLO, messages.Bye(id=2), messages.Ping(id=3), messages.Hello(id=4, version=PROTOCOL_VERSION)]
+        for request in [*requests, messages.Ping(id=5)]:
+            socket.send_multipart(encode(request))
+        replies = [decode_reply(socket.recv_multipart())[0] for _ in range(5)]
+    assert [(reply.re, type(reply).__name__) for reply in replies] == [
+        (1, "Welcome"), (2, "Pong"), (3, "Error"), (4, "Welcome"), (5, "Pong"),
+    ]  # fmt: skip
+
+
 def test_unknown_fields_of_a_message_are_ignored(shared_backend: RunningBackend) -> None:
     with raw(shared_backend.connection) as socket:
         hello = msgspec.msgpack.encode({"type": "Hello", "id": 1, "version": PROTOCOL_VERSION, "color": "red"})
