@@ -22,11 +22,13 @@ from motionbooth.bench.paper_cells import (
 from motionbooth.bench.paper_engines import run_rival
 from motionbooth.bench.paper_tables import Results, Row, latex, markdown
 from motionbooth.cli.app import app
+from motionbooth.demo import local_backend
 from motionbooth.models.sources import MODELS, Source, source_named
 from motionbooth_lab.bench.subjects import unseen_subjects
+from motionbooth_protocol.client import Client
+from motionbooth_protocol.connection import Connection
 from motionbooth_protocol.errors import InvalidInput, MotionBoothError
 from PIL import Image
-from running_backend import RunningBackend
 from tiny_networks import save_networks
 from typer.testing import CliRunner
 
@@ -130,18 +132,18 @@ def test_a_failing_rival_is_named_and_the_other_results_are_kept(folder: Path) -
 
 
 @pytest.mark.slow
-def test_a_backend_does_the_work(tmp_path: Path, backend: RunningBackend) -> None:
-    backend.start()
+def test_a_backend_does_the_work(tmp_path: Path) -> None:
     save_subject(tmp_path / "my subjects" / "robot")
     save_networks(tmp_path / "networks")
-    connection = tmp_path / "connection.json"
-    backend.connection.write(connection)
-    ran = CliRunner().invoke(
-        app, command(tmp_path, "--recipes", "motionbooth", "--connection", str(connection), *QUICK)
-    )
-    assert ran.exit_code == 0, ran.output
-    assert [row.clips for row in results(tmp_path).rows if row.of] == [1, 1, 1]
-    assert len(backend.client().jobs()) == 4
+    with local_backend(tmp_path / "home") as connection:
+        run = command(tmp_path, "--recipes", "motionbooth", "--connection", str(connection), *QUICK)
+        ran = CliRunner().invoke(app, run)
+        assert ran.exit_code == 0, ran.output
+        assert [row.clips for row in results(tmp_path).rows if row.of] == [1, 1, 1]
+        missing = CliRunner().invoke(app, [*run, "--models", "no such model"])
+        assert "The backend has no base model" in missing.output
+        with Client(Connection.read(connection)) as client:
+            assert len(client.jobs()) == 4, "a training and three clips"
 
 
 @pytest.mark.parametrize(
