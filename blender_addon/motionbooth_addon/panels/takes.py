@@ -34,11 +34,10 @@ def draw_takes(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
         return
     layout.template_list("MOTIONBOOTH_UL_takes", "", shot, "takes", shot, "active_take", rows=3)
     take = active_take_motion(context.scene)
-    if take is not None and take.verdicts:
+    if take is not None and take.camera_verdict is not None:
         box = layout.box()
-        for verdict in (*take.verdicts.values(), take.camera_verdict, *take.contributions):
-            if verdict is not None:
-                sentence(box, verdict, context.region)
+        for line in (*take.verdicts.values(), take.camera_verdict, *take.contributions):
+            sentence(box, line, context.region)
     if len(shot.takes) and (warning := colors.color_warning(context.scene)) is not None:
         sentence(layout, warning, context.region, "COLOR")
         layout.operator("motionbooth.show_exact_colors", icon="COLOR")

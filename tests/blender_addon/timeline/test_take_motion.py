@@ -6,7 +6,14 @@ import msgspec
 import numpy as np
 import pytest
 from motionbooth.evaluation.box_adherence import SubjectFrame
-from motionbooth.evaluation.report import MotionReport, SubjectReport, motion_report
+from motionbooth.evaluation.report import (
+    Contributions,
+    ControlUse,
+    GuideDifference,
+    MotionReport,
+    SubjectReport,
+    motion_report,
+)
 from motionbooth_addon._protocol.jobs import GenerateSpec
 from motionbooth_addon._protocol.motion import Box, CameraPath, Shot, SubjectTrack
 from motionbooth_addon.timeline.take_motion import load_take_motion, report_path
@@ -44,6 +51,20 @@ def test_without_a_flow_error_the_camera_verdict_says_why(tmp_path: Path) -> Non
     take = load_take_motion(SETTINGS, tmp_path / "clip.mp4")
     assert take is not None
     assert str(take.camera_verdict) == "Not enough texture to measure the camera path"
+
+
+def test_what_the_controls_contributed_is_reported(tmp_path: Path) -> None:
+    uses = [ControlUse("boxes_amplified", 10), ControlUse("camera", 2), ControlUse("guide_background", 14, 0.3)]
+    shares = Contributions(20, uses, GuideDifference(12.4, 3.3))
+    full = msgspec.structs.replace(msgspec.json.decode(report(BOX, 1.0), type=MotionReport), contributions=shares)
+    report_path(tmp_path / "clip.mp4").write_bytes(msgspec.json.encode(full))
+    take = load_take_motion(SETTINGS, tmp_path / "clip.mp4")
+    assert take is not None
+    assert [str(line) for line in take.contributions] == [
+        "Of 20 steps: boxes amplified in 10, camera moved in 2",
+        "Guide: subjects held in 0 steps, background in 14",
+        "Colors differ from the guide's by 12 in subjects, 3 elsewhere (CIE Lab)",
+    ]
 
 
 def test_an_undetected_subject_is_reported(tmp_path: Path) -> None:
