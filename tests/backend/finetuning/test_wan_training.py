@@ -210,6 +210,18 @@ def test_on_a_gpu_the_text_encoder_of_a_training_is_in_half_precision(name: str,
     assert base.embed(["a red ball on the road"]).dtype == torch.float32
 
 
+@pytest.mark.gpu
+def test_the_text_encoder_is_on_a_gpu_only_while_it_embeds() -> None:
+    base = load_base(source_named("wantoy"), device="cuda")
+    before = torch.cuda.memory_allocated()
+    assert base.embed(["a red ball on the road"]).device.type == "cuda"
+    torch.cuda.reset_peak_memory_stats()
+    base.embed(["a red ball on the road"])
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in base.text_encoder.parameters())
+    assert torch.cuda.max_memory_allocated() - before > weights
+    assert base.text_encoder.device.type == "cpu"
+
+
 def dtypes(module: torch.nn.Module) -> set[torch.dtype]:
     return {parameter.dtype for parameter in module.parameters()}
 
