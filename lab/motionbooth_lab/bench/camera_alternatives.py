@@ -1,6 +1,6 @@
 """An experiment: other ways to move the scenery than `motionbooth.control` does, on toybox, with the same seeds.
 
-    python -m motionbooth_lab.bench.camera_alternatives FIGURES.json
+    python -m motionbooth_lab.bench.camera_alternatives FIGURES.json [SEEDS]
 
 gather: whole cells of the noisy latents move in the steps of the shift, as in the product. clean: the estimate of the
 clean latents moves in these steps by interpolation, and the noise that it implies stays in its place (no second pass of
@@ -143,7 +143,7 @@ def run(seed: int, name: str, method: str, merging: bool) -> MotionReport:
     return measured(frames, case, appearance)
 
 
-def main(file: Path, seeds: Sequence[int] = range(4)) -> None:
+def main(file: Path, seeds: Sequence[int]) -> None:
     kinds = [*product(NAMES, METHODS[:3], (True, False)), *product(NAMES, METHODS[3:], (False,))]
     with ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn")) as pool:
         waiting = [[pool.submit(run, seed, *kind) for seed in seeds] for kind in kinds]
@@ -160,4 +160,4 @@ def main(file: Path, seeds: Sequence[int] = range(4)) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), range(int(sys.argv[2]) if len(sys.argv) > 2 else 4))
