@@ -106,6 +106,15 @@ def cut_warning(before: str, after: str, moment: float) -> ShotWarning:
     )
 
 
+def followed_in_part(camera: Sequence[ShotWarning]) -> Text | None:
+    """The camera's warnings in short, for the view: in which frames the clip can't show all of its move."""
+    if not camera:
+        return None
+    ranges = sorted({(warning.first, warning.last) for warning in camera})
+    frames = ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in ranges)
+    return Text.of("Camera followed in part, frames {frames}: see Warnings", frames=frames)
+
+
 def playback_warning(name: str, reason: Text, first: int, last: int) -> ShotWarning:
     """A subject, or the camera (""), that needs playback and was not read."""
     sentence = Text.of(

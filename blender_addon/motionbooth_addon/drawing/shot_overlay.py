@@ -16,6 +16,7 @@ from .. import compat
 from .._protocol.motion import Box
 from ..capture import framing, geometry, scene_evaluation, shot_cache
 from ..capture.reader import Motion
+from ..capture.shot_warnings import followed_in_part
 from ..i18n.translation import translate
 from . import shapes
 from .gpu_drawing import BoxBatch, FrameRect, ShapeBatch, draw_text, frame_coordinates, srgb
@@ -80,7 +81,10 @@ def draw_shot(context: bpy.types.Context, shot_rect: FrameRect) -> None:
             dx, dy = drawing.traveled
             gpu.matrix.translate((-dx, -dy))
             drawing.travel.draw(PATH_WIDTH)
-    draw_labels(drawing.labels, rect, [(_background_label(scene), BACKGROUND_COLOR)])
+    lines = [(_background_label(scene), BACKGROUND_COLOR)]
+    if (limits := followed_in_part(motion.warnings)) is not None:
+        lines.append((translate(limits), ERROR_COLOR))
+    draw_labels(drawing.labels, rect, lines)
     _draw_framing_label(motion.frame, shot_rect)
 
 

@@ -4,8 +4,10 @@
 
 gather: whole cells of the noisy latents move in the steps of the shift, as in the product. clean: the estimate of the
 clean latents moves in these steps by interpolation, and the noise that it implies stays in its place (no second pass of
-the network). noise: the initial noise is carried along the move (nearest cell), and nothing moves later. `_late`: in
-the paper's window, steps 10 to 19 of 50, instead of toybox's own, its first two steps of 20.
+the network). noise: the initial noise is carried along the move (nearest cell), and nothing moves later. integral:
+likewise, but a cell's noise is the integral over what the move shows in it (Chang et al. 2024, "How I Warped Your
+Noise"), which keeps its variance. `_late`: in the paper's window, steps 10 to 19 of 50, instead of toybox's own, its
+first two steps of 20.
 """
 
 import multiprocessing
@@ -37,9 +39,11 @@ from motionbooth_lab.bench.camera import MOVES, cases, with_camera
 from motionbooth_lab.bench.control import PROCESSES, appearance_of_kind
 from motionbooth_lab.bench.motion import measured
 
-METHODS = ("gather", "clean", "noise", "gather_late", "clean_late")
+METHODS = ("gather", "clean", "noise", "integral", "gather_late", "clean_late")
 NAMES = ("pan", "zoom to 1.4", "roll by 20")
 LATE = (0.2, 0.4)
+FINER = 8
+"""Into so many times as many cells, across and down, noise is divided to be integrated."""
 
 
 def variant(base: Base, method: str, merging: bool) -> Base:
@@ -68,7 +72,8 @@ def generate(base: Base, spec: GenerateSpec, method: str) -> NDArray[np.uint8]:
         latents = moving_clean_latents(base, inputs, spec, maps)
     else:
         still = [_unmoved(plan, plans[-1]) for plan in plans]
-        noise = carried(inputs.latents, maps, torch.Generator().manual_seed(spec.seed))
+        carry = carried if method == "noise" else integrated
+        noise = carry(inputs.latents, maps, torch.Generator().manual_seed(spec.seed))
         latents = denoise(base, replace(inputs, latents=noise, plans=still))
     return decode(base, latents)[0].numpy()
 
@@ -90,6 +95,33 @@ def carried(noise: Tensor, maps: Tensor, generator: torch.Generator) -> Tensor:
     found = first.gather(-1, source.expand_as(first)).view(noise.shape)
     fresh = torch.randn(noise.shape, generator=generator).to(noise)
     return torch.where(shown.view(len(maps), *size), found, fresh)
+
+
+def integrated(noise: Tensor, maps: Tensor, generator: torch.Generator) -> Tensor:
+    """The same by integration: a cell is the sum of the distinct fine cells that it shows, scaled to variance 1.
+
+    Fine cells are noise whose sum over a cell of frame 0 is that cell's; new ones come in at the edges.
+    """
+    height, width = noise.shape[-2:]
+    finer: Grid = height * FINER, width * FINER
+    fine = torch.randn(*noise.shape[:2], *finer, generator=generator).to(noise)
+    means = F.avg_pool2d(fine, FINER)
+    fine = (fine + _larger(noise[:, :, 0] / FINER - means)).flatten(2)
+    size = torch.tensor([finer[1], finer[0]])
+    places = mapped(cell_centers(finer), inverse(maps)) * size
+    x, y = places.floor().long().unbind(dim=-1)
+    shown = ((places >= 0) & (places < size)).all(dim=-1)
+    source = (y * finer[1] + x).where(shown, -1).view(len(maps), height, FINER, width, FINER)
+    source = source.permute(0, 1, 3, 2, 4).flatten(3).sort(dim=-1).values  # (F, h, w, fine cells)
+    distinct = torch.diff(source, dim=-1, prepend=torch.full_like(source[..., :1], -1)) != 0
+    outside = (source < 0).sum(dim=-1)
+    found = fine[:, :, source.clamp_min(0)] * distinct
+    fresh = torch.randn(noise.shape, generator=generator).to(noise)
+    return (found.sum(dim=-1) + fresh * outside.sqrt()) / (distinct.sum(dim=-1) + outside).sqrt()
+
+
+def _larger(cells: Tensor) -> Tensor:
+    return cells.repeat_interleave(FINER, dim=-2).repeat_interleave(FINER, dim=-1)
 
 
 def moved(clean: Tensor, step: Tensor) -> Tensor:
@@ -144,7 +176,7 @@ def run(seed: int, name: str, method: str, merging: bool) -> MotionReport:
 
 
 def main(file: Path, seeds: Sequence[int]) -> None:
-    kinds = [*product(NAMES, METHODS[:3], (True, False)), *product(NAMES, METHODS[3:], (False,))]
+    kinds = [*product(NAMES, METHODS[:4], (True, False)), *product(NAMES, METHODS[4:], (False,))]
     with ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn")) as pool:
         waiting = [[pool.submit(run, seed, *kind) for seed in seeds] for kind in kinds]
         measures = [Measure("seeds", len(seeds), "clips for each figure")]

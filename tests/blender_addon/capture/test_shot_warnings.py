@@ -10,6 +10,7 @@ from motionbooth_addon.capture.shot_warnings import (
     SMALLEST_HEIGHT,
     SMALLEST_WIDTH,
     camera_warnings,
+    followed_in_part,
     length_warning,
     subject_warnings,
 )
@@ -83,6 +84,18 @@ def sentences(boxes: list[Box | None], behind: list[bool] | None = None) -> list
     """The warnings about a subject with these boxes at frames 1, 8, 15, ..."""
     moments = [1 + 7 * number for number in range(len(boxes))]
     return [str(c.sentence) for c in subject_warnings("Imp {x}", boxes, behind or [False] * len(boxes), moments)]
+
+
+def test_the_view_says_in_which_frames_the_camera_is_followed_in_part() -> None:
+    assert followed_in_part([]) is None
+    lag = np.stack([between(10, 20, 0.5), np.zeros(40)], axis=1)
+    jump = moving(STILL, lag=lag)
+    jump.cuts.append(29)
+    line = followed_in_part(camera_warnings(jump, MOMENTS))
+    assert line is not None
+    first, last, cut = map(int, re.findall(r"\d+", str(line)))
+    assert (first, last) == pytest.approx((10, 20), abs=1)  # 2 % of the change at each end count as still
+    assert cut == 30
 
 
 def test_a_walk_across_the_frame_raises_no_warning() -> None:

@@ -180,4 +180,5 @@ TEXTS = {
     "Proxy Object": "Proxy-Objekt",
     "ID": "ID",
     "Camera Path": "Kamerapfad",
+    "Camera followed in part, frames {frames}: see Warnings": "Kamera zum Teil befolgt, Bilder {frames}: siehe Warnungen",
 }
