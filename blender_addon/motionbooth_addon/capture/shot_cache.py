@@ -31,6 +31,7 @@ SLICE_PAUSE_SECONDS = 0.01  # between two slices
 EXPIRE_SECONDS = 5.0  # without a call of `get`, before a cache is dropped, or not read any more
 MAX_READING_SECONDS = 2.0  # main thread time for one reading; a scene that takes longer is sampled at fewer frames
 MAX_SAMPLES, MIN_SAMPLES = 250, 24
+_NOT_SHOWN = (bpy.types.Collection, bpy.types.Scene)  # a scene is updated by a new strip, too
 _LOOKS = (bpy.types.Material, bpy.types.World, bpy.types.Light)
 DEFAULT_MODEL_FRAMES = 8  # while the backend's models are not cache
 
@@ -166,7 +167,7 @@ def _on_update(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> None:
             cache.moved_frame, cache.moves = scene.frame_current, cache.moves + 1
             _note_change(cache)
         elif not own and (moved or isinstance(update.id, (bpy.types.Action, bpy.types.Camera))):
-            _note_change(cache, is_shown=not isinstance(update.id, bpy.types.Collection))
+            _note_change(cache, is_shown=not isinstance(update.id, _NOT_SHOWN))
         elif isinstance(update.id, _LOOKS):
             cache.state = uuid.uuid4().hex
 

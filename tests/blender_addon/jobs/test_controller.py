@@ -205,6 +205,10 @@ def test_the_scenes_render_guides_the_takes(shot: Any, pump: Pump) -> None:
     shown = last_guide(shot)
     assert shown is not None
     assert [path.name for path in sorted(Path(shown.folder).glob("*.png"))] == ["guide.png", "masks.png", "preview.png"]
+    generate(shot, pump, take_count=1)
+    again = last_guide(shot)
+    assert again is not None
+    assert again.folder == shown.folder, "takes on the timeline are no change"
     settings.use_guide, settings.guide_subject = False, 0.1
     bpy.ops.motionbooth.restore_take_settings()
     assert (settings.use_guide, settings.guide_subject) == (True, pytest.approx(0.7))
