@@ -17,7 +17,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TextIO
 
@@ -49,10 +49,12 @@ class ReportWriter:
 
 
 class ReportingProcess:
-    """One run of such a program. `log`: the file for everything that is not a report."""
+    """One run of such a program. `log`: the file for everything that is not a report. `variables`: its environment's
+    further ones."""
 
-    def __init__(self, command: Sequence[str], log: Path) -> None:
+    def __init__(self, command: Sequence[str], log: Path, variables: Mapping[str, str] | None = None) -> None:
         self._command = list(command)
+        self._environment = {**os.environ, **(variables or {})}
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
@@ -106,7 +108,9 @@ class ReportingProcess:
         with self._lock:
             if self._interrupted:
                 raise Canceled("It was interrupted.")
-            self._process = start(self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
+            self._process = start(
+                self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=self._environment
+            )
             return self._process
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from .._protocol.errors import Canceled, InvalidInput, JobFailed
 from .._protocol.motion import Shot
 from .._protocol.reporting_process import ReportingProcess
@@ -31,7 +33,9 @@ def renderer(blender: str, system_python: bool) -> list[str]:
     if not blender:
         return [sys.executable, str(SCRIPT), "--"]
     command = [blender, "--background", "--factory-startup", "--python-exit-code", "1"]
-    return [*command, *["--python-use-system-env"] * system_python, "--python", str(SCRIPT), "--"]
+    libraries = f"import sys; sys.path.append({str(Path(msgspec.__file__).parents[1])!r})"
+    command += [*["--python-use-system-env"] * system_python, "--python-expr", libraries]
+    return [*command, "--python", str(SCRIPT), "--"]
 
 
 def render(
@@ -96,7 +100,9 @@ def _run(
     seconds: float | None = None,
 ) -> Any:
     """seconds: after this time without a report the process is ended, which raises JobFailed; None: never."""
-    process = ReportingProcess([*command, json.dumps(task)], folder / "blender.log")
+    # Blender with factory settings removes the libraries of all extensions from their folder: it gets another one.
+    own = {"BLENDER_USER_EXTENSIONS": str(folder / "extensions")}
+    process = ReportingProcess([*command, json.dumps(task)], folder / "blender.log", own)
     late = threading.Event()
 
     def end() -> None:
