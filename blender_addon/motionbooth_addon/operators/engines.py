@@ -15,14 +15,16 @@ from bpy_extras.io_utils import ImportHelper
 from .._protocol.errors import ErrorReport, InvalidInput, JobFailed, MotionBoothError
 from .._protocol.jobs import GenerateSpec
 from .._protocol.limits import MAX_FRAMES
+from .._protocol.picture_files import PICTURE_SUFFIXES
 from .._protocol.text import Text
 from ..capture import shots
 from ..jobs.controller import current_clip_folder
+from ..jobs.job_store import GuideRender
 from ..jobs.specs import check_prompt, generate_spec
 from ..local_backend.install import environment
 from ..properties import ENGINES
 from ..timeline import takes
-from ..turntable.background_render import GUIDE
+from ..turntable.background_render import clips_of
 from .backend import backend_command
 from .base import ReportsErrors, refuse
 from .jobs import last_guide
@@ -116,6 +118,15 @@ def _error(line: bytes) -> MotionBoothError:
         return JobFailed("The backend's program ended early: {reason}.", reason=reason)
 
 
+def guide_option(guide: GuideRender) -> list[str]:
+    """How the shot's guide is given to an export: a picture of the user's is the first frame."""
+    path = clips_of(guide)[0]
+    if not path.is_file():
+        return []
+    is_picture = bool(guide.clip) and path.suffix.lower() in PICTURE_SUFFIXES
+    return ["--first-frame" if is_picture else "--guide", str(path)]
+
+
 def write_shot(scene: bpy.types.Scene, folder: Path) -> Path:
     """shot.json, with the shot at all of its frames and in its own aspect ratio: engines have theirs."""
     check_prompt(scene)
@@ -148,8 +159,7 @@ class MOTIONBOOTH_OT_export_shot(_BackendProgram, bpy.types.Operator):
         self._folder = Path(bpy.path.abspath(self.directory)) / f"{name}_{self.engine}"
         shot = write_shot(context.scene, self._folder)
         guide = last_guide(context.scene)
-        rendered = [] if guide is None else [Path(guide.folder) / GUIDE]
-        seen = [word for path in rendered if path.is_file() for word in ("--guide", str(path))]
+        seen = [] if guide is None else guide_option(guide)
         return ["export", str(shot), "--to", self.engine, "--out", str(self._folder), *seen]
 
     def finish(self, context: bpy.types.Context) -> None:

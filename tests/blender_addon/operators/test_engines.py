@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -14,6 +15,8 @@ bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for 
 
 from animating import animate  # noqa: E402
 from motionbooth.generation.video import read_clip, write_clip  # noqa: E402
+from motionbooth_addon.jobs.job_store import GuideRender  # noqa: E402
+from motionbooth_addon.operators.engines import guide_option  # noqa: E402
 from motionbooth_addon.preferences import preferences  # noqa: E402
 
 
@@ -55,6 +58,18 @@ def test_what_the_program_refuses_is_said_and_nothing_is_written(shot: Any, tmp_
     shot.motionbooth.prompt = "grass"
     with pytest.raises(RuntimeError, match="does not name subject"):
         bpy.ops.motionbooth.export_shot(engine="ati", directory=str(tmp_path))
+
+
+def test_the_shots_guide_is_given_to_the_export(tmp_path: Path) -> None:
+    (tmp_path / "guide.png").touch()
+    (tmp_path / "still.PNG").touch()
+    rendered = GuideRender(str(tmp_path), "Scene", (96, 64), [1.0], 0.5, 0.3, [])
+    assert guide_option(rendered) == ["--guide", str(tmp_path / "guide.png")]
+    for name, option in (("still.PNG", ["--first-frame"]), ("playblast.mp4", ["--guide"]), ("gone.mp4", [])):
+        if option:
+            (tmp_path / name).touch()
+        own = msgspec.structs.replace(rendered, folder="", clip=str(tmp_path / name))
+        assert guide_option(own)[:1] == option
 
 
 def test_without_a_subject_there_is_nothing_to_export(at_work: Any, scene: Any) -> None:
