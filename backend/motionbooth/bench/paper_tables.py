@@ -35,7 +35,7 @@ PAPER: Mapping[tuple[str, str, str], Mapping[str, float]] = {
 NOTES = (
     "Flow errors are in percent of the clip's width per frame: the mean end-point error over the scenery by {flow}, "
     "and the error of the scenery's median motion by DIS (the product's own figure). Track errors are in percent of "
-    "the width, too: the mean distance of points that {flow} follows from where the shot asks for them.",
+    "the width, too: the mean distance of points that {tracker} follows from where the shot asks for them.",
     "Recipes other than motionbooth are settings of the product's own trainer, not their authors' code.",
     "The paper's figures are of its own pictures, pairs and measuring networks; how its flow error is normalized is "
     "not known here. Empty: not run here, or not in the paper.",
@@ -82,7 +82,7 @@ def _figures(report: PaperReport) -> dict[str, float | None]:
         "clip_t": paper.clip_t,
         "t_cons": paper.t_cons,
         "flow": _percent(best.scenery_px, report.width),
-        "tracks": _percent(best.tracks_px, report.width),
+        "tracks": _percent(best.tracks_px if paper.tracks_px is None else paper.tracks_px, report.width),
         "iou": None if subject is None else subject.iou,
         "identity": None if subject is None else subject.identity,
         "median_flow": _percent(report.flow_error_px, report.width),
@@ -143,10 +143,12 @@ def _texts(figures: Mapping[str, float | None], names: Sequence[str]) -> list[st
 
 
 def _notes(results: Results) -> list[str]:
-    flow = "RAFT" if any(card.name == "RAFT" for card in results.networks) else "DIS"
+    here = {card.name for card in results.networks}
+    flow = "RAFT" if "RAFT" in here else "DIS"
+    tracker = "CoTracker" if "CoTracker" in here else flow
     subjects = f"Subjects: {', '.join(results.subjects)}."
     cards = [f"{card.name}: {network_text(card)}." for card in results.networks]
-    return [subjects, results.pairs, *(note.format(flow=flow) for note in NOTES), *cards]
+    return [subjects, results.pairs, *(note.format(flow=flow, tracker=tracker) for note in NOTES), *cards]
 
 
 def _escaped(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Flow error and track error: optical flow by a network or by DIS, compared with what the shot asks for."""
+"""Flow error and track error: motion found by a network or by DIS, compared with what the shot asks for."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def flow_error(
         for mean, mask in ((scenery, visible), (everywhere, inside)):
             kept = errors[cv2.resize(mask.astype(np.uint8), (columns, rows), interpolation=cv2.INTER_NEAREST) > 0]
             mean.append(float(kept.mean()) if len(kept) else None)
-    followed = None if tracks is None else _track_error(flows, tracks, (width, height))
-    return FlowError(network, mean_of(scenery), mean_of(everywhere), followed)
+    missed = None if tracks is None else track_error(_followed(flows, tracks.points[0], (width, height)), tracks)
+    return FlowError(network, mean_of(scenery), mean_of(everywhere), missed)
 
 
 def _flows(finder: FlowFinder, frames: NDArray[np.uint8]) -> list[NDArray[np.float64]]:
@@ -83,20 +83,25 @@ def _flows(finder: FlowFinder, frames: NDArray[np.uint8]) -> list[NDArray[np.flo
     return [finder(*pair) * (width / columns, height / rows) for pair in pairwise(large)]
 
 
-def _track_error(flows: Sequence[NDArray[np.float64]], tracks: Tracks, size: tuple[int, int]) -> float | None:
-    """`size`: (width, height) of the frames."""
-    followed = tracks.points[0].astype(np.float64)
-    errors = []
-    for flow, asked, visible in zip(flows, tracks.points[1:], tracks.visible[1:], strict=True):
+def _followed(
+    flows: Sequence[NDArray[np.float64]], points: NDArray[np.float32], size: tuple[int, int]
+) -> NDArray[np.float64]:
+    """Where points (N, 2) of the first frame arrive with each flow: (F, N, 2). `size`: width and height in pixels."""
+    places = [points.astype(np.float64)]
+    for flow in flows:
         rows, columns = flow.shape[:2]
-        at = followed * ((columns, rows) / np.array(size)) - 0.5  # in centers of the enlarged frame's pixels
+        at = places[-1] * ((columns, rows) / np.array(size)) - 0.5  # in centers of the enlarged frame's pixels
         x, y = (at[:, axis : axis + 1].astype(np.float32) for axis in (0, 1))
         moved = cv2.remap(flow.astype(np.float32), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        followed = followed + moved[:, 0]
-        kept = visible & tracks.visible[0]
-        errors.append(np.linalg.norm(followed - asked, axis=1)[kept])
-    found = np.concatenate(errors) if errors else np.zeros(0)
-    return float(found.mean()) if len(found) else None
+        places.append(places[-1] + moved[:, 0])
+    return np.stack(places)
+
+
+def track_error(followed: NDArray[np.floating], tracks: Tracks) -> float | None:
+    """Mean distance of followed points (F, N, 2) from the tracks; see `FlowError.tracks_px`."""
+    kept = tracks.visible[1:] & tracks.visible[0]
+    errors = np.linalg.norm(followed[1:] - tracks.points[1:], axis=-1)[kept]
+    return float(errors.mean()) if len(errors) else None
 
 
 def _union_of(boxes: Sequence[Box], size: tuple[int, int]) -> NDArray[np.bool_]:

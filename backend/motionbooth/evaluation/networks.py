@@ -1,7 +1,7 @@
-"""The measuring networks of the paper's figures: CLIP and DINO for likeness, RAFT for optical flow.
+"""The measuring networks of the paper's figures: CLIP and DINO for likeness, RAFT for flow, CoTracker for points.
 
-They are never downloaded. Each is read from a folder (`clip`, `dino` and `raft` in it), or else from the cache of
-Hugging Face or torch; what is missing is named with the command that gets it.
+They are never downloaded. Each is read from a folder (`clip`, `dino`, `raft` and `cotracker` in it), or else from the
+cache of Hugging Face or torch; what is missing is named with the command that gets it. CoTracker is optional.
 """
 
 from __future__ import annotations
@@ -32,9 +32,13 @@ RAFT_ID = "raft_large_C_T_SKHT_V2-ff5fadd5"
 RAFT_URL = f"https://download.pytorch.org/models/{RAFT_ID}.pth"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 BATCH = 32
+COTRACKER, COTRACKER_WEIGHTS = "cotracker3_offline", "scaled_offline.pth"
 RAFT_MULTIPLE = 8
 """RAFT needs sides that are multiples of this many pixels; the frames' edges are repeated up to there."""
 
+COTRACKER_COMMAND = (
+    "git clone https://github.com/facebookresearch/co-tracker cotracker, and put its weights scaled_offline.pth there"
+)
 Rgb = NDArray[np.uint8]
 """A picture (H, W, 3)."""
 FlowFinder = Callable[[Rgb, Rgb], NDArray[np.float32]]
@@ -99,25 +103,45 @@ class Raft:
 
 
 @dataclass(frozen=True)
+class PointTracker:
+    """Points followed through a clip by CoTracker."""
+
+    card: NetworkCard
+    model: torch.nn.Module
+    device: str
+
+    @torch.no_grad()
+    def __call__(self, frames: Rgb, points: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Where points (N, 2) of the first frame, x and y in pixels, are in all frames (F, H, W, 3): (F, N, 2)."""
+        video = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)[None].float().to(self.device)
+        queries = torch.from_numpy(np.insert(points, 0, 0.0, axis=1))[None].float().to(self.device)  # (1, N, t x y)
+        tracks, _ = self.model(video, queries=queries)
+        return np.asarray(tracks[0].cpu().numpy())
+
+
+@dataclass(frozen=True)
 class Networks:
     """The measuring networks that are here; None for one that is not."""
 
     clip: Embedder | None = None
     dino: Embedder | None = None
     raft: Raft | None = None
+    cotracker: PointTracker | None = None
     missing: dict[str, str] = field(default_factory=dict)
     """Each network that is not here, with the command that gets it."""
 
     @property
     def cards(self) -> list[NetworkCard]:
-        return [network.card for network in (self.clip, self.dino, self.raft) if network is not None]
+        networks = (self.clip, self.dino, self.raft, self.cotracker)
+        return [network.card for network in networks if network is not None]
 
 
 def load_networks(folder: Path, device: str | None = None) -> Networks:
     """Load the networks in the sub-folders clip, dino and raft of `folder`, or else from the caches of this machine.
 
-    `device`: the GPU if there is one. Raises NotFound if none of them is here, with the commands that get them, and
-    InvalidInput for files that cannot be read.
+    Also CoTracker, if the sub-folder cotracker has its checkout with the weights: its code is executed. `device`: the
+    GPU if there is one. Raises NotFound if none of them is here, with the commands that get them, and InvalidInput for
+    files that cannot be read.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     missing: dict[str, str] = {}
@@ -146,7 +170,8 @@ def load_networks(folder: Path, device: str | None = None) -> Networks:
         clip=loaded("CLIP", _folder_of(folder / "clip", CLIP_ID), _load_clip, transformers_command("clip", CLIP_ID)),
         dino=loaded("DINO", _folder_of(folder / "dino", DINO_ID), _load_dino, transformers_command("dino", DINO_ID)),
         raft=loaded("RAFT", None if install else _raft_file(folder / "raft"), _load_raft, install + curl),
-        missing=missing,
+        cotracker=loaded("CoTracker", _cotracker_folder(folder / "cotracker"), _load_cotracker, COTRACKER_COMMAND),
+        missing={name: command for name, command in missing.items() if name != "CoTracker"},
     )
     if not found.cards:
         raise NotFound(
@@ -169,6 +194,17 @@ def _folder_of(folder: Path, id: str) -> Path | None:
 def _raft_file(folder: Path) -> Path | None:
     files = sorted(folder.glob("raft_*.pth")) or [Path(torch.hub.get_dir()) / "checkpoints" / f"{RAFT_ID}.pth"]
     return files[0] if files[0].is_file() else None
+
+
+def _cotracker_folder(folder: Path) -> Path | None:
+    return folder if (folder / "hubconf.py").is_file() and (folder / COTRACKER_WEIGHTS).is_file() else None
+
+
+def _load_cotracker(folder: Path, device: str) -> PointTracker:
+    model = torch.hub.load(str(folder), COTRACKER, source="local", pretrained=False)  # or it would download weights
+    weights = folder / COTRACKER_WEIGHTS
+    model.model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    return PointTracker(NetworkCard("CoTracker", COTRACKER, file_sha256(weights)), model.eval().to(device), device)
 
 
 def _card(name: str, folder: Path, published: str) -> NetworkCard:

@@ -18,7 +18,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 from rich.table import Table
 
-from motionbooth.evaluation.flow_error import FlowError, Tracks, flow_error
+from motionbooth.evaluation.flow_error import FlowError, Tracks, flow_error, track_error
 from motionbooth.evaluation.networks import (
     DIS_CARD,
     OWN_CARDS,
@@ -26,6 +26,7 @@ from motionbooth.evaluation.networks import (
     FlowFinder,
     NetworkCard,
     Networks,
+    PointTracker,
     dis_flow,
 )
 from motionbooth.evaluation.report import MotionReport, box_mask
@@ -57,6 +58,8 @@ class PaperFigures(Struct, frozen=True):
     t_cons: float | None
     """T-Cons: mean cosine of consecutive frames, by CLIP."""
     flow: list[FlowError]
+    tracks_px: float | None = None
+    """The track error by CoTracker, if it is here; see `FlowError.tracks_px`."""
 
 
 class PaperReport(MotionReport, frozen=True):
@@ -116,7 +119,14 @@ def paper_figures(
         clip_t=clip_t,
         t_cons=t_cons,
         flow=[flow_error(name, finder, frames, hidden, spec.shot.camera, tracks) for name, finder in finders],
+        tracks_px=_tracked(frames, networks.cotracker, tracks),
     )
+
+
+def _tracked(frames: Rgb, tracker: PointTracker | None, tracks: Tracks | None) -> float | None:
+    if tracker is None or tracks is None or not tracks.visible.size:
+        return None
+    return track_error(tracker(frames, tracks.points[0]), tracks)
 
 
 def prompt_without_tokens(spec: GenerateSpec) -> str:
@@ -202,6 +212,8 @@ def paper_table(figures: PaperFigures, width: int, height: int) -> Table:
         table.add_row(
             "track error", _pixels(flow.tracks_px), f"{flow.network}: of points followed from the first frame"
         )
+    if figures.tracks_px is not None:
+        table.add_row("track error", _pixels(figures.tracks_px), "CoTracker: the same")
     for card in figures.networks:
         table.add_row(card.name, "", network_text(card))
     for name, command in figures.missing.items():

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 from motionbooth_protocol.errors import InvalidInput
-from motionbooth_protocol.motion import CameraPose
+from motionbooth_protocol.motion import CameraPose, Offset
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from motionbooth.export.request import ExportRequest
 
 CENTIMETERS = 100.0
+PAN_VIEW = 50.0
+"""Degrees: the field of view of the camera that turns for a pan without poses, about that of a phone."""
+
 TO_UNREAL = np.diag([1.0, -1.0, 1.0])
 """Unreal's world is left-handed, with z up like Blender's."""
 
@@ -44,12 +51,26 @@ def write_recammaster(request: ExportRequest) -> list[str]:
 
 
 def _poses(request: ExportRequest) -> list[CameraPose]:
-    poses = request.shot_at(request.frames).camera.poses
-    if not poses:
+    """The scene's camera; for a pan without one, such as a script's, a camera that turns."""
+    camera = request.shot_at(request.frames).camera
+    if not camera.poses and camera.homographies:
         raise InvalidInput(
-            "The shot has no camera poses. Capture it in Blender, from a single perspective camera, with Camera set to "
-            "Scene Camera; a script has none."
+            "The shot's camera does more than pan, and its poses are not known. Capture the shot in Blender, from a "
+            "single perspective camera."
         )
+    return camera.poses or _turning(camera.offsets, request.size)
+
+
+def _turning(offsets: Sequence[Offset], size: tuple[int, int]) -> list[CameraPose]:
+    """A camera with a field of view of PAN_VIEW across that looks along +y, and turns to what the offsets reach."""
+    focal = 0.5 / math.tan(math.radians(PAN_VIEW) / 2)
+    fx, fy = focal, focal * size[0] / size[1]
+    ahead = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # the columns: right, down, ahead
+    poses = []
+    for offset in offsets:
+        turn = Rotation.from_euler("YX", [math.atan(offset.dx / fx), -math.atan(offset.dy / fy)]).as_matrix()
+        rows = np.column_stack([ahead @ turn, np.zeros(3)]).tolist()
+        poses.append(msgspec.convert([rows, (fx, fy)], CameraPose))
     return poses
 
 

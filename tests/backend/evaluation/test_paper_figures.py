@@ -23,7 +23,7 @@ from motionbooth.evaluation.paper_figures import (
     paper_report,
     paper_table,
 )
-from motionbooth.evaluation.report import TargetSubject, motion_report
+from motionbooth.evaluation.report import TargetSubject, motion_report, shot_report
 from motionbooth.export.point_tracks import point_tracks
 from motionbooth.pictures.appearance import Appearance
 from motionbooth.pictures.masks import MaskedPicture
@@ -35,7 +35,7 @@ from motionbooth_protocol.motion import Box, CameraPath, Offset, Shot, SubjectTr
 from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file, save_file
-from tiny_networks import save_networks
+from tiny_networks import save_cotracker, save_networks
 from torchvision.models.optical_flow import raft_small
 from transformers import (
     BitImageProcessor,
@@ -199,6 +199,28 @@ def test_the_track_error_is_the_mean_distance_of_followed_points_from_those_aske
     assert error.tracks_px == pytest.approx((1 + 1 + 2) / 3, abs=1e-4)
     hidden = flow_error("fixed", finder, frames, [[]] * 3, camera, Tracks(points, np.zeros_like(visible)))
     assert hidden.tracks_px is None
+
+
+def test_cotracker_follows_the_points_where_its_weights_are_given(tmp_path: Path) -> None:
+    """With a checkout of its interface: (x, y) from the first frame on, in pixels of the clip."""
+    save_cotracker(tmp_path, (-2.0, 0.0))
+    networks = load_networks(tmp_path, "cpu")
+    assert networks.cotracker is not None
+    assert networks.cards == [networks.cotracker.card]
+    assert len(networks.cotracker.card.sha256) == 64
+    camera = CameraPath([Offset(3 * f / 96, 0) for f in range(8)])
+    spec = GenerateSpec(Shot("shot", 1, 8, 8, 96, 64, camera, []), "a wall")
+    frames = np.zeros((8, 64, 96, 3), np.uint8)
+    tracks = point_tracks(spec.shot, (96, 64))
+    motion = shot_report(frames, spec.shot, {})
+    found = paper_figures(frames, spec, motion, {}, networks, tracks)
+    later = np.arange(1, 8)[:, None]  # off by a pixel more in each frame
+    kept = tracks.visible[1:] & tracks.visible[0]
+    assert found.tracks_px == pytest.approx((later * kept).sum() / kept.sum(), abs=1e-4)
+    assert found.clip_t is None
+    (tmp_path / "cotracker" / "scaled_offline.pth").write_bytes(b"damaged")
+    with pytest.raises(InvalidInput, match="CoTracker"):
+        load_networks(tmp_path, "cpu")
 
 
 def test_points_are_followed_where_the_scenery_moves() -> None:

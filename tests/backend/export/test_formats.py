@@ -254,10 +254,29 @@ def test_a_subject_that_leaves_and_a_camera_that_a_script_cannot_express(tmp_pat
         exported(tmp_path / "bent", "motionbooth-script", camera=CameraPath(offsets))
 
 
-def test_a_camera_without_poses(tmp_path: Path) -> None:
+def test_a_pan_without_poses_is_a_turn_to_what_it_reaches(tmp_path: Path) -> None:
+    folder, _ = exported(tmp_path, "cameractrl", camera=CameraPath.straight(0.6, 0.0, FRAMES), model_frame=None)
+    lines = (folder / "trajectory.txt").read_text().splitlines()[1:]
+    first, last = ([float(value) for value in lines[index].split(" ")] for index in (0, -1))
+    to_camera = np.reshape(last[7:], (3, 4))
+    x, y, z = to_camera @ np.array([0, 10, 0, 1.0])  # what the middle of the first frame shows
+    assert np.reshape(first[7:], (3, 4)) @ np.array([0, 10, 0, 1.0]) == pytest.approx((0, 0, 10))
+    assert last[1] * x / z == pytest.approx(-0.6 * 23 / 24)
+    assert y / z == pytest.approx(0)
+    folder, _ = exported(tmp_path, "cameractrl", camera=CameraPath.straight(0.0, 0.3, FRAMES), model_frame=None)
+    last = [float(value) for value in (folder / "trajectory.txt").read_text().splitlines()[-1].split(" ")]
+    x, y, z = np.reshape(last[7:], (3, 4)) @ np.array([0, 10, 0, 1.0])
+    aspect = (384 / 256) / (16 / 9)  # the engine's frame is higher than the finished one
+    assert last[2] * y / z == pytest.approx(-0.3 * 23 / 24 * aspect)
+
+
+def test_a_zoom_without_poses(tmp_path: Path) -> None:
+    zoom = [
+        ((s, 0.0, 0.5 - s / 2), (0.0, s, 0.5 - s / 2), (0.0, 0.0, 1.0)) for s in np.linspace(1, 1.4, FRAMES).tolist()
+    ]
     for name in ("cameractrl", "recammaster"):
-        with pytest.raises(InvalidInput, match="The shot has no camera poses"):
-            exported(tmp_path, name, camera=CameraPath.still(FRAMES))
+        with pytest.raises(InvalidInput, match="its poses are not known"):
+            exported(tmp_path, name, camera=CameraPath(CameraPath.still(FRAMES).offsets, zoom))
 
 
 def test_a_subject_that_comes_later_is_named(tmp_path: Path) -> None:

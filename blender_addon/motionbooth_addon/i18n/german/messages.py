@@ -127,7 +127,7 @@ TEXTS = {
     "The backend's program ended early: {reason}.": "Das Programm des Backends wurde vorzeitig beendet: {reason}.",
     "There is no format {name}. Choose one of {known}.": "Es gibt kein Format {name}. Wählen Sie eines von {known}.",
     "{clip} has one frame. A take needs a clip of the whole shot.": "{clip} hat ein einziges Bild. Ein Take braucht einen Clip der ganzen Einstellung.",
-    "The shot has no camera poses. Capture it in Blender, from a single perspective camera, with Camera set to Scene Camera; a script has none.": "Die Einstellung hat keine Kameraposen. Erfassen Sie sie in Blender, von einer einzigen perspektivischen Kamera und mit der Kamera „Szenenkamera“; ein Skript hat keine.",
+    "The shot's camera does more than pan, and its poses are not known. Capture the shot in Blender, from a single perspective camera.": "Die Kamera der Einstellung schwenkt nicht nur, und ihre Posen sind nicht bekannt. Erfassen Sie die Einstellung in Blender, von einer einzigen perspektivischen Kamera.",
     "No point of the shot's first frame can be followed: a subject's box covers all of it.": "Kein Punkt des ersten Bildes kann verfolgt werden: Der Rahmen eines Motivs bedeckt es ganz.",
     "{reader} takes clips whose width and height are multiples of {step}, not {width} x {height}.": "{reader} nimmt Clips, deren Breite und Höhe Vielfache von {step} sind, nicht {width} x {height}.",
     "A script's camera pans at a constant speed, and this shot's camera does not. Export it for another engine.": "Die Kamera eines Skripts schwenkt mit gleichbleibender Geschwindigkeit, und die dieser Einstellung nicht. Exportieren Sie sie für ein anderes Programm.",
