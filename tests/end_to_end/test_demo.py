@@ -109,6 +109,7 @@ def test_a_second_run_reuses_the_trained_subject_and_gives_the_same_clip(out: Pa
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.slow
 def test_with_a_guide_the_clip_starts_from_the_scenes_render(out: Path, cache: Path, tmp_path: Path) -> None:
     guided = shutil.copytree(out, tmp_path / "out")
     process = start_demo(guided, cache, "--guide")

@@ -113,6 +113,7 @@ def test_the_direction_is_a_lora_and_the_amount_its_weight(weights: Path) -> Non
     assert not np.array_equal(both, full)
 
 
+@pytest.mark.slow
 def test_it_runs_as_a_rival_of_the_bench(weights: Path, tmp_path: Path) -> None:
     command = shlex.join([sys.executable, "-m", "motionbooth.bench.animatediff", str(weights), "0.5"])
     run_rival(command, spec(0.3), tmp_path / "clip.mp4")

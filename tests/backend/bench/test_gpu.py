@@ -11,7 +11,8 @@ from motionbooth_protocol.errors import InvalidInput
 from typer.testing import CliRunner
 
 
-@pytest.mark.parametrize("name", [pytest.param("toybox", marks=pytest.mark.slow), "wantoy"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["toybox", "wantoy"])
 def test_a_short_training_learns_and_a_resumed_one_ends_the_same(name: str) -> None:
     torch.set_num_threads(1)
     ratio, distance = short_training(name, "cpu", "float32")

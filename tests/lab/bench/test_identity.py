@@ -43,6 +43,7 @@ def test_twenty_galleries_ten_of_them_of_the_benchs_subjects() -> None:
     np.testing.assert_array_equal(again.pictures[0], gallery_fillers(1)[0].pictures[0])
 
 
+@pytest.mark.slow
 def test_blobs_and_shuffled_patches_are_not_recognized_and_the_subjects_own_pictures_are(base: Base) -> None:
     subjects = unseen_subjects()
     galleries = galleries_of(subjects)
