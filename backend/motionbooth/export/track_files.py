@@ -77,7 +77,7 @@ def _picture(request: ExportRequest) -> list[str]:
         size = "{} x {}".format(*request.size)
         steps = [f"Add {FIRST_FRAME}, the clip's first frame in {size} px: the engine starts from it."]
     late = [track.name for track in request.spec.shot.subjects if track.boxes[0] is None]
-    return steps + [f"{name} is not in the first frame, so the engine is not told where it goes." for name in late]
+    return steps + [f"{name} is not in the first frame, so the engine gets no points of it." for name in late]
 
 
 def _visible_starts(tracks: PointTracks) -> list[list[dict[str, float]]]:
