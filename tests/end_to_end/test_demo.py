@@ -144,7 +144,14 @@ def test_the_demo_runs_on_the_other_bundled_model_at_its_length_and_size(tmp_pat
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("stage", ["starting Blender", "rendering pictures", "loading the model"])
+@pytest.mark.parametrize(
+    "stage",
+    [
+        pytest.param("starting Blender", marks=pytest.mark.slow),
+        "rendering pictures",
+        pytest.param("loading the model", marks=pytest.mark.slow),
+    ],
+)
 def test_ctrl_c_leaves_no_process_behind(stage: str, tmp_path: Path, cache: Path) -> None:
     process = start_demo(tmp_path / "out", cache)
     assert process.stdout is not None

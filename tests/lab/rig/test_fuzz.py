@@ -2,10 +2,18 @@ from __future__ import annotations
 
 from itertools import islice
 
+import pytest
 from motionbooth_lab.rig.foreign import foreign_messages
-from motionbooth_lab.rig.fuzz import bench_fuzz
+from motionbooth_lab.rig.fuzz import bench_fuzz, fuzz_decoder
 
 
+def test_the_decoder_rejects_malformed_messages() -> None:
+    sent, accepted, _ = fuzz_decoder(5000, seconds=30, seed=1)
+    assert sent.value == 5000
+    assert 0 < accepted.value < 2500
+
+
+@pytest.mark.slow
 def test_malformed_messages_are_rejected_and_harm_no_session() -> None:
     result = bench_fuzz(5000, seconds=30, seed=1)
     assert result.value("decoder_messages") == 5000

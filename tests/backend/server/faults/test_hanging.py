@@ -42,6 +42,7 @@ def test_a_job_that_makes_no_progress_is_given_up_although_its_worker_lives(back
             client.follow(job)
 
 
+@pytest.mark.slow
 def test_a_long_job_that_makes_progress_outlives_both_limits(backend: RunningBackend) -> None:
     backend.start(STALL="3", SILENCE="5")
     assert Following(backend, "steps=16 pause=0.5").done().attempt == 1
