@@ -8,8 +8,9 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(VENV)/bin/motionbooth demo --out demo_out $(if $(MODEL),--model $(MODEL))
 
+# Two processes with one thread each: many tests wait, and a second thread gains nothing for models this small.
 test: $(READY)
-	$(VENV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 # The numeric tests with the instructions of an older processor, which rounds differently.
 test-numeric: $(READY)
