@@ -89,8 +89,7 @@ def test_the_unit_and_the_container_use_valid_arguments(tmp_path: Path) -> None:
     for arguments in (of_unit, of_container):
         # An invalid port: the arguments are accepted up to the address, and nothing is started.
         arguments[arguments.index("--home") + 1] = str(tmp_path / "home")
-        arguments[arguments.index("--address") + 1] = "tcp://127.0.0.1:99999"
-        command = [sys.executable, "-m", "motionbooth.cli", *arguments]
+        command = [sys.executable, "-m", "motionbooth.cli", *arguments, "--address", "tcp://127.0.0.1:99999"]
         result = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert result.returncode == 2
         assert "up to 65535" in result.stderr

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from motionbooth.cli.batch import batch
 from motionbooth.cli.bench import bench
+from motionbooth.cli.config import ConfiguredCommand
 from motionbooth.cli.demo import demo
 from motionbooth.cli.doctor import doctor
 from motionbooth.cli.export import export, import_
@@ -74,7 +75,8 @@ def _motionbooth(
 
 app.command()(demo)
 app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(batch)
-for command in (serve, doctor, status, jobs, train, generate, evaluate, convert_lavie):
+app.command(cls=ConfiguredCommand)(serve)
+for command in (doctor, status, jobs, train, generate, evaluate, convert_lavie):
     app.command()(command)
 app.command()(export)
 app.command("import")(import_)

@@ -1,13 +1,16 @@
 """`motionbooth serve`: run a backend."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from motionbooth.cli.config import config_text
 from motionbooth.cli.home import DEFAULT_HOME, Home
 
 
 def serve(
+    ctx: typer.Context,
     home: Home = DEFAULT_HOME,
     address: Annotated[str, typer.Option(help="Address to listen on. tcp://127.0.0.1:* picks a free port.")] = (
         "tcp://127.0.0.1:5599"
@@ -39,8 +42,23 @@ def serve(
         ),
     ] = None,
     quota_gb: Annotated[float, typer.Option(min=0, max=1e6, help="Disk quota per key. 0 means no limit.")] = 0,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False,
+            help="TOML file with these options. The command line wins.",
+            show_default="motionbooth.toml in --home, if there is one",
+        ),
+    ] = None,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print these options as such a file, with their values, and exit.")
+    ] = False,
 ) -> None:
     """Run the backend, which trains subjects and generates clips for Blender. Press Ctrl+C to stop it."""
+    if print_config:
+        typer.echo(config_text(ctx))
+        return
+
     from motionbooth.server.supervisor import supervised
 
     supervisor = supervised()
