@@ -124,13 +124,18 @@ def camera(
     publish(bench_camera(range(seeds), pictures, Model(model)), json_file)
 
 
-def identity(json_file: JsonFile = None) -> None:
+def identity(
+    json_file: JsonFile = None,
+    tuning: Annotated[
+        bool, typer.Option("--tuning", help="Show the subjects on which the constants were chosen instead.")
+    ] = False,
+) -> None:
     """Measure whether the built-in measure of identity recognizes a subject, two equal ones, and nothing else."""
     from motionbooth.bench.measures import publish
 
     from motionbooth_lab.bench.recognition import bench_identity
 
-    publish(bench_identity(), json_file)
+    publish(bench_identity(tuning), json_file)
 
 
 def extension(json_file: JsonFile = None) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from motionbooth_lab.bench.solids import Block, Capsule, Ellipsoid, Solid, render
-from motionbooth_lab.bench.things import CACTUS, HOUSE, ROCKET, SNOWMAN, TEAPOT, other_views
+from motionbooth_lab.bench.things import CACTUS, HOUSE, ROCKET, SNOWMAN, TEAPOT, character_views
 
 SIZE_PX = 96
 YAWS = (-0.7, -0.35, 0.0, 0.35, 0.7)
@@ -87,6 +87,9 @@ INKS = {
 }
 
 
+OTHERS_SEED = 303
+"""Seed of the characters in the galleries, different from those of the base model and the identity network."""
+
 SOLIDS = ("robot", "duck", "mushroom", "snowman", "cactus", "teapot", "rocket", "house")
 """The subjects that are rendered solids."""
 
@@ -111,30 +114,34 @@ class TrainingSet:
 def unseen_subjects() -> tuple[TrainingSet, ...]:
     """The ten subjects, always the same; five of the rendered ones are of kinds that are in no training set."""
     return (
-        _toy("robot", "robot", ROBOT, ("grass", "snow", "sand", "wall")),
-        _toy("duck", "toy", DUCK, ("sea", "road", "night", "wall")),
-        _toy("mushroom", "toy", MUSHROOM, ("grass", "sea", "road", "night")),
-        _sprite("slime", "monster", SLIME, ("road", "snow", "night", "floor")),
-        _sprite("invader", "character", INVADER, ("grass", "sand", "sea", "snow")),
-        _toy("snowman", "character", SNOWMAN, ("grass", "road", "wall", "night")),
-        _toy("cactus", "character", CACTUS, ("snow", "sand", "road", "night")),
-        _toy("teapot", "toy", TEAPOT, ("grass", "road", "wall", "floor")),
-        _toy("rocket", "toy", ROCKET, ("grass", "sea", "night", "road")),
-        _toy("house", "toy", HOUSE, ("grass", "snow", "sea", "road")),
+        toy_subject("robot", "robot", ROBOT, ("grass", "snow", "sand", "wall")),
+        toy_subject("duck", "toy", DUCK, ("sea", "road", "night", "wall")),
+        toy_subject("mushroom", "toy", MUSHROOM, ("grass", "sea", "road", "night")),
+        sprite_subject("slime", "monster", SLIME, ("road", "snow", "night", "floor")),
+        sprite_subject("invader", "character", INVADER, ("grass", "sand", "sea", "snow")),
+        toy_subject("snowman", "character", SNOWMAN, ("grass", "road", "wall", "night")),
+        toy_subject("cactus", "character", CACTUS, ("snow", "sand", "road", "night")),
+        toy_subject("teapot", "toy", TEAPOT, ("grass", "road", "wall", "floor")),
+        toy_subject("rocket", "toy", ROCKET, ("grass", "sea", "night", "road")),
+        toy_subject("house", "toy", HOUSE, ("grass", "snow", "sea", "road")),
     )
 
 
 def gallery_fillers(count: int = 10) -> list[TrainingSet]:
     """Other characters that a subject must be distinguished from. They are never trained."""
-    return [_on_grounds(f"other {n}", "character", _NOWHERE, other_views(n, YAWS, SIZE_PX)) for n in range(count)]
+    return [
+        on_grounds(f"other {n}", "character", _NOWHERE, character_views(OTHERS_SEED, n, YAWS, SIZE_PX))
+        for n in range(count)
+    ]
 
 
-def _toy(name: str, word: str, solid: Solid, places: tuple[str, str, str, str]) -> TrainingSet:
+def toy_subject(name: str, word: str, solid: Solid, places: tuple[str, str, str, str]) -> TrainingSet:
+    """The solid from five sides."""
     views = [render(solid, yaw, scale, SIZE_PX) for yaw, scale in zip(YAWS, SCALES, strict=True)]
-    return _on_grounds(name, word, places, views)
+    return on_grounds(name, word, places, views)
 
 
-def _sprite(name: str, word: str, drawing: str, places: tuple[str, str, str, str]) -> TrainingSet:
+def sprite_subject(name: str, word: str, drawing: str, places: tuple[str, str, str, str]) -> TrainingSet:
     """The sprite, rotated and scaled: it has no other sides."""
     colors, mask = _inked(drawing)
     views = []
@@ -147,7 +154,7 @@ def _sprite(name: str, word: str, drawing: str, places: tuple[str, str, str, str
                 cv2.warpAffine(mask, turn, size, flags=cv2.INTER_NEAREST),
             )
         )
-    return _on_grounds(name, word, places, views)
+    return on_grounds(name, word, places, views)
 
 
 def _inked(drawing: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -163,12 +170,13 @@ def _inked(drawing: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     return colors, mask
 
 
-def _on_grounds(
+def on_grounds(
     name: str,
     word: str,
     places: tuple[str, str, str, str],
     views: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]],
 ) -> TrainingSet:
+    """A subject from views, each colors (S, S, 3) and a mask (S, S), 0 or 255, on the plain grounds."""
     pictures = [
         np.where(mask[..., None] > 0, colors, np.asarray(ground, np.uint8))
         for (colors, mask), ground in zip(views, GROUNDS, strict=True)

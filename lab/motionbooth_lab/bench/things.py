@@ -80,14 +80,11 @@ HOUSE: Solid = [
     *[Ellipsoid((x, -0.7, 0.44), (0.1, 0.1, 0.08), (230, 180, 50)) for x in (-0.38, 0.38)],
 ]
 
-OTHERS_SEED = 303
-"""Seed of the characters in the galleries, different from those of the base model and the identity network."""
 
-
-def other_views(
-    number: int, yaws: tuple[float, ...], size_px: int
+def character_views(
+    seed: int, number: int, yaws: tuple[float, ...], size_px: int
 ) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Pictures (S, S, 3) and masks (S, S), 0 or 255, of one of these characters from several sides."""
-    person = character_of(OTHERS_SEED, number)
+    """Pictures (S, S, 3) and masks (S, S), 0 or 255, of character `number` with this seed from several sides."""
+    person = character_of(seed, number)
     views = render([person.seen_from(yaw) for yaw in yaws], size_px).numpy()
     return [(view[..., :3].copy(), np.where(view[..., 3] > 127, 255, 0).astype(np.uint8)) for view in views]
