@@ -39,6 +39,7 @@ from motionbooth.bench.paper_tables import Results, Row, latex, markdown, row_of
 from motionbooth.evaluation.networks import Networks, load_networks
 from motionbooth.evaluation.paper_figures import PaperReport, paper_report
 from motionbooth.evaluation.report import shot_report
+from motionbooth.export.engine_shot import engine_shot
 from motionbooth.export.point_tracks import point_tracks
 from motionbooth.finetuning.recipes import recipe_named
 from motionbooth.generation.video import read_clip, spread_evenly
@@ -177,15 +178,18 @@ class PaperBench:
                 return known.report
         except (FileNotFoundError, msgspec.DecodeError):
             pass
-        shot = cell.asked.shot
-        frames = spread_evenly(read_clip(clip)[0], shot.frames)
+        frames, _ = read_clip(clip)
+        frames = spread_evenly(frames, min(len(frames), cell.asked.shot.frames))
+        height, width = frames.shape[1:3]
+        shot = engine_shot(cell.asked.shot, len(frames), (width, height))
         names = [track.name for track in shot.subjects]
         appearances = {} if subject is None else dict.fromkeys(names, subject.appearance)
         views = {} if subject is None else dict.fromkeys(names, subject.views)
         shown = {} if subject is None else dict.fromkeys(names, subject.pictures)
         motion = shot_report(frames, shot, appearances, views)
-        tracks = point_tracks(shot, (motion.width, motion.height))
-        report = paper_report(frames, cell.asked, motion, shown, self.networks, tracks)
+        tracks = point_tracks(shot, (width, height))
+        asked = msgspec.structs.replace(cell.asked, shot=shot)
+        report = paper_report(frames, asked, motion, shown, self.networks, tracks)
         file.write_bytes(msgspec.json.encode(Measured(inputs, report)))
         return report
 
@@ -197,7 +201,7 @@ class PaperBench:
         for cell in cells:
             groups.setdefault((cell.table, cell.model, cell.method), []).append(cell)
         rows = [
-            row_of(*key, [reports[cell.path] for cell in group if cell.path in reports], len(group))
+            row_of(*key, [(reports[c.path], c.asked.shot.frames) for c in group if c.path in reports], len(group))
             for key, group in groups.items()
         ]
         rows += [

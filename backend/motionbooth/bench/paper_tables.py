@@ -33,9 +33,10 @@ PAPER: Mapping[tuple[str, str, str], Mapping[str, float]] = {
 """MotionBooth's own figures in the paper (arXiv 2406.17758), by table, base model and method."""
 
 NOTES = (
-    "Flow errors are in percent of the clip's width per frame: the mean end-point error over the scenery by {flow}, "
-    "and the error of the scenery's median motion by DIS (the product's own figure). Track errors are in percent of "
-    "the width, too: the mean distance of points that {tracker} follows from where the shot asks for them.",
+    "Flow errors are in percent of the clip's width per frame of the shot: the mean end-point error over the scenery "
+    "by {flow}, and the error of the scenery's median motion by DIS (the product's own figure). Track errors are in "
+    "percent of the width, too: the mean distance of points that {tracker} follows from where the shot asks for them. "
+    "A clip with fewer frames than the shot is measured at its own, so T-Cons compares frames that are further apart.",
     "Recipes other than motionbooth are settings of the product's own trainer, not their authors' code.",
     "The paper's figures are of its own pictures, pairs and measuring networks; how its flow error is normalized is "
     "not known here. Empty: not run here, or not in the paper.",
@@ -63,16 +64,17 @@ class Results(Struct, frozen=True):
     rows: list[Row]
 
 
-def row_of(table: str, model: str, method: str, reports: Sequence[PaperReport], of: int) -> Row:
-    """The means of the measured clips."""
-    figures = [_figures(report) for report in reports]
+def row_of(table: str, model: str, method: str, reports: Sequence[tuple[PaperReport, int]], of: int) -> Row:
+    """The means of the measured clips, each with the number of frames that its shot has."""
+    figures = [_figures(report, frames) for report, frames in reports]
     means = {name: mean_of([each[name] for each in figures]) for name in TABLES[table]}
     return Row(table, model, method, len(reports), of, means)
 
 
-def _figures(report: PaperReport) -> dict[str, float | None]:
+def _figures(report: PaperReport, frames: int) -> dict[str, float | None]:
     paper = report.paper
     assert paper is not None
+    fewer = (paper.frames - 1) / (frames - 1)  # from each frame of the clip to each frame of the shot
     best = next((flow for flow in paper.flow if flow.network == "RAFT"), paper.flow[0])
     likeness = paper.subjects[0] if paper.subjects else None
     subject = report.subjects[0] if report.subjects else None
@@ -81,16 +83,16 @@ def _figures(report: PaperReport) -> dict[str, float | None]:
         "r_dino": None if likeness is None else likeness.r_dino,
         "clip_t": paper.clip_t,
         "t_cons": paper.t_cons,
-        "flow": _percent(best.scenery_px, report.width),
+        "flow": _percent(best.scenery_px, report.width, fewer),
         "tracks": _percent(best.tracks_px if paper.tracks_px is None else paper.tracks_px, report.width),
         "iou": None if subject is None else subject.iou,
         "identity": None if subject is None else subject.identity,
-        "median_flow": _percent(report.flow_error_px, report.width),
+        "median_flow": _percent(report.flow_error_px, report.width, fewer),
     }
 
 
-def _percent(pixels: float | None, width: int) -> float | None:
-    return None if pixels is None else 100 * pixels / width
+def _percent(pixels: float | None, width: int, factor: float = 1.0) -> float | None:
+    return None if pixels is None else 100 * pixels / width * factor
 
 
 def markdown(results: Results) -> str:

@@ -99,7 +99,7 @@ def _named(rival: str) -> tuple[str, str]:
     """Raises BadParameter, which typer reports."""
     name, _, command = rival.partition("=")
     if not (name.strip() and command.strip()):
-        raise typer.BadParameter(f'"{rival}" is not NAME=COMMAND, such as CameraCtrl="bash run_cameractrl.sh".')
+        raise typer.BadParameter(f'"{rival}" is not NAME=COMMAND, such as CameraCtrl="bash run.sh".')
     return name.strip(), command
 
 

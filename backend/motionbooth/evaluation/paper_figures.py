@@ -58,6 +58,8 @@ class PaperFigures(Struct, frozen=True):
     t_cons: float | None
     """T-Cons: mean cosine of consecutive frames, by CLIP."""
     flow: list[FlowError]
+    frames: int
+    """How many frames were measured."""
     tracks_px: float | None = None
     """The track error by CoTracker, if it is here; see `FlowError.tracks_px`."""
 
@@ -119,6 +121,7 @@ def paper_figures(
         clip_t=clip_t,
         t_cons=t_cons,
         flow=[flow_error(name, finder, frames, hidden, spec.shot.camera, tracks) for name, finder in finders],
+        frames=len(frames),
         tracks_px=_tracked(frames, networks.cotracker, tracks),
     )
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -25,17 +27,38 @@ TO_UNREAL = np.diag([1.0, -1.0, 1.0])
 
 def write_cameractrl(request: ExportRequest) -> list[str]:
     """trajectory.txt, as RealEstate10K: a line of text, then for each frame its time in microseconds, fx, fy, cx, cy in
-    shares of the frame, two zeros, and the rows of the (3, 4) matrix from the world to the camera (meters)."""
+    shares of the frame, two zeros, and the rows of the (3, 4) matrix from the world to the camera (meters).
+    prompts.json: its prompt, negative prompt and seed."""
     lines = [f"exported from the shot {request.spec.shot.name}"]
     for frame, pose in enumerate(_poses(request)):
         to_camera = np.linalg.inv(_square(pose))[:3]
         numbers = (*pose.focal, *pose.center, 0.0, 0.0, *to_camera.ravel())
         lines.append(" ".join([str(round(1e6 * frame / request.fps)), *(f"{value:.9f}" for value in numbers)]))
     (request.folder / "trajectory.txt").write_text("\n".join(lines) + "\n", "utf-8")
+    asked = {"prompts": [request.prompt], "negative_prompts": [request.spec.negative_prompt]}
+    prompts = json.dumps({**asked, "seeds": [request.spec.seed]}, indent=1)
+    (request.folder / "prompts.json").write_text(prompts, "utf-8")
+    options = shlex.join(cameractrl_options(request.folder.absolute(), request.size))
     return [
-        "In a checkout of CameraCtrl: python inference.py ... --trajectory_file trajectory.txt",
+        f"In a checkout of CameraCtrl, with the options that name its models: python inference.py ... {options}",
         "Positions are in meters. CameraCtrl was trained on scenes in units of their own: scale the last column of the "
         "matrices if the move is too strong or too weak.",
+    ]
+
+
+def cameractrl_options(folder: Path, size: tuple[int, int]) -> list[str]:
+    """The options of CameraCtrl's inference.py for an export in `folder`, in `size` (width, height); the clip will be
+    in the sub-folder clips.
+
+    The trajectory is of a video of the same aspect ratio as the clip; CameraCtrl would take it to be of one in 16:9.
+    """
+    width, height = map(str, size)
+    return [
+        *("--image_width", width, "--image_height", height),
+        *("--original_pose_width", width, "--original_pose_height", height),
+        *("--trajectory_file", str(folder / "trajectory.txt")),
+        *("--visualization_captions", str(folder / "prompts.json"), "--use_specific_seeds", "--use_negative_prompt"),
+        *("--n_procs", "1", "--local_rank", "0", "--out_root", str(folder / "clips")),
     ]
 
 

@@ -2,12 +2,15 @@
 
 import json
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import msgspec
+import numpy as np
 import pytest
-from motionbooth.bench.paper import _ahead
+from motionbooth.bench.paper import PaperBench, _ahead
 from motionbooth.bench.paper_cells import (
     TOKEN,
     Cell,
@@ -19,10 +22,13 @@ from motionbooth.bench.paper_cells import (
     subject_cells,
     subjects_in,
 )
-from motionbooth.bench.paper_engines import run_rival
-from motionbooth.bench.paper_tables import Results, Row, latex, markdown
+from motionbooth.bench.paper_engines import ThisProcess, run_rival
+from motionbooth.bench.paper_tables import Results, Row, latex, markdown, row_of
 from motionbooth.cli.app import app
 from motionbooth.demo import local_backend
+from motionbooth.evaluation.networks import load_networks
+from motionbooth.generation.script import Script
+from motionbooth.generation.video import write_clip
 from motionbooth.models.sources import MODELS, Source, source_named
 from motionbooth_lab.bench.subjects import unseen_subjects
 from motionbooth_protocol.client import Client
@@ -183,6 +189,32 @@ def cell(method: str) -> Cell:
     return next(
         each for each in camera_cells(Extent(), Pairs.read(), source_named("toybox").info) if each.method == method
     )
+
+
+def test_a_rivals_clip_of_another_shape_and_length_is_measured_by_what_the_shot_asks_of_it(folder: Path) -> None:
+    """A drawn pan in a square frame, which is higher than the shot's, and in five frames instead of eight."""
+    pan = msgspec.structs.replace(Pairs.read(), cameras=[Script("a castle", camera_speed=(0.4, 0.2))])
+    extent = Extent(rivals={"drawn": "none"})
+    cells = [*camera_cells(extent, pan, source_named("toybox").info)]
+    (drawn,) = (each for each in cells if each.method == "drawn")
+    texture = cv2.GaussianBlur(np.random.default_rng(3).random((256, 256, 3)), (0, 0), 3)
+    texture = ((texture - texture.min()) / np.ptp(texture) * 255).astype(np.float32)
+    travel = np.array([0.4, 0.2 / 1.5]) * 7 / 8 * 128  # to the last of the shot's eight frames, in pixels
+    frames = [cv2.getRectSubPix(texture, (128, 128), tuple(64.0 + share * travel)) for share in np.linspace(0, 1, 5)]
+    with tempfile.TemporaryDirectory() as out:
+        bench = PaperBench(extent, [], pan, load_networks(folder / "networks"), ThisProcess(), Path(out))
+        clip = bench._file(drawn, ".mp4")
+        clip.parent.mkdir(parents=True)
+        write_clip(clip, np.stack(frames).round().astype(np.uint8), 8)
+        report = bench._measure(drawn)
+    assert report.paper is not None
+    assert report.paper.frames == 5
+    assert report.flow_error_px is not None
+    per_frame = float(np.hypot(*travel)) / 4
+    assert report.flow_error_px < 0.03 * per_frame
+    row = row_of("camera", "toybox", "drawn", [(report, 8)], 1)
+    found = row.figures["median_flow"]
+    assert found == pytest.approx(100 * report.flow_error_px / 128 * 4 / 7)
 
 
 def test_plain_words_have_no_control_and_are_measured_by_the_same_shot_and_prompt() -> None:

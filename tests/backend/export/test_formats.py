@@ -198,7 +198,10 @@ def test_ic_lora(tmp_path: Path) -> None:
 
 
 def test_cameractrl(tmp_path: Path) -> None:
-    folder, _ = exported(tmp_path, "cameractrl")
+    folder, steps = exported(tmp_path, "cameractrl")
+    asked = json.loads((folder / "prompts.json").read_text())
+    assert asked == {"prompts": ["a dog walks on the beach"], "negative_prompts": [""], "seeds": [7]}
+    assert "--original_pose_width 384 --original_pose_height 256" in steps[0], "or it rescales fx for a video in 16:9"
     lines = (folder / "trajectory.txt").read_text().splitlines()
     entries = [[float(value) for value in line.split(" ")] for line in lines[1:]]
     assert len(entries) == 16
