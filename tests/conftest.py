@@ -27,6 +27,16 @@ def shared_backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running
     backend.end()
 
 
+@pytest.fixture
+def gpu() -> str:
+    """Torch's name of the accelerator: cuda (also for ROCm), xpu or mps. For tests marked `gpu`."""
+    import torch
+
+    found = torch.accelerator.current_accelerator()
+    assert found is not None
+    return found.type
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip the tests marked `gpu` where there is none."""
     marked = [item for item in items if item.get_closest_marker("gpu")]
@@ -34,6 +44,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     import torch
 
-    if not torch.cuda.is_available():
+    if not torch.accelerator.is_available():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="needs a GPU"))

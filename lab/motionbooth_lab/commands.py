@@ -81,7 +81,7 @@ def control(
     from motionbooth.bench.measures import publish
 
     from motionbooth_lab.bench.bundled import Model
-    from motionbooth_lab.bench.control import bench_control
+    from motionbooth_lab.bench.control import UNSEEN, bench_control
 
     settings = {
         "suppress": None if all_words is None else "content" if all_words else "subject",
@@ -89,7 +89,7 @@ def control(
         "tie_until": tie_until,
     }
     changed = tuple((name, value) for name, value in settings.items() if value is not None)
-    publish(bench_control(Model(model, changed), pictures, subjects, kinds_only, kinds), json_file)
+    publish(bench_control(Model(model, changed), pictures, subjects, 0 if kinds_only else UNSEEN, kinds), json_file)
 
 
 def guide(

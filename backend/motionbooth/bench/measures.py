@@ -50,9 +50,13 @@ def publish(result: BenchResult, json_file: Path | None) -> None:
     write_json(result, json_file)
 
 
-def write_json(result: BenchResult, json_file: Path | None) -> None:
-    """Write the figures, if a file is named."""
+def write_json(result: Struct, json_file: Path | None) -> None:
+    """Write the figures, if a file is named. An interruption leaves the file as it was."""
     if json_file is None:
         return
     json_file.parent.mkdir(parents=True, exist_ok=True)
-    json_file.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
+    is_device = json_file.exists() and not json_file.is_file()  # such as /dev/stdout
+    scratch = json_file if is_device else json_file.with_name(json_file.name + ".part")
+    scratch.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
+    if not is_device:
+        scratch.replace(json_file)

@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanTransformer3DModel
 from torch import Tensor
 
-from motionbooth.bench.real_size import Step, busy_plan, our_steps
+from motionbooth.bench.real_size import Step, busy_plan, our_steps, random_module
 from motionbooth.control.boxes import Grid
 from motionbooth.control.plan import StepPlan
 from motionbooth.control.prompt import PromptTokens
@@ -27,18 +27,12 @@ PATCH, TEMPORAL = 2, 4
 TOKENS = PromptTokens(length=512, content=range(9), subjects=((1, 2),), padding=502)
 
 
-@torch.no_grad()
-def random_network(dtype: torch.dtype = torch.float32, /, **config: Any) -> WanTransformer3DModel:
-    """Every weight a small random value, the same in every run, so that the outputs stay finite."""
-    with torch.device("meta"):
-        network = WanTransformer3DModel(**config).to(dtype)
+def random_network(dtype: torch.dtype = torch.float32, device: str = "cpu", /, **config: Any) -> WanTransformer3DModel:
+    """See `random_module`."""
+    network = random_module(lambda: WanTransformer3DModel(**config), device, dtype)
     rope = network.rope
-    network.to_empty(device="cpu")
-    network.rope = type(rope)(rope.attention_head_dim, rope.patch_size, rope.max_seq_len)  # computed, not trained
-    generator = torch.Generator().manual_seed(0)
-    for parameter in network.parameters():
-        parameter.normal_(std=0.02, generator=generator)
-    return network.eval().requires_grad_(False)
+    network.rope = type(rope)(rope.attention_head_dim, rope.patch_size, rope.max_seq_len).to(device)  # computed
+    return network
 
 
 def random_wan(network: WanTransformer3DModel, latent_size: Grid, frames: int) -> WanBase:

@@ -14,13 +14,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import msgspec
 import torch
 from diffusers import DDIMScheduler, UNet3DConditionModel
 from motionbooth_protocol.motion import Box, CameraPath
 from rich.progress import Progress
-from torch import Tensor
+from torch import Tensor, nn
 
 from motionbooth.bench.measures import BenchResult, Measure
 from motionbooth.control.boxes import AttentionControl, Grid
@@ -37,6 +38,8 @@ from motionbooth.models.registry import load_base
 from motionbooth.models.settings import BaseSettings
 from motionbooth.models.sources import MODELS, source_named
 from motionbooth.models.unet_base import UNet, use_channels_last
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 LATENTS: Grid = (40, 72)
 PICTURES = 5
@@ -83,22 +86,37 @@ def bench_real_size(frames: int) -> BenchResult:
     )
 
 
-def zeroscope_unet() -> UNet3DConditionModel:
+def zeroscope_unet(device: str = "cpu", dtype: torch.dtype = torch.float32, **config: Any) -> UNet3DConditionModel:
     """A UNet of Zeroscope's configuration, which is the default of UNet3DConditionModel, with random weights."""
-    with torch.device("meta"):
-        unet = UNet3DConditionModel(sample_size=32)
-    unet.to_empty(device="cpu")
-    return fill(unet)
+    return random_module(lambda: UNet3DConditionModel(sample_size=32, **config), device, dtype)
 
 
 @torch.no_grad()
-def fill(unet: UNet) -> UNet:
-    """Set every weight to a small random value, the same in every run, so that the outputs stay finite."""
-    generator = torch.Generator().manual_seed(0)
-    for parameter in unet.parameters():
+def random_module(create: Callable[[], AnyModule], device: str, dtype: torch.dtype) -> AnyModule:
+    """A module of diffusers, created in place. Every weight is a small random value, the same in every run on the same
+    kind of device, so that the outputs stay finite.
+
+    As in a module that diffusers loads, some of its own modules are in float32 whatever `dtype` is. Buffers are left
+    undefined.
+    """
+    with torch.device("meta"):
+        module = create()
+    exact = set(getattr(module, "_keep_in_fp32_modules", None) or ())
+    for name, parameter in module.named_parameters():
+        if exact.isdisjoint(name.split(".")):
+            parameter.data = parameter.data.to(dtype)
+    return fill(module.to_empty(device=device))
+
+
+@torch.no_grad()
+def fill(module: AnyModule) -> AnyModule:
+    """Set every weight to a small random value."""
+    parameters = list(module.parameters())
+    generator = torch.Generator(parameters[0].device).manual_seed(0)
+    for parameter in parameters:
         parameter.normal_(std=0.02, generator=generator)
-    use_channels_last(unet)
-    return unet.eval().requires_grad_(False)
+    use_channels_last(module)
+    return module.eval().requires_grad_(False)
 
 
 def random_base(unet: UNet, latent_size: Grid, frames: int) -> Base:

@@ -35,15 +35,22 @@ def real_size(
 def gpu(
     json_file: JsonFile = None,
     part: Annotated[list[str] | None, typer.Option(help="Only this part. May be given several times.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what the JSON file has already.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print only the card's row of the README's table.")
+    ] = False,
 ) -> None:
-    """Check this machine's GPU: half precision, and the speed and memory of networks of the published sizes.
+    """Check this machine's GPU (CUDA, ROCm, MPS or XPU) in ten minutes or less. Downloads nothing.
 
-    The parts are precision, zeroscope and wan-1.3b. Downloads nothing. Takes a few minutes on a large card.
+    The parts are precision, zeroscope, wan-1.3b, kernels, tests and control. Run it again with the same --json to
+    continue. The exit status is 1 if a part failed, and 2 without a GPU.
     """
-    from motionbooth.bench.gpu import bench_gpu
-    from motionbooth.bench.measures import publish
+    from motionbooth.bench.gpu.run import bench_gpu, publish_report
 
-    publish(bench_gpu(part or (), json_file), json_file)
+    report = bench_gpu(part or (), json_file, fresh)
+    publish_report(report, markdown)
+    if any(report.parts[name].state == "failed" for name in part or report.parts):
+        raise typer.Exit(1)
 
 
 @bench.command("paper")

@@ -56,6 +56,9 @@ from motionbooth_lab.toybox.backgrounds import PLACES
 from motionbooth_lab.toybox.draw import HEIGHT_PX, WIDTH_PX, draw_clip, has_contrast, kind_scene
 from motionbooth_lab.toybox.identity import Gallery
 
+UNSEEN = 10
+"""Subjects that the bundled models were not trained on."""
+
 PROCESSES = 2
 """The model uses one thread."""
 
@@ -106,16 +109,19 @@ def bench_control(
     model: Model = TOYBOX_MODEL,
     pictures: Path | None = None,
     photographs: Path | None = None,
-    kinds_only: bool = False,
+    unseen: int = UNSEEN,
     kinds: int = BASE_CASES,
 ) -> BenchResult:
     """Run the bench on a bundled model: about 40 minutes in two processes of one thread each.
 
     `pictures`: folder for two contact sheets, base.png and subjects.png. `photographs`: measure only the subjects in
-    this folder (one folder each). `kinds_only`: train no subjects. `kinds`: so many of the
-    BASE_CASES, evenly spaced.
+    this folder (one folder each). `unseen`: otherwise so many of the UNSEEN subjects, evenly spaced, and `kinds` of the
+    BASE_CASES.
     """
-    subjects = [] if kinds_only else unseen_subjects() if photographs is None else photographed_subjects(photographs)
+    if photographs is None:
+        subjects = [unseen_subjects()[number * UNSEEN // unseen] for number in range(unseen)]
+    else:
+        subjects = photographed_subjects(photographs)
     galleries = galleries_of(subjects)
     numbers = [number * BASE_CASES // kinds for number in range(kinds)] if photographs is None else []
     with (

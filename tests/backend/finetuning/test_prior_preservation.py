@@ -151,9 +151,9 @@ def test_the_job_plans_for_the_clips_that_are_missing(tmp_path: Path, tiny_singl
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_a_gpu_generates_them_in_the_precision_of_the_training(
-    tiny_source: Source, settings: TrainSettings, precision: str
+    tiny_source: Source, settings: TrainSettings, gpu: str, precision: str
 ) -> None:
-    base = load_base(tiny_source, device="cuda", dtype=torch.float32)
+    base = load_base(tiny_source, device=gpu, dtype=torch.float32)
     seen: set[torch.dtype] = set()
     base.network.conv_in.register_forward_hook(lambda module, given, result: seen.add(result.dtype))
     clips, _ = prior_clips(base, msgspec.structs.replace(settings, precision=precision))

@@ -254,8 +254,8 @@ def test_a_cpu_computes_in_the_weights_own_precision(tiny_single: Base) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_a_gpu_learns_float32_weights_in_half_precision(tiny_source: Source, precision: str) -> None:
-    base = load_base(tiny_source, device="cuda", dtype=torch.float32)
+def test_a_gpu_learns_float32_weights_in_half_precision(tiny_source: Source, gpu: str, precision: str) -> None:
+    base = load_base(tiny_source, device=gpu, dtype=torch.float32)
     settings = msgspec.structs.replace(base.settings.lora, precision=precision, learning_rate=1e-2)
     add_lora(base.network, settings.rank, settings.target_modules, seed=0)
     trainer = Trainer(base, settings, on_device(random_data(base), base.device), seed=0)

@@ -301,8 +301,8 @@ def test_workers_with_a_user_of_their_own_have_the_groups_that_may_use_the_gpus(
 
 @pytest.mark.gpu
 @needs_sandbox
-def test_a_gpu_computes_in_the_sandbox(tmp_path: Path) -> None:
-    code = "import torch; print(torch.ones(1000, device='cuda').sum().item())"
+def test_a_gpu_computes_in_the_sandbox(tmp_path: Path, gpu: str) -> None:
+    code = f"import torch; print(torch.ones(1000, device='{gpu}').sum().item())"
     inside = sandboxed([sys.executable, "-c", code], tmp_path / "home", [], [])
     assert subprocess.run(inside, capture_output=True, text=True, check=True).stdout == "1000.0\n"
 
