@@ -9,11 +9,12 @@ from .batch import blender_command
 from .drawing import gizmo, overlay
 from .i18n import translation
 from .jobs import controller
-from .operators import backend, engines, subjects
+from .operators import backend, engines, models, subjects
 from .operators import jobs as job_operators
 from .operators import takes as take_operators
 from .panels import jobs as job_panels
 from .panels import menus, shot, thumbnails
+from .panels import models as model_panels
 from .panels import takes as take_panels
 from .timeline import file_handlers
 
@@ -22,6 +23,8 @@ CLASSES = (
     properties.MotionBoothTake,
     properties.MotionBoothShot,
     ui_state.MotionBoothModel,
+    ui_state.MotionBoothLicense,
+    ui_state.MotionBoothPublished,
     ui_state.MotionBoothTrained,
     ui_state.MotionBoothJob,
     ui_state.MotionBoothState,
@@ -31,7 +34,9 @@ CLASSES = (
     *job_operators.CLASSES,
     *take_operators.CLASSES,
     *engines.CLASSES,
+    *models.CLASSES,
     *shot.CLASSES,
+    *model_panels.CLASSES,
     *job_panels.CLASSES,
     *take_panels.CLASSES,
     *menus.CLASSES,

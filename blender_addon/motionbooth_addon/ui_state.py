@@ -33,6 +33,28 @@ class MotionBoothModel(bpy.types.PropertyGroup):
     fps: FloatProperty()
 
 
+class MotionBoothLicense(bpy.types.PropertyGroup):
+    """The license of a model, called `name`."""
+
+    hub: StringProperty()
+    page: StringProperty()
+
+
+class MotionBoothPublished(bpy.types.PropertyGroup):
+    """A model that the backend can fetch, called `name`."""
+
+    title: StringProperty()
+    kind: StringProperty()
+    here: BoolProperty()
+    size: StringProperty(description="In GB, or empty")
+    licenses: CollectionProperty(type=MotionBoothLicense)
+    doing: StringProperty(description="The action that runs, or empty")
+    stage: StringProperty()
+    factor: FloatProperty(min=0, max=1)
+    outcome: StringProperty(description="How the last action ended, or empty")
+    failed: BoolProperty()
+
+
 class MotionBoothTrained(bpy.types.PropertyGroup):
     """A subject that was trained on the backend, called `name`."""
 
@@ -90,6 +112,9 @@ class MotionBoothState(bpy.types.PropertyGroup):
     notice_is_error: BoolProperty()
     models: CollectionProperty(type=MotionBoothModel)
     trained: CollectionProperty(type=MotionBoothTrained)
+    is_admin: BoolProperty()
+    published: CollectionProperty(type=MotionBoothPublished)
+    active_published: IntProperty(min=0)
     jobs: CollectionProperty(type=MotionBoothJob)
     active_job: IntProperty(min=0)
     all_files: BoolProperty(

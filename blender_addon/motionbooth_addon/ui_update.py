@@ -9,6 +9,7 @@ from pathlib import Path
 import bpy
 
 from ._protocol.jobs import JobState
+from ._protocol.messages import PublishedModel
 from ._protocol.reports import ProgressReport
 from ._protocol.text import Text
 from .files import TRAINING_PICTURES, trained_picture, training_result
@@ -54,6 +55,7 @@ class UiUpdater:
         self._reports: dict[str, ProgressReport] = {}  # by job, as the list shows them
         self._connection: tuple[str, str | Text] = ("NONE", "")
         self._backend: Connected | None = None
+        self._published: list[PublishedModel] = []
         self._notice_until = 0.0
         self._changed = self._status_changed = False
 
@@ -62,10 +64,11 @@ class UiUpdater:
         self.show_connection(*self._connection)
         if self._backend is not None and self._connection[0] == "CONNECTED":
             self.show_backend(self._backend)
+            self.show_published(self._published)
         self.show_jobs()
 
     def clear(self) -> None:
-        for rows in (state().jobs, state().models, state().trained):
+        for rows in (state().jobs, state().models, state().trained, state().published):
             rows.clear()
 
     def show_connection(self, connection: str, text: str | Text = "") -> None:
@@ -89,6 +92,7 @@ class UiUpdater:
         self._backend = backend
         self.show_connection("CONNECTED", backend.server)
         models, trained = state().models, state().trained
+        state().is_admin = backend.is_admin
         models.clear()
         for model in backend.models:
             row = models.add()
@@ -100,6 +104,24 @@ class UiUpdater:
             row.name, row.token, row.class_word = subject.name, subject.token, subject.class_word
             row.model, row.weights = subject.model, subject.weights
             row.picture = str(trained_picture(self._folder, subject.picture)) if subject.picture else ""
+        self._changed = True
+
+    def show_published(self, models: list[PublishedModel]) -> None:
+        self._published = models
+        rows = state().published
+        rows.clear()
+        for model in models:
+            row = rows.add()
+            row.name, row.title, row.kind, row.here = model.name, model.title, model.kind, model.here
+            row.size = f"{model.size / 1e9:.1f} GB" if model.size else ""
+            row.doing, row.failed = model.doing, model.failed
+            row.outcome = translate(model.outcome) if model.outcome is not None else ""
+            report = model.progress
+            row.stage = report.stage if report is not None else ""
+            row.factor = report.step / report.steps if report is not None and report.steps else 0.0
+            for license in model.licenses:
+                shown = row.licenses.add()
+                shown.name, shown.hub, shown.page = license.name, license.hub, license.page
         self._changed = True
 
     def show_fetched(self) -> None:

@@ -43,6 +43,18 @@ class Client(Dialogue):
         """The base models that the backend can run."""
         return self.connect().models
 
+    def published(self) -> list[messages.PublishedModel]:
+        """The published models that the backend can fetch. Raises NotAuthorized for others than admins."""
+        return self._request(messages.ListPublished(id=0), messages.Published).models
+
+    def manage_model(self, name: str, action: str, license_accepted: bool = False) -> list[messages.PublishedModel]:
+        """Begin an action on a published model, see ManageModel; `published` then says how far it is.
+
+        Raises NotAuthorized, NotFound, InvalidInput without the license, Conflict if the model is in use.
+        """
+        request = messages.ManageModel(id=0, name=name, action=action, license_accepted=license_accepted)
+        return self._request(request, messages.Published).models
+
     def jobs(self, limit: int = 100, all_users: bool = False) -> list[Job]:
         """This key's jobs, or those of all users (admins only); newest first."""
         found: list[Job] = []

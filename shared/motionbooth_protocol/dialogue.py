@@ -198,6 +198,8 @@ class Dialogue:
             )
         if isinstance(reply, messages.Error) and (reply.re == 0 or reply.re in ids):
             raise reply.report.error()
+        if isinstance(reply, messages.Models) and self._welcome is not None:
+            self._welcome = msgspec.structs.replace(self._welcome, models=reply.models)
         if reply.re == 0 and self._on_push is not None:
             self._on_push(reply)
         return reply, payload

@@ -100,6 +100,22 @@ class GetStatus(Request, frozen=True, tag=True):
     after: Count = 0
 
 
+class ListPublished(Request, frozen=True, tag=True):
+    """Ask for the published models that the backend can fetch (admins only)."""
+
+
+class ManageModel(Request, frozen=True, tag=True):
+    """Begin an action on a published model, by its name in the backend's registry (admins only).
+
+    `offer`: ask the hub for its size and license. `get`: fetch it; `license_accepted`: these licenses. `check` its
+    files. `remove` it. `cancel`: end the action that runs; what was fetched is kept for the next `get`.
+    """
+
+    name: Short
+    action: Annotated[str, Meta(pattern=r"\A(offer|get|check|remove|cancel)\Z")]
+    license_accepted: bool = False
+
+
 class Put(Request, frozen=True, tag=True):
     """Announce an upload. The reply gives the offset to send from: `size` if the server has the whole blob already."""
 
@@ -141,6 +157,8 @@ AnyRequest = (
     | Cancel
     | Forget
     | GetStatus
+    | ListPublished
+    | ManageModel
     | Put
     | PutChunk
     | Fetch
@@ -317,6 +335,44 @@ class Status(Reply, frozen=True, tag=True):
     problems: dict[Short, Text] = {}  # what is wrong with the backend itself, by a name for programs
 
 
+class ModelLicense(Struct, frozen=True):
+    """The license of one repository: its name on the hub ("" if that states none), and where its text is."""
+
+    hub: Short
+    name: Short
+    page: Short
+
+
+class PublishedModel(Struct, frozen=True):
+    """A model that can be fetched. `size`: in bytes, on the backend or on the hub; 0 while unknown.
+
+    `licenses`: once `offer` has ended. `doing`: the action that runs, or "". `outcome`: how the last one ended.
+    """
+
+    name: Short
+    title: Short
+    kind: Short
+    here: bool
+    size: Count = 0
+    licenses: list[ModelLicense] = []
+    doing: Short = ""
+    progress: ProgressReport | None = None
+    outcome: Text | None = None
+    failed: bool = False
+
+
+class Published(Reply, frozen=True, tag=True):
+    """Reply to ListPublished and ManageModel."""
+
+    models: list[PublishedModel]
+
+
+class Models(Reply, frozen=True, tag=True):
+    """Sent unasked: the base models have changed since Welcome."""
+
+    models: list[ModelInfo]
+
+
 class PutHave(Reply, frozen=True, tag=True):
     """The server has the first `offset` bytes; with `offset` = size the blob is complete and verified."""
 
@@ -360,6 +416,8 @@ AnyReply = (
     | Canceling
     | Forgotten
     | Status
+    | Published
+    | Models
     | PutHave
     | Chunk
     | Pong

@@ -5,29 +5,38 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
-LARGE = (".safetensors", ".bin")
+LARGE = (".safetensors", ".bin", ".pt")
 
 
 class LocalHub(ThreadingHTTPServer):
-    """`files`: of each repository, by path. `breaks`: paths whose first download ends in the middle."""
+    """`files`: of each repository, by path. `breaks`: paths whose first download ends in the middle. `gated`:
+    repositories whose files are only for those who have asked their owner. `slow`: paths that arrive in a minute."""
 
     daemon_threads = True
 
     def __init__(self, files: dict[str, dict[str, bytes]]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.files, self.breaks = files, set[str]()
+        self.files = files
+        self.breaks, self.gated, self.slow = set[str](), set[str](), set[str]()
         self.served: list[tuple[str, int]] = []  # (path, first byte)
         self.swapped: dict[str, bytes] = {}  # what is sent instead, under the sum of the true file
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def add_folder(self, repository: str, folder: Path) -> None:
+        """Publish the files of a folder."""
+        files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        self.files.setdefault(repository, {}).update(files)
 
     @contextmanager
     def running(self) -> Iterator[LocalHub]:
@@ -60,6 +69,8 @@ class _Handler(BaseHTTPRequestHandler):
         content = self.server.files.get(repository, {}).get(file)
         if content is None:
             self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
+        elif repository in self.server.gated:
+            self._send(403, b"", {"X-Error-Code": "GatedRepo"})
         else:
             self._file(file, content)
 
@@ -89,15 +100,21 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.breaks.remove(path)
             self._send(206 if first else 200, sent[first:], headers, len(sent[first:]) // 2)
         else:
-            self._send(206 if first else 200, sent[first:], headers)
+            self._send(206 if first else 200, sent[first:], headers, pause=0.6 * (path in self.server.slow))
 
-    def _send(self, status: int, body: bytes, headers: dict[str, str], cut: int | None = None) -> None:
+    def _send(
+        self, status: int, body: bytes, headers: dict[str, str], cut: int | None = None, pause: float = 0
+    ) -> None:
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(body if cut is None else body[:cut])
+            sent = body if cut is None else body[:cut]
+            piece = max(1, len(sent) // 100 if pause else len(sent))
+            for start in range(0, len(sent), piece):
+                self.wfile.write(sent[start : start + piece])
+                time.sleep(pause)
         if cut is not None:
             self.close_connection = True
 

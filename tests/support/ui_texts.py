@@ -24,9 +24,9 @@ FOR_PROGRAMS = {"codec.py", "text.py"}  # of the contract
 BACKEND = Path(__file__).parents[2] / "backend" / "motionbooth"
 # Parts of the backend whose texts are for its owner or for who works without Blender.
 FOR_ITS_OWNER = {
-    "bench", "cli", "doctor", "evaluation", "demo.py", "lavie", "clip_folder.py", "convert.py", "tensorboard.py",
+    "bench", "cli", "doctor", "evaluation", "demo.py", "clip_folder.py", "tensorboard.py",
     "script.py", "video.py", "local_training.py", "takes.py", "folder.py", "auth.py", "keys.py", "metrics.py", "web.py",
-    "downloads.py", "serve.py", "devices.py", "recipes.py", "display.py", "task.py",
+    "serve.py", "devices.py", "recipes.py", "display.py", "task.py",
 }  # fmt: skip
 
 

@@ -18,15 +18,20 @@ def list_models() -> None:
     from rich.filesize import decimal
     from rich.table import Column, Table
 
-    from motionbooth.models.sources import hub_names, sources
+    from motionbooth.models.published import published, title_of
+    from motionbooth.models.sources import fetched_folder, sources
 
-    here, hubs = sources(), hub_names()
-    table = Table("name", "model", "size", Column("where", overflow="fold"))
-    for name, source in here.items():
-        size = sum(path.stat().st_size for path in source.folder.rglob("*") if path.is_file())
-        table.add_row(name, source.info.title, decimal(size), str(source.folder))
-    for name in sorted(hubs.keys() - here.keys()):
-        table.add_row(name, f"[dim]{hubs[name]}[/]", "", f"[dim]motionbooth models get {name}[/]")
+    bases = {name: (source.info.title, source.folder) for name, source in sources().items()}
+    others = {name: (title_of(name), folder) for name in published() if (folder := fetched_folder(name)) is not None}
+    here = {**others, **bases}
+    table = Table("name", "model", "kind", "size", Column("where", overflow="fold"))
+    for name, (title, folder) in here.items():
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        kind = published()[name].kind if name in published() else "base model"
+        table.add_row(name, title, kind, decimal(size), str(folder))
+    for name, model in published().items():
+        if name not in here:
+            table.add_row(f"[dim]{name}[/]", title_of(name), model.kind, "", f"[dim]motionbooth models get {name}[/]")
     Console().print(table)
 
 
@@ -54,42 +59,28 @@ def get(
         console.print(f"Copied and checked: {copy(name, Path(source))}", highlight=False, soft_wrap=True)
         return
     found = offer(name, source)
-    console.print(
-        f"{found.manifest.hub}, {decimal(found.size)} in {len(found.manifest.files)} files, into {models_folder()}.\n"
-        f"License: {found.manifest.license or 'not stated'}; its text is at {source or 'https://huggingface.co'}/"
-        f"{found.manifest.hub}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    hubs = " and ".join(part.origin.hub for part in found.parts)
+    said = [f"{hubs}, {decimal(found.size)} in {len(found.manifest.files)} files, into {models_folder()}."]
+    said += [f"License of {part.origin.hub}: {part.license}" for part in found.parts]
+    console.print("\n".join(said), highlight=False, soft_wrap=True)
     if not accept_license and not typer.confirm("Do you accept the license and fetch the model?"):
         raise Canceled("Nothing was fetched.")
-    console.print(f"Fetched and checked: {fetch(found)}", highlight=False, soft_wrap=True)
+    with console.status("") as status:
+        folder = fetch(found, lambda stage: status.update(stage))
+    console.print(f"Fetched and checked: {folder}", highlight=False, soft_wrap=True)
 
 
 @models.command()
 def check(name: Name) -> None:
     """Check the files of a fetched model by their sizes and sha256. The exit status is 1 if any is damaged."""
-    from motionbooth_protocol.errors import InvalidInput, JobFailed
     from rich.console import Console
 
-    from motionbooth.models.downloads import damaged_files
-    from motionbooth.models.sources import source_named
+    from motionbooth.models.downloads import check_sound
+    from motionbooth.models.sources import fetched_folder, source_named
 
-    folder = source_named(name).folder
+    folder = fetched_folder(name) or source_named(name).folder
     with Console(stderr=True).status("") as status:
-        damaged = damaged_files(folder, lambda path: status.update(f"checking {path}"))
-    if damaged is None:
-        raise InvalidInput(
-            "{folder} was not fetched with `motionbooth models get`, so the sums of its files are not known.",
-            folder=folder,
-        )
-    if damaged:
-        raise JobFailed(
-            "{count} files of {model} are missing or damaged, such as {path}. Remove the model and fetch it again.",
-            count=len(damaged),
-            model=name,
-            path=damaged[0],
-        )
+        check_sound(name, folder, lambda path: status.update(f"checking {path}"))
     Console().print(f"All files of {name} are as they were published.", highlight=False)
 
 

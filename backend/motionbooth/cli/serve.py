@@ -1,5 +1,6 @@
 """`motionbooth serve`: run a backend."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -66,7 +67,7 @@ def serve(
     from motionbooth_protocol.errors import InvalidInput
     from msgspec.structs import replace
 
-    from motionbooth.models.sources import caches, model_folders, model_version, sources
+    from motionbooth.models.sources import caches, model_folders, model_version, models_folder, usable_models
     from motionbooth.server.local_executor import on_this_machine
     from motionbooth.server.model_version import with_program
     from motionbooth.server.ray_executor import on_cluster
@@ -79,11 +80,14 @@ def serve(
             "--sandbox insists on a sandbox, which is checked on this machine only. Leave it out for a Ray cluster: "
             "each of its machines uses one where it works."
         )
+    with suppress(OSError):  # for the sandbox, which shows what is there at the start
+        models_folder().mkdir(parents=True, exist_ok=True)
     run_server(
         ServerSettings(
             home=home.absolute(),
             address=address,
-            models=[source.info for source in sources().values()],
+            models=usable_models(),
+            find_models=usable_models,
             model_version=with_program(model_version),
             limits=replace(DEFAULT_LIMITS, quota_bytes=int(quota_gb * 1e9)),
             keep_days=keep_days,

@@ -80,6 +80,7 @@ def train(
     from motionbooth.finetuning.motion import motion_text
     from motionbooth.finetuning.recipes import recipe_named
     from motionbooth.jobs.local_training import train_locally
+    from motionbooth.models.sources import fetched_folder
     from motionbooth.models.subject_card import read_card
     from motionbooth.pictures.folder import read_folder
     from motionbooth.pictures.sam import Checkpoint, check_checkpoint, chosen_checkpoint
@@ -92,7 +93,7 @@ def train(
         spec = as_received(TrainSpec(subject, model, seed, steps, learning_rate, method, recipe))
     except msgspec.ValidationError as error:
         raise InvalidInput("Invalid settings: {problem}.", problem=in_words(error, _OPTIONS)) from error
-    checkpoint = chosen_checkpoint() if sam is None else Checkpoint(sam, sam_sha256)
+    checkpoint = chosen_checkpoint(fetched_folder("sam")) if sam is None else Checkpoint(sam, sam_sha256)
     if checkpoint is not None:
         check_checkpoint(checkpoint)
 

@@ -1,7 +1,8 @@
 """The measuring networks of the paper's figures: CLIP and DINO for likeness, RAFT for flow, CoTracker for points.
 
-They are never downloaded. Each is read from a folder (`clip`, `dino`, `raft` and `cotracker` in it), or else from the
-cache of Hugging Face or torch; what is missing is named with the command that gets it. CoTracker is optional.
+They are never downloaded. Each is read from a folder (`clip`, `dino`, `raft` and `cotracker` in it), or else from where
+`motionbooth models get` or the libraries put it; what is missing is named with the command that gets it. CoTracker is
+optional.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from motionbooth_protocol.errors import InvalidInput, NotFound
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from motionbooth.models.sources import file_sha256
+from motionbooth.models.published import published_named
+from motionbooth.models.sources import fetched_folder, file_sha256
 
-CLIP_ID = "openai/clip-vit-base-patch32"
-DINO_ID = "facebook/dino-vits16"
+CLIP_ID, DINO_ID = (published_named(name).hub for name in ("clip", "dino"))
 RAFT_ID = "raft_large_C_T_SKHT_V2-ff5fadd5"
 RAFT_URL = f"https://download.pytorch.org/models/{RAFT_ID}.pth"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -137,7 +138,7 @@ class Networks:
 
 
 def load_networks(folder: Path, device: str | None = None) -> Networks:
-    """Load the networks in the sub-folders clip, dino and raft of `folder`, or else from the caches of this machine.
+    """Load the networks in the sub-folders clip, dino and raft of `folder`, or else those that were fetched.
 
     Also CoTracker, if the sub-folder cotracker has its checkout with the weights: its code is executed. `device`: the
     GPU if there is one. Raises NotFound if none of them is here, with the commands that get them, and InvalidInput for
@@ -161,14 +162,11 @@ def load_networks(folder: Path, device: str | None = None) -> Networks:
                 command=command,
             ) from error
 
-    def transformers_command(name: str, id: str) -> str:
-        return f"hf download {id} --local-dir {shlex.quote(str(folder / name))}"
-
     curl = f"curl --create-dirs -o {shlex.quote(str(folder / 'raft' / RAFT_ID))}.pth {RAFT_URL}"
     install = "" if find_spec("torchvision") else "pip install 'motionbooth[measures]' && "
     found = Networks(
-        clip=loaded("CLIP", _folder_of(folder / "clip", CLIP_ID), _load_clip, transformers_command("clip", CLIP_ID)),
-        dino=loaded("DINO", _folder_of(folder / "dino", DINO_ID), _load_dino, transformers_command("dino", DINO_ID)),
+        clip=loaded("CLIP", _folder_of(folder / "clip"), _load_clip, "motionbooth models get clip"),
+        dino=loaded("DINO", _folder_of(folder / "dino"), _load_dino, "motionbooth models get dino"),
         raft=loaded("RAFT", None if install else _raft_file(folder / "raft"), _load_raft, install + curl),
         cotracker=loaded("CoTracker", _cotracker_folder(folder / "cotracker"), _load_cotracker, COTRACKER_COMMAND),
         missing={name: command for name, command in missing.items() if name != "CoTracker"},
@@ -182,11 +180,13 @@ def load_networks(folder: Path, device: str | None = None) -> Networks:
     return found
 
 
-def _folder_of(folder: Path, id: str) -> Path | None:
-    """The given folder if it has a network, or the network's folder in the hub's cache."""
+def _folder_of(folder: Path) -> Path | None:
+    """The given folder if it has a network, or that of the network of its name, as fetched or in the hub's cache."""
     if (folder / "config.json").is_file():
         return folder
-    cached = [try_to_load_from_cache(id, name) for name in ("config.json", *WEIGHTS)]
+    if (fetched := fetched_folder(folder.name)) is not None:
+        return fetched
+    cached = [try_to_load_from_cache(published_named(folder.name).hub, name) for name in ("config.json", *WEIGHTS)]
     paths = [Path(path) for path in cached if isinstance(path, str)]
     return paths[0].parent if len(paths) > 1 and paths[0].name == "config.json" else None
 
@@ -213,8 +213,9 @@ def _card(name: str, folder: Path, published: str) -> NetworkCard:
         raise FileNotFoundError(f"it has neither {WEIGHTS[0]} nor {WEIGHTS[1]}")
     stated = msgspec.json.decode((folder / "config.json").read_bytes()).get("_name_or_path")
     cached = published.replace("/", "--") in str(folder)  # the hub cache: models--openai--clip-.../snapshots/...
+    is_published = cached or folder == fetched_folder(folder.name)
     return NetworkCard(
-        name, published if cached else stated or f"unnamed, in a folder {folder.name}", file_sha256(weights)
+        name, published if is_published else stated or f"unnamed, in a folder {folder.name}", file_sha256(weights)
     )
 
 

@@ -42,7 +42,7 @@ from motionbooth.generation.sampling import SamplingInputs, decode_frames, denoi
 from motionbooth.models.base import Base
 from motionbooth.models.registry import load_base
 from motionbooth.models.settings import BaseSettings, TrainSettings
-from motionbooth.models.sources import Source, source_named
+from motionbooth.models.sources import Source, fetched_folder, source_named
 from motionbooth.models.subject_card import SubjectCard
 from motionbooth.models.subject_weights import add_lora, save_subject
 from motionbooth.pictures.appearance import Appearance
@@ -82,7 +82,7 @@ class TrainingOptions:
     @classmethod
     def of_this_machine(cls) -> TrainingOptions:
         """As set in the environment."""
-        return cls(sam=chosen_checkpoint())
+        return cls(sam=chosen_checkpoint(fetched_folder("sam")))
 
 
 def finetune(

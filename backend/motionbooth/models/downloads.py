@@ -1,24 +1,27 @@
 """Fetches published models from the hub, a mirror or a folder, and checks their files. Imports no torch.
 
-Only models for which we have settings are fetched, by our names. Nothing of them is ever executed.
+Only the models of published.toml are fetched, by our names. Nothing of them is ever executed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 import msgspec
+from filelock import FileLock, Timeout
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-from motionbooth_protocol.errors import InvalidInput, JobFailed, NotFound
+from motionbooth_protocol.errors import Conflict, InvalidInput, JobFailed, MotionBoothError, NotFound
 from motionbooth_protocol.wording import in_words
 
-from motionbooth.models.sources import hub_names, models_folder
+from motionbooth.models.published import Repository, published, published_named
+from motionbooth.models.sources import models_folder
 
 # Of the HTTP library that this version of huggingface_hub uses: it has changed twice.
 _DOWNLOAD_ERRORS: tuple[type[Exception], ...] = (
@@ -26,10 +29,15 @@ _DOWNLOAD_ERRORS: tuple[type[Exception], ...] = (
     LocalEntryNotFoundError,
     OSError,
 )
+_NOT_A_HUB = (ValueError, KeyError, TypeError, AttributeError)  # what it raises about other answers
 MANIFEST = "motionbooth_download.json"
 KINDS = ("*.json", "*.txt", "*.model", "*.safetensors", "*.md", "*.bin")
+WEIGHTS = (".safetensors", ".bin", ".pt")
 SPARE_BYTES = 1 << 30
 """Free space that is left after a download."""
+FETCHING, CHECKING, CONVERTING = "fetching the model", "checking the model", "converting the model"
+_BROKEN_OFF = "broken_off"
+OnStage = Callable[[str], None]
 
 
 class FileCard(msgspec.Struct, frozen=True):
@@ -39,13 +47,33 @@ class FileCard(msgspec.Struct, frozen=True):
     sha256: str = ""
 
 
+class Origin(msgspec.Struct, frozen=True):
+    """A repository, as it was when its files were fetched. `license`: its name on the hub; "" if that has none."""
+
+    hub: str
+    revision: str = ""
+    license: str = ""
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """What was fetched: `files` by their paths in the folder."""
 
-    hub: str
-    revision: str
-    license: str
+    origins: list[Origin]
     files: dict[str, FileCard]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The files of one repository, by their paths there, as the hub has them now."""
+
+    repository: Repository
+    origin: Origin
+    files: dict[str, FileCard]
+
+    @property
+    def license(self) -> str:
+        """The license's name, and where its text is."""
+        return f"{self.origin.license or 'not stated'}; its text is at {self.repository.license_at}"
 
 
 @dataclass(frozen=True)
@@ -53,51 +81,76 @@ class Offer:
     """A published model as the hub has it now."""
 
     name: str
-    manifest: Manifest
+    parts: list[Part]
     endpoint: str | None
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of the folder into which it is fetched."""
+        files = {
+            (PurePosixPath(part.repository.into) / path).as_posix(): card
+            for part in self.parts
+            for path, card in part.files.items()
+        }
+        return Manifest([part.origin for part in self.parts], files)
 
     @property
     def size(self) -> int:
         """Bytes."""
-        return sum(card.size for card in self.manifest.files.values())
+        return sum(card.size for part in self.parts for card in part.files.values())
 
 
 def offer(name: str, endpoint: str | None = None) -> Offer:
     """Ask the hub, or a mirror at `endpoint` (a URL), about a model. Raises NotFound, JobFailed."""
-    hub = _hub_of(name)
-    try:
-        found = HfApi(endpoint=endpoint).model_info(hub, files_metadata=True)
-    except (GatedRepoError, RepositoryNotFoundError) as error:
-        raise NotFound(
-            "{hub} is not at {endpoint}, or is closed to you. Log in with `hf auth login`, or choose another mirror.",
-            hub=hub,
-            endpoint=endpoint or "the hub",
-        ) from error
-    except _DOWNLOAD_ERRORS as error:
-        raise _unreachable(endpoint, error) from error
+    return Offer(name, [_part(name, one, endpoint) for one in published_named(name).repositories], endpoint)
+
+
+def _part(name: str, repository: Repository, endpoint: str | None) -> Part:
+    with _download_errors(repository.hub, endpoint):
+        try:
+            found = HfApi(endpoint=endpoint).model_info(repository.hub, files_metadata=True)
+        except _NOT_A_HUB as error:
+            if isinstance(error, _DOWNLOAD_ERRORS):
+                raise
+            raise JobFailed(
+                "{endpoint} does not answer as a model hub does. Correct the address of the mirror, or leave --from "
+                "out to use the hub.",
+                endpoint=endpoint or "The hub",
+            ) from error
     cards = {
         sibling.rfilename: FileCard(sibling.size or 0, sibling.lfs.sha256 if sibling.lfs else "")
         for sibling in found.siblings or []
     }
     license = next((tag.removeprefix("license:") for tag in found.tags or [] if tag.startswith("license:")), "")
-    chosen = {path: cards[path] for path in needed_files(list(cards))}
-    return Offer(name, Manifest(hub, found.sha or "main", license, chosen), endpoint)
+    chosen = {path: cards[path] for path in needed_files(list(cards), repository.files)}
+    _check_has_weights(name, chosen, f"{repository.hub} at {endpoint or 'the hub'}")
+    return Part(repository, Origin(repository.hub, found.sha or "main", license), chosen)
 
 
-def needed_files(paths: list[str]) -> list[str]:
-    """Those of a diffusers folder that are loaded: no second copy of weights in another format or precision.
+def needed_files(paths: list[str], patterns: Sequence[str] = ()) -> list[str]:
+    """Those of a repository that are loaded: no second copy of weights in another format or precision.
 
-    A folder with safetensors needs no other weights. Variants such as model.fp16.safetensors are left out if the plain
-    file is there, and weights beside the parts' folders, which are for other programs, always.
+    `patterns`: of what is loaded; none for a diffusers folder. Where there are safetensors, no other weights are
+    needed beside them. Variants such as model.fp16.safetensors are left out if the plain file is there; so are
+    weights beside the parts' folders of a diffusers folder, which are for other programs. Raises JobFailed for paths
+    that lead out of the folder.
     """
     kept = []
     for path in sorted(paths):
         file = PurePosixPath(path)
+        if file.is_absolute() or ".." in file.parts or "\\" in path or ":" in path:
+            raise JobFailed(
+                "One of the files offered is {path}, which leads out of the model's folder. Do not use this mirror.",
+                path=path,
+            )
         beside = [PurePosixPath(other) for other in paths if PurePosixPath(other).parent == file.parent]
-        is_weights = file.suffix in (".safetensors", ".bin")
-        if not any(fnmatch(file.name, kind) for kind in KINDS) or (is_weights and file.parent == PurePosixPath()):
-            continue
-        if file.suffix == ".bin" and any(other.suffix == ".safetensors" for other in beside):
+        is_weights = file.suffix in WEIGHTS
+        if patterns:
+            wanted = any(fnmatch(path, pattern) for pattern in patterns)
+        else:
+            is_of_others = is_weights and file.parent == PurePosixPath()
+            wanted = not is_of_others and any(fnmatch(file.name, kind) for kind in KINDS)
+        if not wanted or (file.suffix == ".bin" and any(other.suffix == ".safetensors" for other in beside)):
             continue
         plain = file.with_name(file.name.partition(".")[0] + file.suffix)  # model.bin for model.fp16.bin
         if is_weights and plain != file and plain in beside:
@@ -106,64 +159,116 @@ def needed_files(paths: list[str]) -> list[str]:
     return kept
 
 
-def fetch(found: Offer) -> Path:
-    """Download into models_folder(), resuming an interrupted download, and check every file. Returns the folder.
+def fetch(found: Offer, on_stage: OnStage = lambda stage: None) -> Path:
+    """Download into models_folder(), resuming an interrupted download, check every file, and convert if need be.
 
-    Raises InvalidInput if there is no space, JobFailed if it cannot be completed.
+    Returns the folder. Raises InvalidInput if there is no space or the model is there, Conflict if another process
+    fetches it, and JobFailed if it cannot be completed.
     """
-    target = models_folder() / found.name
-    if target.exists():
-        raise InvalidInput("{model} is already at {place}.", model=found.name, place=target)
-    partial = _partial(found.name)
-    partial.mkdir(parents=True, exist_ok=True)
-    have = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
-    _check_space(partial, found.size - have)
-    try:
-        for path in found.manifest.files:
-            hf_hub_download(
-                found.manifest.hub,
-                path,
-                revision=found.manifest.revision,
-                local_dir=partial,
-                endpoint=found.endpoint,
-            )
-    except _DOWNLOAD_ERRORS as error:
-        raise _unreachable(found.endpoint, error) from error
-    return _complete(found.name, partial, found.manifest)
+    with _sole_process(found.name) as partial:
+        on_stage(FETCHING)
+        needs_copy = published_named(found.name).convert != ""
+        _check_space(partial, found.size * (2 if needs_copy else 1) - fetched_bytes(found.name))
+        for part in found.parts:
+            with _download_errors(part.origin.hub, found.endpoint):
+                for path in part.files:
+                    hf_hub_download(
+                        part.origin.hub,
+                        path,
+                        revision=part.origin.revision,
+                        local_dir=partial / part.repository.into,
+                        endpoint=found.endpoint,
+                    )
+        return _complete(found.name, partial, found.manifest, on_stage)
+
+
+def fetched_bytes(name: str) -> int:
+    """How many bytes of an unfinished download are on the disk."""
+    total = 0
+    for path in _partial(name).rglob("*"):
+        with suppress(OSError):  # it was renamed meanwhile
+            total += path.stat().st_size if path.is_file() else 0
+    return total
 
 
 def copy(name: str, folder: Path) -> Path:
     """Copy a model that was fetched elsewhere, with `hf download --local-dir` or by us. Raises InvalidInput."""
-    hub = _hub_of(name)
-    target = models_folder() / name
-    if target.exists():
-        raise InvalidInput("{model} is already at {place}.", model=name, place=target)
-    if not (folder / "model_index.json").is_file():
+    model = published_named(name)
+    if not (folder / model.config).is_file():
         raise InvalidInput(
-            "{folder} has no model_index.json: it is not a model in diffusers' layout. Choose the folder that "
-            "`hf download {hub} --local-dir` wrote.",
+            "{folder} has no {file}: it is not a folder with {model}. Choose the folder that `motionbooth models get "
+            "{model}` made on another machine, or one that `hf download {hub} --local-dir` wrote.",
             folder=folder,
-            hub=hub,
+            file=model.config,
+            model=name,
+            hub=model.hub,
         )
+    manifest = _manifest(folder) or _manifest_of_files(name, folder)
+    hubs = [origin.hub for origin in manifest.origins]
+    if hubs != [one.hub for one in model.repositories]:
+        raise InvalidInput(
+            "{folder} has {hub}, and {model} is {expected}. Choose the folder of {model}.",
+            folder=folder,
+            hub=" and ".join(hubs),
+            model=name,
+            expected=" and ".join(one.hub for one in model.repositories),
+        )
+    with _sole_process(name) as partial:
+        _check_space(partial, sum(card.size for card in manifest.files.values()))
+        for path in manifest.files:
+            if not (folder / path).is_file():
+                raise InvalidInput("{folder} lacks {path}. Fetch it there again.", folder=folder, path=path)
+            (partial / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / path, partial / path)
+        _check_arrived(name, partial, manifest)
+        return _finished(name, partial, manifest)
+
+
+def _manifest_of_files(name: str, folder: Path) -> Manifest:
+    """Of a folder that we have not made: what is there is taken for whole."""
+    model = published_named(name)
     paths = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    files = needed_files([path for path in paths if not path.startswith(".cache/")])
-    known = _manifest(folder)
-    cards = known.files if known else {path: FileCard((folder / path).stat().st_size) for path in files}
-    manifest = known or Manifest(hub, "", "", cards)
-    partial = _partial(name)
-    _check_space(partial.parent, sum(card.size for card in cards.values()))
-    for path in cards:
-        if not (folder / path).is_file():
-            raise InvalidInput("{folder} lacks {path}. Fetch it there again.", folder=folder, path=path)
-        (partial / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder / path, partial / path)
-    return _complete(name, partial, manifest)
+    patterns = [] if model.convert else model.repositories[0].files
+    files = needed_files([path for path in paths if not path.startswith(".cache/")], patterns)
+    cards = {path: FileCard((folder / path).stat().st_size) for path in files}
+    _check_has_weights(name, cards, str(folder))
+    return Manifest([Origin(one.hub) for one in model.repositories], cards)
+
+
+def _check_has_weights(name: str, files: dict[str, FileCard], place: str) -> None:
+    if not any(path.endswith(WEIGHTS) for path in files):
+        raise NotFound(
+            "{place} has no weights of {model}. Choose another mirror or folder, or leave --from out to use the hub.",
+            place=place,
+            model=name,
+        )
+
+
+def check_sound(name: str, folder: Path, on_file: Callable[[str], None] = lambda path: None) -> None:
+    """Check the files of a fetched model. Raises JobFailed if some are damaged, InvalidInput if we have no sums."""
+    damaged = damaged_files(folder, on_file)
+    if damaged is None:
+        raise InvalidInput(
+            "{folder} was not fetched with `motionbooth models get`, so the sums of its files are not known.",
+            folder=folder,
+        )
+    if damaged:
+        raise JobFailed(
+            "{count} files of {model} are missing or damaged, such as {path}. Remove the model and fetch it again.",
+            count=len(damaged),
+            model=name,
+            path=damaged[0],
+        )
 
 
 def remove(name: str) -> Path:
-    """Delete a fetched model. Raises NotFound if we have not fetched it."""
+    """Delete a fetched model, or what is there of an unfinished download. Raises NotFound if there is neither."""
     folder = models_folder() / name
-    if _manifest(folder) is None:
+    if name in published() and not folder.exists() and _partial(name).exists():
+        folder = _partial(name)
+        shutil.rmtree(folder)
+        return folder
+    if name not in published() or _manifest(folder) is None:
         raise NotFound(
             "{model} was not fetched with `motionbooth models get`, so it is not removed. Models in the cache of "
             "Hugging Face are removed with `hf cache rm`; any other folder is yours to delete.",
@@ -189,21 +294,45 @@ def _damaged(folder: Path, manifest: Manifest, on_file: Callable[[str], None] = 
     return found
 
 
-def _complete(name: str, partial: Path, manifest: Manifest) -> Path:
-    """Check a finished download and give it its name. Raises JobFailed, after deleting damaged files."""
+def _complete(name: str, partial: Path, manifest: Manifest, on_stage: OnStage) -> Path:
+    """Make a finished download the model. Raises JobFailed, after deleting damaged files."""
+    on_stage(CHECKING)
+    _check_arrived(name, partial, manifest)
+    model = published_named(name)
+    if not model.convert:
+        return _finished(name, partial, manifest)
+    from motionbooth.models.lavie import convert  # imports torch
+
+    on_stage(CONVERTING)
+    lavie, stable_diffusion = model.repositories
+    made = partial / "converted"
+    shutil.rmtree(made, ignore_errors=True)  # of an attempt that was interrupted
+    convert.convert_lavie(partial / lavie.files[0], partial / stable_diffusion.into, made)
+    files = sorted(path for path in made.rglob("*") if path.is_file())
+    cards = {path.relative_to(made).as_posix(): FileCard(path.stat().st_size, _sha256(path)) for path in files}
+    folder = _finished(name, made, Manifest(manifest.origins, cards))
+    shutil.rmtree(partial)
+    return folder
+
+
+def _check_arrived(name: str, partial: Path, manifest: Manifest) -> None:
     if damaged := _damaged(partial, manifest):
         for path in damaged:
             (partial / path).unlink(missing_ok=True)
         raise JobFailed(
-            "{count} files of {model} arrived damaged ({path}) and were deleted. Run the same command again; it "
-            "fetches only what is missing.",
+            "{count} files of {model} arrived damaged ({path}) and were deleted. Fetch the model again; only what is "
+            "missing is downloaded.",
             count=len(damaged),
             model=name,
             path=damaged[0],
         )
-    shutil.rmtree(partial / ".cache", ignore_errors=True)  # of the download itself
-    (partial / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
-    return partial.rename(models_folder() / name)
+
+
+def _finished(name: str, made: Path, manifest: Manifest) -> Path:
+    """Give a folder its name, as the last step of all."""
+    shutil.rmtree(made / ".cache", ignore_errors=True)  # of the download itself
+    (made / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
+    return made.rename(models_folder() / name)
 
 
 def _manifest(folder: Path) -> Manifest | None:
@@ -217,15 +346,23 @@ def _partial(name: str) -> Path:
     return models_folder() / f".{name}.partial"
 
 
-def _hub_of(name: str) -> str:
-    hubs = hub_names()
-    if name not in hubs:
-        raise NotFound(
-            "There is no published model {name} that can be fetched, only: {known}.",
-            name=name,
-            known=", ".join(sorted(hubs)),
-        )
-    return hubs[name]
+@contextmanager
+def _sole_process(name: str) -> Iterator[Path]:
+    """The folder of the unfinished download, for this process alone. Raises InvalidInput, Conflict."""
+    target, partial = models_folder() / name, _partial(name)
+    partial.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(models_folder() / f".{name}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise Conflict("Another process is fetching {model}. Wait until it has ended.", model=name) from error
+    try:
+        if target.exists():
+            shutil.rmtree(partial, ignore_errors=True)
+            raise InvalidInput("{model} is already at {place}.", model=name, place=target)
+        yield partial
+    finally:
+        lock.release()
 
 
 def _check_space(folder: Path, needed: int) -> None:
@@ -246,10 +383,26 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _unreachable(endpoint: str | None, error: Exception) -> JobFailed:
-    return JobFailed(
-        "The download from {endpoint} broke off ({reason}). Run the same command again to resume it, or use --from "
-        "with a mirror or a folder.",
-        endpoint=endpoint or "the hub",
-        reason=in_words(error),
-    )
+@contextmanager
+def _download_errors(hub: str, endpoint: str | None) -> Iterator[None]:
+    try:
+        yield
+    except (GatedRepoError, RepositoryNotFoundError) as error:
+        raise NotFound(
+            "{hub} is not at {endpoint}, or is closed to you. Log in with `hf auth login`, or choose another mirror.",
+            hub=hub,
+            endpoint=endpoint or "the hub",
+        ) from error
+    except _DOWNLOAD_ERRORS as error:
+        raise JobFailed(
+            "The download from {endpoint} broke off ({reason}). Fetch the model again to resume it, or from a mirror "
+            "or a folder with `motionbooth models get --from`.",
+            endpoint=endpoint or "the hub",
+            reason=in_words(error),
+            code=_BROKEN_OFF,
+        ) from error
+
+
+def is_broken_off(error: MotionBoothError) -> bool:
+    """Whether the same download may go on later."""
+    return error.code == f"{JobFailed.code}.{_BROKEN_OFF}"

@@ -155,8 +155,6 @@ class BaseSettings(Struct, frozen=True, forbid_unknown_fields=True):
     cpu_threads: Positive | None = None
     """Threads that the process computes with on a CPU; torch's own choice by default. A small model gains nothing from
     a second thread, and loses severalfold on a busy machine because its threads wait for each other."""
-    hub: str | None = None
-    """Its repository on the Hugging Face hub, if it is published in diffusers' layout."""
 
     def __post_init__(self) -> None:
         if (self.lora.paste or self.full.paste) and not self.backgrounds:

@@ -17,9 +17,10 @@ from motionbooth_protocol.errors import InvalidInput, NotFound
 from motionbooth_protocol.messages import ModelInfo
 from motionbooth_protocol.wording import in_words
 
+from motionbooth.models.published import MODELS as MODELS
+from motionbooth.models.published import published
 from motionbooth.models.settings import BaseSettings
 
-MODELS = Path(__file__).parent
 BUNDLED = {name: MODELS / name / "bundle" for name in ("toybox", "wantoy")}
 TOYBOX = BUNDLED["toybox"]
 
@@ -32,7 +33,6 @@ class _Format(msgspec.Struct):
     width: int
     height: int
     fps: float
-    hub: str | None = None
 
 
 @dataclass(frozen=True)
@@ -165,15 +165,22 @@ def sources() -> dict[str, Source]:
     return {source.name: source for source in found if source.present}
 
 
-def hub_names() -> dict[str, str]:
-    """The repository on the hub of each model for which we have settings and that is published in diffusers' layout."""
-    found = {path.stem: msgspec.json.decode(path.read_bytes(), type=_Format) for path in sorted(MODELS.glob("*.json"))}
-    return {name: model.hub for name, model in found.items() if model.hub is not None}
+def usable_models() -> list[ModelInfo]:
+    """What clients see of the base models that can be loaded. Raises InvalidInput if settings cannot be read."""
+    return [source.info for source in sources().values()]
+
+
+def fetched_folder(name: str) -> Path | None:
+    """The folder of a published model that is in models_folder(); None if it is not there."""
+    if name not in published():
+        return None
+    folder = models_folder() / name
+    return folder if (folder / published()[name].config).is_file() else None
 
 
 def _downloaded() -> Iterator[Source]:
-    for name, hub in hub_names().items():
-        index = try_to_load_from_cache(hub, "model_index.json")
+    for name, model in published().items():
+        index = try_to_load_from_cache(model.hub, "model_index.json") if model.kind == "base model" else None
         if isinstance(index, str):
             yield Source(name, Path(index).parent, MODELS / f"{name}.json")
 
@@ -185,22 +192,20 @@ def _settings_file(folder: Path) -> Path:
 
 def source_named(name: str) -> Source:
     """A base model by our name or the hub's ("cerspense/zeroscope_v2_576w"). Raises NotFound, with how to get it."""
-    known, hubs = sources(), hub_names()
-    ours = next((own for own, hub in hubs.items() if hub == name), name)
+    known = sources()
+    ours = next((own for own, model in published().items() if model.hub == name), name)
     if ours in known:
         return known[ours]
-    place = models_folder() / ours
-    if ours in hubs:
+    if ours in published():
         raise NotFound(
             "{model} is not on this machine. Fetch it with: motionbooth models get {model} (without a network, fetch "
-            "it elsewhere with: hf download {hub} --local-dir {model} and put that folder at {place}).",
+            "it on another machine, and copy its folder to {place}).",
             model=ours,
-            hub=hubs[ours],
-            place=place,
+            place=models_folder() / ours,
         )
     raise NotFound(
         'There is no base model "{name}" here, only: {models}. Put its folder, as downloaded, at {place}.',
         name=name,
         models=", ".join(known) or "none",
-        place=place,
+        place=models_folder() / ours,
     )

@@ -32,7 +32,6 @@ PUBLISHED = {
     "sam_vit_l_0b3195.pth": "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
     "sam_vit_h_4b8939.pth": "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
 }
-FETCH_FROM = "https://dl.fbaipublicfiles.com/segment_anything/"
 ENVIRONMENT = "MOTIONBOOTH_SAM"
 
 PATCH_PX = 16
@@ -145,28 +144,26 @@ def check_checkpoint(checkpoint: Checkpoint) -> None:
     if not (checkpoint.path / "config.json").is_file() or not weights.is_file():
         raise InvalidInput(
             "The folder {folder} has no Segment Anything in transformers' layout: it needs config.json and "
-            "model.safetensors, as from hf download facebook/sam-vit-base.",
+            "model.safetensors, as from motionbooth models get sam.",
             folder=checkpoint.path,
         )
     if checkpoint.sha256:
         _check_file(weights, checkpoint.sha256)
 
 
-def chosen_checkpoint() -> Checkpoint | None:
-    """The checkpoint named by the environment variable MOTIONBOOTH_SAM; None if it is not set."""
+def chosen_checkpoint(fetched: Path | None) -> Checkpoint | None:
+    """The checkpoint named by the environment variable MOTIONBOOTH_SAM, or else the one in `fetched`, if any."""
     named = os.environ.get(ENVIRONMENT)
-    return Checkpoint(Path(named)) if named else None
+    path = Path(named) if named else fetched
+    return None if path is None else Checkpoint(path)
 
 
 def _check_file(checkpoint: Path, sha256: str | None) -> None:
     if not checkpoint.is_file():
         raise InvalidInput(
-            "There is no checkpoint of Segment Anything at {checkpoint}. Fetch one, for instance "
-            "curl -LO {address}{file}, and name it; or name none, and GrabCut finds the "
-            "subject.",
+            "There is no checkpoint of Segment Anything at {checkpoint}. Correct the path, or name none: then the one "
+            "that motionbooth models get sam fetches is used, or else GrabCut.",
             checkpoint=checkpoint,
-            address=FETCH_FROM,
-            file=next(iter(PUBLISHED)),
         )
     with checkpoint.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()

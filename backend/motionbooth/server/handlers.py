@@ -12,6 +12,7 @@ from motionbooth_protocol.jobs import JobSpec
 
 from motionbooth.server.job_queries import JobQueries
 from motionbooth.server.keys import Key
+from motionbooth.server.published_models import PublishedModels
 from motionbooth.server.retention import Retention
 from motionbooth.server.scheduler import Scheduler
 from motionbooth.server.specs import encode_spec
@@ -33,6 +34,7 @@ class RequestHandlers:
         scheduler: Scheduler,
         transfers: Transfers,
         retention: Retention,
+        published: PublishedModels,
         waiting_jobs: int,
     ) -> None:
         self._queries = queries
@@ -40,6 +42,7 @@ class RequestHandlers:
         self._scheduler = scheduler
         self._transfers = transfers
         self._retention = retention
+        self._published = published
         self._waiting_jobs = waiting_jobs
         self._handlers: dict[type[messages.AnyRequest], Callable[[Key, Any], messages.AnyReply]] = {
             messages.Submit: self._submit,
@@ -50,6 +53,8 @@ class RequestHandlers:
             messages.Cancel: self._cancel,
             messages.Forget: self._forget,
             messages.GetStatus: views.status,
+            messages.ListPublished: self._list_published,
+            messages.ManageModel: self._manage_model,
             messages.Put: lambda key, request: transfers.put(key.public, request),
             messages.Ping: lambda key, request: messages.Pong(re=request.id),
             messages.Bye: lambda key, request: messages.Pong(re=request.id),
@@ -111,3 +116,19 @@ class RequestHandlers:
             self._retention.forget(self._queries.number(key.public, request.job))
             audit.info("%s removed job %s", key.name, request.job)
         return messages.Forgotten(re=request.id, job=request.job)
+
+    def _list_published(self, key: Key, request: messages.ListPublished) -> messages.AnyReply:
+        if not key.is_admin:
+            raise NotAuthorized(
+                "Only admins can see and fetch the backend's models; ask the backend's owner for the admin role."
+            )
+        return messages.Published(re=request.id, models=self._published.listed())
+
+    def _manage_model(self, key: Key, request: messages.ManageModel) -> messages.AnyReply:
+        if not key.is_admin:
+            raise NotAuthorized(
+                "Only admins can see and fetch the backend's models; ask the backend's owner for the admin role."
+            )
+        self._published.manage(request)
+        audit.info("%s began: %s the model %s", key.name, request.action, request.name)
+        return messages.Published(re=request.id, models=self._published.listed())

@@ -146,6 +146,11 @@ class JobQueries:
         ((count,),) = self._database.rows("SELECT count(*) FROM jobs WHERE owner = ? AND ended IS NULL", owner)
         return int(count)
 
+    def unfinished_with(self, model: str) -> int:
+        """How many jobs with this base model are queued or running."""
+        ((count,),) = self._database.rows("SELECT count(*) FROM jobs WHERE model = ? AND ended IS NULL", model)
+        return int(count)
+
     def subjects(self, owner: str) -> list[SubjectInfo]:
         """The owner's trained subjects, newest first."""
         rows = self._database.rows(

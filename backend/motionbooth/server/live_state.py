@@ -7,6 +7,7 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from motionbooth_protocol.messages import ModelInfo
 from motionbooth_protocol.reports import PreviewReport, ProgressReport
 from motionbooth_protocol.text import Text
 
@@ -39,6 +40,7 @@ class LiveState:
     previews: dict[JobNumber, PreviewReport] = field(default_factory=dict)
     connections: int = 0
     counters: Counters = field(default_factory=Counters)
+    models: list[ModelInfo] = field(default_factory=list)  # that can be used; replaced when they change
     problems: dict[str, Text] = field(default_factory=dict)  # by a name for programs; empty while all is well
     _updates: dict[tuple[JobNumber, type], Update] = field(default_factory=dict)
 

@@ -30,6 +30,7 @@ from motionbooth.server.logs import LogRotation, logging_to
 from motionbooth.server.metrics import serve_metrics
 from motionbooth.server.model_version import PROGRAM_VERSION
 from motionbooth.server.monitor import Monitor
+from motionbooth.server.published_models import PublishedModels
 from motionbooth.server.retention import Retention
 from motionbooth.server.sandbox import sandbox_problem, sandboxed
 from motionbooth.server.scheduler import Scheduler
@@ -71,7 +72,7 @@ def serve(settings: ServerSettings, say: Callable[[str], None] = print_now) -> N
         stack.enter_context(logging_to(home / "logs" / "server.log", monitoring.log_format))
         if sandbox := _has_sandbox(settings):
             command = sandboxed(command, home, settings.readable, settings.writable)
-        live = LiveState()
+        live = LiveState(models=settings.models)
         disk = DiskSpace(home, settings.reserve_bytes, live.problems, store.database.save_seconds_open)
         store.database.on_full = disk.filled
 
@@ -93,7 +94,11 @@ def serve(settings: ServerSettings, say: Callable[[str], None] = print_now) -> N
         retention = Retention(store, blobs, settings.keep_days)
         views = Views(settings, authorized, store, scheduler, live)
         transfers = Transfers(blobs, store.ownership, retention, disk, limits.quota_bytes)
-        handlers = RequestHandlers(store.queries, views, scheduler, transfers, retention, limits.waiting_jobs)
+        published = PublishedModels(home, live, settings.find_models, store.queries.unfinished_with)
+        stack.callback(published.close)
+        handlers = RequestHandlers(
+            store.queries, views, scheduler, transfers, retention, published, limits.waiting_jobs
+        )
         sessions = Sessions(socket, settings, authorized, store.queries, handlers, views, live)
         stack.callback(sessions.close)
 
@@ -110,7 +115,7 @@ def serve(settings: ServerSettings, say: Callable[[str], None] = print_now) -> N
         parts = {
             "requests": sessions.receive, "scheduler": scheduler.tick, "sessions": sessions.tick,
             "retention": retention.tick, "key check": key_check.tick, "disk": disk.tick,
-            "connection file": connection_file.tick, "files": blobs.tick,
+            "connection file": connection_file.tick, "files": blobs.tick, "models": published.tick,
             "scrub": Scrub(blobs, store.ownership, live.problems).tick,
             "logs": LogRotation(home).tick,
         }  # fmt: skip

@@ -72,6 +72,7 @@ class Sessions:
         self._turns = Turns()
         self._blocked: set[Peer] = set()
         self._swept_at = float("-inf")
+        self._models = live.models
 
     def receive(self) -> None:
         """Take what has arrived, and reply to some of it."""
@@ -86,10 +87,19 @@ class Sessions:
     def tick(self) -> None:
         """Publish what is new and what had no room; end the sessions of idle and unauthorized clients."""
         self._retry()
+        self._send_models()
         self._publisher.publish(_SECONDS_AT_ONCE)
         self._forget_ended()
         if time.monotonic() - self._swept_at > _SECONDS_BETWEEN_SWEEPS:
             self._sweep()
+
+    def _send_models(self) -> None:
+        """If they have changed. Who has no room now sees them in the next session."""
+        if self._models is not self._live.models:
+            self._models = self._live.models
+            frames = encode(messages.Models(models=self._models))
+            for peer in [peer for peer in self._peers.values() if peer.is_greeted]:
+                self._send(peer, frames)
 
     def wait_seconds(self) -> float:
         """How long the server may wait for the next message."""

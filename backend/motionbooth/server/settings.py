@@ -50,6 +50,7 @@ class ServerSettings:
     home: Path  # the backend's folder
     address: str = DEFAULT_ADDRESS  # as in ZeroMQ; "tcp://127.0.0.1:*" for any free port
     models: list[ModelInfo] = field(default_factory=list)
+    find_models: Callable[[], list[ModelInfo]] | None = None  # those of later, after one was fetched or removed
     model_version: ModelVersion = program_version  # see model_version.py
     limits: Limits = DEFAULT_LIMITS  # of each key
     keep_days: float = 0  # of ended jobs; 0: forever

@@ -47,7 +47,7 @@ class Views:
 
     def welcome(self, key: Key, request_id: int) -> messages.Welcome:
         return messages.Welcome(
-            re=request_id, server=self._settings.name, version=PROTOCOL_VERSION, models=self._settings.models,
+            re=request_id, server=self._settings.name, version=PROTOCOL_VERSION, models=self._live.models,
             limits=self._settings.limits, role=key.role, name=key.name,
         )  # fmt: skip
 

@@ -37,7 +37,10 @@ from .events import (
     Fetched,
     Follow,
     Generate,
+    ListPublished,
+    ManageModel,
     PreviewSaved,
+    PublishedListed,
     Refresh,
     Refused,
     Remove,
@@ -143,7 +146,8 @@ class ConnectionThreads:
 
     def _refresh(self, client: Client) -> None:
         welcome = client.connect()
-        self._events.append(Connected(welcome.server, welcome.models, client.subjects()))
+        is_admin = welcome.role == "admin"
+        self._events.append(Connected(welcome.server, welcome.models, client.subjects(), is_admin))
 
     def _process_commands(self, client: Client) -> None:
         """All queued commands. If the network breaks, the interrupted one stays first, and the error is raised."""
@@ -182,6 +186,10 @@ class ConnectionThreads:
                 client.cancel(job)
             case Refresh():
                 self._refresh(client)
+            case ListPublished():
+                self._events.append(PublishedListed(client.published()))
+            case ManageModel(name, action, license_accepted):
+                self._events.append(PublishedListed(client.manage_model(name, action, license_accepted)))
             case Remove(job):
                 self._followed.pop(job, None)
                 client.forget(job)
@@ -203,6 +211,8 @@ class ConnectionThreads:
                 self._latest[Progress, job] = message
             case messages.Event(job=job, seq=seq) if seq > self._followed.get(job, seq):
                 self._change_state(job, message.state, seq, message.error, message.results)
+            case messages.Models():
+                self._requests.append(Refresh())
             case messages.Preview(job=job, report=preview):
                 self._save_preview(job, preview)
 

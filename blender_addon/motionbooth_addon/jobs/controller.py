@@ -16,7 +16,7 @@ import bpy
 
 from .. import __package__ as base_package
 from .. import ui_update
-from .._protocol.errors import MotionBoothError
+from .._protocol.errors import InvalidInput, MotionBoothError
 from .._protocol.jobs import Blob, JobState
 from .._protocol.messages import Progress, SubjectInfo
 from .._protocol.text import Text
@@ -34,9 +34,22 @@ from ..migration import home_of, migrate
 from ..preferences import preferences
 from ..timeline import clips, colors, takes
 from ..timeline.take_motion import report_path
+from ..ui_state import state
 from ..user_data import data_folder
 from .backend_watcher import BackendWatcher
-from .events import Connected, Disconnected, Event, Fetch, Fetched, PreviewSaved, Refresh, Refused
+from .events import (
+    Connected,
+    Disconnected,
+    Event,
+    Fetch,
+    Fetched,
+    ListPublished,
+    ManageModel,
+    PreviewSaved,
+    PublishedListed,
+    Refresh,
+    Refused,
+)
 from .job_client import JobClient
 from .job_store import GuideRender, JobRecord, JobRequest, JobStore, StyleFile, TrainRequest
 from .old_guides import remove_old_guides
@@ -120,6 +133,12 @@ class JobController:
         self.store.put(record)
         self.ui.show_jobs()
 
+    def manage_model(self, name: str, action: str, license_accepted: bool = False) -> None:
+        """Begin an action on a published model of the backend. Raises InvalidInput without a connection."""
+        if self.jobs.threads is None:
+            raise InvalidInput("There is no backend. Start the local backend or connect to a remote one.")
+        self.jobs.threads.send(ManageModel(name, action, license_accepted))
+
     # The timer
 
     def tick(self) -> float:
@@ -132,6 +151,8 @@ class JobController:
                 for scene in bpy.data.scenes:
                     colors.update_color_spaces(scene)
             self.ui.expire_notice()
+            if any(model.doing for model in state().published) and self.jobs.threads is not None:
+                self.jobs.threads.send(ListPublished())
         self.backend.follow_installation()
         for event in self.jobs.events():
             self._handle_event(event)
@@ -150,6 +171,10 @@ class JobController:
                 self.ui.show_backend(event)
                 self._place_finished()
                 self._fetch_pictures(event.subjects)
+                if event.is_admin and self.jobs.threads is not None:
+                    self.jobs.threads.send(ListPublished())
+            case PublishedListed(models):
+                self.ui.show_published(models)
             case Disconnected(error):
                 self.ui.show_connection("DISCONNECTED", error.text)
             case Progress(job=job, report=report):

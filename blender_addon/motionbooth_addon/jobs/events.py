@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from .._protocol.errors import ErrorReport, MotionBoothError
 from .._protocol.jobs import Blob, GenerateSpec, JobState, TrainSpec
-from .._protocol.messages import ModelInfo, Progress, SubjectInfo
+from .._protocol.messages import ModelInfo, Progress, PublishedModel, SubjectInfo
 from .job_store import GuideRender, StyleFile, TrainRequest
 
 # Commands
@@ -66,7 +66,22 @@ class Refresh(Struct, frozen=True):
     job: str = ""
 
 
-Command = Generate | Train | Follow | Cancel | Remove | Fetch | Refresh
+class ListPublished(Struct, frozen=True):
+    """List the models that the backend can fetch."""
+
+    job: str = ""
+
+
+class ManageModel(Struct, frozen=True):
+    """Begin an action on a published model, see the message of this name."""
+
+    name: str
+    action: str
+    license_accepted: bool = False
+    job: str = ""
+
+
+Command = Generate | Train | Follow | Cancel | Remove | Fetch | Refresh | ListPublished | ManageModel
 
 
 # Events
@@ -78,6 +93,13 @@ class Connected(Struct, frozen=True):
     server: str
     models: list[ModelInfo]
     subjects: list[SubjectInfo]
+    is_admin: bool = False
+
+
+class PublishedListed(Struct, frozen=True):
+    """The models that the backend can fetch, and how far that is."""
+
+    models: list[PublishedModel]
 
 
 class Disconnected(Struct, frozen=True):
@@ -123,4 +145,6 @@ class Refused(Struct, frozen=True):
     error: MotionBoothError
 
 
-Event = Connected | Disconnected | Submitted | StateChanged | Progress | PreviewSaved | Fetched | Refused
+Event = (
+    Connected | Disconnected | PublishedListed | Submitted | StateChanged | Progress | PreviewSaved | Fetched | Refused
+)

@@ -32,6 +32,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from motionbooth.models.sources import usable_models
 from motionbooth.server.attempts import TimeLimits
 from motionbooth.server.auth import KeyCheck
 from motionbooth.server.blobs import Blobs
@@ -157,6 +158,7 @@ def settings(home: Path, address: str, environment: dict[str, str]) -> ServerSet
         home=home,
         address=address,
         models=[SMALL_MODEL],
+        find_models=lambda: [SMALL_MODEL, *usable_models()],
         model_version=with_program(lambda model: model_version(environment.get("MODEL_FILE", ""))),
         limits=limits(environment),
         keep_days=float(environment.get("KEEP_DAYS", 0)),

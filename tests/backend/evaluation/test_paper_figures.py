@@ -265,9 +265,8 @@ def test_what_is_missing_is_named_with_the_command_that_gets_it(
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
-    with pytest.raises(
-        NotFound, match=r"hf download openai/clip-vit-base-patch32 --local-dir .*; hf download facebook"
-    ):
+    monkeypatch.setenv("MOTIONBOOTH_MODELS", str(tmp_path / "empty"))
+    with pytest.raises(NotFound, match=r"motionbooth models get clip; motionbooth models get dino; .*curl"):
         load_networks(tmp_path)
     networks = load_networks(save_networks(tmp_path, raft=False))
     assert set(networks.missing) == {"RAFT"}

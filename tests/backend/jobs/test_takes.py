@@ -203,7 +203,7 @@ def test_the_command_measures_the_papers_figures_with_the_networks_in_a_folder(
     assert all(card.sha256 in result.output for card in paper.networks)
     missing = CliRunner().invoke(app, [*command[:-1], str(tmp_path)], env={"TORCH_HOME": str(tmp_path)})
     assert missing.exit_code == 2
-    assert "hf download facebook/dino-vits16" in missing.output.replace("\n", " ")
+    assert "motionbooth models get dino" in missing.output.replace("\n", " ")
 
 
 @pytest.mark.parametrize(("frames", "fits"), [(1, False), (3, False), (4, True), (9, True)])

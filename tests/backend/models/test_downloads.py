@@ -64,7 +64,7 @@ def test_a_model_is_fetched_after_its_license_is_accepted(models: Path, hub: Loc
     status, said = run("get", "zeroscope", "--from", hub.url, answer="n\n")
     assert status == 1
     assert "305.0 kB in 5 files" in said
-    assert "License: cc-by-nc-4.0" in said
+    assert "License of cerspense/zeroscope_v2_576w: cc-by-nc-4.0; its text is at https://huggingface.co/" in said
     assert not list(models.glob("*"))
     status, said = run("get", "zeroscope", "--from", hub.url, answer="y\n")
     assert status == 0, said
@@ -89,7 +89,7 @@ def test_an_interrupted_download_resumes_and_is_no_model_meanwhile(
     hub.breaks.add(WEIGHTS)
     status, said = run("get", "zeroscope", "--from", hub.url, "--accept-license")
     if status:  # versions of huggingface_hub that do not try again by themselves
-        assert "Run the same command again" in said
+        assert "Fetch the model again to resume it" in said
         assert not (models / "zeroscope").exists()
         assert run("get", "zeroscope", "--from", hub.url, "--accept-license")[0] == 0
     assert (models / "zeroscope" / WEIGHTS).read_bytes() == FILES[WEIGHTS]
@@ -152,7 +152,7 @@ def test_what_cannot_be_fetched(models: Path, hub: LocalHub, monkeypatch: pytest
     assert "is not at http://127.0.0.1" in said
     status, said = run("get", "zeroscope", "--from", "http://127.0.0.1:9")
     assert status == 1
-    assert "Run the same command again" in said
+    assert "Fetch the model again to resume it" in said
     for command in ("remove", "check"):
         status, said = run(command, "toybox", *(["--yes"] if command == "remove" else []))
         assert status == 2

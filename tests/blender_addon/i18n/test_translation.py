@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import ui_texts
+from motionbooth.models import model_task
 from motionbooth.pictures import mask_doubts
 from motionbooth.progress import stages
 
@@ -43,7 +44,9 @@ SAME = {
 FOR_THE_BACKENDS_OWNER = (
     "{doubts}. Look at", "{request} has no payload", "A file is named by its sha256", "Another backend is running on",
     "Each worker needs {each:g} GPUs", "No Ray cluster answers at", "Only admins can list the jobs", "The Ray executor",
-    "The job store {path}", "The workers cannot run in a sandbox", "Several users have a job",
+    "{folder} has no {", "{folder} has {hub}", "{folder} lacks {path}", "{out} already exists",
+    "The spatial layers of this checkpoint", "The job store {path}", "The workers cannot run in a sandbox",
+    "Several users have a job",
 )  # fmt: skip
 
 
@@ -64,7 +67,7 @@ def _has_words(text: str) -> bool:
 
 
 def test_every_translation_belongs_to_a_text(registered: Any) -> None:
-    reports = BACKEND_STAGES | {"starting the worker"}
+    reports = BACKEND_STAGES | {"starting the worker"} | set(model_task.STAGES)
     reports |= ui_texts.of_backend() | {"its mask", "its alpha", "the subject found in it"}
     states = {state.capitalize() for state in ("waiting", "sending", "queued", "running", "done", "failed", "canceled")}
     shown = {text for _, text in ui_texts.of_blender(registration.CLASSES)}
@@ -73,7 +76,7 @@ def test_every_translation_belongs_to_a_text(registered: Any) -> None:
 
 def test_every_stage_of_a_backends_job_is_translated() -> None:
     assert len(BACKEND_STAGES) > 9
-    assert german.TEXTS.keys() >= BACKEND_STAGES
+    assert german.TEXTS.keys() >= BACKEND_STAGES | set(model_task.STAGES)
 
 
 @pytest.mark.parametrize("words", [german.OPERATORS, german.TEXTS])

@@ -13,12 +13,13 @@ from zipfile import is_zipfile
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler
 from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.text import Text
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from motionbooth.models.lavie.unet import LaVieUNet
-from motionbooth.models.sources import MODELS
+from motionbooth.models.published import MODELS
 
 SHOWN = 3  # names listed in an error
 TEMPORAL = ".attn_temp."
@@ -82,10 +83,14 @@ def lavie_unet(weights: dict[str, Tensor], make_unet: Callable[[], LaVieUNet] = 
         )
     wrong = sorted(name for name in expected.keys() & weights.keys() if weights[name].shape != expected[name])
     unknown = sorted(weights.keys() - expected.keys())
-    for names, what in ((missing, "lack"), (unknown, "have besides"), (wrong, "have in another shape")):
+    for names, problem in (
+        (missing, Text("missing")),
+        (unknown, Text("unknown")),
+        (wrong, Text("of another shape")),
+    ):
         if names:
             raise InvalidInput(
-                "These weights are not LaVie-base's: they {what} {layers}.", what=what, layers=_some(names)
+                "These weights are not LaVie-base's ({problem}: {layers}).", problem=problem, layers=_some(names)
             )
     if not any(tensor.any() for name, tensor in weights.items() if TEMPORAL in name and "to_out" in name):
         raise InvalidInput("These weights have a temporal attention that was never trained: they are not LaVie's.")
@@ -121,7 +126,7 @@ def _stable_diffusion_parts(folder: Path) -> dict[str, AutoencoderKL | CLIPTextM
     if lacking:
         raise InvalidInput(
             "{folder} has no {parts}: name the diffusers folder of Stable Diffusion 1.4. "
-            "Fetch it with: hf download CompVis/stable-diffusion-v1-4 --local-dir stable-diffusion-v1-4",
+            "`motionbooth models get lavie` fetches all that LaVie needs, and converts it.",
             folder=folder,
             parts=" and no ".join(lacking),
         )

@@ -4,6 +4,12 @@
 
 # Buttons: Blender keeps the translations of operators apart.
 OPERATORS = {
+    "Accept License and Get": "Lizenz annehmen und laden",
+    "Cancel Download": "Download abbrechen",
+    "Check Model": "Modell prüfen",
+    "Get Model": "Modell laden",
+    "Read License": "Lizenz lesen",
+    "Remove Model": "Modell entfernen",
     "Export Shot": "Einstellung exportieren",
     "Import Clip as Take": "Clip als Take importieren",
     "Add Subject Box": "Motivrahmen hinzufügen",
@@ -53,6 +59,16 @@ OPERATORS = {
 }
 
 TEXTS = {
+    "Backend Models": "Modelle des Backends",
+    "License: {name}": "Lizenz: {name}",
+    "not stated": "nicht angegeben",
+    "The download has {size}.": "Der Download hat {size}.",
+    "Remove the model from the backend?": "Das Modell vom Backend entfernen?",
+    "Remove": "Entfernen",
+    "It can be downloaded again.": "Es kann wieder geladen werden.",
+    "No model is selected.": "Es ist kein Modell ausgewählt.",
+    "Only admins of the connected backend can change its models.": "Nur Administratoren des verbundenen Backends können seine Modelle ändern.",
+    "The license of this model was not shown yet: use Get Model first.": "Die Lizenz dieses Modells wurde noch nicht gezeigt: Verwenden Sie zuerst „Modell laden“.",
     "Backend Wheel": "Backend-Wheel",
     "Install": "Installieren",
     "From {source}": "Aus {source}",

@@ -3,6 +3,11 @@
 # ruff: noqa: E501
 
 TEXTS = {
+    "Ask the hub for the size and the license of this model. Nothing is downloaded yet": "Größe und Lizenz dieses Modells erfragen. Noch wird nichts geladen",
+    "Accept the license and download this model to the backend": "Die Lizenz annehmen und dieses Modell auf das Backend laden",
+    "Stop what the backend does with this model. What was downloaded is kept for the next attempt": "Beenden, was das Backend mit diesem Modell tut. Was schon geladen ist, bleibt für den nächsten Versuch",
+    "Check the files of this model for damage": "Die Dateien dieses Modells auf Schäden prüfen",
+    "Remove this model from the backend": "Dieses Modell vom Backend entfernen",
     "Install the backend on this machine in a separate Python environment, after a confirmation": "Das Backend nach einer Bestätigung auf diesem Rechner in einer eigenen Python-Umgebung installieren",
     "Cancel the installation of the backend. Downloaded files are kept for the next attempt": "Die Installation des Backends abbrechen. Heruntergeladene Dateien bleiben für den nächsten Versuch",
     "File motionbooth-...-py3-none-any.whl from which to install the local backend. If empty, it is looked for in Downloads, then in the package index of pip": "Datei motionbooth-...-py3-none-any.whl, aus der das lokale Backend installiert wird. Wenn leer, wird sie in Downloads gesucht, dann im Paketindex von pip",

@@ -20,6 +20,7 @@ from motionbooth.models.subject_weights import add_lora
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import GenerateSpec
 from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
+from motionbooth_protocol.text import Text
 from refused import refused
 from torch import Tensor
 from typer.testing import CliRunner
@@ -145,18 +146,18 @@ def test_spatial_layers_of_the_folders_stable_diffusion_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("change", "what", "layers"),
+    ("change", "problem", "layers"),
     [
-        (lambda weights: weights.pop("conv_in.bias"), "lack", "conv_in.bias"),
-        (lambda weights: weights.update(extra=torch.zeros(1)), "have besides", "extra"),
-        (lambda weights: weights.update({"conv_in.bias": torch.zeros(1)}), "have in another shape", "conv_in.bias"),
+        (lambda weights: weights.pop("conv_in.bias"), "missing", "conv_in.bias"),
+        (lambda weights: weights.update(extra=torch.zeros(1)), "unknown", "extra"),
+        (lambda weights: weights.update({"conv_in.bias": torch.zeros(1)}), "of another shape", "conv_in.bias"),
     ],
 )
 def test_weights_that_differ_in_a_name_or_a_shape_are_refused(
-    weights: dict[str, Tensor], change: object, what: str, layers: str
+    weights: dict[str, Tensor], change: object, problem: str, layers: str
 ) -> None:
     change(weights)  # type: ignore[operator]
-    with refused(InvalidInput, what=what, layers=layers):
+    with refused(InvalidInput, problem=Text(problem), layers=layers):
         lavie_unet(weights, small_lavie)
 
 

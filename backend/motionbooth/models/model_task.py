@@ -1,0 +1,100 @@
+"""One action on a published model, for a server: `python -m motionbooth.models.model_task offer|get|check|remove NAME`.
+
+Reports as JSON lines (see reporting_process.py). It goes on after a cut connection, and ends with the server.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from motionbooth_protocol.errors import MotionBoothError, NotFound, from_os_error
+from motionbooth_protocol.messages import ModelLicense
+from motionbooth_protocol.reporting_process import ReportWriter
+from motionbooth_protocol.reports import ProgressReport
+
+from motionbooth.models.downloads import (
+    CHECKING,
+    CONVERTING,
+    FETCHING,
+    check_sound,
+    fetch,
+    is_broken_off,
+    offer,
+    remove,
+)
+from motionbooth.models.sources import fetched_folder
+
+ASKING, REMOVING, WAITING = "asking the hub", "removing the model", "waiting for the network"
+STAGES = (ASKING, FETCHING, CHECKING, CONVERTING, WAITING, REMOVING)
+_PAUSES = (1, 2, 5, 10, 30, 60, 120, 300)  # seconds before the download goes on where it broke off
+OnStage = Callable[[str], None]
+
+
+def _offer(name: str, on_stage: OnStage) -> dict[str, Any]:
+    on_stage(ASKING)
+    found = offer(name)
+    licenses = [ModelLicense(one.origin.hub, one.origin.license, one.repository.license_at) for one in found.parts]
+    return {"size": found.size, "licenses": licenses}
+
+
+def _get(name: str, on_stage: OnStage) -> None:
+    for pause in (*_PAUSES, None):
+        try:
+            on_stage(ASKING)
+            fetch(offer(name), on_stage)
+            return
+        except MotionBoothError as error:
+            if pause is None or not is_broken_off(error):
+                raise
+            print(error, file=sys.stderr, flush=True)
+            on_stage(WAITING)
+            time.sleep(pause)
+
+
+def _check(name: str, on_stage: OnStage) -> None:
+    on_stage(CHECKING)
+    folder = fetched_folder(name)
+    if folder is None:
+        raise NotFound("The model {model} is not on the backend.", model=name)
+    check_sound(name, folder)
+
+
+def _remove(name: str, on_stage: OnStage) -> None:
+    on_stage(REMOVING)
+    remove(name)
+
+
+ACTIONS: dict[str, Callable[[str, OnStage], Any]] = {
+    "offer": _offer,
+    "get": _get,
+    "check": _check,
+    "remove": _remove,
+}
+
+
+def main(action: str, name: str) -> None:
+    """Run it; the exit status is always 0."""
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    writer = ReportWriter(sys.stdout)
+    try:
+        writer.done(ACTIONS[action](name, lambda stage: writer.progress(ProgressReport(stage, 0, 0))))
+    except MotionBoothError as error:
+        writer.failed(error)
+    except OSError as error:
+        writer.failed(from_os_error(error))
+
+
+def _end_with(parent: int) -> None:
+    """A server that was killed starts another one of these: two must not write at once."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
