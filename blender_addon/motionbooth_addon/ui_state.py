@@ -46,7 +46,7 @@ class MotionBoothPublished(bpy.types.PropertyGroup):
     title: StringProperty()
     kind: StringProperty()
     here: BoolProperty()
-    size: StringProperty(description="In GB, or empty")
+    size: StringProperty(description="For people, or empty")
     licenses: CollectionProperty(type=MotionBoothLicense)
     doing: StringProperty(description="The action that runs, or empty")
     stage: StringProperty()

@@ -113,7 +113,7 @@ class UiUpdater:
         for model in models:
             row = rows.add()
             row.name, row.title, row.kind, row.here = model.name, model.title, model.kind, model.here
-            row.size = f"{model.size / 1e9:.1f} GB" if model.size else ""
+            row.size = _size(model.size) if model.size else ""
             row.doing, row.failed = model.doing, model.failed
             row.outcome = translate(model.outcome) if model.outcome is not None else ""
             report = model.progress
@@ -219,6 +219,10 @@ class UiUpdater:
     def _row(self, job: str) -> MotionBoothJob | None:
         index = self._rows.get(job)
         return None if index is None else state().jobs[index]
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def _redraw_panels(window: bpy.types.Window) -> None:

@@ -84,7 +84,6 @@ def save_wan(folder: Path, sampler: str = "euler", experts: int = 1, seed: int =
         settings,
         lora=lora,
         title="Tiny Wan",
-        hub=None,
         width=64,
         height=48,
         frames=9,

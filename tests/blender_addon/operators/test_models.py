@@ -73,7 +73,7 @@ def test_an_admin_gets_checks_and_removes_a_model(
     with pytest.raises(RuntimeError, match="The license of this model was not shown yet"):
         bpy.ops.motionbooth.get_model()
     row = act(pump, bpy.ops.motionbooth.offer_model)
-    assert (row.size, row.here, hub.served) == ("0.0 GB", False, [])
+    assert (row.size, row.here, hub.served) == ("3 MB", False, [])
     assert [(one.name, one.hub, one.page) for one in row.licenses] == [
         ("cc-by-nc-4.0", HUB, f"https://huggingface.co/{HUB}")
     ]
