@@ -20,6 +20,7 @@ from .limits import (
     MAX_TEXT,
     MAX_TRAINING_STEPS,
 )
+from .masters import Master
 from .motion import Box, Name, Sha256, Short, Shot
 from .printable import PRINTABLE
 from .wording import in_words
@@ -34,7 +35,7 @@ _CALLED = {
     "class_word": "the class", "token": "the token", "name": "the name", "prompt": "the prompt", "model": "the model",
     "negative_prompt": "the negative prompt", "background_phrase": "the background's words", "steps": "the steps",
     "num_inference_steps": "the steps",
-    "subjects": "the list of subjects", "pictures": "the list of pictures", "seed": "the seed",
+    "master": "the master", "subjects": "the list of subjects", "pictures": "the list of pictures", "seed": "the seed",
 }  # fmt: skip
 
 
@@ -138,7 +139,7 @@ class GenerateSpec(Struct, frozen=True, tag="generate"):
     """Generate the clip of a shot. None stands for the base model's default.
 
     The prompt must contain each subject's phrase (SubjectTrack.phrase). `box_control` and `camera_control` can be
-    switched off for comparison.
+    switched off for comparison. `master`: what is written beside the clip.
     """
 
     shot: Shot
@@ -153,6 +154,7 @@ class GenerateSpec(Struct, frozen=True, tag="generate"):
     camera_control: bool = True
     styles: Annotated[list[Style], Meta(max_length=MAX_STYLES)] = []
     guide: Guide | None = None
+    master: Master | None = None
 
 
 JobSpec = TrainSpec | GenerateSpec
@@ -164,7 +166,7 @@ class Blob(Struct, frozen=True):
 
     Of a train job: "subject" (safetensors), optionally "masks", "losses" (curves) and "samples" (all PNG), and "doubts"
     (JSON, a list of MaskDoubt). Of a generate job: "clip" (mp4, at the shot's fps and length), optionally "report"
-    (JSON). Clients ignore unknown roles.
+    (JSON), and "master" if one was asked for: a movie, or a zip of a sequence. Clients ignore unknown roles.
     """
 
     role: Annotated[str, Meta(max_length=40, pattern=PRINTABLE)]

@@ -72,6 +72,8 @@ def _in_words(fault: str, field: str | Text) -> Text | None:
         return Text.of("{field} has a line break or another control character; remove it", field=field)
     if re.fullmatch(r"Expected `str` matching regex .*", fault):
         return Text.of("{field} has the wrong format", field=field)
+    if match := re.fullmatch(r"Invalid enum value (.+)", fault):
+        return Text.of("{field} has the unknown value {value}", field=field, value=match[1])
     if fault == "Input data was truncated":
         return Text.of("{field} is not complete JSON", field=field)
     if fault.startswith("JSON is malformed: "):

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from motionbooth_protocol.jobs import Guide, Style
 from motionbooth_protocol.limits import BACKGROUND_STRENGTH, MAX_SEED, PICTURE_STRENGTH, SUBJECT_STRENGTH
+from motionbooth_protocol.masters import Master
 
 Token = Annotated[str | None, typer.Option(help=r"Replaces \[rare token] in a script (default: the subject's).")]
 ClassWord = Annotated[
@@ -64,6 +65,10 @@ def generate(
             f"with a picture {PICTURE_STRENGTH}",
         ),
     ] = None,
+    master: Annotated[
+        Master | None,
+        typer.Option(help="Also write the exact frames beside the clip: a movie, or a folder of 16-bit pictures."),
+    ] = None,
     token: Token = None,
     class_word: ClassWord = None,
 ) -> None:
@@ -77,7 +82,7 @@ def generate(
 
     subjects = subject or []
     spec = script_with_subjects(script, model, seed, subjects, Placeholders.of(token, class_word, subjects))
-    spec = replace(spec, styles=[Style(str(path)) for path in style or []])
+    spec = replace(spec, styles=[Style(str(path)) for path in style or []], master=master)
     if guide is not None:
         spec = replace(spec, guide=_guide(guide, guide_masks, subject_strength, background_strength))
     elif any(option is not None for option in (guide_masks, subject_strength, background_strength)):

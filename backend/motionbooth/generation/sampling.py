@@ -198,7 +198,20 @@ def generate_takes(
     on_frame: OnProgress = ignore_progress,
     blob_path: BlobPath = Path,
 ) -> Tensor:
-    """One take of the shot for each seed, in one batch: uint8 (N, F, H, W, 3) RGB.
+    """One take of the shot for each seed, in one batch: uint8 (N, F, H, W, 3) RGB. See `generate_exactly`."""
+    return in_eight_bits(generate_exactly(base, spec, seeds, on_step, on_estimate, on_frame, blob_path))
+
+
+def generate_exactly(
+    base: Base,
+    spec: GenerateSpec,
+    seeds: Sequence[int],
+    on_step: OnProgress = ignore_progress,
+    on_estimate: OnEstimate | None = None,
+    on_frame: OnProgress = ignore_progress,
+    blob_path: BlobPath = Path,
+) -> Tensor:
+    """One take of the shot for each seed, in one batch: float32 (N, F, H, W, 3) RGB, 0..1.
 
     Each take equals the clip that `generate_clip` makes from its seed, but for the last bits: kernels round differently
     for batches of another size. Raises InvalidInput as `generate_clip` does.
@@ -219,7 +232,7 @@ def generate_takes(
         plans = with_guide(plans, encoded(base, guide), base.noise_levels(len(plans)), *strengths)
     outside = [outside_prompt(spec)] * len(seeds) if splits_prompt(base, spec) else []
     inputs = SamplingInputs.from_prompts(base, prompts, negative_prompts, seeds, plans, spec.guidance_scale, outside)
-    return decode(base, denoise(base, inputs, on_step, on_estimate), on_frame)
+    return decode_exactly(base, denoise(base, inputs, on_step, on_estimate), on_frame)
 
 
 def plan_shot(base: Base, spec: GenerateSpec) -> list[StepPlan]:
@@ -259,9 +272,19 @@ def decode_frames(base: Base, latents: Tensor, chosen: Sequence[int]) -> Tensor:
     return decode(base, latents[:, :, chosen]) if base.temporal == 1 else decode(base, latents)[:, chosen]
 
 
-@torch.no_grad()
 def decode(base: Base, latents: Tensor, on_frame: OnProgress = ignore_progress) -> Tensor:
-    """Latents (B, C, F, h, w) to pictures: uint8 (B, F, H, W, 3) RGB on the CPU.
+    """Latents (B, C, F, h, w) to pictures: uint8 (B, F, H, W, 3) RGB on the CPU."""
+    return in_eight_bits(decode_exactly(base, latents, on_frame))
+
+
+def in_eight_bits(frames: Tensor) -> Tensor:
+    """Values 0..1 as uint8."""
+    return (frames * 255).round().to(torch.uint8)
+
+
+@torch.no_grad()
+def decode_exactly(base: Base, latents: Tensor, on_frame: OnProgress = ignore_progress) -> Tensor:
+    """Latents (B, C, F, h, w) to pictures: float32 (B, F, H, W, 3) RGB, 0..1, on the CPU.
 
     Decoded one frame at a time, or one clip at a time if the base encodes several frames together.
     """
@@ -273,5 +296,5 @@ def decode(base: Base, latents: Tensor, on_frame: OnProgress = ignore_progress) 
     for piece in pieces:
         decoded.append(base.to_pixels(piece).float().cpu())
         on_frame(count * len(decoded) // len(pieces), count)
-    pixels = ((torch.cat(decoded) / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+    pixels = torch.cat(decoded).div_(2).add_(0.5).clamp_(0, 1)
     return rearrange(pixels, "(b f) c h w -> b f h w c", b=batch)

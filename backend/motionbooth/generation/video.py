@@ -24,10 +24,10 @@ def spread_evenly(frames: Frames, count: int) -> Frames:
 
     Each is the nearest frame of the clip: blending two would show a moving subject twice.
     """
-    return frames[_spread(len(frames), count)]
+    return frames[spread(len(frames), count)]
 
 
-def _spread(frames: int, count: int) -> NDArray[np.int64]:
+def spread(frames: int, count: int) -> NDArray[np.int64]:
     """The index of the frame shown at each of `count` times."""
     return np.linspace(0, frames - 1, count).round().astype(np.int64)
 
@@ -48,7 +48,7 @@ def write_clip(path: Path, frames: Frames, fps: float, count: int | None = None)
         stream.codec_context.color_range = ColorRange.MPEG
         stream.codec_context.color_primaries = ColorPrimaries.BT709
         stream.codec_context.color_trc = ColorTrc.BT709
-        for index in _spread(len(frames), len(frames) if count is None else count):
+        for index in spread(len(frames), len(frames) if count is None else count):
             container.mux(stream.encode(_to_yuv(frames[index])))
         container.mux(stream.encode(None))
 

@@ -9,12 +9,14 @@ from pathlib import Path
 import msgspec
 from motionbooth_protocol.errors import Canceled
 from motionbooth_protocol.jobs import GenerateSpec, JobSpec, TrainSpec
+from motionbooth_protocol.masters import Master
 from motionbooth_protocol.motion import Shot
 
 from motionbooth.evaluation.contributions import clip_report
 from motionbooth.finetuning.finetune import TrainingOptions, finetune
+from motionbooth.generation.masters import ExactFrames, check_master, pack, write_master
 from motionbooth.generation.previews import Previewer, ShowPreview
-from motionbooth.generation.sampling import generate_clip
+from motionbooth.generation.sampling import generate_exactly, in_eight_bits
 from motionbooth.generation.video import write_clip
 from motionbooth.jobs.model_cache import ModelCache
 from motionbooth.models.sources import source_named
@@ -34,8 +36,8 @@ def run_job(
     cache: ModelCache | None = None,
     show_preview: ShowPreview | None = None,
 ) -> dict[str, Path]:
-    """Run a job. Returns the finished files in `scratch` by role: those of `finetune`, or the shot's "clip" and its
-    motion report as JSON, "report".
+    """Run a job. Returns the finished files in `scratch` by role: those of `finetune`, or the shot's "clip", its
+    motion report as JSON, "report", and the "master" if the spec names one, a sequence as one zip.
 
     `blob_path` returns the file of an uploaded blob by its sha256. `scratch` is the job's own folder and outlives the
     attempt: a training saves its checkpoint there, from which a later attempt resumes with the same result. The same
@@ -65,23 +67,36 @@ def _generate(
     cache: ModelCache,
     show_preview: ShowPreview | None,
 ) -> dict[str, Path]:
-    reporter.plan(stages.generate_stages(source_named(spec.model).settings, spec))
+    settings = source_named(spec.model).settings
+    if spec.master is not None:
+        check_master(spec.master, (settings.width, settings.height), spec.shot.scene_frames)
+    reporter.plan(stages.generate_stages(settings, spec))
     reporter.progress(stages.LOADING, 0, 1)
     base = cache.get(spec, blob_path)
     reporter.progress(stages.LOADING, 1, 1)
     reporter.progress(stages.SAMPLING, 0, spec.num_inference_steps or base.settings.num_inference_steps)
     on_estimate = None if show_preview is None else Previewer(base, show_preview)
     on_step, on_frame = (partial(reporter.progress, stage) for stage in (stages.SAMPLING, stages.DECODING))
-    frames = generate_clip(base, spec, on_step, on_estimate, on_frame, blob_path).numpy()
+    exact = generate_exactly(base, spec, [spec.seed], on_step, on_estimate, on_frame, blob_path)[0]
+    frames = in_eight_bits(exact).numpy()
     reporter.progress(stages.ENCODING, 0, 1)
     results = {"clip": scratch / "clip.mp4", "report": scratch / "report.json"}
     write_clip(results["clip"], frames, spec.shot.fps, spec.shot.scene_frames)
     reporter.progress(stages.ENCODING, 1, 1)
+    if spec.master is not None:
+        results["master"] = _master(spec, spec.master, results["clip"], exact.numpy(), reporter)
+    del exact
     reporter.progress(stages.MEASURING, 0, 1)
     report = clip_report(base, spec, frames, subject_appearances(spec.shot, blob_path), blob_path)
     results["report"].write_bytes(msgspec.json.encode(report))
     reporter.progress(stages.MEASURING, 1, 1)
     return results
+
+
+def _master(spec: GenerateSpec, master: Master, clip: Path, frames: ExactFrames, reporter: Reporter) -> Path:
+    """The file of the master as it travels."""
+    write_master(master, clip, frames, spec.shot, partial(reporter.progress, stages.MASTER))
+    return pack(master, clip, spec.shot)
 
 
 def subject_appearances(shot: Shot, blob_path: BlobPath) -> dict[str, Appearance]:

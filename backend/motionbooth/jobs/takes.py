@@ -16,14 +16,15 @@ from torch import Tensor
 from motionbooth.evaluation.contributions import clip_report
 from motionbooth.evaluation.report import MotionReport, adherence_order, write_report
 from motionbooth.generation.batches import in_batches
-from motionbooth.generation.sampling import generate_takes
+from motionbooth.generation.masters import check_master, move_master, write_master
+from motionbooth.generation.sampling import generate_exactly, in_eight_bits
 from motionbooth.generation.video import write_clip
 from motionbooth.jobs.model_cache import ModelCache
 from motionbooth.jobs.runner import subject_appearances
 from motionbooth.models.base import Base
 from motionbooth.models.sources import source_named
 from motionbooth.progress import stages
-from motionbooth.progress.reporting import Reporter
+from motionbooth.progress.reporting import OnProgress, Reporter
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,16 @@ def generate_best_of(
 
     The model is loaded once. Takes are generated in batches of `batch_size`, or smaller ones if a GPU's memory does not
     hold as many; with 1, each has the same bits as from a separate job. A single take is written to `out`; several have
-    their rank and seed appended to its name. Each take's report is written as JSON beside it. Ctrl+C keeps the takes
-    that are finished. Raises InvalidInput if `out` is not an mp4, and MotionBoothError as `run_job` does.
+    their rank and seed appended to its name. Each take's report is written as JSON beside it, and so is the master that
+    the spec names. Ctrl+C keeps the takes that are finished. Raises InvalidInput if `out` is not an mp4, and
+    MotionBoothError as `run_job` does.
     """
     if out.suffix.lower() != ".mp4":
         raise InvalidInput("The file of a clip must end in .mp4, not {out}.", out=out)
-    reporter.plan(stages.generate_stages(source_named(spec.model).settings, spec, count))
+    settings, shot = source_named(spec.model).settings, spec.shot
+    if spec.master is not None:
+        check_master(spec.master, (settings.width, settings.height), shot.scene_frames)
+    reporter.plan(stages.generate_stages(settings, spec, count))
     reporter.progress(stages.LOADING, 0, 1)
     base = ModelCache().get(spec, blob_path)
     reporter.progress(stages.LOADING, 1, 1)
@@ -56,12 +61,14 @@ def generate_best_of(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}-") as scratch:
         takes: list[Take] = []
         try:
-            for seed, clip in _generate(base, spec, count, batch_size, reporter, blob_path):
-                frames = clip.numpy()
+            for seed, exact in _generate(base, spec, count, batch_size, reporter, blob_path):
+                frames = in_eight_bits(exact).numpy()
                 path = Path(scratch) / f"{seed}.mp4"
                 reporter.progress(stages.ENCODING, len(takes), count)
-                write_clip(path, frames, spec.shot.fps, spec.shot.scene_frames)
+                write_clip(path, frames, shot.fps, shot.scene_frames)
                 reporter.progress(stages.ENCODING, len(takes) + 1, count)
+                if spec.master is not None:
+                    write_master(spec.master, path, exact.numpy(), shot, _on_frame(len(takes), count, reporter))
                 reporter.progress(stages.MEASURING, len(takes), count)
                 takes.append(Take(seed, path, clip_report(base, spec, frames, appearances, blob_path)))
                 reporter.progress(stages.MEASURING, len(takes), count)
@@ -70,7 +77,7 @@ def generate_best_of(
                 raise
         takes.sort(key=lambda take: adherence_order(take.report))
         names = [out.with_stem(f"{out.stem}_{rank}_seed{take.seed}") for rank, take in enumerate(takes, start=1)]
-        return [_moved(*pair) for pair in zip(takes, [out] if count == 1 else names, strict=True)]
+        return [_moved(spec, *pair) for pair in zip(takes, [out] if count == 1 else names, strict=True)]
 
 
 def _generate(
@@ -81,7 +88,7 @@ def _generate(
     reporter: Reporter,
     blob_path: Callable[[str], Path],
 ) -> Iterator[tuple[int, Tensor]]:
-    """Each seed with the model's frames (F, H, W, 3) of its take; progress is reported over all takes."""
+    """Each seed with the model's exact frames (F, H, W, 3) of its take; progress is reported over all takes."""
     seeds = range(spec.seed, spec.seed + count)
 
     def sample(batch: Sequence[int], first: int) -> Tensor:
@@ -92,14 +99,21 @@ def _generate(
             frames = count // len(batch)
             reporter.progress(stages.DECODING, first * frames + done, len(seeds) * frames)
 
-        return generate_takes(base, spec, batch, on_step, on_frame=on_frame, blob_path=blob_path)
+        return generate_exactly(base, spec, batch, on_step, on_frame=on_frame, blob_path=blob_path)
 
     return in_batches(seeds, batch_size, sample)
 
 
-def _moved(take: Take, clip: Path) -> Take:
-    """The take moved to its final name, its report beside it."""
+def _on_frame(take: int, count: int, reporter: Reporter) -> OnProgress:
+    """Reports the frames of one master among those of all takes."""
+    return lambda done, frames: reporter.progress(stages.MASTER, take * frames + done, count * frames)
+
+
+def _moved(spec: GenerateSpec, take: Take, clip: Path) -> Take:
+    """The take moved to its final name, its report and its master beside it."""
     take.clip.replace(clip)
+    if spec.master is not None:
+        move_master(spec.master, take.clip, clip, spec.shot)
     write_report(clip.with_suffix(".report.json"), take.report)
     return replace(take, clip=clip)
 

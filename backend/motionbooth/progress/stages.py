@@ -21,6 +21,7 @@ TRAINING = "training"
 SAMPLING = "sampling"
 DECODING = "decoding"
 ENCODING = "encoding"
+MASTER = "writing the master"
 MEASURING = "measuring"
 
 BACKWARD = 3.0  # forward and backward pass, in forward passes
@@ -34,11 +35,13 @@ def generate_stages(base: BaseSettings, spec: GenerateSpec, takes: int = 1) -> l
     """The stages of generating one clip, or several takes of it."""
     guidance_scale = base.guidance_scale if spec.guidance_scale is None else spec.guidance_scale
     steps = spec.num_inference_steps or base.num_inference_steps
+    master_frames = takes * spec.shot.scene_frames if spec.master else 0
     return [
         Stage(LOADING, 1),
         Stage(SAMPLING, takes * steps, _sampling_step(base.frames, guidance_scale)),
         Stage(DECODING, takes * base.frames, DECODED),
         Stage(ENCODING, takes, ENCODED * spec.shot.scene_frames),
+        Stage(MASTER, master_frames, ENCODED),
         Stage(MEASURING, takes, MEASURED * base.frames),
     ]
 

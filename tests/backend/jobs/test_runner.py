@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import msgspec
 import numpy as np
 import platformdirs
 import pytest
 from motionbooth.evaluation.report import MotionReport
+from motionbooth.generation.sampling import generate_exactly
 from motionbooth.generation.video import read_clip
 from motionbooth.jobs.runner import run_job
+from motionbooth.models.base import Base
 from motionbooth.models.sources import Source
 from motionbooth.models.subject_card import read_card
 from motionbooth.progress.time_left import Stage
 from motionbooth_protocol.errors import Canceled, InvalidInput
 from motionbooth_protocol.jobs import GenerateSpec, Picture, SubjectSpec, TrainSpec
+from motionbooth_protocol.masters import Master
 from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
 from motionbooth_protocol.text import Text
 from PIL import Image, ImageDraw
@@ -125,6 +130,36 @@ def test_the_same_job_twice_gives_the_same_bytes(tmp_path: Path, blobs: Path) ->
         run_job(generate_spec(), blobs.joinpath, tmp_path / name, Log())["clip"].read_bytes() for name in "ab"
     )
     assert first == second
+
+
+def test_a_master_has_the_decoded_frames_and_leaves_the_clip_as_it_is(
+    tmp_path: Path, blobs: Path, tiny_single: Base
+) -> None:
+    spec = msgspec.structs.replace(generate_spec(), master=Master.PNG)
+    plain = run_job(generate_spec(), blobs.joinpath, tmp_path, Log())["clip"].read_bytes()
+    log = Log()
+    results = run_job(spec, blobs.joinpath, tmp_path, log)
+    assert results["clip"].read_bytes() == plain
+    assert log.stages == ["loading the model", "sampling", "decoding", "encoding", "writing the master", "measuring"]
+    with zipfile.ZipFile(results["master"]) as packed:
+        assert packed.namelist() == [f"000{frame}.png" for frame in range(1, 10)]
+        last = cv2.imdecode(np.frombuffer(packed.read("0009.png"), np.uint8), cv2.IMREAD_UNCHANGED)[..., ::-1]
+    exact = generate_exactly(tiny_single, generate_spec(), [0])[0, -1].numpy()
+    assert np.array_equal(last, (exact.astype(np.float64) * 65535).round())
+    assert len(np.unique(last)) > 256, "more than 8 bits"
+
+
+def test_a_master_that_does_not_fit_is_refused_before_the_model_is_loaded(tmp_path: Path, blobs: Path) -> None:
+    log = Log()
+    with refused(InvalidInput, master="dnxhr", width=192, height=128):
+        run_job(msgspec.structs.replace(generate_spec(), master=Master.DNXHR), blobs.joinpath, tmp_path, log)
+    assert not log.seen
+
+
+def test_a_job_is_canceled_while_its_master_is_written(tmp_path: Path, blobs: Path) -> None:
+    spec = msgspec.structs.replace(generate_spec(), master=Master.EXR)
+    with pytest.raises(Canceled):
+        run_job(spec, blobs.joinpath, tmp_path, Log(cancel_at=("writing the master", 3)))
 
 
 def test_ordinary_clips_are_filmed_once(tmp_path: Path, blobs: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +25,9 @@ from motionbooth.models.subject_card import SubjectCard, read_card
 from motionbooth.models.subject_weights import add_lora, save_subject
 from motionbooth.pictures.appearance import Appearance
 from motionbooth.progress.time_left import Stage
+from motionbooth_lab.bench.masters import read_master
 from motionbooth_protocol.jobs import GenerateSpec
+from motionbooth_protocol.masters import Master
 from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
 from motionbooth_protocol.text import Text
 from PIL import Image
@@ -145,6 +148,29 @@ def test_the_command_films_takes_and_shows_the_table(tmp_path: Path, subject: Pa
     assert len(list(tmp_path.glob("c_2_seed?.mp4"))) == 1
     evaluate = ["evaluate", str(best), "--shot", str(script), "--model", "tiny", "--subject", str(subject)]
     assert "sks dog: IoU" in CliRunner().invoke(app, evaluate).output
+
+
+@pytest.mark.parametrize("master", [Master.FFV1, Master.EXR])
+def test_takes_have_their_masters_beside_them(tmp_path: Path, master: Master) -> None:
+    with_master = msgspec.structs.replace(spec(), master=master)
+    log = Log()
+    takes = generate_best_of(with_master, 2, 1, tmp_path / "out" / "shot.mp4", Path, log)
+    masters = [read_master(master, take.clip, with_master.shot) for take in takes]
+    assert [frames.shape for frames in masters] == [(9, 128, 192, 3)] * 2
+    assert not np.array_equal(*masters)
+    assert [seen for seen in log.seen if seen[0] == "writing the master"][-1] == ("writing the master", 18, 18)
+    suffixes = {".json": 2, ".mp4": 2, "" if master.is_sequence else ".mkv": 2}
+    assert Counter(path.suffix for path in (tmp_path / "out").iterdir()) == suffixes
+
+
+def test_the_command_writes_a_master_or_names_those_it_knows(tmp_path: Path) -> None:
+    (tmp_path / "script.json").write_text('{"prompt": "a dog"}')
+    command = ["generate", str(tmp_path / "script.json"), "--out", str(tmp_path / "c.mp4"), "--model", "tiny"]
+    assert CliRunner().invoke(app, [*command, "--master", "png"]).exit_code == 0
+    assert len(list((tmp_path / "c").glob("c_*.png"))) > 1
+    result = CliRunner().invoke(app, [*command, "--master", "gif"], terminal_width=300)
+    assert result.exit_code == 2
+    assert "prores-4444" in result.output
 
 
 def test_a_clip_is_evaluated_with_the_subjects_file_alone(tmp_path: Path, subject: Path) -> None:
