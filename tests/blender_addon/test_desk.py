@@ -14,12 +14,14 @@ import pytest
 from drawing_backend import DRAWING_SERVER
 from motionbooth_protocol.client import Client
 from PIL import Image
+from refused import refused_by_operator
 from running_backend import wait_until
 
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
 from motionbooth_addon import properties  # noqa: E402
-from motionbooth_addon._protocol.errors import MotionBoothError  # noqa: E402
+from motionbooth_addon._protocol.errors import InvalidInput, MotionBoothError  # noqa: E402
+from motionbooth_addon._protocol.text import Text  # noqa: E402
 from motionbooth_addon.jobs import controller, specs  # noqa: E402
 from motionbooth_addon.operators.jobs import is_connected  # noqa: E402
 from motionbooth_addon.panels import jobs as panel  # noqa: E402
@@ -94,7 +96,7 @@ def test_doubts_about_training_masks_are_shown_with_the_job(shot: Any, pump: Pum
 def test_a_clip_waits_for_a_running_training_and_no_subject_is_trained_twice(shot: Any, pump: Pump) -> None:
     train_slowly(shot)
     bpy.ops.motionbooth.train_subject()
-    with pytest.raises(RuntimeError, match="is already being trained"):
+    with refused_by_operator(InvalidInput, subject="Nib"):
         bpy.ops.motionbooth.train_subject()
     shot.motionbooth.take_count = 2
     bpy.ops.motionbooth.generate()
@@ -238,20 +240,20 @@ def test_without_a_backend_nothing_is_submitted(own: OwnBackend, scene: Any, pum
 
 def test_an_empty_prompt_is_reported_with_what_to_write(shot: Any) -> None:
     shot.motionbooth.prompt = "  "
-    with pytest.raises(RuntimeError, match=r'prompt .* is empty; .* for example "a sks toy on the grass"'):
+    with refused_by_operator(InvalidInput, phrase="sks toy"):
         bpy.ops.motionbooth.generate()
     assert not state().jobs
 
 
 @pytest.mark.parametrize(
-    ("token", "class_word", "message"),
-    [("two words", "toy", "The token of subject"), ("sks", "42", "The class of subject"), ("sks", " ", "The class of")],
+    ("token", "class_word", "found"),
+    [("two words", "toy", '"two words"'), ("sks", "42", '"42"'), ("sks", " ", Text("empty"))],
 )
-def test_words_that_cannot_be_trained_are_refused(token: str, class_word: str, message: str, shot: Any) -> None:
+def test_words_that_cannot_be_trained_are_refused(token: str, class_word: str, found: str | Text, shot: Any) -> None:
     subject = shot.motionbooth.subjects[0]
     subject.token, subject.class_word, shot.motionbooth.prompt = token, class_word, f"a {token} {class_word}"
     for button in (bpy.ops.motionbooth.generate, bpy.ops.motionbooth.train_subject):
-        with pytest.raises(RuntimeError, match=message):
+        with refused_by_operator(InvalidInput, found=found):
             button()
     assert not state().jobs
 

@@ -41,7 +41,7 @@ def _sandbox() -> Iterator[Finding]:
     problem = sandbox_problem()
     if problem is not None:
         advice = "without one, workers can do what the backend's user can"
-        yield Finding("sandbox", "warning", problem, advice)
+        yield Finding("sandbox", "warning", str(problem), advice)
         return
     found = "workers have no network, and write only their own files"
     if os.geteuid() != 0:

@@ -45,11 +45,13 @@ def _read(path: Path) -> tuple[dict[str, Tensor], float]:
         with safe_open(path, framework="pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
             adapter = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
+        state = {key.replace(".lora_down.", ".lora_A.").replace(".lora_up.", ".lora_B."): state[key] for key in state}
+        if any(name.endswith(_DOWN) and name.removesuffix(_DOWN) + _UP not in state for name in state):
+            raise ValueError("half of a layer is missing")
     except (SafetensorError, OSError, ValueError) as error:
-        raise InvalidInput("The style {path} is not a LoRA in a safetensors file.", path=path.name) from error
-    state = {name.replace(".lora_down.", ".lora_A.").replace(".lora_up.", ".lora_B."): state[name] for name in state}
-    if any(name.endswith(_DOWN) and name.removesuffix(_DOWN) + _UP not in state for name in state):
-        raise InvalidInput("The style {path} is not a LoRA in a safetensors file.", path=path.name)
+        raise InvalidInput(
+            "The style {path} is not a LoRA in a safetensors file.", code="not_a_lora", path=path.name
+        ) from error
     numbers = {key.rpartition(".")[2]: value for key, value in adapter.items()}
     return state, numbers.get("lora_alpha", 1) / numbers.get("r", 1) if "r" in numbers else 1.0
 

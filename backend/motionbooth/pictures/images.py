@@ -79,6 +79,7 @@ def _register_heif(path: Path, label: str | Text) -> None:
         raise InvalidInput(
             "Cannot read {picture}: its format HEIC needs one more library: pip install 'motionbooth[heic]'. "
             "Or send it as PNG or JPEG.",
+            code="no_heic",
             picture=label,
         ) from error
     pillow_heif.register_heif_opener()

@@ -364,6 +364,7 @@ def _damaged(sha256: str) -> NotFound:
     return NotFound(
         "The backend's file {sha256}... was damaged on its disk and is set aside. Upload it again, or run its "
         "job again.",
+        code="damaged",
         sha256=sha256[:12],
     )
 

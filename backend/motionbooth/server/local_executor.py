@@ -185,7 +185,8 @@ def exit_error(status: int) -> MotionBoothError:
     name = signal.Signals(-status).name if -status in list(signal.Signals) else str(-status)
     if name == "SIGKILL":
         return MotionBoothError(
-            "The worker process was killed (SIGKILL). The machine most likely ran out of memory: try fewer frames, or "
-            "a smaller model."
+            "The worker process was killed ({signal}). The machine most likely ran out of memory: try fewer frames, or "
+            "a smaller model.",
+            signal=name,
         )
     return MotionBoothError("The worker process was killed ({signal}).", signal=name)

@@ -16,7 +16,7 @@ from motionbooth.server.sandbox import own_user_problem, sandbox_problem, sandbo
 def main(home: Path, arguments: list[str]) -> None:
     """Become the worker. Its models and caches are those of this machine."""
     command, models = [sys.executable, *arguments], model_folders()
-    problem = sandbox_problem()
+    problem: object = sandbox_problem()
     if problem is None and os.geteuid() == 0:
         # Other machines of the cluster may give the backend's files to the workers' own user.
         problem = own_user_problem(models)

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.text import Text
 
 log = logging.getLogger("motionbooth.sandbox")
 USER = 65520  # its id, and that of its group: neither Debian nor systemd gives it to anyone
@@ -49,17 +50,17 @@ def sandboxed(command: list[str], home: Path, readable: Iterable[Path], writable
     return [*_sandbox(own_user, _needed(readable), mounted), *command]
 
 
-def sandbox_problem() -> str | None:
+def sandbox_problem() -> Text | None:
     """Why there can be no sandbox on this machine; None if there can."""
     if sys.platform != "linux":
-        return "there is none for this system"
+        return Text("there is none for this system")
     for program, package in _PACKAGES.items():
         if shutil.which(program) is None:
-            return f"{package} is not installed (on Debian and Ubuntu: apt install {package})"
+            return Text.of("{package} is not installed (on Debian and Ubuntu: apt install {package})", package=package)
     problem = _failure([*_sandbox(False, [], {}), "true"])
     if problem is None or (os.geteuid() == 0 and _failure([*_sandbox(True, [], {}), "true"]) is None):
         return None
-    return f"bubblewrap does not work here ({problem}); the system may forbid user namespaces"
+    return Text.of("bubblewrap does not work here ({reason}); the system may forbid user namespaces", reason=problem)
 
 
 def own_user_problem(readable: Iterable[Path]) -> str | None:

@@ -86,25 +86,26 @@ def find_warnings(scene: bpy.types.Scene, motion: Motion, stride: int = 1) -> li
 def check_scene(scene: bpy.types.Scene) -> None:
     """Check everything that does not need the animation to be read. Raises InvalidInput."""
     check_frame(scene)
-    where = f'Scene "{scene.name}"'
     if not scene.motionbooth.subjects:
         raise InvalidInput(
-            "{where} has no subjects. Add one in the MotionBooth tab and choose its proxy object.", where=where
+            'Scene "{scene}" has no subjects. Add one in the MotionBooth tab and choose its proxy object.',
+            code="no_subjects",
+            scene=scene.name,
         )
     if len(scene.motionbooth.subjects) > MAX_SUBJECTS:
         raise InvalidInput(
-            "{where} has more than {most} subjects, the maximum for a shot. Remove some of them.",
-            where=where,
+            'Scene "{scene}" has more than {most} subjects, the maximum for a shot. Remove some of them.',
+            scene=scene.name,
             most=MAX_SUBJECTS,
         )
     names = set[str]()
     for subject in scene.motionbooth.subjects:
-        _check_subject(subject, where)
+        _check_subject(subject, scene.name)
         key = bpy.path.clean_name(subject.name).casefold()  # also the name of its folder and its key in a report
         if key in names:
             raise InvalidInput(
-                '{where} has two subjects named "{subject}". Give each a unique name.',
-                where=where,
+                'Scene "{scene}" has two subjects named "{subject}". Give each a unique name.',
+                scene=scene.name,
                 subject=subject.name,
             )
         names.add(key)
@@ -112,28 +113,31 @@ def check_scene(scene: bpy.types.Scene) -> None:
 
 def check_frame(scene: bpy.types.Scene) -> None:
     """Check the frame range and the cameras. Raises InvalidInput."""
-    where = f'Scene "{scene.name}"'
     if scene.frame_end <= scene.frame_start:
         raise InvalidInput(
-            "{where} has a frame range of only one frame ({start}). Set its end frame after its start frame.",
-            where=where,
+            'Scene "{scene}" has a frame range of only one frame ({start}). Set its end frame after its start frame.',
+            scene=scene.name,
             start=scene.frame_start,
         )
     frames = scene.frame_end - scene.frame_start + 1
     if frames > MAX_SCENE_FRAMES:
         raise InvalidInput(
-            "{where} has a frame range of {frames} frames, and a clip has at most {most}. Shorten the range.",
-            where=where,
+            'Scene "{scene}" has a frame range of {frames} frames, and a clip has at most {most}. Shorten the range.',
+            scene=scene.name,
             frames=frames,
             most=MAX_SCENE_FRAMES,
         )
     for camera in cameras_of(scene):
-        _check_camera(camera, where)
+        _check_camera(camera, scene.name)
 
 
-def _check_camera(camera: bpy.types.Object | None, where: str) -> None:
+def _check_camera(camera: bpy.types.Object | None, scene: str) -> None:
     if camera is None or camera.type != "CAMERA":
-        raise InvalidInput("{where} has no camera. Add one and make it the active camera (Ctrl+Numpad 0).", where=where)
+        raise InvalidInput(
+            'Scene "{scene}" has no camera. Add one and make it the active camera (Ctrl+Numpad 0).',
+            code="no_camera",
+            scene=scene,
+        )
     if camera.data.type not in {"PERSP", "ORTHO"}:
         raise InvalidInput(
             'Camera "{camera}" has the type {kind}. Make it perspective or orthographic.',
@@ -143,26 +147,26 @@ def _check_camera(camera: bpy.types.Object | None, where: str) -> None:
     _check_enabled(camera)
 
 
-def _check_subject(subject: bpy.types.PropertyGroup, where: str) -> None:
+def _check_subject(subject: bpy.types.PropertyGroup, scene: str) -> None:
     if not subject.name or not subject.class_word:
         raise InvalidInput(
-            'Subject "{subject}" of {where} needs a name and a class, such as dog or car.',
+            'Subject "{subject}" of scene "{scene}" needs a name and a class, such as dog or car.',
             subject=subject.name,
-            where=where,
+            scene=scene,
         )
     if subject.object is None:
         raise InvalidInput(
-            'Subject "{subject}" of {where} has no proxy object. Choose a subject box or the object that shows its '
-            "position.",
+            'Subject "{subject}" of scene "{scene}" has no proxy object. Choose a subject box or the object that shows '
+            "its position.",
             subject=subject.name,
-            where=where,
+            scene=scene,
         )
     if subject.object.type in TYPES_WITHOUT_SURFACE:
         raise InvalidInput(
-            'The proxy object of subject "{subject}" of {where} is the {kind} "{object}", which has no shape. Choose '
-            "a mesh, a text or an empty.",
+            'The proxy object of subject "{subject}" of scene "{scene}" is the {kind} "{object}", which has no shape. '
+            "Choose a mesh, a text or an empty.",
             subject=subject.name,
-            where=where,
+            scene=scene,
             kind=subject.object.type.lower(),
             object=subject.object.name,
         )

@@ -66,7 +66,9 @@ def render_guide(
     if wanted.clip or all(clip.is_file() for clip in clips):
         return clips
     if not (folder / SCENE).is_file():
-        raise InvalidInput("The scene of this guide is no longer on this machine. Generate the shot again.")
+        raise InvalidInput(
+            "The scene of this guide is no longer on this machine. Generate the shot again.", code="gone"
+        )
     frame = (shot.model_frame or WHOLE).as_tuple()
     rate = shot.frames * shot.fps / shot.scene_frames  # the guide lasts as long as the shot
     for engine in wanted.engines:

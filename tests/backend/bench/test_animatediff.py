@@ -24,6 +24,7 @@ from motionbooth_protocol.errors import MotionBoothError
 from motionbooth_protocol.jobs import GenerateSpec
 from motionbooth_protocol.motion import CameraPath, Shot
 from peft import LoraConfig, get_peft_model_state_dict
+from refused import refused
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 CHANNELS = (16, 32)
@@ -120,7 +121,7 @@ def test_it_runs_as_a_rival_of_the_bench(weights: Path, tmp_path: Path) -> None:
     frames, fps = read_clip(tmp_path / "clip.mp4")
     assert frames.shape == (4, 32, 64, 3)
     assert fps == 8
-    with pytest.raises(MotionBoothError, match=r"AnimateDiff's weights in .* cannot be read"):
+    with refused(MotionBoothError, reason=...):
         run_rival(command, spec(0.3, 0.2), tmp_path / "clip.mp4")  # tilt-down is not there
 
 

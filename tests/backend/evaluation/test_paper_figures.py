@@ -33,6 +33,7 @@ from motionbooth_protocol.errors import InvalidInput, NotFound
 from motionbooth_protocol.jobs import GenerateSpec
 from motionbooth_protocol.motion import Box, CameraPath, Offset, Shot, SubjectTrack
 from PIL import Image
+from refused import refused
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 from tiny_networks import save_cotracker, save_networks
@@ -219,7 +220,7 @@ def test_cotracker_follows_the_points_where_its_weights_are_given(tmp_path: Path
     assert found.tracks_px == pytest.approx((later * kept).sum() / kept.sum(), abs=1e-4)
     assert found.clip_t is None
     (tmp_path / "cotracker" / "scaled_offline.pth").write_bytes(b"damaged")
-    with pytest.raises(InvalidInput, match="CoTracker"):
+    with refused(InvalidInput, name="CoTracker", reason=...):
         load_networks(tmp_path, "cpu")
 
 
@@ -300,10 +301,10 @@ def test_networks_in_the_caches_are_found_and_named_as_published(
 def test_damaged_weights_are_named(tmp_path: Path) -> None:
     save_networks(tmp_path)
     (tmp_path / "raft" / "raft_small_random.pth").write_bytes(b"not weights")
-    with pytest.raises(InvalidInput, match=r"The measuring network RAFT in .* cannot be read"):
+    with refused(InvalidInput, name="RAFT", reason=...):
         load_networks(tmp_path)
     (tmp_path / "clip" / "model.safetensors").write_bytes(b"not weights")
-    with pytest.raises(InvalidInput, match=r"The measuring network CLIP in .* cannot be read"):
+    with refused(InvalidInput, name="CLIP", reason=...):
         load_networks(tmp_path)
 
 
@@ -313,5 +314,5 @@ def test_a_file_that_lacks_weights_is_refused_instead_of_filled_with_random_ones
     save_file({name: value for name, value in weights.items() if not name.startswith("pooler.")}, file)
     load_networks(tmp_path)  # as the published file
     save_file({name: value for name, value in weights.items() if "layer.1." not in name}, file)
-    with pytest.raises(InvalidInput, match=r"DINO .* lacks"):
+    with refused(InvalidInput, name="DINO", reason=...):
         load_networks(tmp_path)

@@ -319,7 +319,7 @@ def test_pasting_without_backgrounds_is_refused_when_the_settings_are_read(tmp_p
     settings["lora"]["paste"] = {}
     path = tmp_path / "motionbooth.json"
     path.write_bytes(msgspec.json.encode(settings))
-    with pytest.raises(InvalidInput, match="`paste` needs one of `backgrounds` at least"):
+    with refused(InvalidInput, path=str(path), problem=...):
         BaseSettings.read(path)
     path.write_bytes(msgspec.json.encode(settings | {"backgrounds": BACKGROUNDS}))
     assert BaseSettings.read(path).lora.paste == PasteSettings()

@@ -164,5 +164,5 @@ def test_a_lora_that_does_not_fit_the_model_is_refused(
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
     save_file(change(load_file(path)), path, metadata)
-    with pytest.raises(InvalidInput, match="does not fit the model"):
+    with refused(InvalidInput, subject=..., tensor=...):
         load_subject(load_base(tiny_single.source, device="cpu"), path)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import re
 import resource
 import stat
 from pathlib import Path
@@ -13,6 +12,7 @@ from motionbooth.server.keys import AuthorizedKeys, KeyPair, is_key, issue_key, 
 from motionbooth_protocol.client import Client
 from motionbooth_protocol.connection import Connection
 from motionbooth_protocol.errors import InvalidInput, NotAuthorized
+from refused import refused
 from running_backend import RunningBackend
 from typer.testing import CliRunner
 
@@ -30,7 +30,7 @@ def test_a_corrupt_key_file_is_reported_and_not_replaced(tmp_path: Path, text: s
     path = tmp_path / "server.secret"
     path.write_text(text)
     assert not is_key(text)
-    with pytest.raises(InvalidInput, match=re.escape(str(path))):
+    with refused(InvalidInput, path=str(path)):
         KeyPair.kept_in(path)
     assert path.read_text() == text
 

@@ -19,6 +19,7 @@ from motionbooth.server.local_executor import LocalExecutor
 from motionbooth.server.ray_worker import RayWorker, cluster_file
 from motionbooth.server.worker_pipe import Report
 from motionbooth_lab.rig.server_process import SMALL_WORKER
+from refused import assert_says
 from running_backend import is_running, small_job, wait_until
 
 Kind = TypeVar("Kind", bound=Report)
@@ -165,13 +166,13 @@ def test_an_attempt_that_ignores_its_cancel_is_killed_after_the_grace_period(run
     running.wait(worker_pipe.Previewed, 1)
     worker = running.worker_of(1)
     running.executor.cancel(attempt_id(1), grace=0.2)
-    assert "SIGKILL" in str(running.wait(worker_pipe.Exited, 1, seconds=20).error)
+    assert_says(running.wait(worker_pipe.Exited, 1, seconds=20).error, signal="SIGKILL")
     assert not is_running(worker)
 
 
 def test_the_death_of_a_worker_is_reported_and_it_is_replaced(running: Running) -> None:
     slot = running.start(1, "steps=9 die")
-    assert "SIGKILL" in str(running.wait(worker_pipe.Exited, 1).error)
+    assert_says(running.wait(worker_pipe.Exited, 1).error, signal="SIGKILL")
     wait_until(lambda: slot in running.idle(), 60)
     running.executor.start(slot, Attempt(attempt_id(1, 2), small_job("steps=2")))
     running.wait(worker_pipe.Finished, 1)

@@ -347,7 +347,7 @@ def never_visible(scene: Any, subject: Any) -> None:
 @pytest.mark.parametrize(
     ("break_it", "values"),
     [
-        (no_camera, {"where": 'Scene "Hop"'}),
+        (no_camera, {"scene": "Hop"}),
         (no_subject, {"blend": ...}),
         (no_token_in_the_prompt, {"phrase": "sks toy", "subject": "Imp"}),
         (no_training_source, {"subject": "Imp"}),
@@ -355,7 +355,7 @@ def never_visible(scene: Any, subject: Any) -> None:
         (background_words_not_in_the_prompt, {"background": "beach"}),
         (missing_style, {"scene": "Hop", "path": ...}),
         (unknown_model, {"name": "zeroscope", "known": "toybox"}),
-        (one_frame, {"where": 'Scene "Hop"', "start": 1}),
+        (one_frame, {"scene": "Hop", "start": 1}),
         (never_visible, {"subject": "Imp", "object": "Subject Box"}),
     ],
 )

@@ -10,14 +10,18 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from refused import refused
+from refused import refused, refused_by_operator
 
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
 from motionbooth.generation.video import read_clip  # noqa: E402
 from motionbooth.server import keys  # noqa: E402
 from motionbooth_addon import compat  # noqa: E402
-from motionbooth_addon._protocol.errors import MotionBoothError  # noqa: E402
+from motionbooth_addon._protocol.errors import (  # noqa: E402
+    InvalidInput,
+    MotionBoothError,
+    NotFound,
+)
 from motionbooth_addon._protocol.jobs import JobState, Style  # noqa: E402
 from motionbooth_addon.jobs import controller, specs  # noqa: E402
 from motionbooth_addon.jobs.events import StateChanged  # noqa: E402
@@ -170,7 +174,7 @@ def test_a_style_is_uploaded_used_and_restored(shot: Any, pump: Pump, tmp_path: 
 
 def test_a_missing_style_is_refused_and_nothing_is_sent(shot: Any, connected: Any) -> None:
     shot.motionbooth.style = "//nowhere.safetensors"
-    with pytest.raises(RuntimeError, match=r'The style of scene "Scene" does not exist: .*nowhere\.safetensors'):
+    with refused_by_operator(InvalidInput, scene="Scene", path=...):
         bpy.ops.motionbooth.generate()
     assert not connected.store.records
 
@@ -239,7 +243,7 @@ def test_a_take_becomes_an_image_sequence_above_it(shot: Any, pump: Pump) -> Non
             assert max(greys) - min(greys) < 10, "and only there"
     assert [scene.name for scene in bpy.data.scenes] == ["Scene"]
     Path(bpy.path.abspath(shot.motionbooth.takes[0].clip_path)).write_bytes(b"no clip any more")
-    with pytest.raises(RuntimeError, match="readable frames"):
+    with refused_by_operator(InvalidInput, clip=..., found=..., expected=...):
         bpy.ops.motionbooth.take_as_images()
     assert [scene.name for scene in bpy.data.scenes] == ["Scene"]
 
@@ -355,7 +359,7 @@ def test_jobs_wait_for_a_backend_that_is_restarted(
     away.write(tmp_path / "away.json")
     preferences().connection_file = str(tmp_path / "away.json")
     pump(lambda: state().connection == "DISCONNECTED")
-    assert "No backend listens" in state().connection_text
+    assert "tcp://127.0.0.1:9" in state().connection_text
     bpy.ops.motionbooth.generate()
     assert states() == ["sending"]
     bpy.ops.motionbooth.generate()
@@ -372,8 +376,8 @@ def test_a_corrupt_clip_is_reported(shot: Any, connected: Any, pump: Pump) -> No
     shot.motionbooth.takes.clear()
     Path(record.clip).write_bytes(b"broken")
     bpy.ops.motionbooth.place_result()
-    pump(lambda: "readable frames" in state().notice)
-    assert state().notice_is_error
+    pump(lambda: state().notice_is_error)
+    assert not shot.motionbooth.takes
 
 
 def test_a_backend_on_another_machine_needs_online_access(at_work: Any, pump: Pump, tmp_path: Path) -> None:
@@ -383,7 +387,6 @@ def test_a_backend_on_another_machine_needs_online_access(at_work: Any, pump: Pu
     if bpy.app.online_access:
         pytest.skip("this Blender may go online")
     pump(lambda: state().connection == "OFFLINE")
-    assert "online access is off" in state().connection_text
     assert at_work.jobs.threads is None
 
 
@@ -406,7 +409,7 @@ def test_connecting_by_address_uses_the_users_own_keys(at_work: Any, tmp_path: P
     connection = Connection.read(Path(preferences().connection_file))
     assert (connection.address, connection.server_public) == ("tcp://127.0.0.1:9", "x" * 40)
     assert connection.client_public == (tmp_path / "me.pub").read_text().strip()
-    with pytest.raises(RuntimeError, match="has 40 characters; this one has 3"):
+    with refused_by_operator(InvalidInput, expected=40, found=3):
         bpy.ops.motionbooth.connect_by_address(address="tcp://127.0.0.1:9", server_public="abc")
 
 
@@ -422,14 +425,22 @@ def test_a_key_exported_from_blender_is_authorized_by_the_backends_owner(
     pump(lambda: state().connection == "CONNECTED")
 
 
-@pytest.mark.parametrize(("file", "address"), [("{}", ""), ("not json", ""), (None, ""), ("good", "render-box")])
+@pytest.mark.parametrize(
+    ("file", "address", "expected", "value"),
+    [
+        ("{}", "", InvalidInput, "problem"),
+        ("not json", "", InvalidInput, "problem"),
+        (None, "", NotFound, "path"),
+        ("good", "render-box", InvalidInput, "address"),
+    ],
+)
 def test_an_invalid_connection_file_is_refused_with_a_sentence(
-    file: str | None, address: str, at_work: Any, tmp_path: Path
+    file: str | None, address: str, expected: type[Exception], value: str, at_work: Any, tmp_path: Path
 ) -> None:
     if file is not None:
         good = '{"address": "tcp://127.0.0.1:9", "server_public": "' + "x" * 40 + '"}'
         (tmp_path / "box.json").write_text(good if file == "good" else file)
-    with pytest.raises(RuntimeError, match=r"connection file|An address looks like"):
+    with refused_by_operator(expected, **{value: ...}):
         bpy.ops.motionbooth.connect_by_file(filepath=str(tmp_path / "box.json"), address=address)
 
 
@@ -451,7 +462,7 @@ def test_a_local_backend_is_started_found_again_and_stopped(at_work: Any, pump: 
 
 def test_a_local_backend_that_cannot_start_reports_why(at_work: Any, pump: Pump, tmp_path: Path) -> None:
     preferences().backend_command = str(tmp_path / "nowhere")
-    with pytest.raises(RuntimeError, match="There is no backend program"):
+    with refused_by_operator(NotFound, preferred=str(tmp_path / "nowhere")):
         bpy.ops.motionbooth.start_local_backend()
     program = tmp_path / "motionbooth"
     program.write_text("#!/bin/sh\necho the disk is full\nexit 3\n")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from refused import refused
+from refused import refused, refused_by_operator
 
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
@@ -126,8 +126,7 @@ def test_the_next_attempt_completes_a_canceled_and_a_broken_installation(
     assert "canceled" in state().notice
     assert not state().notice_is_error
     assert not ready()
-    with pytest.raises(RuntimeError, match="Nothing is being installed"):
-        bpy.ops.motionbooth.cancel_installation()
+    assert not bpy.ops.motionbooth.cancel_installation.poll()
     # The power fails while pip unpacks: files are missing from a package that it takes for whole.
     installing_now = install.Installation(install.plan(str(wheel), "", user_data.environment_folder(), []), "1")
     installing_now.start()
@@ -183,10 +182,9 @@ def test_without_online_access_nothing_is_installed_and_the_user_learns_what_to_
         pytest.skip("this Blender may go online")
     monkeypatch.setenv("PATH", str(tmp_path))  # no backend on it
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    with pytest.raises(RuntimeError, match="online access"):
+    with refused_by_operator(NotFound):
         bpy.ops.motionbooth.start_local_backend()
-    with pytest.raises(RuntimeError, match="online access"):
-        bpy.ops.motionbooth.install_backend()
+    assert not bpy.ops.motionbooth.install_backend.poll()
     assert not user_data.environment_folder().exists()
 
 

@@ -10,11 +10,13 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from refused import refused_by_operator
 
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
 from animating import animate  # noqa: E402
 from motionbooth.generation.video import read_clip, write_clip  # noqa: E402
+from motionbooth_addon._protocol.errors import InvalidInput  # noqa: E402
 from motionbooth_addon.jobs.job_store import GuideRender  # noqa: E402
 from motionbooth_addon.operators.engines import guide_option  # noqa: E402
 from motionbooth_addon.preferences import preferences  # noqa: E402
@@ -53,10 +55,10 @@ def test_an_export_has_the_scenes_camera_and_its_clip_becomes_a_take(shot: Any, 
 def test_what_the_program_refuses_is_said_and_nothing_is_written(shot: Any, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="A script's camera pans at a constant speed"):
         bpy.ops.motionbooth.export_shot(engine="motionbooth-script", directory=str(tmp_path))
-    with pytest.raises(RuntimeError, match="There is no clip at"):
+    with refused_by_operator(InvalidInput, path=str(tmp_path / "none.mp4")):
         bpy.ops.motionbooth.import_clip(filepath=str(tmp_path / "none.mp4"))
     shot.motionbooth.prompt = "grass"
-    with pytest.raises(RuntimeError, match="does not name subject"):
+    with refused_by_operator(InvalidInput, subject=..., prompt="grass"):
         bpy.ops.motionbooth.export_shot(engine="ati", directory=str(tmp_path))
 
 

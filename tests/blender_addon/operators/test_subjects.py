@@ -4,9 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from refused import refused_by_operator
 
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
+from motionbooth_addon._protocol.errors import InvalidInput  # noqa: E402
 from motionbooth_addon.capture import shots  # noqa: E402
 from motionbooth_addon.preferences import preferences  # noqa: E402
 
@@ -87,7 +89,7 @@ def test_removing_a_subject_deletes_its_box_but_no_object_of_the_user(
 
 def test_token_and_class_are_added_to_the_prompt(at_work: Any, scene: Any) -> None:
     bpy.ops.motionbooth.add_subject_box()
-    with pytest.raises(RuntimeError, match="a class first"):
+    with refused_by_operator(InvalidInput, subject=...):
         bpy.ops.motionbooth.add_to_prompt()
     scene.motionbooth.subjects[0].class_word = "toy"
     bpy.ops.motionbooth.add_to_prompt()

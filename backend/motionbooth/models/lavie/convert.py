@@ -93,7 +93,9 @@ def lavie_unet(weights: dict[str, Tensor], make_unet: Callable[[], LaVieUNet] = 
                 "These weights are not LaVie-base's ({problem}: {layers}).", problem=problem, layers=_some(names)
             )
     if not any(tensor.any() for name, tensor in weights.items() if TEMPORAL in name and "to_out" in name):
-        raise InvalidInput("These weights have a temporal attention that was never trained: they are not LaVie's.")
+        raise InvalidInput(
+            "These weights have a temporal attention that was never trained: they are not LaVie's.", code="untrained"
+        )
     unet = make_unet()
     unet.load_state_dict(weights)
     return unet.eval()

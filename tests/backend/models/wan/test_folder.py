@@ -92,7 +92,7 @@ def test_a_published_model_is_known_by_name(
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("MOTIONBOOTH_MODELS", str(tmp_path))
-    with pytest.raises(NotFound, match=rf"motionbooth models get {name} .*copy its folder to .*{name}"):
+    with refused(NotFound, model=name, place=str(tmp_path / name)):
         source_named(name)
     shutil.copytree(copied.folder, tmp_path / name, ignore=shutil.ignore_patterns("motionbooth.json"))
     info = sources()[name].info

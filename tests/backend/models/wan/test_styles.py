@@ -113,7 +113,7 @@ def test_another_models_lora_and_other_files_are_refused(wan: Base, tmp_path: Pa
     (tmp_path / "text").write_text("no LoRA")
     save_file({f"{name}.lora_A.weight": torch.ones(2, 24)}, tmp_path / "half")
     for path in (tmp_path / "text", tmp_path / "half", tmp_path / "missing"):
-        with pytest.raises(InvalidInput, match="not a LoRA"):
+        with refused(InvalidInput, code="not_a_lora", path=path.name):
             add_style(wan, path, Style("0" * 64))
 
 

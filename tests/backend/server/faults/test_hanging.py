@@ -9,6 +9,7 @@ import pytest
 from following import Following
 from motionbooth_protocol.client import new_job_id
 from motionbooth_protocol.errors import JobFailed
+from refused import assert_says, refused
 from running_backend import RunningBackend, is_running, small_job, wait_until
 
 
@@ -20,7 +21,7 @@ def test_a_suspended_worker_is_replaced_and_its_job_continues(backend: RunningBa
     os.kill(worker, signal.SIGSTOP)
     assert following.done().attempt == 2
     assert not is_running(worker)
-    assert "did not answer for 6 seconds" in str(following.events[2].error)
+    assert_says(following.events[2].error, seconds=6)
 
 
 def test_a_worker_caught_in_a_call_that_never_ends_is_ended_and_the_next_job_runs(backend: RunningBackend) -> None:
@@ -28,7 +29,7 @@ def test_a_worker_caught_in_a_call_that_never_ends_is_ended_and_the_next_job_run
     with backend.client() as client:
         job = new_job_id()
         client.submit(job, small_job("hang"))
-        with pytest.raises(JobFailed, match=r"did not answer for 4 seconds.*3 times"):
+        with refused(JobFailed, seconds=4, count=3):
             client.follow(job)
     assert Following(backend, "steps=1").done().state == "done"
 
@@ -38,7 +39,7 @@ def test_a_job_that_makes_no_progress_is_given_up_although_its_worker_lives(back
     with backend.client() as client:
         job = new_job_id()
         client.submit(job, small_job("steps=2 pause=1000"))
-        with pytest.raises(JobFailed, match=r"no progress.*stage: sampling.*3 times"):
+        with refused(JobFailed, stage="sampling", count=3):
             client.follow(job)
 
 
@@ -55,7 +56,7 @@ def test_a_users_job_is_ended_at_its_time_limit_and_an_admins_is_not(backend: Ru
         wait_until(lambda: client.ping() < 5)
         job = new_job_id()
         client.submit(job, small_job("steps=1000 pause=0.1"))
-        with pytest.raises(JobFailed, match=r"ran longer than .* hours.*--job-hours"):
+        with refused(JobFailed, hours=...):
             client.follow(job)
         assert client.get(job).attempt == 1, "it is not tried again"
     assert admins.done().attempt == 1

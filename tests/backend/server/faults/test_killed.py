@@ -19,7 +19,7 @@ from motionbooth_protocol.client import new_job_id
 from motionbooth_protocol.errors import Canceled, JobFailed
 from motionbooth_protocol.jobs import TERMINAL_STATES, Picture, SubjectSpec, TrainSpec
 from motionbooth_protocol.messages import Event
-from refused import refused
+from refused import assert_says, refused
 from running_backend import RunningBackend, is_running, small_job, wait_until
 
 
@@ -154,7 +154,7 @@ def test_fault_05_a_worker_killed_in_any_stage_is_replaced_and_the_job_continues
         client.submit(job, train if kind == "train" else small_job(orders))
         assert client.follow(job, on_event=events.append).attempt == 2
         assert [event.state for event in events] == ["queued", "running", "queued", "running", "done"]
-        assert "SIGKILL" in str(events[2].error)
+        assert_says(events[2].error, signal="SIGKILL")
 
 
 def test_fault_05_a_job_resumes_from_its_checkpoint_after_its_worker_died(shared_backend: RunningBackend) -> None:
