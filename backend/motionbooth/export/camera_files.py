@@ -79,7 +79,8 @@ def _poses(request: ExportRequest) -> list[CameraPose]:
     if not camera.poses and camera.homographies:
         raise InvalidInput(
             "The shot's camera does more than pan, and its poses are not known. Capture the shot in Blender, from a "
-            "single perspective camera."
+            "single perspective camera.",
+            code="no_poses",
         )
     return camera.poses or _turning(camera.offsets, request.size)
 

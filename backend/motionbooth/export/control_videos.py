@@ -51,7 +51,8 @@ def write_ic_lora(request: ExportRequest) -> list[str]:
     else:
         raise InvalidInput(
             "An IC-LoRA follows a control video, made from a render of the shot. Give one with --guide or --depth; in "
-            "Blender, generate once with Scene Guide first."
+            "Blender, generate once with Scene Guide first.",
+            code="no_control",
         )
     write_clip(request.folder / "control.mp4", control, request.fps)
     return [

@@ -36,7 +36,9 @@ def _speed(camera: CameraPath) -> tuple[float, float]:
     speed = (steps * travel).sum(axis=0) / max(float((steps**2).sum()), 1e-9)  # least squares
     if camera.homographies or np.abs(steps * speed - travel).max() > STRAIGHT:
         raise InvalidInput(
-            "A script's camera pans at a constant speed, and this shot's camera does not. Export it for another engine."
+            "A script's camera pans at a constant speed, and this shot's camera does not. Export it for another "
+            "engine.",
+            code="uneven_pan",
         )
     return float(speed[0]), float(speed[1])
 

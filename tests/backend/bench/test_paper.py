@@ -33,9 +33,9 @@ from motionbooth.models.sources import MODELS, Source, source_named
 from motionbooth_lab.bench.subjects import unseen_subjects
 from motionbooth_protocol.client import Client
 from motionbooth_protocol.connection import Connection
-from motionbooth_protocol.errors import InvalidInput, MotionBoothError
+from motionbooth_protocol.errors import InvalidInput, MotionBoothError, NotFound
 from PIL import Image
-from refused import refused
+from refused import refused, refused_by_command
 from tiny_networks import save_networks
 from typer.testing import CliRunner
 
@@ -147,8 +147,7 @@ def test_a_backend_does_the_work(tmp_path: Path) -> None:
         ran = CliRunner().invoke(app, run)
         assert ran.exit_code == 0, ran.output
         assert [row.clips for row in results(tmp_path).rows if row.of] == [1, 1, 1]
-        missing = CliRunner().invoke(app, [*run, "--models", "no such model"])
-        assert "The backend has no base model" in missing.output
+        refused_by_command([*run, "--models", "no such model"], NotFound, name="no such model")
         with Client(Connection.read(connection)) as client:
             assert len(client.jobs()) == 4, "a training and three clips"
 

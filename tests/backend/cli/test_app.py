@@ -10,7 +10,9 @@ import click
 import pytest
 import typer
 from motionbooth.cli.app import app
+from motionbooth_protocol.errors import Conflict, OutOfSpace, Unreachable
 from PIL import Image
+from refused import refused_by_command
 from rich.text import Text as RichText
 from typer.testing import CliRunner
 
@@ -96,18 +98,14 @@ def test_a_full_disk_is_reported_and_is_not_wrong_input(folder: Path, monkeypatc
         raise OSError(errno.ENOSPC, "No space left on device", "c.json")
 
     monkeypatch.setattr("motionbooth_protocol.connection.os.open", full)
-    result = CliRunner().invoke(app, [*NEW_KEY, "c.json"])
-    assert result.exit_code == 1
-    assert "The disk of c.json is full; free some space there" in result.output
+    refused_by_command([*NEW_KEY, "c.json"], OutOfSpace, path="c.json")
 
 
 def test_a_key_that_is_in_use_is_never_overwritten(folder: Path) -> None:
     assert CliRunner().invoke(app, [*NEW_KEY, "c.json"]).exit_code == 0
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     assert "ann.pub" in before
-    again = CliRunner().invoke(app, [*NEW_KEY, "c.json"])
-    assert again.exit_code == 1
-    assert "already exists" in again.output
+    refused_by_command([*NEW_KEY, "c.json"], Conflict, file=...)
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
@@ -120,9 +118,7 @@ def test_no_key_is_authorized_if_its_connection_file_could_not_be_written(folder
 
 def test_a_backend_that_is_not_running_is_not_wrong_input(folder: Path) -> None:
     for command in ("status", "jobs"):
-        result = CliRunner().invoke(app, [command, "--home", "folder"])
-        assert result.exit_code == 1
-        assert "motionbooth serve" in result.output
+        refused_by_command([command, "--home", "folder"], Unreachable, path=...)
     assert list((folder / "folder").iterdir()) == []
 
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from motionbooth.cli.app import app
 from motionbooth_protocol.client import new_job_id
+from motionbooth_protocol.errors import Unreachable
+from refused import refused_by_command
 from running_backend import RunningBackend, small_job
 from typer.testing import CliRunner
 
@@ -27,6 +29,4 @@ def test_status_and_jobs_find_the_backend_by_data_folder_or_connection_file(shar
 
 
 def test_without_a_backend_there_is_a_message(tmp_path: str) -> None:
-    result = CliRunner().invoke(app, ["status", "--home", str(tmp_path)])
-    assert result.exit_code == 1
-    assert "motionbooth serve" in result.output
+    refused_by_command(["status", "--home", str(tmp_path)], Unreachable, path=...)

@@ -14,6 +14,8 @@ from motionbooth.cli.app import app
 from motionbooth.models import downloads
 from motionbooth.models.downloads import MANIFEST, damaged_files, needed_files
 from motionbooth.models.sources import source_named
+from motionbooth_protocol.errors import InvalidInput, JobFailed, NotFound
+from refused import refused_by_command
 from typer.testing import CliRunner
 
 HUB = "cerspense/zeroscope_v2_576w"
@@ -74,9 +76,8 @@ def test_a_model_is_fetched_after_its_license_is_accepted(models: Path, hub: Loc
     assert (folder / WEIGHTS).read_bytes() == FILES[WEIGHTS]
     assert source_named("zeroscope").folder == folder
     assert run("check", "zeroscope") == (0, "All files of zeroscope are as they were published.")
-    status, said = run("get", "zeroscope", "--from", hub.url, "--accept-license")
-    assert status == 2
-    assert "already at" in said
+    again = ["models", "get", "zeroscope", "--from", hub.url, "--accept-license"]
+    refused_by_command(again, InvalidInput, model="zeroscope", place=str(folder))
     status, said = run("list")
     assert "Zeroscope v2 576w" in said
     assert "motionbooth models get wan-1.3b" in said
@@ -87,9 +88,8 @@ def test_an_interrupted_download_resumes_and_is_no_model_meanwhile(
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 50_000)  # what is written at once: 10 MB
     hub.breaks.add(WEIGHTS)
-    status, said = run("get", "zeroscope", "--from", hub.url, "--accept-license")
+    status, _ = run("get", "zeroscope", "--from", hub.url, "--accept-license")
     if status:  # versions of huggingface_hub that do not try again by themselves
-        assert "Fetch the model again to resume it" in said
         assert not (models / "zeroscope").exists()
         assert run("get", "zeroscope", "--from", hub.url, "--accept-license")[0] == 0
     assert (models / "zeroscope" / WEIGHTS).read_bytes() == FILES[WEIGHTS]
@@ -98,9 +98,7 @@ def test_an_interrupted_download_resumes_and_is_no_model_meanwhile(
 
 def test_a_file_that_arrives_damaged_is_fetched_again_alone(models: Path, hub: LocalHub) -> None:
     hub.swapped[WEIGHTS] = bytes(len(FILES[WEIGHTS]))
-    status, said = run("get", "zeroscope", "--from", hub.url, "--accept-license")
-    assert status == 1
-    assert "arrived damaged (unet/diffusion_pytorch_model.safetensors)" in said
+    refused_by_command(["models", "get", "zeroscope", "--from", hub.url, "--accept-license"], JobFailed, path=WEIGHTS)
     assert not (models / "zeroscope").exists()
     hub.swapped.clear()
     hub.served.clear()
@@ -134,32 +132,19 @@ def test_a_folder_from_another_machine(models: Path, hub: LocalHub, tmp_path: Pa
     assert run("check", "zeroscope")[0] == 0
     shutil.move(models / "zeroscope", tmp_path / "kept")
     (tmp_path / "kept" / WEIGHTS).write_bytes(bytes(len(FILES[WEIGHTS]) - 1))
-    status, said = run("get", "zeroscope", "--from", str(tmp_path / "kept"))
-    assert status == 1, "its own list of files says so"
-    assert "arrived damaged" in said
-    status, said = run("get", "zeroscope", "--from", str(tmp_path))
-    assert status == 2
-    assert "no model_index.json" in said
+    get = ["models", "get", "zeroscope", "--from"]
+    refused_by_command([*get, str(tmp_path / "kept")], JobFailed, path=WEIGHTS)  # its own list of files says so
+    refused_by_command([*get, str(tmp_path)], InvalidInput, folder=str(tmp_path))
 
 
 def test_what_cannot_be_fetched(models: Path, hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    status, said = run("get", "sora", "--from", hub.url)
-    assert status == 2
-    assert "There is no published model sora" in said
-    assert "zeroscope" in said
-    status, said = run("get", "wan-1.3b", "--from", hub.url)
-    assert status == 2
-    assert "is not at http://127.0.0.1" in said
-    status, said = run("get", "zeroscope", "--from", "http://127.0.0.1:9")
-    assert status == 1
-    assert "Fetch the model again to resume it" in said
-    for command in ("remove", "check"):
-        status, said = run(command, "toybox", *(["--yes"] if command == "remove" else []))
-        assert status == 2
-        assert "not fetched with `motionbooth models get`" in said
+    refused_by_command(["models", "get", "sora", "--from", hub.url], NotFound, name="sora", known=...)
+    refused_by_command(["models", "get", "wan-1.3b", "--from", hub.url], NotFound, hub=..., endpoint=hub.url)
+    nowhere = "http://127.0.0.1:9"
+    refused_by_command(["models", "get", "zeroscope", "--from", nowhere], JobFailed, endpoint=nowhere, reason=...)
+    refused_by_command(["models", "remove", "toybox", "--yes"], NotFound, model="toybox")
+    refused_by_command(["models", "check", "toybox"], InvalidInput, folder=...)
     usage = shutil.disk_usage(models.parent)
     monkeypatch.setattr(downloads.shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
-    status, said = run("get", "zeroscope", "--from", hub.url, "--accept-license")
-    assert status == 2
-    assert "0.0 GB free" in said
+    refused_by_command(["models", "get", "zeroscope", "--from", hub.url, "--accept-license"], InvalidInput, free=0.001)
     assert hub.served == []
