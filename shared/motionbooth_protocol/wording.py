@@ -24,6 +24,7 @@ _LENGTHS = {
     (False, "<="): "{field} must have at most {bound} entries",
 }
 _CLASS = re.compile(r"[\w'’-]+(?: +[\w'’-]+)*")
+_LONGEST_FAULT = 2000  # characters
 _LONGEST = 64  # characters: the prompt has to hold them
 
 
@@ -45,7 +46,8 @@ def in_words(error: Exception, names: Mapping[str, str] | None = None) -> Text:
     known = _in_words(fault, field or Text("it"))
     if known is not None:
         return known
-    return Text.of("{field}: {reason}" if field else "{reason}", field=field, reason=fault)
+    reason = Text(fault[:_LONGEST_FAULT])  # a template, so that a sentence of ours is translated
+    return Text.of("{field}: {reason}", field=field, reason=reason) if field else reason
 
 
 def _in_words(fault: str, field: str | Text) -> Text | None:

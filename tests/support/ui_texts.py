@@ -14,7 +14,7 @@ SOURCES = Path(__file__).parents[2] / "blender_addon" / "motionbooth_addon"
 SHOWN = {
     "InvalidInput": 0, "NotFound": 0, "NotAuthorized": 0, "Unreachable": 0, "OutOfSpace": 0, "Damaged": 0,
     "JobFailed": 0, "Canceled": 0, "Conflict": 0, "OverLimit": 0, "Busy": 0, "VersionMismatch": 0,
-    "MotionBoothError": 0, "Text": 0, "of": 0, "translate": 0, "refuse": 1, "report": 1,
+    "MotionBoothError": 0, "ValueError": 0, "Text": 0, "of": 0, "translate": 0, "refuse": 1, "report": 1,
     "show_notice": 0, "inform": 0, "show_connection": 1, "sentence": 1,
 }  # fmt: skip
 NOT_SHOWN = {"name", "uid", "job_id", "filter_glob", "filter_folder", "filter_image", "display_type", "directory"}
@@ -24,9 +24,11 @@ FOR_PROGRAMS = {"codec.py", "text.py"}  # of the contract
 BACKEND = Path(__file__).parents[2] / "backend" / "motionbooth"
 # Parts of the backend whose texts are for its owner or for who works without Blender.
 FOR_ITS_OWNER = {
-    "bench", "cli", "doctor", "evaluation", "demo.py", "clip_folder.py", "tensorboard.py",
-    "script.py", "video.py", "local_training.py", "takes.py", "folder.py", "auth.py", "keys.py", "metrics.py", "web.py",
-    "serve.py", "devices.py", "recipes.py", "display.py", "task.py",
+    "bench", "cli", "doctor", "demo.py", "evaluation", "finetuning/clip_folder.py", "finetuning/recipes.py",
+    "finetuning/tensorboard.py", "generation/script.py", "jobs/local_training.py", "jobs/takes.py",
+    "pictures/folder.py", "progress/display.py", "server/auth.py",
+    "server/devices.py", "server/keys.py", "server/metrics.py", "server/sandbox.py", "server/serve.py",
+    "server/task.py", "server/web.py",
 }  # fmt: skip
 
 
@@ -66,7 +68,9 @@ def of_sources() -> Iterator[tuple[str, str]]:
 
 def of_backend() -> set[str]:
     """The texts of a backend's errors and notes that the extension may have to show."""
-    sources = [source for source in BACKEND.rglob("*.py") if not FOR_ITS_OWNER & set(source.relative_to(BACKEND).parts)]
+    others = [BACKEND / part for part in FOR_ITS_OWNER]
+    assert all(part.exists() for part in others)
+    sources = [path for path in BACKEND.rglob("*.py") if not {path, *path.parents} & set(others)]
     return {text for source in sources for _, text in _of_file(source)}
 
 

@@ -140,7 +140,12 @@ def _check_shape(size: tuple[int, int], label: Text, model: BaseSettings) -> Non
     pixels."""
     width, height = size
     if width * height > MAX_PIXELS:
-        raise ValueError(f"{width} x {height} pixels are too many")
+        raise InvalidInput(
+            "Cannot use {picture} ({width} x {height} pixels): at most 100 million pixels are possible.",
+            picture=label,
+            width=width,
+            height=height,
+        )
     if abs(width / height * model.height / model.width - 1) > SAME_SHAPE:
         raise InvalidInput(
             "Cannot use {clip}: {width} x {height} pixels have another aspect ratio than the frames of {model} "

@@ -158,7 +158,7 @@ class BaseSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         if (self.lora.paste or self.full.paste) and not self.backgrounds:
-            raise ValueError("`paste` needs one of `backgrounds` at least")
+            raise ValueError("`paste` needs at least one entry in `backgrounds`")
 
     @classmethod
     def read(cls, path: Path) -> BaseSettings:

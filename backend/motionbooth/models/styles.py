@@ -47,7 +47,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], float]:
             adapter = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
         state = {key.replace(".lora_down.", ".lora_A.").replace(".lora_up.", ".lora_B."): state[key] for key in state}
         if any(name.endswith(_DOWN) and name.removesuffix(_DOWN) + _UP not in state for name in state):
-            raise ValueError("half of a layer is missing")
+            raise ValueError(f"{path.name} lacks the other half of a layer")
     except (SafetensorError, OSError, ValueError) as error:
         raise InvalidInput(
             "The style {path} is not a LoRA in a safetensors file.", code="not_a_lora", path=path.name

@@ -27,10 +27,7 @@ def check_index(folder: Path, index: Mapping[str, Any]) -> list[str]:
     for name in needed:
         if not (folder / name / "config.json").is_file():
             raise InvalidInput(
-                "The base model in {folder} lacks its {part}: this version of Wan has {count}. Fetch the model again.",
-                folder=folder,
-                part=name,
-                count="two transformers" if len(needed) > 1 else "one transformer",
+                "The base model in {folder} lacks its {part}. Fetch the model again.", folder=folder, part=name
             )
     return needed
 
