@@ -9,10 +9,9 @@ from typing import Annotated
 import typer
 from motionbooth_protocol.errors import InvalidInput
 
-from motionbooth.cli.generate import ClassWord, Token
+from motionbooth.cli.generate import ClassWord, Pictures, ScriptModel, Subjects, Token
 
 ShotFile = Annotated[Path, typer.Argument(help="The shot: the shot.json next to a clip from Blender, or a script.")]
-Clip = typer.Option(exists=True, dir_okay=False)
 
 
 def export(
@@ -42,7 +41,7 @@ def export(
         Path | None,
         typer.Option(exists=True, file_okay=False, help="Folder of the subjects' pictures and masks (vace)."),
     ] = None,
-    model: Annotated[str, typer.Option(help="Base model that a script is read for.")] = "toybox",
+    model: ScriptModel = "toybox",
     token: Token = None,
     class_word: ClassWord = None,
 ) -> None:
@@ -70,14 +69,9 @@ def import_(
     clip: Annotated[Path, typer.Argument(help="Clip that another engine generated from the shot.")],
     shot: Annotated[Path, typer.Option(help="The shot: shot.json of its export, or next to a clip from Blender.")],
     out: Annotated[Path, typer.Option(dir_okay=False, help="MP4 file to write.")],
-    subject: Annotated[
-        list[Path] | None, typer.Option(help="Trained subject (.safetensors). Repeat for several.")
-    ] = None,
-    pictures: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the subject's pictures and masks, or with one such folder per subject."),
-    ] = None,
-    model: Annotated[str, typer.Option(help="Base model that a script is read for.")] = "toybox",
+    subject: Subjects = None,
+    pictures: Pictures = None,
+    model: ScriptModel = "toybox",
     token: Token = None,
     class_word: ClassWord = None,
 ) -> None:

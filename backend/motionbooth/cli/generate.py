@@ -15,6 +15,12 @@ ClassWord = Annotated[
     str | None, typer.Option("--class", help=r"Replaces \[class name] in a script (default: the subject's).")
 ]
 
+ScriptModel = Annotated[str, typer.Option(help="Base model that a script is read for.")]
+Subjects = Annotated[list[Path] | None, typer.Option(help="Trained subject (.safetensors). Repeat for several.")]
+Pictures = Annotated[
+    Path | None, typer.Option(help="Folder of the subject's pictures and masks, or with one such folder per subject.")
+]
+
 
 def generate(
     script: Annotated[
@@ -25,9 +31,7 @@ def generate(
     seed: Annotated[
         int, typer.Option(min=0, max=MAX_SEED, help="Seed of the first take. The other takes count up from it.")
     ] = 0,
-    subject: Annotated[
-        list[Path] | None, typer.Option(help="Trained subject (.safetensors). Repeat for several.")
-    ] = None,
+    subject: Subjects = None,
     style: Annotated[
         list[Path] | None,
         typer.Option(
@@ -109,17 +113,12 @@ def _guide(clip: Path, masks: Path | None, subject: float | None, background: fl
 def evaluate(
     clip: Annotated[Path, typer.Argument(help="Clip that was generated from the shot.")],
     shot: Annotated[Path, typer.Option(help="The shot: the shot.json next to a clip from Blender, or a script.")],
-    subject: Annotated[
-        list[Path] | None, typer.Option(help="Trained subject (.safetensors). Repeat for several.")
-    ] = None,
-    pictures: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the subject's pictures and masks, or with one such folder per subject."),
-    ] = None,
+    subject: Subjects = None,
+    pictures: Pictures = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", dir_okay=False, help="Write the frame-by-frame report to this JSON file.")
     ] = None,
-    model: Annotated[str, typer.Option(help="Base model that the script's clip was generated with.")] = "toybox",
+    model: ScriptModel = "toybox",
     sheet: Annotated[
         Path | None,
         typer.Option(dir_okay=False, help="Write a PNG of the frames with the requested and the detected boxes."),
