@@ -34,8 +34,8 @@ def migrate(old: Path, data: Path, release: str) -> Text | None:
     home = old / "backend"
     if is_home_in_use(home):
         return Text.of(
-            "The local backend of an earlier version still runs in {home}; stop it and start Blender again, and its "
-            "jobs and subjects are moved to {data}.",
+            "The local backend of an earlier version is still running in {home}; stop it and start Blender again, and "
+            "its jobs and subjects are moved to {data}.",
             home=home,
             data=data,
         )
@@ -44,7 +44,8 @@ def migrate(old: Path, data: Path, release: str) -> Text | None:
     _remove_empty(old)
     if kept != data and kept.is_dir():
         return Text.of(
-            "Your MotionBooth files are in {data} now. It has another backend already, so this one's is {home}.",
+            "Your MotionBooth files are in {data} now. It already has another backend, so this Blender's "
+            "backend is in {home}.",
             data=data,
             home=kept,
         )

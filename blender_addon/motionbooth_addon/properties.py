@@ -34,7 +34,7 @@ ENGINES = (
     ("ic-lora", "LTX IC-LoRA", "A control video for LTX-Video, from the rendered scene guide"),
     ("cameractrl", "CameraCtrl", "Camera poses for CameraCtrl"),
     ("recammaster", "ReCamMaster", "Camera poses for ReCamMaster"),
-    ("motionbooth-script", "MotionBooth Script", "A script as the authors of MotionBooth write them"),
+    ("motionbooth-script", "MotionBooth Script", "A script in the format of the MotionBooth paper's authors"),
 )
 
 
@@ -155,8 +155,8 @@ class MotionBoothShot(bpy.types.PropertyGroup):
     )
     use_parallax: BoolProperty(
         name="Parallax",
-        description="Read how near the scenery is from the scene's objects, so that nearer things move faster in the "
-        "clip. Evaluates the whole scene at each of the model's frames",
+        description="Read the distances of the scene's objects, so that nearer things move faster in the clip. "
+        "Evaluates the whole scene at each of the model's frames",
     )
     framing: EnumProperty(
         name="Framing",
@@ -187,7 +187,7 @@ class MotionBoothShot(bpy.types.PropertyGroup):
         subtype="FILE_PATH",
         options=compat.RELATIVE_PATH,
         description="LoRA of another program for the same model (a safetensors file), such as a drawing style. "
-        "It acts beside the subjects",
+        "It is used together with the subjects",
     )
     style_strength: FloatProperty(
         name="Style Strength",
@@ -213,7 +213,8 @@ class MotionBoothShot(bpy.types.PropertyGroup):
         subtype="FILE_PATH",
         options=compat.RELATIVE_PATH,
         description="Start from this clip, such as an earlier take or a playblast, or with this picture as the first "
-        "frame, instead of from a render of the scene. It has the model's aspect ratio, and a clip the shot's duration",
+        "frame, instead of from a render of the scene. It must have the model's aspect ratio, and a "
+        "clip also the shot's duration",
     )
     guide_subject: FloatProperty(
         name="Subject",
@@ -229,8 +230,8 @@ class MotionBoothShot(bpy.types.PropertyGroup):
         min=0,
         max=1,
         default=BACKGROUND_STRENGTH,
-        description="How closely the background follows the guide. A picture needs 0.7 or more for the clip to go on "
-        "from it",
+        description="How closely the background follows the guide. A picture needs 0.7 or more for the clip to "
+        "continue from it",
     )
     subjects: CollectionProperty(type=MotionBoothSubject)
     active_subject: IntProperty(min=0)

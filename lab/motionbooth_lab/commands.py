@@ -54,7 +54,7 @@ def control(
         bool | None,
         typer.Option(
             "--suppress-all-words/--suppress-subjects-words",
-            help="Which words the boxes suppress outside (default: the model's choice).",
+            help="Words that a box suppresses outside it (default: the model's choice).",
         ),
     ] = None,
     subjects: Annotated[

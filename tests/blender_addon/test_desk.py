@@ -88,7 +88,7 @@ def test_doubts_about_training_masks_are_shown_with_the_job(shot: Any, pump: Pum
     pump(lambda: state().jobs[0].doubts and Path(state().jobs[0].doubts).is_file())
     assert tuple(map(str, panel.mask_doubts(state().jobs[0].doubts))) == (
         "The mask of picture 1 of 1 (toy.png) may be wrong: it reaches the picture's border.",
-        "The mask of picture 1 of 1 (toy.png) may be wrong: searched for from other seeds, something else is found.",
+        "The mask of picture 1 of 1 (toy.png) may be wrong: a search from other starting points finds something else.",
     )
     assert panel.mask_doubts("nowhere.json") == ()
 

@@ -154,7 +154,7 @@ def test_a_running_backend_is_moved_after_it_has_ended(tmp_path: Path) -> None:
         assert is_home_in_use(old / "backend")
         said = migrate(old, data, "5.0")
         assert said is not None
-        assert "still runs" in said.template
+        assert "still running" in said.template
         with backend.client() as client:
             assert client.jobs() == []
     finally:

@@ -18,7 +18,9 @@ def real_size(
     frames: Annotated[
         int | None, typer.Option(min=2, help="Frames of the clip. Zeroscope uses 24, Wan 81 (5 by default here).")
     ] = None,
-    model: Annotated[Literal["zeroscope", "wan-1.3b"], typer.Option(help="Whose size.")] = "zeroscope",
+    model: Annotated[
+        Literal["zeroscope", "wan-1.3b"], typer.Option(help="Model whose size the network has.")
+    ] = "zeroscope",
 ) -> None:
     """Check whether a model of Zeroscope's or Wan's size fits on this machine: a step of sampling and one of training.
 
@@ -34,8 +36,8 @@ def real_size(
 @bench.command("gpu")
 def gpu(
     json_file: JsonFile = None,
-    part: Annotated[list[str] | None, typer.Option(help="Only this part. May be given several times.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what the JSON file has already.")] = False,
+    part: Annotated[list[str] | None, typer.Option(help="Only this part. Repeat for several.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what is already in the JSON file.")] = False,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print only the card's row of the README's table.")
     ] = False,

@@ -127,7 +127,7 @@ def evaluate(
         Path | None,
         typer.Option(
             file_okay=False,
-            help="Also measure the paper's figures, with the networks in this folder's clip, dino and raft.",
+            help="Also measure the paper's figures, with the networks in the folders clip, dino and raft of this one.",
         ),
     ] = None,
     token: Token = None,

@@ -47,12 +47,12 @@ def serve(
         Path | None,
         typer.Option(
             dir_okay=False,
-            help="TOML file with these options. The command line wins.",
+            help="TOML file with these options. The command line takes precedence.",
             show_default="motionbooth.toml in --home, if there is one",
         ),
     ] = None,
     print_config: Annotated[
-        bool, typer.Option("--print-config", help="Print these options as such a file, with their values, and exit.")
+        bool, typer.Option("--print-config", help="Print these options as a TOML file, with their values, and exit.")
     ] = False,
 ) -> None:
     """Run the backend, which trains subjects and generates clips for Blender. Press Ctrl+C to stop it."""
@@ -77,7 +77,7 @@ def serve(
     is_local = executor == "local"
     if sandbox and not is_local:
         raise InvalidInput(
-            "--sandbox insists on a sandbox, which is checked on this machine only. Leave it out for a Ray cluster: "
+            "--sandbox insists on a sandbox, which is checked on this machine only. Omit it for a Ray cluster: "
             "each of its machines uses one where it works."
         )
     with suppress(OSError):  # for the sandbox, which shows what is there at the start

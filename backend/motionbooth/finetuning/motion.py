@@ -32,7 +32,7 @@ def motion_text(card: SubjectCard) -> Text | None:
     """The motion after training for people; None if it was not measured."""
     if card.motion is None or card.motion.before is None or card.motion.after is None:
         return None
-    template = "clips of a {subject} move {after:.2f} px a frame, without the LoRA {before:.2f}"
+    template = "clips of a {subject} move {after:.2f} px per frame, without the LoRA {before:.2f}"
     return Text.of(template, subject=card.class_word, after=card.motion.after, before=card.motion.before)
 
 

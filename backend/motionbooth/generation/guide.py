@@ -94,8 +94,8 @@ def _fitting(path: Path, label: Text, model: BaseSettings, shot: Shot) -> Frames
     lasts, wanted = len(frames) / fps, shot.scene_frames / shot.fps
     if abs(lasts - wanted) > 1 / fps:
         raise InvalidInput(
-            "Cannot use {clip}: it lasts {found:.2f} s, but the shot {expected:.2f} s. Save it with {fps:g} frames a "
-            "second.",
+            "Cannot use {clip}: it lasts {found:.2f} s, but the shot lasts {expected:.2f} s. Save it with {fps:g} "
+            "frames per second.",
             found=lasts,
             clip=label,
             expected=wanted,

@@ -25,7 +25,7 @@ MAX_FILL_SHARE = 0.9  # of the hint's box that the mask fills: a subject is rare
 
 BORDER, PIECES = Text("it reaches the picture's border"), Text("it is in pieces")
 FULL_HINT, OUTSIDE_HINT = Text("it fills its hint's box"), Text("its hint's point is outside it")
-OTHERWISE = Text("searched for from other seeds, something else is found")
+OTHERWISE = Text("a search from other starting points finds something else")
 
 
 def doubts_about(rgb: Rgb, mask: Mask, hint: Hint = NO_HINT, finder: Finder | None = None) -> tuple[Text, ...]:

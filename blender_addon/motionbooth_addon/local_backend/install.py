@@ -92,8 +92,8 @@ def _find_python() -> str:
                 if _succeeds([python, "-c", _CAN_CREATE]):
                     return python
     raise NotFound(
-        "There is no Python of version 3.11 or newer here that can make an environment (with venv and ensurepip). "
-        "Install one from python.org, or by your system's packages, and try again."
+        "There is no Python of version 3.11 or newer here that can create an environment (with venv and ensurepip). "
+        "Install one from python.org or from your system's packages, and try again."
     )
 
 
@@ -153,7 +153,7 @@ class Installation:
             self.error = self._reason(failed.lines)
         except OSError as error:
             self.error = Text.of(
-                "The backend was not installed: {reason}. What is there is kept; try again.", reason=error
+                "The backend was not installed: {reason}. Downloaded files are kept; try again.", reason=error
             )
         finally:
             self.ended = True
@@ -200,7 +200,7 @@ class Installation:
         if "No matching distribution found for motionbooth" in said:
             return Text.of(
                 "The package index has no {package}. Name the backend's wheel in the extension's "
-                "preferences: it lies beside the extension's zip.",
+                "preferences: it is next to the extension's zip.",
                 package=self.plan.source,
             )
         if "No space left" in said or "Errno 28" in said:
@@ -212,7 +212,7 @@ class Installation:
         errors = [line for line in lines if line.lower().startswith("error: ")]
         what = (errors or list(lines) or [""])[0].partition(": ")[2]
         return Text.of(
-            "The backend was not installed: {reason} All that was said: {log}. What is there is kept; try again.",
+            "The backend was not installed: {reason} The full log is {log}. Downloaded files are kept; try again.",
             reason=what,
             log=self._log,
         )
@@ -265,7 +265,7 @@ class Installation:
                     on_line(line)
         self._process = None
         if self.canceled:
-            raise _Stopped("The installation was canceled. What was downloaded is kept for the next try.")
+            raise _Stopped("The installation was canceled. Downloaded files are kept for the next attempt.")
         if process.returncode != 0:
             raise _Failed(list(lines))
 

@@ -20,8 +20,8 @@ STORE = "jobs.sqlite"  # in a backend's home
 ADDRESS = "tcp://127.0.0.1:*"  # any free port; it is in the connection file
 # The message if no backend is installed, and online access is off.
 MANUAL_INSTALLATION = (
-    "MotionBooth's backend is not installed on this machine. Start Local Backend installs it, with Blender's online "
-    "access on (Preferences > System > Network). Or install its wheel, which lies beside the extension's zip, with "
+    "MotionBooth's backend is not installed on this machine. Start Local Backend installs it if Blender's online "
+    "access is on (Preferences > System > Network). Or install its wheel, which is next to the extension's zip, with "
     "pip (Python 3.11 or newer), and give the path of its program `motionbooth` in this extension's preferences; or "
     "connect to another machine."
 )

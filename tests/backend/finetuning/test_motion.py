@@ -64,7 +64,7 @@ def test_motion_is_in_pixels_a_frame_and_unknown_without_texture(
 def test_it_is_said_for_people_if_it_is_known() -> None:
     reported = motion_text(msgspec.structs.replace(CARD, motion=ClassMotion(0.8, 0.4)))
     assert reported == Text.of(
-        "clips of a {subject} move {after:.2f} px a frame, without the LoRA {before:.2f}",
+        "clips of a {subject} move {after:.2f} px per frame, without the LoRA {before:.2f}",
         subject="dog",
         after=0.4,
         before=0.8,

@@ -219,7 +219,7 @@ def test_doubtful_masks_stop_the_command_until_they_are_accepted(doubtful: Path,
     assert stopped.exit_code == 2
     told = " ".join(stopped.output.split())
     assert "(picture 1 of 1 (beach.png): " in told
-    assert "searched for from other seeds, something else is found" in told
+    assert "a search from other starting points finds something else" in told
     assert "--accept-masks" in told
     assert not out.exists()
     assert (tmp_path / "red" / "masks.png").exists()
