@@ -18,9 +18,7 @@ def real_size(
     frames: Annotated[
         int | None, typer.Option(min=2, help="Frames of the clip. Zeroscope uses 24, Wan 81 (5 by default here).")
     ] = None,
-    model: Annotated[
-        Literal["zeroscope", "wan-1.3b"], typer.Option(help="Model of that size.")
-    ] = "zeroscope",
+    model: Annotated[Literal["zeroscope", "wan-1.3b"], typer.Option(help="Model of that size.")] = "zeroscope",
 ) -> None:
     """Check whether a model of Zeroscope's or Wan's size fits on this machine: a step of sampling and one of training.
 

@@ -96,7 +96,7 @@ class RayDriver:
         if isinstance(command, ray_pipe.StartIn):
             slot = self._slots.get(command.slot)
             if slot is None or slot.actor is None:  # lost in the meantime
-                lost = MotionBoothError("The cluster lost the worker before the job started there.")
+                lost = MotionBoothError("The cluster lost the worker before the job started there.", code="worker_lost")
                 return [worker_pipe.Lost(command.attempt.id, error=lost.report)]
             slot.start(command.attempt)
         else:

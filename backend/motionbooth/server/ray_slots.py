@@ -116,7 +116,8 @@ class ClusterSlot:
             return []
         error = MotionBoothError(
             "The cluster lost the worker: its machine went down or ran out of memory. For lack of memory, try fewer "
-            "frames."
+            "frames.",
+            code="worker_lost",
         )
         return [worker_pipe.Exited(attempt, error=error.report)]
 

@@ -255,7 +255,7 @@ def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     with refused(InvalidInput, folder=str(tmp_path / "7"), found=...):
         subjects_in(tmp_path)
     (tmp_path / "pairs.json").write_text(json.dumps({"about": "", "boxes": [{"promt": "a dog"}], "cameras": []}))
-    with refused(InvalidInput, path=str(tmp_path / "pairs.json"), name="promt"):
+    with refused(InvalidInput, path=str(tmp_path / "pairs.json"), name="prompt"):
         Pairs.read(tmp_path / "pairs.json")
     with refused(MotionBoothError, status=1, reason="ValueError: 1"):
         run_rival(f'"{sys.executable}" -c "raise ValueError(1)"', cell("camera control").spec, tmp_path / "clip.mp4")

@@ -214,7 +214,7 @@ def test_a_download_of_a_damaged_file_ends_when_the_damage_is_found(blobs: Blobs
         try:
             blobs.read("ann", sha256, 0, CHUNK)
         except NotFound as error:
-            return "set aside" in str(error)
+            return error.code == "not_found.damaged"
         return False
 
     wait_until(ends)

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-from motionbooth.server.scrub import DAMAGED_FILES
 from motionbooth.server.store import Store
 from motionbooth_protocol.client import Client, new_job_id
 from motionbooth_protocol.codec import decode_reply, encode
@@ -155,7 +154,7 @@ def test_damage_that_nobody_asks_for_is_found_in_the_background_and_reported(
         flip_a_bit(blob_path(backend, clip.sha256))
     backend.start()
     with backend.client() as client:
-        wait_until(lambda: "failing: 2" in str(client.status().problems.get(DAMAGED_FILES)))
+        wait_until(lambda: 2 in [text.values.get("count") for text in client.status().problems.values()])
         assert {path.name for path in (backend.home / "corrupt").iterdir()} == {small.sha256, large.sha256}
         client.upload(tmp_path / "small.mp4")
         assert finished(client, 3 << 20).attempt == 1

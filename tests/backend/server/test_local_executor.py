@@ -239,7 +239,7 @@ def test_the_loss_of_an_actor_is_reported_and_it_is_replaced(ray_address: str, h
         worker = running.worker_of(1)
         ray.kill(ray.get_actor(slot, namespace=home.name))  # connects this process to the cluster
         ray.shutdown()
-        assert "lost the worker" in str(running.wait(worker_pipe.Exited, 1).error)
+        assert running.wait(worker_pipe.Exited, 1).error.code == "error.worker_lost"
         wait_until(lambda: not is_running(worker))
         wait_until(lambda: slot in running.idle(), 60)
         running.executor.close()
@@ -269,7 +269,7 @@ def test_two_boxes_of_a_cluster_share_the_work_and_one_that_goes_down_costs_its_
 
             cluster.remove_node(second)
             lost = 1 if not is_running(raylets[0]) else 2
-            assert "lost the worker" in str(running.wait(worker_pipe.Exited, lost).error)
+            assert running.wait(worker_pipe.Exited, lost).error.code == "error.worker_lost"
             running.start(3, "steps=2", attempt=1)
             running.wait(worker_pipe.Finished, 3)
             running.executor.cancel(attempt_id(3 - lost), 0.0)
@@ -376,7 +376,7 @@ def test_no_cluster_at_the_address_is_one_sentence_and_the_executor_goes_on(home
     pytest.importorskip("ray")
     with zmq.Context() as context:
         running = Running(on_ray(context, "127.0.0.1:1", home), home)
-        wait_until(lambda: running.idle() or "No Ray cluster answers" in str(running.executor.problem), 60)
+        wait_until(lambda: running.idle() or "127.0.0.1:1" in str(running.executor.problem), 60)
         assert running.executor.devices() == []
         assert running.executor.adopt() is None, "nothing is known of the attempts there"
         running.executor.close()

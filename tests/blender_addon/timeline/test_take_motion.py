@@ -17,6 +17,7 @@ from motionbooth.evaluation.report import (
 from motionbooth_addon._protocol.jobs import GenerateSpec
 from motionbooth_addon._protocol.motion import Box, CameraPath, Shot, SubjectTrack
 from motionbooth_addon.timeline.take_motion import load_take_motion, report_path
+from refused import assert_says
 
 BOX = Box(0.1, 0.1, 0.5, 0.5)
 TRACK = SubjectTrack(name="Imp", class_word="toy", boxes=[BOX, BOX])
@@ -41,7 +42,7 @@ def test_the_backends_report_is_loaded(tmp_path: Path) -> None:
     assert take.spec.shot.subjects == [TRACK]
     assert [box.as_tuple() for box in take.found["Imp"] if box] == [BOX.as_tuple()] * 2
     assert str(take.verdicts["Imp"]) == "Imp: detected in 100% of frames, overlap 50%, center off by 2.0% of the width"
-    assert "0.4 px" in str(take.camera_verdict)
+    assert_says(take.camera_verdict, pixels=0.42)
 
 
 def test_without_a_flow_error_the_camera_verdict_says_why(tmp_path: Path) -> None:
