@@ -38,10 +38,9 @@ def _sandbox() -> Iterator[Finding]:
     """Nothing on systems that have none."""
     if sys.platform != "linux":
         return
-    problem = sandbox_problem()
-    if problem is not None:
+    if (missing := sandbox_problem()) is not None:
         advice = "without one, workers can do what the backend's user can"
-        yield Finding("sandbox", "warning", str(problem), advice)
+        yield Finding("sandbox", "warning", str(missing), advice)
         return
     found = "workers have no network, and write only their own files"
     if os.geteuid() != 0:

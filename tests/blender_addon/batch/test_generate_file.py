@@ -421,7 +421,7 @@ def test_another_model_than_the_scenes_can_be_chosen(connection_file: Path, tmp_
     assert json.loads((tmp_path / "shot.json").read_bytes())["generate"]["model"] == "wantoy"
     status, reports = run_batch(DEMO_SCENE, "--out", tmp_path, "--model", "wantoy", "--connection", connection_file)
     assert status == 2
-    assert_says(error_of(reports), model="wantoy")
+    assert_says(error_of(reports), name="wantoy", known="toybox")
 
 
 @pytest.mark.parametrize("words", [["--seed", str(2**31)], ["--seed", "-1"], ["--training-steps", "0"]])
