@@ -45,7 +45,7 @@ FOR_THE_BACKENDS_OWNER = (
     "{doubts}. Look at", "{request} has no payload", "A file is named by its sha256", "Another backend is running on",
     "Each worker needs {each:g} GPUs", "No Ray cluster answers at", "Only admins can list the jobs", "The Ray executor",
     "{folder} has no {", "{folder} has {hub}", "{folder} lacks {path}", "{out} already exists",
-    "The spatial layers of this checkpoint", "The job store {path}", 
+    "The spatial layers of this checkpoint", "The job store {path}",
     "Several users have a job",
 )  # fmt: skip
 
