@@ -18,14 +18,16 @@ LARGE = (".safetensors", ".bin", ".pt")
 
 class LocalHub(ThreadingHTTPServer):
     """`files`: of each repository, by path. `breaks`: paths whose first download ends in the middle. `gated`:
-    repositories whose files are only for those who have asked their owner. `slow`: paths that arrive in a minute."""
+    repositories whose files are only for those who have asked their owner. `slow`: paths that arrive in a minute.
+    `torn`: paths of which only a half ever arrives. `stated`: sizes of paths that are not true."""
 
     daemon_threads = True
 
     def __init__(self, files: dict[str, dict[str, bytes]]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files = files
-        self.breaks, self.gated, self.slow = set[str](), set[str](), set[str]()
+        self.breaks, self.gated, self.slow, self.torn = set[str](), set[str](), set[str](), set[str]()
+        self.stated: dict[str, int] = {}
         self.served: list[tuple[str, int]] = []  # (path, first byte)
         self.swapped: dict[str, bytes] = {}  # what is sent instead, under the sum of the true file
 
@@ -40,7 +42,7 @@ class LocalHub(ThreadingHTTPServer):
 
     @contextmanager
     def running(self) -> Iterator[LocalHub]:
-        thread = threading.Thread(target=self.serve_forever, daemon=True)
+        thread = threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         try:
             yield self
@@ -80,7 +82,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(404, b"", {"X-Error-Code": "RepoNotFound"})
             return
         siblings = [
-            {"rfilename": path, "size": len(content), "blobId": hashlib.sha1(content).hexdigest()}
+            {
+                "rfilename": path,
+                "size": self.server.stated.get(path, len(content)),
+                "blobId": hashlib.sha1(content).hexdigest(),
+            }
             | ({"lfs": {"size": len(content), "sha256": _sum(content), "pointerSize": 130}} if _is_large(path) else {})
             for path, content in files.items()
         ]
@@ -96,7 +102,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.served.append((path, first))
         if first:
             headers["Content-Range"] = f"bytes {first}-{len(sent) - 1}/{len(sent)}"
-        if self.command == "GET" and path in self.server.breaks:
+        if self.command == "GET" and path in self.server.torn:
+            self._send(206 if first else 200, sent[first:], headers, max(0, len(sent) // 2 - first))
+        elif self.command == "GET" and path in self.server.breaks:
             self.server.breaks.remove(path)
             self._send(206 if first else 200, sent[first:], headers, len(sent[first:]) // 2)
         else:

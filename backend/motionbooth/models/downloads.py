@@ -6,6 +6,7 @@ Only the models of published.toml are fetched, by our names. Nothing of them is 
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,11 +18,12 @@ import msgspec
 from filelock import FileLock, Timeout
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.utils.logging import set_verbosity_error
 from motionbooth_protocol.errors import Conflict, InvalidInput, JobFailed, MotionBoothError, NotFound
 from motionbooth_protocol.wording import in_words
 
 from motionbooth.models.published import Repository, published, published_named
-from motionbooth.models.sources import models_folder
+from motionbooth.models.sources import BUNDLED, models_folder
 
 # Of the HTTP library that this version of huggingface_hub uses: it has changed twice.
 _DOWNLOAD_ERRORS: tuple[type[Exception], ...] = (
@@ -36,6 +38,7 @@ WEIGHTS = (".safetensors", ".bin", ".pt")
 SPARE_BYTES = 1 << 30
 """Free space that is left after a download."""
 FETCHING, CHECKING, CONVERTING = "fetching the model", "checking the model", "converting the model"
+_NUMBER = re.compile(r"\[(Errno|WinError) -?\d+\] ")
 _BROKEN_OFF = "broken_off"
 OnStage = Callable[[str], None]
 
@@ -167,6 +170,7 @@ def fetch(found: Offer, on_stage: OnStage = lambda stage: None) -> Path:
     """
     with _sole_process(found.name) as partial:
         on_stage(FETCHING)
+        set_verbosity_error()  # it tries again by itself, and we say it if that does not help
         needs_copy = published_named(found.name).convert != ""
         _check_space(partial, found.size * (2 if needs_copy else 1) - fetched_bytes(found.name))
         for part in found.parts:
@@ -246,6 +250,8 @@ def _check_has_weights(name: str, files: dict[str, FileCard], place: str) -> Non
 
 def check_sound(name: str, folder: Path, on_file: Callable[[str], None] = lambda path: None) -> None:
     """Check the files of a fetched model. Raises JobFailed if some are damaged, InvalidInput if we have no sums."""
+    if name in BUNDLED:
+        raise InvalidInput("{model} comes with MotionBooth. If it is damaged, reinstall MotionBooth.", model=name)
     damaged = damaged_files(folder, on_file)
     if damaged is None:
         raise InvalidInput(
@@ -264,6 +270,10 @@ def check_sound(name: str, folder: Path, on_file: Callable[[str], None] = lambda
 def remove(name: str) -> Path:
     """Delete a fetched model, or what is there of an unfinished download. Raises NotFound if there is neither."""
     folder = models_folder() / name
+    if name in BUNDLED:
+        raise InvalidInput(
+            "{model} comes with MotionBooth and is not removed. It takes no space beside it.", model=name
+        )
     if name in published() and not folder.exists() and _partial(name).exists():
         folder = _partial(name)
         shutil.rmtree(folder)
@@ -398,7 +408,7 @@ def _download_errors(hub: str, endpoint: str | None) -> Iterator[None]:
             "The download from {endpoint} broke off ({reason}). Fetch the model again to resume it, or from a mirror "
             "or a folder with `motionbooth models get --from`.",
             endpoint=endpoint or "the hub",
-            reason=in_words(error),
+            reason=_NUMBER.sub("", str(in_words(error))),
             code=_BROKEN_OFF,
         ) from error
 

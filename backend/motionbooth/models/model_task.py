@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from motionbooth_protocol.errors import MotionBoothError, NotFound, from_os_error
+from motionbooth_protocol.errors import Conflict, MotionBoothError, from_os_error
 from motionbooth_protocol.messages import ModelLicense
 from motionbooth_protocol.reporting_process import ReportWriter
 from motionbooth_protocol.reports import ProgressReport
@@ -27,11 +27,12 @@ from motionbooth.models.downloads import (
     offer,
     remove,
 )
-from motionbooth.models.sources import fetched_folder
+from motionbooth.models.sources import fetched_folder, source_named
 
 ASKING, REMOVING, WAITING = "asking the hub", "removing the model", "waiting for the network"
 STAGES = (ASKING, FETCHING, CHECKING, CONVERTING, WAITING, REMOVING)
-_PAUSES = (1, 2, 5, 10, 30, 60, 120, 300)  # seconds before the download goes on where it broke off
+# Seconds before the download goes on where it broke off. Another process may still be at it, of a server that crashed.
+_PAUSES = (1, 2, 5, 10, 30, 60, 120, 300)
 OnStage = Callable[[str], None]
 
 
@@ -49,7 +50,7 @@ def _get(name: str, on_stage: OnStage) -> None:
             fetch(offer(name), on_stage)
             return
         except MotionBoothError as error:
-            if pause is None or not is_broken_off(error):
+            if pause is None or not (is_broken_off(error) or isinstance(error, Conflict)):
                 raise
             print(error, file=sys.stderr, flush=True)
             on_stage(WAITING)
@@ -58,10 +59,7 @@ def _get(name: str, on_stage: OnStage) -> None:
 
 def _check(name: str, on_stage: OnStage) -> None:
     on_stage(CHECKING)
-    folder = fetched_folder(name)
-    if folder is None:
-        raise NotFound("The model {model} is not on the backend.", model=name)
-    check_sound(name, folder)
+    check_sound(name, fetched_folder(name) or source_named(name).folder)
 
 
 def _remove(name: str, on_stage: OnStage) -> None:
@@ -78,7 +76,7 @@ ACTIONS: dict[str, Callable[[str, OnStage], Any]] = {
 
 
 def main(action: str, name: str) -> None:
-    """Run it; the exit status is always 0."""
+    """Run it, until Ctrl+C."""
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     writer = ReportWriter(sys.stdout)
     try:
@@ -87,6 +85,8 @@ def main(action: str, name: str) -> None:
         writer.failed(error)
     except OSError as error:
         writer.failed(from_os_error(error))
+    except KeyboardInterrupt:  # the server cancels it so
+        sys.exit(130)
 
 
 def _end_with(parent: int) -> None:

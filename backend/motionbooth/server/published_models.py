@@ -186,7 +186,8 @@ class PublishedModels:
         outcome, failed = self._outcomes.get(name, (None, False))
         size = self._size(folder) if folder is not None else offer.size if offer is not None else 0
         return PublishedModel(
-            name=name, title=title_of(name), kind=published_named(name).kind, here=folder is not None, size=size,
+            name=name, title=title_of(name), kind=published_named(name).kind, size=size,
+            here=folder is not None or name in {model.name for model in self._live.models},
             licenses=offer.licenses if offer is not None else [], doing=task.action if task is not None else "",
             progress=self._progress(name, task, size) if task is not None else None, outcome=outcome, failed=failed,
         )  # fmt: skip

@@ -96,6 +96,7 @@ def test_an_admin_fetches_a_model_and_everyone_sees_it(backend: RunningBackend, 
         assert "zeroscope" not in [model.name for model in user.models()]
 
 
+@pytest.mark.slow
 def test_a_download_is_canceled_and_goes_on_after_a_crash_of_the_server(
     backend: RunningBackend, hub: LocalHub, tmp_path: Path
 ) -> None:
@@ -122,6 +123,7 @@ def test_a_download_is_canceled_and_goes_on_after_a_crash_of_the_server(
         assert {path for path, _ in hub.served} == {WEIGHTS}, "the rest was there already"
 
 
+@pytest.mark.slow
 def test_what_the_hub_does_not_give_is_said(backend: RunningBackend, hub: LocalHub) -> None:
     with backend.client() as admin:
         hub.gated.add(HUB)

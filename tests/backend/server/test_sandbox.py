@@ -111,6 +111,22 @@ def test_a_worker_can_reach_its_files_and_nothing_else(tmp_path: Path) -> None:
 
 
 @needs_sandbox
+def test_a_worker_can_read_a_model_that_was_fetched_after_its_start_and_cannot_change_it(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    act = 'echo began; read line; cat "$1"; echo torn > "$1" || echo refused'
+    inner = ["sh", "-c", act, "sh", str(models / "fetched" / "weights")]
+    command = sandboxed(inner, tmp_path / "home", [models], [])
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"began\n"
+        (models / "fetched").mkdir()
+        (models / "fetched" / "weights").write_text("weights\n")
+        said, _ = process.communicate(b"\n", timeout=20)
+    assert said == b"weights\nrefused\n"
+
+
+@needs_sandbox
 def test_a_server_runs_its_jobs_in_a_sandbox_and_a_cancel_and_a_crash_work_there(backend: RunningBackend) -> None:
     backend.start(SANDBOX="on")
     with backend.client() as client:

@@ -135,7 +135,6 @@ TEXTS = {
     "The download from {endpoint} broke off ({reason}). Fetch the model again to resume it, or from a mirror or a folder with `motionbooth models get --from`.": "Der Download von {endpoint} brach ab ({reason}). Laden Sie das Modell noch einmal, dann geht er weiter, oder mit `motionbooth models get --from` von einem Spiegel oder aus einem Ordner.",
     "The license of {model} was not accepted. Read it at {page}, accept it, and fetch the model again.": "Die Lizenz von {model} wurde nicht angenommen. Lesen Sie sie unter {page}, nehmen Sie sie an, und laden Sie das Modell noch einmal.",
     "The model needs {needed:.1f} GB and 1 GB to spare, and {folder} has {free:.1f} GB free. Free some space, or set MOTIONBOOTH_MODELS to a folder on another disk.": "Das Modell braucht {needed:.1f} GB und 1 GB Reserve, und in {folder} sind {free:.1f} GB frei. Schaffen Sie Platz, oder setzen Sie MOTIONBOOTH_MODELS auf einen Ordner eines anderen Datenträgers.",
-    "The model {model} is not on the backend.": "Das Modell {model} ist nicht auf dem Backend.",
     "The parts of {folder} cannot be read ({reason}). Download it again.": "Die Teile von {folder} sind nicht lesbar ({reason}). Laden Sie sie noch einmal.",
     "There is no published model {name} that can be fetched, only: {known}.": "Es gibt kein veröffentlichtes Modell {name}, das geladen werden kann, nur: {known}.",
     "These weights are not LaVie-base's ({problem}: {layers}).": "Dies sind nicht die Gewichte von LaVie-base ({problem}: {layers}).",
