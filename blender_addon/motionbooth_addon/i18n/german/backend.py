@@ -127,6 +127,8 @@ TEXTS = {
     "waiting for the network": "wartet auf das Netz",
     "{model} was fetched and checked.": "{model} wurde geladen und geprüft.",
     "All files of {model} are as they were published.": "Alle Dateien von {model} sind, wie sie veröffentlicht wurden.",
+    "{model} comes with MotionBooth. If it is damaged, reinstall MotionBooth.": "{model} gehört zu MotionBooth. Wenn es beschädigt ist, installieren Sie MotionBooth neu.",
+    "{model} comes with MotionBooth and is not removed. It takes no space beside it.": "{model} gehört zu MotionBooth und wird nicht entfernt. Es braucht keinen weiteren Platz.",
     "{model} was removed.": "{model} wurde entfernt.",
     "Another process is fetching {model}. Wait until it has ended.": "Ein anderer Prozess lädt gerade {model}. Warten Sie, bis er beendet ist.",
     "One of the files offered is {path}, which leads out of the model's folder. Do not use this mirror.": "Eine der angebotenen Dateien ist {path} und führt aus dem Ordner des Modells hinaus. Verwenden Sie diesen Spiegel nicht.",
