@@ -158,6 +158,18 @@ class MotionBoothShot(bpy.types.PropertyGroup):
         description="Read the distances of the scene's objects, so that nearer things move faster in the clip. "
         "Evaluates the whole scene at each of the model's frames",
     )
+    long_shot: EnumProperty(
+        name="Long Shot",
+        items=[
+            (
+                "WINDOWS",
+                "Windows",
+                "Generate all frames at the model's frame rate, in overlapping windows. Takes longer",
+            ),
+            ("SPREAD", "Spread", "Spread the frames of one clip over the shot and hold each"),
+        ],
+        description="How to generate a shot that lasts longer than the model's clip",
+    )
     framing: EnumProperty(
         name="Framing",
         items=[

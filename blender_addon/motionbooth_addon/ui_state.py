@@ -31,6 +31,7 @@ class MotionBoothModel(bpy.types.PropertyGroup):
     width: IntProperty()
     height: IntProperty()
     fps: FloatProperty()
+    frame_step: IntProperty(default=1)
 
 
 class MotionBoothLicense(bpy.types.PropertyGroup):

@@ -97,7 +97,7 @@ class UiUpdater:
         for model in backend.models:
             row = models.add()
             row.name, row.title, row.frames = model.name, model.title or model.name, model.frames
-            row.width, row.height, row.fps = model.width, model.height, model.fps
+            row.width, row.height, row.fps, row.frame_step = model.width, model.height, model.fps, model.frame_step
         trained.clear()
         for subject in backend.subjects:
             row = trained.add()

@@ -20,6 +20,7 @@ from .limits import (
     MAX_TEXT,
     MAX_TRAINING_STEPS,
 )
+from .long_shots import LongShot
 from .masters import Master
 from .motion import Box, Name, Sha256, Short, Shot
 from .printable import PRINTABLE
@@ -139,7 +140,9 @@ class GenerateSpec(Struct, frozen=True, tag="generate"):
     """Generate the clip of a shot. None stands for the base model's default.
 
     The prompt must contain each subject's phrase (SubjectTrack.phrase). `box_control` and `camera_control` can be
-    switched off for comparison. `master`: what is written beside the clip.
+    switched off for comparison. `long_shot`: how the frames for which the shot has boxes cover it. They are as many as
+    the model's clip has ("spread"), or as many as the shot has at the model's rate ("windows"), see long_shots.py. `master`:
+    what is written beside the clip.
     """
 
     shot: Shot
@@ -155,6 +158,7 @@ class GenerateSpec(Struct, frozen=True, tag="generate"):
     styles: Annotated[list[Style], Meta(max_length=MAX_STYLES)] = []
     guide: Guide | None = None
     master: Master | None = None
+    long_shot: LongShot = "spread"
 
 
 JobSpec = TrainSpec | GenerateSpec

@@ -172,7 +172,10 @@ class Reply(Struct, frozen=True, tag=True, kw_only=True):
 
 
 class ModelInfo(Struct, frozen=True):
-    """A base model that the backend can run: `frames` frames of `width` x `height` pixels at its own `fps`."""
+    """A base model that the backend can run: `frames` frames of `width` x `height` pixels at its own `fps`.
+
+    A longer clip, in windows, has 1 + a multiple of `frame_step` frames.
+    """
 
     name: Short
     frames: Count
@@ -180,6 +183,7 @@ class ModelInfo(Struct, frozen=True):
     height: Count
     fps: float
     title: Short = ""
+    frame_step: Annotated[int, Meta(ge=1)] = 1
 
 
 class SubjectInfo(Struct, frozen=True):

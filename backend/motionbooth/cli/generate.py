@@ -38,6 +38,14 @@ def generate(
             exists=True, dir_okay=False, help="LoRA of another program for the base model. Repeat for several."
         ),
     ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            help="Duration. Above that of the model's clip, the frames are generated in overlapping windows. "
+            "Default: the model's clip",
+        ),
+    ] = None,
     takes: Annotated[int, typer.Option(min=1, help="Number of takes. They are sorted by adherence, best first.")] = 1,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Takes per batch. Faster on a GPU, but needs more memory.")
@@ -85,7 +93,8 @@ def generate(
     from motionbooth.progress.display import DisplayReporter, progress_display
 
     subjects = subject or []
-    spec = script_with_subjects(script, model, seed, subjects, Placeholders.of(token, class_word, subjects))
+    placeholders = Placeholders.of(token, class_word, subjects)
+    spec = script_with_subjects(script, model, seed, subjects, placeholders, seconds)
     spec = replace(spec, styles=[Style(str(path)) for path in style or []], master=master)
     if guide is not None:
         spec = replace(spec, guide=_guide(guide, guide_masks, subject_strength, background_strength))

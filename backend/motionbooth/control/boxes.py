@@ -20,7 +20,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -57,6 +57,10 @@ class BoxControl:
     soft_edges: bool = False
     tied: bool = False
     """Whether the subjects are tied across frames in this step. See models/wan/ties.py."""
+
+    def during(self, frames: slice) -> BoxControl:
+        """The edit of some of the frames."""
+        return replace(self, boxes=tuple(track[frames] for track in self.boxes))
 
 
 def level_grids(latent_size: Grid, levels: int) -> list[Grid]:

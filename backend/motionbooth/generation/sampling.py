@@ -15,6 +15,7 @@ import torch
 from einops import rearrange
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import GenerateSpec
+from motionbooth_protocol.long_shots import windows_of
 from motionbooth_protocol.motion import CameraPath
 from torch import Tensor
 
@@ -31,6 +32,7 @@ from motionbooth.control.homography import filled
 from motionbooth.control.plan import StepPlan, plan_steps, windows_in_steps
 from motionbooth.control.prompt import without_phrases
 from motionbooth.control.scenery import Scenery, merge_scenery
+from motionbooth.generation.context_windows import predict
 from motionbooth.generation.guide import BlobPath, encoded, read_guide, with_guide
 from motionbooth.models.base import Base
 from motionbooth.progress.reporting import OnProgress, ignore_progress
@@ -49,6 +51,7 @@ class SamplingInputs:
     plans: Sequence[StepPlan]  # one for each step
     pick: Pick  # which cells fill the holes of a shift
     generators: Sequence[torch.Generator] = ()  # for samplers that draw noise (DDPM): one, or one for each sample
+    windows: Sequence[range] = ()  # the latent frames of each call of the network; empty: all in one
 
     @classmethod
     def from_prompts(
@@ -60,25 +63,29 @@ class SamplingInputs:
         plans: Sequence[StepPlan],
         guidance_scale: float | None = None,
         outside_prompts: Sequence[str] = (),
+        frames: int | None = None,
     ) -> SamplingInputs:
         """One sample for each prompt, all of its randomness from its own seed.
 
-        `guidance_scale`: the base's default. `outside_prompts`: those of the cells outside the boxes, if the plans have
-        any.
+        `guidance_scale`, `frames`: the base's default. `outside_prompts`: those of the cells outside the boxes, if the
+        plans have any.
         """
         text = base.embed(prompts)
         if outside_prompts:
             text = torch.cat([text, base.embed(outside_prompts)], dim=1)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         moving = any(plan.moves or plan.fractions or plan.warp for plan in plans)
+        own = base.settings.frames
+        windows = windows_of(frames or own, own, base.temporal)
         return cls(
-            torch.cat([initial_noise(base, generator, moving) for generator in generators]),
+            torch.cat([initial_noise(base, generator, moving, windows[-1].stop) for generator in generators]),
             text,
             base.embed(negative_prompts),
             base.settings.guidance_scale if guidance_scale is None else guidance_scale,
             plans,
             random_pick(*generators),
             generators,
+            windows,
         )
 
 
@@ -86,8 +93,13 @@ class SamplingInputs:
 def denoise(
     base: Base, inputs: SamplingInputs, on_step: OnProgress = ignore_progress, on_estimate: OnEstimate | None = None
 ) -> Tensor:
-    """Clean latents (B, C, F, h, w). An exception of `on_step` ends the run; the controls are cleared in any case."""
+    """Clean latents (B, C, F, h, w). An exception of `on_step` ends the run; the controls are cleared in any case.
+
+    `on_step` is called after each window of each step.
+    """
     plans, sampler = inputs.plans, base.scheduler
+    windows = inputs.windows or [range(inputs.latents.shape[2])]
+    calls = len(plans) * len(windows)
     text = inputs.prompt_embeds, inputs.negative_prompt_embeds, inputs.guidance_scale
     options: dict[str, Any] = {}
     if inputs.generators and "generator" in signature(sampler.step).parameters:
@@ -99,19 +111,24 @@ def denoise(
     try:
         for step, (t, plan) in enumerate(zip(sampler.timesteps, plans, strict=True), start=1):
             latents = _shift(sampler, latents, plan, inputs.pick)
-            predicted = base.predict(latents, t, *text, plan.boxes)
+            on_window = partial(_report_window, on_step, calls, (step - 1) * len(windows))
+            predicted = predict(base, latents, t, text, plan.boxes, windows, on_window)
             if plan.scenery is not None:
                 predicted = with_merged_scenery(base, predicted, t, latents, plan.scenery)
             if plan.guide is not None:
                 predicted = guided_prediction(base, predicted, t, latents, plan.guide)
             estimate = None if on_estimate is None else base.clean_estimate(predicted, t, latents)
             latents = sampler.step(predicted, t, latents, **options, return_dict=False)[0]
-            on_step(step, len(plans))
+            on_step(step * len(windows), calls)
             if on_estimate is not None and estimate is not None:
                 on_estimate(estimate)
     finally:
         base.control.clear()
     return latents
+
+
+def _report_window(on_step: OnProgress, calls: int, before: int, done: int) -> None:
+    on_step(before + done, calls)
 
 
 def _shift(sampler: Any, latents: Tensor, plan: StepPlan, pick: Pick) -> Tensor:
@@ -150,8 +167,7 @@ def with_merged_scenery(base: Base, predicted: Tensor, t: Tensor, latents: Tenso
 
 def _merged(base: Base, latents: Tensor, scenery: Scenery) -> Tensor:
     """Clean latents (C, F, h, w) of one clip, decoded, merged and encoded; float32."""
-    mean, _ = base.encode(merge_scenery(base.to_pixels(latents), scenery))
-    return mean.float()
+    return base.long_encode(merge_scenery(base.long_to_pixels(latents), scenery)).float()
 
 
 def shared_noise(shape: Sequence[int], rho: float, generator: torch.Generator) -> Tensor:
@@ -167,10 +183,12 @@ def shared_noise(shape: Sequence[int], rho: float, generator: torch.Generator) -
     return math.sqrt(1 - rho) * noise + math.sqrt(rho) * common
 
 
-def initial_noise(base: Base, generator: torch.Generator, moving: bool) -> Tensor:
+def initial_noise(base: Base, generator: torch.Generator, moving: bool, frames: int | None = None) -> Tensor:
     """The initial noise of one clip: (1, C, F, h, w), with the base's share of common noise. `moving`: the camera's."""
     rho = max(base.settings.shared_noise, base.settings.control.shared_noise if moving else 0.0)
-    return shared_noise((1, *base.latent_shape), rho, generator).to(base.device, base.latent_dtype)
+    channels, own, *size = base.latent_shape
+    noise = shared_noise((1, channels, frames or own, *size), rho, generator)
+    return noise.to(base.device, base.latent_dtype)
 
 
 def generate_clip(
@@ -181,7 +199,7 @@ def generate_clip(
     on_frame: OnProgress = ignore_progress,
     blob_path: BlobPath = Path,
 ) -> Tensor:
-    """The clip of a shot: uint8 (F, H, W, 3) RGB, at the model's own size and number of frames.
+    """The clip of a shot: uint8 (F, H, W, 3) RGB, at the model's own size and the shot's frames.
 
     `on_frame` is called for each decoded frame. `blob_path`: the file of the guide, by its sha256; by default, the spec
     has its path. Raises InvalidInput if the shot, the prompt or the guide does not fit the model.
@@ -216,23 +234,45 @@ def generate_exactly(
     Each take equals the clip that `generate_clip` makes from its seed, but for the last bits: kernels round differently
     for batches of another size. Raises InvalidInput as `generate_clip` does.
     """
-    settings, shot = base.settings, spec.shot
-    if shot.frames != settings.frames:
-        raise InvalidInput(
-            "The shot has boxes for {found} frames, but {model} generates {expected}. "
-            "Read the shot from the scene again for this model.",
-            found=shot.frames,
-            model=settings.title,
-            expected=settings.frames,
-        )
+    check_frames(base, spec)
     prompts, negative_prompts = [spec.prompt] * len(seeds), [spec.negative_prompt] * len(seeds)
     plans = plan_shot(base, spec)
-    if spec.guide is not None and (guide := read_guide(spec, settings, blob_path)) is not None:
+    if spec.guide is not None and (guide := read_guide(spec, base.settings, blob_path)) is not None:
         strengths = spec.guide.subject_strength, spec.guide.background_strength
         plans = with_guide(plans, encoded(base, guide), base.noise_levels(len(plans)), *strengths)
     outside = [outside_prompt(spec)] * len(seeds) if splits_prompt(base, spec) else []
-    inputs = SamplingInputs.from_prompts(base, prompts, negative_prompts, seeds, plans, spec.guidance_scale, outside)
+    inputs = SamplingInputs.from_prompts(
+        base, prompts, negative_prompts, seeds, plans, spec.guidance_scale, outside, spec.shot.frames
+    )
     return decode_exactly(base, denoise(base, inputs, on_step, on_estimate), on_frame)
+
+
+def check_frames(base: Base, spec: GenerateSpec) -> None:
+    """Raises InvalidInput if the model cannot generate the shot's number of frames."""
+    found, own, title = spec.shot.frames, base.settings.frames, base.settings.title
+    if spec.long_shot == "spread" and found != own:
+        raise InvalidInput(
+            "The shot has boxes for {found} frames, but {model} generates {expected}. "
+            "Read the shot from the scene again for this model.",
+            found=found,
+            model=title,
+            expected=own,
+        )
+    if found < own or (found - 1) % base.temporal:
+        raise InvalidInput(
+            "The shot has boxes for {found} frames, but in windows {model} generates {least} or more, and 1 + a "
+            "multiple of {step}. Read the shot from the scene again for this model.",
+            found=found,
+            model=title,
+            least=own,
+            step=base.temporal,
+        )
+
+
+def network_calls(base: Base, spec: GenerateSpec) -> int:
+    """How often `denoise` reports its progress: once for each window of each step."""
+    steps = spec.num_inference_steps or base.settings.num_inference_steps
+    return steps * len(windows_of(spec.shot.frames, base.settings.frames, base.temporal))
 
 
 def plan_shot(base: Base, spec: GenerateSpec) -> list[StepPlan]:

@@ -14,6 +14,8 @@ import msgspec
 import numpy as np
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import GenerateSpec, as_received
+from motionbooth_protocol.limits import MAX_FRAMES
+from motionbooth_protocol.long_shots import frames_at_rate
 from motionbooth_protocol.messages import ModelInfo
 from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
 from motionbooth_protocol.wording import in_words
@@ -99,17 +101,41 @@ def spec_of_script(script: Script, name: str, model: ModelInfo, placeholders: Pl
 
 
 def script_with_subjects(
-    script: Path, model: str, seed: int, subjects: Sequence[Path], placeholders: Placeholders = NO_PLACEHOLDERS
+    script: Path,
+    model: str,
+    seed: int,
+    subjects: Sequence[Path],
+    placeholders: Placeholders = NO_PLACEHOLDERS,
+    seconds: float | None = None,
 ) -> GenerateSpec:
     """A script's generate spec with the files of trained subjects, each assigned to the track with its phrase.
 
-    `weights` of a track is then the file's path instead of its sha256. Raises InvalidInput, NotFound.
+    `weights` of a track is then the file's path instead of its sha256. `seconds`: of the shot, if it is longer than the
+    model's clip, which it must not be shorter than. Raises InvalidInput, NotFound.
     """
-    spec = read_script(script, source_named(model).info, placeholders)
+    info = source_named(model).info
+    spec = read_script(script, info if seconds is None else _lasting(seconds, info), placeholders)
+    if spec.shot.frames > info.frames:
+        spec = msgspec.structs.replace(spec, long_shot="windows")
     shot = spec.shot
     for subject in subjects:
         shot = _with_subject(shot, subject)
     return msgspec.structs.replace(spec, shot=shot, seed=seed)
+
+
+def _lasting(seconds: float, model: ModelInfo) -> ModelInfo:
+    """The model with clips of this duration. Raises InvalidInput if they would be shorter than its own, or too long."""
+    shortest, longest = model.frames / model.fps, MAX_FRAMES / model.fps
+    if not shortest - 0.5 / model.fps <= seconds <= longest:
+        raise InvalidInput(
+            "{model} generates {shortest:.2f} to {longest:.0f} seconds, not {seconds:g}.",
+            model=model.title,
+            shortest=shortest,
+            longest=longest,
+            seconds=seconds,
+        )
+    frames = frames_at_rate(seconds, model.frames, model.fps, model.frame_step)
+    return msgspec.structs.replace(model, frames=frames)
 
 
 def _refuse_unknown_keys(content: Any) -> None:

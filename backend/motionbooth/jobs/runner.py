@@ -16,7 +16,7 @@ from motionbooth.evaluation.contributions import clip_report
 from motionbooth.finetuning.finetune import TrainingOptions, finetune
 from motionbooth.generation.masters import ExactFrames, check_master, pack, write_master
 from motionbooth.generation.previews import Previewer, ShowPreview
-from motionbooth.generation.sampling import generate_exactly, in_eight_bits
+from motionbooth.generation.sampling import generate_exactly, in_eight_bits, network_calls
 from motionbooth.generation.video import write_clip
 from motionbooth.jobs.model_cache import ModelCache
 from motionbooth.models.sources import source_named
@@ -67,14 +67,15 @@ def _generate(
     cache: ModelCache,
     show_preview: ShowPreview | None,
 ) -> dict[str, Path]:
-    settings = source_named(spec.model).settings
+    source = source_named(spec.model)
+    settings = source.settings
     if spec.master is not None:
         check_master(spec.master, (settings.width, settings.height), spec.shot.scene_frames)
-    reporter.plan(stages.generate_stages(settings, spec))
+    reporter.plan(stages.generate_stages(settings, spec, frame_step=source.frame_step))
     reporter.progress(stages.LOADING, 0, 1)
     base = cache.get(spec, blob_path)
     reporter.progress(stages.LOADING, 1, 1)
-    reporter.progress(stages.SAMPLING, 0, spec.num_inference_steps or base.settings.num_inference_steps)
+    reporter.progress(stages.SAMPLING, 0, network_calls(base, spec))
     on_estimate = None if show_preview is None else Previewer(base, show_preview)
     on_step, on_frame = (partial(reporter.progress, stage) for stage in (stages.SAMPLING, stages.DECODING))
     exact = generate_exactly(base, spec, [spec.seed], on_step, on_estimate, on_frame, blob_path)[0]

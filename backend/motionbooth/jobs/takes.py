@@ -49,10 +49,11 @@ def generate_best_of(
     """
     if out.suffix.lower() != ".mp4":
         raise InvalidInput("The file of a clip must end in .mp4, not {out}.", out=out)
-    settings, shot = source_named(spec.model).settings, spec.shot
+    source, shot = source_named(spec.model), spec.shot
+    settings = source.settings
     if spec.master is not None:
         check_master(spec.master, (settings.width, settings.height), shot.scene_frames)
-    reporter.plan(stages.generate_stages(settings, spec, count))
+    reporter.plan(stages.generate_stages(settings, spec, count, source.frame_step))
     reporter.progress(stages.LOADING, 0, 1)
     base = ModelCache().get(spec, blob_path)
     reporter.progress(stages.LOADING, 1, 1)

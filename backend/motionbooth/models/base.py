@@ -74,10 +74,14 @@ class Base(ABC):
         """(h, w) of the latents in cells."""
         return self.settings.height // self.cell, self.settings.width // self.cell
 
+    def latent_frames(self, frames: int | None = None) -> int:
+        """The latent frames of a clip of so many frames, by default of its own."""
+        return 1 + ((frames or self.settings.frames) - 1) // self.temporal
+
     @property
     def latent_shape(self) -> tuple[int, int, int, int]:
         """(C, F', h, w) of a clip's latents."""
-        return self.network.config.in_channels, 1 + (self.settings.frames - 1) // self.temporal, *self.latent_size
+        return self.network.config.in_channels, self.latent_frames(), *self.latent_size
 
     @abstractmethod
     def attention_grid(self, latent_size: Grid) -> Grid:
@@ -148,3 +152,14 @@ class Base(ABC):
     @abstractmethod
     def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Frames (F, 3, H, W) of a clip, -1..1, to mean and standard deviation (C, F', h, w) of their latents."""
+
+    def long_to_pixels(self, latents: Tensor) -> Tensor:
+        """`to_pixels` of a clip of any length, in the memory of the base's own clip: in parts of its length, unless
+        the autoencoder itself works in parts, as one does that encodes several frames together."""
+        parts = [latents] if self.temporal > 1 else latents.split(self.settings.frames, dim=1)
+        return torch.cat([self.to_pixels(part) for part in parts])
+
+    def long_encode(self, frames: Tensor) -> Tensor:
+        """The mean of `encode`, as in `long_to_pixels`."""
+        parts = [frames] if self.temporal > 1 else frames.split(self.settings.frames)
+        return torch.cat([self.encode(part)[0] for part in parts], dim=1)

@@ -35,6 +35,14 @@ class _Format(msgspec.Struct):
     fps: float
 
 
+class _Autoencoder(msgspec.Struct):
+    """The part of an autoencoder's configuration that says how many frames it encodes together."""
+
+    kind: str = msgspec.field(name="_class_name", default="")
+    scale_factor_temporal: int | None = None
+    """Absent from published configurations with diffusers' default."""
+
+
 @dataclass(frozen=True)
 class Source:
     """A base model on disk: its diffusers folder and its settings file."""
@@ -67,7 +75,20 @@ class Source:
             width=found.width,
             height=found.height,
             fps=found.fps,
+            frame_step=self.frame_step,
         )
+
+    @property
+    def frame_step(self) -> int:
+        """Frames in each latent frame but the first, from the autoencoder's configuration; 1 if that cannot be read.
+
+        The model then cannot be loaded, which says so.
+        """
+        try:
+            found = msgspec.json.decode((self.folder / "vae" / "config.json").read_bytes(), type=_Autoencoder)
+        except (OSError, msgspec.MsgspecError):
+            return 1
+        return found.scale_factor_temporal or (4 if found.kind == "AutoencoderKLWan" else 1)
 
     @property
     def present(self) -> bool:

@@ -7,6 +7,7 @@ has run, is estimated from its own pace.
 from __future__ import annotations
 
 from motionbooth_protocol.jobs import GenerateSpec, TrainSpec
+from motionbooth_protocol.long_shots import windows_of
 
 from motionbooth.models.settings import BaseSettings, TrainSettings
 from motionbooth.progress.time_left import Stage
@@ -31,18 +32,19 @@ READ = 1.2  # a frame through the VAE's encoder: some 40 % of the decoder's work
 ENCODED, MEASURED = 0.2, 1.0  # a frame of the clip written, a frame of the model measured
 
 
-def generate_stages(base: BaseSettings, spec: GenerateSpec, takes: int = 1) -> list[Stage]:
-    """The stages of generating one clip, or several takes of it."""
+def generate_stages(base: BaseSettings, spec: GenerateSpec, takes: int = 1, frame_step: int = 1) -> list[Stage]:
+    """The stages of generating one clip, or several takes of it. `frame_step`: as in ModelInfo."""
     guidance_scale = base.guidance_scale if spec.guidance_scale is None else spec.guidance_scale
     steps = spec.num_inference_steps or base.num_inference_steps
     master_frames = takes * spec.shot.scene_frames if spec.master else 0
+    windows, frames = windows_of(spec.shot.frames, base.frames, frame_step), spec.shot.frames
     return [
         Stage(LOADING, 1),
-        Stage(SAMPLING, takes * steps, _sampling_step(base.frames, guidance_scale)),
-        Stage(DECODING, takes * base.frames, DECODED),
+        Stage(SAMPLING, takes * steps * len(windows), _sampling_step(base.frames, guidance_scale)),
+        Stage(DECODING, takes * frames, DECODED),
         Stage(ENCODING, takes, ENCODED * spec.shot.scene_frames),
         Stage(MASTER, master_frames, ENCODED),
-        Stage(MEASURING, takes, MEASURED * base.frames),
+        Stage(MEASURING, takes, MEASURED * frames),
     ]
 
 

@@ -2,7 +2,8 @@
 
     python -m motionbooth_addon.batch.generate_file SCENE.blend --connection FILE --out DIR
         [--model NAME] [--seed N] [--training-steps N] [--sampling-steps N]
-        [--guide CLIP] [--subject-strength X] [--background-strength X] [--dry-run] [--in-place]
+        [--guide CLIP] [--subject-strength X] [--background-strength X] [--long-shot spread|windows]
+        [--dry-run] [--in-place]
 
 Every scene with MotionBooth subjects is one shot. DIR receives
 

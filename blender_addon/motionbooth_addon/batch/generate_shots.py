@@ -20,7 +20,6 @@ from .._protocol.motion import Shot
 from .._protocol.reports import ProgressReport
 from .._protocol.text import Text
 from ..capture import framing, shots
-from ..capture.shot_warnings import length_warning
 from ..guide.request import guide_render, own_clip
 from ..jobs.job_store import JobRecord, TrainRequest
 from ..jobs.specs import SMALLEST_PICTURE, check_prompt, generate_spec, named_model, request_with, style_file
@@ -56,6 +55,7 @@ class Options:
     subject_strength: float | None = None
     background_strength: float | None = None
     guide: str | None = None
+    long_shot: str | None = None
 
 
 @dataclass
@@ -98,9 +98,11 @@ def generate(
     """
     on_progress(ProgressReport("reading the scene", 0, 0))
     scenes = open_shots(blend)
-    if options.model is not None:
-        for scene in scenes:
+    for scene in scenes:
+        if options.model is not None:
             scene.motionbooth.model = options.model
+        if options.long_shot is not None:
+            scene.motionbooth.long_shot = options.long_shot.upper()
     out = out.resolve()
     names = [bpy.path.clean_name(scene.name) for scene in scenes]  # "a b" and "a:b" have one clean name
     folders = [out] if len(scenes) == 1 else folder_for_each(names, out)
@@ -211,9 +213,9 @@ def open_shots(blend: Path) -> list[bpy.types.Scene]:
 
 def _read_for_model(models: dict[str, ModelInfo], scene: bpy.types.Scene, folder: Path) -> BatchShot:
     model = named_model(scene.motionbooth.model, models)
-    shot = _read(scene, folder, model.frames, (model.width, model.height))
-    if (longer := length_warning(shots.seconds_of(scene), model.frames, model.fps)) is not None:
-        shot.warnings.append(longer)
+    shot = _read(scene, folder, shots.model_frames(scene, model), (model.width, model.height))
+    if (note := shots.length_note(scene, model)) is not None:
+        shot.warnings.append(note)
     shot.model_size = model.width, model.height
     return shot
 

@@ -24,12 +24,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from msgspec import convert
 
 from .._protocol.errors import MotionBoothError, from_os_error
 from .._protocol.limits import MAX_SAMPLING_STEPS, MAX_SEED, MAX_TRAINING_STEPS
+from .._protocol.long_shots import LongShot
 from .._protocol.reporting_process import ReportingProcess
 from .._protocol.reports import ProgressReport
 from .._protocol.text import Text
@@ -43,7 +44,7 @@ NUMBERS: dict[str, tuple[float, float]] = {
     "subject_strength": (0.0, 1.0),  # of the guide
     "background_strength": (0.0, 1.0),
 }
-REPLACEMENTS = (*NUMBERS, "model", "guide")
+REPLACEMENTS = (*NUMBERS, "model", "guide", "long_shot")
 DEFAULT_OUT = Path("motionbooth_batch")
 Show = Callable[[Text], str]
 
@@ -115,6 +116,12 @@ def add_replacements(parser: argparse.ArgumentParser) -> None:
         type=_absolute,
         metavar="CLIP",
         help="clip or picture to start from (default: the scene's, or its render)",
+    )
+    parser.add_argument(
+        "--long-shot",
+        choices=get_args(LongShot),
+        help="of a shot that is longer than the model's clip: spread and hold the clip's frames, or generate all in "
+        "overlapping windows (default: the scene's)",
     )
     for name, bounds in NUMBERS.items():
         parser.add_argument(

@@ -147,6 +147,7 @@ def _settings(scene: bpy.types.Scene) -> tuple[Any, ...]:
         (render.resolution_x, render.resolution_y, render.resolution_percentage),
         (render.pixel_aspect_x, render.pixel_aspect_y),
         (shot.camera_mode, shot.background_distance, shot.model, shot.framing, _model_aspect(scene)),
+        (shot.long_shot, render.fps, render.fps_base),
         tuple((subject.name, subject.object.name if subject.object else "") for subject in shot.subjects),
     )
 
@@ -284,9 +285,9 @@ def _stride(scene: bpy.types.Scene, max_samples: int) -> int:
 
 
 def _model_frames(scene: bpy.types.Scene) -> int:
-    """The frame count of the scene's model, or a default while it is not known."""
+    """How many frames the scene's model generates of the shot, or a default while it is not known."""
     model = bpy.context.window_manager.motionbooth.models.get(scene.motionbooth.model)
-    return max(2, model.frames) if model else DEFAULT_MODEL_FRAMES
+    return max(2, shots.model_frames(scene, model)) if model else DEFAULT_MODEL_FRAMES
 
 
 def _model_aspect(scene: bpy.types.Scene) -> float | None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import bpy
 
 from .._protocol.errors import InvalidInput
 from .._protocol.limits import MAX_SCENE_FRAMES, MAX_SUBJECTS
+from .._protocol.long_shots import frames_at_rate, is_long
 from .._protocol.motion import Shot, SubjectTrack
+from .._protocol.text import Text
 from .framing import WHOLE
 from .geometry import TYPES_WITHOUT_SURFACE, Projection, objects_with_surface
 from .parallax import with_parallax
 from .reader import Motion, ReadMethod, ShotReader
 from .scene_evaluation import cameras_of, render_size
-from .shot_warnings import ShotWarning, subject_warnings
+from .shot_warnings import ShotWarning, spread_note, subject_warnings, windows_note
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,24 @@ def has_shot(scene: bpy.types.Scene) -> bool:
 def seconds_of(scene: bpy.types.Scene) -> float:
     """How long the scene's shot lasts."""
     return (scene.frame_end - scene.frame_start + 1) * scene.render.fps_base / scene.render.fps
+
+
+def model_frames(scene: bpy.types.Scene, model: Any) -> int:
+    """How many frames a model (`ModelInfo` or a row of the panel's) generates of the scene's shot."""
+    seconds = seconds_of(scene)
+    if scene.motionbooth.long_shot == "SPREAD" or not is_long(seconds, model.frames, model.fps):
+        return int(model.frames)
+    return frames_at_rate(seconds, model.frames, model.fps, model.frame_step)
+
+
+def length_note(scene: bpy.types.Scene, model: Any) -> Text | None:
+    """What becomes of the scene's shot if it lasts longer than the model's clip; None if it does not."""
+    seconds = seconds_of(scene)
+    if not is_long(seconds, model.frames, model.fps):
+        return None
+    if scene.motionbooth.long_shot == "SPREAD":
+        return spread_note(seconds, model.frames, model.fps)
+    return windows_note(seconds, model_frames(scene, model), model.frames, model.fps, model.frame_step)
 
 
 def read_shot(scene: bpy.types.Scene, model_frames: int, model_size: tuple[int, int] | None = None) -> CapturedShot:

@@ -13,6 +13,7 @@ import bpy
 from .._protocol.errors import InvalidInput
 from .._protocol.jobs import GenerateSpec, Style
 from .._protocol.limits import MAX_SEED
+from .._protocol.long_shots import LongShot
 from .._protocol.motion import Shot
 from .._protocol.phrases import phrase_spans
 from .._protocol.text import Text
@@ -26,6 +27,7 @@ from .job_store import Render, StyleFile, TrainRequest
 SMALLEST_PICTURE = 128  # pixels a side; the height of the model's frame if that is larger
 Model = TypeVar("Model")
 _RESTORED = ("prompt", "negative_prompt", "background_phrase", "model", "seed", "box_control", "camera_control")
+_LONG_SHOTS: dict[str, LongShot] = {"WINDOWS": "windows", "SPREAD": "spread"}
 _STEPS = {"MODEL": None, "DRAFT": 10, "FINE": 50}  # denoising steps by quality
 
 
@@ -52,7 +54,7 @@ def generate_specs(scene: bpy.types.Scene) -> list[GenerateSpec]:
     settings = scene.motionbooth
     check_prompt(scene)
     model = model_of(scene)
-    shot = shots.read_shot(scene, model.frames, (model.width, model.height)).shot
+    shot = shots.read_shot(scene, shots.model_frames(scene, model), (model.width, model.height)).shot
     return [generate_spec(settings, shot, seed) for seed in seeds(settings)]
 
 
@@ -121,6 +123,7 @@ def generate_spec(settings: bpy.types.PropertyGroup, shot: Shot, seed: int) -> G
         num_inference_steps=steps_of(settings),
         box_control=settings.box_control,
         camera_control=settings.camera_control,
+        long_shot=_LONG_SHOTS[settings.long_shot],
     )
 
 
@@ -151,6 +154,7 @@ def restore_settings(scene: bpy.types.Scene, spec: GenerateSpec) -> Text | None:
     shot.quality = next((name for name, steps in _STEPS.items() if steps == spec.num_inference_steps), "CUSTOM")
     if spec.num_inference_steps is not None:
         shot.steps = spec.num_inference_steps
+    shot.long_shot = next(name for name, value in _LONG_SHOTS.items() if value == spec.long_shot)
     shot.use_guide = spec.guide is not None
     if spec.guide is not None:
         shot.guide_background = spec.guide.background_strength

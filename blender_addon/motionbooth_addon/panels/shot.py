@@ -11,7 +11,6 @@ from .._protocol.phrases import phrase_spans
 from .._protocol.picture_files import pictures_with_masks
 from .._protocol.text import Text
 from ..capture import framing, shot_cache, shots
-from ..capture.shot_warnings import length_warning
 from ..guide.request import rendered_parts
 from ..i18n.translation import translate
 from ..jobs.specs import phrase_of
@@ -208,8 +207,9 @@ class MOTIONBOOTH_PT_generate(InView, bpy.types.Panel):
                 height=model.height,
             )
             column.label(text=size, translate=False)
-            if (longer := length_warning(shots.seconds_of(context.scene), model.frames, model.fps)) is not None:
-                sentence(layout, longer, context.region, "INFO")
+            if (note := shots.length_note(context.scene, model)) is not None:
+                column.prop(shot, "long_shot")
+                sentence(layout, note, context.region, "INFO")
                 column = property_column(layout)
         column.prop(shot, "framing")
         motion = shot_cache.get(context.scene).motion if shot.subjects else None

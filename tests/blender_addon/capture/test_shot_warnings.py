@@ -14,8 +14,9 @@ from motionbooth_addon.capture.shot_warnings import (
     SMALLEST_WIDTH,
     camera_warnings,
     followed_in_part,
-    length_warning,
+    spread_note,
     subject_warnings,
+    windows_note,
 )
 from refused import assert_says
 
@@ -136,9 +137,8 @@ def test_a_jump_by_more_than_the_box_raises_a_warning_between_its_frames() -> No
 
 
 def test_a_shot_longer_than_the_models_clip_says_what_becomes_of_it() -> None:
-    assert length_warning(5.0, 81, 16.0) is None
-    assert length_warning(6.3, 81, 16.0) is None, "a fifth longer is hardly visible"
-    longer = length_warning(10.0, 81, 16.0)
-    assert longer is not None
-    assert (longer.values["seconds"], longer.values["own"]) == (10.0, 81 / 16)
-    assert longer.values["times"] == pytest.approx(1.975, abs=1e-3)
+    spread = spread_note(10.0, 81, 16.0)
+    assert (spread.values["seconds"], spread.values["own"]) == (10.0, 81 / 16)
+    assert spread.values["times"] == pytest.approx(1.975, abs=1e-3)
+    windows = windows_note(10.0, 161, 81, 16.0, 4)
+    assert windows.values == {"seconds": 10.0, "own": 81 / 16, "frames": 161, "windows": 3}
