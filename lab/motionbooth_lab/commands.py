@@ -124,6 +124,20 @@ def camera(
     publish(bench_camera(range(seeds), pictures, Model(model)), json_file)
 
 
+def windows(
+    json_file: JsonFile = None,
+    cases: Annotated[int, typer.Option(min=1, max=32, help="Long clips.")] = 8,
+    model: Annotated[Literal["toybox", "wantoy"], typer.Option(help="The bundled model to measure.")] = "toybox",
+) -> None:
+    """Measure clips that are longer than the model's: their seams, and how closely they follow boxes and camera."""
+    from motionbooth.bench.measures import publish
+
+    from motionbooth_lab.bench.bundled import Model
+    from motionbooth_lab.bench.windows import bench_windows
+
+    publish(bench_windows(cases, Model(model)), json_file)
+
+
 def identity(
     json_file: JsonFile = None,
     tuning: Annotated[
@@ -238,6 +252,7 @@ def add_benches(bench: typer.Typer) -> None:
         control,
         guide,
         camera,
+        windows,
         identity,
         extension,
         server,

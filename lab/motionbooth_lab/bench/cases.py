@@ -4,11 +4,12 @@ All of them follow from fixed seeds that were chosen before the first run.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from motionbooth_protocol.jobs import GenerateSpec
 from motionbooth_protocol.motion import Box, CameraPath, Offset, Shot, SubjectTrack
+from msgspec import structs
 
 from motionbooth_lab.bench.subjects import TrainingSet
 from motionbooth_lab.toybox.backgrounds import PLACES
@@ -41,16 +42,34 @@ class Case:
 
 def base_cases(clip_format: ClipFormat = TOYBOX) -> Iterator[Case]:
     """`BASE_CASES` of the held-out prompts, evenly spaced, each with its own seed, path and pan."""
-    held_out = held_out_combinations()
     for number in range(BASE_CASES):
-        combination = held_out[number * len(held_out) // BASE_CASES]
-        scene = kind_scene(*combination)
-        points = np.concatenate([part.points for part in scene.parts])
-        extent = np.ptp(points, axis=0) / 2  # half width and height of the figure in its own units
         rng = np.random.default_rng([17, number])
-        boxes, camera = random_track(extent, rng, clip_format), random_pan(rng, clip_format)
-        track = SubjectTrack(name=scene.phrase, class_word=scene.phrase, boxes=list(boxes))
-        yield Case(_spec(scene.caption, track, camera, 1000 + number, clip_format), boxes, camera, combination)
+        yield _base_case(number, rng, 1000 + number, clip_format, clip_format)
+
+
+def long_cases(count: int, clip_format: ClipFormat) -> Iterator[Case]:
+    """So many of the held-out prompts, with paths, pans and seeds of their own. The path takes the whole clip."""
+    path_format = ClipFormat(clip_format.frames)
+    for number in range(count):
+        rng = np.random.default_rng([43, number])
+        case = _base_case(
+            (number * BASE_CASES + BASE_CASES // 2) // count, rng, 7000 + number, clip_format, path_format
+        )
+        yield replace(case, spec=structs.replace(case.spec, long_shot="windows"))
+
+
+def _base_case(
+    number: int, rng: np.random.Generator, seed: int, clip_format: ClipFormat, path_format: ClipFormat
+) -> Case:
+    """`path_format` paces the subject's path."""
+    held_out = held_out_combinations()
+    combination = held_out[number * len(held_out) // BASE_CASES]
+    scene = kind_scene(*combination)
+    points = np.concatenate([part.points for part in scene.parts])
+    extent = np.ptp(points, axis=0) / 2  # half width and height of the figure in its own units
+    boxes, camera = random_track(extent, rng, path_format), random_pan(rng, clip_format)
+    track = SubjectTrack(name=scene.phrase, class_word=scene.phrase, boxes=list(boxes))
+    return Case(_spec(scene.caption, track, camera, seed, clip_format), boxes, camera, combination)
 
 
 def subject_cases(subject: TrainingSet, weights: str, clip_format: ClipFormat = TOYBOX) -> Iterator[Case]:

@@ -298,7 +298,7 @@ def _stored(pixels: NDArray[np.uint8], folder: Path) -> str:
 
 def color_shift(tuned: Base, case: Case, model: Model = TOYBOX_MODEL) -> float:
     """How far fine-tuning moved the mean color of a base model's own kind (CIE Lab, in the middle of its box)."""
-    before, after = (_middle_lab(generate_frames(base, case.spec), case.boxes) for base in (bundled_base(model), tuned))
+    before, after = (middle_lab(generate_frames(base, case.spec), case.boxes) for base in (bundled_base(model), tuned))
     return float(np.linalg.norm(after - before))
 
 
@@ -322,7 +322,7 @@ def appearance_of_kind(kind: str, color: str) -> Appearance:
     return Appearance.from_pictures([clip.frames[0] for clip in clips], [clip.masks[0] for clip in clips])
 
 
-def _middle_lab(frames: NDArray[np.uint8], boxes: Sequence[Box]) -> NDArray[np.float64]:
+def middle_lab(frames: NDArray[np.uint8], boxes: Sequence[Box]) -> NDArray[np.float64]:
     """Mean CIE Lab color of the middle quarter of each frame's box."""
     height, width = frames.shape[1:3]
     means = []
