@@ -77,7 +77,7 @@ def run(spec: JobSpec, blob_path: Callable[[str], Path], scratch: Path, reporter
         reporter.preview(PREVIEW, 3 * 256, 171)
         time.sleep(STEP_SECONDS)
     background = blob_path(spec.styles[0].weights).read_bytes()[0] if spec.styles else GREY
-    frames = np.full((FRAMES, HEIGHT, WIDTH, 3), background, np.uint8)
+    frames = np.full((spec.shot.frames, HEIGHT, WIDTH, 3), background, np.uint8)
     for track, color in zip(spec.shot.subjects, COLORS, strict=False):
         for frame, box in zip(frames, track.boxes, strict=True):
             if box is not None:

@@ -1,7 +1,7 @@
 """`motionbooth demo`: everything in one command."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from motionbooth_protocol.limits import MAX_SAMPLING_STEPS, MAX_SEED, MAX_TRAINING_STEPS
@@ -21,6 +21,10 @@ def demo(
     sampling_steps: Annotated[
         int | None, typer.Option(min=1, max=MAX_SAMPLING_STEPS, help="Sampling steps (default: the model's).")
     ] = None,
+    long_shot: Annotated[
+        Literal["spread", "windows"],
+        typer.Option(help="Of a shot that is longer than the model's clip: spread its frames, or generate all."),
+    ] = "spread",
     guide: Annotated[bool, typer.Option("--guide", help="Start the clip from a render of the scene.")] = False,
 ) -> None:
     """Generate the shot of a .blend on this machine: train its subject, and put a controlled clip on its timeline."""
@@ -33,6 +37,7 @@ def demo(
         "--seed": seed,
         "--training-steps": training_steps,
         "--sampling-steps": sampling_steps,
+        "--long-shot": long_shot,
     }
     options = [word for name, value in replaced.items() if value is not None for word in (name, str(value))]
     if guide:

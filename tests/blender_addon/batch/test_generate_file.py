@@ -137,7 +137,7 @@ def read_png(path: Path) -> np.ndarray:
 def test_shot_json_has_the_specs_that_were_submitted(generated: tuple[Path, list[dict[str, Any]]]) -> None:
     sent = msgspec.json.decode((generated[0] / "shot.json").read_bytes(), type=generate_shots.ShotFile)
     assert sent.generate.prompt == "a sks toy on the road"
-    assert sent.generate.shot.frames == 8
+    assert (sent.generate.shot.frames, sent.generate.long_shot) == (16, "windows")
     assert len(sent.train[0].subject.pictures) == 8
     assert sent.generate.shot.camera.offsets[-1].dx == pytest.approx(0.3, abs=1e-3)
 
@@ -197,11 +197,21 @@ def test_a_shot_longer_than_the_models_clip_says_what_becomes_of_it(
     scene = bpy.context.scene
     scene.frame_end = scene.frame_start + round(3 * scene.render.fps / scene.render.fps_base) - 1
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "long.blend"))
-    status, reports = run_batch(tmp_path / "long.blend", "--connection", connection_file, "--out", tmp_path / "out")
-    assert status == 0
-    (shot,) = reports[-1]["done"]["shots"]
-    (longer,) = [each["values"] for each in shot["warnings"] if "own" in each["values"]]
-    assert longer == pytest.approx({"seconds": 3.0, "own": 1.0, "times": 3.0})  # 8 frames at 8 fps
+    for choice, said in (
+        ("windows", {"seconds": 3.0, "own": 1.0, "frames": 24, "windows": 5}),  # 8 frames at 8 fps
+        ("spread", {"seconds": 3.0, "own": 1.0, "times": 3.0}),
+    ):
+        out = tmp_path / choice
+        options = [] if choice == "windows" else ["--long-shot", choice]
+        files = tmp_path / "long.blend", "--connection", connection_file, "--out", out
+        status, reports = run_batch(*files, *options)
+        assert status == 0
+        (shot,) = reports[-1]["done"]["shots"]
+        (longer,) = [each["values"] for each in shot["warnings"] if "own" in each["values"]]
+        assert longer == pytest.approx(said)
+        sent = json.loads((out / "shot.json").read_text())["generate"]
+        assert sent["long_shot"] == choice
+        assert len(sent["shot"]["camera"]["offsets"]) == said.get("frames", 8)
 
 
 def test_a_style_is_sent_beside_a_subject_that_is_trained_first(
