@@ -1,0 +1,96 @@
+"""In-betweens: the frames between the model's, where the clip has a higher rate, by an interpolation network.
+
+The network is a TorchScript file in the form in which FILM (Reda et al., 2022) is published for PyTorch,
+`film_net_fp32.pt`: called with two frames (B, 3, H, W), 0..1, and a time (B, 1), 0..1 between them. It is program code,
+so it is only ever the choice of who runs the backend.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.wording import in_words
+from numpy.typing import NDArray
+from torch import Tensor
+
+ENVIRONMENT = "MOTIONBOOTH_INTERPOLATOR"
+MULTIPLE = 64
+"""FILM needs sides that are multiples of this many pixels; the frames' edges are repeated up to there."""
+NEAR = 1e-3
+"""A time this near to one of the model's frames, in frames, shows that frame itself."""
+
+FloatFrames = NDArray[np.float32]  # (F, H, W, 3), RGB, 0..1
+
+
+class Interpolator:
+    """An interpolation network on a device."""
+
+    def __init__(self, path: Path, device: str = "cpu") -> None:
+        """Raises InvalidInput if the file is no TorchScript, or its network does not take two frames and a time."""
+        self.path = path
+        try:
+            with warnings.catch_warnings():
+                # Deprecated, and still the only form in which such networks are published.
+                warnings.filterwarnings("ignore", "`torch.jit.load` is deprecated", FutureWarning)
+                self._network: Any = torch.jit.load(str(path), map_location=device).eval()
+        except (OSError, RuntimeError, ValueError) as error:
+            raise InvalidInput(
+                "The interpolation network {path} cannot be read ({problem}). Name a TorchScript file, such as "
+                "film_net_fp32.pt.",
+                path=path,
+                problem=in_words(error) if isinstance(error, OSError) else "it is not TorchScript",
+            ) from error
+        self._device = torch.device(device)
+        self._check()
+
+    def _check(self) -> None:
+        black, white = torch.zeros(1, 3, MULTIPLE, MULTIPLE), torch.ones(1, 3, MULTIPLE, MULTIPLE)
+        try:
+            found = self._between(black, white, 0.5)
+        except (RuntimeError, TypeError) as error:
+            raise InvalidInput(
+                "The network {path} does not interpolate: it must take two frames (B, 3, H, W) and a time (B, 1), as "
+                "film_net_fp32.pt does.",
+                path=self.path,
+            ) from error
+        if not isinstance(found, Tensor) or found.shape != black.shape:
+            raise InvalidInput(
+                "The network {path} does not interpolate: from two frames and a time it must make one frame of the "
+                "same size.",
+                path=self.path,
+            )
+
+    @torch.no_grad()
+    def _between(self, one: Tensor, other: Tensor, time: float) -> Tensor:
+        pair = (each.to(self._device) for each in (one, other))
+        return self._network(*pair, torch.full((1, 1), time, device=self._device))
+
+    def between(self, one: NDArray[np.float32], other: NDArray[np.float32], time: float) -> NDArray[np.float32]:
+        """The frame (H, W, 3) at `time` (0..1) between two, 0..1."""
+        height, width = one.shape[:2]
+        edges = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
+        padded = (F.pad(torch.from_numpy(each).permute(2, 0, 1)[None], edges, "replicate") for each in (one, other))
+        made = self._between(*padded, time)[0, :, :height, :width]
+        return np.asarray(made.clamp(0, 1).permute(1, 2, 0).float().cpu())
+
+
+def chosen_interpolator() -> Path | None:
+    """The file named by the environment variable MOTIONBOOTH_INTERPOLATOR; None if it is not set."""
+    named = os.environ.get(ENVIRONMENT)
+    return Path(named) if named else None
+
+
+def with_in_betweens(frames: FloatFrames, count: int, interpolator: Interpolator) -> Iterator[NDArray[np.float32]]:
+    """Each of `count` frames (H, W, 3), evenly spaced from the first frame to the last; made when it is asked for."""
+    for moment in np.linspace(0, len(frames) - 1, count):
+        before = min(int(moment + NEAR), len(frames) - 1)
+        time = float(moment - before)
+        yield frames[before] if time < NEAR else interpolator.between(frames[before], frames[before + 1], time)
