@@ -141,8 +141,8 @@ class GenerateSpec(Struct, frozen=True, tag="generate"):
 
     The prompt must contain each subject's phrase (SubjectTrack.phrase). `box_control` and `camera_control` can be
     switched off for comparison. `long_shot`: how the frames for which the shot has boxes cover it. They are as many as
-    the model's clip has ("spread"), or as many as the shot has at the model's rate ("windows"), see long_shots.py. `master`:
-    what is written beside the clip.
+    the model's clip has ("spread"), or as many as the shot has at the model's rate ("windows"), see long_shots.py.
+    `master`: what is written beside the clip.
     """
 
     shot: Shot
