@@ -34,6 +34,7 @@ from motionbooth.bench.measures import BenchResult, Measure
 from motionbooth.evaluation.report import MotionReport
 from motionbooth.finetuning.recipes import RECIPES, with_recipe
 from motionbooth.models.registry import load_base
+from motionbooth.models.settings import TrainSettings
 from motionbooth.models.sources import files_digest, source_named
 from motionbooth.models.subject_weights import load_subject
 from motionbooth.pictures.appearance import Appearance
@@ -181,16 +182,23 @@ def result_file(run: Run) -> Path:
     """Where the result of `run` is cached.
 
     The name depends on the model's files, the training settings with the recipe's changes, and the subject's pictures.
+    Settings at their defaults are left out, so that a new setting does not invalidate the results.
     """
     source = source_named("toybox")
     subject = unseen_subjects()[run.subject]
     settings = source.settings.full if run.recipe == UNTRAINED else with_recipe(source.settings.full, run.recipe)
     model = files_digest([path for path in sorted(source.folder.rglob("*")) if path.is_file()])
-    digest = hashlib.sha256(msgspec.json.encode([model, settings, run.steps]))
+    digest = hashlib.sha256(msgspec.json.encode([model, changed_settings(settings), run.steps]))
     for pixels in (*subject.pictures, *subject.masks):
         digest.update(pixels.tobytes())
     name = f"{run.recipe}-{subject.name}-{run.seed}-{digest.hexdigest()[:16]}.json"
     return platformdirs.user_cache_path("motionbooth") / "bench_ablation" / name
+
+
+def changed_settings(settings: TrainSettings) -> dict[str, object]:
+    """The settings that differ from their defaults."""
+    fields = msgspec.structs.fields(settings)
+    return {field.name: value for field in fields if (value := getattr(settings, field.name)) != field.default}
 
 
 def run_and_store(run: Run) -> RunFigures:

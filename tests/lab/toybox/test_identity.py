@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from motionbooth_lab.bench.identity import pasted
-from motionbooth_lab.bench.subjects import YAWS, TrainingSet, _on_grounds, unseen_subjects
+from motionbooth_lab.bench.subjects import YAWS, TrainingSet, on_grounds, unseen_subjects
 from motionbooth_lab.toybox.autoencoder import latents_of_pixels, linear_inverse
 from motionbooth_lab.toybox.backgrounds import draw_texture
 from motionbooth_lab.toybox.bank import character_of
@@ -40,7 +40,7 @@ def strangers() -> list[TrainingSet]:
         views = render([person.seen_from(yaw) for yaw in YAWS], 96).numpy()
         masks = [np.where(view[..., 3] > 127, 255, 0).astype(np.uint8) for view in views]
         pictures = [view[..., :3].copy() for view in views]
-        found.append(_on_grounds(f"stranger {number}", "toy", ("grass",) * 4, list(zip(pictures, masks, strict=True))))
+        found.append(on_grounds(f"stranger {number}", "toy", ("grass",) * 4, list(zip(pictures, masks, strict=True))))
     return found
 
 
