@@ -10,6 +10,15 @@ from motionbooth_protocol.jobs import Guide, Style
 from motionbooth_protocol.limits import BACKGROUND_STRENGTH, MAX_SEED, PICTURE_STRENGTH, SUBJECT_STRENGTH
 from motionbooth_protocol.masters import Master
 
+from motionbooth.cli.computing import (
+    AttentionOption,
+    CompileOption,
+    DeviceOption,
+    MemoryOption,
+    PrecisionOption,
+)
+from motionbooth.models.memory.options import Computing
+
 Token = Annotated[str | None, typer.Option(help=r"Replaces \[rare token] in a script (default: the subject's).")]
 ClassWord = Annotated[
     str | None, typer.Option("--class", help=r"Replaces \[class name] in a script (default: the subject's).")
@@ -83,6 +92,11 @@ def generate(
     ] = None,
     token: Token = None,
     class_word: ClassWord = None,
+    device: DeviceOption = "auto",
+    memory: MemoryOption = "auto",
+    precision: PrecisionOption = "auto",
+    attention: AttentionOption = "auto",
+    compile: CompileOption = False,
 ) -> None:
     """Generate a clip from a script in the format of the MotionBooth paper's authors, without a backend."""
     from msgspec.structs import replace
@@ -92,6 +106,8 @@ def generate(
     from motionbooth.jobs.takes import generate_best_of, takes_table
     from motionbooth.progress.display import DisplayReporter, progress_display
 
+    computing = Computing(device, memory, precision, attention, compile)
+    computing.check()
     subjects = subject or []
     placeholders = Placeholders.of(token, class_word, subjects)
     spec = script_with_subjects(script, model, seed, subjects, placeholders, seconds)
@@ -101,7 +117,7 @@ def generate(
     elif any(option is not None for option in (guide_masks, subject_strength, background_strength)):
         raise typer.BadParameter("These are options of a guide; name its clip with --guide.")
     with progress_display(Console()) as show:
-        ranked = generate_best_of(spec, takes, batch_size, out, Path, DisplayReporter(show))
+        ranked = generate_best_of(spec, takes, batch_size, out, Path, DisplayReporter(show), computing)
     Console().print(takes_table(ranked))
 
 

@@ -25,6 +25,7 @@ from motionbooth_protocol.errors import InvalidInput, NotFound
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from motionbooth.models.memory.device import default_device
 from motionbooth.models.published import published_named
 from motionbooth.models.sources import fetched_folder, file_sha256
 
@@ -144,7 +145,7 @@ def load_networks(folder: Path, device: str | None = None) -> Networks:
     GPU if there is one. Raises NotFound if none of them is here, with the commands that get them, and InvalidInput for
     files that cannot be read.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or default_device()
     missing: dict[str, str] = {}
 
     def loaded(name: str, found: Path | None, load: Callable[[Path, str], Loaded], command: str) -> Loaded | None:

@@ -132,9 +132,10 @@ def encode_clips(base: Base, clips: NDArray[np.uint8], on_clip: OnProgress = ign
     """
     pixels = rearrange(torch.from_numpy(clips).to(base.device, base.dtype) / 127.5 - 1, "n f h w c -> n f c h w")
     posteriors = []
-    for number, clip in enumerate(pixels, start=1):
-        posteriors.append(base.encode(clip))
-        on_clip(number, len(clips))
+    with base.vae_at_work():
+        for number, clip in enumerate(pixels, start=1):
+            posteriors.append(base.encode(clip))
+            on_clip(number, len(clips))
     means, stds = zip(*posteriors, strict=True)
     return torch.stack(means), torch.stack(stds)
 

@@ -12,20 +12,11 @@ from functools import wraps
 from typing import Any
 
 import torch
-from diffusers import Transformer2DModel
-from diffusers.models.resnet import ResnetBlock2D, TemporalConvLayer
-from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
-from diffusers.models.transformers.transformer_wan import WanTransformerBlock
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from motionbooth.control.boxes import AttentionControl
-from motionbooth.models.lavie import blocks as lavie
-
-LAYERS = (
-    *(ResnetBlock2D, TemporalConvLayer, Transformer2DModel, TransformerTemporalModel),
-    *(lavie.ResnetBlock, lavie.Transformer, WanTransformerBlock),
-)
+from motionbooth.models.memory.moving import layers_of
 
 
 def enable_gradient_checkpointing(network: nn.Module, control: AttentionControl) -> None:
@@ -33,9 +24,8 @@ def enable_gradient_checkpointing(network: nn.Module, control: AttentionControl)
 
     It must be in eval mode: the random state of a dropout is not restored for the recomputation.
     """
-    for module in network.modules():
-        if isinstance(module, LAYERS):
-            module.forward = _checkpointed(module.forward, control)  # type: ignore[method-assign]
+    for layer in layers_of(network):
+        layer.forward = _checkpointed(layer.forward, control)  # type: ignore[method-assign]
 
 
 def _checkpointed(forward: Callable[..., Any], control: AttentionControl) -> Callable[..., Any]:

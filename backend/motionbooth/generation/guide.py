@@ -73,7 +73,8 @@ def read_guide(spec: GenerateSpec, model: BaseSettings, blob_path: BlobPath) -> 
 def encoded(base: Base, guide: GuideFrames) -> GuideClip:
     """The guide in the base's latent space."""
     pixels = rearrange(torch.from_numpy(guide.pixels).to(base.device), "f h w c -> f c h w").float() / 127.5 - 1
-    return GuideClip(base.long_encode(pixels), guide.regions.in_cells(base.latent_size, base.temporal))
+    with base.vae_at_work():
+        return GuideClip(base.long_encode(pixels), guide.regions.in_cells(base.latent_size, base.temporal))
 
 
 def _fitting(path: Path, label: Text, model: BaseSettings, shot: Shot) -> Frames:

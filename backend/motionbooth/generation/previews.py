@@ -38,8 +38,8 @@ class Previewer:
         """`estimate`: clean latents (B, C, F, h, w), of which the first clip is shown."""
         if time.monotonic() < self._not_before:
             return
-        if estimate.is_cuda:
-            torch.cuda.synchronize()  # the step that is still running is not the preview's cost
+        if estimate.device.type != "cpu":
+            torch.accelerator.synchronize()  # the step that is still running is not the preview's cost
         began = time.monotonic()
         frames = estimate.shape[2]
         chosen = sorted({0, frames // 2, frames - 1})

@@ -167,7 +167,8 @@ def with_merged_scenery(base: Base, predicted: Tensor, t: Tensor, latents: Tenso
 
 def _merged(base: Base, latents: Tensor, scenery: Scenery) -> Tensor:
     """Clean latents (C, F, h, w) of one clip, decoded, merged and encoded; float32."""
-    return base.long_encode(merge_scenery(base.long_to_pixels(latents), scenery)).float()
+    with base.vae_at_work():
+        return base.long_encode(merge_scenery(base.long_to_pixels(latents), scenery)).float()
 
 
 def shared_noise(shape: Sequence[int], rho: float, generator: torch.Generator) -> Tensor:
@@ -333,8 +334,9 @@ def decode_exactly(base: Base, latents: Tensor, on_frame: OnProgress = ignore_pr
     decoded: list[Tensor] = []
     count = batch * (1 + (frames - 1) * base.temporal)
     on_frame(0, count)
-    for piece in pieces:
-        decoded.append(base.to_pixels(piece).float().cpu())
-        on_frame(count * len(decoded) // len(pieces), count)
+    with base.vae_at_work():
+        for piece in pieces:
+            decoded.append(base.to_pixels(piece).float().cpu())
+            on_frame(count * len(decoded) // len(pieces), count)
     pixels = torch.cat(decoded).div_(2).add_(0.5).clamp_(0, 1)
     return rearrange(pixels, "(b f) c h w -> b f h w c", b=batch)

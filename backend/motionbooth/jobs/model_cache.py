@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import GenerateSpec, Style
 
 from motionbooth.models.base import Base
-from motionbooth.models.registry import load_base
+from motionbooth.models.memory.device import free_unused
+from motionbooth.models.memory.loading import load_planned
+from motionbooth.models.memory.options import Computing
+from motionbooth.models.memory.plans import Plan, smaller_plan
 from motionbooth.models.sources import model_version, source_named
 from motionbooth.models.styles import add_style
 from motionbooth.models.subject_card import read_card
@@ -24,15 +26,19 @@ class ModelCache:
     base with other subjects than the job needs is discarded and loaded again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, computing: Computing | None = None) -> None:
+        """`computing`: by default as the environment says, when a model is loaded."""
+        self._computing = computing
         self._base: Base | None = None
         self._added: tuple[str | Style, ...] = ()  # sha256 of each subject, and styles, in loading order
         self._version = ""
+        self._last: tuple[Plan, str] | None = None  # plan and device of the last base
 
-    def get(self, spec: GenerateSpec, blob_path: Callable[[str], Path]) -> Base:
+    def get(self, spec: GenerateSpec, blob_path: Callable[[str], Path], plan: Plan | None = None) -> Base:
         """The spec's base with its subjects, bit for bit as if loaded for this job. Raises NotFound, InvalidInput.
 
-        `blob_path` returns the file of an uploaded blob by its sha256.
+        `blob_path` returns the file of an uploaded blob by its sha256. `plan`: a memory plan that the base must have;
+        by default the user's or the fastest that fits.
         """
         source = source_named(spec.model)
         wanted: tuple[str | Style, ...] = (*in_loading_order(subject_weights(spec), blob_path), *spec.styles)
@@ -40,22 +46,38 @@ class ModelCache:
         base, loaded = self._base, self._added
         self._base = None  # a base that fails halfway must not stay
         reusable = base is not None and base.source == source and self._version == version
+        reusable = reusable and plan in (None, base.plan if base is not None else None)
         if base is None or not reusable or loaded != wanted[: len(loaded)]:
             del base  # free its memory for the next one
-            base, loaded = load_base(source), ()
+            free_unused()
+            base, loaded = load_planned(source, self._computing or Computing.of_this_machine(), plan), ()
         for item in wanted[len(loaded) :]:
             if isinstance(item, Style):
                 add_style(base, blob_path(item.weights), item)
             else:
                 load_subject(base, blob_path(item))
         self._base, self._added, self._version = base, wanted, version
+        self._last = base.plan, base.device.type
         return base
+
+    @property
+    def base(self) -> Base:
+        """That of the last job."""
+        assert self._base is not None
+        return self._base
+
+    def smaller_plan(self) -> tuple[Plan, Plan] | None:
+        """The plan of the last job's base and the next smaller one; None if there is none."""
+        if self._last is None:
+            return None
+        plan, device = self._last
+        smaller = smaller_plan(plan, device)
+        return None if smaller is None else (plan, smaller)
 
     def clear(self) -> None:
         """Free the memory."""
         self._base = None
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_unused()
 
 
 def in_loading_order(weights: Sequence[str], blob_path: Callable[[str], Path]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from motionbooth_protocol.errors import Canceled
 from motionbooth_protocol.jobs import GenerateSpec, JobSpec, TrainSpec
 from motionbooth_protocol.masters import Master
 from motionbooth_protocol.motion import Shot
+from motionbooth_protocol.text import Text
 
 from motionbooth.evaluation.contributions import clip_report
 from motionbooth.finetuning.finetune import TrainingOptions, finetune
@@ -19,11 +21,15 @@ from motionbooth.generation.previews import Previewer, ShowPreview
 from motionbooth.generation.sampling import generate_exactly, in_eight_bits, network_calls
 from motionbooth.generation.video import write_clip
 from motionbooth.jobs.model_cache import ModelCache
+from motionbooth.models.memory.loading import log_peak
+from motionbooth.models.memory.plans import Plan, is_out_of_memory, retry_note
 from motionbooth.models.sources import source_named
 from motionbooth.models.subject_card import read_card
 from motionbooth.pictures.appearance import Appearance
 from motionbooth.progress import stages
 from motionbooth.progress.reporting import Reporter
+
+log = logging.getLogger("motionbooth.jobs")
 
 BlobPath = Callable[[str], Path]
 
@@ -41,7 +47,8 @@ def run_job(
 
     `blob_path` returns the file of an uploaded blob by its sha256. `scratch` is the job's own folder and outlives the
     attempt: a training saves its checkpoint there, from which a later attempt resumes with the same result. The same
-    spec gives the same bytes on the same machine. `cache` keeps the base model from job to job.
+    spec gives the same bytes on the same machine under the same memory plan. `cache` keeps the base model from job to
+    job. A generate job that runs out of memory is tried once more with the next smaller plan.
 
     Raises InvalidInput (for a picture, prompt or model that cannot be used), NotFound (for an unknown model), and
     whatever `reporter.progress` raises.
@@ -54,9 +61,13 @@ def run_job(
         return _generate(spec, blob_path, scratch, reporter, cache, show_preview)
     except Canceled:
         raise
-    except Exception:
+    except Exception as error:
+        plans = cache.smaller_plan() if is_out_of_memory(error) else None
         cache.clear()  # the fault may come from it, or from a lack of memory
-        raise
+        if plans is None:
+            raise
+    log.warning("%s", note := retry_note(*plans))  # only now: the error held the tensors of its stack
+    return _generate(spec, blob_path, scratch, reporter, cache, show_preview, plans[1], note)
 
 
 def _generate(
@@ -66,19 +77,22 @@ def _generate(
     reporter: Reporter,
     cache: ModelCache,
     show_preview: ShowPreview | None,
+    plan: Plan | None = None,
+    note: Text | None = None,
 ) -> dict[str, Path]:
     source = source_named(spec.model)
     settings = source.settings
     if spec.master is not None:
         check_master(spec.master, (settings.width, settings.height), spec.shot.scene_frames)
     reporter.plan(stages.generate_stages(settings, spec, frame_step=source.frame_step))
-    reporter.progress(stages.LOADING, 0, 1)
-    base = cache.get(spec, blob_path)
+    reporter.progress(stages.LOADING, 0, 1, note)
+    base = cache.get(spec, blob_path, plan)
     reporter.progress(stages.LOADING, 1, 1)
-    reporter.progress(stages.SAMPLING, 0, network_calls(base, spec))
+    reporter.progress(stages.SAMPLING, 0, network_calls(base, spec), note)
     on_estimate = None if show_preview is None else Previewer(base, show_preview)
     on_step, on_frame = (partial(reporter.progress, stage) for stage in (stages.SAMPLING, stages.DECODING))
     exact = generate_exactly(base, spec, [spec.seed], on_step, on_estimate, on_frame, blob_path)[0]
+    log_peak(base)
     frames = in_eight_bits(exact).numpy()
     reporter.progress(stages.ENCODING, 0, 1)
     results = {"clip": scratch / "clip.mp4", "report": scratch / "report.json"}

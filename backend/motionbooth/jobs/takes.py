@@ -21,7 +21,8 @@ from motionbooth.generation.sampling import generate_exactly, in_eight_bits
 from motionbooth.generation.video import write_clip
 from motionbooth.jobs.model_cache import ModelCache
 from motionbooth.jobs.runner import subject_appearances
-from motionbooth.models.base import Base
+from motionbooth.models.memory.options import Computing
+from motionbooth.models.memory.plans import is_out_of_memory, retry_note
 from motionbooth.models.sources import source_named
 from motionbooth.progress import stages
 from motionbooth.progress.reporting import OnProgress, Reporter
@@ -37,15 +38,22 @@ class Take:
 
 
 def generate_best_of(
-    spec: GenerateSpec, count: int, batch_size: int, out: Path, blob_path: Callable[[str], Path], reporter: Reporter
+    spec: GenerateSpec,
+    count: int,
+    batch_size: int,
+    out: Path,
+    blob_path: Callable[[str], Path],
+    reporter: Reporter,
+    computing: Computing | None = None,
 ) -> list[Take]:
     """Generate `count` takes from successive seeds, starting with `spec.seed`, and rank them, the best first.
 
     The model is loaded once. Takes are generated in batches of `batch_size`, or smaller ones if a GPU's memory does not
     hold as many; with 1, each has the same bits as from a separate job. A single take is written to `out`; several have
     their rank and seed appended to its name. Each take's report is written as JSON beside it, and so is the master that
-    the spec names. Ctrl+C keeps the takes that are finished. Raises InvalidInput if `out` is not an mp4, and
-    MotionBoothError as `run_job` does.
+    the spec names. Ctrl+C keeps the takes that are finished. If not even a single take fits the memory, the model is
+    loaded once more with the next smaller memory plan. `computing`: by default as the environment says. Raises
+    InvalidInput if `out` is not an mp4, and MotionBoothError as `run_job` does.
     """
     if out.suffix.lower() != ".mp4":
         raise InvalidInput("The file of a clip must end in .mp4, not {out}.", out=out)
@@ -55,14 +63,15 @@ def generate_best_of(
         check_master(spec.master, (settings.width, settings.height), shot.scene_frames)
     reporter.plan(stages.generate_stages(settings, spec, count, source.frame_step))
     reporter.progress(stages.LOADING, 0, 1)
-    base = ModelCache().get(spec, blob_path)
+    cache = ModelCache(computing)
+    cache.get(spec, blob_path)
     reporter.progress(stages.LOADING, 1, 1)
     appearances = subject_appearances(spec.shot, blob_path)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}-") as scratch:
         takes: list[Take] = []
         try:
-            for seed, exact in _generate(base, spec, count, batch_size, reporter, blob_path):
+            for seed, exact in _generate(cache, spec, count, batch_size, reporter, blob_path):
                 frames = in_eight_bits(exact).numpy()
                 path = Path(scratch) / f"{seed}.mp4"
                 reporter.progress(stages.ENCODING, len(takes), count)
@@ -71,7 +80,7 @@ def generate_best_of(
                 if spec.master is not None:
                     write_master(spec.master, path, exact.numpy(), shot, _on_frame(len(takes), count, reporter))
                 reporter.progress(stages.MEASURING, len(takes), count)
-                takes.append(Take(seed, path, clip_report(base, spec, frames, appearances, blob_path)))
+                takes.append(Take(seed, path, clip_report(cache.base, spec, frames, appearances, blob_path)))
                 reporter.progress(stages.MEASURING, len(takes), count)
         except KeyboardInterrupt:
             if not takes:
@@ -82,7 +91,7 @@ def generate_best_of(
 
 
 def _generate(
-    base: Base,
+    cache: ModelCache,
     spec: GenerateSpec,
     count: int,
     batch_size: int,
@@ -91,8 +100,22 @@ def _generate(
 ) -> Iterator[tuple[int, Tensor]]:
     """Each seed with the model's exact frames (F, H, W, 3) of its take; progress is reported over all takes."""
     seeds = range(spec.seed, spec.seed + count)
+    retried = False
 
     def sample(batch: Sequence[int], first: int) -> Tensor:
+        nonlocal retried
+        try:
+            return generated(batch, first)
+        except Exception as error:
+            if retried or len(batch) > 1 or not is_out_of_memory(error) or (plans := cache.smaller_plan()) is None:
+                raise
+        retried = True
+        cache.clear()
+        reporter.progress(stages.LOADING, 0, 1, retry_note(*plans))
+        cache.get(spec, blob_path, plans[1])
+        return generated(batch, first)
+
+    def generated(batch: Sequence[int], first: int) -> Tensor:
         def on_step(done: int, steps: int) -> None:
             reporter.progress(stages.SAMPLING, first * steps + done * len(batch), len(seeds) * steps)
 
@@ -100,7 +123,7 @@ def _generate(
             frames = count // len(batch)
             reporter.progress(stages.DECODING, first * frames + done, len(seeds) * frames)
 
-        return generate_exactly(base, spec, batch, on_step, on_frame=on_frame, blob_path=blob_path)
+        return generate_exactly(cache.base, spec, batch, on_step, on_frame=on_frame, blob_path=blob_path)
 
     return in_batches(seeds, batch_size, sample)
 

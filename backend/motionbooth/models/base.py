@@ -6,18 +6,26 @@ There are two families: UNets (unet_base.py) and diffusion transformers (wan/). 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
 
 import torch
 from msgspec import structs
-from torch import Tensor
+from torch import Tensor, nn
 
 from motionbooth.control.boxes import AttentionControl, BoxControl, Grid
 from motionbooth.control.prompt import PromptTokens
+from motionbooth.models.memory.moving import let_layers_visit, visiting
+from motionbooth.models.memory.plans import ALL, Plan
 from motionbooth.models.settings import BaseSettings
 from motionbooth.models.sources import Source
+
+TILE_PX = 256
+"""Width and height of the tiles in which the autoencoder works, if the plan says so."""
+KEPT_EMBEDDINGS = 32
+"""Prompts whose embeddings are kept while the text encoder is not on the device."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,44 @@ class Base(ABC):
     device: torch.device
     dtype: torch.dtype
     """Precision of the network."""
+    plan: Plan = ALL
+    """Which parts are on the device when. `arranged` puts it into effect, once."""
+    _embeddings: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    _visitors: set[str] = field(default_factory=set, repr=False)
+
+    @classmethod
+    @abstractmethod
+    def without_weights(cls, source: Source, configs: Mapping[str, dict[str, Any]], dtype: torch.dtype) -> Base:
+        """A base of the same sizes on torch's "meta" device, by its parts' configurations; it has no tokenizer."""
+
+    def arranged(self: Self, plan: Plan) -> Self:
+        """This base with `plan` in effect, whose waiting parts are in main memory and all others on the device."""
+        if plan.tiled:
+            self.tile_vae()
+        if plan.layers_visit:
+            let_layers_visit(self.network, self.device)
+        return replace(self, plan=plan)
+
+    @abstractmethod
+    def tile_vae(self) -> None:
+        """Let the VAE work in tiles of at most TILE_PX pixels, on one frame or clip at a time."""
+
+    @abstractmethod
+    def use_attention(self, kind: str) -> None:
+        """Compute attention without a mask by the kernel "flash" or "sage". Raises InvalidInput."""
+
+    @contextmanager
+    def vae_at_work(self) -> Iterator[None]:
+        """A context in which the VAE is on the device. It costs nothing inside another one."""
+        if not self.plan.vae_visits or "vae" in self._visitors:
+            yield
+            return
+        with visiting(self.vae, self.device):
+            self._visitors.add("vae")
+            try:
+                yield
+            finally:
+                self._visitors.discard("vae")
 
     @property
     @abstractmethod
@@ -87,9 +133,27 @@ class Base(ABC):
     def attention_grid(self, latent_size: Grid) -> Grid:
         """The grid of the attention layers whose attention to the subject is trained (STCA loss)."""
 
-    @abstractmethod
+    @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Tensor:
-        """Text embeddings (B, tokens, D)."""
+        """Text embeddings (B, tokens, D) on the device. They are kept if the text encoder is not there."""
+        if self.plan.text == "device":
+            return self._embed(prompts, self.device)
+        if missing := [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._embeddings]:
+            if len(self._embeddings) + len(missing) > KEPT_EMBEDDINGS:
+                self._embeddings.clear()
+                missing = list(dict.fromkeys(prompts))
+            self._embeddings.update(zip(missing, self._embed_away(missing), strict=True))
+        return torch.stack([self._embeddings[prompt] for prompt in prompts])
+
+    def _embed_away(self, prompts: Sequence[str]) -> Tensor:
+        if self.plan.text == "cpu":
+            return self._embed(prompts, torch.device("cpu"))
+        with visiting(self.text_encoder, self.device):
+            return self._embed(prompts, self.device)
+
+    @abstractmethod
+    def _embed(self, prompts: Sequence[str], device: torch.device) -> Tensor:
+        """Text embeddings (B, tokens, D) on `self.device`, computed on `device`, where the text encoder is."""
 
     @abstractmethod
     def prompt_tokens(self, prompt: str, phrases: Sequence[str], background_phrase: str = "") -> PromptTokens:

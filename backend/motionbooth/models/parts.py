@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,20 @@ from transformers.utils.logging import disable_progress_bar
 Classes = Mapping[str, Sequence[type]]  # the classes that each part of a family's models may have
 
 
-def load_parts(folder: Path, kinds: Mapping[str, type], device: str, dtype: torch.dtype) -> dict[str, Any]:
-    """Load each part from its sub-folder, its modules in eval mode and without gradients. Raises InvalidInput."""
+def load_parts(
+    folder: Path, kinds: Mapping[str, type], device: str, dtype: torch.dtype, waiting: Collection[str] = ()
+) -> dict[str, Any]:
+    """Load each part from its sub-folder, its modules in eval mode and without gradients. Raises InvalidInput.
+
+    The parts that are `waiting` stay in main memory.
+    """
     disable_progress_bar()  # commands have their own progress bars
     parts = {}
     for name, kind in kinds.items():
         part = parts[name] = _load_part(kind, folder / name, dtype)
         if isinstance(part, nn.Module):
-            part.to(device).eval().requires_grad_(False)  # before the next one: main memory holds one at a time
+            place = "cpu" if name in waiting else device
+            part.to(place).eval().requires_grad_(False)  # before the next one: main memory holds one at a time
     return parts
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -17,13 +17,16 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 from einops import rearrange
+from motionbooth_protocol.errors import InvalidInput
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from motionbooth.control.boxes import AttentionControl, BoxControl, Grid, level_grids
 from motionbooth.control.prompt import PromptTokens, prompt_tokens
-from motionbooth.models.base import Base, NoisyBatch
+from motionbooth.models.base import TILE_PX, Base, NoisyBatch
 from motionbooth.models.lavie.unet import LaVieUNet
+from motionbooth.models.memory.moving import cast_weights
+from motionbooth.models.memory.plans import Plan
 from motionbooth.models.parts import load_parts, load_sampler, part_classes
 from motionbooth.models.sources import Source
 
@@ -49,15 +52,16 @@ class UNetBase(Base):
 
     @classmethod
     def load(
-        cls, source: Source, index: dict[str, Any], device: str, dtype: torch.dtype, text_dtype: torch.dtype
+        cls, source: Source, index: dict[str, Any], device: str, dtype: torch.dtype, text_dtype: torch.dtype, plan: Plan
     ) -> UNetBase:
         """Load all parts, the text encoder in `text_dtype`. Raises InvalidInput."""
-        parts = load_parts(source.folder, part_classes(source.folder, index, CLASSES), device, dtype)
+        kinds = part_classes(source.folder, index, CLASSES)
+        parts = load_parts(source.folder, kinds, device, dtype, plan.waiting([cls.part]))
         parts["text_encoder"].to(text_dtype)
         unet = parts.pop("unet")
         for part in (unet, parts["vae"]):
             use_channels_last(part)
-        return cls(
+        base = cls(
             source,
             source.settings,
             network=unet,
@@ -67,6 +71,41 @@ class UNetBase(Base):
             dtype=dtype,
             **parts,
         )
+        return base.arranged(plan)
+
+    @classmethod
+    def without_weights(cls, source: Source, configs: Mapping[str, dict[str, Any]], dtype: torch.dtype) -> UNetBase:
+        kinds = {kind.__name__: kind for kind in CLASSES["unet"]}
+        with torch.device("meta"):
+            unet = kinds[configs["unet"]["_class_name"]].from_config(configs["unet"])  # type: ignore[attr-defined]
+            vae = AutoencoderKL.from_config(configs["vae"])
+            text_encoder = CLIPTextModel(CLIPTextConfig(**configs["text_encoder"]))
+        for part in (unet, vae, text_encoder):
+            cast_weights(part.eval().requires_grad_(False), dtype)
+        return cls(
+            source,
+            source.settings,
+            network=unet,
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=None,
+            scheduler=DDPMScheduler(),
+            control=AttentionControl.install(unet),
+            device=torch.device("meta"),
+            dtype=dtype,
+        )
+
+    def tile_vae(self) -> None:
+        self.vae.tile_sample_min_size, self.vae.tile_latent_min_size = TILE_PX, TILE_PX // self.cell
+        self.vae.enable_tiling()
+        self.vae.enable_slicing()
+
+    def use_attention(self, kind: str) -> None:
+        raise InvalidInput(
+            "{model} always computes attention by torch's own kernels; --attention {kind} is for Wan. Leave it out.",
+            model=self.settings.title,
+            kind=kind,
+        )
 
     @property
     def cell(self) -> int:
@@ -75,8 +114,7 @@ class UNetBase(Base):
     def attention_grid(self, latent_size: Grid) -> Grid:
         return level_grids(latent_size, levels=3)[-1]  # two halvings: (H / 32, W / 32) where a cell is 8 pixels
 
-    @torch.no_grad()
-    def embed(self, prompts: Sequence[str]) -> Tensor:
+    def _embed(self, prompts: Sequence[str], device: torch.device) -> Tensor:
         """Padded or truncated to the tokenizer's maximum length."""
         ids = self.tokenizer(
             list(prompts),
@@ -85,7 +123,7 @@ class UNetBase(Base):
             truncation=True,
             return_tensors="pt",
         ).input_ids
-        return self.text_encoder(ids.to(self.device)).last_hidden_state.to(self.dtype)
+        return self.text_encoder(ids.to(device)).last_hidden_state.to(self.device, self.dtype)
 
     def prompt_tokens(self, prompt: str, phrases: Sequence[str], background_phrase: str = "") -> PromptTokens:
         return prompt_tokens(self.tokenizer, prompt, phrases, background_phrase)
@@ -101,6 +139,8 @@ class UNetBase(Base):
     ) -> Tensor:
         batch, _, frames, height, width = latents.shape
         guided, controls = guidance_scale > 1, [boxes] * batch
+        if guided and self.plan.in_turn:
+            return self._predict_in_turn(latents, t, text, negative_text, guidance_scale, boxes)
         if guided:
             if negative_text.shape[1] < text.shape[1]:  # the prompt is split; every key twice attends the same
                 negative_text = torch.cat([negative_text, negative_text], dim=1)
@@ -111,6 +151,23 @@ class UNetBase(Base):
         if not guided:
             return predicted
         unconditional, conditional = predicted.chunk(2)
+        return unconditional + guidance_scale * (conditional - unconditional)
+
+    def _predict_in_turn(
+        self,
+        latents: Tensor,
+        t: Tensor,
+        text: Tensor,
+        negative_text: Tensor,
+        guidance_scale: float,
+        boxes: BoxControl | None,
+    ) -> Tensor:
+        batch, _, frames, height, width = latents.shape
+        noisy = self.scheduler.scale_model_input(latents, t)
+        self.control.set_boxes([boxes] * batch, (height, width), frames)
+        conditional = self.network(noisy, t, text).sample
+        with self.control.suspended():
+            unconditional = self.network(noisy, t, negative_text).sample
         return unconditional + guidance_scale * (conditional - unconditional)
 
     def noise_levels(self, steps: int) -> list[float]:

@@ -23,6 +23,7 @@ from motionbooth_protocol.jobs import Blob, JobSpec
 from motionbooth_protocol.reports import PreviewReport, ProgressReport
 from motionbooth_protocol.text import Text
 
+from motionbooth.models.memory.plans import is_out_of_memory
 from motionbooth.progress.time_left import Paces, Stage, TimeLeft
 from motionbooth.server import worker_pipe
 from motionbooth.server.attempts import Attempt, AttemptId, JobNumber
@@ -167,7 +168,7 @@ def error_for_owner(error: Exception) -> MotionBoothError:
         return error
     if isinstance(error, OSError) and is_disk_full(error):
         return OutOfSpace("The backend's disk is full; the job resumes when there is space.")
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return MotionBoothError(
             "The backend ran out of memory. Try fewer frames or a smaller model, or close other programs on {machine}.",
             machine=platform.node(),
@@ -177,17 +178,6 @@ def error_for_owner(error: Exception) -> MotionBoothError:
         "folder of the backend on {machine}.",
         kind=type(error).__name__,
         machine=platform.node(),
-    )
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Python's MemoryError, torch.OutOfMemoryError, or the plain RuntimeError of torch's CPU allocator."""
-    words = str(error)
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in words
-        or "not enough memory" in words
     )
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,16 +15,18 @@ from diffusers import (
 )
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from einops import rearrange
-from torch import Tensor, nn
-from transformers import AutoTokenizer, UMT5EncoderModel
+from torch import Tensor
+from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
 from motionbooth.control.boxes import BoxControl, Grid
 from motionbooth.control.prompt import PromptTokens, prompt_tokens
-from motionbooth.models.base import Base, NoisyBatch
+from motionbooth.models.base import TILE_PX, Base, NoisyBatch
+from motionbooth.models.memory.moving import cast_weights
+from motionbooth.models.memory.plans import Plan
 from motionbooth.models.parts import load_parts, load_sampler
 from motionbooth.models.sources import Source
 from motionbooth.models.wan.attention import install_control
-from motionbooth.models.wan.experts import Experts
+from motionbooth.models.wan.experts import Experts, FirstOfExperts
 from motionbooth.models.wan.folder import check_index, check_network, check_settings
 from motionbooth.models.wan.lora import foreign_layers, published_key
 
@@ -40,18 +41,24 @@ class WanBase(Base):
 
     @classmethod
     def load(
-        cls, source: Source, index: Mapping[str, Any], device: str, dtype: torch.dtype, text_dtype: torch.dtype
+        cls,
+        source: Source,
+        index: Mapping[str, Any],
+        device: str,
+        dtype: torch.dtype,
+        text_dtype: torch.dtype,
+        plan: Plan,
     ) -> WanBase:
         """Load all parts, the text encoder in `text_dtype`.
 
         Raises InvalidInput for another variant of Wan, or settings that do not fit it.
         """
         names = check_index(source.folder, index)
-        vae = load_parts(source.folder, {"vae": AutoencoderKLWan}, device, torch.float32)["vae"]
-        experts = load_parts(source.folder, dict.fromkeys(names, WanTransformer3DModel), device, dtype)
-        # Larger than the network, and needed for a moment only: `embed` moves it to a GPU and back.
+        waiting = plan.waiting(names)
+        vae = load_parts(source.folder, {"vae": AutoencoderKLWan}, device, torch.float32, waiting)["vae"]
+        experts = load_parts(source.folder, dict.fromkeys(names, WanTransformer3DModel), device, dtype, waiting)
         kinds = {"text_encoder": UMT5EncoderModel, "tokenizer": AutoTokenizer}
-        text = load_parts(source.folder, kinds, "cpu", text_dtype)
+        text = load_parts(source.folder, kinds, device, text_dtype, waiting)
         sampler = load_sampler(source.folder, SAMPLERS)
         network, *others = experts.values()
         check_network(source.folder, network.config, vae.config)
@@ -70,7 +77,40 @@ class WanBase(Base):
             **text,
         )
         check_settings(base)
-        return base
+        return base.arranged(plan)
+
+    @classmethod
+    def without_weights(cls, source: Source, configs: Mapping[str, dict[str, Any]], dtype: torch.dtype) -> WanBase:
+        """The VAE in float32, as it is loaded. Of two experts, both count and the first one computes."""
+        with torch.device("meta"):
+            experts = [WanTransformer3DModel.from_config(configs[name]) for name in configs if "transformer" in name]
+            vae = AutoencoderKLWan.from_config(configs["vae"])
+            text_encoder = UMT5EncoderModel(UMT5Config(**configs["text_encoder"]))
+        for part in (*experts, text_encoder):
+            cast_weights(part, dtype)
+        for part in (*experts, vae, text_encoder):
+            part.eval().requires_grad_(False)
+        return cls(
+            source,
+            source.settings,
+            network=experts[0] if len(experts) == 1 else FirstOfExperts(*experts, boundary=0),
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=None,
+            scheduler=None,
+            control=install_control(*experts),
+            device=torch.device("meta"),
+            dtype=dtype,
+        )
+
+    def tile_vae(self) -> None:
+        overlap = TILE_PX // 4
+        self.vae.enable_tiling(TILE_PX, TILE_PX, TILE_PX - overlap, TILE_PX - overlap)
+        self.vae.enable_slicing()
+
+    def use_attention(self, kind: str) -> None:
+        for network in (self.network.children() if isinstance(self.network, Experts) else [self.network]):
+            network.set_attention_backend(kind)
 
     @property
     def cell(self) -> int:
@@ -91,8 +131,7 @@ class WanBase(Base):
     def attention_grid(self, latent_size: Grid) -> Grid:
         return latent_size[0] // self.patch, latent_size[1] // self.patch
 
-    @torch.no_grad()
-    def embed(self, prompts: Sequence[str]) -> Tensor:
+    def _embed(self, prompts: Sequence[str], device: torch.device) -> Tensor:
         """Cleaned as diffusers does, padded with zeros or truncated to `max_sequence_length` tokens."""
         tokens = self.tokenizer(
             [prompt_clean(prompt) for prompt in prompts],
@@ -101,18 +140,9 @@ class WanBase(Base):
             truncation=True,
             return_tensors="pt",
         )
-        mask = tokens.attention_mask.to(self.device)
-        with self._on_device(self.text_encoder):
-            states = self.text_encoder(tokens.input_ids.to(self.device), mask).last_hidden_state.to(self.dtype)
-        return states.masked_fill(mask[..., None] == 0, 0.0)
-
-    @contextmanager
-    def _on_device(self, module: nn.Module) -> Iterator[None]:
-        module.to(self.device)
-        try:
-            yield
-        finally:
-            module.to("cpu")
+        mask = tokens.attention_mask.to(device)
+        states = self.text_encoder(tokens.input_ids.to(device), mask).last_hidden_state.to(self.dtype)
+        return states.masked_fill(mask[..., None] == 0, 0.0).to(self.device)
 
     @property
     def _tokens(self) -> int:

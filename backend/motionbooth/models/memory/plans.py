@@ -1,0 +1,98 @@
+"""Memory plans as data, from the fastest to the smallest. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.text import Text
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where the parts of a base model are, and in what pieces they compute."""
+
+    name: str
+    summary: str
+    """For people, as the end of "on this card: ..."."""
+    text: Literal["device", "visit", "cpu"] = "device"
+    """The text encoder stays on the device, comes for each prompt, or computes on the CPU."""
+    vae_visits: bool = False
+    """The autoencoder comes while it encodes or decodes."""
+    in_turn: bool = False
+    """The two passes of classifier-free guidance run one after the other. A transformer's always do."""
+    tiled: bool = False
+    """The autoencoder works tile by tile and frame by frame. The blended edges of the tiles change a clip a little."""
+    layers_visit: bool = False
+    """Each layer of the network comes when it is its turn."""
+
+    def waiting(self, networks: Sequence[str]) -> set[str]:
+        """The folders' names of the parts that wait in main memory. `networks`: those of the networks."""
+        found = {"text_encoder"} if self.text != "device" else set()
+        found |= {"vae"} if self.vae_visits else set()
+        return found | set(networks) if self.layers_visit else found
+
+
+ALL = Plan("all", "all parts stay on the card")
+PARKED = Plan("parked", "the text encoder comes for each prompt only", text="visit")
+CHUNKED = Plan(
+    "chunked",
+    "the text encoder runs on the CPU, guidance takes two passes, and frames are decoded in tiles",
+    text="cpu",
+    in_turn=True,
+    tiled=True,
+)
+OFFLOADED = Plan(
+    "offloaded",
+    "as chunked, and the network's layers come from main memory one by one",
+    text="cpu",
+    vae_visits=True,
+    in_turn=True,
+    tiled=True,
+    layers_visit=True,
+)
+PLANS = (ALL, PARKED, CHUNKED, OFFLOADED)
+"""From the fastest to the smallest; each does all that the one before does."""
+
+
+def plan_named(name: str) -> Plan:
+    """Raises InvalidInput."""
+    for plan in PLANS:
+        if plan.name == name:
+            return plan
+    raise InvalidInput(
+        "There is no memory plan {name}, only: {plans}.", name=name, plans=", ".join(plan.name for plan in PLANS)
+    )
+
+
+def smaller_plan(plan: Plan, device: str) -> Plan | None:
+    """The next plan of a device; None after the smallest.
+
+    On the CPU, where all parts are in main memory anyway, only work in smaller pieces saves memory.
+    """
+    if device == "cpu":
+        return CHUNKED if plan in (ALL, PARKED) else None
+    later = PLANS[PLANS.index(plan) + 1 :]
+    return later[0] if later else None
+
+
+def retry_note(before: Plan, now: Plan) -> Text:
+    """For the user of a job that ran out of memory and is tried once more."""
+    return Text.of(
+        "the memory did not suffice with the plan {before}; trying once more with the plan {now}",
+        before=before.name,
+        now=now.name,
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Python's MemoryError, torch.OutOfMemoryError, or the plain RuntimeError of torch's CPU allocator."""
+    words = str(error)
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in words
+        or "not enough memory" in words
+    )
