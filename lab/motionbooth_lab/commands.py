@@ -244,11 +244,21 @@ def soak(
     publish(run_soak(minutes, seed, jobs_per_minute, Console()), json_file)
 
 
+def memory(json_file: JsonFile = None) -> None:
+    """Compare the memory that each memory plan is predicted to need with what it needs, on the CPU."""
+    from motionbooth.bench.measures import publish
+
+    from motionbooth_lab.bench.memory_plans import bench_memory
+
+    publish(bench_memory(), json_file)
+
+
 def add_benches(bench: typer.Typer) -> None:
     """Add the commands of this module to `motionbooth bench`."""
     for command in (
         training,
         sampling,
+        memory,
         control,
         guide,
         camera,

@@ -71,8 +71,20 @@ def get(
 
 
 @models.command()
-def check(name: Name) -> None:
+def check(
+    name: Name,
+    vram: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="Instead: say how the model fits a card with so many GB, before it is fetched."),
+    ] = None,
+) -> None:
     """Check the files of a fetched model by their sizes and sha256. The exit status is 1 if any is damaged."""
+    if vram is not None:
+        from motionbooth.models.memory.estimate import fit_line, known_source
+
+        typer.echo(fit_line(known_source(name), vram))
+        return
+
     from rich.console import Console
 
     from motionbooth.models.downloads import check_sound

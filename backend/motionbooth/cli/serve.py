@@ -1,13 +1,16 @@
 """`motionbooth serve`: run a backend."""
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from motionbooth.cli.computing import AttentionOption, CompileOption, DeviceOption, MemoryOption, PrecisionOption
 from motionbooth.cli.config import config_text
 from motionbooth.cli.home import DEFAULT_HOME, Home
+from motionbooth.models.memory.options import Computing
 
 
 def serve(
@@ -43,6 +46,11 @@ def serve(
         ),
     ] = None,
     quota_gb: Annotated[float, typer.Option(min=0, max=1e6, help="Disk quota per key. 0 means no limit.")] = 0,
+    device: DeviceOption = "auto",
+    memory: MemoryOption = "auto",
+    precision: PrecisionOption = "auto",
+    attention: AttentionOption = "auto",
+    compile: CompileOption = False,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -74,6 +82,9 @@ def serve(
     from motionbooth.server.serve import serve as run_server
     from motionbooth.server.settings import DEFAULT_LIMITS, MonitoringSettings, ServerSettings, time_limits
 
+    computing = Computing(device, memory, precision, attention, compile)
+    computing.check()
+    os.environ.update(computing.environment)  # the workers inherit it; those of a Ray cluster have their machine's own
     is_local = executor == "local"
     if sandbox and not is_local:
         raise InvalidInput(

@@ -40,6 +40,8 @@ from motionbooth.finetuning.recipes import with_recipe
 from motionbooth.finetuning.trainer import StepLosses, Trainer, autocast, train
 from motionbooth.generation.sampling import SamplingInputs, decode_frames, denoise
 from motionbooth.models.base import Base
+from motionbooth.models.memory.device import default_device
+from motionbooth.models.memory.plans import ALL, PARKED
 from motionbooth.models.registry import load_base
 from motionbooth.models.settings import BaseSettings, TrainSettings
 from motionbooth.models.sources import Source, fetched_folder, source_named
@@ -103,7 +105,7 @@ def finetune(
     settings = train_settings(source.settings, spec)
     reporter.plan(stages.train_stages(source.settings, settings, spec))
     reporter.progress(stages.LOADING, 0, 1)
-    base = load_base(source, training=True)
+    base = load_base(source, training=True, plan=ALL if default_device() == "cpu" else PARKED)
     missing = _missing_prior_clips(source, settings, spec, options), missing_backgrounds(source, settings)
     reporter.plan(stages.train_stages(source.settings, settings, spec, *missing))
     reporter.progress(stages.LOADING, 1, 1)

@@ -25,7 +25,7 @@ def enable_gradient_checkpointing(network: nn.Module, control: AttentionControl)
     It must be in eval mode: the random state of a dropout is not restored for the recomputation.
     """
     for layer in layers_of(network):
-        layer.forward = _checkpointed(layer.forward, control)  # type: ignore[method-assign]
+        layer.forward = _checkpointed(layer.forward, control)
 
 
 def _checkpointed(forward: Callable[..., Any], control: AttentionControl) -> Callable[..., Any]:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from msgspec import structs
-from torch import Tensor, nn
+from torch import Tensor
 
 from motionbooth.control.boxes import AttentionControl, BoxControl, Grid
 from motionbooth.control.prompt import PromptTokens

@@ -14,16 +14,19 @@ from torch import Tensor
 from motionbooth.control.boxes import BoxControl
 from motionbooth.control.prompt import PromptTokens
 from motionbooth.models.base import TILE_PX, Base
+from motionbooth.models.memory.configurations import PUBLISHED, Configs
 from motionbooth.models.memory.dry_run import peak_of
 from motionbooth.models.memory.moving import bytes_of, layers_of
 from motionbooth.models.memory.plans import PLANS, Plan
-from motionbooth.models.memory.published import PUBLISHED, Configs
 from motionbooth.models.parts import read_json
 from motionbooth.models.registry import family_of
 from motionbooth.models.sources import MODELS, Source, source_named, sources
 
 SPARE_SHARE, SPARE_BYTES = 0.08, 300_000_000
 """Of the free memory, left for what the estimate does not see: the kernels' workspaces and fragmentation."""
+
+DRIVER_BYTES = 600_000_000
+"""What the driver and torch's kernels take of a card before any tensor is on it."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,20 @@ def chosen_plan(source: Source, free: int | None, dtype: torch.dtype | None = No
         plan=smallest.plan.name,
         free=free / 1e9 if free is not None else 0.0,
     )
+
+
+def fit_line(source: Source, gigabytes: float) -> str:
+    """How a model fits a card of so much memory, in one line. Raises InvalidInput if it does not."""
+    found = chosen_plan(source, card_bytes(gigabytes))
+    return (
+        f"{source.settings.title} on a card with {gigabytes:g} GB: generates with the memory plan {found.plan.name} "
+        f"({found.plan.summary}), {found.peak / 1e9:.1f} GB at most."
+    )
+
+
+def card_bytes(gigabytes: float) -> int:
+    """What is free on a card that is sold with so many GB: gibibytes, without the driver's own."""
+    return int(gigabytes * 2**30) - DRIVER_BYTES
 
 
 def fits(peak: int, free: int) -> bool:
@@ -152,6 +169,6 @@ def _latents(base: Base, *shape: int) -> Tensor:
 
 def text_shape(base: Base) -> tuple[int, int]:
     """Tokens of a prompt and width of their embeddings."""
-    config = base.text_encoder.config
-    tokens = base.settings.max_sequence_length or getattr(config, "max_position_embeddings", None) or 512
-    return tokens, config.hidden_size
+    config = base.network.config
+    tokens = base.settings.max_sequence_length or getattr(base.text_encoder.config, "max_position_embeddings", None)
+    return tokens or 512, config.text_dim if "text_dim" in config else config.cross_attention_dim

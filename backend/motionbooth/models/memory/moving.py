@@ -68,7 +68,7 @@ def let_layers_visit(network: nn.Module, device: torch.device) -> None:
         if id(tensor) not in inside:
             tensor.data = tensor.data.to(device)
     for layer in layers:
-        layer.forward = _visiting(layer, layer.forward, device)  # type: ignore[method-assign]
+        layer.forward = _visiting(layer, layer.forward, device)
 
 
 def _visiting(layer: nn.Module, forward: Callable[..., Any], device: torch.device) -> Callable[..., Any]:

@@ -46,8 +46,9 @@ class Computing(msgspec.Struct, frozen=True):
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that say the same to a worker."""
-        return {_PREFIX + name.upper(): str(value) for name, value in msgspec.structs.asdict(self).items()}
+        """The variables by which a worker has the same; a default leaves what the environment says."""
+        chosen = {name: value for name, value in msgspec.structs.asdict(self).items() if value not in ("auto", False)}
+        return {_PREFIX + name.upper(): str(value).lower() for name, value in chosen.items()}
 
     def check(self) -> None:
         """Raises InvalidInput if what was chosen is not installed, or excludes each other."""

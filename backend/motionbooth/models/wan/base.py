@@ -93,7 +93,7 @@ class WanBase(Base):
         return cls(
             source,
             source.settings,
-            network=experts[0] if len(experts) == 1 else FirstOfExperts(*experts, boundary=0),
+            network=experts[0] if len(experts) == 1 else FirstOfExperts(experts[0], experts[1], boundary=0),
             vae=vae,
             text_encoder=text_encoder,
             tokenizer=None,
@@ -109,7 +109,7 @@ class WanBase(Base):
         self.vae.enable_slicing()
 
     def use_attention(self, kind: str) -> None:
-        for network in (self.network.children() if isinstance(self.network, Experts) else [self.network]):
+        for network in self.network.children() if isinstance(self.network, Experts) else [self.network]:
             network.set_attention_backend(kind)
 
     @property
