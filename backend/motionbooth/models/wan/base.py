@@ -109,7 +109,8 @@ class WanBase(Base):
         self.vae.enable_slicing()
 
     def use_attention(self, kind: str) -> None:
-        for network in self.network.children() if isinstance(self.network, Experts) else [self.network]:
+        own: Any = self.network
+        for network in [own.transformer, own.transformer_2] if isinstance(own, Experts) else [own]:
             network.set_attention_backend(kind)
 
     @property
