@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
@@ -107,7 +108,7 @@ def markdown(results: Results) -> str:
 
 
 def latex(results: Results) -> str:
-    """The same as two tabulars; needs no package."""
+    """The same as two tabulars, and the networks and notes as text; needs no package."""
     parts = []
     for table in TABLES:
         head, *rows = [[_escaped(cell) for cell in line] for line in _cells(results, table)]
@@ -123,7 +124,8 @@ def latex(results: Results) -> str:
             r"\end{tabular}",
             "",
         ]
-    return "\n".join([*parts, *(f"% {note}" for note in _notes(results))]) + "\n"
+    notes = [rf"\item {_breakable(_escaped(note))}" for note in _notes(results)]
+    return "\n".join([*parts, r"\begin{itemize}", *notes, r"\end{itemize}"]) + "\n"
 
 
 def _cells(results: Results, table: str) -> list[list[str]]:
@@ -151,6 +153,11 @@ def _notes(results: Results) -> list[str]:
     subjects = f"Subjects: {', '.join(results.subjects)}."
     cards = [f"{card.name}: {network_text(card)}." for card in results.networks]
     return [subjects, results.pairs, *(note.format(flow=flow, tracker=tracker) for note in NOTES), *cards]
+
+
+def _breakable(text: str) -> str:
+    """With a sha256 in parts of 16 digits, between which a line may end."""
+    return re.sub(r"[0-9a-f]{16}(?=[0-9a-f])", r"\g<0>\\allowbreak ", text)
 
 
 def _escaped(text: str) -> str:

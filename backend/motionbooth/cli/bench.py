@@ -58,10 +58,15 @@ def paper(
     subjects: Annotated[
         Path, typer.Option(file_okay=False, help="Folder with one folder of pictures per subject, named by its class.")
     ],
-    measures: Annotated[
-        Path, typer.Option(file_okay=False, help="Folder with the measuring networks: clip, dino and raft in it.")
-    ],
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the results. Run it again to continue.")],
+    measures: Annotated[
+        Path,
+        typer.Option(
+            file_okay=False,
+            help="Folder with the measuring networks: clip, dino and raft in it. What it lacks is looked for in the "
+            "caches of Hugging Face and torch.",
+        ),
+    ] = Path("measuring"),
     models: Annotated[str, typer.Option(help="Base models, separated by commas.")] = "toybox",
     recipes: Annotated[str, typer.Option(help="Training recipes.")] = "motionbooth,dreambooth,customvideo",
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each clip.")] = 1,

@@ -150,7 +150,8 @@ def _appearance(pictures: Sequence[MaskedPicture]) -> Appearance:
 
 def report_table(report: MotionReport, tracks: Sequence[SubjectTrack]) -> Table:
     """The report as a table for people, with the meaning of each measure."""
-    table = Table(title="motion report")
+    caption = "All measures are the product's own and need no weights. Flow: OpenCV's DIS."
+    table = Table(title="motion report", caption=caption)
     table.add_column("measure")
     table.add_column("value", justify="right")
     table.add_column("meaning", style="dim")
@@ -160,9 +161,8 @@ def report_table(report: MotionReport, tracks: Sequence[SubjectTrack]) -> Table:
         table.add_row(f"{subject.name}: center error", _percent(subject.center_error), "of the frame's width, median")
         table.add_row(f"{subject.name}: found", _percent(subject.found_share), "of the frames that ask for it")
         if subject.identity is not None:
-            own = "the product's own measure, no weights"
-            table.add_row(f"{subject.name}: identity", _number(subject.identity), f"likeness to its pictures, {own}")
-            table.add_row(f"{subject.name}: IoU by features", _number(subject.recognized_iou), f"where it is, {own}")
+            table.add_row(f"{subject.name}: identity", _number(subject.identity), "likeness to its pictures")
+            table.add_row(f"{subject.name}: IoU by features", _number(subject.recognized_iou), "where it is like them")
     for track in tracks:
         if track.name not in known:
             table.add_row(
