@@ -70,6 +70,7 @@ def write_recammaster(request: ExportRequest) -> list[str]:
     return [
         "In a checkout of ReCamMaster: replace example_test_data/cameras/camera_extrinsics.json, and run "
         "python inference_recammaster.py --cam_type 1 --dataset_path DATA, where DATA has the video to follow",
+        "Positions are in centimeters. ReCamMaster takes no focal length: it keeps that of the video.",
     ]
 
 

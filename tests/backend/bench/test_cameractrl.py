@@ -56,8 +56,9 @@ def test_its_checkout_gets_the_trajectory_the_prompt_and_the_seed(tmp_path: Path
     assert still is not None
     per_frame = np.hypot(0.3 * 384, 0.15 * 256 * 320 / 576 / (256 / 384)) * 23 / 24 / 15
     assert still == pytest.approx(per_frame, rel=0.1)
-    # The camera turns: at the edges of its 50 degrees, scenery moves 1 + tan(25)^2 = 1.22 times as far as ahead.
-    assert moved < 0.2 * still
+    # The camera turns, which moves the edges of its 50 degrees 1 + tan(25)^2 = 1.22 times as far as the middle,
+    # and the median a little. Taken for a trajectory in 16:9, which is the default, it would be off by 0.16.
+    assert moved < 0.08 * still
 
 
 def test_its_own_error_and_a_camera_that_it_cannot_be_given_are_named(
