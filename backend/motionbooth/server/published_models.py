@@ -175,11 +175,14 @@ class PublishedModels:
 
     def _want(self, name: str, wanted: bool) -> None:
         """Note that a download goes on after a restart, or not."""
-        if wanted:
-            self._wanted.mkdir(exist_ok=True)
-            (self._wanted / name).touch()
-        else:
-            (self._wanted / name).unlink(missing_ok=True)
+        try:
+            if wanted:
+                self._wanted.mkdir(exist_ok=True)
+                (self._wanted / name).touch()
+            else:
+                (self._wanted / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise from_os_error(error) from error
 
     def _shown(self, name: str) -> PublishedModel:
         task, offer, folder = self._tasks.get(name), self._offers.get(name), fetched_folder(name)

@@ -16,12 +16,12 @@ class MOTIONBOOTH_UL_published(bpy.types.UIList):
     def draw_item(
         self, context: Any, layout: Any, data: Any, item: Any, icon: int, owner: Any, active: str, index: int
     ) -> None:
-        row = layout.row(align=True)
+        row = layout.split(factor=0.7)
         row.label(text=item.title, icon="CHECKMARK" if item.here else "BLANK1", translate=False)
-        if item.doing:
-            row.progress(factor=item.factor, text=f"{item.factor:.0%}" if item.factor else item.stage)
+        if item.factor:
+            row.progress(factor=item.factor, text=f"{item.factor:.0%}")
         else:
-            row.label(text=item.size, translate=False)
+            row.label(text="" if item.doing else item.size, icon="TIME" if item.doing else "NONE", translate=False)
 
 
 class MOTIONBOOTH_PT_published(InView, bpy.types.Panel):
@@ -60,7 +60,7 @@ class MOTIONBOOTH_PT_published(InView, bpy.types.Panel):
             name = license.name or translate("not stated")
             row = self.layout.row()
             row.label(text=translate("License: {name}", name=name), translate=False)
-            row.operator("wm.url_open", text="Read License", icon="URL").url = license.page
+            row.operator("wm.url_open", text="", icon="URL").url = license.page
         self.layout.operator("motionbooth.get_model", icon="IMPORT")
 
 

@@ -8,7 +8,6 @@ OPERATORS = {
     "Cancel Download": "Download abbrechen",
     "Check Model": "Modell prüfen",
     "Get Model": "Modell laden",
-    "Read License": "Lizenz lesen",
     "Remove Model": "Modell entfernen",
     "Export Shot": "Einstellung exportieren",
     "Import Clip as Take": "Clip als Take importieren",
