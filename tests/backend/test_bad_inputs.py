@@ -57,7 +57,7 @@ class Place:
         words = [word.replace("HUB", self.hub.url).replace("PAGE", self.page) for word in arguments]
         result = CliRunner().invoke(app, words, input=answer, env={"COLUMNS": "400"})
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        return result.exit_code, " ".join(result.output.split())
+        return result.exit_code, " ".join(result.output.translate(dict.fromkeys(map(ord, "─│╭╮╰╯"))).split())
 
     def write(self, path: str, content: bytes = b"{}") -> None:
         (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -143,6 +143,14 @@ def _empty_folder(place: Place) -> tuple[int, str]:
     return place.run("models", "get", "sam", "--from", "stick")
 
 
+def _config(text: str) -> Callable[[Place], tuple[int, str]]:
+    def act(place: Place) -> tuple[int, str]:
+        place.write("home/motionbooth.toml", text.encode())
+        return place.run("serve", "--home", "home")
+
+    return act
+
+
 def _command(*words: str) -> Callable[[Place], tuple[int, str]]:
     return lambda place: place.run(*words)
 
@@ -183,6 +191,13 @@ CASES: dict[str, tuple[Callable[[Place], tuple[int, str]], int, str, str]] = {
     "folder without the model": (_empty_folder, 2, "stick has no config.json", "Choose the folder that"),
     "remove a bundled model": (
         _command("models", "remove", "toybox", "--yes"), 2, "toybox comes with MotionBooth", "takes no space",
+    ),
+    "unknown setting": (_config("keep-days = 3"), 2, '"keep-days" in', 'Did you mean "keep_days"?'),
+    "wrong setting": (_config("workers = 0"), 2, '"workers" in', "must be a whole number, at least 1"),
+    "not a settings file": (_config("keep_days 3"), 2, "motionbooth.toml is not in TOML", "Expected '=' after a key"),
+    "unknown master": (
+        _command("generate", "s.json", "--out", "c.mp4", "--master", "prores9"), 2, "'prores9' is not one of",
+        "'ffv1', 'png', 'exr'",
     ),
     "check a bundled model": (_command("models", "check", "toybox"), 2, "toybox comes with MotionBooth", "reinstall"),
 }  # fmt: skip
