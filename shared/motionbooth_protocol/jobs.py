@@ -61,7 +61,8 @@ class Picture(Struct, frozen=True):
 
     Without a mask, the picture's alpha is the mask; without alpha, the backend searches for one, guided by `box`
     (around the subject) or `point` (on it), in shares of the upright picture's width and height from its top left.
-    `name`: for error messages, such as the file name.
+    `name`: for error messages, such as the file name. `caption`: what it shows, with the subject's token and class;
+    empty for the subject's prompt.
     """
 
     image: Sha256
@@ -69,6 +70,7 @@ class Picture(Struct, frozen=True):
     name: Short = ""
     box: Box | None = None
     point: tuple[Within, Within] | None = None
+    caption: Text = ""
 
 
 class MaskDoubt(Struct, frozen=True):
@@ -90,8 +92,12 @@ class SubjectSpec(Struct, frozen=True):
     pictures: Annotated[list[Picture], Meta(min_length=1, max_length=MAX_PICTURES)]
 
     @property
+    def phrase(self) -> str:
+        return f"{self.token} {self.class_word}"
+
+    @property
     def prompt(self) -> str:
-        return f"a {self.token} {self.class_word}"
+        return f"a {self.phrase}"
 
 
 class TrainSpec(Struct, frozen=True, tag="train"):

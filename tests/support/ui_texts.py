@@ -26,7 +26,7 @@ BACKEND = Path(__file__).parents[2] / "backend" / "motionbooth"
 FOR_ITS_OWNER = {
     "bench", "cli", "doctor", "demo.py", "evaluation", "finetuning/clip_folder.py", "finetuning/recipes.py",
     "finetuning/tensorboard.py", "generation/script.py", "jobs/local_training.py", "jobs/takes.py",
-    "pictures/folder.py", "progress/display.py", "server/auth.py",
+    "pictures/folder.py", "pictures/training_set.py", "progress/display.py", "server/auth.py",
     "server/devices.py", "server/keys.py", "server/metrics.py", "server/sandbox.py", "server/serve.py",
     "server/task.py", "server/web.py",
 }  # fmt: skip

@@ -185,7 +185,7 @@ def random_training_data(base: Base, text: Tensor, positions: tuple[int, ...]) -
         std=torch.full_like(mean, 0.1),
         masks=masks.to(base.device),
         text=text.to(base.device),
-        positions=positions,
+        positions=torch.tensor([positions]),
         clips=torch.randn(1, channels, frames, rows, columns, generator=generator).to(base.device),
         clip_text=text.to(base.device),
     )

@@ -21,7 +21,7 @@ from motionbooth.cli.keys import keys
 from motionbooth.cli.models import convert_lavie, models
 from motionbooth.cli.serve import serve
 from motionbooth.cli.status import jobs, status
-from motionbooth.cli.train import train
+from motionbooth.cli.train import TrainCommand, train
 
 ERRORS = "MOTIONBOOTH_ERRORS"
 """An environment variable: if it is json, the error is printed as an ErrorReport, so that Blender can translate it."""
@@ -76,7 +76,8 @@ def _motionbooth(
 app.command()(demo)
 app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(batch)
 app.command(cls=ConfiguredCommand)(serve)
-for command in (doctor, status, jobs, train, generate, evaluate, convert_lavie):
+app.command(cls=TrainCommand)(train)
+for command in (doctor, status, jobs, generate, evaluate, convert_lavie):
     app.command()(command)
 app.command()(export)
 app.command("import")(import_)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import math
+import textwrap
 import tomllib
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -89,17 +92,35 @@ class ConfiguredCommand(TyperCommand):
 
 
 def _key(parameter: Any, hint: Any) -> Key:
-    """The key of a parameter: named like its option, with underscores for hyphens."""
+    """The key of a parameter: named like its option, with underscores for hyphens; a list, like the parameter."""
     kind, info = get_args(hint)[:2]
-    if get_origin(kind) in (Union, types.UnionType):
-        (kind,) = (part for part in get_args(kind) if part is not types.NoneType)
+    kind = _without_none(kind)
     is_path = kind in (Path, list[Path])
     if is_path:
         kind = str if kind is Path else list[str]
     if info.min is not None or info.max is not None:
         kind = Annotated[kind, msgspec.Meta(ge=info.min, le=info.max)]
-    name = max(parameter.opts, key=len).lstrip("-").replace("-", "_")
+    is_list = get_origin(kind) is list
+    name = parameter.name if is_list else max(parameter.opts, key=len).lstrip("-").replace("-", "_")
     return Key(name, parameter.name, kind, parameter.help or "", is_path)
+
+
+def _without_none(kind: Any) -> Any:
+    if get_origin(kind) not in (Union, types.UnionType):
+        return kind
+    return Union[tuple(part for part in get_args(kind) if part is not types.NoneType)]  # noqa: UP007 (computed)
+
+
+def field_keys(struct: type[msgspec.Struct]) -> list[Key]:
+    """A key for each field of a struct, described by the string below it in its source."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(struct))).body[0].body  # type: ignore[attr-defined]
+    about = {
+        field.target.id: text.value.value
+        for field, text in pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
+    }
+    fields = msgspec.structs.fields(struct)
+    return [Key(each.name, each.name, _without_none(each.type), about.get(each.name, "")) for each in fields]
 
 
 def _values(file: Path, keys: Mapping[str, Key], command: str) -> dict[str, Any]:
@@ -128,10 +149,12 @@ def _converted(name: str, value: Any, kind: Any, is_path: bool, file: Path) -> A
     """The value as `kind`; paths are relative to the file's folder."""
     info = type_info(kind)
     if isinstance(info, StructType) and isinstance(value, dict):
-        fields = {field.name: field.type for field in msgspec.structs.fields(info.cls)}
+        fields = {key.name: key for key in field_keys(info.cls)}
         for part in value:
             _check_known(part, fields, file, f'"{name}"')
-        return {part: _converted(f"{name}.{part}", inner, fields[part], False, file) for part, inner in value.items()}
+        return {
+            part: _converted(f"{name}.{part}", inner, fields[part].kind, False, file) for part, inner in value.items()
+        }
     try:
         if isinstance(value, float) and not math.isfinite(value):
             raise msgspec.ValidationError("not finite")
@@ -182,30 +205,45 @@ def _bounds(number: IntType | FloatType) -> str:
 
 
 def toml_value(value: Any) -> str:
-    """A text, number, truth value or list as in TOML."""
+    """A text, path, number, truth value or list as in TOML."""
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(toml_value, value)) + "]"
     if isinstance(value, float):
         return repr(value)  # "inf" and "nan" are TOML, too
     if isinstance(value, bool | int):
         return str(value).lower()
+    text = str(value.absolute() if isinstance(value, Path) else value)
     # A string of JSON is one of TOML but for this sign.
-    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def toml_lines(key: Key, value: Any) -> Iterator[str]:
+def _toml_lines(key: Key, value: Any) -> Iterator[str]:
     """The lines of a key with its description; commented out if the value is None."""
     description = " ".join(key.help.replace("\\[", "[").split()).rstrip(".")  # typer needs the backslash
     about = expected(key.kind)
     yield f"# {description}. {about[0].upper()}{about[1:]}."
-    yield f"# {key.name} =" if value is None else f"{key.name} = {toml_value(value)}"
+    if isinstance(value, msgspec.Struct):
+        yield f"[{key.name}]"
+        for field in field_keys(type(value)):
+            yield from _toml_lines(field, getattr(value, field.name))
+    else:
+        yield f"# {key.name} =" if value is None else f"{key.name} = {toml_value(value)}"
+        yield ""
 
 
-def config_text(ctx: typer.Context) -> str:
-    """The file with which the command runs as it does now."""
+def config_text(ctx: typer.Context, values: Mapping[str, Any] | None = None) -> str:
+    """The file with which the command runs as it does now.
+
+    `values`: of the keys that are no option of the command, and of parameters that have another value than was given.
+    """
     command = ctx.command
     assert isinstance(command, ConfiguredCommand)
-    lines = [f"# The settings of `motionbooth {ctx.info_name}`. A commented key is not set. The command line wins.", ""]
-    for key in command.file_keys():
-        lines += [*toml_lines(key, ctx.params[key.parameter]), ""]
+    lines = [f"# The settings of `motionbooth {ctx.info_name}`. The command line wins. A commented key is not set.", ""]
+    own = command.file_keys()
+    named = {key.name for key in own}
+    known = {**ctx.params, **(values or {})}
+    keys = [*own, *(key for key in command.more_file_keys() if key.name not in named)]
+    # Tables last: what follows one belongs to it.
+    for key in sorted(keys, key=lambda key: isinstance(known[key.parameter], msgspec.Struct)):
+        lines += _toml_lines(key, known[key.parameter])
     return "\n".join(lines)

@@ -185,7 +185,7 @@ class AttentionControl:
         self._grids: dict[int, Grid] = {}
         self._bias: dict[int, Tensor | None] = {}
         self._recorded_cells: int | None = None
-        self._recorded_tokens: list[int] = []
+        self._recorded_tokens = torch.zeros(0, dtype=torch.long)
         self._recorded: list[Tensor] = []
 
     @classmethod
@@ -229,9 +229,12 @@ class AttentionControl:
         finally:
             self._suspended = False
 
-    def record(self, positions: Sequence[int], grid: Grid) -> None:
-        """Record the attention probabilities of these tokens in all layers of this grid, for the STCA loss."""
-        self._recorded_tokens, self._recorded_cells = list(positions), grid[0] * grid[1]
+    def record(self, positions: Sequence[int] | Tensor, grid: Grid) -> None:
+        """Record the attention probabilities of these tokens in all layers of this grid, for the STCA loss.
+
+        `positions`: (k), or (1, k), or each row's own (B*F, k).
+        """
+        self._recorded_tokens, self._recorded_cells = torch.as_tensor(positions), grid[0] * grid[1]
         self._recorded = []
 
     def stop_recording(self) -> list[Tensor]:
@@ -247,7 +250,7 @@ class AttentionControl:
         return self._recording(self._recorded_tokens, self._recorded_cells)
 
     @contextmanager
-    def _recording(self, tokens: list[int], cells: int | None) -> Iterator[None]:
+    def _recording(self, tokens: Tensor, cells: int | None) -> Iterator[None]:
         before = self._recorded_tokens, self._recorded_cells, self._recorded
         self._recorded_tokens, self._recorded_cells, self._recorded = tokens, cells, []
         try:
@@ -291,7 +294,9 @@ class AttentionControl:
         bias = self.bias_for(query)
         logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5  # (B*F, heads, cells, tokens)
         logits = logits if bias is None else logits + bias
-        chosen = logits[..., self._recorded_tokens] - logits.logsumexp(dim=-1, keepdim=True)
+        tokens = torch.atleast_2d(self._recorded_tokens).to(logits.device)[:, None, None]  # (B*F or 1, 1, 1, k)
+        columns = logits.gather(-1, tokens.expand(*logits.shape[:-1], -1))
+        chosen = columns - logits.logsumexp(dim=-1, keepdim=True)
         self._recorded.append(chosen.exp().mean(dim=1))
 
 

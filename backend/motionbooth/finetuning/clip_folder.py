@@ -26,6 +26,7 @@ from motionbooth.finetuning.latent_cache import cached
 from motionbooth.generation.video import Frames
 from motionbooth.models.base import Base
 from motionbooth.models.sources import files_digest
+from motionbooth.pictures.folder import MASKS
 from motionbooth.pictures.images import read_picture
 from motionbooth.progress.reporting import OnProgress, ignore_progress
 
@@ -92,7 +93,7 @@ def clip_sources(folder: Path) -> list[tuple[Path, str]]:
 
 
 def _is_clip(path: Path) -> bool:
-    if is_hidden(path):
+    if is_hidden(path) or path.name == MASKS:  # of the subject's pictures, which may be in the same folder
         return False
     return path.suffix.lower() in VIDEOS if path.is_file() else any(_pictures(path))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +40,8 @@ class TrainingData:
     """(N, 1, H, W): 1 on the subject, 0 elsewhere and in the padding."""
     text: Tensor
     """(N, tokens, D): embeddings of the captions ("a sks dog on the grass"); (1, tokens, D) if all are the same."""
-    positions: tuple[int, ...]
-    """The subject's tokens in each caption."""
+    positions: Tensor
+    """(N, k): the subject's k tokens in each caption; (1, k) if all are the same."""
     clips: Tensor
     """(K, C, F, h, w): latents of the prior-preservation clips."""
     clip_text: Tensor
@@ -90,7 +90,8 @@ def read_pictures(
         rgb, mask, was_found = picture_with_mask(blob_path(picture.image), mask_path, label, hint, finder)
         reasons = doubts_about(rgb, mask, hint, finder) if was_found else ()
         placements = _placements(settings, mask, rng)
-        placed = [fit_picture(rgb, mask, width, height, settings.fit, placement) for placement in placements]
+        fitted = [fit_picture(rgb, mask, width, height, settings.fit, placement) for placement in placements]
+        placed = [replace(each, caption=picture.caption) for each in fitted]
         for training_picture in placed:
             _check_size(training_picture, base, label)
         doubt = MaskDoubt(label, list(reasons)) if reasons else None
@@ -150,25 +151,39 @@ def encode_training_data(
 ) -> TrainingData:
     """Encode everything that stays the same from step to step. `clips`: latents (K, C, F, h, w).
 
-    Raises InvalidInput if the subject's name has no tokens.
+    Raises InvalidInput if a caption does not name the subject.
     """
-    captions = [f"{subject.prompt} {picture.caption_suffix}".strip() for picture in pictures]
+    captions = [f"{picture.caption or subject.prompt} {picture.caption_suffix}".strip() for picture in pictures]
     different = list(dict.fromkeys(captions))
-    phrase = f"{subject.token} {subject.class_word}"
-    tokens = {caption: base.prompt_tokens(caption, [phrase]) for caption in different}
+    tokens = {caption: base.prompt_tokens(caption, [subject.phrase]) for caption in different}
+    positions = {caption: _first_mention(base, subject, caption, tokens[caption]) for caption in different}
     text = base.embed(different)
     mean, std = encode_clips(base, np.stack([picture.rgb[None] for picture in pictures]), on_picture)
     masks = torch.from_numpy(np.stack([picture.mask for picture in pictures]))[:, None]
+    alike = len(set(positions.values())) == 1
     return TrainingData(
         mean,
         std,
         masks.to(base.device),
         text if len(different) == 1 else text[[different.index(caption) for caption in captions]],
-        tokens[captions[0]].subjects[0],  # all captions begin alike
+        torch.tensor([positions[caption] for caption in captions[: 1 if alike else None]], device=base.device),
         clips.to(base.device, base.dtype),
         base.embed(clip_captions) if clip_captions else mean.new_zeros(0),
         tuple(_edit(base, picture.mask, tokens[caption]) for picture, caption in zip(pictures, captions, strict=True)),
     )
+
+
+def _first_mention(base: Base, subject: SubjectSpec, caption: str, tokens: PromptTokens) -> tuple[int, ...]:
+    """The subject's tokens where the caption first names it: as many in each caption."""
+    count = len(base.prompt_tokens(subject.prompt, [subject.phrase]).subjects[0])
+    found = tokens.subjects[0][:count]
+    if len(found) < count:
+        raise InvalidInput(
+            'In the caption "{caption}", "{phrase}" touches other signs. Put spaces around it.',
+            caption=caption,
+            phrase=subject.phrase,
+        )
+    return found
 
 
 def _edit(base: Base, mask: Mask, tokens: PromptTokens) -> BoxControl:

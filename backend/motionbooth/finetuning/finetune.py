@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -37,18 +38,20 @@ from motionbooth.finetuning.prior_preservation import (
     prior_clips,
 )
 from motionbooth.finetuning.recipes import with_recipe
+from motionbooth.finetuning.tensorboard import TensorBoardLog
 from motionbooth.finetuning.trainer import StepLosses, Trainer, autocast, train
-from motionbooth.generation.sampling import SamplingInputs, decode_frames, denoise
+from motionbooth.generation.sampling import SamplingInputs, decode, denoise
+from motionbooth.generation.video import Frames, write_clip
 from motionbooth.models.base import Base
 from motionbooth.models.memory.device import default_device
 from motionbooth.models.memory.plans import ALL, PARKED
 from motionbooth.models.registry import load_base
-from motionbooth.models.settings import BaseSettings, TrainSettings
+from motionbooth.models.settings import BaseSettings, PasteSettings, TrainSettings
 from motionbooth.models.sources import Source, fetched_folder, source_named
 from motionbooth.models.subject_card import SubjectCard
 from motionbooth.models.subject_weights import add_lora, save_subject
 from motionbooth.pictures.appearance import Appearance
-from motionbooth.pictures.images import Rgb, TrainingPicture
+from motionbooth.pictures.images import TrainingPicture
 from motionbooth.pictures.sam import Checkpoint, SamFinder, chosen_checkpoint
 from motionbooth.progress import stages
 from motionbooth.progress.reporting import Reporter
@@ -58,10 +61,12 @@ NO_PRIOR_CLIPS = Text(
     "no prior-preservation clips: the base will forget how other things move and look, and clips of the subject may "
     "show no motion"
 )
+CAPTIONS_NOT_USED = Text(
+    "the captions of the pictures are not used: this base pastes the subject on backgrounds that have their own; the "
+    "recipe no-paste uses them"
+)
 HIGH_RATE = 1e-3
 """Learning rates above destroy a video model; the paper prints 5e-2, its code has 5e-6."""
-
-LossLog = Callable[[int, StepLosses], None]
 
 
 class DoubtfulMasks(InvalidInput):
@@ -80,6 +85,8 @@ class TrainingOptions:
     """Train with doubtful masks; they are reported in any case."""
     tensorboard: bool = False
     """Write events for TensorBoard."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Values of TrainSettings that differ from the base's and the recipe's; of `paste` in a mapping, too."""
 
     @classmethod
     def of_this_machine(cls) -> TrainingOptions:
@@ -93,7 +100,7 @@ def finetune(
     folder: Path,
     reporter: Reporter,
     options: TrainingOptions,
-    log_losses: LossLog | None = None,
+    log: TensorBoardLog | None = None,
 ) -> dict[str, Path]:
     """Train the subject in `folder`, resuming from its checkpoint if there is one.
 
@@ -102,7 +109,7 @@ def finetune(
     DoubtfulMasks if `options` do not accept them.
     """
     source = source_named(spec.model)
-    settings = train_settings(source.settings, spec)
+    settings = train_settings(source.settings, spec, options.settings)
     reporter.plan(stages.train_stages(source.settings, settings, spec))
     reporter.progress(stages.LOADING, 0, 1)
     base = load_base(source, training=True, plan=ALL if default_device() == "cpu" else PARKED)
@@ -115,12 +122,14 @@ def finetune(
     framed = [picture.placed[0] for picture in pictures]
     plot_masks(folder / "masks.png", framed)
     doubtful = _report_doubts([picture.doubt for picture in pictures if picture.doubt], folder, options)
+    if settings.pasting and any(picture.caption for picture in spec.subject.pictures):
+        doubtful.append(CAPTIONS_NOT_USED)
     shown = training_pictures(base, settings, pictures, spec.seed, reporter)
     clips, captions = preserved_clips(base, settings, spec.subject, options.clips, reporter)
     data = encode_training_data(base, spec.subject, shown, clips, captions, partial(reporter.progress, stages.PICTURES))
     set_trainable(base, settings, method_of(base.settings, spec), spec.seed)
     trainer = Trainer(base, settings, data, spec.seed)
-    _train(trainer, spec.subject, folder, reporter, log_losses, doubtful)
+    _train(trainer, spec.subject, folder, reporter, log, doubtful)
     card = _with_motion(_card(spec, base, settings, framed), base, settings, reporter)
     save_subject(folder / "subject.safetensors", base, card)
     plot_losses(folder / "losses.png", trainer.history)
@@ -134,11 +143,21 @@ def method_of(base: BaseSettings, spec: TrainSpec) -> str:
     return spec.method or base.method
 
 
-def train_settings(base: BaseSettings, spec: TrainSpec) -> TrainSettings:
-    """The base's defaults for the spec's method, changed by its recipe and by the values that it sets itself."""
+def train_settings(base: BaseSettings, spec: TrainSpec, changes: Mapping[str, Any] | None = None) -> TrainSettings:
+    """The base's defaults for the spec's method, changed by its recipe, by `changes`, and by the spec's own values."""
     settings = with_recipe(base.lora if method_of(base, spec) == "lora" else base.full, spec.recipe)
-    given = {"steps": spec.steps, "learning_rate": spec.learning_rate}
-    return msgspec.structs.replace(settings, **{name: value for name, value in given.items() if value is not None})
+    given = dict(changes or {}) | {
+        name: value for name in ("steps", "learning_rate") if (value := getattr(spec, name)) is not None
+    }
+    if isinstance(paste := given.get("paste"), Mapping):
+        given["paste"] = msgspec.structs.replace(settings.paste or PasteSettings(), **paste)
+    settings = msgspec.structs.replace(settings, **given)
+    if settings.paste and not base.backgrounds:
+        raise InvalidInput(
+            "{model} cannot train with pasted pictures: its settings name no backgrounds. Remove [paste].",
+            model=base.title,
+        )
+    return settings
 
 
 def _report_doubts(doubts: Sequence[MaskDoubt], folder: Path, options: TrainingOptions) -> list[Text]:
@@ -222,28 +241,49 @@ def _clip_prompts(settings: TrainSettings, subject: SubjectSpec) -> list[str] | 
 
 
 def set_trainable(base: Base, settings: TrainSettings, method: str, seed: int) -> None:
-    """Choose the weights that are trained, and enable gradient checkpointing if the settings ask for it."""
-    if method == "lora":
-        add_lora(base.network, settings.rank, settings.target_modules, seed)
-    else:
-        for name, parameter in base.network.named_parameters():
-            parameter.requires_grad_(re.fullmatch(settings.trainable, name) is not None)
+    """Choose the weights that are trained, and enable gradient checkpointing if the settings ask for it.
+
+    Raises InvalidInput if the settings choose none, or not by a regular expression.
+    """
+    pattern = settings.target_modules if method == "lora" else settings.trainable
+    try:
+        re.compile(pattern)
+        if method == "lora":
+            add_lora(base.network, settings.rank, pattern, seed)
+        else:
+            for name, parameter in base.network.named_parameters():
+                parameter.requires_grad_(re.fullmatch(pattern, name) is not None)
+    except (re.error, ValueError) as error:
+        raise InvalidInput(
+            'The weights to train cannot be chosen by "{pattern}": {problem}.', pattern=pattern, problem=error
+        ) from error
+    if not any(parameter.requires_grad for parameter in base.network.parameters()):
+        raise InvalidInput('No weights of {model} match "{pattern}".', model=base.settings.title, pattern=pattern)
     if settings.gradient_checkpointing:
         enable_gradient_checkpointing(base.network, base.control)
 
 
 def _train(
-    trainer: Trainer, subject: SubjectSpec, folder: Path, reporter: Reporter, log: LossLog | None, doubtful: list[Text]
+    trainer: Trainer,
+    subject: SubjectSpec,
+    folder: Path,
+    reporter: Reporter,
+    log: TensorBoardLog | None,
+    doubtful: list[Text],
 ) -> None:
     settings = trainer.settings
     samples = folder / "samples"
+    prompts = settings.validation_prompts or [subject.prompt]
 
     def on_step(step: int, steps: int, losses: StepLosses) -> None:
         if settings.validate_every and (step % settings.validate_every == 0 or step == steps):
-            samples.mkdir(exist_ok=True)
-            Image.fromarray(validation_sample(trainer.base, settings, subject.prompt)).save(samples / f"{step:06}.png")
+            for number, prompt in enumerate(prompts, start=1):
+                sample = validation_sample(trainer.base, settings, prompt)
+                _write_sample(samples / f"{step:06}-{number}", sample, trainer.base.settings.fps)
+                if log is not None:
+                    log.write_sample(step, number, sample, trainer.base.settings.fps)
         if log is not None:
-            log(step, losses)
+            log.write(step, losses)
         reporter.progress(stages.TRAINING, step, steps, Text.of("loss {loss:.3f}", loss=losses.total))
 
     checkpoint = folder / CHECKPOINT
@@ -253,7 +293,19 @@ def _train(
     train(trainer, checkpoint, on_step)
     if samples.is_dir():
         taken = sorted(samples.glob("*.png"))
-        plot_samples(folder / "samples.png", [(int(path.stem), np.asarray(Image.open(path))) for path in taken])
+        plot_samples(folder / "samples.png", [(_title(path, prompts), np.asarray(Image.open(path))) for path in taken])
+
+
+def _write_sample(path: Path, frames: Frames, fps: float) -> None:
+    """The clip as mp4, and its middle frame as PNG."""
+    path.parent.mkdir(exist_ok=True)
+    write_clip(path.with_suffix(".mp4"), frames, fps)
+    Image.fromarray(frames[len(frames) // 2]).save(path.with_suffix(".png"))
+
+
+def _title(sample: Path, prompts: Sequence[str]) -> str:
+    step, _, number = sample.stem.partition("-")
+    return f"step {int(step)}" if len(prompts) == 1 else f"step {int(step)}, prompt {number}"
 
 
 def training_warnings(settings: TrainSettings, data: TrainingData) -> list[Text]:
@@ -265,13 +317,13 @@ def training_warnings(settings: TrainSettings, data: TrainingData) -> list[Text]
     return warnings
 
 
-def validation_sample(base: Base, settings: TrainSettings, prompt: str) -> Rgb:
-    """The middle frame (H, W, 3) of a clip of the prompt without controls, always from the same noise."""
+def validation_sample(base: Base, settings: TrainSettings, prompt: str) -> Frames:
+    """A clip (F, H, W, 3) of the prompt without controls, always from the same noise."""
     base = base.of_length(settings.clip_frames)
     plans = [StepPlan()] * settings.validation_inference_steps
     with autocast(base, settings):
         latents = denoise(base, SamplingInputs.from_prompts(base, [prompt], [""], [0], plans))
-    return decode_frames(base, latents, [base.settings.frames // 2])[0, 0].numpy()
+    return decode(base, latents)[0].numpy()
 
 
 def _card(spec: TrainSpec, base: Base, settings: TrainSettings, framed: list[TrainingPicture]) -> SubjectCard:

@@ -30,9 +30,9 @@ def plot_masks(path: Path, pictures: Sequence[TrainingPicture]) -> None:
     _sheet(tiles, [str(number) for number in range(1, len(tiles) + 1)]).save(path, "PNG")
 
 
-def plot_samples(path: Path, samples: Sequence[tuple[int, Rgb]]) -> None:
-    """Write a PNG of validation samples (step, frame)."""
-    _sheet([frame for _, frame in samples], [f"step {step}" for step, _ in samples]).save(path, "PNG")
+def plot_samples(path: Path, samples: Sequence[tuple[str, Rgb]]) -> None:
+    """Write a PNG of validation samples (title, frame)."""
+    _sheet([frame for _, frame in samples], [title for title, _ in samples]).save(path, "PNG")
 
 
 def _sheet(tiles: Sequence[Rgb], titles: Sequence[str]) -> Image.Image:

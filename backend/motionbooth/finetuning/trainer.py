@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,13 +64,13 @@ def image_loss(
     noisy: NoisyBatch,
     text: Tensor,
     masks: Tensor,
-    positions: tuple[int, ...],
+    positions: Sequence[int] | Tensor,
     edited: int = 0,
 ) -> Loss:
     """Region loss and STCA loss of one batch of pictures (F = 1) with masks (B, 1, H, W).
 
-    text (B, tokens, D), or (1, tokens, D) for all. `positions`: the subject's tokens. The first `edited` pictures have
-    no STCA loss.
+    text (B, tokens, D), or (1, tokens, D) for all. `positions`: the subject's tokens (B, k), or (k) or (1, k) for all.
+    The first `edited` pictures have no STCA loss.
     """
     has_stca = settings.stca_weight > 0 and edited < len(masks)
     latent_size = (noisy.sample.shape[-2], noisy.sample.shape[-1])
@@ -175,8 +175,9 @@ class Trainer:
         latents = data.mean[chosen] + data.std[chosen] * self._normal(data.mean[chosen].shape)
         noisy = self._at_random_times(latents, self._normal(latents.shape))
         text = data.text if len(data.text) == 1 else data.text[chosen]
+        positions = data.positions if len(data.positions) == 1 else data.positions[chosen]
         edited = self._edit_attention(noisy, chosen)
-        return image_loss(self.base, settings, noisy, text, data.masks[chosen], data.positions, edited)
+        return image_loss(self.base, settings, noisy, text, data.masks[chosen], positions, edited)
 
     def _edit_attention(self, noisy: NoisyBatch, chosen: Tensor) -> int:
         """Edit the attention of a batch's first pictures to their own boxes, as sampling does. Returns their number."""

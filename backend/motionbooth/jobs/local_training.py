@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import TrainSpec, spec_digest
+from msgspec import structs
 
 from motionbooth.finetuning.clip_folder import folder_digest
-from motionbooth.finetuning.finetune import CHECKPOINT, TrainingOptions, finetune
+from motionbooth.finetuning.finetune import CHECKPOINT, TrainingOptions, finetune, method_of, train_settings
 from motionbooth.finetuning.tensorboard import TensorBoardLog
+from motionbooth.models.sources import source_named
 from motionbooth.models.subject_card import read_card
 from motionbooth.progress.reporting import Reporter
 
@@ -45,8 +49,7 @@ def train_locally(
         read_card(out)
         return TrainedSubject(out, folder, existed=True)
     with closing(TensorBoardLog(folder / "tensorboard")) if options.tensorboard else nullcontext() as log:
-        write = None if log is None else log.write
-        results = finetune(spec, lambda sha256: files[sha256], folder, reporter, options, write)
+        results = finetune(spec, lambda sha256: files[sha256], folder, reporter, options, log)
     os.replace(results["subject"], out)
     (folder / CHECKPOINT).unlink(missing_ok=True)
     return TrainedSubject(out, folder)
@@ -55,7 +58,14 @@ def train_locally(
 def _prepare(spec: TrainSpec, options: TrainingOptions, folder: Path) -> bool:
     """Whether the folder is of a training with the same inputs. If not, remove what is left of the other one."""
     clips = folder_digest(options.clips) if options.clips else ""
-    inputs = f"{spec_digest(spec)} {clips} {options.sam.path if options.sam else ''}"
+    base = source_named(spec.model).settings
+    settings = train_settings(base, spec, options.settings)
+    # As resolved: the same whether a value is given or is the base's own.
+    resolved = structs.replace(
+        spec, method=method_of(base, spec), steps=settings.steps, learning_rate=settings.learning_rate
+    )
+    digest = hashlib.sha256(msgspec.json.encode(settings)).hexdigest()
+    inputs = f"{spec_digest(resolved)} {digest} {clips} {options.sam.path if options.sam else ''}"
     note = folder / INPUTS
     if note.is_file() and note.read_text(encoding="utf-8") == inputs:
         return True

@@ -103,7 +103,8 @@ class TrainSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Steps between two validation samples of the subject; 0 for none."""
     validation_inference_steps: Positive = 10
     """Sampling steps of a validation sample."""
-
+    validation_prompts: list[str] = []
+    """Prompts of the validation samples, a clip of each; by default the subject's own ("a sks dog")."""
     motion_clips: Count = 0
     """Clips of the class, with a LoRA and without, from which its motion after training is measured; 0 for none."""
 

@@ -1,4 +1,4 @@
-"""A folder of training pictures: the pictures, their masks, and hints for pictures without a mask."""
+"""A folder of training pictures: the pictures, their masks and captions, and hints for pictures without a mask."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def read_folder(folder: Path, masks: Path | None) -> tuple[list[Picture], dict[s
     """The pictures of a folder, sorted by name, and the file of each sha256 in them.
 
     The mask of dog.jpg is dog_mask.png beside it, or dog.png in the folder `masks` (by default its sub-folder "masks").
+    Its caption is in dog.txt beside it, if there is one.
     Raises InvalidInput if there are no pictures or too many, or if a mask does not belong to exactly one picture.
     """
     _check_folder(folder, "pictures")
@@ -56,18 +57,24 @@ def read_folder(folder: Path, masks: Path | None) -> tuple[list[Picture], dict[s
     for image in images:
         mask = by_name.get(image.stem)
         hint = hints.get(image.name, PictureHint())
-        fields = {"name": image.name, "box": hint.box, "point": hint.point}
+        fields = {"name": image.name, "box": hint.box, "point": hint.point, "caption": _caption(image)}
         fields |= {"image": added(image), "mask": None if mask is None else added(mask)}
         try:
             pictures.append(msgspec.convert(fields, Picture))
         except msgspec.ValidationError as error:
             raise InvalidInput(
-                "The hint for {picture} in {file} cannot be used: {problem}.",
+                "The hint or the caption of {picture} in {folder} cannot be used: {problem}.",
                 picture=image.name,
-                file=folder / HINTS,
+                folder=folder,
                 problem=in_words(error),
             ) from error
     return pictures, files
+
+
+def _caption(image: Path) -> str:
+    """In one line; empty if there is none."""
+    beside = image.with_suffix(".txt")
+    return " ".join(beside.read_text(encoding="utf-8", errors="replace").split()) if beside.is_file() else ""
 
 
 def _check_folder(folder: Path, kind: str) -> None:

@@ -30,6 +30,8 @@ class TrainingPicture:
     mask: Mask
     caption_suffix: str = ""
     """What its caption says about the background ("on the grass"); empty for nothing."""
+    caption: str = ""
+    """What the caption says before that; empty for the subject's prompt."""
 
 
 def read_picture(path: Path, label: str | Text) -> Image.Image:

@@ -60,7 +60,8 @@ def train_stages(
     training_step = BACKWARD * settings.gradient_accumulation * (images + prior_frames)
     sampling_step = _sampling_step(clip_frames, base.guidance_scale)
     motion_clips = settings.motion_clips if (spec.method or base.method) == "lora" else 0
-    validation = settings.validation_inference_steps * sampling_step + DECODED
+    sample = settings.validation_inference_steps * sampling_step + DECODED * clip_frames
+    validation = sample * max(1, len(settings.validation_prompts))
     return [
         Stage(LOADING, 1),
         Stage(MASKS, subject_pictures),

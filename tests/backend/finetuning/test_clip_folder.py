@@ -150,3 +150,12 @@ def test_a_base_with_another_rate_takes_other_frames(tiny_single: Base, tmp_path
     tiny_single.settings = msgspec.structs.replace(tiny_single.settings, fps=12, frames=3)
     write_clip(tmp_path / "ramp.mp4", grey_ramp(12), 24)
     assert greys(read_frames(tmp_path / "ramp.mp4", tiny_single)) == [0, 2, 4]
+
+
+def test_pictures_and_masks_in_the_same_folder_are_no_clips(tmp_path: Path) -> None:
+    frame_folder(tmp_path / "masks", 2)
+    frame_folder(tmp_path / "walk", 2)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    for name, caption in (("walk", "a dog walks"), ("a", "a sks dog")):
+        (tmp_path / f"{name}.txt").write_text(caption)
+    assert clip_sources(tmp_path) == [(tmp_path / "walk", "a dog walks")]

@@ -193,12 +193,12 @@ def test_each_pasted_picture_has_its_own_caption_and_box(base: Base) -> None:
     captions = [f"a sks dog {picture.caption_suffix}" for picture in pictures]
     assert set(captions) == {"a sks dog on the grass", "a sks dog in the sea"}
     torch.testing.assert_close(data.text, base.embed(captions))
-    assert data.positions == (2, 3, 4)
+    assert data.positions.tolist() == [[2, 3, 4]]
     for picture, edit in zip(pictures, data.edits, strict=True):
         ((box,),) = edit.boxes
         assert box is not None
         assert np.round(np.multiply(box.as_tuple(), (WIDTH, HEIGHT) * 2)).tolist() == list(bounds(picture.mask))
-        assert edit.tokens.subjects == (data.positions,)
+        assert edit.tokens.subjects == ((2, 3, 4),)
 
 
 def test_the_region_grows_by_whole_cells() -> None:

@@ -111,7 +111,7 @@ def random_data(base: Base) -> TrainingData:
         std=torch.full((3, 4, 1, height, width), 0.1),
         masks=masks,
         text=base.embed(["a sks dog"]),
-        positions=POSITIONS,
+        positions=torch.tensor([POSITIONS]),
         clips=torch.randn(2, 4, 2, height, width, generator=generator),
         clip_text=base.embed(["the grass", "the park"]),
     )

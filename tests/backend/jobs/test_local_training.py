@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,9 +18,11 @@ import pytest
 import torch
 from motionbooth.cli.app import app
 from motionbooth.finetuning.finetune import NO_PRIOR_CLIPS, TrainingOptions
+from motionbooth.finetuning.recipes import RECIPES
+from motionbooth.generation.video import read_clip
 from motionbooth.jobs.local_training import train_locally
 from motionbooth.jobs.runner import run_job
-from motionbooth.models.sources import Source
+from motionbooth.models.sources import Source, source_named
 from motionbooth.models.subject_card import read_card
 from motionbooth.pictures.folder import read_folder
 from motionbooth.progress.time_left import Stage
@@ -91,13 +95,25 @@ def test_the_subject_and_what_shows_how_it_went_are_there(pictures: Path, tmp_pa
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     spec, files = inputs(pictures)
-    trained = train_locally(spec, files, TrainingOptions(tensorboard=True), tmp_path / "red.safetensors", Log())
+    options = TrainingOptions(tensorboard=True, settings={"validation_prompts": ["a sks dog runs", "a cat"]})
+    trained = train_locally(spec, files, options, tmp_path / "red.safetensors", Log())
     card = read_card(trained.file)
     assert (card.name, card.recipe, card.pictures) == ("Red", "motionbooth", [p.image for p in spec.subject.pictures])
     made = {path.name for path in trained.folder.iterdir()}
     assert made == {"masks.png", "losses.png", "samples.png", "samples", "tensorboard", "inputs.txt"}
-    assert sorted(path.name for path in (trained.folder / "samples").iterdir()) == ["000002.png", "000003.png"]
+    names = {f"{step:06}-{number}.{kind}" for step in (2, 3) for number in (1, 2) for kind in ("png", "mp4")}
+    assert {path.name for path in (trained.folder / "samples").iterdir()} == names
+    clips = {number: read_clip(trained.folder / "samples" / f"000003-{number}.mp4") for number in (1, 2)}
+    base = source_named("tiny").settings
+    assert all((len(frames), fps) == (base.frames, base.fps) for frames, fps in clips.values())
+    assert not np.array_equal(clips[1][0], clips[2][0])
     events = EventAccumulator(str(trained.folder / "tensorboard")).Reload()
+    tags = {f"sample {number}/{kind}" for number in (1, 2) for kind in ("frame", "clip")}
+    assert set(events.Tags()["images"]) == tags
+    shown = [Image.open(io.BytesIO(event.encoded_image_string)) for event in events.Images("sample 2/clip")]
+    assert [(gif.format, gif.size, gif.n_frames) for gif in shown] == [
+        ("GIF", clips[2][0].shape[2:0:-1], base.frames)
+    ] * 2
     assert {"loss/total", "loss/region", "loss/attention", "loss/preservation"} == set(events.Tags()["scalars"])
     assert [event.step for event in events.Scalars("loss/total")] == [1, 2, 3]
 
@@ -179,6 +195,88 @@ def test_the_command_learns_and_says_where_to_look(pictures: Path, tmp_path: Pat
     assert "no prior-preservation clips: the base will forget" in result.output
     assert f"{out} is trained" in result.output.replace("\n", "")
     assert read_card(out).token == "sks"
+
+
+def test_a_run_file_is_written_beside_the_result_and_repeats_it(pictures: Path, tmp_path: Path) -> None:
+    """Nothing but the file: the same weights in another folder, and nothing to do in the same one."""
+    (tmp_path / "run.toml").write_text(
+        'pictures = "pictures"\nclass = "dog"\nout = "red.safetensors"\nmodel = "tiny"\nsteps = 1\nrank = 2\n'
+        'recipe = "no-preservation"\nlearning_rate = 1e-2\nvalidation_prompts = ["a sks dog"]\n'
+    )
+    first = CliRunner().invoke(app, ["train", "--config", str(tmp_path / "run.toml")])
+    assert first.exit_code == 0, first.output
+    out, written = tmp_path / "red.safetensors", tmp_path / "red" / "run.toml"
+    assert read_card(out).rank == 2
+    values = tomllib.loads(written.read_text())
+    assert (values["pictures"], values["rank"], values["token"]) == (str(pictures), 2, "sks")
+    assert values.keys() >= {"lr_schedule", "precision", "checkpoint_every", "validate_every"}
+    again = CliRunner().invoke(app, ["train", "--config", str(written)])
+    assert "is up to date" in again.output
+    assert tomllib.loads(written.read_text()) == values
+    other = CliRunner().invoke(app, ["train", "--config", str(written), "--out", str(tmp_path / "other.safetensors")])
+    assert "is trained" in other.output
+    # The name of the subject is that of its file; all weights are the same.
+    one, two = (load_file(path) for path in (out, tmp_path / "other.safetensors"))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    changed = [*("--config", str(written)), *("--steps", "2", "--recipe", "customvideo")]
+    assert "is trained" in CliRunner().invoke(app, ["train", *changed]).output
+    values = tomllib.loads(written.read_text())
+    assert (values["steps"], values["rank"], values["recipe"]) == (2, 2, "customvideo")
+    assert values["target_modules"] == RECIPES["customvideo"].changes["target_modules"]
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("rank = 0", '"rank" in {file} is 0, but must be a whole number, at least 1.'),
+        ("prior_clip = 3", '"prior_clip" in {file} is no setting of motionbooth train. Did you mean "prior_clips"?'),
+        ("lr_schedule = 'step'", 'is "step", but must be one of "constant", "cosine".'),
+        ("validation_prompts = 'a dog'", "but must be a list, each entry text in quotes."),
+        ("token = 'a b'", '"token" in {file} cannot be used: It must be one rare word'),
+        ("[paste]\npools = 3", '"pools" in {file} is no setting of "paste". Did you mean "pool"?'),
+        ("[paste]\npool = 0", '"paste.pool" in {file} is 0, but must be a whole number, at least 1.'),
+        ("[paste]\npool = 3", "its settings name no backgrounds. Remove [paste]."),
+        ("target_modules = '('", 'The weights to train cannot be chosen by "(": missing )'),
+        ("target_modules = 'nothing'", 'The weights to train cannot be chosen by "nothing": '),
+        ("trainable = 'nothing'\nmethod = 'full'", 'match "nothing".'),
+    ],
+)
+def test_a_wrong_run_file_is_one_sentence(pictures: Path, tmp_path: Path, line: str, sentence: str) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(
+        f'pictures = "pictures"\nclass = "dog"\nout = "r.safetensors"\nmodel = "tiny"\nprior_clips = 0\n{line}'
+    )
+    result = CliRunner().invoke(app, ["train", "--config", str(file)])
+    assert result.exit_code == 2, result.output
+    assert sentence.format(file=file) in result.output
+    assert "Traceback" not in result.output
+
+
+def test_kohyas_folder_names_the_subject_and_captions_are_trained(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    folder = pictures.rename(tmp_path / "train" / "10_ohwx toy car")
+    words = ["train", str(tmp_path / "train"), "--out", str(tmp_path / "r.safetensors"), "--model", "tiny"]
+    words += ["--steps", "1", "--recipe", "no-preservation"]
+    (folder / "1.txt").write_text("a red toy car\n")
+    refusal = CliRunner().invoke(app, words)
+    assert refusal.exit_code == 2
+    assert 'The caption of 1.png must contain "ohwx toy car"' in refusal.output
+    (folder / "1.txt").write_text("an ohwx toy car\non grass\n")
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    card = read_card(tmp_path / "r.safetensors")
+    assert (card.token, card.class_word) == ("ohwx", "toy car")
+    plain = load_file(tmp_path / "r.safetensors")
+    (folder / "1.txt").unlink()
+    assert "is trained" in CliRunner().invoke(app, words).output
+    assert any(not torch.equal(value, plain[name]) for name, value in load_file(tmp_path / "r.safetensors").items())
+
+
+def test_without_a_class_the_command_asks_for_one(pictures: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["train", str(pictures), "--out", str(tmp_path / "r.safetensors")])
+    assert result.exit_code == 2
+    assert "Name the class word of the subject" in result.output
 
 
 @pytest.mark.parametrize(
