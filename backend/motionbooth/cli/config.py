@@ -113,10 +113,11 @@ def _without_none(kind: Any) -> Any:
 
 def field_keys(struct: type[msgspec.Struct]) -> list[Key]:
     """A key for each field of a struct, described by the string below it in its source."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(struct))).body[0].body  # type: ignore[attr-defined]
+    (source,) = ast.parse(textwrap.dedent(inspect.getsource(struct))).body
+    assert isinstance(source, ast.ClassDef)
     about = {
-        field.target.id: text.value.value
-        for field, text in pairwise(body)
+        ast.unparse(field.target): ast.literal_eval(text.value)
+        for field, text in pairwise(source.body)
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
     }
     fields = msgspec.structs.fields(struct)

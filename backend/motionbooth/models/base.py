@@ -205,6 +205,10 @@ class Base(ABC):
     def foreign_layers(self, name: str) -> list[str]:
         """How LoRA files of other programs may call a layer of `network`."""
 
+    def foreign_text_layers(self, name: str) -> list[str]:
+        """How they may call a layer of `text_encoder`; nothing if none of them changes it."""
+        return []
+
     def of_length(self, frames: int | None) -> Base:
         """This base with clips of so many frames; it shares all parts. None for its own length."""
         return replace(self, settings=structs.replace(self.settings, frames=frames)) if frames else self

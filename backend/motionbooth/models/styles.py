@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -25,18 +26,27 @@ def add_style(base: Base, path: Path, style: Style) -> None:
     state, scale = _read(path)
     layers = {name.removesuffix(_DOWN) for name in state if name.endswith(_DOWN)}
     used: set[str] = set()
-    for name, module in base.network.named_modules():
-        layer = next((layer for layer in base.foreign_layers(name) if layer in layers), None)
-        if layer is None or not isinstance(module, nn.Linear):
+    for names, module in _named_layers(base):
+        layer = next((layer for layer in names if layer in layers), None)
+        if layer is None or not isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d):
             continue
-        down, up = state[layer + _DOWN].float(), state[layer + _UP].float()
-        if (up.shape[0], down.shape[1]) != module.weight.shape:
+        # A convolution's up part is 1 x 1, so its product is that of matrices, too.
+        down, up = state[layer + _DOWN].float().flatten(1), state[layer + _UP].float().flatten(1)
+        if (len(up), down.shape[1], up.shape[1]) != (*module.weight.flatten(1).shape, len(down)):
             raise _other_model(path, base)
         factor = state[f"{layer}.alpha"].item() / len(down) if f"{layer}.alpha" in state else scale
-        module.weight += (style.strength * factor * (up @ down)).to(module.weight)
+        module.weight += (style.strength * factor * (up @ down)).reshape(module.weight.shape).to(module.weight)
         used.add(layer)
     if used != layers or not used:
         raise _other_model(path, base)
+
+
+def _named_layers(base: Base) -> Iterator[tuple[list[str], nn.Module]]:
+    """The layers of the network and of the text encoder, with the names that LoRAs have for them."""
+    for name, module in base.network.named_modules():
+        yield base.foreign_layers(name), module
+    for name, module in base.text_encoder.named_modules():
+        yield base.foreign_text_layers(name), module
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], float]:

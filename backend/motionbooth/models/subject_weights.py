@@ -52,11 +52,35 @@ def save_subject(path: Path, base: Base, card: SubjectCard) -> None:
         else base.network.state_dict()
     )
     half = {name: value.detach().to("cpu", torch.float16).contiguous() for name, value in state.items()}
-    metadata = {"format": "pt", HEADER: msgspec.json.encode(card).decode()}
+    metadata = {"format": "pt", HEADER: msgspec.json.encode(card).decode(), **_for_other_programs(base, card)}
+    path.write_bytes(_with_sorted_metadata(save(half, metadata)))
+
+
+def _for_other_programs(base: Base, card: SubjectCard) -> dict[str, str]:
+    """What diffusers, kohya's tools and readers of ModelSpec 1.0.1 look for.
+
+    Without a date, so that the same training gives the same bytes.
+    """
+    name = base.source.name
+    found = {
+        "ss_base_model_version": name,
+        "ss_output_name": card.name,
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": f"{name}/lora" if card.method == "lora" else name,
+        "modelspec.implementation": "diffusers",
+        "modelspec.title": card.name,
+        "modelspec.resolution": f"{base.settings.width}x{base.settings.height}",
+        "modelspec.trigger_phrase": card.phrase,
+    }
     if card.method == "lora":
         adapter = {"r": card.rank, "lora_alpha": card.rank, "target_modules": card.target_modules}
-        metadata["lora_adapter_metadata"] = json.dumps({f"{base.part}.{key}": value for key, value in adapter.items()})
-    path.write_bytes(_with_sorted_metadata(save(half, metadata)))
+        found |= {
+            "lora_adapter_metadata": json.dumps({f"{base.part}.{key}": value for key, value in adapter.items()}),
+            "ss_network_module": "networks.lora",
+            "ss_network_dim": str(card.rank),
+            "ss_network_alpha": str(card.rank),
+        }
+    return found
 
 
 def _with_sorted_metadata(content: bytes) -> bytes:

@@ -220,7 +220,12 @@ class UNetBase(Base):
         return f"{self.part}.{name}"
 
     def foreign_layers(self, name: str) -> list[str]:
-        return [f"{self.part}.{name}"]
+        """diffusers', and kohya's."""
+        return [f"{self.part}.{name}", f"lora_unet_{name.replace('.', '_')}"]
+
+    def foreign_text_layers(self, name: str) -> list[str]:
+        name = f"text_model.{name.removeprefix('text_model.')}"  # which some versions of transformers leave out
+        return [f"text_encoder.{name}", f"lora_te_{name.replace('.', '_')}"]
 
     def to_pixels(self, latents: Tensor) -> Tensor:
         latents = latents / self.vae.config.scaling_factor

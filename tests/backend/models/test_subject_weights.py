@@ -86,6 +86,27 @@ def test_a_lora_file_has_the_layout_of_diffusers(tiny_single: Base, tmp_path: Pa
     assert adapter["unet.r"] == adapter["unet.lora_alpha"] == 4
 
 
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_the_header_says_what_kohyas_tools_and_modelspec_expect(tiny_single: Base, tmp_path: Path, method: str) -> None:
+    learned(tiny_single, method)
+    save_subject(tmp_path / "s.safetensors", tiny_single, card_for(tiny_single, method))
+    with safe_open(tmp_path / "s.safetensors", framework="np") as file:
+        metadata = file.metadata()
+    assert metadata["ss_base_model_version"] == "tiny"
+    assert (metadata.get("ss_network_dim"), metadata.get("ss_network_alpha")) == (
+        ("4", "4") if method == "lora" else (None, None)
+    )
+    spec = {name.removeprefix("modelspec."): value for name, value in metadata.items() if name.startswith("modelspec.")}
+    assert spec == {
+        "sai_model_spec": "1.0.1",
+        "architecture": "tiny/lora" if method == "lora" else "tiny",
+        "implementation": "diffusers",
+        "title": "Rex",
+        "resolution": "192x128",
+        "trigger_phrase": "sks dog",
+    }
+
+
 def plain_pipeline(folder: Path) -> Any:
     """diffusers' own, with the part that it lacks: its 3-D UNet alone among UNets was never given the LoRA loader."""
     import diffusers
