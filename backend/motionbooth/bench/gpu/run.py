@@ -69,3 +69,4 @@ def publish_report(report: GpuReport, markdown: bool = False) -> None:
         console.print(f"{name}: {part.state} in {part.seconds:.0f} s ({part.dtype})")
         for reason in part.reasons:
             console.print(f"  {reason}", style="red", markup=False)
+    console.print(f"all parts: {sum(part.seconds for part in report.parts.values()):.0f} s")
