@@ -39,7 +39,7 @@ class BenchResult(Struct, frozen=True):
 def publish(result: BenchResult, json_file: Path | None) -> None:
     """Print the table, then write the JSON file if one is named."""
     table = Table(title=f"bench {result.bench}")
-    table.add_column("measure")
+    table.add_column("measure", overflow="fold")
     table.add_column("value", justify="right")
     table.add_column("95 %", justify="right")
     table.add_column("unit")

@@ -17,6 +17,7 @@ from torch import Tensor
 from motionbooth.bench.diffusers_loops import unet_steps, wan_steps
 from motionbooth.bench.gpu.card import peak_gb, seconds_on
 from motionbooth.bench.gpu.part import Finding, attempted
+from motionbooth.bench.gpu.plans import plan_measures, published_text_encoder
 from motionbooth.bench.measures import Measure
 from motionbooth.bench.random_wan import LATENTS as WAN_LATENTS
 from motionbooth.bench.random_wan import PUBLISHED, busy_wan_plan, random_network, random_wan, wan_step
@@ -38,6 +39,8 @@ from motionbooth.control.boxes import Grid
 from motionbooth.control.plan import StepPlan
 from motionbooth.generation.sampling import decode
 from motionbooth.models.base import Base
+from motionbooth.models.memory.device import free_bytes
+from motionbooth.models.memory.estimate import estimates, known_source
 
 SECONDS = 40.0
 """For the comparison of steps, which is repeated as often as fits, at least twice."""
@@ -125,11 +128,24 @@ def on_device(step: Step, base: Base) -> Step:
 
 
 def bench_zeroscope(device: torch.device) -> Iterator[Finding]:
-    yield from bench_network(zeroscope(device))
+    yield from _bench("zeroscope", zeroscope, device)
 
 
 def bench_wan(device: torch.device) -> Iterator[Finding]:
-    yield from bench_network(wan(device))
+    yield from _bench("wan-1.3b", wan, device)
+
+
+def _bench(published: str, create: Callable[[torch.device], Network], device: torch.device) -> Iterator[Finding]:
+    """The network's figures, and the memory plans' with another copy of it: the first has been changed by training."""
+    free = free_bytes(device.type)
+    yield from bench_network(create(device))
+
+    def plans() -> Iterator[Finding]:
+        network, source = create(device), known_source(published)
+        text_encoder = published_text_encoder(published)
+        yield from plan_measures(network.name, network.base, text_encoder, estimates(source), free)
+
+    yield from attempted("memory plans", device, plans)
 
 
 def bench_network(network: Network) -> Iterator[Finding]:

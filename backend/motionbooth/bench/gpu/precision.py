@@ -69,6 +69,8 @@ def training_measures(source: Source, device: torch.device) -> Iterator[Finding]
                 yield Measure(f"{name}_loss_difference", float(off), "of float32's losses")
             yield Measure(f"{name}_resume_distance", found.resumed, "of the weights' norm")
             yield Measure(f"{name}_repeat_distance", found.repeated, "of the weights' norm")
+            if found.resumed and not found.repeated:
+                yield f"a training of {source.name} in {kind} ends with other weights if it is resumed"
 
         yield from attempted(f"a training of {source.name} in {kind}", device, one)
 
