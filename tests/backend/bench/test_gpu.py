@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from motionbooth.bench.gpu.card import card_of
-from motionbooth.bench.gpu.part import Finding, Part, PartSkipped
+from motionbooth.bench.gpu.part import Finding, Part, PartSkipped, reason_of
 from motionbooth.bench.gpu.report import COLUMNS, GpuReport, table_heading
 from motionbooth.bench.gpu.run import PARTS, bench_gpu, publish_report
 from motionbooth.bench.measures import BenchResult, Measure, write_json
@@ -92,6 +92,11 @@ def test_running_out_of_memory_costs_no_other_figure(counted: Counted, tmp_path:
     assert stored["parts"]["works"]["measures"] == [{"name": "zeroscope_step_seconds", "value": 2.0, "unit": "s"}]
     assert stored["parts"]["skipped"]["state"] == "skipped"
     assert stored["parts"]["skipped"]["reasons"] == ["This part needs a checkout."]
+
+
+def test_mps_which_has_no_error_of_its_own_is_understood() -> None:
+    words = "MPS backend out of memory (MPS allocated: 18.00 GiB, max allowed: 18.13 GiB)"
+    assert reason_of(RuntimeError(words)) == f"out of memory ({words})"
 
 
 def test_an_interrupted_part_leaves_the_earlier_ones_and_is_run_again(counted: Counted, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from motionbooth_protocol.errors import InvalidInput
 from msgspec import Struct
 
 import motionbooth
+from motionbooth.models.memory.device import default_device, forget_peak, free_unused, peak_bytes
 
 
 class Card(Struct, frozen=True):
@@ -37,13 +38,12 @@ class Card(Struct, frozen=True):
 
 def accelerator() -> torch.device:
     """The device that torch would use. Raises InvalidInput if there is none."""
-    if not torch.accelerator.is_available():
+    found = default_device()
+    if found == "cpu":
         raise InvalidInput(
             "This bench needs a GPU (CUDA, ROCm, MPS or XPU) and torch finds none here; `motionbooth doctor` says more."
         )
-    found = torch.accelerator.current_accelerator()
-    assert found is not None
-    return found
+    return torch.device(found)
 
 
 def card_of(device: torch.device) -> Card:
@@ -124,17 +124,17 @@ def peak_gb(device: torch.device, work: Callable[[], Any]) -> float | None:
     MPS counts no peak: there, what its allocator holds afterwards, which returns nothing before it is told to.
     """
     free_memory(device)
-    if device.type in ("cuda", "xpu"):
-        module = torch.get_device_module(device)
-        module.reset_peak_memory_stats()
+    if device.type == "cpu":
         work()
-        return module.max_memory_allocated() / 1e9
+        return None
+    forget_peak(device.type)
     work()
-    return torch.mps.driver_allocated_memory() / 1e9 if device.type == "mps" else None
+    peak = torch.mps.driver_allocated_memory() if device.type == "mps" else peak_bytes(device.type)
+    return None if peak is None else peak / 1e9
 
 
 def free_memory(device: torch.device) -> None:
     """Return what no tensor needs any more."""
     if device.type != "cpu":
         gc.collect()
-        torch.get_device_module(device).empty_cache()
+        free_unused()

@@ -13,6 +13,7 @@ from motionbooth_protocol.errors import MotionBoothError
 from motionbooth.bench.gpu.card import free_memory
 from motionbooth.bench.gpu.report import PartResult
 from motionbooth.bench.measures import Measure
+from motionbooth.models.memory.plans import is_out_of_memory
 
 Finding = Measure | str  # a figure, or what failed in a sentence
 
@@ -45,7 +46,7 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, MotionBoothError | FloatingPointError):
         return str(error)
     words = " ".join(str(error).split())[:200]
-    if "out of memory" in words.lower() or "can't allocate memory" in words:
+    if is_out_of_memory(error):
         return f"out of memory ({words})"
     return f"{type(error).__name__} ({words})"
 

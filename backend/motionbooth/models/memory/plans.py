@@ -88,11 +88,12 @@ def retry_note(before: Plan, now: Plan) -> Text:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Python's MemoryError, torch.OutOfMemoryError, or the plain RuntimeError of torch's CPU allocator."""
+    """Python's MemoryError, torch.OutOfMemoryError, or the RuntimeErrors of torch's allocators for MPS and CPU."""
     words = str(error)
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
+        or "MPS backend out of memory" in words
         or "can't allocate memory" in words
         or "not enough memory" in words
     )
