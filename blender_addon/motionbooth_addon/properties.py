@@ -26,6 +26,16 @@ QUALITIES = [
     ("FINE", "Fine", "Use 50 steps, which is slow"),
 ]
 
+MASTERS = (
+    ("NONE", "None", "Generate only the mp4"),
+    ("prores", "ProRes 422 HQ", "A movie in 10 bits, compressed"),
+    ("prores-4444", "ProRes 4444 XQ", "A movie in 12 bits with the full resolution of color, compressed"),
+    ("dnxhr", "DNxHR HQX", "A movie in 10 bits, compressed"),
+    ("ffv1", "FFV1", "A movie in 16 bits without any loss"),
+    ("png", "PNG Sequence", "Images in 16 bits without any loss"),
+    ("exr", "OpenEXR Sequence", "Images in 16-bit floats, linear"),
+)
+
 ENGINES = (
     ("ati", "ATI", "Point tracks for ATI, a model of the Wan 2.1 family"),
     ("wan-move", "Wan-Move", "Point tracks for Wan-Move"),
@@ -107,6 +117,11 @@ class MotionBoothTake(bpy.types.PropertyGroup):
 
     job_id: StringProperty(name="Job", maxlen=64)
     clip_path: StringProperty(name="Clip", subtype="FILE_PATH", options=compat.RELATIVE_PATH)
+    master_path: StringProperty(
+        name="Master",
+        description="The movie of the exact frames beside the clip, or the folder of the image sequence",
+        get=takes.master_path,
+    )
     settings: StringProperty(name="Settings", description="Settings of the generation as JSON")
     seed: IntProperty(name="Seed", description="Seed of this take")
     starred: BoolProperty(name="Star", description="Mark this take as a favorite")
@@ -142,6 +157,12 @@ class MotionBoothShot(bpy.types.PropertyGroup):
         description="Trade generation time for quality",
     )
     steps: IntProperty(name="Steps", min=1, max=1000, default=25, description="Number of denoising steps")
+    master: EnumProperty(
+        name="Master",
+        items=MASTERS,
+        description="What is written beside the clip, from the frames before they are compressed. The timeline keeps "
+        "the mp4 as its proxy",
+    )
     model: StringProperty(
         name="Model", default="toybox", maxlen=MAX_NAME, description="Base model for generating the clip"
     )

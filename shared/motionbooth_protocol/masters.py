@@ -34,6 +34,11 @@ class Master(StrEnum):
         """Where the master of a clip is: a movie beside it, or the folder of its pictures."""
         return clip.with_suffix("" if self.is_sequence else self.suffix)
 
+    def exists(self, clip: Path) -> bool:
+        """Whether the movie, or the folder, is there."""
+        path = self.path(clip)
+        return path.is_dir() if self.is_sequence else path.is_file()
+
     def picture(self, clip: Path, frame: int) -> Path:
         """The picture of a scene's frame in a sequence."""
         return self.path(clip) / f"{clip.stem}_{self.name_in_zip(frame)}"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import cv2
 import msgspec
 import numpy as np
+from motionbooth.generation.masters import pack, write_master
 from motionbooth.generation.video import write_clip
 from motionbooth.pictures.mask_doubts import BORDER, OTHERWISE
 from motionbooth.server import worker
@@ -85,7 +86,10 @@ def run(spec: JobSpec, blob_path: Callable[[str], Path], scratch: Path, reporter
                 frame[round(y1 * HEIGHT) : round(y2 * HEIGHT), round(x1 * WIDTH) : round(x2 * WIDTH)] = color
     clip = scratch / "clip.mp4"
     write_clip(clip, frames, spec.shot.fps, spec.shot.scene_frames)
-    return {"clip": clip}
+    if spec.master is None:
+        return {"clip": clip}
+    write_master(spec.master, clip, (frames / 255).astype(np.float32), spec.shot)
+    return {"clip": clip, "master": pack(spec.master, clip, spec.shot)}
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
     python -m motionbooth_addon.batch.generate_file SCENE.blend --connection FILE --out DIR
         [--model NAME] [--seed N] [--training-steps N] [--sampling-steps N]
         [--guide CLIP] [--subject-strength X] [--background-strength X] [--long-shot spread|windows]
-        [--dry-run] [--in-place]
+        [--master NAME] [--dry-run] [--in-place]
 
 Every scene with MotionBooth subjects is one shot. DIR receives
 
     shot.blend                      a copy of the .blend, with each clip as a strip on its shot's range
     clip.mp4, shot.json             the clip, and the specs that were submitted for it (`generate_shots.ShotFile`)
+    clip.mov, clip.mkv or clip/     the master, if one is asked for: a movie, or the pictures of a sequence
     guide.png, masks.png            the guide, if one is rendered (animated PNG)
     training_pictures/SUBJECT/      the pictures that the subject was trained on
 
@@ -18,14 +19,14 @@ With --in-place, the strips are put into SCENE.blend itself, and there is no cop
 Standard output has only JSON lines (see reporting_process.py); Blender's own output goes to standard error:
 
     progress, whose note is a warning or the name of the subject or shot
-    {"done": {"blend": PATH, "shots": [{"scene": NAME, "frames": "1-48", "clip": PATH, "shot": PATH,
+    {"done": {"blend": PATH, "shots": [{"scene": NAME, "frames": "1-48", "clip": PATH, "master": PATH, "shot": PATH,
               "pictures": {SUBJECT: [PATH, ...]}, "job": ID, "warnings": [TEXT, ...]}, ...]}}
         last, with exit status 0
     an error: last, with exit status 2 if the input must be changed, otherwise 1
 
-With --dry-run, everything is read and validated, shot.json is written, and nothing is sent; blend, clip and job are
-null then. Ctrl+C cancels the unfinished jobs (exit status 130). If the same shot is generated again, the backend
-returns its cached result, or that of a job that is still running.
+With --dry-run, everything is read and validated, shot.json is written, and nothing is sent; blend, clip, master and
+job are null then. Ctrl+C cancels the unfinished jobs (exit status 130). If the same shot is generated again, the
+backend returns its cached result, or that of a job that is still running.
 """
 
 from __future__ import annotations

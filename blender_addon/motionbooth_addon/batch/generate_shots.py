@@ -56,6 +56,7 @@ class Options:
     background_strength: float | None = None
     guide: str | None = None
     long_shot: str | None = None
+    master: str | None = None
 
 
 @dataclass
@@ -76,10 +77,12 @@ class BatchShot:
         return self.folder / "clip.mp4"
 
     def report(self) -> dict[str, Any]:
+        master = self.generation.master if self.generation else None
         return {
             "scene": self.scene.name,
             "frames": f"{self.shot.frame_start}-{self.shot.frame_end}",
             "clip": str(self.clip) if self.generation else None,
+            "master": str(master.path(self.clip)) if master else None,
             "shot": str(self.folder / "shot.json"),
             "pictures": {name: [str(picture) for picture in pictures] for name, pictures in self.pictures.items()},
             "job": self.generation.id if self.generation else None,
@@ -103,6 +106,8 @@ def generate(
             scene.motionbooth.model = options.model
         if options.long_shot is not None:
             scene.motionbooth.long_shot = options.long_shot.upper()
+        if options.master is not None:
+            scene.motionbooth.master = options.master
     out = out.resolve()
     names = [bpy.path.clean_name(scene.name) for scene in scenes]  # "a b" and "a:b" have one clean name
     folders = [out] if len(scenes) == 1 else folder_for_each(names, out)

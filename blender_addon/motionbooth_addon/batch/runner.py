@@ -31,6 +31,7 @@ from msgspec import convert
 from .._protocol.errors import MotionBoothError, from_os_error
 from .._protocol.limits import MAX_SAMPLING_STEPS, MAX_SEED, MAX_TRAINING_STEPS
 from .._protocol.long_shots import LongShot
+from .._protocol.masters import Master
 from .._protocol.reporting_process import ReportingProcess
 from .._protocol.reports import ProgressReport
 from .._protocol.text import Text
@@ -44,7 +45,7 @@ NUMBERS: dict[str, tuple[float, float]] = {
     "subject_strength": (0.0, 1.0),  # of the guide
     "background_strength": (0.0, 1.0),
 }
-REPLACEMENTS = (*NUMBERS, "model", "guide", "long_shot")
+REPLACEMENTS = (*NUMBERS, "model", "guide", "long_shot", "master")
 DEFAULT_OUT = Path("motionbooth_batch")
 Show = Callable[[Text], str]
 
@@ -122,6 +123,11 @@ def add_replacements(parser: argparse.ArgumentParser) -> None:
         choices=get_args(LongShot),
         help="of a shot that is longer than the model's clip: spread and hold the clip's frames, or generate all in "
         "overlapping windows (default: the scene's)",
+    )
+    parser.add_argument(
+        "--master",
+        choices=[master.value for master in Master],
+        help="master to write beside the clip (default: the scene's)",
     )
     for name, bounds in NUMBERS.items():
         parser.add_argument(
@@ -256,9 +262,10 @@ class Batch:
                 return None
             done = kept["done"]
             files = [done["blend"], *(shot["clip"] for shot in done["shots"])]
+            files += [shot["master"] for shot in done["shots"] if shot["master"]]
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return done if all(Path(file).is_file() for file in files) else None
+        return done if all(Path(file).exists() for file in files) else None
 
     def _remember(self, blend: Path, folder: Path, done: dict[str, Any]) -> None:
         """With --in-place, the source is the file with its new strips, so that it is not generated again."""

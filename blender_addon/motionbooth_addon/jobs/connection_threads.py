@@ -27,6 +27,7 @@ from .._protocol.limits import CHUNK_BYTES
 from .._protocol.messages import Progress
 from .._protocol.reports import PreviewReport, ProgressReport
 from ..turntable import background_render
+from . import masters
 from .events import (
     Cancel,
     Command,
@@ -348,6 +349,8 @@ class ConnectionThreads:
             self._report(command.job, ProgressReport("downloading", chunks, total, left))
 
         client.fetch(command.blob, command.path, on_bytes)
+        if command.blob.role == "master" and command.path.suffix == masters.PACKED:
+            masters.unpack(command.path)
         self._latest.pop((Progress, command.job), None)
         self._events.append(Fetched(command.job, command.blob.role, command.path))
 

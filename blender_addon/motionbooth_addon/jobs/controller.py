@@ -119,8 +119,12 @@ class JobController:
         return None
 
     def place(self, record: JobRecord) -> None:
-        """Put the job's result into its shot; a clip is fetched first. Raises InvalidInput if it is out of reach."""
-        if record.kind == "generate" and not record.has_clip:
+        """Put the job's result into its shot; a clip and its master are fetched first.
+
+        Raises InvalidInput if it is out of reach.
+        """
+        lacks_master = record.lacks_master and self.jobs.can_fetch_clip(record)
+        if record.kind == "generate" and (lacks_master or not record.has_clip):
             name = f"{bpy.path.clean_name(record.title)}_{record.id[:8]}.mp4"
             self.jobs.fetch_clip(record, current_clip_folder() / name)
         elif record.id not in self._to_place:
@@ -311,7 +315,8 @@ class JobController:
             if record.clip and clip != old and clip.is_file() and old.is_file():
                 report_path(old).unlink(missing_ok=True)
                 shutil.rmtree(old.with_suffix(""), ignore_errors=True)
-                old.unlink()
+                for file in clips.movies(old):
+                    file.unlink(missing_ok=True)
 
     def close(self) -> None:
         self.backend.close()

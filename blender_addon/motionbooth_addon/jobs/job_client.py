@@ -13,6 +13,7 @@ from .._protocol.connection import Connection
 from .._protocol.errors import InvalidInput
 from .._protocol.jobs import Blob, GenerateSpec, JobState
 from ..timeline.take_motion import report_path
+from . import masters
 from .events import (
     Cancel,
     Connected,
@@ -149,12 +150,17 @@ class JobClient:
         return record.backend == self.backend and record.result("clip") is not None
 
     def fetch_clip(self, record: JobRecord, path: Path) -> None:
-        """Download a done job's clip, after its report. Raises InvalidInput if the backend is not connected."""
+        """Download a done job's clip, after its report and its master.
+
+        Raises InvalidInput if the backend is not connected.
+        """
         clip = record.result("clip")
         if clip is None or record.backend != self.backend:
             raise InvalidInput('The clip of "{job}" is on a backend that is not connected.', job=record.title)
         if (report := record.result("report")) is not None:
             self.fetch(record.id, report, report_path(path))
+        if (master := record.result("master")) is not None and record.master is not None:
+            self.fetch(record.id, master, masters.file_to_fetch(record.master, path))
         self.fetch(record.id, clip, path)
 
     # Events

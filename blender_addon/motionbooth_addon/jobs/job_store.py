@@ -14,6 +14,7 @@ import msgspec
 
 from .._protocol.errors import ErrorReport
 from .._protocol.jobs import TERMINAL_STATES, Blob, GenerateSpec, JobId, JobState, SubjectSpec, TrainSpec
+from .._protocol.masters import Master
 
 
 class Render(msgspec.Struct, frozen=True):
@@ -113,6 +114,16 @@ class JobRecord(msgspec.Struct, kw_only=True):
     def has_clip(self) -> bool:
         """Whether the clip's file is on this machine."""
         return bool(self.clip) and Path(self.clip).is_file()
+
+    @property
+    def master(self) -> Master | None:
+        """The master that was asked for."""
+        return self.request.master if isinstance(self.request, GenerateSpec) else None
+
+    @property
+    def lacks_master(self) -> bool:
+        """Whether the clip is on this machine without the master that was asked for."""
+        return self.has_clip and self.master is not None and not self.master.exists(Path(self.clip))
 
     def result(self, role: str) -> Blob | None:
         return next((blob for blob in self.results if blob.role == role), None)

@@ -14,6 +14,7 @@ from .._protocol.errors import InvalidInput
 from .._protocol.jobs import GenerateSpec, Style
 from .._protocol.limits import MAX_SEED
 from .._protocol.long_shots import LongShot
+from .._protocol.masters import Master
 from .._protocol.motion import Shot
 from .._protocol.phrases import phrase_spans
 from .._protocol.text import Text
@@ -124,6 +125,7 @@ def generate_spec(settings: bpy.types.PropertyGroup, shot: Shot, seed: int) -> G
         box_control=settings.box_control,
         camera_control=settings.camera_control,
         long_shot=_LONG_SHOTS[settings.long_shot],
+        master=None if settings.master == "NONE" else Master(settings.master),
     )
 
 
@@ -151,6 +153,7 @@ def restore_settings(scene: bpy.types.Scene, spec: GenerateSpec) -> Text | None:
     for name in _RESTORED:
         setattr(shot, name, getattr(spec, name))
     shot.random_seed = False
+    shot.master = spec.master or "NONE"
     shot.quality = next((name for name, steps in _STEPS.items() if steps == spec.num_inference_steps), "CUSTOM")
     if spec.num_inference_steps is not None:
         shot.steps = spec.num_inference_steps

@@ -220,6 +220,7 @@ class MOTIONBOOTH_PT_generate(InView, bpy.types.Panel):
         if shot.quality == "CUSTOM":
             column.prop(shot, "steps")
         column.prop(shot, "take_count")
+        column.prop(shot, "master")
         row = layout.row()
         row.scale_y = 1.6
         text = "Train and Generate" if untrained(context.scene) else "Generate"

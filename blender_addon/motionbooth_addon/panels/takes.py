@@ -7,7 +7,7 @@ from typing import Any
 import bpy
 
 from ..i18n.translation import translate
-from ..timeline import colors
+from ..timeline import colors, takes
 from ..timeline.takes import active_take_motion
 from .base import InSequencer, InView, sentence
 
@@ -38,6 +38,8 @@ def draw_takes(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
         box = layout.box()
         for line in (*take.verdicts.values(), take.camera_verdict, *take.contributions):
             sentence(box, line, context.region)
+    if shot.active_take < len(shot.takes) and (master := takes.master_of(shot.takes[shot.active_take])) is not None:
+        layout.label(text=translate("Master: {name}", name=master.name), translate=False, icon="FILE_MOVIE")
     if len(shot.takes) and (warning := colors.color_warning(context.scene)) is not None:
         sentence(layout, warning, context.region, "COLOR")
         layout.operator("motionbooth.show_exact_colors", icon="COLOR")

@@ -17,6 +17,7 @@ import bpy
 
 from .. import compat
 from .._protocol.errors import NotFound
+from .._protocol.masters import Master
 from .._protocol.text import Text
 from . import colors
 from .take_motion import report_path
@@ -159,11 +160,16 @@ def _remapped(path: str, clip: Path, blend: str) -> str:
     return stored
 
 
+def movies(clip: Path) -> list[Path]:
+    """The files of a clip that may be on a timeline, whether they exist or not: the mp4 and movies that are masters."""
+    return [clip, *sorted({master.path(clip) for master in Master if not master.is_sequence})]
+
+
 def copy_clip(clip: Path, folder: Path) -> Path:
-    """Copy a clip with its report and images to `folder`. The originals stay for an undo and after a crash."""
+    """Copy a clip with its report, master and images to `folder`. The originals stay for an undo and after a crash."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / clip.name
-    for source in (report_path(clip), clip):
+    for source in (report_path(clip), *reversed(movies(clip))):  # the clip last: with it, all is there
         if source.is_file() and not (folder / source.name).exists():
             _copy(source, folder / source.name)
     pictures = clip.with_suffix("")
@@ -186,7 +192,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _replace_paths(old: Path, new: Path, before: str, after: str) -> None:
-    """Replace the path of the clip `old` by `new` in every strip and image of the open .blend.
+    """Replace the path of the clip `old` and of its master by `new` in every strip and image of the open .blend.
 
     before, after: the .blend to which relative paths belong before and after the change.
     """
@@ -195,13 +201,20 @@ def _replace_paths(old: Path, new: Path, before: str, after: str) -> None:
         if scene.sequence_editor is None or scene.library is not None:
             continue
         for strip in compat.all_strips(scene.sequence_editor):
-            if strip.type == "MOVIE" and _is(strip.filepath, old, before):
-                strip.filepath = path_for(new, after)
+            if strip.type == "MOVIE" and (moved := _moved(strip.filepath, old, new, before)) is not None:
+                strip.filepath = path_for(moved, after)
             elif strip.type == "IMAGE" and _is(strip.directory, pictures, before):
                 strip.directory = path_for(new.with_suffix(""), after)
     for image in bpy.data.images:
-        if image.library is None and image.filepath and _is(image.filepath, old, before):
-            image.filepath = path_for(new, after)
+        moved = _moved(image.filepath, old, new, before) if image.library is None and image.filepath else None
+        if moved is not None:
+            image.filepath = path_for(moved, after)
+
+
+def _moved(path: str, old: Path, new: Path, blend: str) -> Path | None:
+    """Where the movie of a clip at this path is now; None if it is none of them."""
+    pairs = zip(movies(old), movies(new), strict=True)
+    return next((after for before, after in pairs if _is(path, before, blend)), None)
 
 
 def _is(path: str, clip: Path, blend: str) -> bool:

@@ -15,18 +15,28 @@ from . import clips, colors, strips, takes
 def write_images(scene: bpy.types.Scene, index: int) -> Generator[tuple[int, int], None, None]:
     """Write a take's images beside its clip, one for each step of the generator, which yields (images done, total).
 
-    After the last one the images are placed above the take, and the take is muted. If the generator is closed before
-    that, the timeline does not change. Raises NotFound if the clip is missing, InvalidInput if it cannot be read.
+    A master that is an image sequence is used as it is; of one that is a movie, the images have 16 bits. After the last
+    one the images are placed above the take, and the take is muted. If the generator is closed before that, the
+    timeline does not change. Raises NotFound if the clip is missing, InvalidInput if it cannot be read.
     """
     take = scene.motionbooth.takes[index]
     clip = clips.existing_clip(take)
-    shot = takes.spec_of(take).shot
+    spec = takes.spec_of(take)
+    shot = spec.shot
+    if spec.master is not None and spec.master.is_sequence:
+        images = [spec.master.picture(clip, frame) for frame in range(shot.frame_start, shot.frame_end + 1)]
+        if all(image.is_file() for image in images):
+            _place_images(scene, index, images, shot)
+            yield len(images), len(images)
+            return
+    movie = takes.master_of(take) or clip
     folder = clip.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     images = [folder / f"{clip.stem}_{frame:04d}.png" for frame in range(shot.frame_start, shot.frame_end + 1)]
     renderer = bpy.data.scenes.new(".motionbooth_renderer")
     try:
-        _set_up_renderer(renderer, scene, clip, shot.frame_start, shot.frame_end)
+        _set_up_renderer(renderer, scene, movie, shot.frame_start, shot.frame_end)
+        renderer.render.image_settings.color_depth = "8" if movie == clip else "16"
         for step, image in enumerate(images):
             renderer.frame_set(shot.frame_start + step)
             renderer.render.filepath = str(image)
@@ -63,7 +73,8 @@ def _place_images(scene: bpy.types.Scene, index: int, images: list[Path], shot: 
         strip.elements.append(image.name)
     if shot.model_frame is not None:
         strips.set_strip_frame(scene, strip, shot.model_frame)
-    colors.set_color_space(scene, strip)
+    if first.suffix != ".exr":  # linear, as Blender assumes
+        colors.set_color_space(scene, strip)
     movie = clips.strip_of(scene, take.job_id)
     if movie is not None:
         movie.mute = True

@@ -48,6 +48,12 @@ def place_result(scene: bpy.types.Scene, record: JobRecord) -> Text:
     if isinstance(record.request, TrainRequest):
         return _use_trained_subject(scene, record, record.request)
     warning = place_take(scene, record.id, record.request, Path(record.clip))
+    if record.lacks_master:
+        return Text.of(
+            'Placed "{take}" on the timeline, but its master was not fetched. Check the disk space, and add the take '
+            "again from the job list.",
+            take=record.title,
+        )
     if warning is not None:
         return Text.of('Placed "{take}" on the timeline. {warning}', take=record.title, warning=warning)
     return Text.of('Placed "{take}" on the timeline', take=record.title)
@@ -165,6 +171,22 @@ def spec_of(take: bpy.types.PropertyGroup) -> GenerateSpec:
         raise InvalidInput(
             'The settings of take "{take}" cannot be read. Another version of MotionBooth wrote them.', take=take.name
         ) from None
+
+
+def master_of(take: bpy.types.PropertyGroup) -> Path | None:
+    """Where a take's master is: beside its clip, and so it moves with it. None if the take has none, or lost it."""
+    try:
+        master = spec_of(take).master
+    except InvalidInput:
+        return None
+    clip = clips.clip_of(take)
+    return master.path(clip) if master is not None and master.exists(clip) else None
+
+
+def master_path(take: bpy.types.PropertyGroup) -> str:
+    """The path of a take's master as Blender stores paths; "" without one."""
+    master = master_of(take)
+    return "" if master is None else clips.path_for(master)
 
 
 def active_take_motion(scene: bpy.types.Scene) -> TakeMotion | None:

@@ -69,7 +69,7 @@ def test_every_shot_of_every_file_is_generated_in_spite_of_a_broken_file(
 ) -> None:
     given = [files / name for name in ("broken.blend", "one.blend", "two.blend")]
     before = [file.read_bytes() for file in given]
-    options = ["--connection", connection_file, "--out", tmp_path]
+    options = ["--connection", connection_file, "--out", tmp_path, "--master", "exr"]
     status, printed = run(*given, *options)
     assert status == 1
     assert re.search(r"broken.blend .* failed .* cannot open", printed)
@@ -77,6 +77,11 @@ def test_every_shot_of_every_file_is_generated_in_spite_of_a_broken_file(
     assert [file.read_bytes() for file in given] == before, "copies are made"
     assert strips_of(tmp_path / "one" / "shot.blend") == {"Hop": [(1, 48)]}
     assert strips_of(tmp_path / "two" / "shot.blend") == {"Hop": [(1, 48)], "Again": [(10, 33)]}
+    master = tmp_path / "two" / "Again" / "clip"
+    assert sorted(picture.name for picture in master.iterdir()) == [f"clip_00{frame}.exr" for frame in range(10, 34)]
+    done = json.loads((tmp_path / "two" / "result.json").read_text())["done"]
+    assert [shot["master"] for shot in done["shots"]][-1] == str(master)
+    assert bpy.data.scenes["Again"].motionbooth.takes[0].master_path == "//Again/clip"
 
     # A second call keeps what is done, and a lost clip is made again.
     sent = len(jobs(connection_file))
