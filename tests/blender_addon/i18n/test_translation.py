@@ -21,7 +21,7 @@ from motionbooth_addon.i18n import german, translation  # noqa: E402
 from motionbooth_protocol.text import Text, fields  # noqa: E402
 
 KNOWN = {("Operator", text) for text in german.OPERATORS} | {("*", text) for text in german.TEXTS}
-BLENDERS = {"Generate", "Overlay", "Custom", "Fine", "Pan"}  # which have German words in Blender itself
+BLENDERS = {"Generate", "Overlay", "Custom", "None", "Fine", "Pan"}  # which have German words in Blender itself
 BACKEND_STAGES = {name for constant, name in vars(stages).items() if constant.isupper() and isinstance(name, str)}
 SAME = {
     "MotionBooth",
@@ -30,6 +30,12 @@ SAME = {
     "Token",
     "Prompt",
     "Seed",
+    "Master",
+    "Master: {name}",
+    "ProRes 422 HQ",
+    "ProRes 4444 XQ",
+    "DNxHR HQX",
+    "FFV1",
     "ATI",
     "Wan-Move",
     "ComfyUI",

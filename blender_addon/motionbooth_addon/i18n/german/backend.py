@@ -173,6 +173,12 @@ TEXTS = {
     "{model} is in use by jobs that have not ended ({count}). Wait for them, or cancel them, and remove it then.": "{model} wird von Aufträgen gebraucht, die noch nicht beendet sind ({count}). Warten Sie auf sie, oder brechen Sie sie ab, und entfernen Sie es dann.",
     "{model} was not fetched with `motionbooth models get`, so it is not removed. Models in the cache of Hugging Face are removed with `hf cache rm`; any other folder is yours to delete.": "{model} wurde nicht mit `motionbooth models get` geladen und wird daher nicht entfernt. Modelle im Cache von Hugging Face entfernt `hf cache rm`; jeden anderen Ordner können Sie selbst löschen.",
     "{place} has no weights of {model}. Choose another mirror or folder, or leave --from out to use the hub.": "{place} hat keine Gewichte von {model}. Wählen Sie einen anderen Spiegel oder Ordner, oder lassen Sie --from weg.",
+    # Masters
+    "A {master} master needs frames of at least {least_width} x {least_height} pixels, but this model's have {width} x {height}. Choose another master.": "Ein Master in {master} braucht Bilder von mindestens {least_width} x {least_height} Pixeln, die dieses Modells haben aber {width} x {height}. Wählen Sie einen anderen Master.",
+    "A {master} master needs frames of even width, but these have {width} x {height} pixels. Choose another master.": "Ein Master in {master} braucht Bilder von gerader Breite, diese haben aber {width} x {height} Pixel. Wählen Sie einen anderen Master.",
+    "A master of {count} frames of {width} x {height} pixels may exceed {most} GiB. Shorten the shot, or generate it without a master.": "Ein Master von {count} Bildern mit {width} x {height} Pixeln kann größer als {most} GiB werden. Kürzen Sie die Einstellung, oder erzeugen Sie sie ohne Master.",
+    "the master": "der Master",
+    "{field} has the unknown value {value}": "{field} hat den unbekannten Wert {value}",
     # Batch work
     "done before": "schon früher erledigt",
     "reading the scene": "liest die Szene",

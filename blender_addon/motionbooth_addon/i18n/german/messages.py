@@ -21,6 +21,8 @@ TEXTS = {
     "The backend was not installed: {reason}. Downloaded files are kept; try again.": "Das Backend wurde nicht installiert: {reason}. Heruntergeladene Dateien bleiben; versuchen Sie es noch einmal.",
     "The backend was installed in {folder} and does not start; look at {log}.": "Das Backend wurde in {folder} installiert und startet nicht; siehe {log}.",
     "Your files: {folder}": "Ihre Dateien: {folder}",
+    'Placed "{take}" on the timeline, but its master was not fetched. Check the disk space, and add the take again from the job list.': "„{take}“ ist auf der Zeitleiste, aber der Master wurde nicht geladen. Prüfen Sie den Platz auf dem Datenträger, und fügen Sie den Take aus der Auftragsliste noch einmal hinzu.",
+    "The master that the backend sent is not a sequence of numbered pictures. The take has only its clip; update the backend and the extension, and generate it again.": "Der Master, den das Backend schickte, ist keine Sequenz nummerierter Bilder. Der Take hat nur seinen Clip; aktualisieren Sie Backend und Erweiterung, und erzeugen Sie ihn noch einmal.",
     "The clips already have their exact colors.": "Die Clips haben bereits ihre exakten Farben.",
     'The view transform of scene "{scene}" was changed from {view} to Standard.': "Die Ansichtstransformation der Szene „{scene}“ wurde von {view} auf Standard geändert.",
     'The view transform of scene "{scene}" ({view}) desaturates strong colors of clips. Show Exact Colors changes it, and with it the look of renders.': "Die Ansichtstransformation der Szene „{scene}“ ({view}) schwächt kräftige Farben von Clips ab. „Exakte Farben zeigen“ ändert sie und damit den Look gerenderter Bilder.",
