@@ -80,7 +80,7 @@ def test_every_shot_of_every_file_is_generated_in_spite_of_a_broken_file(
     master = tmp_path / "two" / "Again" / "clip"
     assert sorted(picture.name for picture in master.iterdir()) == [f"clip_00{frame}.exr" for frame in range(10, 34)]
     done = json.loads((tmp_path / "two" / "result.json").read_text())["done"]
-    assert [shot["master"] for shot in done["shots"]][-1] == str(master)
+    assert {shot["scene"]: shot["master"] for shot in done["shots"]}["Again"] == str(master)
     assert bpy.data.scenes["Again"].motionbooth.takes[0].master_path == "//Again/clip"
 
     # A second call keeps what is done, and a lost clip is made again.
