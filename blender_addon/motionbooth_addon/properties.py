@@ -127,6 +127,25 @@ class MotionBoothTake(bpy.types.PropertyGroup):
     starred: BoolProperty(name="Star", description="Mark this take as a favorite")
 
 
+class MotionBoothStyle(bpy.types.PropertyGroup):
+    """A LoRA of another program, used together with the subjects."""
+
+    path: StringProperty(
+        name="Style",
+        subtype="FILE_PATH",
+        options=compat.RELATIVE_PATH,
+        description="LoRA of another program for the same model (a safetensors file), such as a drawing style. "
+        "It is used together with the subjects",
+    )
+    strength: FloatProperty(
+        name="Style Strength",
+        min=-2,
+        max=2,
+        default=1,
+        description="How strongly the style acts; 1 is its own strength",
+    )
+
+
 class MotionBoothShot(bpy.types.PropertyGroup):
     """The shot of a scene: these settings, with the scene's frame range, resolution, frame rate and active camera."""
 
@@ -215,20 +234,7 @@ class MotionBoothShot(bpy.types.PropertyGroup):
         subtype="XYZ",
         description="Camera offset in frame widths and heights; right and down are positive",
     )
-    style: StringProperty(
-        name="Style",
-        subtype="FILE_PATH",
-        options=compat.RELATIVE_PATH,
-        description="LoRA of another program for the same model (a safetensors file), such as a drawing style. "
-        "It is used together with the subjects",
-    )
-    style_strength: FloatProperty(
-        name="Style Strength",
-        min=-2,
-        max=2,
-        default=1,
-        description="How strongly the style acts; 1 is its own strength",
-    )
+    styles: CollectionProperty(type=MotionBoothStyle)
     box_control: BoolProperty(name="Follow Boxes", default=True, description="Keep each subject inside its box")
     camera_control: BoolProperty(
         name="Follow Camera", default=True, description="Move the background with the camera path"

@@ -9,7 +9,7 @@ from .batch import blender_command
 from .drawing import gizmo, overlay
 from .i18n import translation
 from .jobs import controller
-from .operators import backend, engines, models, subjects
+from .operators import backend, engines, models, styles, subjects
 from .operators import jobs as job_operators
 from .operators import takes as take_operators
 from .panels import jobs as job_panels
@@ -21,6 +21,7 @@ from .timeline import file_handlers
 CLASSES = (
     properties.MotionBoothSubject,
     properties.MotionBoothTake,
+    properties.MotionBoothStyle,
     properties.MotionBoothShot,
     ui_state.MotionBoothModel,
     ui_state.MotionBoothLicense,
@@ -31,6 +32,7 @@ CLASSES = (
     preferences.MotionBoothPreferences,
     *backend.CLASSES,
     *subjects.CLASSES,
+    *styles.CLASSES,
     *job_operators.CLASSES,
     *take_operators.CLASSES,
     *engines.CLASSES,

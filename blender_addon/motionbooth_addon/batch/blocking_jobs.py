@@ -59,13 +59,13 @@ class BlockingJobs:
         request: JobRequest,
         title: str,
         awaits: Mapping[str, str] | None = None,
-        style: StyleFile | None = None,
+        styles: Sequence[StyleFile] = (),
         guide: GuideRender | None = None,
     ) -> JobRecord:
         """See JobClient.submit."""
         if isinstance(request, TrainRequest):
             self._on_progress(ProgressReport("uploading pictures", 0, len(request.pictures), note=_name(title)))
-        return self._client.submit(request, title, awaits, style, guide)
+        return self._client.submit(request, title, awaits, styles, guide)
 
     def wait_until_done(self, record: JobRecord) -> None:
         """Raises JobFailed with the reason, or Canceled."""

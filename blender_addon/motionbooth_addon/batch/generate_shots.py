@@ -22,7 +22,7 @@ from .._protocol.text import Text
 from ..capture import framing, shots
 from ..guide.request import guide_render, own_clip
 from ..jobs.job_store import JobRecord, TrainRequest
-from ..jobs.specs import SMALLEST_PICTURE, check_prompt, generate_spec, named_model, request_with, style_file
+from ..jobs.specs import SMALLEST_PICTURE, check_prompt, generate_spec, named_model, request_with, style_files
 from ..timeline import takes
 from ..turntable import background_render
 from ..turntable.pictures import check_source, needs_training, training_pictures
@@ -163,8 +163,8 @@ def _submit(jobs: BlockingJobs, shot: BatchShot, options: Options, guides: Path,
     awaits = {name: training.id for name, training in shot.trainings.items()}
     strengths = options.subject_strength, options.background_strength
     guide = guide_render(shot.scene, shot.shot, shot.model_size, guides, strengths, options.guide)
-    style = style_file(shot.scene)
-    shot.generation = jobs.submit(_spec(shot, options), shot.shot.name, awaits, style, guide)
+    styles = style_files(shot.scene)
+    shot.generation = jobs.submit(_spec(shot, options), shot.shot.name, awaits, styles, guide)
 
 
 def _finish(jobs: BlockingJobs, shot: BatchShot) -> None:
@@ -209,7 +209,7 @@ def open_shots(blend: Path) -> list[bpy.types.Scene]:
     for scene in scenes:
         shots.check_scene(scene)
         check_prompt(scene)
-        style_file(scene)
+        style_files(scene)
         own_clip(scene)
         for subject in scene.motionbooth.subjects:
             check_source(subject)

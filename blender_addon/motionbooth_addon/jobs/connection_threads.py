@@ -312,9 +312,10 @@ class ConnectionThreads:
         job, spec = command.job, command.spec
         if command.guide is not None:
             spec = replace(spec, guide=self._send_guide(client, command.guide, command))
-        if (style := command.style) is not None:
-            sha256 = self._upload(client, job, Path(style.path), "uploading the style")
-            spec = replace(spec, styles=[Style(sha256, style.strength)])
+        if command.styles:
+            sent = [self._upload(client, job, Path(style.path), "uploading the style") for style in command.styles]
+            strengths = [style.strength for style in command.styles]
+            spec = replace(spec, styles=[Style(*pair) for pair in zip(sent, strengths, strict=True)])
         self._check_canceled(job)
         client.submit(job, spec)
         self._events.append(Submitted(job, spec))

@@ -10,6 +10,7 @@ import contextlib
 import shutil
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 import bpy
@@ -88,12 +89,12 @@ class JobController:
         request: JobRequest,
         title: str,
         awaits: dict[str, str] | None = None,
-        style: StyleFile | None = None,
+        styles: Sequence[StyleFile] = (),
         guide: GuideRender | None = None,
     ) -> JobRecord:
         """Send a new job for this scene's shot, see JobClient.submit. Raises InvalidInput without a connection."""
         where = takes.shot_id(scene), scene.name, bpy.data.filepath
-        record = self.jobs.submit(request, title, awaits, style, guide, *where)
+        record = self.jobs.submit(request, title, awaits, styles, guide, *where)
         self.ui.show_jobs(chosen=record.id)
         return record
 

@@ -15,16 +15,16 @@ from .job_store import GuideRender, StyleFile, TrainRequest
 
 
 class Generate(Struct, frozen=True):
-    """Upload the style and the guide, which is rendered before, if there are any, and submit the clip."""
+    """Upload the styles and the guide, which is rendered before, if there are any, and submit the clip."""
 
     job: str
     spec: GenerateSpec
-    style: StyleFile | None = None
+    styles: list[StyleFile] = []
     guide: GuideRender | None = None
 
     @property
     def has_files(self) -> bool:
-        return self.style is not None or self.guide is not None
+        return bool(self.styles) or self.guide is not None
 
 
 class Train(Struct, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,7 +83,7 @@ class JobClient:
         request: JobRequest,
         title: str,
         awaits: Mapping[str, str] | None = None,
-        style: StyleFile | None = None,
+        styles: Sequence[StyleFile] = (),
         guide: GuideRender | None = None,
         shot: str = "",
         scene: str = "",
@@ -107,7 +107,7 @@ class JobClient:
             scene=scene,
             blend=blend,
             state=JobState.WAITING if awaits else JobState.SENDING,
-            style=style,
+            styles=list(styles),
             awaits=dict(awaits or {}),
             guide=guide,
         )
@@ -119,7 +119,7 @@ class JobClient:
     def retry(self, record: JobRecord) -> JobRecord:
         """Send the same request as a new job of the same shot."""
         where = record.shot, record.scene, record.blend
-        return self.submit(record.request, record.title, record.awaits, record.style, record.guide, *where)
+        return self.submit(record.request, record.title, record.awaits, record.styles, record.guide, *where)
 
     def cancel(self, record: JobRecord) -> None:
         """Raises InvalidInput if the job is on another backend."""
@@ -170,7 +170,7 @@ class JobClient:
             case Connected():
                 self._release_waiting()
             case Submitted(job, GenerateSpec() as spec) if (record := self.store.records.get(job)) is not None:
-                record.request, record.style = spec, None
+                record.request, record.styles = spec, []
                 self.store.put(record)
             case StateChanged(job) if (record := self.store.records.get(job)) is not None:
                 self._change(record, event)
@@ -222,7 +222,7 @@ class JobClient:
         elif isinstance(record.request, TrainRequest):
             self.threads.send(Train(record.id, record.request, self._folder / record.id))
         else:
-            self.threads.send(Generate(record.id, record.request, record.style, record.guide))
+            self.threads.send(Generate(record.id, record.request, record.styles, record.guide))
         if record.canceling:
             self.threads.send(Cancel(record.id))
 

@@ -77,7 +77,7 @@ class JobRecord(msgspec.Struct, kw_only=True):
     backend: the backend's public key.
     clip: the path of the fetched clip, "" before.
     placed: whether the shot has received the result.
-    style: what must be uploaded before the clip is submitted; then it is in the request.
+    styles: what must be uploaded before the clip is submitted; then they are in the request.
     awaits: the jobs that train the clip's subjects, by subject name; their weights are filled in when they are done.
     canceling: cancel it as soon as the backend can be reached.
     guide: the clip's guide, which is rendered and uploaded before the job is sent.
@@ -97,7 +97,7 @@ class JobRecord(msgspec.Struct, kw_only=True):
     results: list[Blob] = []
     clip: str = ""
     placed: bool = False
-    style: StyleFile | None = None
+    styles: list[StyleFile] = []
     awaits: dict[str, JobId] = {}
     canceling: bool = False
     guide: GuideRender | None = None

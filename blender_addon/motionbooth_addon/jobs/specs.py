@@ -129,25 +129,26 @@ def generate_spec(settings: bpy.types.PropertyGroup, shot: Shot, seed: int) -> G
     )
 
 
-def style_file(scene: bpy.types.Scene) -> StyleFile | None:
-    """The shot's style, if it has one. Raises InvalidInput if its file does not exist."""
-    settings = scene.motionbooth
-    if not settings.style:
-        return None
-    path = Path(bpy.path.abspath(settings.style))
-    if not path.is_file():
-        raise InvalidInput(
-            'The style of scene "{scene}" does not exist: {path}. Choose its file, or clear the field.',
-            scene=scene.name,
-            path=path,
-        )
-    return StyleFile(str(path), settings.style_strength)
+def style_files(scene: bpy.types.Scene) -> list[StyleFile]:
+    """The shot's styles that have a file. Raises InvalidInput if it does not exist."""
+    found = []
+    for style in scene.motionbooth.styles:
+        path = Path(bpy.path.abspath(style.path))
+        if style.path and not path.is_file():
+            raise InvalidInput(
+                'The style of scene "{scene}" does not exist: {path}. Choose its file, or remove the style.',
+                scene=scene.name,
+                path=path,
+            )
+        if style.path:
+            found.append(StyleFile(str(path), style.strength))
+    return found
 
 
 def restore_settings(scene: bpy.types.Scene, spec: GenerateSpec) -> Text | None:
-    """Set the scene's prompts, model, seed, steps, style and switches as they were for this clip. Not the animation.
+    """Set the scene's prompts, model, seed, steps, styles and switches as they were for this clip. Not the animation.
 
-    Returns a sentence if the style's file must be chosen again: a clip knows only its content.
+    Returns a sentence if a style's file must be chosen again: a clip knows only its content.
     """
     shot = scene.motionbooth
     for name in _RESTORED:
@@ -167,17 +168,19 @@ def restore_settings(scene: bpy.types.Scene, spec: GenerateSpec) -> Text | None:
     trained = {track.name: track.weights for track in spec.shot.subjects}
     for subject in shot.subjects:
         subject.weights = trained.get(subject.name) or subject.weights
-    return _restore_style(shot, spec.styles)
+    return _restore_styles(shot, spec.styles)
 
 
-def _restore_style(shot: bpy.types.PropertyGroup, styles: Sequence[Style]) -> Text | None:
-    if not styles:
-        shot.style = ""
+def _restore_styles(shot: bpy.types.PropertyGroup, styles: Sequence[Style]) -> Text | None:
+    """A style whose file is not among the shot's keeps its strength and needs its file again."""
+    before = [style.path for style in shot.styles]
+    shot.styles.clear()
+    for style in styles:
+        item = shot.styles.add()
+        item.strength = style.strength
+        item.path = next((path for path in before if _is_content(bpy.path.abspath(path), style.weights)), "")
+    if all(item.path for item in shot.styles):
         return None
-    shot.style_strength = styles[0].strength
-    if _is_content(bpy.path.abspath(shot.style), styles[0].weights):
-        return None
-    shot.style = ""
     return Text("This clip has a style. Choose its file again, in Advanced.")
 
 

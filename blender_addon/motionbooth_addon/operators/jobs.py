@@ -16,7 +16,7 @@ from ..capture import shot_cache
 from ..guide.request import guide_render
 from ..jobs.controller import job_controller
 from ..jobs.job_store import GuideRender, JobRecord
-from ..jobs.specs import generate_specs, missing_for_training, model_of, restore_settings, style_file, train_request
+from ..jobs.specs import generate_specs, missing_for_training, model_of, restore_settings, style_files, train_request
 from ..panels import thumbnails
 from ..timeline import takes
 from ..turntable.pictures import needs_training
@@ -119,7 +119,7 @@ class MOTIONBOOTH_OT_generate(ReportsErrors, bpy.types.Operator):
     def act(self, context: bpy.types.Context) -> None:
         scene = context.scene
         controller = job_controller()
-        specs, style, model = generate_specs(scene), style_file(scene), model_of(scene)
+        specs, styles, model = generate_specs(scene), style_files(scene), model_of(scene)
         guide = guide_render(scene, specs[0].shot, (model.width, model.height), controller.folder / "guides")
         trainings = {subject.name: train_request(scene, subject, _new_folder()) for subject in untrained(scene)}
         for name, training in trainings.items():
@@ -127,7 +127,7 @@ class MOTIONBOOTH_OT_generate(ReportsErrors, bpy.types.Operator):
         under_way = {subject.name: controller.training_of(scene, subject) for subject in scene.motionbooth.subjects}
         awaits = {name: record.id for name, record in under_way.items() if record is not None}
         sent = [
-            controller.submit(scene, spec, title, awaits, style, guide)
+            controller.submit(scene, spec, title, awaits, styles, guide)
             for spec, title in zip(specs, titles(specs), strict=True)
         ]
         controller.ui.show_jobs(chosen=sent[0].id)  # the first to have a preview

@@ -255,10 +255,13 @@ class MOTIONBOOTH_PT_advanced(InView, bpy.types.Panel):
         row.prop(shot, "seed")
         column.prop(shot, "negative_prompt")
         column.prop(shot, "background_phrase")
-        style = column.column(align=True)
-        style.prop(shot, "style")
-        if shot.style:
-            style.prop(shot, "style_strength")
+        for index, style in enumerate(shot.styles):
+            own = column.column(align=True)
+            row = own.row(align=True)
+            row.prop(style, "path")
+            row.operator("motionbooth.remove_style", text="", icon="X").index = index
+            own.prop(style, "strength", slider=True)
+        column.operator("motionbooth.add_style", icon="ADD")
         column.prop(shot, "box_control")
         column.prop(shot, "camera_control")
 

@@ -219,7 +219,9 @@ def test_a_style_is_sent_beside_a_subject_that_is_trained_first(
 ) -> None:
     bpy.ops.wm.open_mainfile(filepath=str(DEMO_SCENE))
     settings = bpy.context.scene.motionbooth
-    settings.style, settings.style_strength, settings.prompt = "//style.safetensors", 0.25, "a sks toy on the snow"
+    settings.prompt = "a sks toy on the snow"
+    style = settings.styles.add()
+    style.path, style.strength = "//style.safetensors", 0.25
     (tmp_path / "style.safetensors").write_bytes(b"\xf0 a LoRA")
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "styled.blend"))
     status, reports = run_batch(tmp_path / "styled.blend", "--connection", connection_file, "--out", tmp_path / "out")
@@ -339,7 +341,7 @@ def background_words_not_in_the_prompt(scene: Any, subject: Any) -> None:
 
 
 def missing_style(scene: Any, subject: Any) -> None:
-    scene.motionbooth.style = "//nowhere.safetensors"
+    scene.motionbooth.styles.add().path = "//nowhere.safetensors"
 
 
 def unknown_model(scene: Any, subject: Any) -> None:

@@ -23,6 +23,7 @@ from motionbooth_addon._protocol.errors import (  # noqa: E402
     NotFound,
 )
 from motionbooth_addon._protocol.jobs import JobState, Style  # noqa: E402
+from motionbooth_addon._protocol.limits import MAX_STYLES  # noqa: E402
 from motionbooth_addon.jobs import controller, specs  # noqa: E402
 from motionbooth_addon.jobs.events import StateChanged  # noqa: E402
 from motionbooth_addon.jobs.job_store import JobStore  # noqa: E402
@@ -144,36 +145,60 @@ def test_the_settings_of_a_take_are_restored(shot: Any, pump: Pump) -> None:
     assert settings.negative_prompt == "rain"
 
 
-def test_a_style_is_uploaded_used_and_restored(shot: Any, pump: Pump, tmp_path: Path) -> None:
-    (tmp_path / "my style.safetensors").write_bytes(b"\xf0 a LoRA")
-    generate(shot, pump, style="//my style.safetensors", style_strength=0.5)
+def style_list(shot: Any) -> list[tuple[str, float]]:
+    return [(Path(bpy.path.abspath(style.path)).name, style.strength) for style in shot.motionbooth.styles]
+
+
+def test_styles_are_uploaded_used_and_restored_each_with_its_strength(shot: Any, pump: Pump, tmp_path: Path) -> None:
+    contents = {"ink wash.safetensors": b"\xf0 a LoRA", "grain.safetensors": b"\x10 another"}
+    for (name, content), strength in zip(contents.items(), (0.5, -0.25), strict=True):
+        (tmp_path / name).write_bytes(content)
+        bpy.ops.motionbooth.add_style(filepath=str(tmp_path / name))
+        shot.motionbooth.styles[-1].strength = strength
+    chosen = [("ink wash.safetensors", 0.5), ("grain.safetensors", -0.25)]
+    generate(shot, pump)
     (take,) = shot.motionbooth.takes
-    sent = [Style(hashlib.sha256(b"\xf0 a LoRA").hexdigest(), 0.5)]
+    sent = [Style(hashlib.sha256(contents[name]).hexdigest(), strength) for name, strength in chosen]
     assert takes.spec_of(take).styles == sent
     frames, _ = read_clip(Path(bpy.path.abspath(take.clip_path)))
     assert abs(int(frames[0, 2, 2, 0]) - 0xF0) < 4, "the backend's worker had the file"
 
-    shot.motionbooth.style_strength = 1
+    shot.motionbooth.styles[0].strength = 1
+    shot.motionbooth.styles.move(0, 1)
     bpy.ops.motionbooth.restore_take_settings()
-    assert (shot.motionbooth.style, shot.motionbooth.style_strength) == ("//my style.safetensors", 0.5)
+    assert style_list(shot) == chosen
     bpy.ops.motionbooth.retry_job()
     pump(lambda: len(shot.motionbooth.takes) == 2)
     assert takes.spec_of(shot.motionbooth.takes[1]).styles == sent
 
-    generate(shot, pump, style="")
-    assert takes.spec_of(shot.motionbooth.takes[2]).styles == []
-    shot.motionbooth.style = "//my style.safetensors"
-    bpy.ops.motionbooth.restore_take_settings(index=2)
-    assert shot.motionbooth.style == "", "this take has none"
+    bpy.ops.motionbooth.remove_style(index=0)
+    generate(shot, pump)
+    assert takes.spec_of(shot.motionbooth.takes[2]).styles == sent[1:]
 
-    shot.motionbooth.style = "//my style.safetensors"
-    (tmp_path / "my style.safetensors").write_bytes(b"another LoRA")
+    (tmp_path / "ink wash.safetensors").write_bytes(b"another LoRA")
+    bpy.ops.motionbooth.add_style(filepath=str(tmp_path / "ink wash.safetensors"))
     assert specs.restore_settings(shot, takes.spec_of(take)) is not None
-    assert shot.motionbooth.style == "", "not a file that the take was not generated with"
+    assert style_list(shot)[1] == chosen[1]
+    assert (shot.motionbooth.styles[0].path, shot.motionbooth.styles[0].strength) == ("", 0.5), (
+        "its file is another one"
+    )
+    shot.motionbooth.styles.remove(0)
+    assert specs.restore_settings(shot, takes.spec_of(shot.motionbooth.takes[2])) is None
+
+
+def test_a_shot_has_at_most_as_many_styles_as_a_job(shot: Any, tmp_path: Path) -> None:
+    (tmp_path / "style.safetensors").write_bytes(b"a LoRA")
+    for _ in range(MAX_STYLES):
+        bpy.ops.motionbooth.add_style(filepath=str(tmp_path / "style.safetensors"))
+    assert not bpy.ops.motionbooth.add_style.poll()
+    bpy.ops.motionbooth.remove_style(index=0)
+    with refused_by_operator(InvalidInput, path=...):
+        bpy.ops.motionbooth.add_style(filepath=str(tmp_path / "nowhere.safetensors"))
+    assert len(shot.motionbooth.styles) == MAX_STYLES - 1
 
 
 def test_a_missing_style_is_refused_and_nothing_is_sent(shot: Any, connected: Any) -> None:
-    shot.motionbooth.style = "//nowhere.safetensors"
+    shot.motionbooth.styles.add().path = "//nowhere.safetensors"
     with refused_by_operator(InvalidInput, scene="Scene", path=...):
         bpy.ops.motionbooth.generate()
     assert not connected.store.records
@@ -183,11 +208,12 @@ def test_a_clip_is_canceled_before_its_style_is_sent(
     shot: Any, connected: Any, pump: Pump, tmp_path: Path, drawing_home: Path
 ) -> None:
     (tmp_path / "large.safetensors").write_bytes(bytes(300_000_000))
-    shot.motionbooth.style = "//large.safetensors"
+    shot.motionbooth.styles.add().path = "//large.safetensors"
     bpy.ops.motionbooth.generate()
     (record,) = connected.store.records.values()
-    assert record.style is not None
-    assert JobStore(connected.folder / "jobs").records[record.id].style == record.style, "a next Blender would send it"
+    assert len(record.styles) == 1
+    stored = JobStore(connected.folder / "jobs").records[record.id]
+    assert stored.styles == record.styles, "a next Blender would send it"
     bpy.ops.motionbooth.cancel_job()
     pump(lambda: record.ended)
     assert record.state == JobState.CANCELED

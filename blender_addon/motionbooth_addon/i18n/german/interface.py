@@ -162,6 +162,8 @@ TEXTS = {
     "Model": "Modell",
     "Style": "Stil",
     "Style Strength": "Stärke des Stils",
+    "Add Style": "Stil hinzufügen",
+    "Remove Style": "Stil entfernen",
     "Negative Prompt": "Negativer Prompt",
     "Random Seed": "Zufälliger Seed",
     "Training Images": "Trainingsbilder",

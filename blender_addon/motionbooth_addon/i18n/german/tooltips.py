@@ -48,6 +48,8 @@ TEXTS = {
     "Description of what the clip should not show": "Beschreibung dessen, was der Clip nicht zeigen soll",
     'Description of the clip, with each subject as "token class": a sks dog runs on the beach': "Beschreibung des Clips auf Englisch, mit jedem Motiv als „Token Klasse“: a sks dog runs on the beach",
     "LoRA of another program for the same model (a safetensors file), such as a drawing style. It is used together with the subjects": "LoRA eines anderen Programms für dasselbe Modell (eine safetensors-Datei), etwa ein Zeichenstil. Es wird zusammen mit den Motiven verwendet",
+    "Choose a LoRA of another program for the same model, such as a drawing style": "Ein LoRA eines anderen Programms für dasselbe Modell wählen, etwa einen Zeichenstil",
+    "Remove this style from the shot. Its file stays": "Diesen Stil aus der Einstellung entfernen. Seine Datei bleibt",
     "How strongly the style acts; 1 is its own strength": "Wie stark der Stil wirkt; 1 ist seine eigene Stärke",
     "Settings of the generation as JSON": "Einstellungen der Erzeugung als JSON",
     "Object whose position in the camera view is the subject's box: a subject box, or any object": "Objekt, dessen Lage in der Kameraansicht der Rahmen des Motivs ist: ein Motivrahmen oder ein beliebiges Objekt",
