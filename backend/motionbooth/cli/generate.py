@@ -55,6 +55,10 @@ def generate(
             "Default: the model's clip",
         ),
     ] = None,
+    style_strength: Annotated[
+        list[float] | None,
+        typer.Option(min=-2, max=2, help="Strength of each style, in their order (default: 1). Repeat for several."),
+    ] = None,
     takes: Annotated[int, typer.Option(min=1, help="Number of takes. They are sorted by adherence, best first.")] = 1,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Takes per batch. Faster on a GPU, but needs more memory.")
@@ -111,7 +115,7 @@ def generate(
     subjects = subject or []
     placeholders = Placeholders.of(token, class_word, subjects)
     spec = script_with_subjects(script, model, seed, subjects, placeholders, seconds)
-    spec = replace(spec, styles=[Style(str(path)) for path in style or []], master=master)
+    spec = replace(spec, styles=_styles(style or [], style_strength or []), master=master)
     if guide is not None:
         spec = replace(spec, guide=_guide(guide, guide_masks, subject_strength, background_strength))
     elif any(option is not None for option in (guide_masks, subject_strength, background_strength)):
@@ -119,6 +123,13 @@ def generate(
     with progress_display(Console()) as show:
         ranked = generate_best_of(spec, takes, batch_size, out, Path, DisplayReporter(show), computing)
     Console().print(takes_table(ranked))
+
+
+def _styles(paths: list[Path], strengths: list[float]) -> list[Style]:
+    """Raises BadParameter if only some have a strength."""
+    if strengths and len(strengths) != len(paths):
+        raise typer.BadParameter(f"Name --style-strength once for each --style ({len(paths)}), or not at all.")
+    return [Style(str(path), strength) for path, strength in zip(paths, strengths or [1.0] * len(paths), strict=True)]
 
 
 def _guide(clip: Path, masks: Path | None, subject: float | None, background: float | None) -> Guide:

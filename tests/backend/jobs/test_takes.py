@@ -21,7 +21,7 @@ from motionbooth.evaluation.report import MotionReport, SubjectReport, adherence
 from motionbooth.generation.video import read_clip, write_clip
 from motionbooth.jobs.takes import generate_best_of
 from motionbooth.models.registry import load_base
-from motionbooth.models.sources import Source
+from motionbooth.models.sources import Source, source_named
 from motionbooth.models.subject_card import SubjectCard, read_card
 from motionbooth.models.subject_weights import add_lora, save_subject
 from motionbooth.pictures.appearance import Appearance
@@ -174,6 +174,28 @@ def test_the_command_writes_a_master_or_names_those_it_knows(tmp_path: Path) -> 
     result = CliRunner().invoke(app, [*command, "--master", "gif"], terminal_width=300)
     assert result.exit_code == 2
     assert "prores-4444" in result.output
+
+
+def test_each_style_of_the_command_has_its_strength(tmp_path: Path) -> None:
+    layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0"
+    shape = (
+        load_base(source_named("tiny"), device="cpu").network.get_submodule(layer.removeprefix("unet.")).weight.shape
+    )
+    weights = {"A": torch.ones(1, shape[1]), "B": torch.ones(shape[0], 1)}
+    style = tmp_path / "style.safetensors"
+    save_file({f"{layer}.lora_{half}.weight": weight for half, weight in weights.items()}, style)
+    (tmp_path / "s.json").write_text('{"prompt": "a dog", "phrases": ["a dog"], "bbox": [[[0.1, 0.1, 0.8, 0.8]]]}')
+    clips = []
+    for number, options in enumerate([[], ["--style", style], ["--style", style, "--style-strength", "0"]]):
+        out = tmp_path / f"{number}.mp4"
+        command = ["generate", tmp_path / "s.json", "--out", out, "--model", "tiny", *options]
+        result = CliRunner().invoke(app, list(map(str, command)))
+        assert result.exit_code == 0, result.output
+        clips.append(out.read_bytes())
+    assert clips[0] == clips[2] != clips[1]
+    result = CliRunner().invoke(app, [*map(str, command), "--style-strength", "1"], env={"COLUMNS": "300"})
+    assert result.exit_code == 2
+    assert "once for each --style (1)" in result.output
 
 
 def test_a_clip_is_evaluated_with_the_subjects_file_alone(tmp_path: Path, subject: Path) -> None:
