@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import bpy
 
-from . import preferences, properties, ui_state
+from . import preferences, properties, thumbnails, ui_state
 from .batch import blender_command
 from .drawing import gizmo, overlay
 from .i18n import translation
-from .jobs import controller
+from .jobs import controller, file_handlers
 from .operators import backend, engines, models, styles, subjects
 from .operators import jobs as job_operators
 from .operators import takes as take_operators
 from .panels import jobs as job_panels
-from .panels import menus, shot, thumbnails
+from .panels import menus, shot
 from .panels import models as model_panels
 from .panels import takes as take_panels
-from .timeline import file_handlers
 
 CLASSES = (
     properties.MotionBoothSubject,

@@ -19,13 +19,12 @@ from running_backend import wait_until
 
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
-from motionbooth_addon import properties  # noqa: E402
+from motionbooth_addon import properties, thumbnails  # noqa: E402
 from motionbooth_addon._protocol.errors import InvalidInput, MotionBoothError  # noqa: E402
 from motionbooth_addon._protocol.text import Text  # noqa: E402
 from motionbooth_addon.jobs import controller, specs  # noqa: E402
 from motionbooth_addon.operators.jobs import is_connected  # noqa: E402
 from motionbooth_addon.panels import jobs as panel  # noqa: E402
-from motionbooth_addon.panels import thumbnails  # noqa: E402
 from motionbooth_addon.preferences import preferences  # noqa: E402
 from motionbooth_addon.timeline import takes  # noqa: E402
 from motionbooth_addon.ui_state import state  # noqa: E402

@@ -16,9 +16,9 @@ from .._protocol.jobs import TrainSpec
 from .._protocol.messages import ModelInfo, Progress
 from .._protocol.reports import ProgressReport
 from .._protocol.text import Text
+from ..job_store import GuideRender, JobRecord, JobRequest, JobStore, StyleFile, TrainRequest
 from ..jobs.events import Connected, Disconnected, Event, Refused, Submitted
 from ..jobs.job_client import JobClient
-from ..jobs.job_store import GuideRender, JobRecord, JobRequest, JobStore, StyleFile, TrainRequest
 
 _PAUSE = 0.05  # seconds between two looks at the events
 _PATIENCE = 300.0  # seconds without a connection, after which the call fails

@@ -21,7 +21,7 @@ from .._protocol.reports import ProgressReport
 from .._protocol.text import Text
 from ..capture import framing, shots
 from ..guide.request import guide_render, own_clip
-from ..jobs.job_store import JobRecord, TrainRequest
+from ..job_store import JobRecord, TrainRequest
 from ..jobs.specs import SMALLEST_PICTURE, check_prompt, generate_spec, named_model, request_with, style_files
 from ..timeline import takes
 from ..turntable import background_render

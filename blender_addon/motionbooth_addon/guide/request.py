@@ -11,7 +11,7 @@ from .._protocol.errors import InvalidInput
 from .._protocol.motion import Shot
 from ..capture import shot_cache
 from ..capture.geometry import TYPES_WITHOUT_SURFACE
-from ..jobs.job_store import GuideRender
+from ..job_store import GuideRender
 from ..turntable.background_render import CYCLES, GUIDE, SCENE, WORKBENCH
 
 BARE = TYPES_WITHOUT_SURFACE | {"EMPTY", "ARMATURE", "LATTICE"}

@@ -13,9 +13,9 @@ from .._protocol.text import Text
 from ..local_backend.install import Installation, Plan, installed_command
 from ..local_backend.process import LocalBackend
 from ..preferences import preferences
-from ..ui_update import UiUpdater
 from ..user_data import environment_folder
 from .job_client import JobClient
+from .ui_update import UiUpdater
 
 _LOOPBACK = ("tcp://127.", "tcp://localhost:", "tcp://[::1]:")
 

@@ -26,6 +26,7 @@ from .._protocol.jobs import TERMINAL_STATES, Blob, Guide, JobState, Picture, St
 from .._protocol.limits import CHUNK_BYTES
 from .._protocol.messages import Progress
 from .._protocol.reports import PreviewReport, ProgressReport
+from ..job_store import GuideRender
 from ..turntable import background_render
 from . import masters
 from .events import (
@@ -49,7 +50,6 @@ from .events import (
     Submitted,
     Train,
 )
-from .job_store import GuideRender
 
 _LISTEN_SECONDS = 0.1  # the longest that a command waits
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 8.0  # seconds between attempts to connect

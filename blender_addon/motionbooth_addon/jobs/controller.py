@@ -16,7 +16,6 @@ from pathlib import Path
 import bpy
 
 from .. import __package__ as base_package
-from .. import ui_update
 from .._protocol.errors import InvalidInput, MotionBoothError
 from .._protocol.jobs import Blob, JobState
 from .._protocol.messages import Progress, SubjectInfo
@@ -30,6 +29,7 @@ from ..files import (
     unsaved_clips,
 )
 from ..i18n.translation import translate
+from ..job_store import GuideRender, JobRecord, JobRequest, JobStore, StyleFile, TrainRequest
 from ..local_backend.process import LocalBackend, is_home_in_use
 from ..migration import home_of, migrate
 from ..preferences import preferences
@@ -37,6 +37,7 @@ from ..timeline import clips, colors, takes
 from ..timeline.take_motion import report_path
 from ..ui_state import state
 from ..user_data import data_folder
+from . import ui_update
 from .backend_watcher import BackendWatcher
 from .events import (
     Connected,
@@ -52,7 +53,6 @@ from .events import (
     Refused,
 )
 from .job_client import JobClient
-from .job_store import GuideRender, JobRecord, JobRequest, JobStore, StyleFile, TrainRequest
 from .old_guides import remove_old_guides
 
 TICK_SECONDS = 0.1

@@ -9,7 +9,7 @@ from msgspec import Struct
 from .._protocol.errors import ErrorReport, MotionBoothError
 from .._protocol.jobs import Blob, GenerateSpec, JobState, TrainSpec
 from .._protocol.messages import ModelInfo, Progress, PublishedModel, SubjectInfo
-from .job_store import GuideRender, StyleFile, TrainRequest
+from ..job_store import GuideRender, StyleFile, TrainRequest
 
 # Commands
 

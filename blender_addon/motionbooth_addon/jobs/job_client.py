@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from .._protocol.connection import Connection
 from .._protocol.errors import InvalidInput
 from .._protocol.jobs import Blob, GenerateSpec, JobState
+from ..job_store import GuideRender, JobRecord, JobRequest, JobStore, StyleFile, TrainRequest
 from ..timeline.take_motion import report_path
 from . import masters
 from .events import (
@@ -28,7 +29,6 @@ from .events import (
     Submitted,
     Train,
 )
-from .job_store import GuideRender, JobRecord, JobRequest, JobStore, StyleFile, TrainRequest
 
 if TYPE_CHECKING:
     from .connection_threads import ConnectionThreads

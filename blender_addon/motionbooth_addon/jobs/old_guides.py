@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from .job_store import JobRecord
+from ..job_store import JobRecord
 
 KEPT = 3  # of each shot, for its next clip and for running its jobs again
 LEAST_AGE = 3600.0  # seconds; another Blender may be about to send the job of a younger one

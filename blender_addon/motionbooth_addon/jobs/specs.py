@@ -20,10 +20,10 @@ from .._protocol.phrases import phrase_spans
 from .._protocol.text import Text
 from .._protocol.wording import class_fault, token_fault
 from ..capture import shots
+from ..job_store import Render, StyleFile, TrainRequest
 from ..turntable.pictures import check_source, folder_pictures
 from ..turntable.turntable import TrainingPicture
 from ..ui_state import MotionBoothModel, state
-from .job_store import Render, StyleFile, TrainRequest
 
 SMALLEST_PICTURE = 128  # pixels a side; the height of the model's frame if that is larger
 Model = TypeVar("Model")

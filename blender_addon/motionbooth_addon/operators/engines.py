@@ -18,8 +18,8 @@ from .._protocol.limits import MAX_FRAMES
 from .._protocol.picture_files import PICTURE_SUFFIXES
 from .._protocol.text import Text
 from ..capture import shots
+from ..job_store import GuideRender
 from ..jobs.controller import current_clip_folder
-from ..jobs.job_store import GuideRender
 from ..jobs.specs import check_prompt, generate_spec
 from ..local_backend.install import environment
 from ..properties import ENGINES

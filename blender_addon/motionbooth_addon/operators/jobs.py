@@ -9,15 +9,15 @@ from pathlib import Path
 import bpy
 from bpy.props import FloatProperty, StringProperty
 
+from .. import thumbnails
 from .._protocol.errors import InvalidInput, NotFound
 from .._protocol.jobs import GenerateSpec, JobState
 from .._protocol.text import Text
 from ..capture import shot_cache
 from ..guide.request import guide_render
+from ..job_store import GuideRender, JobRecord
 from ..jobs.controller import job_controller
-from ..jobs.job_store import GuideRender, JobRecord
 from ..jobs.specs import generate_specs, missing_for_training, model_of, restore_settings, style_files, train_request
-from ..panels import thumbnails
 from ..timeline import takes
 from ..turntable.pictures import needs_training
 from ..ui_state import state

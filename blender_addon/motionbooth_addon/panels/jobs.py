@@ -12,9 +12,9 @@ import msgspec
 from .._protocol.jobs import TERMINAL_STATES, JobState, MaskDoubt
 from .._protocol.text import Text
 from ..i18n.translation import translate
+from ..thumbnails import large_icons
 from ..ui_state import MotionBoothJob, state
 from .base import InSequencer, InView, panel_scale, sentence, time_left
-from .thumbnails import large_icons
 
 _SYMBOLS = {
     JobState.WAITING: "SORTTIME",

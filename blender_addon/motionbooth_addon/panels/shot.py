@@ -16,12 +16,12 @@ from ..i18n.translation import translate
 from ..jobs.specs import phrase_of
 from ..operators.jobs import last_guide, untrained
 from ..preferences import preferences
+from ..thumbnails import icon
 from ..turntable import pictures
 from ..turntable.background_render import PREVIEW
 from ..ui_state import state
 from .base import InView, property_column, sentence
 from .jobs import draw_picture, draw_unfinished
-from .thumbnails import icon
 
 _CONNECTIONS = {
     "NONE": ("Not connected", "UNLINKED"),

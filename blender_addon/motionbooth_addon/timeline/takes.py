@@ -15,7 +15,7 @@ from .._protocol.jobs import GenerateSpec
 from .._protocol.motion import Box, Shot
 from .._protocol.text import Text
 from ..capture.framing import WHOLE, size
-from ..jobs.job_store import JobRecord, TrainRequest
+from ..job_store import JobRecord, TrainRequest
 from . import clips, colors, strips
 from .take_motion import TakeMotion, load_take_motion
 

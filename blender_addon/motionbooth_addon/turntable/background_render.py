@@ -16,7 +16,7 @@ from .._protocol.motion import Shot
 from .._protocol.reporting_process import ReportingProcess
 from .._protocol.reports import ProgressReport
 from ..capture.framing import WHOLE
-from ..jobs.job_store import GuideRender, Render
+from ..job_store import GuideRender, Render
 
 SCENE, GUIDE, MASKS, PREVIEW = "scene.blend", "guide.png", "masks.png", "preview.png"  # in the folder of a guide
 WORKBENCH, CYCLES = "WORKBENCH", "CYCLES"

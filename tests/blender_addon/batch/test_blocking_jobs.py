@@ -13,7 +13,7 @@ from motionbooth_addon._protocol.errors import Canceled, JobFailed, MotionBoothE
 from motionbooth_addon._protocol.jobs import GenerateSpec
 from motionbooth_addon.batch import blocking_jobs
 from motionbooth_addon.batch.blocking_jobs import BlockingJobs
-from motionbooth_addon.jobs.job_store import TrainRequest
+from motionbooth_addon.job_store import TrainRequest
 from motionbooth_protocol.connection import Connection
 from motionbooth_protocol.reports import ProgressReport
 from refused import refused

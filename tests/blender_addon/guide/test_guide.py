@@ -18,7 +18,7 @@ from motionbooth_addon._protocol.errors import InvalidInput  # noqa: E402
 from motionbooth_addon._protocol.reports import ProgressReport  # noqa: E402
 from motionbooth_addon.capture import shot_cache, shots  # noqa: E402
 from motionbooth_addon.guide import request  # noqa: E402
-from motionbooth_addon.jobs.job_store import GuideRender  # noqa: E402
+from motionbooth_addon.job_store import GuideRender  # noqa: E402
 from motionbooth_addon.operators.subjects import make_box  # noqa: E402
 from motionbooth_addon.turntable import background_render  # noqa: E402
 

@@ -13,6 +13,7 @@ import pytest
 from motionbooth_addon._protocol import messages
 from motionbooth_addon._protocol.messages import Progress
 from motionbooth_addon._protocol.reports import PreviewReport
+from motionbooth_addon.job_store import TrainRequest
 from motionbooth_addon.jobs.connection_threads import ConnectionThreads
 from motionbooth_addon.jobs.events import (
     Cancel,
@@ -27,7 +28,6 @@ from motionbooth_addon.jobs.events import (
     StateChanged,
     Train,
 )
-from motionbooth_addon.jobs.job_store import TrainRequest
 from motionbooth_protocol.connection import Connection
 from running_backend import Proxy, RunningBackend, small_job
 

@@ -24,9 +24,9 @@ from motionbooth_addon._protocol.errors import (  # noqa: E402
 )
 from motionbooth_addon._protocol.jobs import JobState, Style  # noqa: E402
 from motionbooth_addon._protocol.limits import MAX_STYLES  # noqa: E402
+from motionbooth_addon.job_store import JobStore  # noqa: E402
 from motionbooth_addon.jobs import controller, specs  # noqa: E402
 from motionbooth_addon.jobs.events import StateChanged  # noqa: E402
-from motionbooth_addon.jobs.job_store import JobStore  # noqa: E402
 from motionbooth_addon.operators.jobs import last_guide  # noqa: E402
 from motionbooth_addon.preferences import preferences  # noqa: E402
 from motionbooth_addon.timeline import clips, takes  # noqa: E402

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from motionbooth_addon._protocol.jobs import JobState
-from motionbooth_addon.jobs.job_store import GuideRender, JobRecord, TrainRequest
+from motionbooth_addon.job_store import GuideRender, JobRecord, TrainRequest
 from motionbooth_addon.jobs.old_guides import LEAST_AGE, remove_old_guides
 
 

@@ -17,7 +17,7 @@ bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for 
 from animating import animate  # noqa: E402
 from motionbooth.generation.video import read_clip, write_clip  # noqa: E402
 from motionbooth_addon._protocol.errors import InvalidInput  # noqa: E402
-from motionbooth_addon.jobs.job_store import GuideRender  # noqa: E402
+from motionbooth_addon.job_store import GuideRender  # noqa: E402
 from motionbooth_addon.operators.engines import guide_option  # noqa: E402
 from motionbooth_addon.preferences import preferences  # noqa: E402
 

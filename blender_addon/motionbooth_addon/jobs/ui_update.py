@@ -8,17 +8,17 @@ from pathlib import Path
 
 import bpy
 
-from ._protocol.jobs import JobState
-from ._protocol.messages import PublishedModel
-from ._protocol.reports import ProgressReport
-from ._protocol.text import Text
-from .files import TRAINING_PICTURES, trained_picture, training_result
-from .i18n.translation import translate
-from .jobs.events import Connected
-from .jobs.job_store import JobRecord, JobStore
-from .panels import thumbnails
-from .timeline import takes
-from .ui_state import MotionBoothJob, state
+from .. import thumbnails
+from .._protocol.jobs import JobState
+from .._protocol.messages import PublishedModel
+from .._protocol.reports import ProgressReport
+from .._protocol.text import Text
+from ..files import TRAINING_PICTURES, trained_picture, training_result
+from ..i18n.translation import translate
+from ..job_store import JobRecord, JobStore
+from ..timeline import takes
+from ..ui_state import MotionBoothJob, state
+from .events import Connected
 
 _NOTICE_SECONDS = 12.0
 # While one of these operators runs, the user is dragging something: strips and undo steps wait until it ends.

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import msgspec
 
-from .._protocol.errors import ErrorReport
-from .._protocol.jobs import TERMINAL_STATES, Blob, GenerateSpec, JobId, JobState, SubjectSpec, TrainSpec
-from .._protocol.masters import Master
+from ._protocol.errors import ErrorReport
+from ._protocol.jobs import TERMINAL_STATES, Blob, GenerateSpec, JobId, JobState, SubjectSpec, TrainSpec
+from ._protocol.masters import Master
 
 
 class Render(msgspec.Struct, frozen=True):

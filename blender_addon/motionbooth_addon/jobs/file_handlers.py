@@ -9,8 +9,8 @@ from bpy.app.handlers import persistent
 
 from .. import __package__ as base_package
 from ..files import clip_folder, unsaved_clips
-from ..jobs import controller
-from . import clips
+from ..timeline import clips
+from . import controller
 
 _transaction: clips.SaveTransaction | None = None
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from motionbooth_addon._protocol.jobs import Blob
-from motionbooth_addon.jobs.job_store import JobRecord, JobStore, Render, TrainRequest
+from motionbooth_addon.job_store import JobRecord, JobStore, Render, TrainRequest
 
 
 def make_record(job: str, created: float = 1.0) -> JobRecord:
