@@ -6,7 +6,7 @@ strength of edges in four orientations relative to the edges around them, which 
 similar as the geometric mean of the masked, normalized cross-correlations of both, minus what pixels in random order
 reach by chance. So neither a blob of the right color nor shuffled pixels of the subject are similar, and a gray subject
 on gray is found by its edges. Poses that no picture shows and subjects smaller than MIN_SIDE_PX of a frame 96 wide are
-missed. How the constants were chosen, and on which subjects, is in the benchmark `motionbooth bench identity`.
+missed. `motionbooth bench identity` says on which subjects the constants were chosen, and on which others it measures.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Eight subjects on which `bench identity` measures: no constant of `evaluation/identity.py` was tuned on them.
 
-They were fixed before any figure of them was seen. A subject that decides a constant belongs to the tuning set.
+They were fixed before any figure of them was seen. A subject that decides a constant belongs to the tuning set, to
+which this module adds eight that turn their long sides to the camera.
 """
 
 from motionbooth_lab.bench.solids import Block, Capsule, Ellipsoid, Solid
@@ -20,7 +21,8 @@ from motionbooth_lab.toybox.bank import character_of
 PLACES = ("forest", "city", "kitchen", "meadow")
 """The backgrounds, of which the tuning subjects have none. They were not chosen to contrast with a subject's colors."""
 
-SEED = 707
+SEED, TURNING_SEED = 707, 808
+TURNING = ("beast", "vehicle")
 FAMILIES = ("figure", "beast", "plushie", "vehicle", "monster")
 """Of each of these families of characters, the first one with SEED."""
 
@@ -38,15 +40,23 @@ BOAT: Solid = [
 def held_out_subjects() -> list[TrainingSet]:
     """The eight subjects, always the same: five characters, two flat sprites and a solid."""
     return [
-        *[
-            on_grounds(family, family, PLACES, character_views(SEED, _first(family), YAWS, SIZE_PX))
-            for family in FAMILIES
-        ],
+        *[subject for family in FAMILIES for subject in _characters(SEED, family, 1, PLACES)],
         sprite_subject("slime", "monster", SLIME, PLACES),
         sprite_subject("invader", "character", INVADER, PLACES),
         toy_subject("boat", "toy", BOAT, PLACES),
     ]
 
 
-def _first(family: str) -> int:
-    return next(number for number in range(1000) if character_of(SEED, number).family == family)
+def turning_subjects() -> list[TrainingSet]:
+    """Eight more for tuning: four beasts and four vehicles."""
+    places = ("grass", "sea", "road", "wall")
+    return [subject for family in TURNING for subject in _characters(TURNING_SEED, family, 4, places)]
+
+
+def _characters(seed: int, family: str, count: int, places: tuple[str, str, str, str]) -> list[TrainingSet]:
+    """The first `count` characters of the family with this seed."""
+    numbers = [number for number in range(100) if character_of(seed, number).family == family][:count]
+    return [
+        on_grounds(f"{family} {n}" if count > 1 else family, family, places, character_views(seed, n, YAWS, SIZE_PX))
+        for n in numbers
+    ]
