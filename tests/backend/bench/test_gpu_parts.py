@@ -28,11 +28,12 @@ from motionbooth.bench.gpu.precision import (
 )
 from motionbooth.bench.measures import Measure
 from motionbooth.models.memory.estimate import Estimate
+from motionbooth.models.memory.moving import bytes_of
 from motionbooth.models.memory.plans import PLANS
 from motionbooth.models.sources import Source, source_named
 from safetensors.torch import load_file, save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import UMT5Config, UMT5EncoderModel
 
 CPU = torch.device("cpu")
 UNET: Mapping[str, Any] = {
@@ -192,8 +193,8 @@ def test_every_plan_that_fits_is_predicted_and_carried_out(small: Any) -> None:
     """A CPU counts no peak; that each plan generates is what is seen here."""
     network = small()
     with torch.device("meta"):
-        config = CLIPTextConfig(vocab_size=50_000, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
-        text_encoder = CLIPTextModel(config)
+        text_encoder = UMT5EncoderModel(UMT5Config(vocab_size=100, d_model=16, d_kv=8, d_ff=16, num_layers=1))
+    size = bytes_of(text_encoder)
     predicted = [Estimate(plan, 10**9 * place, 0) for place, plan in zip((5, 4, 2, 1), PLANS, strict=True)]
 
     def plans(free: int | None) -> dict[str, float]:
@@ -202,6 +203,7 @@ def test_every_plan_that_fits_is_predicted_and_carried_out(small: Any) -> None:
     names = [f"{network.name}_{plan.name}_predicted_gb" for plan in PLANS]
     assert plans(None) == dict(zip(names, (5, 4, 2, 1), strict=True))
     assert list(plans(3 * 10**9)) == names[2:]
+    assert bytes_of(text_encoder) == size
 
 
 # Kernels

@@ -61,7 +61,8 @@ def _peaks(name: str, base: Base, estimate: Estimate) -> Iterator[Finding]:
 def place(base: Base, plan: Plan) -> Base:
     """The base under a plan that is smaller than its own; it shares all parts."""
     waiting = plan.waiting(["network"])
-    base.text_encoder.to_empty(device="cpu" if "text_encoder" in waiting else base.device)
+    text_encoder = base.text_encoder.to_empty(device="cpu" if "text_encoder" in waiting else base.device)
+    text_encoder.tie_weights()  # or what was one tensor would be two
     for part in waiting & {"network", "vae"}:
         getattr(base, part).to("cpu")
     return base.arranged(plan)
