@@ -14,7 +14,7 @@ import torch
 from motionbooth.bench.gpu import checkout, networks, precision
 from motionbooth.bench.gpu.checkout import bench_tests, control_measures, extent
 from motionbooth.bench.gpu.kernels import attention_calls, network_kernels
-from motionbooth.bench.gpu.networks import PUBLISHED_VAE, Network, bench_network, wan, zeroscope
+from motionbooth.bench.gpu.networks import ZEROSCOPE_VAE, Network, bench_network, wan, zeroscope
 from motionbooth.bench.gpu.part import Finding, Part, run_part
 from motionbooth.bench.gpu.plans import plan_measures
 from motionbooth.bench.gpu.precision import (
@@ -45,7 +45,7 @@ UNET: Mapping[str, Any] = {
     "cross_attention_dim": 16,
     "attention_head_dim": 8,
 }
-VAE = {**PUBLISHED_VAE, "block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, "layers_per_block": 1}
+VAE = {**ZEROSCOPE_VAE, "block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, "layers_per_block": 1}
 WAN = {
     "num_attention_heads": 2,
     "attention_head_dim": 12,
@@ -255,10 +255,13 @@ def test_the_marked_tests_of_a_checkout_are_counted(tmp_path: Path) -> None:
     assert reason == "test_bad failed"
 
 
-def test_tests_that_cannot_be_run_at_all_are_a_failure(tmp_path: Path) -> None:
-    result = run_part("tests", Part(lambda device: bench_tests(device, [tmp_path / "none.py"]), ""), CPU)
+def test_tests_that_cannot_be_run_at_all_are_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = Part(lambda device: bench_tests(device, [tmp_path / "none.py"]), "")
+    result = run_part("tests", part, CPU)
     assert result.state == "failed"
     assert "none.py" in result.reasons[0]
+    monkeypatch.setattr(checkout, "TEST_SECONDS", 0.1)
+    assert run_part("tests", part, CPU).reasons == ["The tests were ended after 0.1 s."]
 
 
 def test_a_wheel_has_neither_tests_nor_control(monkeypatch: pytest.MonkeyPatch) -> None:

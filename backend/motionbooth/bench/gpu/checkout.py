@@ -56,7 +56,11 @@ def bench_tests(device: torch.device, files: Sequence[Path] = ()) -> Iterator[Fi
         report = Path(scratch) / "report.xml"
         options = ["-c", "pyproject.toml", "-m", MARKED, "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
         command = [sys.executable, "-m", "pytest", *options, *map(str, files or found)]
-        ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TEST_SECONDS)
+        try:
+            ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TEST_SECONDS)
+        except subprocess.TimeoutExpired:
+            yield f"The tests were ended after {TEST_SECONDS:g} s."
+            return
         if ran.returncode not in (0, 1):  # not even run
             yield f"pytest ended with status {ran.returncode}: {(ran.stdout + ran.stderr).strip()[-200:]}"
             return

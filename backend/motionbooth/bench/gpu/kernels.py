@@ -124,9 +124,9 @@ def marked_layers(network: nn.Module) -> Iterator[None]:
 def _call(event: Any) -> AttentionCall:
     """From the FunctionEvent of a CALL."""
     within = event
-    while not within.name.startswith(LAYER):
+    while within is not None and not within.name.startswith(LAYER):
         within = within.cpu_parent
-    layer = within.name.removeprefix(LAYER)
+    layer = "other" if within is None else within.name.removeprefix(LAYER)
     shapes = [tuple(shape) for shape in event.input_shapes]
     below = list(_below(event))
     taken = next((each.name for each in event.cpu_children if each.name.startswith(IMPLEMENTATION)), "other")

@@ -39,6 +39,7 @@ from motionbooth.control.boxes import Grid
 from motionbooth.control.plan import StepPlan
 from motionbooth.generation.sampling import decode
 from motionbooth.models.base import Base
+from motionbooth.models.memory.configurations import PUBLISHED as CONFIGURATIONS
 from motionbooth.models.memory.device import free_bytes
 from motionbooth.models.memory.estimate import estimates, known_source
 
@@ -54,14 +55,7 @@ SLOW_STEP = 5.0
 DECODED_FRAMES = 17
 """Of a clip: decoding takes as long for each latent frame. Also the length of Wan's clips in training."""
 
-PUBLISHED_VAE = {
-    "block_out_channels": (128, 256, 512, 512),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "layers_per_block": 2,
-    "latent_channels": 4,
-}
-"""Zeroscope's, which is Stable Diffusion's."""
+ZEROSCOPE_VAE = CONFIGURATIONS["zeroscope"]["vae"]
 
 
 @dataclass(frozen=True)
@@ -85,13 +79,13 @@ def zeroscope(
     latents: Grid = LATENTS,
     frames: int = 24,
     dtype: torch.dtype = torch.float16,
-    vae: Mapping[str, Any] = PUBLISHED_VAE,
+    vae: Mapping[str, Any] = ZEROSCOPE_VAE,
     **config: Any,
 ) -> Network:
     """Zeroscope's UNet and autoencoder in float16; by default 24 frames of 576 x 320 pixels."""
     unet = zeroscope_unet(device.type, dtype, **config)
     base = random_base(unet, latents, frames)
-    autoencoder = random_module(lambda: AutoencoderKL(**vae), device.type, dtype)
+    autoencoder = random_module(lambda: AutoencoderKL.from_config(dict(vae)), device.type, dtype)
     base = replace(base, vae=autoencoder, device=device, dtype=dtype)
     height, width = (cells * base.cell for cells in latents)
     base.settings = structs.replace(base.settings, height=height, width=width)
