@@ -140,6 +140,7 @@ def train(
     checkpoint = chosen_checkpoint(fetched_folder("sam")) if sam is None else Checkpoint(sam, sam_sha256)
     if checkpoint is not None:
         check_checkpoint(checkpoint)
+        ctx.params |= {"sam": checkpoint.path, "sam_sha256": checkpoint.sha256}
     settings = _changed_settings(ctx)
 
     def run(accept: bool) -> "TrainedSubject":

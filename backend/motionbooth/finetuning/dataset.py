@@ -12,6 +12,7 @@ from einops import rearrange
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import MaskDoubt, SubjectSpec, TrainSpec
 from motionbooth_protocol.motion import Box
+from motionbooth_protocol.phrases import phrase_spans
 from motionbooth_protocol.text import Text
 from numpy.typing import NDArray
 from torch import Tensor
@@ -176,14 +177,13 @@ def encode_training_data(
 def _first_mention(base: Base, subject: SubjectSpec, caption: str, tokens: PromptTokens) -> tuple[int, ...]:
     """The subject's tokens where the caption first names it: as many in each caption."""
     count = len(base.prompt_tokens(subject.prompt, [subject.phrase]).subjects[0])
-    found = tokens.subjects[0][:count]
-    if len(found) < count:
+    if len(tokens.subjects[0]) != count * len(phrase_spans(caption, subject.phrase)):
         raise InvalidInput(
             'In the caption "{caption}", "{phrase}" touches other signs. Put spaces around it.',
             caption=caption,
             phrase=subject.phrase,
         )
-    return found
+    return tokens.subjects[0][:count]
 
 
 def _edit(base: Base, mask: Mask, tokens: PromptTokens) -> BoxControl:

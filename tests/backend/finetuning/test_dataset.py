@@ -93,3 +93,13 @@ def test_a_caption_that_does_not_name_the_subject_is_refused(tiny_single: Base) 
     picture = TrainingPicture(np.zeros((128, 192, 3), np.uint8), np.ones((128, 192), np.float32), caption="a red dog")
     with refused(InvalidInput, phrase="sks dog", prompt="a red dog"):
         encode_training_data(tiny_single, SUBJECT, [picture], torch.zeros(0), [])
+
+
+def test_a_caption_whose_signs_run_into_the_subjects_tokens_is_refused(tiny_single: Base) -> None:
+    """The tokenizer of these tests splits a quotation mark and what follows it otherwise than the word alone."""
+    caption = "a 'sks dog' on grass"
+    alone, quoted = (tiny_single.prompt_tokens(text, ["sks dog"]).subjects[0] for text in ("a sks dog", caption))
+    assert len(alone) != len(quoted)
+    picture = TrainingPicture(np.zeros((128, 192, 3), np.uint8), np.ones((128, 192), np.float32), caption=caption)
+    with refused(InvalidInput, caption=caption, phrase="sks dog"):
+        encode_training_data(tiny_single, SUBJECT, [picture], torch.zeros(0), [])

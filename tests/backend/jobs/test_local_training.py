@@ -17,7 +17,7 @@ import platformdirs
 import pytest
 import torch
 from motionbooth.cli.app import app
-from motionbooth.finetuning.finetune import NO_PRIOR_CLIPS, TrainingOptions
+from motionbooth.finetuning.finetune import CAPTIONS_NOT_USED, NO_PRIOR_CLIPS, TrainingOptions
 from motionbooth.finetuning.recipes import RECIPES
 from motionbooth.generation.video import read_clip
 from motionbooth.jobs.local_training import train_locally
@@ -271,6 +271,33 @@ def test_kohyas_folder_names_the_subject_and_captions_are_trained(pictures: Path
     (folder / "1.txt").unlink()
     assert "is trained" in CliRunner().invoke(app, words).output
     assert any(not torch.equal(value, plain[name]) for name, value in load_file(tmp_path / "r.safetensors").items())
+
+
+def test_a_base_that_pastes_says_that_it_has_its_own_captions(pictures: Path, tmp_path: Path) -> None:
+    settings_file = tmp_path / "models" / "tiny" / "motionbooth.json"
+    settings = msgspec.json.decode(settings_file.read_bytes()) | {"backgrounds": {"on the grass": "the grass"}}
+    settings["lora"] |= {"paste": {"pool": 1, "frames": 1}, "validate_every": 0}
+    settings_file.write_bytes(msgspec.json.encode(settings))
+    (pictures / "0.txt").write_text("a sks dog on the moon")
+    for recipe, said in (("motionbooth", True), ("no-paste", False)):
+        spec, files = inputs(pictures, steps=1, recipe=recipe)
+        log = Log()
+        train_locally(
+            spec, files, TrainingOptions(settings={"prior_clips": 0}), tmp_path / f"{recipe}.safetensors", log
+        )
+        assert (
+            any(CAPTIONS_NOT_USED.template in str(note) for stage, _, note in log.notes if stage == "training") is said
+        )
+
+
+def test_the_example_of_a_run_file_in_the_docs_is_one(pictures: Path, tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "training.md").read_text(encoding="utf-8")
+    lines = text[text.index("## Run files") : text.index("## Results")].splitlines()
+    example = "\n".join(line.strip() for line in lines if " = " in line and line.startswith("    "))
+    assert tomllib.loads(example)["model"] == "zeroscope"
+    (tmp_path / "run.toml").write_text(example)
+    result = CliRunner().invoke(app, ["train", "--config", str(tmp_path / "run.toml"), "--model", "unknown"])
+    assert 'no base model "unknown"' in result.output, "every key was accepted"
 
 
 def test_without_a_class_the_command_asks_for_one(pictures: Path, tmp_path: Path) -> None:
