@@ -19,6 +19,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 import msgspec
 import typer
 from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.wording import in_words
 from msgspec.inspect import BoolType, FloatType, IntType, ListType, LiteralType, StructType, UnionType, type_info
 from typer.core import TyperCommand
 
@@ -126,9 +127,9 @@ def field_keys(struct: type[msgspec.Struct]) -> list[Key]:
 
 def _values(file: Path, keys: Mapping[str, Key], command: str) -> dict[str, Any]:
     try:
-        found = tomllib.loads(file.read_text(encoding="utf-8"))
+        found = tomllib.loads(file.read_text(encoding="utf-8-sig"))  # Windows' editor writes the signature
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput("{file} is not in TOML: {problem}.", file=file, problem=error) from error
+        raise InvalidInput("{file} is not in TOML: {problem}.", file=file, problem=in_words(error)) from error
     for name in found:
         _check_known(name, keys, file, command)
     return {name: _converted(name, value, keys[name].kind, keys[name].is_path, file) for name, value in found.items()}

@@ -102,9 +102,15 @@ def test_a_wrong_file_is_one_sentence_and_no_server_starts(tmp_path: Path, conte
     assert CliRunner().invoke(app, ["serve", "--home", str(tmp_path), "--help"]).exit_code == 0
 
 
+def test_a_file_of_windows_editor_is_read(tmp_path: Path) -> None:
+    (tmp_path / "motionbooth.toml").write_text("keep_days = 3\n", encoding="utf-8-sig")
+    assert "keep_days = 3.0" in print_config("--home", tmp_path)
+
+
 def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b"address = '\xe9'")
-    for name, sentence in (("typo.toml", "No such file"), ("latin.toml", "is not in TOML"), (".", "cannot be used")):
+    faults = ("typo.toml", "No such file"), ("latin.toml", "it is not text in UTF-8"), (".", "cannot be used")
+    for name, sentence in faults:
         result = CliRunner().invoke(app, ["serve", "--config", str(tmp_path / name)], env={"COLUMNS": "300"})
         assert result.exit_code == 2
         assert sentence in result.output
