@@ -77,7 +77,7 @@ def test_a_part_that_is_done_is_not_repeated_and_one_that_failed_is(counted: Cou
     assert counted.runs == ["works", "fails"]
     run(counted, file)
     assert counted.runs == ["works", "fails", "fails"]
-    run(counted, file, "works", fresh=True)
+    run(counted, file, "works", "works", fresh=True)
     assert counted.runs == ["works", "fails", "fails", "works"]
     assert set(msgspec.json.decode(file.read_bytes(), type=GpuReport).parts) == {"works", "fails", "skipped"}
 
@@ -145,6 +145,13 @@ def test_a_file_that_is_no_report_is_left_alone(counted: Counted, tmp_path: Path
     with pytest.raises(InvalidInput, match=r"notes.json is not a result of this bench"):
         run(counted, tmp_path / "notes.json")
     assert (tmp_path / "notes.json").read_text() == text
+
+
+def test_a_file_that_cannot_be_written_costs_no_time(counted: Counted, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        run(counted, tmp_path / "file" / "gpu.json")
+    assert counted.runs == []
 
 
 def test_the_table_and_the_row_have_the_figures(counted: Counted, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,8 +45,9 @@ def bench_gpu(
         raise InvalidInput("There is no part {part}. The parts are {parts}.", part=min(unknown), parts=", ".join(parts))
     device = device or accelerator()
     report = continued(json_file, card_of(device), fresh)
+    write_json(report, json_file)  # now, in case that it cannot be written
     console = Console(stderr=True, highlight=False)
-    for name in chosen or parts:
+    for name in dict.fromkeys(chosen or parts):
         if not fresh and name in report.parts and report.parts[name].state == "done":
             console.print(f"{name}: in {json_file} already")
             continue
