@@ -96,7 +96,7 @@ def write_master(
     count = shot.scene_frames
     check_master(master, (frames.shape[2], frames.shape[1]), count)
     path = master.path(clip)
-    chosen = (frames[index] for index in _counted(spread(len(frames), count), on_frame))
+    chosen = (frames[index] for index in _counted(spread(len(frames), count).tolist(), on_frame))
     try:
         if master.is_sequence:
             path.mkdir(parents=True, exist_ok=True)
