@@ -148,7 +148,9 @@ class GenerateSpec(Struct, frozen=True, tag="generate"):
     The prompt must contain each subject's phrase (SubjectTrack.phrase). `box_control` and `camera_control` can be
     switched off for comparison. `long_shot`: how the frames for which the shot has boxes cover it. They are as many as
     the model's clip has ("spread"), or as many as the shot has at the model's rate ("windows"), see long_shots.py.
-    `master`: what is written beside the clip.
+    `master`: what is written beside the clip. If the clip has a higher rate than the model's frames, the backend makes
+    in-betweens where it has a model for it; `hold_frames` asks for the model's frames alone. `upscale`: enlarge the
+    frames, by the backend's upscaler.
     """
 
     shot: Shot
@@ -165,6 +167,8 @@ class GenerateSpec(Struct, frozen=True, tag="generate"):
     guide: Guide | None = None
     master: Master | None = None
     long_shot: LongShot = "spread"
+    hold_frames: bool = False
+    upscale: bool = False
 
 
 JobSpec = TrainSpec | GenerateSpec

@@ -7,9 +7,7 @@ so it is only ever the choice of who runs the backend.
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +15,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.text import Text
 from motionbooth_protocol.wording import in_words
 from numpy.typing import NDArray
 from torch import Tensor
 
-ENVIRONMENT = "MOTIONBOOTH_INTERPOLATOR"
 MULTIPLE = 64
 """FILM needs sides that are multiples of this many pixels; the frames' edges are repeated up to there."""
-NEAR = 1e-3
-"""A time this near to one of the model's frames, in frames, shows that frame itself."""
-
-FloatFrames = NDArray[np.float32]  # (F, H, W, 3), RGB, 0..1
 
 
 class Interpolator:
@@ -46,7 +40,7 @@ class Interpolator:
                 "The interpolation network {path} cannot be read ({problem}). Name a TorchScript file, such as "
                 "film_net_fp32.pt.",
                 path=path,
-                problem=in_words(error) if isinstance(error, OSError) else "it is not TorchScript",
+                problem=in_words(error) if isinstance(error, OSError) else Text("it is not TorchScript"),
             ) from error
         self._device = torch.device(device)
         self._check()
@@ -80,17 +74,3 @@ class Interpolator:
         start, end = (F.pad(torch.from_numpy(each).permute(2, 0, 1)[None], edges, "replicate") for each in (one, other))
         made = self._between(start, end, time)[0, :, :height, :width]
         return np.asarray(made.clamp(0, 1).permute(1, 2, 0).float().cpu())
-
-
-def chosen_interpolator() -> Path | None:
-    """The file named by the environment variable MOTIONBOOTH_INTERPOLATOR; None if it is not set."""
-    named = os.environ.get(ENVIRONMENT)
-    return Path(named) if named else None
-
-
-def with_in_betweens(frames: FloatFrames, count: int, interpolator: Interpolator) -> Iterator[NDArray[np.float32]]:
-    """Each of `count` frames (H, W, 3), evenly spaced from the first frame to the last; made when it is asked for."""
-    for moment in np.linspace(0, len(frames) - 1, count):
-        before = min(int(moment + NEAR), len(frames) - 1)
-        time = float(moment - before)
-        yield frames[before] if time < NEAR else interpolator.between(frames[before], frames[before + 1], time)

@@ -17,6 +17,7 @@ from motionbooth_protocol.errors import InvalidInput, NotFound
 from motionbooth_protocol.messages import ModelInfo
 from motionbooth_protocol.wording import in_words
 
+from motionbooth.models.post_processing import post_processing_files
 from motionbooth.models.published import MODELS as MODELS
 from motionbooth.models.published import published
 from motionbooth.models.settings import BaseSettings
@@ -142,7 +143,8 @@ def _file_digest(path: Path, size: int, mtime_ns: int) -> bytes:
 
 
 def model_version(name: str) -> str:
-    """A hash that changes with every file of this base model; "" if there is no such model.
+    """A hash that changes with every file of this base model, and with the post-processing networks; "" if there is no
+    such model.
 
     Cheap enough to compute for every job, since it is made of names, sizes and times. A copy of the model has another
     version, so results of the original are not reused for it.
@@ -150,7 +152,8 @@ def model_version(name: str) -> str:
     source = sources().get(name)
     if source is None:
         return ""
-    files = sorted({source.settings_file, *(path for path in source.folder.rglob("*") if path.is_file())})
+    own = (path for path in [*source.folder.rglob("*"), *post_processing_files()] if path.is_file())
+    files = sorted({source.settings_file, *own})
     states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return hashlib.sha256(repr(states).encode()).hexdigest()[:16]
 
@@ -165,7 +168,7 @@ def model_folders() -> list[Path]:
     """Where the files of all models are that a worker may load, also where a link in models_folder() leads."""
     folders = [models_folder(), Path(HF_HUB_CACHE), *(source.folder for source in sources().values())]
     sam = os.environ.get("MOTIONBOOTH_SAM")
-    return [*folders, Path(sam)] if sam else folders
+    return [*folders, *([Path(sam)] if sam else []), *post_processing_files()]
 
 
 def caches() -> list[Path]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from motionbooth.generation.in_betweens import MULTIPLE, Interpolator, with_in_betweens
+from motionbooth.generation.finishing import FinishedFrames, Finishing
+from motionbooth.generation.in_betweens import MULTIPLE, Interpolator
 from motionbooth_protocol.errors import InvalidInput
 from refused import refused
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ def blend(tmp_path: Path) -> Interpolator:
 def test_the_frames_between_are_the_networks_and_the_models_own_stay(blend: Interpolator) -> None:
     frames = np.random.default_rng(0).random((3, 40, 70, 3), np.float32)  # no multiples of 64
     assert MULTIPLE == 64
-    shown = list(with_in_betweens(frames, 9, blend))
+    shown = FinishedFrames(frames, 9, Finishing(blend))
     assert len(shown) == 9
     for index, frame in enumerate(frames):
         assert shown[4 * index] is frame or np.array_equal(shown[4 * index], frame)
@@ -59,7 +60,7 @@ def test_the_frames_between_are_the_networks_and_the_models_own_stay(blend: Inte
 
 def test_a_rate_that_does_not_divide_still_starts_and_ends_with_the_models_frames(blend: Interpolator) -> None:
     frames = np.linspace(0, 1, 8, dtype=np.float32)[:, None, None, None] * np.ones((1, 64, 64, 3), np.float32)
-    shown = np.stack(list(with_in_betweens(frames, 24, blend)))
+    shown = np.stack(list(FinishedFrames(frames, 24, Finishing(blend))))
     np.testing.assert_allclose(shown[:, 0, 0, 0], np.linspace(0, 1, 24), atol=1e-5)
     assert np.array_equal(shown[0], frames[0])
     assert np.array_equal(shown[-1], frames[-1])
@@ -67,7 +68,7 @@ def test_a_rate_that_does_not_divide_still_starts_and_ends_with_the_models_frame
 
 def test_each_frame_is_made_only_when_it_is_asked_for(blend: Interpolator) -> None:
     frames = np.zeros((2, 64, 64, 3), np.float32)
-    assert next(with_in_betweens(frames, 10**6, blend)).shape == (64, 64, 3)
+    assert FinishedFrames(frames, 10**6, Finishing(blend))[500].shape == (64, 64, 3)
 
 
 def test_a_file_that_is_no_interpolation_network_is_refused(tmp_path: Path) -> None:
