@@ -239,6 +239,13 @@ class MotionBoothShot(bpy.types.PropertyGroup):
     camera_control: BoolProperty(
         name="Follow Camera", default=True, description="Move the background with the camera path"
     )
+    hold_frames: BoolProperty(
+        name="Hold Frames",
+        description="Show each of the model's frames until the next one, although the backend could interpolate",
+    )
+    upscale: BoolProperty(
+        name="Upscale", description="Enlarge the clip's frames with the backend's upscaling network, if it has one"
+    )
     engine: EnumProperty(
         name="Video Engine", items=ENGINES, description="The engine that will generate the clip from the exported shot"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from motionbooth.cli.computing import (
     PrecisionOption,
 )
 from motionbooth.models.memory.options import Computing
+from motionbooth.models.post_processing import INTERPOLATOR, UPSCALER
 
 Token = Annotated[str | None, typer.Option(help=r"Replaces \[rare token] in a script (default: the subject's).")]
 ClassWord = Annotated[
@@ -90,6 +92,19 @@ def generate(
             f"with a picture {PICTURE_STRENGTH}",
         ),
     ] = None,
+    interpolator: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            envvar=INTERPOLATOR,
+            help="Network for in-betweens, in TorchScript (film_net_fp32.pt). Default: frames are held.",
+        ),
+    ] = None,
+    upscaler: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Network that enlarges the frames, in safetensors."),
+    ] = None,
     master: Annotated[
         Master | None,
         typer.Option(help="Also write the exact frames beside the clip: a movie, or a folder of 16-bit pictures."),
@@ -116,6 +131,10 @@ def generate(
     placeholders = Placeholders.of(token, class_word, subjects)
     spec = script_with_subjects(script, model, seed, subjects, placeholders, seconds)
     spec = replace(spec, styles=_styles(style or [], style_strength or []), master=master)
+    for variable, path in ((INTERPOLATOR, interpolator), (UPSCALER, upscaler)):
+        if path is not None:
+            os.environ[variable] = str(path)
+    spec = replace(spec, upscale=upscaler is not None)
     if guide is not None:
         spec = replace(spec, guide=_guide(guide, guide_masks, subject_strength, background_strength))
     elif any(option is not None for option in (guide_masks, subject_strength, background_strength)):

@@ -7,12 +7,14 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import GenerateSpec
 from numpy.typing import NDArray
 
 from motionbooth.generation.in_betweens import Interpolator
 from motionbooth.generation.upscaling import Upscaler
+from motionbooth.generation.video import Frames, FrameSource
 from motionbooth.models.post_processing import INTERPOLATOR, UPSCALER, named_file
 
 Frame = NDArray[np.float32]  # (H, W, 3), RGB, 0..1
@@ -26,7 +28,7 @@ class Finishing:
     upscaler: Upscaler | None = None
 
     @classmethod
-    def of(cls, spec: GenerateSpec, device: str) -> Finishing:
+    def of(cls, spec: GenerateSpec) -> Finishing:
         """Raises InvalidInput if a network cannot be loaded, or is asked for and not there."""
         interpolator, upscaler = named_file(INTERPOLATOR), named_file(UPSCALER)
         if spec.upscale and upscaler is None:
@@ -36,13 +38,25 @@ class Finishing:
                 variable=UPSCALER,
             )
         return cls(
-            None if spec.hold_frames or interpolator is None else _loaded_interpolator(interpolator, device),
-            _loaded_upscaler(upscaler, device) if spec.upscale and upscaler is not None else None,
+            None if spec.hold_frames or interpolator is None else _loaded_interpolator(interpolator),
+            _loaded_upscaler(upscaler) if spec.upscale and upscaler is not None else None,
         )
 
-    @property
-    def acts(self) -> bool:
-        return self.interpolator is not None or self.upscaler is not None
+    def frames(self, frames: Frames, exact: NDArray[np.float32], count: int) -> tuple[FrameSource, FrameSource]:
+        """What is shown in a clip of `count` frames, and what is in its master: the frames themselves, or finished.
+
+        `exact`: the frames, 0..1.
+        """
+        if self.interpolator is None and self.upscaler is None:
+            return frames, exact
+        finished = FinishedFrames(exact, count, self)
+        return finished, finished
+
+    def to(self, device: torch.device) -> None:
+        """Move the networks."""
+        for network in (self.interpolator, self.upscaler):
+            if network is not None:
+                network.to(device)
 
     def size_of(self, width: int, height: int) -> tuple[int, int]:
         """Width and height of a finished frame. Raises InvalidInput if it would be too large for a clip."""
@@ -76,10 +90,10 @@ class FinishedFrames:
 
 
 @cache
-def _loaded_interpolator(path: Path, device: str) -> Interpolator:
-    return Interpolator(path, device)
+def _loaded_interpolator(path: Path) -> Interpolator:
+    return Interpolator(path)
 
 
 @cache
-def _loaded_upscaler(path: Path, device: str) -> Upscaler:
-    return Upscaler(path, device)
+def _loaded_upscaler(path: Path) -> Upscaler:
+    return Upscaler(path)

@@ -25,16 +25,16 @@ MULTIPLE = 64
 
 
 class Interpolator:
-    """An interpolation network on a device."""
+    """An interpolation network, on the CPU until it is moved."""
 
-    def __init__(self, path: Path, device: str = "cpu") -> None:
+    def __init__(self, path: Path) -> None:
         """Raises InvalidInput if the file is no TorchScript, or its network does not take two frames and a time."""
         self.path = path
         try:
             with warnings.catch_warnings():
                 # Deprecated, and still the only form in which such networks are published.
                 warnings.filterwarnings("ignore", "`torch.jit.load` is deprecated", FutureWarning)
-                self._network: Any = torch.jit.load(str(path), map_location=device).eval()
+                self._network: Any = torch.jit.load(str(path), map_location="cpu").eval()
         except (OSError, RuntimeError, ValueError) as error:
             raise InvalidInput(
                 "The interpolation network {path} cannot be read ({problem}). Name a TorchScript file, such as "
@@ -42,8 +42,11 @@ class Interpolator:
                 path=path,
                 problem=in_words(error) if isinstance(error, OSError) else Text("it is not TorchScript"),
             ) from error
-        self._device = torch.device(device)
+        self._device = torch.device("cpu")
         self._check()
+
+    def to(self, device: torch.device) -> None:
+        self._network, self._device = self._network.to(device), device
 
     def _check(self) -> None:
         black, white = torch.zeros(1, 3, MULTIPLE, MULTIPLE), torch.ones(1, 3, MULTIPLE, MULTIPLE)

@@ -25,7 +25,7 @@ from motionbooth_protocol.masters import Master
 from motionbooth_protocol.motion import Shot
 from numpy.typing import NDArray
 
-from motionbooth.generation.video import spread
+from motionbooth.generation.video import FrameSource, spread
 from motionbooth.progress.reporting import OnProgress, ignore_progress
 
 ExactFrames = NDArray[np.float32]  # (F, H, W, 3), RGB encoded for display, 0..1
@@ -86,7 +86,7 @@ def check_master(master: Master, size: tuple[int, int], count: int) -> None:
 
 
 def write_master(
-    master: Master, clip: Path, frames: ExactFrames, shot: Shot, on_frame: OnProgress = ignore_progress
+    master: Master, clip: Path, frames: FrameSource, shot: Shot, on_frame: OnProgress = ignore_progress
 ) -> Path:
     """Write the master of `clip`, which need not exist: as many frames as the clip, at its rate.
 

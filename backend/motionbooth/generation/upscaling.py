@@ -27,9 +27,9 @@ Span = tuple[int, int, int, int]  # start and stop of a tile, and of what the ne
 
 
 class Upscaler:
-    """An upscaling network on a device. `scale`: how many times wider and higher it makes a frame."""
+    """An upscaling network, on the CPU until it is moved. `scale`: how many times wider and higher it makes a frame."""
 
-    def __init__(self, path: Path, device: str = "cpu") -> None:
+    def __init__(self, path: Path) -> None:
         """Raises InvalidInput if spandrel is not installed, or the file is no upscaling network that it knows."""
         self.path = path
         try:
@@ -46,9 +46,12 @@ class Upscaler:
             ) from error
         if not isinstance(found, ImageModelDescriptor) or found.scale < 2 or found.input_channels != 3:
             raise InvalidInput("The network {path} does not enlarge color pictures. Name another one.", path=path)
-        self._network: Any = found.to(torch.device(device)).eval()
-        self._device = torch.device(device)
+        self._network: Any = found.eval()
+        self._device = torch.device("cpu")
         self.scale = int(found.scale)
+
+    def to(self, device: torch.device) -> None:
+        self._network, self._device = self._network.to(device), device
 
     def size_of(self, width: int, height: int) -> tuple[int, int]:
         """Width and height of an enlarged frame. Raises InvalidInput if it would be too large for a clip."""

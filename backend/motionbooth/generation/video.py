@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, Protocol
 
 import av
 import numpy as np
@@ -11,6 +12,8 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.wording import in_words
 from numpy.typing import NDArray
+
+from motionbooth.progress.reporting import OnProgress, ignore_progress
 
 Frames = NDArray[np.uint8]  # (F, H, W, 3), RGB
 
@@ -32,7 +35,20 @@ def spread(frames: int, count: int) -> NDArray[np.int64]:
     return np.linspace(0, frames - 1, count).round().astype(np.int64)
 
 
-def write_clip(path: Path, frames: Frames, fps: float, count: int | None = None) -> None:
+class FrameSource(Protocol):
+    """A clip's frames (F, H, W, 3), RGB, uint8 or 0..1, one at a time: an array, or what makes each when asked."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any, /) -> Any: ...
+
+
+def write_clip(
+    path: Path, frames: FrameSource, fps: float, count: int | None = None, on_frame: OnProgress = ignore_progress
+) -> None:
     """Write frames of even width and height at `fps`, rounded to a fraction with a denominator of at most 1001.
 
     They are resampled to `count` frames as by `spread_evenly`, without holding the longer clip in memory.
@@ -48,9 +64,15 @@ def write_clip(path: Path, frames: Frames, fps: float, count: int | None = None)
         stream.codec_context.color_range = ColorRange.MPEG
         stream.codec_context.color_primaries = ColorPrimaries.BT709
         stream.codec_context.color_trc = ColorTrc.BT709
-        for index in spread(len(frames), len(frames) if count is None else count):
-            container.mux(stream.encode(_to_yuv(frames[index])))
+        shown = spread(len(frames), len(frames) if count is None else count)
+        for done, index in enumerate(shown, start=1):
+            container.mux(stream.encode(_to_yuv(_in_eight_bits(frames[index]))))
+            on_frame(done, len(shown))
         container.mux(stream.encode(None))
+
+
+def _in_eight_bits(frame: NDArray[Any]) -> NDArray[np.uint8]:
+    return frame if frame.dtype == np.uint8 else (frame * 255).round().astype(np.uint8)
 
 
 def _to_yuv(frame: NDArray[np.uint8]) -> av.VideoFrame:

@@ -16,10 +16,11 @@ from motionbooth_protocol.text import Text
 
 from motionbooth.evaluation.contributions import clip_report
 from motionbooth.finetuning.finetune import TrainingOptions, finetune
-from motionbooth.generation.masters import ExactFrames, check_master, pack, write_master
+from motionbooth.generation.finishing import Finishing
+from motionbooth.generation.masters import check_master, pack, write_master
 from motionbooth.generation.previews import Previewer, ShowPreview
 from motionbooth.generation.sampling import generate_exactly, in_eight_bits, network_calls
-from motionbooth.generation.video import write_clip
+from motionbooth.generation.video import FrameSource, write_clip
 from motionbooth.jobs.model_cache import ModelCache
 from motionbooth.models.memory.loading import log_peak
 from motionbooth.models.memory.plans import Plan, is_out_of_memory, retry_note
@@ -81,12 +82,14 @@ def _generate(
     note: Text | None = None,
 ) -> dict[str, Path]:
     source = source_named(spec.model)
-    settings = source.settings
+    settings, finishing = source.settings, Finishing.of(spec)
+    size = finishing.size_of(settings.width, settings.height)
     if spec.master is not None:
-        check_master(spec.master, (settings.width, settings.height), spec.shot.scene_frames)
+        check_master(spec.master, size, spec.shot.scene_frames)
     reporter.plan(stages.generate_stages(settings, spec, frame_step=source.frame_step))
     reporter.progress(stages.LOADING, 0, 1, note)
     base = cache.get(spec, blob_path, plan)
+    finishing.to(base.device)
     reporter.progress(stages.LOADING, 1, 1)
     reporter.progress(stages.SAMPLING, 0, network_calls(base, spec), note)
     on_estimate = None if show_preview is None else Previewer(base, show_preview)
@@ -94,13 +97,13 @@ def _generate(
     exact = generate_exactly(base, spec, [spec.seed], on_step, on_estimate, on_frame, blob_path)[0]
     log_peak(base)
     frames = in_eight_bits(exact).numpy()
-    reporter.progress(stages.ENCODING, 0, 1)
+    shown = finishing.frames(frames, exact.numpy(), spec.shot.scene_frames)
     results = {"clip": scratch / "clip.mp4", "report": scratch / "report.json"}
-    write_clip(results["clip"], frames, spec.shot.fps, spec.shot.scene_frames)
-    reporter.progress(stages.ENCODING, 1, 1)
+    on_encoded = partial(reporter.progress, stages.ENCODING)
+    write_clip(results["clip"], shown[0], spec.shot.fps, spec.shot.scene_frames, on_encoded)
     if spec.master is not None:
-        results["master"] = _master(spec, spec.master, results["clip"], exact.numpy(), reporter)
-    del exact
+        results["master"] = _master(spec, spec.master, results["clip"], shown[1], reporter)
+    del exact, shown
     reporter.progress(stages.MEASURING, 0, 1)
     report = clip_report(base, spec, frames, subject_appearances(spec.shot, blob_path), blob_path)
     results["report"].write_bytes(msgspec.json.encode(report))
@@ -108,7 +111,7 @@ def _generate(
     return results
 
 
-def _master(spec: GenerateSpec, master: Master, clip: Path, frames: ExactFrames, reporter: Reporter) -> Path:
+def _master(spec: GenerateSpec, master: Master, clip: Path, frames: FrameSource, reporter: Reporter) -> Path:
     """The file of the master as it travels."""
     write_master(master, clip, frames, spec.shot, partial(reporter.progress, stages.MASTER))
     return pack(master, clip, spec.shot)

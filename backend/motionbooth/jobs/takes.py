@@ -16,6 +16,7 @@ from torch import Tensor
 from motionbooth.evaluation.contributions import clip_report
 from motionbooth.evaluation.report import MotionReport, adherence_order, write_report
 from motionbooth.generation.batches import in_batches
+from motionbooth.generation.finishing import Finishing
 from motionbooth.generation.masters import check_master, move_master, write_master
 from motionbooth.generation.sampling import generate_exactly, in_eight_bits
 from motionbooth.generation.video import write_clip
@@ -58,13 +59,14 @@ def generate_best_of(
     if out.suffix.lower() != ".mp4":
         raise InvalidInput("The file of a clip must end in .mp4, not {out}.", out=out)
     source, shot = source_named(spec.model), spec.shot
-    settings = source.settings
+    settings, finishing = source.settings, Finishing.of(spec)
+    size = finishing.size_of(settings.width, settings.height)
     if spec.master is not None:
-        check_master(spec.master, (settings.width, settings.height), shot.scene_frames)
+        check_master(spec.master, size, shot.scene_frames)
     reporter.plan(stages.generate_stages(settings, spec, count, source.frame_step))
     reporter.progress(stages.LOADING, 0, 1)
     cache = ModelCache(computing)
-    cache.get(spec, blob_path)
+    finishing.to(cache.get(spec, blob_path).device)
     reporter.progress(stages.LOADING, 1, 1)
     appearances = subject_appearances(spec.shot, blob_path)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -74,11 +76,13 @@ def generate_best_of(
             for seed, exact in _generate(cache, spec, count, batch_size, reporter, blob_path):
                 frames = in_eight_bits(exact).numpy()
                 path = Path(scratch) / f"{seed}.mp4"
-                reporter.progress(stages.ENCODING, len(takes), count)
-                write_clip(path, frames, shot.fps, shot.scene_frames)
-                reporter.progress(stages.ENCODING, len(takes) + 1, count)
+                shown, exactly_shown = finishing.frames(frames, exact.numpy(), shot.scene_frames)
+                on_encoded, on_written = (
+                    _on_frame(stage, len(takes), count, reporter) for stage in (stages.ENCODING, stages.MASTER)
+                )
+                write_clip(path, shown, shot.fps, shot.scene_frames, on_encoded)
                 if spec.master is not None:
-                    write_master(spec.master, path, exact.numpy(), shot, _on_frame(len(takes), count, reporter))
+                    write_master(spec.master, path, exactly_shown, shot, on_written)
                 reporter.progress(stages.MEASURING, len(takes), count)
                 takes.append(Take(seed, path, clip_report(cache.base, spec, frames, appearances, blob_path)))
                 reporter.progress(stages.MEASURING, len(takes), count)
@@ -128,9 +132,9 @@ def _generate(
     return in_batches(seeds, batch_size, sample)
 
 
-def _on_frame(take: int, count: int, reporter: Reporter) -> OnProgress:
-    """Reports the frames of one master among those of all takes."""
-    return lambda done, frames: reporter.progress(stages.MASTER, take * frames + done, count * frames)
+def _on_frame(stage: str, take: int, count: int, reporter: Reporter) -> OnProgress:
+    """Reports the frames of one take among those of all."""
+    return lambda done, frames: reporter.progress(stage, take * frames + done, count * frames)
 
 
 def _moved(spec: GenerateSpec, take: Take, clip: Path) -> Take:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from motionbooth_protocol.jobs import GenerateSpec, TrainSpec
 from motionbooth_protocol.long_shots import windows_of
 
+from motionbooth.models.post_processing import INTERPOLATOR, named_file
 from motionbooth.models.settings import BaseSettings, TrainSettings
 from motionbooth.progress.time_left import Stage
 
@@ -29,6 +30,7 @@ BACKWARD = 3.0  # forward and backward pass, in forward passes
 # A frame through the VAE's decoder: 2.5 TFLOP for Stable Diffusion's at 512 x 512, where its UNet takes 0.8.
 DECODED = 3.0
 READ = 1.2  # a frame through the VAE's encoder: some 40 % of the decoder's work
+INTERPOLATED, UPSCALED = 1.0, 10.0  # a frame of the clip made by FILM, by an ESRGAN
 ENCODED, MEASURED = 0.2, 1.0  # a frame of the clip written, a frame of the model measured
 
 
@@ -37,13 +39,14 @@ def generate_stages(base: BaseSettings, spec: GenerateSpec, takes: int = 1, fram
     guidance_scale = base.guidance_scale if spec.guidance_scale is None else spec.guidance_scale
     steps = spec.num_inference_steps or base.num_inference_steps
     master_frames = takes * spec.shot.scene_frames if spec.master else 0
+    finished = INTERPOLATED * (named_file(INTERPOLATOR) is not None and not spec.hold_frames) + UPSCALED * spec.upscale
     windows, frames = windows_of(spec.shot.frames, base.frames, frame_step), spec.shot.frames
     return [
         Stage(LOADING, 1),
         Stage(SAMPLING, takes * steps * len(windows), _sampling_step(base.frames, guidance_scale)),
         Stage(DECODING, takes * frames, DECODED),
-        Stage(ENCODING, takes, ENCODED * spec.shot.scene_frames),
-        Stage(MASTER, master_frames, ENCODED),
+        Stage(ENCODING, takes * spec.shot.scene_frames, ENCODED + finished),
+        Stage(MASTER, master_frames, ENCODED + finished),
         Stage(MEASURING, takes, MEASURED * frames),
     ]
 

@@ -27,7 +27,17 @@ from ..ui_state import MotionBoothModel, state
 
 SMALLEST_PICTURE = 128  # pixels a side; the height of the model's frame if that is larger
 Model = TypeVar("Model")
-_RESTORED = ("prompt", "negative_prompt", "background_phrase", "model", "seed", "box_control", "camera_control")
+_RESTORED = (
+    "prompt",
+    "negative_prompt",
+    "background_phrase",
+    "model",
+    "seed",
+    "box_control",
+    "camera_control",
+    "hold_frames",
+    "upscale",
+)
 _LONG_SHOTS: dict[str, LongShot] = {"WINDOWS": "windows", "SPREAD": "spread"}
 _STEPS = {"MODEL": None, "DRAFT": 10, "FINE": 50}  # denoising steps by quality
 
@@ -124,6 +134,8 @@ def generate_spec(settings: bpy.types.PropertyGroup, shot: Shot, seed: int) -> G
         num_inference_steps=steps_of(settings),
         box_control=settings.box_control,
         camera_control=settings.camera_control,
+        hold_frames=settings.hold_frames,
+        upscale=settings.upscale,
         long_shot=_LONG_SHOTS[settings.long_shot],
         master=None if settings.master == "NONE" else Master(settings.master),
     )

@@ -264,6 +264,8 @@ class MOTIONBOOTH_PT_advanced(InView, bpy.types.Panel):
         column.operator("motionbooth.add_style", icon="ADD")
         column.prop(shot, "box_control")
         column.prop(shot, "camera_control")
+        column.prop(shot, "hold_frames")
+        column.prop(shot, "upscale")
 
 
 class MOTIONBOOTH_PT_guide(InView, bpy.types.Panel):

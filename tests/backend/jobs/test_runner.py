@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import msgspec
 import numpy as np
 import platformdirs
 import pytest
+import torch
 from motionbooth.evaluation.report import MotionReport
 from motionbooth.generation.sampling import generate_exactly
 from motionbooth.generation.video import read_clip
@@ -27,6 +29,7 @@ from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
 from motionbooth_protocol.text import Text
 from PIL import Image, ImageDraw
 from refused import refused
+from safetensors.torch import save_file
 
 
 class Log:
@@ -210,3 +213,56 @@ def test_a_picture_that_cannot_be_used_is_named(tmp_path: Path, blobs: Path) -> 
     second = Text.of("picture {number} of {count}", number=2, count=2, name="")
     with refused(InvalidInput, picture=second):
         run_job(spec, blobs.joinpath, tmp_path, Log())
+
+
+def test_in_betweens_and_larger_frames_are_in_the_clip_and_its_master(
+    tmp_path: Path, blobs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By networks whose answers are known: the mean of two frames, and each pixel four times."""
+    plain = msgspec.structs.replace(generate_spec(), master=Master.FFV1)  # 4 frames of the model in a clip of 9
+
+    def exact(spec: GenerateSpec, log: Log | None = None) -> np.ndarray:
+        return read_clip(run_job(spec, blobs.joinpath, tmp_path, log or Log())["master"])[0].astype(float)
+
+    held = exact(plain)
+    with refused(InvalidInput, variable="MOTIONBOOTH_UPSCALER"):
+        exact(msgspec.structs.replace(plain, upscale=True))
+
+    monkeypatch.setenv("MOTIONBOOTH_INTERPOLATOR", str(mixing_network(tmp_path / "film.pt")))
+    assert np.array_equal(exact(msgspec.structs.replace(plain, hold_frames=True)), held)
+    log = Log()
+    smooth = exact(plain, log)
+    assert [step for stage, step, _ in log.seen if stage == "encoding"] == list(range(1, 10))
+    own = held[[0, 3, 5, 8]]  # as 4 frames are spread over 9
+    wanted = [own[0], own[0] + 3 / 8 * (own[1] - own[0]), own[1] + 1 / 8 * (own[2] - own[1]), own[3]]
+    assert np.abs(smooth[[0, 1, 3, 8]] - wanted).max() <= 2, "rounded to 8 bits, before and after"
+
+    pytest.importorskip("spandrel", reason="spandrel is not installed")
+    monkeypatch.setenv("MOTIONBOOTH_UPSCALER", str(doubling_network(tmp_path / "x2.safetensors")))
+    results = run_job(msgspec.structs.replace(plain, upscale=True), blobs.joinpath, tmp_path, Log())
+    assert read_clip(results["clip"])[0].shape == (9, 256, 384, 3)
+    large = read_clip(results["master"])[0].astype(float)
+    assert np.abs(large - smooth.repeat(2, axis=1).repeat(2, axis=2)).max() <= 1
+    report = msgspec.json.decode(results["report"].read_bytes(), type=MotionReport)
+    assert (report.width, len(report.camera)) == (192, 3), "the model's own frames are measured"
+
+
+def mixing_network(path: Path) -> Path:
+    class Mix(torch.nn.Module):
+        def forward(self, one: torch.Tensor, other: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+            return one + time[:, :, None, None] * (other - one)
+
+    example = torch.zeros(1, 3, 64, 64), torch.ones(1, 3, 64, 64), torch.full((1, 1), 0.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.jit.trace(Mix(), example).save(str(path))
+    return path
+
+
+def doubling_network(path: Path) -> Path:
+    """Of Real-ESRGAN's compact kind, which adds its answer to the enlarged frame; here zero."""
+    from spandrel.architectures.Compact.__arch.SRVGG import SRVGGNetCompact
+
+    network = SRVGGNetCompact(num_in_ch=3, num_out_ch=3, num_feat=8, num_conv=1, upscale=2)
+    save_file({name: torch.zeros_like(value) for name, value in network.state_dict().items()}, path)
+    return path

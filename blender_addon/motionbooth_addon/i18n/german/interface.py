@@ -194,6 +194,8 @@ TEXTS = {
     "{subject}: read with playback ({reason})": "{subject}: mit Wiedergabe gelesen ({reason})",
     "{subject}: not read, needs playback ({reason})": "{subject}: nicht gelesen, benötigt Wiedergabe ({reason})",
     "Long Shot": "Lange Einstellung",
+    "Hold Frames": "Bilder halten",
+    "Upscale": "Hochskalieren",
     "Windows": "Fenster",
     "Spread": "Verteilen",
     "Framing": "Rahmung",

@@ -90,6 +90,8 @@ TEXTS = {
     "Save your public key to a file for the owner of a remote backend, who grants you access with it": "Den eigenen öffentlichen Schlüssel in einer Datei für den Besitzer eines entfernten Backends speichern, der damit Zugriff gewährt",
     "View this image as large as the window allows": "Dieses Bild so groß ansehen, wie es das Fenster erlaubt",
     "Play the scene from its first frame to read simulations. This is slower and keeps the current frame": "Die Szene vom ersten Bild an abspielen, um Simulationen zu lesen. Das dauert länger; das aktuelle Bild bleibt",
+    "Show each of the model's frames until the next one, although the backend could interpolate": "Jedes Bild des Modells bis zum nächsten zeigen, obwohl das Backend Zwischenbilder erzeugen könnte",
+    "Enlarge the clip's frames with the backend's upscaling network, if it has one": "Die Bilder des Clips mit dem Netz des Backends zum Hochskalieren vergrößern, wenn es eines hat",
     "How to generate a shot that lasts longer than the model's clip": "Wie eine Einstellung generiert wird, die länger dauert als der Clip des Modells",
     "Generate all frames at the model's frame rate, in overlapping windows. Takes longer": "Alle Bilder mit der Bildrate des Modells generieren, in überlappenden Fenstern. Dauert länger",
     "Spread the frames of one clip over the shot and hold each": "Die Bilder eines Clips über die Einstellung verteilen und jedes halten",
