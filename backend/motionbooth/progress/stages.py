@@ -9,7 +9,7 @@ from __future__ import annotations
 from motionbooth_protocol.jobs import GenerateSpec, TrainSpec
 from motionbooth_protocol.long_shots import windows_of
 
-from motionbooth.models.post_processing import INTERPOLATOR, named_file
+from motionbooth.models import post_processing
 from motionbooth.models.settings import BaseSettings, TrainSettings
 from motionbooth.progress.time_left import Stage
 
@@ -39,7 +39,8 @@ def generate_stages(base: BaseSettings, spec: GenerateSpec, takes: int = 1, fram
     guidance_scale = base.guidance_scale if spec.guidance_scale is None else spec.guidance_scale
     steps = spec.num_inference_steps or base.num_inference_steps
     master_frames = takes * spec.shot.scene_frames if spec.master else 0
-    finished = INTERPOLATED * (named_file(INTERPOLATOR) is not None and not spec.hold_frames) + UPSCALED * spec.upscale
+    interpolates = not spec.hold_frames and post_processing.named_file(post_processing.INTERPOLATOR) is not None
+    finished = INTERPOLATED * interpolates + UPSCALED * spec.upscale
     windows, frames = windows_of(spec.shot.frames, base.frames, frame_step), spec.shot.frames
     return [
         Stage(LOADING, 1),
