@@ -74,11 +74,6 @@ class Interpolator:
         """The frame (H, W, 3) at `time` (0..1) between two, 0..1."""
         height, width = one.shape[:2]
         edges = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
-<<<<<<< HEAD
         start, end = (F.pad(torch.from_numpy(each).permute(2, 0, 1)[None], edges, "replicate") for each in (one, other))
         made = self._between(start, end, time)[0, :, :height, :width]
-=======
-        pair = [F.pad(torch.from_numpy(each).permute(2, 0, 1)[None], edges, "replicate") for each in (one, other)]
-        made = self._between(pair[0], pair[1], time)[0, :, :height, :width]
->>>>>>> 3540aad (Types of the post-processing)
         return np.asarray(made.clamp(0, 1).permute(1, 2, 0).float().cpu())
