@@ -62,6 +62,15 @@ def test_the_scene_guides_and_is_rendered_again_only_after_a_change(act: Callabl
     assert all(files == ["guide.png", "masks.png", "preview.png"] for files in seen["files"])
 
 
+def test_styles_are_listed_each_with_its_strength(act: Callable[[str], dict[str, Any]], tmp_path: Path) -> None:
+    seen = act("styles.py")
+    assert seen["styles"] == [["style 1.safetensors", 1], ["style 2.safetensors", -0.5]]
+    none, two = (
+        np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB")) for name in ("no_styles", "two_styles")
+    )
+    assert (none != two)[PANEL].any(axis=-1).sum() > 2000, "four more rows"
+
+
 def test_takes_are_starred_switched_and_compared_by_clicks_and_each_step_is_undone(
     act: Callable[[str], dict[str, Any]],
 ) -> None:
