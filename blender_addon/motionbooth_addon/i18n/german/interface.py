@@ -15,8 +15,6 @@ OPERATORS = {
     "Add Style": "Stil hinzufügen",
     "Remove Style": "Stil entfernen",
     "Add to Prompt": "Zum Prompt hinzufügen",
-    "Add Style": "Stil hinzufügen",
-    "Remove Style": "Stil entfernen",
     "Run Again": "Erneut ausführen",
     "Allow Online Access": "Onlinezugriff erlauben",
     "Cancel Installation": "Installation abbrechen",
