@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 from local_hub import LocalHub
+from refused import refused_by_operator
 from running_backend import wait_until
 
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
+from motionbooth_addon._protocol.errors import InvalidInput  # noqa: E402
 from motionbooth_addon.panels.models import MOTIONBOOTH_PT_published  # noqa: E402
 from motionbooth_addon.preferences import preferences  # noqa: E402
 from motionbooth_addon.ui_state import state  # noqa: E402
@@ -70,7 +72,7 @@ def test_an_admin_gets_checks_and_removes_a_model(
     assert {row.kind for row in state().published} == {"base model", "mask finder", "measuring network"}
     assert not any(row.here for row in state().published)
     assert select("zeroscope").title == "Zeroscope v2 576w"
-    with pytest.raises(RuntimeError, match="The license of this model was not shown yet"):
+    with refused_by_operator(InvalidInput):
         bpy.ops.motionbooth.get_model()
     row = act(pump, bpy.ops.motionbooth.offer_model)
     assert (row.size, row.here, hub.served) == ("3 MB", False, [])

@@ -62,5 +62,6 @@ class Computing(msgspec.Struct, frozen=True):
             )
         if self.compile and self.memory == "offloaded":
             raise InvalidInput(
-                "--compile and the memory plan offloaded exclude each other: compiled layers stay on the device."
+                "--compile and the memory plan offloaded exclude each other: compiled layers stay on the device.",
+                code="exclusive",
             )
