@@ -132,6 +132,14 @@ def _folder_lacks(place: Place) -> tuple[int, str]:
     return place.run("models", "get", "zeroscope", "--from", "stick")
 
 
+def _folder_leads_out(place: Place) -> tuple[int, str]:
+    place.write(f"stick/{INDEX}")
+    place.write("outside.bin", b"...")
+    files = b'{"%s": {"size": 3}, "../outside.bin": {"size": 3}}' % WEIGHTS.encode()
+    place.write(f"stick/{MANIFEST}", b'{"origins": [{"hub": "%s"}], "files": %s}' % (HUB.encode(), files))
+    return place.run("models", "get", "zeroscope", "--from", "stick")
+
+
 def _folder_of_another(place: Place) -> tuple[int, str]:
     place.write(f"stick/{INDEX}")
     place.write(f"stick/{MANIFEST}", b'{"origins": [{"hub": "Wan-AI/Other"}], "files": {}}')
@@ -184,7 +192,8 @@ CASES: dict[str, tuple[Callable[[Place], tuple[int, str]], int, str, str]] = {
     ),
     "gated": (_gated, 2, f"{HUB} is not at", "or is closed to you. Log in with `hf auth login`"),
     "mirror without weights": (_without_weights, 2, "has no weights of zeroscope", "Choose another mirror or folder"),
-    "mirror with a path": (_leads_out, 1, "leads out of the model's folder", "Do not use this mirror"),
+    "mirror with a path": (_leads_out, 1, "leads out of the model's folder", "Do not use this source"),
+    "folder with a path": (_folder_leads_out, 1, "leads out of the model's folder", "Do not use this source"),
     "already there": (_twice, 2, "zeroscope is already at", "zeroscope"),
     "folder lacks a file": (_folder_lacks, 2, f"stick lacks {WEIGHTS}", "Fetch it there again"),
     "folder of another model": (_folder_of_another, 2, "stick has Wan-AI/Other", "Choose the folder of zeroscope"),

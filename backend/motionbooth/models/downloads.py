@@ -140,12 +140,8 @@ def needed_files(paths: list[str], patterns: Sequence[str] = ()) -> list[str]:
     """
     kept = []
     for path in sorted(paths):
+        _check_inside(path)
         file = PurePosixPath(path)
-        if file.is_absolute() or ".." in file.parts or "\\" in path or ":" in path:
-            raise JobFailed(
-                "One of the files offered is {path}, which leads out of the model's folder. Do not use this mirror.",
-                path=path,
-            )
         beside = [PurePosixPath(other) for other in paths if PurePosixPath(other).parent == file.parent]
         is_weights = file.suffix in WEIGHTS
         if patterns:
@@ -160,6 +156,16 @@ def needed_files(paths: list[str], patterns: Sequence[str] = ()) -> list[str]:
             continue
         kept.append(path)
     return kept
+
+
+def _check_inside(path: str) -> None:
+    """A file goes into the model's folder and nowhere else, whatever its source says. Raises JobFailed."""
+    file = PurePosixPath(path)
+    if file.is_absolute() or ".." in file.parts or "\\" in path or ":" in path:
+        raise JobFailed(
+            "One of the files offered is {path}, which leads out of the model's folder. Do not use this source.",
+            path=path,
+        )
 
 
 def fetch(found: Offer, on_stage: OnStage = lambda stage: None) -> Path:
@@ -217,6 +223,9 @@ def copy(name: str, folder: Path) -> Path:
             model=name,
             expected=" and ".join(one.hub for one in model.repositories),
         )
+    _check_has_weights(name, manifest.files, str(folder))
+    for path in manifest.files:
+        _check_inside(path)
     with _sole_process(name) as partial:
         _check_space(partial, sum(card.size for card in manifest.files.values()))
         for path in manifest.files:
@@ -235,7 +244,6 @@ def _manifest_of_files(name: str, folder: Path) -> Manifest:
     patterns = [] if model.convert else model.repositories[0].files
     files = needed_files([path for path in paths if not path.startswith(".cache/")], patterns)
     cards = {path: FileCard((folder / path).stat().st_size) for path in files}
-    _check_has_weights(name, cards, str(folder))
     return Manifest([Origin(one.hub) for one in model.repositories], cards)
 
 

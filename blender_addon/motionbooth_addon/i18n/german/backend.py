@@ -155,7 +155,7 @@ TEXTS = {
     "{model} comes with MotionBooth and is not removed. It takes no space beside it.": "{model} gehört zu MotionBooth und wird nicht entfernt. Es braucht keinen weiteren Platz.",
     "{model} was removed.": "{model} wurde entfernt.",
     "Another process is fetching {model}. Wait until it has ended.": "Ein anderer Prozess lädt gerade {model}. Warten Sie, bis er beendet ist.",
-    "One of the files offered is {path}, which leads out of the model's folder. Do not use this mirror.": "Eine der angebotenen Dateien ist {path} und führt aus dem Ordner des Modells hinaus. Verwenden Sie diesen Spiegel nicht.",
+    "One of the files offered is {path}, which leads out of the model's folder. Do not use this source.": "Eine der angebotenen Dateien ist {path} und führt aus dem Ordner des Modells hinaus. Verwenden Sie diese Quelle nicht.",
     "Only admins can see and fetch the backend's models; ask the backend's owner for the admin role.": "Nur Administratoren können die Modelle des Backends sehen und laden; bitten Sie den Besitzer des Backends um die Administratorrolle.",
     "The backend is busy with {model}. Wait until that has ended, or cancel it.": "Das Backend arbeitet gerade an {model}. Warten Sie, bis das beendet ist, oder brechen Sie es ab.",
     "The download from {endpoint} broke off ({reason}). Fetch the model again to resume it, or from a mirror or a folder with `motionbooth models get --from`.": "Der Download von {endpoint} brach ab ({reason}). Laden Sie das Modell noch einmal, dann geht er weiter, oder mit `motionbooth models get --from` von einem Spiegel oder aus einem Ordner.",
