@@ -78,22 +78,10 @@ def paper_report(
     networks: Networks,
     tracks: Tracks | None = None,
 ) -> PaperReport:
-    """The motion report of a clip with the paper's figures; see `paper_figures`."""
-    figures = paper_figures(frames, spec, motion, pictures, networks, tracks)
-    return PaperReport(**msgspec.structs.asdict(motion), paper=figures)
+    """The report of a clip with the paper's figures. `frames`: the model's (F, H, W, 3) uint8 RGB.
 
-
-def paper_figures(
-    frames: NDArray[np.uint8],
-    spec: GenerateSpec,
-    motion: MotionReport,
-    pictures: Mapping[str, Sequence[MaskedPicture]],
-    networks: Networks,
-    tracks: Tracks | None = None,
-) -> PaperFigures:
-    """Measure the model's frames (F, H, W, 3) uint8 RGB of a shot. `motion`: the report of the same frames.
-
-    `pictures`: of each subject, by the name of its track. `tracks`: of the shot's points, in pixels of these frames.
+    `motion`: the report of the same frames. `pictures`: of each subject, by the name of its track. `tracks`: of the
+    shot's points, in pixels of these frames.
     """
     found = {subject.name: [frame.found for frame in subject.frames] for subject in motion.subjects}
     clip_t = t_cons = None
@@ -110,7 +98,7 @@ def paper_figures(
     finders: list[tuple[str, FlowFinder]] = [(DIS_CARD.name, dis_flow)]
     if networks.raft is not None:
         finders.append((networks.raft.card.name, networks.raft))
-    return PaperFigures(
+    figures = PaperFigures(
         networks=[*networks.cards, DIS_CARD, *OWN_CARDS],
         missing=networks.missing,
         subjects=[
@@ -124,6 +112,7 @@ def paper_figures(
         frames=len(frames),
         tracks_px=_tracked(frames, networks.cotracker, tracks),
     )
+    return PaperReport(**msgspec.structs.asdict(motion), paper=figures)
 
 
 def _tracked(frames: Rgb, tracker: PointTracker | None, tracks: Tracks | None) -> float | None:

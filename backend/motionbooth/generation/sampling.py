@@ -205,20 +205,7 @@ def generate_clip(
     `on_frame` is called for each decoded frame. `blob_path`: the file of the guide, by its sha256; by default, the spec
     has its path. Raises InvalidInput if the shot, the prompt or the guide does not fit the model.
     """
-    return generate_takes(base, spec, [spec.seed], on_step, on_estimate, on_frame, blob_path)[0]
-
-
-def generate_takes(
-    base: Base,
-    spec: GenerateSpec,
-    seeds: Sequence[int],
-    on_step: OnProgress = ignore_progress,
-    on_estimate: OnEstimate | None = None,
-    on_frame: OnProgress = ignore_progress,
-    blob_path: BlobPath = Path,
-) -> Tensor:
-    """One take of the shot for each seed, in one batch: uint8 (N, F, H, W, 3) RGB. See `generate_exactly`."""
-    return in_eight_bits(generate_exactly(base, spec, seeds, on_step, on_estimate, on_frame, blob_path))
+    return in_eight_bits(generate_exactly(base, spec, [spec.seed], on_step, on_estimate, on_frame, blob_path)[0])
 
 
 def generate_exactly(

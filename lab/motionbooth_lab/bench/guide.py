@@ -24,7 +24,7 @@ from motionbooth.bench.measures import BenchResult, Measure
 from motionbooth.evaluation.contact_sheet import Row, write_contact_sheet
 from motionbooth.evaluation.contributions import lab_difference
 from motionbooth.evaluation.report import TargetSubject, motion_report
-from motionbooth.generation.sampling import generate_takes
+from motionbooth.generation.sampling import generate_exactly, in_eight_bits
 from motionbooth.generation.video import read_clip
 from motionbooth.models.base import Base
 from motionbooth.models.registry import load_base
@@ -82,7 +82,7 @@ def generated(base: Base, scene: GuidedScene, setting: tuple[float, float], seed
     clip, masks = map(str, scene.files)
     guide = Guide(clip, *setting, masks)
     spec = GenerateSpec(scene.shot, scene.prompt, guide=guide)
-    return np.asarray(generate_takes(base, spec, seeds))
+    return np.asarray(in_eight_bits(generate_exactly(base, spec, seeds)))
 
 
 def measured(scenes: Sequence[GuidedScene], clips: Sequence[Frames], suffix: str) -> list[Measure]:

@@ -19,7 +19,6 @@ from motionbooth.evaluation.paper_figures import (
     PaperReport,
     box_crop,
     masked_crop,
-    paper_figures,
     paper_report,
     paper_table,
 )
@@ -214,7 +213,8 @@ def test_cotracker_follows_the_points_where_its_weights_are_given(tmp_path: Path
     frames = np.zeros((8, 64, 96, 3), np.uint8)
     tracks = point_tracks(spec.shot, (96, 64))
     motion = shot_report(frames, spec.shot, {})
-    found = paper_figures(frames, spec, motion, {}, networks, tracks)
+    found = paper_report(frames, spec, motion, {}, networks, tracks).paper
+    assert found is not None
     later = np.arange(1, 8)[:, None]  # off by a pixel more in each frame
     kept = tracks.visible[1:] & tracks.visible[0]
     assert found.tracks_px == pytest.approx((later * kept).sum() / kept.sum(), abs=1e-4)
@@ -275,7 +275,8 @@ def test_what_is_missing_is_named_with_the_command_that_gets_it(
     assert set(networks.missing) == {"RAFT"}
     assert networks.missing["RAFT"].startswith("curl --create-dirs -o ")
     report = motion_report(clip.frames, [], spec_of(clip).shot.camera)
-    found = paper_figures(clip.frames, spec_of(clip), report, pictures_of(clip), networks)
+    found = paper_report(clip.frames, spec_of(clip), report, pictures_of(clip), networks).paper
+    assert found is not None
     assert [flow.network for flow in found.flow] == ["DIS"]
     assert found.subjects[0].found_clip is None, "the subject was not searched for"
     assert found.subjects[0].r_clip is not None

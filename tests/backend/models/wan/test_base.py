@@ -16,7 +16,8 @@ from motionbooth.generation.sampling import (
     SamplingInputs,
     denoise,
     generate_clip,
-    generate_takes,
+    generate_exactly,
+    in_eight_bits,
     plan_shot,
     with_merged_scenery,
 )
@@ -145,7 +146,9 @@ def test_takes_previews_and_progress_know_nothing_of_the_family(wan: Base) -> No
     seen: list[tuple[int, int]] = []
     pictures: list[tuple[bytes, int, int]] = []
     previewer = Previewer(wan, lambda *shown: pictures.append(shown))
-    takes = generate_takes(wan, spec(), [3, 4], on_estimate=previewer, on_frame=lambda *done: seen.append(done))
+    takes = in_eight_bits(
+        generate_exactly(wan, spec(), [3, 4], on_estimate=previewer, on_frame=lambda *done: seen.append(done))
+    )
     assert takes.shape == (2, 9, 48, 64, 3)
     assert seen == [(0, 18), (9, 18), (18, 18)]
     assert pictures[0][1:] == (3 * 64, 48)
