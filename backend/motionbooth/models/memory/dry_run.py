@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-def peak_of(work: Callable[[], Any]) -> int:
+def peak_of(work: Callable[[], Any], autocast: torch.dtype | None = None) -> int:
     """The most bytes that `work` has allocated at one time. Tensors that existed before, such as weights, do not count.
 
     All tensors must be on "meta". Attention counts as torch's fused kernels, which allocate their result only.
+    `autocast`: as under torch.autocast to this precision.
     """
     counter = _Counter()
-    with _FusedAttention(), counter:
+    with _functions(autocast), counter:
         work()
     return counter.peak
 
@@ -60,14 +61,42 @@ def _storage(tensor: Tensor) -> torch.UntypedStorage:
     return tensor.untyped_storage()
 
 
-class _FusedAttention(TorchFunctionMode):
-    """Replaces scaled_dot_product_attention, which would compute every weight of the attention on "meta"."""
+_TO_HALF = ("linear", "conv1d", "conv2d", "conv3d")
+_TO_FLOAT = ("group_norm", "layer_norm")
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.scaled_dot_product_attention:
-            named = kwargs or {}
-            return _Attention.apply(*args[:3], *(named[name] for name in ("query", "key", "value")[len(args) :]))
-        return func(*args, **(kwargs or {}))
+
+@contextmanager
+def _functions(half: torch.dtype | None) -> Iterator[None]:
+    """Attention as the fused kernels allocate; with `half`, also what torch.autocast does, which knows no "meta".
+
+    Replaced in torch itself, because the modes of torch are off while gradient checkpointing computes again.
+    """
+    replaced = {"scaled_dot_product_attention": _attention}
+    if half is not None:
+        replaced |= {name: _casting(getattr(F, name), half) for name in _TO_HALF}
+        replaced |= {name: _casting(getattr(F, name), torch.float32) for name in _TO_FLOAT}
+    before = {name: getattr(F, name) for name in replaced}
+    try:
+        for name, function in replaced.items():
+            setattr(F, name, function)
+        yield
+    finally:
+        for name, function in before.items():
+            setattr(F, name, function)
+
+
+def _casting(function: Callable[..., Any], dtype: torch.dtype) -> Callable[..., Any]:
+    def cast(value: Any) -> Any:
+        return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+    def compute(*args: Any, **kwargs: Any) -> Any:
+        return function(*map(cast, args), **{name: cast(value) for name, value in kwargs.items()})
+
+    return compute
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
+    return _Attention.apply(query, key, value)
 
 
 class _Attention(torch.autograd.Function):
