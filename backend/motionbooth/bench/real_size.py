@@ -30,7 +30,7 @@ from motionbooth.control.plan import StepPlan, plan_steps
 from motionbooth.control.prompt import PromptTokens
 from motionbooth.control.settings import ControlSettings
 from motionbooth.finetuning.dataset import TrainingData
-from motionbooth.finetuning.finetune import set_trainable
+from motionbooth.finetuning.trainable import set_trainable
 from motionbooth.finetuning.trainer import Trainer
 from motionbooth.generation.sampling import SamplingInputs, denoise
 from motionbooth.models.base import Base

@@ -6,11 +6,14 @@ from typing import Annotated
 
 import typer
 
-from motionbooth.models.memory.options import Attention, Device, Memory, Precision
+from motionbooth.models.memory.options import Attention, Device, Memory, Precision, TrainingMemory
 
 DeviceOption = Annotated[Device, typer.Option(help="Device, by torch's names. cuda is also AMD's ROCm.")]
 MemoryOption = Annotated[
     Memory, typer.Option(help="Memory plan, from the fastest to the smallest. auto: the fastest that fits the GPU.")
+]
+TrainingMemoryOption = Annotated[
+    TrainingMemory, typer.Option(help="Memory plan of the training. auto: the fastest that fits the GPU.")
 ]
 PrecisionOption = Annotated[
     Precision, typer.Option(help="Precision of the weights. auto: half on a GPU, float32 on a CPU.")

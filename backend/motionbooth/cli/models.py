@@ -80,9 +80,11 @@ def check(
 ) -> None:
     """Check the files of a fetched model by their sizes and sha256. The exit status is 1 if any is damaged."""
     if vram is not None:
+        from motionbooth.finetuning.memory_plan import training_fit_line
         from motionbooth.models.memory.estimate import fit_line, known_source
 
-        typer.echo(fit_line(known_source(name), vram))
+        source = known_source(name)
+        typer.echo(f"{fit_line(source, vram)} {training_fit_line(source, vram)}")
         return
 
     from rich.console import Console

@@ -8,6 +8,7 @@ import typer
 from motionbooth_protocol.limits import MAX_SEED, MAX_TRAINING_STEPS
 from motionbooth_protocol.wording import class_fault, in_words, token_fault
 
+from motionbooth.cli.computing import TrainingMemoryOption
 from motionbooth.cli.config import ConfiguredCommand, Key, config_text, field_keys
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def train(
             "--validation-prompt", help="Prompt of the sample clips. Repeat for several. Default: the subject's."
         ),
     ] = None,
+    memory: TrainingMemoryOption = "auto",
     config: Annotated[
         Path | None,
         typer.Option(dir_okay=False, help="TOML file with these options and training settings. The command line wins."),
@@ -145,7 +147,7 @@ def train(
 
     def run(accept: bool) -> "TrainedSubject":
         with progress_display(Console()) as show:
-            options = TrainingOptions(checkpoint, clips, accept, tensorboard, settings)
+            options = TrainingOptions(checkpoint, clips, accept, tensorboard, settings, memory)
             return train_locally(spec, found.files, options, out, DisplayReporter(show))
 
     try:

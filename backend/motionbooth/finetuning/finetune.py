@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,7 +26,7 @@ from motionbooth.finetuning.dataset import (
     encode_training_data,
     read_pictures,
 )
-from motionbooth.finetuning.gradient_checkpointing import enable_gradient_checkpointing
+from motionbooth.finetuning.memory_plan import training_plan
 from motionbooth.finetuning.motion import class_motion, motion_text
 from motionbooth.finetuning.pasting import pasted_pictures
 from motionbooth.finetuning.plots import plot_losses, plot_masks, plot_samples
@@ -39,17 +38,18 @@ from motionbooth.finetuning.prior_preservation import (
 )
 from motionbooth.finetuning.recipes import with_recipe
 from motionbooth.finetuning.tensorboard import TensorBoardLog
+from motionbooth.finetuning.trainable import set_trainable
 from motionbooth.finetuning.trainer import StepLosses, Trainer, autocast, train
 from motionbooth.generation.sampling import SamplingInputs, decode, denoise
 from motionbooth.generation.video import Frames, write_clip
 from motionbooth.models.base import Base
 from motionbooth.models.memory.device import default_device
-from motionbooth.models.memory.plans import ALL, PARKED
+from motionbooth.models.memory.loading import log_peak, log_plan
 from motionbooth.models.registry import load_base
 from motionbooth.models.settings import BaseSettings, PasteSettings, TrainSettings
 from motionbooth.models.sources import Source, fetched_folder, source_named
 from motionbooth.models.subject_card import SubjectCard
-from motionbooth.models.subject_weights import add_lora, save_subject
+from motionbooth.models.subject_weights import save_subject
 from motionbooth.pictures.appearance import Appearance
 from motionbooth.pictures.images import TrainingPicture
 from motionbooth.pictures.sam import Checkpoint, SamFinder, chosen_checkpoint
@@ -88,6 +88,9 @@ class TrainingOptions:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Values of TrainSettings that differ from the base's and the recipe's; of `paste` in a mapping, too."""
 
+    memory: str = "auto"
+    """The memory plan, see memory_plan.py."""
+
     @classmethod
     def of_this_machine(cls) -> TrainingOptions:
         """As set in the environment."""
@@ -112,7 +115,11 @@ def finetune(
     settings = train_settings(source.settings, spec, options.settings)
     reporter.plan(stages.train_stages(source.settings, settings, spec))
     reporter.progress(stages.LOADING, 0, 1)
-    base = load_base(source, training=True, plan=ALL if default_device() == "cpu" else PARKED)
+    plan = training_plan(source, settings, method_of(source.settings, spec), options.memory)
+    settings = plan.applied_to(settings)
+    frozen = getattr(torch, settings.precision) if plan.half and default_device() != "cpu" else torch.float32
+    base = load_base(source, training=True, plan=plan.parts, network_dtype=frozen)
+    log_plan(base, plan.name)
     missing = _missing_prior_clips(source, settings, spec, options), missing_backgrounds(source, settings)
     reporter.plan(stages.train_stages(source.settings, settings, spec, *missing))
     reporter.progress(stages.LOADING, 1, 1)
@@ -131,6 +138,7 @@ def finetune(
     trainer = Trainer(base, settings, data, spec.seed)
     _train(trainer, spec.subject, folder, reporter, log, doubtful)
     card = _with_motion(_card(spec, base, settings, framed), base, settings, reporter)
+    log_peak(base, plan.name)
     save_subject(folder / "subject.safetensors", base, card)
     plot_losses(folder / "losses.png", trainer.history)
     names = {"subject": "subject.safetensors", "doubts": "doubts.json"}
@@ -238,29 +246,6 @@ def _generates_clips(settings: TrainSettings, folder: Path | None) -> bool:
 def _clip_prompts(settings: TrainSettings, subject: SubjectSpec) -> list[str] | None:
     """None for the base's own prior prompts."""
     return None if settings.prior_preservation == "clips" else [f"a {subject.class_word}"]
-
-
-def set_trainable(base: Base, settings: TrainSettings, method: str, seed: int) -> None:
-    """Choose the weights that are trained, and enable gradient checkpointing if the settings ask for it.
-
-    Raises InvalidInput if the settings choose none, or not by a regular expression.
-    """
-    pattern = settings.target_modules if method == "lora" else settings.trainable
-    try:
-        re.compile(pattern)
-        if method == "lora":
-            add_lora(base.network, settings.rank, pattern, seed)
-        else:
-            for name, parameter in base.network.named_parameters():
-                parameter.requires_grad_(re.fullmatch(pattern, name) is not None)
-    except (re.error, ValueError) as error:
-        raise InvalidInput(
-            'The weights to train cannot be chosen by "{pattern}": {problem}.', pattern=pattern, problem=error
-        ) from error
-    if not any(parameter.requires_grad for parameter in base.network.parameters()):
-        raise InvalidInput('No weights of {model} match "{pattern}".', model=base.settings.title, pattern=pattern)
-    if settings.gradient_checkpointing:
-        enable_gradient_checkpointing(base.network, base.control)
 
 
 def _train(

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
+from motionbooth_protocol.errors import InvalidInput
 from msgspec import Struct, structs
 from torch import Tensor, nn
 
@@ -118,6 +119,22 @@ def autocast(base: Base, settings: TrainSettings) -> AbstractContextManager[Any]
     return torch.autocast(base.device.type, getattr(torch, settings.precision))
 
 
+def adamw(weights: list[nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
+    """The optimizer of `settings`. Raises InvalidInput if it is not installed."""
+    rate, decay = settings.learning_rate, settings.weight_decay
+    if settings.optimizer == "adamw":
+        # Fused: one pass over the weights instead of a dozen, without copies of them.
+        return torch.optim.AdamW(weights, rate, eps=1e-8, weight_decay=decay, fused=True)
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise InvalidInput(
+            "AdamW in 8 bits needs the package bitsandbytes, which is not installed. Install it, or train with the "
+            "optimizer adamw."
+        ) from error
+    return AdamW8bit(weights, rate, eps=1e-8, weight_decay=decay)
+
+
 class Trainer:
     """One subject's training, step by step; its state can be saved between any two steps.
 
@@ -133,10 +150,7 @@ class Trainer:
         self._trainable: dict[str, nn.Parameter] = {
             name: parameter for name, parameter in base.network.named_parameters() if parameter.requires_grad
         }
-        # Fused: one pass over the weights instead of a dozen, without copies of them.
-        self._optimizer = torch.optim.AdamW(
-            self._trainable.values(), settings.learning_rate, eps=1e-8, weight_decay=settings.weight_decay, fused=True
-        )
+        self._optimizer = adamw(list(self._trainable.values()), settings)
         # Float16 gradients are scaled up so that small ones do not underflow; disabled in other precisions.
         on_gpu = base.device.type != "cpu"
         self._scaler = torch.amp.GradScaler(base.device.type, enabled=on_gpu and settings.precision == "float16")

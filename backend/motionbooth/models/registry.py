@@ -22,13 +22,15 @@ def load_base(
     *,
     training: bool = False,
     plan: Plan = ALL,
+    network_dtype: torch.dtype = torch.float32,
 ) -> Base:
     """Load all parts; by default in half precision on the GPU if there is one, otherwise in float32 on the CPU.
 
     `plan` says which parts stay in main memory. Pass one that fits the device; see memory/estimate.py.
 
     `training`: in float32, as half precision would lose steps of the size that training takes; but on a GPU the text
-    encoder, which is not trained and may be larger than the network, in half precision. Raises InvalidInput if the
+    encoder, which is not trained and may be larger than the network, in half precision. `network_dtype`: then the
+    network's, if only a LoRA is trained. Raises InvalidInput if the
     folder is not a base model, or if a file is missing or corrupt.
     """
     device = device or default_device()
@@ -38,7 +40,7 @@ def load_base(
     family = family_of(index)
     default = default_dtype(family, device)
     if training:
-        return family.load(source, index, device, torch.float32, default, plan)
+        return family.load(source, index, device, torch.float32, default, plan, network_dtype)
     text_dtype = torch.bfloat16 if dtype == torch.float16 and family is WanBase else dtype  # UMT5 overflows in float16
     return family.load(source, index, device, dtype or default, text_dtype or default, plan)
 

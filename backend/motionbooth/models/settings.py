@@ -95,6 +95,8 @@ class TrainSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Batches (pictures, then clips) that make one optimizer step."""
     precision: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     """Precision of the network on a GPU. A CPU computes in float32; the trained weights are float32 anywhere."""
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    """adamw8bit keeps the moments in 8 bits; it needs bitsandbytes and a GPU."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: some 40 % slower, a fraction of the memory."""
     checkpoint_every: Positive = 50

@@ -52,11 +52,20 @@ class UNetBase(Base):
 
     @classmethod
     def load(
-        cls, source: Source, index: dict[str, Any], device: str, dtype: torch.dtype, text_dtype: torch.dtype, plan: Plan
+        cls,
+        source: Source,
+        index: dict[str, Any],
+        device: str,
+        dtype: torch.dtype,
+        text_dtype: torch.dtype,
+        plan: Plan,
+        network_dtype: torch.dtype | None = None,
     ) -> UNetBase:
-        """Load all parts, the text encoder in `text_dtype`. Raises InvalidInput."""
-        kinds = part_classes(source.folder, index, CLASSES)
-        parts = load_parts(source.folder, kinds, device, dtype, plan.waiting([cls.part]))
+        """Load all parts, the text encoder in `text_dtype`, the network in `network_dtype`. Raises InvalidInput."""
+        kinds, waiting = part_classes(source.folder, index, CLASSES), plan.waiting([cls.part])
+        network = {cls.part: kinds.pop(cls.part)}
+        parts = load_parts(source.folder, network, device, network_dtype or dtype, waiting)
+        parts |= load_parts(source.folder, kinds, device, dtype, waiting)
         parts["text_encoder"].to(text_dtype)
         unet = parts.pop("unet")
         for part in (unet, parts["vae"]):

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from collections.abc import Mapping
+from typing import Any
 
+import pynvml
 from motionbooth_protocol.errors import InvalidInput
 
 from motionbooth.server.executor import Device
-
-_NVIDIA = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits"]
-_SECONDS = 20.0  # waking the driver may take a while
 
 
 def local_devices(workers: int | None = None, environment: Mapping[str, str] = os.environ) -> list[Device]:
@@ -49,20 +46,27 @@ Gpu = tuple[str, str, str]  # index, uuid, name and memory
 
 
 def nvidia_gpus() -> list[Gpu]:
-    """All GPUs of the machine; empty without NVIDIA's driver."""
-    if shutil.which(_NVIDIA[0]) is None:
+    """All GPUs of the machine, as NVIDIA's driver lists them; empty without the driver."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
         return []
     try:
-        found = subprocess.run(_NVIDIA, capture_output=True, text=True, timeout=_SECONDS, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        return [(str(index), pynvml.nvmlDeviceGetUUID(gpu), _title(gpu)) for index, gpu in enumerate(handles)]
+    except pynvml.NVMLError:
         return []
-    rows = [[word.strip() for word in line.split(",")] for line in found.splitlines() if line.count(",") == 3]
-    return [(index, uuid, _title(name, memory)) for index, uuid, name, memory in rows]
+    finally:
+        pynvml.nvmlShutdown()
 
 
-def _title(name: str, mebibytes: str) -> str:
+def _title(gpu: Any) -> str:
     """Name and memory. GPUs that share the machine's memory report none of their own."""
-    return f"{name}, {int(mebibytes) / 1024:.0f} GB" if mebibytes.isdigit() else name
+    name = pynvml.nvmlDeviceGetName(gpu)
+    try:
+        return f"{name}, {pynvml.nvmlDeviceGetMemoryInfo(gpu).total / 2**30:.0f} GB"
+    except pynvml.NVMLError:
+        return name
 
 
 def visible(gpus: list[Gpu], choice: str | None) -> list[Gpu]:

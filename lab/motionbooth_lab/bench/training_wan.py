@@ -17,7 +17,7 @@ from motionbooth.bench.random_wan import TOKENS, random_network, random_wan
 from motionbooth.bench.real_size import PICTURES, random_text, random_training_data
 from motionbooth.control.boxes import Grid
 from motionbooth.finetuning.dataset import TrainingData
-from motionbooth.finetuning.finetune import set_trainable
+from motionbooth.finetuning.trainable import set_trainable
 from motionbooth.finetuning.trainer import Trainer
 from motionbooth.models.settings import TrainSettings
 from rich.progress import Progress

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import msgspec
 import pytest
 import torch
-from motionbooth.finetuning.finetune import set_trainable
 from motionbooth.finetuning.motion import class_motion, motion_text
+from motionbooth.finetuning.trainable import set_trainable
 from motionbooth.models.base import Base
 from motionbooth.models.settings import TrainSettings
 from motionbooth.models.subject_card import ClassMotion, SubjectCard

@@ -13,10 +13,11 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline
 from motionbooth.finetuning.dataset import TrainingData, encode_training_data
-from motionbooth.finetuning.finetune import TrainingOptions, finetune, preserved_clips, set_trainable, validation_sample
+from motionbooth.finetuning.finetune import TrainingOptions, finetune, preserved_clips, validation_sample
 from motionbooth.finetuning.losses import mask_cells
 from motionbooth.finetuning.prior_preservation import prior_clips
 from motionbooth.finetuning.recipes import with_recipe
+from motionbooth.finetuning.trainable import set_trainable
 from motionbooth.finetuning.trainer import Trainer, clip_loss, image_loss
 from motionbooth.models.base import Base
 from motionbooth.models.parts import read_json

@@ -1,25 +1,41 @@
 from __future__ import annotations
 
-from pathlib import Path
+from types import SimpleNamespace
 
+import pynvml
 import pytest
 from motionbooth.server.devices import cpu_devices, local_devices, nvidia_gpus, visible
 from motionbooth_protocol.errors import InvalidInput
 from refused import refused
 
-LISTED = """0, GPU-aaaa-1, NVIDIA A100-SXM4-80GB, 81920
-1, GPU-bbbb-2, NVIDIA GB10, [N/A]
-2, GPU-cccc-3, NVIDIA L4, 23034
-"""
+GPUS = [
+    ("GPU-aaaa-1", "NVIDIA A100-SXM4-80GB", 81920),
+    ("GPU-bbbb-2", "NVIDIA GB10", None),  # it shares the machine's memory
+    ("GPU-cccc-3", "NVIDIA L4", 23034),
+]
 
 
 @pytest.fixture
-def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An nvidia-smi that lists three GPUs."""
-    program = tmp_path / "nvidia-smi"
-    program.write_text(f"#!/bin/sh\ncat <<'END'\n{LISTED}END\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+def driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that lists three GPUs."""
+
+    def memory(index: int) -> SimpleNamespace:
+        mebibytes = GPUS[index][2]
+        if mebibytes is None:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return SimpleNamespace(total=mebibytes * 2**20)
+
+    answers = {
+        "nvmlInit": lambda: None,
+        "nvmlShutdown": lambda: None,
+        "nvmlDeviceGetCount": lambda: len(GPUS),
+        "nvmlDeviceGetHandleByIndex": lambda index: index,
+        "nvmlDeviceGetUUID": lambda index: GPUS[index][0],
+        "nvmlDeviceGetName": lambda index: GPUS[index][1],
+        "nvmlDeviceGetMemoryInfo": memory,
+    }
+    for name, answer in answers.items():
+        monkeypatch.setattr(pynvml, name, answer)
 
 
 @pytest.mark.usefixtures("driver")
@@ -58,6 +74,10 @@ def test_workers_on_the_cpu_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> 
     assert cpu_devices(16)[0].environment == {"OMP_NUM_THREADS": "1"}
 
 
-def test_without_a_driver_there_is_one_worker_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
+def test_without_a_driver_there_is_one_worker_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(pynvml, "CDLL", missing)
+    monkeypatch.setattr(pynvml, "nvmlLib", None)
     assert [device.name for device in local_devices(environment={})] == ["cpu-1"]

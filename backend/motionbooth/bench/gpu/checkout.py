@@ -18,7 +18,7 @@ from motionbooth.bench.gpu.card import seconds_on
 from motionbooth.bench.gpu.part import Finding, PartSkipped, attempted
 from motionbooth.bench.measures import Measure
 from motionbooth.bench.real_size import random_training_data
-from motionbooth.finetuning.finetune import set_trainable
+from motionbooth.finetuning.trainable import set_trainable
 from motionbooth.finetuning.trainer import Trainer
 from motionbooth.models.registry import load_base
 from motionbooth.models.sources import source_named

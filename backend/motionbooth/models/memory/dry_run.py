@@ -62,7 +62,7 @@ def _storage(tensor: Tensor) -> torch.UntypedStorage:
 
 
 _TO_HALF = ("linear", "conv1d", "conv2d", "conv3d")
-_TO_FLOAT = ("group_norm", "layer_norm")
+_TO_FLOAT = ("group_norm", "layer_norm", "rms_norm")
 
 
 @contextmanager

@@ -89,7 +89,7 @@ def fit_line(source: Source, gigabytes: float) -> str:
     """How a model fits a card of so much memory, in one line. Raises InvalidInput if it does not."""
     found = chosen_plan(source, card_bytes(gigabytes))
     return (
-        f"{source.settings.title} on a card with {gigabytes:g} GB: generates with the memory plan {found.plan.name} "
+        f"{source.settings.title} on a card with {gigabytes:g} GB generates with the memory plan {found.plan.name} "
         f"({found.plan.summary}), {found.peak / 1e9:.1f} GB at most."
     )
 

@@ -31,8 +31,7 @@ def load_planned(source: Source, computing: Computing, plan: Plan | None = None)
     if computing.compile:
         for layer in layers_of(base.network):
             layer.compile()
-    if device != "cpu":
-        forget_peak(device)
+    log_plan(base, base.plan.name)
     return base
 
 
@@ -62,8 +61,15 @@ def plan_for(source: Source, computing: Computing, device: str, dtype: torch.dty
     return estimate.plan
 
 
-def log_peak(base: Base) -> None:
-    """Log the peak since the base was loaded, where torch counts it."""
+def log_plan(base: Base, plan: str) -> None:
+    """Log the plan of a base on an accelerator, and begin to measure its peak."""
+    if base.device.type != "cpu":
+        forget_peak(base.device.type)
+        log.info("%s: memory plan %s", base.source.name, plan)
+
+
+def log_peak(base: Base, plan: str | None = None) -> None:
+    """Log the peak since the base was loaded, where torch counts it. `plan`: the base's own."""
     peak = None if base.device.type == "cpu" else peak_bytes(base.device.type)
     if peak is not None:
-        log.info("%s: memory plan %s, peak %.1f GB", base.source.name, base.plan.name, peak / 1e9)
+        log.info("%s: memory plan %s, peak %.1f GB", base.source.name, plan or base.plan.name, peak / 1e9)

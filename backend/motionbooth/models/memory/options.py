@@ -13,6 +13,7 @@ from motionbooth_protocol.wording import in_words
 
 Device = Literal["auto", "cpu", "cuda", "xpu", "mps"]
 Memory = Literal["auto", "all", "parked", "chunked", "offloaded"]
+TrainingMemory = Literal["auto", "all", "parked", "checkpointed", "half", "8bit"]
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
 Attention = Literal["auto", "sdpa", "flash", "sage"]
 _PREFIX = "MOTIONBOOTH_"

@@ -48,15 +48,17 @@ class WanBase(Base):
         dtype: torch.dtype,
         text_dtype: torch.dtype,
         plan: Plan,
+        network_dtype: torch.dtype | None = None,
     ) -> WanBase:
-        """Load all parts, the text encoder in `text_dtype`.
+        """Load all parts, the text encoder in `text_dtype`, the network in `network_dtype`.
 
         Raises InvalidInput for another variant of Wan, or settings that do not fit it.
         """
         names = check_index(source.folder, index)
         waiting = plan.waiting(names)
         vae = load_parts(source.folder, {"vae": AutoencoderKLWan}, device, torch.float32, waiting)["vae"]
-        experts = load_parts(source.folder, dict.fromkeys(names, WanTransformer3DModel), device, dtype, waiting)
+        kinds = dict.fromkeys(names, WanTransformer3DModel)
+        experts = load_parts(source.folder, kinds, device, network_dtype or dtype, waiting)
         kinds = {"text_encoder": UMT5EncoderModel, "tokenizer": AutoTokenizer}
         text = load_parts(source.folder, kinds, device, text_dtype, waiting)
         sampler = load_sampler(source.folder, SAMPLERS)
