@@ -20,8 +20,8 @@ _LONGEST_VALUE = 2000  # characters; a sentence must fit into a message
 class Text(Struct, frozen=True):
     """A sentence or a part of one. `str()` gives the English; a translation looks the template up.
 
-    Formatting never fails, whoever sent the text: a field without a value stays as it is, and what cannot be shown is
-    replaced.
+    Formatting never fails, not even for a text from the network: a field without a value stays as it is, and what
+    cannot be shown is replaced.
     """
 
     template: str

@@ -40,10 +40,10 @@ def first_clip() -> hands.Steps:
     hands.press("F", shift=True, alt=True)
     yield 0.2
     hands.seen["jobs"] = len(hands.state().jobs)
-    yield from hands.picture("filming")
+    yield from hands.picture("generating")
     yield from hands.wait(lambda: len(bpy.context.scene.motionbooth.takes) == 1)
     yield 0.5
-    yield from hands.picture("filmed")
+    yield from hands.picture("generated")
     hands.seen["strips"] = strips()
     hands.press("Z", ctrl=True)
     yield 0.5

@@ -34,7 +34,7 @@ def takes() -> hands.Steps:
     hands.press("F", shift=True, alt=True)
     yield from hands.wait(lambda: any(row.stage == "sampling" and row.factor >= 0.5 for row in hands.state().jobs))
     yield 0.2
-    hands.seen["states while filming"] = [row.state for row in hands.state().jobs]
+    hands.seen["states while generating"] = [row.state for row in hands.state().jobs]
     yield from hands.picture("jobs")
 
     yield from hands.wait(lambda: len(bpy.context.scene.motionbooth.takes) == 3)

@@ -75,16 +75,16 @@ def test_takes_are_starred_switched_and_compared_by_clicks_and_each_step_is_undo
     act: Callable[[str], dict[str, Any]],
 ) -> None:
     seen = act("takes.py")
-    assert seen["states while filming"]
+    assert seen["states while generating"]
     assert seen["mutes"] == [True, True, False]
     assert seen["channels"] == [1, 2, 3]
-    filmed = {"starred": [False] * 3, "muted": [True, True, False], "cropped": [0] * 3}
-    starred = {**filmed, "starred": [False, True, False]}
+    generated = {"starred": [False] * 3, "muted": [True, True, False], "cropped": [0] * 3}
+    starred = {**generated, "starred": [False, True, False]}
     swapped = {**starred, "muted": [False, True, True]}
     assert seen["star"] == starred
     assert seen["swap"] == swapped
     assert seen["compare"] == {**swapped, "muted": [False, True, False], "cropped": [0, 0, 48]}
-    assert (seen["compare undone"], seen["swap undone"], seen["star undone"]) == (swapped, starred, filmed)
+    assert (seen["compare undone"], seen["swap undone"], seen["star undone"]) == (swapped, starred, generated)
     assert seen["pictures"] == [["MOVIE", True, 48], ["IMAGE", False, 48]]
     assert seen["camera"] == [True, 1]
 

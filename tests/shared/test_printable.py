@@ -68,7 +68,7 @@ def test_text_of_any_language_is_printable() -> None:
     check_spec(small_job("größe 👩‍👩‍👧 नमस्ते 犬 كلب"))
 
 
-def test_the_animator_is_told_what_to_remove() -> None:
+def test_the_animator_learns_what_to_remove() -> None:
     with refused(InvalidInput, field="the prompt"):
         check_spec(small_job("one\ntwo"))
 

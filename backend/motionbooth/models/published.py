@@ -59,7 +59,7 @@ def published() -> dict[str, Published]:
 
 
 def published_named(name: str) -> Published:
-    """The only way from a name, whoever sent it, to a repository. Raises NotFound."""
+    """The only way from a name to a repository; anyone may have sent the name. Raises NotFound."""
     known = published()
     if name not in known:
         raise NotFound(

@@ -78,7 +78,7 @@ class RayDriver:
             if isinstance(command, ray_pipe.Leave):
                 self._leave()
                 return False
-            reports = self._obey(command)
+            reports = self._carry_out(command)
         elif kind == _ROOM:
             self._room = msgspec.msgpack.decode(data, type=Room)
             self._fit()
@@ -92,7 +92,7 @@ class RayDriver:
             self._send(report)
         return True
 
-    def _obey(self, command: ray_pipe.StartIn | ray_pipe.Cancel) -> list[worker_pipe.Report]:
+    def _carry_out(self, command: ray_pipe.StartIn | ray_pipe.Cancel) -> list[worker_pipe.Report]:
         if isinstance(command, ray_pipe.StartIn):
             slot = self._slots.get(command.slot)
             if slot is None or slot.actor is None:  # lost in the meantime

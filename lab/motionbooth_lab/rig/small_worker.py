@@ -1,4 +1,4 @@
-"""The real worker loop with small jobs that obey commands in the prompt: see `run`."""
+"""The real worker loop with small jobs that follow commands in the prompt: see `run`."""
 
 from __future__ import annotations
 

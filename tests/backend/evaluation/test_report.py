@@ -42,7 +42,7 @@ def test_a_drawn_clip_obeys_what_it_was_drawn_from() -> None:
     assert (report.width, report.height, len(subject.frames), len(report.camera)) == (96, 64, 8, 7)
 
 
-def test_the_wrong_boxes_and_the_wrong_camera_are_told() -> None:
+def test_the_wrong_boxes_and_the_wrong_camera_are_reported() -> None:
     clip = drawn()
     right = asked_of(clip)
     wrong = TargetSubject("heart", right.appearance, [Box(0.0, 0.0, 0.1, 0.1)] * 8)

@@ -44,7 +44,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def engines_clip(shot_file: Path, clip: Path, size: tuple[int, int]) -> None:
-    """What an engine that obeys would generate: 33 frames in `size`, at 16 fps."""
+    """What an engine that follows the files would generate: 33 frames in `size`, at 16 fps."""
     shot = read_spec(shot_file, "toybox").shot
     frames = np.full((33, size[1], size[0], 3), GRASS, np.uint8)
     for index, frame in enumerate(frames):

@@ -113,7 +113,7 @@ def test_clips_are_encoded_once(tiny_single: Base, two_clips: Path) -> None:
     assert folder_clips(tiny_single, two_clips, ignore)[0].shape[2] == 3
 
 
-def test_a_damaged_file_of_the_cache_is_made_anew(tiny_single: Base, two_clips: Path, own_cache: Path) -> None:
+def test_a_damaged_file_of_the_cache_is_made_again(tiny_single: Base, two_clips: Path, own_cache: Path) -> None:
     first, _ = folder_clips(tiny_single, two_clips, ignore)
     for file in own_cache.iterdir():
         file.write_bytes(file.read_bytes()[:50])

@@ -42,7 +42,7 @@ def settings(tiny_single: Base) -> TrainSettings:
 
 
 class Steps:
-    """What was told of the sampling, and how many clips the UNet was given in each of its calls (guidance: twice)."""
+    """What the sampling reported, and how many clips the UNet was given in each of its calls (guidance: twice)."""
 
     def __init__(self, base: Base, cancel_at: int | None = None) -> None:
         self.told: list[tuple[int, int]] = []
@@ -62,7 +62,7 @@ class Steps:
             raise Canceled("enough")
 
 
-def test_a_run_that_is_broken_off_keeps_its_clips_and_goes_on_to_the_same(
+def test_a_run_that_is_broken_off_keeps_its_clips_and_continues_to_the_same(
     tiny_source: Source, settings: TrainSettings, cache: Path
 ) -> None:
     steps = tiny_source.settings.num_inference_steps

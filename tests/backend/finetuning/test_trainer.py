@@ -205,7 +205,7 @@ def test_a_step_goes_as_far_as_its_own_learning_rate(tiny_source: Source) -> Non
     assert change(warmup=10) == pytest.approx(change() / 10, rel=1e-3)  # AdamW's first step is the rate itself
 
 
-def test_learning_lowers_the_loss_on_the_subject(tiny_single: Base) -> None:
+def test_training_lowers_the_loss_on_the_subject(tiny_single: Base) -> None:
     tiny = tiny_single
     settings = msgspec.structs.replace(tiny.settings.lora, learning_rate=1e-2, rank=8)
     add_lora(tiny.network, settings.rank, settings.target_modules, seed=0)
@@ -254,7 +254,7 @@ def test_a_cpu_computes_in_the_weights_own_precision(tiny_single: Base) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_a_gpu_learns_float32_weights_in_half_precision(tiny_source: Source, gpu: str, precision: str) -> None:
+def test_a_gpu_trains_float32_weights_in_half_precision(tiny_source: Source, gpu: str, precision: str) -> None:
     base = load_base(tiny_source, device=gpu, dtype=torch.float32)
     settings = msgspec.structs.replace(base.settings.lora, precision=precision, learning_rate=1e-2)
     add_lora(base.network, settings.rank, settings.target_modules, seed=0)

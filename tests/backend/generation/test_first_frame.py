@@ -90,7 +90,7 @@ def test_a_picture_of_another_shape_is_refused(tiny_single: Base, tmp_path: Path
 
 
 @pytest.mark.numeric
-def test_the_clip_starts_with_the_picture_and_goes_on_from_it(tmp_path: Path) -> None:
+def test_the_clip_starts_with_the_picture_and_continues_from_it(tmp_path: Path) -> None:
     """Held in the first frame alone, the picture would flash up: toybox makes the others of noise and words."""
     base = load_base(source_named("toybox"))
     painted = np.empty((64, 96, 3), np.uint8)

@@ -120,7 +120,7 @@ def test_a_script_is_refused_with_what_is_wrong_with_it(tmp_path: Path, fields: 
 
 
 @pytest.mark.usefixtures("tiny_model")
-def test_a_script_is_filmed_from_the_command_line(tmp_path: Path) -> None:
+def test_a_script_is_generated_from_the_command_line(tmp_path: Path) -> None:
     path = written(tmp_path, phrases=["sks dog"], bbox=[[[0, 0, 0.5, 0.5]], [[0.5, 0.5, 1, 1]]], camera_speed=[0.2, 0])
     result = CliRunner().invoke(app, ["generate", str(path), "--out", str(tmp_path / "a" / "c.mp4"), "--model", "tiny"])
     assert result.exit_code == 0, result.output

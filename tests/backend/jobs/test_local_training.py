@@ -1,4 +1,4 @@
-"""Learning here and now: the files that are made, going on after a break, and the command."""
+"""Training on this machine: the files that are written, resuming after a break, and the command."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_the_subject_and_what_shows_how_it_went_are_there(pictures: Path, tmp_pa
     assert [event.step for event in events.Scalars("loss/total")] == [1, 2, 3]
 
 
-def test_a_run_that_was_broken_off_goes_on_to_the_same_weights(pictures: Path, tmp_path: Path) -> None:
+def test_a_run_that_was_broken_off_continues_to_the_same_weights(pictures: Path, tmp_path: Path) -> None:
     spec, files = inputs(pictures)
     train_locally(spec, files, TrainingOptions(), tmp_path / "whole.safetensors", Log())
     with pytest.raises(PowerCut):
@@ -131,7 +131,9 @@ def test_a_run_that_was_broken_off_goes_on_to_the_same_weights(pictures: Path, t
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff" * 999, None], ids=["empty", "foreign", "cut short"])
-def test_a_damaged_checkpoint_is_put_aside_and_begun_anew(pictures: Path, tmp_path: Path, damage: bytes | None) -> None:
+def test_a_damaged_checkpoint_is_put_aside_and_started_again(
+    pictures: Path, tmp_path: Path, damage: bytes | None
+) -> None:
     spec, files = inputs(pictures)
     with pytest.raises(PowerCut):
         train_locally(spec, files, TrainingOptions(), tmp_path / "red.safetensors", Log(cut_at=2))
@@ -143,7 +145,7 @@ def test_a_damaged_checkpoint_is_put_aside_and_begun_anew(pictures: Path, tmp_pa
     assert checkpoint.with_suffix(".damaged").exists()
 
 
-def test_samples_on_the_way_change_nothing_that_is_learned(pictures: Path, tmp_path: Path) -> None:
+def test_samples_on_the_way_change_nothing_that_is_trained(pictures: Path, tmp_path: Path) -> None:
     spec, files = inputs(pictures)
     watched = train_locally(spec, files, TrainingOptions(), tmp_path / "watched.safetensors", Log())
     settings_file = tmp_path / "models" / "tiny" / "motionbooth.json"
@@ -153,7 +155,7 @@ def test_samples_on_the_way_change_nothing_that_is_learned(pictures: Path, tmp_p
     assert watched.file.read_bytes() == alone.file.read_bytes()
 
 
-def test_what_is_learned_already_is_left_and_another_order_begins_anew(pictures: Path, tmp_path: Path) -> None:
+def test_what_is_already_trained_is_left_and_another_order_starts_again(pictures: Path, tmp_path: Path) -> None:
     spec, files = inputs(pictures)
     out = tmp_path / "red.safetensors"
     train_locally(spec, files, TrainingOptions(), out, Log())
@@ -187,7 +189,7 @@ def test_the_file_has_its_suffix(pictures: Path, tmp_path: Path) -> None:
         train_locally(spec, files, TrainingOptions(), tmp_path / "red.pt", Log())
 
 
-def test_the_command_learns_and_says_where_to_look(pictures: Path, tmp_path: Path) -> None:
+def test_the_command_trains_and_says_where_to_look(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "out" / "red.safetensors"
     words = ["train", str(pictures), "--class", "dog", "--out", str(out), "--model", "tiny", "--steps", "1"]
     result = CliRunner().invoke(app, [*words, "--recipe", "no-preservation"])

@@ -1,4 +1,4 @@
-"""A base that stays in memory films as a base loaded for the job, to the last bit."""
+"""A base that stays in memory generates the same as a base loaded for the job, to the last bit."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_two_subjects_of_full_weights_are_refused(blob_path: Callable[[str], Pat
         ModelCache().get(spec(FULL, "other"), blob_path)
 
 
-def test_a_model_whose_files_changed_is_loaded_anew(
+def test_a_model_whose_files_changed_is_loaded_again(
     tiny_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(tiny_source.folder, tmp_path / "tiny")

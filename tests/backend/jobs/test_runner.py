@@ -33,7 +33,7 @@ from safetensors.torch import save_file
 
 
 class Log:
-    """A reporter that remembers, and cancels at a stage if told so."""
+    """A reporter that remembers, and cancels at a given stage."""
 
     def __init__(self, cancel_at: tuple[str, int] | None = None) -> None:
         self.seen: list[tuple[str, int, int]] = []
@@ -94,7 +94,7 @@ def generate_spec(weights: str | None = None) -> GenerateSpec:
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_a_subject_is_learned_and_filmed(tmp_path: Path, blobs: Path, method: str) -> None:
+def test_a_subject_is_trained_and_generated(tmp_path: Path, blobs: Path, method: str) -> None:
     spec = msgspec.structs.replace(train_spec(blobs), method=method, learning_rate=0.01)
     log = Log()
     subject = run_job(spec, blobs.joinpath, tmp_path, log)["subject"]
@@ -165,7 +165,7 @@ def test_a_job_is_canceled_while_its_master_is_written(tmp_path: Path, blobs: Pa
         run_job(spec, blobs.joinpath, tmp_path, Log(cancel_at=("writing the master", 3)))
 
 
-def test_ordinary_clips_are_filmed_once(tmp_path: Path, blobs: Path) -> None:
+def test_prior_preservation_clips_are_generated_once(tmp_path: Path, blobs: Path) -> None:
     run_job(train_spec(blobs), blobs.joinpath, tmp_path, Log())
     log = Log()
     run_job(msgspec.structs.replace(train_spec(blobs), seed=1), blobs.joinpath, tmp_path, log)
@@ -179,7 +179,7 @@ def test_a_canceled_training_stops_and_can_begin_again(tmp_path: Path, blobs: Pa
     assert run_job(train_spec(blobs), blobs.joinpath, tmp_path, Log())["subject"].is_file()
 
 
-def test_two_subjects_are_filmed_together(tmp_path: Path, blobs: Path, tiny_source: Source) -> None:
+def test_two_subjects_are_generated_together(tmp_path: Path, blobs: Path, tiny_source: Source) -> None:
     weights = []
     for number, token in enumerate(["sks", "toy"]):
         subject = SubjectSpec(token, token, "dog", [drawn_picture(blobs, number)])

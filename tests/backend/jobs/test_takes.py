@@ -104,13 +104,13 @@ def test_a_take_has_the_very_bits_of_a_job_of_its_own(tmp_path: Path) -> None:
     assert same.clip.read_bytes() == alone[0].clip.read_bytes()
 
 
-def test_takes_in_a_batch_are_all_filmed(tmp_path: Path) -> None:
+def test_takes_in_a_batch_are_all_generated(tmp_path: Path) -> None:
     log = Log()
     assert len(generate_best_of(spec(), 3, 2, tmp_path / "shot.mp4", Path, log)) == 3
     assert [done for stage, done, _ in log.seen if stage == "sampling"] == [2, 3]
 
 
-def test_takes_that_memory_does_not_hold_together_are_filmed_in_smaller_batches(
+def test_takes_that_memory_does_not_hold_together_are_generated_in_smaller_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forward, rows = UNet3DConditionModel.forward, []
@@ -138,7 +138,7 @@ def test_overlap_counts_before_the_camera() -> None:
     assert adherence_order(report(None, 0.1)) < adherence_order(report(None, 0.2))
 
 
-def test_the_command_films_takes_and_shows_the_table(tmp_path: Path, subject: Path) -> None:
+def test_the_command_generates_takes_and_shows_the_table(tmp_path: Path, subject: Path) -> None:
     script = tmp_path / "script.json"
     script.write_text(
         json.dumps({"prompt": "a sks dog", "phrases": ["sks dog"], "bbox": [[[0, 0, 0.5, 0.5]], [[0.5, 0.5, 1, 1]]]})

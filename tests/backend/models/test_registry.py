@@ -83,7 +83,7 @@ def test_a_model_of_another_kind_is_refused(models: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("fate", ["damaged", "gone"])
-def test_a_file_that_is_missing_or_damaged_is_told_with_what_to_do(models: Path, file: str, fate: str) -> None:
+def test_a_file_that_is_missing_or_damaged_is_reported_with_what_to_do(models: Path, file: str, fate: str) -> None:
     source, path = source_named("tiny"), models / "tiny" / file
     if fate == "gone":
         path.unlink()
@@ -192,7 +192,7 @@ def test_a_model_in_the_hubs_cache_is_found_by_our_name_and_by_the_hubs(models: 
 
 
 @pytest.mark.parametrize("name", ["zeroscope", "cerspense/zeroscope_v2_576w"])
-def test_a_known_model_that_is_not_here_is_told_with_the_command_that_fetches_it(hub: Path, name: str) -> None:
+def test_a_known_model_that_is_not_here_is_reported_with_the_command_that_fetches_it(hub: Path, name: str) -> None:
     with refused(NotFound, model="zeroscope", place=...):
         source_named(name)
 
@@ -201,7 +201,7 @@ def test_a_known_model_that_is_not_here_is_told_with_the_command_that_fetches_it
 FULL_SIZE = "5ff2e34bb620acd82dee755226a6114b4ecf5eb002ffe5068aa0dfcba3a4af64"
 
 
-def test_full_size_has_every_parameter_of_the_published_network_and_is_controlled_and_learned() -> None:
+def test_full_size_has_every_parameter_of_the_published_network_and_is_controlled_and_trained() -> None:
     with torch.device("meta"):
         unet = UNet3DConditionModel(sample_size=32)
     shapes = {name: list(tensor.shape) for name, tensor in unet.state_dict().items()}

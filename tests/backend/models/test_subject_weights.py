@@ -1,4 +1,4 @@
-"""A subject's file: what is in it, and that it brings back what was learned."""
+"""A subject's file: what is in it, and that it brings back what was trained."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def card_for(base: Base, method: str) -> SubjectCard:
 
 
 def learned(base: Base, method: str) -> nn.Module:
-    """The UNet as if something had been learned, in steps that float16 holds."""
+    """The UNet as if something had been trained, in steps that float16 holds."""
     if method == "lora":
         add_lora(base.network, base.settings.lora.rank, base.settings.lora.target_modules, seed=0)
     with torch.no_grad():

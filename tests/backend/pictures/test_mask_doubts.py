@@ -1,4 +1,4 @@
-"""Masks that were found and may be wrong are told, right ones on plain ground are not."""
+"""Masks that were found and may be wrong are reported, right ones on plain ground are not."""
 
 from __future__ import annotations
 

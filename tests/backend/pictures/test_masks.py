@@ -1,4 +1,4 @@
-"""A subject's mask: given, from alpha, or found; and the masks that nothing can be learned from."""
+"""A subject's mask: given, from alpha, or found; and the masks that nothing can be trained on."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ class Log:
 
 @pytest.fixture
 def clock(tiny_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Goes on by 1 s for each frame that passes through the network, 3 s where it is learned from."""
+    """Advances by 1 s for each frame that passes through the network, 3 s where it is trained on."""
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "tiny").symlink_to(tiny_source.folder)
     monkeypatch.setenv("MOTIONBOOTH_MODELS", str(tmp_path / "models"))

@@ -229,7 +229,7 @@ def test_a_worker_does_not_read_a_damaged_file(blobs: Blobs, tmp_path: Path) -> 
         blobs.sound_path(sha256)
 
 
-def test_an_upload_goes_on_from_its_running_hash_and_after_a_restart_from_its_file(
+def test_an_upload_continues_from_its_running_hash_and_after_a_restart_from_its_file(
     blobs: Blobs, tmp_path: Path
 ) -> None:
     data = os.urandom(8 * CHUNK)

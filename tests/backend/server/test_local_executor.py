@@ -372,7 +372,7 @@ def test_a_box_that_does_not_share_the_backends_folder_says_so_and_runs_nothing(
     assert not (home / "scratch").exists()
 
 
-def test_no_cluster_at_the_address_is_one_sentence_and_the_executor_goes_on(home: Path) -> None:
+def test_no_cluster_at_the_address_is_one_sentence_and_the_executor_continues(home: Path) -> None:
     pytest.importorskip("ray")
     with zmq.Context() as context:
         running = Running(on_ray(context, "127.0.0.1:1", home), home)

@@ -97,7 +97,7 @@ def test_an_admin_fetches_a_model_and_everyone_sees_it(backend: RunningBackend, 
 
 
 @pytest.mark.slow
-def test_a_download_is_canceled_and_goes_on_after_a_crash_of_the_server(
+def test_a_download_is_canceled_and_continues_after_a_crash_of_the_server(
     backend: RunningBackend, hub: LocalHub, tmp_path: Path
 ) -> None:
     hub.slow.add(WEIGHTS)

@@ -146,7 +146,7 @@ def test_a_server_runs_its_jobs_in_a_sandbox_and_a_cancel_and_a_crash_work_there
 
 
 @needs_own_user
-def test_workers_of_root_have_a_user_of_their_own_who_goes_on_with_the_files_of_before(
+def test_workers_of_root_have_a_user_of_their_own_who_continues_with_the_files_of_before(
     backend: RunningBackend, tmp_path: Path
 ) -> None:
     for number in (1, 2):

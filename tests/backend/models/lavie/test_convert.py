@@ -89,7 +89,7 @@ def test_other_files_are_refused_by_name(tmp_path: Path, content: object) -> Non
         read_ema(path)
 
 
-def test_a_damaged_part_of_stable_diffusion_is_told(
+def test_a_damaged_part_of_stable_diffusion_is_reported(
     tmp_path: Path, weights: dict[str, Tensor], stable_diffusion: Path
 ) -> None:
     part = stable_diffusion / "text_encoder" / "model.safetensors"

@@ -26,7 +26,7 @@ def test_its_settings_are_those_it_was_drawn_with() -> None:
     assert (settings.width, settings.height, settings.frames) == (WIDTH_PX, HEIGHT_PX, FRAMES)
 
 
-def test_diffusers_own_pipeline_loads_and_films_with_it() -> None:
+def test_diffusers_own_pipeline_loads_and_generates_with_it() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # diffusers announces the pipeline's retirement; the layout is what counts
         from diffusers import TextToVideoSDPipeline

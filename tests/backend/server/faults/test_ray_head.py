@@ -68,7 +68,7 @@ def problem(backend: RunningBackend) -> str:
         return str(client.status().problems.get("no_workers", ""))
 
 
-def test_without_the_head_the_server_goes_on_and_starts_and_with_it_the_jobs_do(
+def test_without_the_head_the_server_continues_and_starts_and_with_it_the_jobs_do(
     backend: RunningBackend, head: Head, tmp_path: Path
 ) -> None:
     backend.start(RAY_ADDRESS=head.address)
