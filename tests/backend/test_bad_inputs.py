@@ -159,6 +159,16 @@ def _config(text: str) -> Callable[[Place], tuple[int, str]]:
     return act
 
 
+def _option(*words: str) -> Callable[[Place], tuple[int, str]]:
+    """Of `generate`."""
+
+    def act(place: Place) -> tuple[int, str]:
+        place.write("s.json", b'{"prompt": "a dog"}')
+        return place.run("generate", "s.json", "--out", "c.mp4", *words)
+
+    return act
+
+
 def _command(*words: str) -> Callable[[Place], tuple[int, str]]:
     return lambda place: place.run(*words)
 
@@ -204,10 +214,28 @@ CASES: dict[str, tuple[Callable[[Place], tuple[int, str]], int, str, str]] = {
     "unknown setting": (_config("keep-days = 3"), 2, '"keep-days" in', 'Did you mean "keep_days"?'),
     "wrong setting": (_config("workers = 0"), 2, '"workers" in', "must be a whole number, at least 1"),
     "not a settings file": (_config("keep_days 3"), 2, "motionbooth.toml is not in TOML", "Expected '=' after a key"),
-    "unknown master": (
-        _command("generate", "s.json", "--out", "c.mp4", "--master", "prores9"), 2, "'prores9' is not one of",
-        "'ffv1', 'png', 'exr'",
+    "unknown master": (_option("--master", "prores9"), 2, "'prores9' is not one of", "'ffv1', 'png', 'exr'"),
+    "check what is not here": (
+        _command("models", "check", "sam"), 2, "sam is not on this machine", "motionbooth models get sam",
     ),
+    "a mask finder as a base": (
+        _option("--model", "sam"), 2, 'no base model "sam"', "only: toybox",
+    ),
+    "unknown card": (
+        _command("models", "check", "zeroscope", "--vram", "rtx4090"), 2, "Invalid value for '--vram'", "valid number",
+    ),
+    "card of an unknown model": (_command("models", "check", "sora", "--vram", "8"), 2, 'model "sora"', "only: toybox"),
+    "plan that cannot fit": (
+        _command("models", "check", "toybox", "--vram", "0.1"), 2,
+        "even with the smallest memory plan (offloaded), and 0.0 GB are free", "Use a smaller model",
+    ),
+    "unknown plan": (_option("--memory", "tiny"), 2, "'tiny' is not one of", "'chunked', 'offloaded'"),
+    "unknown precision": (_option("--precision", "float8"), 2, "'float8' is not one of", "'float16', 'bfloat16'"),
+    "unknown attention": (_option("--attention", "psychic"), 2, "'psychic' is not one of", "'sdpa', 'flash', 'sage'"),
+    "unknown device": (_option("--device", "rtx"), 2, "'rtx' is not one of", "'cuda', 'xpu', 'mps'"),
+    "too long": (_option("--seconds", "1e9"), 2, "not 1e+09", "toybox generates 1.00 to 64 seconds"),
+    "not an upscaler": (_option("--upscaler", "s.json"), 2, "The upscaler s.json cannot be read", "a safetensors file"),
+    "too many strengths": (_option("--style-strength", "2"), 2, "--style-strength once for each --style", "not at all"),
     "check a bundled model": (_command("models", "check", "toybox"), 2, "toybox comes with MotionBooth", "reinstall"),
 }  # fmt: skip
 

@@ -90,9 +90,9 @@ def check(
     from rich.console import Console
 
     from motionbooth.models.downloads import check_sound
-    from motionbooth.models.sources import fetched_folder, source_named
+    from motionbooth.models.sources import folder_named
 
-    folder = fetched_folder(name) or source_named(name).folder
+    folder = folder_named(name)
     with Console(stderr=True).status("") as status:
         check_sound(name, folder, lambda path: status.update(f"checking {path}"))
     Console().print(f"All files of {name} are as they were published.", highlight=False)

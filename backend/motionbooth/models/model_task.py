@@ -27,7 +27,7 @@ from motionbooth.models.downloads import (
     offer,
     remove,
 )
-from motionbooth.models.sources import fetched_folder, source_named
+from motionbooth.models.sources import folder_named
 
 ASKING, REMOVING, WAITING = "asking the hub", "removing the model", "waiting for the network"
 STAGES = (ASKING, FETCHING, CHECKING, CONVERTING, WAITING, REMOVING)
@@ -59,7 +59,7 @@ def _get(name: str, on_stage: OnStage) -> None:
 
 def _check(name: str, on_stage: OnStage) -> None:
     on_stage(CHECKING)
-    check_sound(name, fetched_folder(name) or source_named(name).folder)
+    check_sound(name, folder_named(name))
 
 
 def _remove(name: str, on_stage: OnStage) -> None:

@@ -214,22 +214,36 @@ def _settings_file(folder: Path) -> Path:
     return own if own.is_file() else MODELS / f"{folder.name}.json"
 
 
+def folder_named(name: str) -> Path:
+    """The folder of a base model, or of another published model that was fetched. Raises NotFound."""
+    if (folder := fetched_folder(name)) is not None:
+        return folder
+    if name in published() and published()[name].kind != "base model":
+        raise _not_here(name)
+    return source_named(name).folder
+
+
 def source_named(name: str) -> Source:
     """A base model by our name or the hub's ("cerspense/zeroscope_v2_576w"). Raises NotFound, with how to get it."""
     known = sources()
-    ours = next((own for own, model in published().items() if model.hub == name), name)
+    bases = {own: model.hub for own, model in published().items() if model.kind == "base model"}
+    ours = next((own for own, hub in bases.items() if hub == name), name)
     if ours in known:
         return known[ours]
-    if ours in published():
-        raise NotFound(
-            "{model} is not on this machine. Fetch it with: motionbooth models get {model} (without a network, fetch "
-            "it on another machine, and copy its folder to {place}).",
-            model=ours,
-            place=models_folder() / ours,
-        )
+    if ours in bases:
+        raise _not_here(ours)
     raise NotFound(
         'There is no base model "{name}" here, only: {models}. Put its folder, as downloaded, at {place}.',
         name=name,
         models=", ".join(known) or "none",
         place=models_folder() / ours,
+    )
+
+
+def _not_here(name: str) -> NotFound:
+    return NotFound(
+        "{model} is not on this machine. Fetch it with: motionbooth models get {model} (without a network, fetch it on "
+        "another machine, and copy its folder to {place}).",
+        model=name,
+        place=models_folder() / name,
     )

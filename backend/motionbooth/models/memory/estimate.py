@@ -96,7 +96,7 @@ def fit_line(source: Source, gigabytes: float) -> str:
 
 def card_bytes(gigabytes: float) -> int:
     """What is free on a card that is sold with so many GB: gibibytes, without the driver's own."""
-    return int(gigabytes * 2**30) - DRIVER_BYTES
+    return max(0, int(gigabytes * 2**30) - DRIVER_BYTES)
 
 
 def fits(peak: int, free: int) -> bool:
