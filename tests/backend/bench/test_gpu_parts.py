@@ -288,6 +288,7 @@ def test_control_is_shortened_to_its_time(setup: float, kind: float, subject: fl
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_control_is_measured_with_the_kinds_that_there_is_time_for() -> None:
     found = figures(control_measures("toybox", CPU, 1))
     assert found["control_toybox_kinds"] == 2
