@@ -152,6 +152,15 @@ def identity(
     publish(bench_identity(tuning), json_file)
 
 
+def masters(json_file: JsonFile = None) -> None:
+    """Measure how exactly each master gives back the decoded frames of a generated clip and of hard ones."""
+    from motionbooth.bench.measures import publish
+
+    from motionbooth_lab.bench.masters import bench_masters
+
+    publish(bench_masters(), json_file)
+
+
 def extension(json_file: JsonFile = None) -> None:
     """Measure the extension's speed in Blender and how exactly it reads a shot. Needs the bpy module."""
     from motionbooth.bench.measures import publish
@@ -264,6 +273,7 @@ def add_benches(bench: typer.Typer) -> None:
         camera,
         windows,
         identity,
+        masters,
         extension,
         server,
         scheduler,

@@ -19,7 +19,7 @@ import av
 import av.filter
 import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
-from motionbooth_protocol.errors import InvalidInput, OutOfSpace, is_disk_full
+from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.limits import MAX_BLOB_BYTES
 from motionbooth_protocol.masters import Master
 from motionbooth_protocol.motion import Shot
@@ -91,24 +91,19 @@ def write_master(
     """Write the master of `clip`, which need not exist: as many frames as the clip, at its rate.
 
     The frames are repeated as by `spread_evenly`; pictures are numbered by the scene's frames. Returns the movie, or
-    the folder of the pictures. Raises InvalidInput as `check_master` does, OutOfSpace, and OSError.
+    the folder of the pictures. Raises InvalidInput as `check_master` does, and OSError, of a full disk, too.
     """
     count = shot.scene_frames
     check_master(master, (frames.shape[2], frames.shape[1]), count)
     path = master.path(clip)
     chosen = (frames[index] for index in _counted(spread(len(frames), count).tolist(), on_frame))
-    try:
-        if master.is_sequence:
-            path.mkdir(parents=True, exist_ok=True)
-            write = _write_exr if master is Master.EXR else _write_png
-            for number, frame in enumerate(chosen, start=shot.frame_start):
-                write(master.picture(clip, number), frame)
-        else:
-            _write_movie(path, CODECS[master], chosen, frames.shape[1:3], shot.fps)
-    except OSError as error:
-        if not is_disk_full(error):
-            raise
-        raise OutOfSpace("The disk of {path} is full; free some space there and try again.", path=path) from error
+    if master.is_sequence:
+        path.mkdir(parents=True, exist_ok=True)
+        write = _write_exr if master is Master.EXR else _write_png
+        for number, frame in enumerate(chosen, start=shot.frame_start):
+            write(master.picture(clip, number), frame)
+    else:
+        _write_movie(path, CODECS[master], chosen, frames.shape[1:3], shot.fps)
     return path
 
 

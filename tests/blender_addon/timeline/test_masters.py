@@ -34,8 +34,8 @@ PATCHES = np.array(
     np.uint8,
 )
 SHOT = Shot("Shot", 1, 8, 24.0, 256, 128, CameraPath.still(4))
-# Of 255: half a level in 10 bits and limited range, of brightness and of color. Before 4.5, Blender reads only 8 bits.
-ROUNDING = 0.5 if bpy.app.version >= (4, 5, 0) else 2.0
+# Of 255: half a level in 10 bits and limited range, of brightness and of color. Blender 4.3 reads only 8 bits.
+ROUNDING = 0.5 if bpy.app.version >= (5, 0, 0) else 1.0
 
 
 def make_take(scene: Any, folder: Path, master: Master) -> Any:
