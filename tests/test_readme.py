@@ -70,6 +70,7 @@ def test_every_figure_in_the_readmes_tables_equals_the_benchs_result() -> None:
         "control",
         "camera",
         "identity",
+        "masters",
         "sampling",
         "training",
         "server",

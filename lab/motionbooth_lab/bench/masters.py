@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import av
 import av.filter
@@ -93,7 +94,7 @@ def psnr(found: NDArray[np.float64], exact: NDArray[np.float32]) -> float:
     return float(10 * np.log10(1 / float(np.square(found - exact.astype(np.float64)).mean())))
 
 
-def read_master(master: Master, clip: Path, shot: Shot) -> NDArray[np.generic]:
+def read_master(master: Master, clip: Path, shot: Shot) -> NDArray[Any]:
     """The values of a clip's master (F, H, W, 3), RGB: 16-bit floats of an EXR, otherwise 16-bit integers."""
     if not master.is_sequence:
         with av.open(str(master.path(clip))) as container:
