@@ -139,10 +139,23 @@ def test_showing_a_take_restores_its_deleted_strip(shot: Any, pump: Pump) -> Non
 def test_the_settings_of_a_take_are_restored(shot: Any, pump: Pump) -> None:
     generate(shot, pump, random_seed=False, seed=11, quality="DRAFT", negative_prompt="rain")
     shot.motionbooth.seed, shot.motionbooth.quality, shot.motionbooth.negative_prompt = 1, "FINE", "snow"
+    shot.motionbooth.long_shot, shot.motionbooth.hold_frames = "SPREAD", True
     bpy.ops.motionbooth.restore_take_settings()
     settings = shot.motionbooth
     assert (settings.seed, settings.random_seed, settings.quality) == (11, False, "DRAFT")
     assert settings.negative_prompt == "rain"
+    assert (settings.long_shot, settings.hold_frames, settings.upscale) == ("WINDOWS", False, False)
+
+
+def test_a_shot_of_two_clips_is_read_and_sent_as_the_scene_asks(shot: Any, pump: Pump) -> None:
+    shot.frame_end = shot.frame_start + 2 * shot.render.fps - 1
+    generate(shot, pump, long_shot="SPREAD", hold_frames=True, upscale=True)
+    generate(shot, pump, long_shot="WINDOWS", hold_frames=False, upscale=False)
+    spread, windows = (takes.spec_of(take) for take in shot.motionbooth.takes)
+    assert (spread.shot.frames, spread.long_shot, spread.hold_frames, spread.upscale) == (8, "spread", True, True)
+    assert (windows.shot.frames, windows.long_shot, windows.hold_frames, windows.upscale) == (
+        16, "windows", False, False,
+    )  # fmt: skip
 
 
 def style_list(shot: Any) -> list[tuple[str, float]]:
