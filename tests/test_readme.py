@@ -69,6 +69,7 @@ def test_every_figure_in_the_readmes_tables_equals_the_benchs_result() -> None:
     benches = {
         "control",
         "camera",
+        "windows",
         "identity",
         "masters",
         "sampling",
