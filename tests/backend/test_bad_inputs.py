@@ -14,6 +14,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+from filelock import FileLock
 from local_hub import LocalHub
 from motionbooth.cli.app import app
 from motionbooth.models.downloads import MANIFEST
@@ -120,6 +121,12 @@ def _leads_out(place: Place) -> tuple[int, str]:
     return _get(place)
 
 
+def _busy(place: Place) -> tuple[int, str]:
+    (place.folder / "models").mkdir()
+    with FileLock(place.folder / "models" / ".zeroscope.lock"):
+        return _get(place)
+
+
 def _twice(place: Place) -> tuple[int, str]:
     place.write("models/zeroscope/kept")
     return _get(place)
@@ -204,6 +211,7 @@ CASES: dict[str, tuple[Callable[[Place], tuple[int, str]], int, str, str]] = {
     "mirror without weights": (_without_weights, 2, "has no weights of zeroscope", "Choose another mirror or folder"),
     "mirror with a path": (_leads_out, 1, "leads out of the model's folder", "Do not use this source"),
     "folder with a path": (_folder_leads_out, 1, "leads out of the model's folder", "Do not use this source"),
+    "fetched twice at once": (_busy, 1, "Another process is fetching zeroscope", "Wait until it has ended"),
     "already there": (_twice, 2, "zeroscope is already at", "zeroscope"),
     "folder lacks a file": (_folder_lacks, 2, f"stick lacks {WEIGHTS}", "Fetch it there again"),
     "folder of another model": (_folder_of_another, 2, "stick has Wan-AI/Other", "Choose the folder of zeroscope"),
