@@ -50,7 +50,7 @@ benches: $(READY)
 	$(VENV)/bin/motionbooth bench guide --json docs/bench_guide.json --pictures docs
 	$(VENV)/bin/motionbooth bench camera --json docs/bench_camera.json --pictures docs
 	$(VENV)/bin/motionbooth bench masters --json docs/bench_masters.json
-	$(VENV)/bin/motionbooth bench windows --cases 6 --json docs/bench_windows.json
+	$(VENV)/bin/motionbooth bench windows --json docs/bench_windows.json
 	$(VENV)/bin/motionbooth bench sampling --json docs/bench_sampling.json
 	$(VENV)/bin/motionbooth bench sampling --model wan --json docs/bench_sampling_wan.json
 	$(VENV)/bin/motionbooth bench training --json docs/bench_training.json

@@ -126,7 +126,7 @@ def camera(
 
 def windows(
     json_file: JsonFile = None,
-    cases: Annotated[int, typer.Option(min=1, max=32, help="Long clips.")] = 8,
+    cases: Annotated[int, typer.Option(min=1, max=32, help="Long clips.")] = 6,
     model: Annotated[Literal["toybox", "wantoy"], typer.Option(help="The bundled model to measure.")] = "toybox",
 ) -> None:
     """Measure clips that are longer than the model's: their seams, and how closely they follow boxes and camera."""

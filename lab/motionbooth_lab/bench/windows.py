@@ -50,7 +50,7 @@ class Made:
     shift: float
 
 
-def bench_windows(cases: int = 8, model: Model = TOYBOX_MODEL) -> BenchResult:
+def bench_windows(cases: int = 6, model: Model = TOYBOX_MODEL) -> BenchResult:
     """Run the bench: about a minute of one core for each of toybox's cases."""
     base, own = bundled_base(model), model.clip_format
     frames = own.frames + (TIMES - 1) * _stride(base)
