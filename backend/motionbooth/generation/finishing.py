@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +38,10 @@ class Finishing:
                 variable=UPSCALER,
             )
         return cls(
-            None if spec.hold_frames or interpolator is None else _loaded_interpolator(interpolator),
-            _loaded_upscaler(upscaler) if spec.upscale and upscaler is not None else None,
+            None
+            if spec.hold_frames or interpolator is None
+            else _loaded_interpolator(interpolator, _state(interpolator)),
+            _loaded_upscaler(upscaler, _state(upscaler)) if spec.upscale and upscaler is not None else None,
         )
 
     def frames(self, frames: Frames, exact: NDArray[np.float32], count: int) -> tuple[FrameSource, FrameSource]:
@@ -89,11 +91,20 @@ class FinishedFrames:
         return frame if self._finishing.upscaler is None else self._finishing.upscaler.enlarged(frame)
 
 
-@cache
-def _loaded_interpolator(path: Path) -> Interpolator:
+def _state(path: Path) -> tuple[int, int] | None:
+    """Its size and time: a network is loaded again after its file has changed, as the model's version says."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+@lru_cache(maxsize=1)
+def _loaded_interpolator(path: Path, _: tuple[int, int] | None) -> Interpolator:
     return Interpolator(path)
 
 
-@cache
-def _loaded_upscaler(path: Path) -> Upscaler:
+@lru_cache(maxsize=1)
+def _loaded_upscaler(path: Path, _: tuple[int, int] | None) -> Upscaler:
     return Upscaler(path)

@@ -120,14 +120,15 @@ class Base(ABC):
         """(h, w) of the latents in cells."""
         return self.settings.height // self.cell, self.settings.width // self.cell
 
-    def latent_frames(self, frames: int | None = None) -> int:
-        """The latent frames of a clip of so many frames, by default of its own."""
-        return 1 + ((frames or self.settings.frames) - 1) // self.temporal
+    @property
+    def latent_frames(self) -> int:
+        """F', the latent frames of a clip."""
+        return 1 + (self.settings.frames - 1) // self.temporal
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int]:
         """(C, F', h, w) of a clip's latents."""
-        return self.network.config.in_channels, self.latent_frames(), *self.latent_size
+        return self.network.config.in_channels, self.latent_frames, *self.latent_size
 
     @abstractmethod
     def attention_grid(self, latent_size: Grid) -> Grid:

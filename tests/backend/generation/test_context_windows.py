@@ -72,7 +72,7 @@ def test_a_long_shot_has_all_its_frames_and_the_network_never_sees_more_than_the
     with recorded(base.network) as seen:
         clip = generate_clip(base, spec)
     assert clip.shape == (spec.shot.frames, base.settings.height, base.settings.width, 3)
-    assert {shape[2] for shape in seen} == {base.latent_frames()}
+    assert {shape[2] for shape in seen} == {base.latent_frames}
     assert not torch.equal(clip, generate_clip(base, long_spec(base, box_control=False)))
 
 
@@ -105,7 +105,7 @@ def test_a_prediction_is_the_weighted_mean_of_those_of_the_windows(base: Base) -
 
 
 def test_a_clip_that_fits_is_the_same_bits_as_without_windows(base: Base) -> None:
-    spec = long_spec(base, base.latent_frames())
+    spec = long_spec(base, base.latent_frames)
     assert torch.equal(
         generate_clip(base, spec), generate_clip(base, msgspec.structs.replace(spec, long_shot="spread"))
     )
@@ -160,7 +160,7 @@ def test_frames_that_the_model_cannot_generate_are_refused(base: Base) -> None:
     own, step = base.settings.frames, base.temporal
     with refused(InvalidInput, found=long_spec(base).shot.frames, expected=own):
         generate_clip(base, long_spec(base, long_shot="spread"))
-    short = long_spec(base, base.latent_frames() - 1)
+    short = long_spec(base, base.latent_frames - 1)
     with refused(InvalidInput, found=short.shot.frames, least=own, step=step):
         generate_clip(base, short)
     if step > 1:

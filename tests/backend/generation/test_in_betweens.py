@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
@@ -10,7 +11,11 @@ import pytest
 import torch
 from motionbooth.generation.finishing import FinishedFrames, Finishing
 from motionbooth.generation.in_betweens import MULTIPLE, Interpolator
+from motionbooth.models.sources import model_version
 from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.jobs import GenerateSpec
+from motionbooth_protocol.motion import CameraPath, Shot
+from msgspec.structs import replace
 from refused import refused
 from torch import Tensor, nn
 
@@ -82,3 +87,18 @@ def test_a_file_that_is_no_interpolation_network_is_refused(tmp_path: Path) -> N
         path = saved(network, tmp_path / "other.pt")
         with refused(InvalidInput, path=str(path)):
             Interpolator(path)
+
+
+def test_a_network_is_loaded_once_and_again_after_its_file_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(Blend(), tmp_path / "film.pt")
+    monkeypatch.setenv("MOTIONBOOTH_INTERPOLATOR", str(path))
+    spec = GenerateSpec(Shot("s", 1, 24, 24, 96, 64, CameraPath.still(8)), "a park")
+    before = model_version("toybox")
+    first = Finishing.of(spec).interpolator
+    assert Finishing.of(spec).interpolator is first is not None
+    assert Finishing.of(replace(spec, hold_frames=True)).interpolator is None
+    os.utime(path, (1, 1))
+    assert Finishing.of(spec).interpolator is not first
+    assert model_version("toybox") != before, "cached results are not those of the new network"
