@@ -53,6 +53,7 @@ def test_every_bound_of_the_contract_is_reported_without_the_decoders_notation()
         (change(train, steps=0), "the steps must be at least 1"),
         (change(train, method="half"), "method has the wrong format"),
         (change(generate, prompt=""), "the prompt is empty"),
+        (change(generate, master="gif"), "the master has the unknown value 'gif'"),
         (change(generate, seed=-1), "the seed must be at least 0"),
         (
             change(generate, shot=change(generate.shot, subjects=[track] * 17)),

@@ -74,7 +74,7 @@ def check_master(master: Master, size: tuple[int, int], count: int) -> None:
             width=width,
             height=height,
         )
-    if 6 * width * height * count > MAX_BLOB_BYTES:
+    if 8 * width * height * count > MAX_BLOB_BYTES:  # three values of 2 bytes, and a margin: FFV1 of noise takes 7
         raise InvalidInput(
             "A master of {count} frames of {width} x {height} pixels may exceed {most} GiB. Shorten the shot, or "
             "generate it without a master.",

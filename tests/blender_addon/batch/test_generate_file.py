@@ -427,6 +427,14 @@ def test_a_guide_that_does_not_exist_is_refused_at_once(tmp_path: Path) -> None:
         generate_file.main([str(DEMO_SCENE), "--out", str(tmp_path), "--dry-run", "--guide", str(tmp_path / "no.mp4")])
 
 
+def test_an_unknown_master_is_refused_at_once_with_the_known_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        generate_file.main([str(DEMO_SCENE), "--out", str(tmp_path), "--dry-run", "--master", "gif"])
+    assert "prores-4444" in capsys.readouterr().err
+
+
 def test_another_model_than_the_scenes_can_be_chosen(connection_file: Path, tmp_path: Path) -> None:
     status, _ = run_batch(DEMO_SCENE, "--out", tmp_path, "--dry-run", "--model", "wantoy")
     assert status == 0
