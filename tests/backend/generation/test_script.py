@@ -171,6 +171,31 @@ def test_a_subject_that_the_script_does_not_name_is_refused(tmp_path: Path, tiny
         script_with_subjects(path, "tiny", 0, [tmp_path / "cat.safetensors"])
 
 
+def test_a_longer_script_is_spread_over_frames_at_the_models_rate(tmp_path: Path) -> None:
+    path = written(tmp_path, phrases=["sks dog"], bbox=[[[0, 0, 0.5, 1]], [[0.5, 0, 1, 1]]], camera_speed=[0.5, 0])
+    for model, seconds, frames, fps in (("toybox", 2.5, 20, 8), ("wantoy", 2.0, 33, 16), ("toybox", 1.0, 8, 8)):
+        spec = script_with_subjects(path, model, 0, [], seconds=seconds)
+        shot = spec.shot
+        assert (shot.frames, shot.scene_frames, shot.fps) == (frames, frames, fps)
+        assert spec.long_shot == ("spread" if seconds == 1 else "windows")
+        first, last = shot.subjects[0].boxes[0], shot.subjects[0].boxes[-1]
+        travel = 0.5 * (frames - 1) / frames
+        assert first is not None
+        assert last is not None
+        assert (first.x1, last.x1) == pytest.approx((0, 0.5 - travel))
+    for seconds in (0.5, 65.0):
+        with refused(InvalidInput, model="toybox", seconds=seconds):
+            script_with_subjects(path, "toybox", 0, [], seconds=seconds)
+
+
+@pytest.mark.usefixtures("tiny_model")
+def test_a_script_of_two_clips_is_generated_by_the_command(tmp_path: Path) -> None:
+    path, clip = written(tmp_path, phrases=["sks dog"], bbox=[[[0, 0, 0.5, 1]]]), tmp_path / "c.mp4"
+    result = CliRunner().invoke(app, ["generate", str(path), "--model", "tiny", "--seconds", "1", "--out", str(clip)])
+    assert result.exit_code == 0, result.output
+    assert read_clip(clip)[0].shape == (8, 128, 192, 3)  # tiny's own clip has 4
+
+
 @pytest.mark.usefixtures("tiny_model")
 def test_one_script_must_be_named(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["generate", "--out", str(tmp_path / "c.mp4")])
