@@ -248,7 +248,8 @@ CASES: dict[str, tuple[Callable[[Place], tuple[int, str]], int, str, str]] = {
 }  # fmt: skip
 
 
-LONG = {"torn download"}  # huggingface_hub tries again for five seconds; test_downloads.py has a quick one
+# huggingface_hub tries again for five seconds, the plans are computed; both have quick tests of their own.
+LONG = {"torn download", "plan that cannot fit"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in CASES])

@@ -51,7 +51,8 @@ def get(
     from rich.console import Console
     from rich.filesize import decimal
 
-    from motionbooth.models.downloads import copy, fetch, offer
+    from motionbooth.models.downloads import copy, fetch
+    from motionbooth.models.offers import offer
     from motionbooth.models.sources import models_folder
 
     console = Console()

@@ -23,10 +23,9 @@ from motionbooth.models.downloads import (
     FETCHING,
     check_sound,
     fetch,
-    is_broken_off,
-    offer,
     remove,
 )
+from motionbooth.models.offers import is_broken_off, offer
 from motionbooth.models.sources import folder_named
 
 ASKING, REMOVING, WAITING = "asking the hub", "removing the model", "waiting for the network"

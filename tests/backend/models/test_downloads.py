@@ -12,7 +12,8 @@ import pytest
 from local_hub import LocalHub
 from motionbooth.cli.app import app
 from motionbooth.models import downloads
-from motionbooth.models.downloads import MANIFEST, damaged_files, needed_files
+from motionbooth.models.downloads import MANIFEST, damaged_files
+from motionbooth.models.offers import needed_files
 from motionbooth.models.sources import source_named
 from motionbooth_protocol.errors import InvalidInput, JobFailed, NotFound
 from refused import refused_by_command

@@ -15,9 +15,9 @@ from local_hub import LocalHub
 from motionbooth.cli.app import app
 from motionbooth.evaluation.networks import CLIP_ID, DINO_ID, load_networks
 from motionbooth.finetuning.finetune import TrainingOptions
-from motionbooth.models.downloads import needed_files
 from motionbooth.models.lavie import convert
 from motionbooth.models.lavie.unet import LaVieUNet
+from motionbooth.models.offers import needed_files
 from motionbooth.models.published import MODELS, published, published_named, title_of
 from motionbooth.models.registry import load_base
 from motionbooth.models.settings import BaseSettings

@@ -45,6 +45,7 @@ def ended(client: Client) -> PublishedModel:
     return zeroscope(client)
 
 
+@pytest.mark.slow  # beside the extension's own test, which does the same through it
 def test_an_admin_fetches_a_model_and_everyone_sees_it(backend: RunningBackend, hub: LocalHub, tmp_path: Path) -> None:
     with backend.client() as admin, backend.client(connection=backend.new_key("ann")) as user:
         for request in (user.published, lambda: user.manage_model("zeroscope", "get", license_accepted=True)):
