@@ -170,5 +170,6 @@ def _latents(base: Base, *shape: int) -> Tensor:
 def text_shape(base: Base) -> tuple[int, int]:
     """Tokens of a prompt and width of their embeddings."""
     config = base.network.config
-    tokens = base.settings.max_sequence_length or getattr(base.text_encoder.config, "max_position_embeddings", None)
+    words = getattr(base.text_encoder, "config", None)
+    tokens = base.settings.max_sequence_length or getattr(words, "max_position_embeddings", None)
     return tokens or 512, config.text_dim if "text_dim" in config else config.cross_attention_dim
