@@ -53,6 +53,7 @@ benches: $(READY)
 	$(VENV)/bin/motionbooth bench windows --json docs/bench_windows.json
 	$(VENV)/bin/motionbooth bench sampling --json docs/bench_sampling.json
 	$(VENV)/bin/motionbooth bench sampling --model wan --json docs/bench_sampling_wan.json
+	$(VENV)/bin/motionbooth bench memory --json docs/bench_memory.json
 	$(VENV)/bin/motionbooth bench training --json docs/bench_training.json
 	$(VENV)/bin/motionbooth bench training --model wan --json docs/bench_training_wan.json
 	$(VENV)/bin/motionbooth bench server --json docs/bench_server.json
