@@ -72,6 +72,7 @@ def test_every_figure_in_the_readmes_tables_equals_the_benchs_result() -> None:
         "windows",
         "identity",
         "masters",
+        "memory",
         "sampling",
         "training",
         "server",

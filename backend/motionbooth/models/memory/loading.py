@@ -29,10 +29,15 @@ def load_planned(source: Source, computing: Computing, plan: Plan | None = None)
     if computing.attention in ("flash", "sage"):
         base.use_attention(computing.attention)
     if computing.compile:
-        for layer in layers_of(base.network):
-            layer.compile()
+        compile_layers(base)
     log_plan(base, base.plan.name)
     return base
+
+
+def compile_layers(base: Base, backend: str = "inductor") -> None:
+    """Let torch compile each layer of the network when it first computes (in place)."""
+    for layer in layers_of(base.network):
+        layer.compile(backend=backend)
 
 
 def chosen_device(computing: Computing) -> str:
