@@ -43,8 +43,8 @@ from motionbooth.finetuning.trainer import StepLosses, Trainer, autocast, train
 from motionbooth.generation.sampling import SamplingInputs, decode, denoise
 from motionbooth.generation.video import Frames, write_clip
 from motionbooth.models.base import Base
-from motionbooth.models.memory.device import default_device
-from motionbooth.models.memory.loading import log_peak, log_plan
+from motionbooth.models.memory.loading import chosen_device, log_peak, log_plan
+from motionbooth.models.memory.options import Computing
 from motionbooth.models.registry import load_base
 from motionbooth.models.settings import BaseSettings, PasteSettings, TrainSettings
 from motionbooth.models.sources import Source, fetched_folder, source_named
@@ -115,10 +115,11 @@ def finetune(
     settings = train_settings(source.settings, spec, options.settings)
     reporter.plan(stages.train_stages(source.settings, settings, spec))
     reporter.progress(stages.LOADING, 0, 1)
-    plan = training_plan(source, settings, method_of(source.settings, spec), options.memory)
+    device = chosen_device(Computing.of_this_machine())
+    plan = training_plan(source, settings, method_of(source.settings, spec), device, options.memory)
     settings = plan.applied_to(settings)
-    frozen = getattr(torch, settings.precision) if plan.half and default_device() != "cpu" else torch.float32
-    base = load_base(source, training=True, plan=plan.parts, network_dtype=frozen)
+    frozen = getattr(torch, settings.precision) if plan.half and device != "cpu" else torch.float32
+    base = load_base(source, device, training=True, plan=plan.parts, network_dtype=frozen)
     log_plan(base, plan.name)
     missing = _missing_prior_clips(source, settings, spec, options), missing_backgrounds(source, settings)
     reporter.plan(stages.train_stages(source.settings, settings, spec, *missing))

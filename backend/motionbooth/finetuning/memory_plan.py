@@ -13,7 +13,7 @@ from motionbooth_protocol.errors import InvalidInput
 from motionbooth.finetuning.trainable import set_trainable
 from motionbooth.finetuning.trainer import clip_loss, image_loss
 from motionbooth.models.base import Base, NoisyBatch
-from motionbooth.models.memory.device import default_device, free_bytes
+from motionbooth.models.memory.device import free_bytes
 from motionbooth.models.memory.dry_run import peak_of
 from motionbooth.models.memory.estimate import (
     card_bytes,
@@ -72,7 +72,9 @@ def plans_for(method: str, settings: TrainSettings) -> list[TrainingPlan]:
     return [plan for plan in TRAINING_PLANS if (not plan.half or halves) and (not plan.eight_bit or eights)]
 
 
-def training_plan(source: Source, settings: TrainSettings, method: str, memory: str = "auto") -> TrainingPlan:
+def training_plan(
+    source: Source, settings: TrainSettings, method: str, device: str, memory: str = "auto"
+) -> TrainingPlan:
     """The plan of this name, or the fastest that fits the device; on a CPU, "all". Raises InvalidInput."""
     possible = plans_for(method, settings)
     if memory != "auto":
@@ -85,7 +87,7 @@ def training_plan(source: Source, settings: TrainSettings, method: str, memory: 
             plan=memory,
             plans=", ".join(plan.name for plan in possible),
         )
-    free = free_bytes(default_device())
+    free = free_bytes(device)
     return TRAINING_PLANS[0] if free is None else chosen_training_plan(source, settings, method, free)[0]
 
 

@@ -26,7 +26,7 @@ from motionbooth.control.prompt import PromptTokens, prompt_tokens
 from motionbooth.models.base import TILE_PX, Base, NoisyBatch
 from motionbooth.models.lavie.unet import LaVieUNet
 from motionbooth.models.memory.moving import cast_weights
-from motionbooth.models.memory.plans import Plan
+from motionbooth.models.memory.plans import ALL, Plan
 from motionbooth.models.parts import load_parts, load_sampler, part_classes
 from motionbooth.models.sources import Source
 
@@ -58,7 +58,7 @@ class UNetBase(Base):
         device: str,
         dtype: torch.dtype,
         text_dtype: torch.dtype,
-        plan: Plan,
+        plan: Plan = ALL,
         network_dtype: torch.dtype | None = None,
     ) -> UNetBase:
         """Load all parts, the text encoder in `text_dtype`, the network in `network_dtype`. Raises InvalidInput."""

@@ -29,7 +29,7 @@ def named(name: str) -> TrainSettings:
 
 def test_a_cpu_has_one_plan_which_changes_nothing(tiny_source: Source) -> None:
     settings = tiny_source.settings.lora
-    plan = training_plan(tiny_source, settings, "lora")
+    plan = training_plan(tiny_source, settings, "lora", "cpu")
     assert plan.name == "all"
     assert plan.applied_to(settings) == settings
 
@@ -72,7 +72,7 @@ def test_8_bit_moments_are_for_full_fine_tuning_with_bitsandbytes(tiny_source: S
         with pytest.raises(InvalidInput, match="bitsandbytes"):
             adamw([torch.nn.Parameter(torch.zeros(2))], named("8bit"))
         with pytest.raises(InvalidInput, match="not possible"):
-            training_plan(tiny_source, settings, "full", "8bit")
+            training_plan(tiny_source, settings, "full", "cpu", "8bit")
 
 
 @pytest.mark.slow
@@ -89,7 +89,7 @@ def test_zeroscopes_training_is_predicted_as_measured_on_an_h100() -> None:
 @pytest.mark.parametrize("memory", ["all", "parked", "checkpointed", "half"])
 def test_a_training_step_under_each_plan_on_a_gpu(tiny_source: Source, memory: str) -> None:
     settings = replace(tiny_source.settings.lora, paste=None)
-    plan = training_plan(tiny_source, settings, "lora", memory)
+    plan = training_plan(tiny_source, settings, "lora", "cuda", memory)
     half = torch.bfloat16 if plan.half else torch.float32
     base = load_base(tiny_source, training=True, plan=plan.parts, network_dtype=half)
     base.settings = replace(base.settings, lora=plan.applied_to(settings))

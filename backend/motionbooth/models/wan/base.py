@@ -22,7 +22,7 @@ from motionbooth.control.boxes import BoxControl, Grid
 from motionbooth.control.prompt import PromptTokens, prompt_tokens
 from motionbooth.models.base import TILE_PX, Base, NoisyBatch
 from motionbooth.models.memory.moving import cast_weights
-from motionbooth.models.memory.plans import Plan
+from motionbooth.models.memory.plans import ALL, Plan
 from motionbooth.models.parts import load_parts, load_sampler
 from motionbooth.models.sources import Source
 from motionbooth.models.wan.attention import install_control
@@ -47,7 +47,7 @@ class WanBase(Base):
         device: str,
         dtype: torch.dtype,
         text_dtype: torch.dtype,
-        plan: Plan,
+        plan: Plan = ALL,
         network_dtype: torch.dtype | None = None,
     ) -> WanBase:
         """Load all parts, the text encoder in `text_dtype`, the network in `network_dtype`.
