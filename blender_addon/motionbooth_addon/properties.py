@@ -206,7 +206,7 @@ class MotionBoothShot(bpy.types.PropertyGroup):
                 "Windows",
                 "Generate all frames at the model's frame rate, in overlapping windows. Takes longer",
             ),
-            ("SPREAD", "Spread", "Spread the frames of one clip over the shot and hold each"),
+            ("SPREAD", "Spread Frames", "Spread the frames of one clip over the shot and hold each"),
         ],
         description="How to generate a shot that lasts longer than the model's clip",
     )

@@ -37,9 +37,9 @@ CLASSES = (
     *engines.CLASSES,
     *models.CLASSES,
     *shot.CLASSES,
-    *model_panels.CLASSES,
     *job_panels.CLASSES,
     *take_panels.CLASSES,
+    *model_panels.CLASSES,
     *menus.CLASSES,
     *gizmo.CLASSES,
 )

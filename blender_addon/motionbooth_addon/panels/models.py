@@ -26,7 +26,6 @@ class MOTIONBOOTH_UL_published(bpy.types.UIList):
 
 class MOTIONBOOTH_PT_published(InView, bpy.types.Panel):
     bl_label = "Backend Models"
-    bl_parent_id = "MOTIONBOOTH_PT_backend"
     bl_options = {"DEFAULT_CLOSED"}
 
     @classmethod

@@ -19,7 +19,7 @@ from motionbooth_protocol.errors import InvalidInput
 from msgspec import Struct
 
 import motionbooth
-from motionbooth.models.memory.device import default_device, forget_peak, free_unused, peak_bytes
+from motionbooth.models.memory.device import forget_peak, found_device, free_unused, peak_bytes
 
 
 class Card(Struct, frozen=True):
@@ -38,7 +38,7 @@ class Card(Struct, frozen=True):
 
 def accelerator() -> torch.device:
     """The device that torch would use. Raises InvalidInput if there is none."""
-    found = default_device()
+    found = found_device()
     if found == "cpu":
         raise InvalidInput(
             "This bench needs a GPU (CUDA, ROCm, MPS or XPU) and torch finds none here; `motionbooth doctor` says more."

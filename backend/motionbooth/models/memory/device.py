@@ -7,12 +7,20 @@ from typing import Any
 import torch
 
 
-def default_device() -> str:
-    """The accelerator if there is one, otherwise the CPU."""
+def found_device() -> str:
+    """The accelerator that torch finds, otherwise the CPU."""
     if not torch.accelerator.is_available():
         return "cpu"
     found = torch.accelerator.current_accelerator()
     return "cpu" if found is None else found.type
+
+
+def default_device() -> str:
+    """The accelerator if there is one, otherwise the CPU. A Mac's MPS only computes if it is asked to (`--device mps`):
+    nothing has been measured on it.
+    """
+    found = found_device()
+    return "cpu" if found == "mps" else found
 
 
 def free_bytes(device: str) -> int | None:
@@ -42,5 +50,4 @@ def peak_bytes(device: str) -> int | None:
 
 def free_unused() -> None:
     """Give memory that no tensor needs back to the system."""
-    if torch.accelerator.is_available():
-        free_bytes(default_device())
+    free_bytes(found_device())

@@ -8,7 +8,7 @@ import torch
 from motionbooth_protocol.errors import InvalidInput
 
 from motionbooth.models.base import Base
-from motionbooth.models.memory.device import default_device, forget_peak, free_bytes, peak_bytes
+from motionbooth.models.memory.device import default_device, forget_peak, found_device, free_bytes, peak_bytes
 from motionbooth.models.memory.estimate import chosen_plan
 from motionbooth.models.memory.moving import layers_of
 from motionbooth.models.memory.options import Computing
@@ -42,9 +42,11 @@ def compile_layers(base: Base, backend: str = "inductor") -> None:
 
 def chosen_device(computing: Computing) -> str:
     """Raises InvalidInput if torch does not find it here."""
-    here = default_device()
-    if computing.device in ("auto", "cpu", here):
-        return here if computing.device == "auto" else computing.device
+    here = found_device()
+    if computing.device == "auto":
+        return default_device()
+    if computing.device in ("cpu", here):
+        return computing.device
     raise InvalidInput(
         "torch finds no {device} device here, only: {here}. Leave --device out, or install the torch for it; "
         "`motionbooth doctor` says more.",

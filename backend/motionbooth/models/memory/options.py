@@ -24,7 +24,7 @@ class Computing(msgspec.Struct, frozen=True):
     """How a base model computes."""
 
     device: Device = "auto"
-    """By torch's names; cuda is also ROCm's. "auto": the accelerator if there is one."""
+    """By torch's names; cuda is also ROCm's. "auto": the accelerator if there is one, but a Mac's only if asked for."""
     memory: Memory = "auto"
     """A plan of memory/plans.py. "auto": the fastest that fits the card's free memory."""
     precision: Precision = "auto"

@@ -195,7 +195,7 @@ TEXTS = {
     "Hold Frames": "Bilder halten",
     "Upscale": "Hochskalieren",
     "Windows": "Fenster",
-    "Spread": "Verteilen",
+    "Spread Frames": "Bilder verteilen",
     "Framing": "Rahmung",
     "Fit": "Einpassen",
     "Crop": "Beschneiden",
