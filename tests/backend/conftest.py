@@ -12,11 +12,19 @@ import numpy as np
 import pytest
 import torch
 from motionbooth.models.base import Base
+from motionbooth.models.post_processing import INTERPOLATOR, UPSCALER
 from motionbooth.models.registry import load_base
 from motionbooth.models.sources import Source
 from tiny_wan import save_wan
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+@pytest.fixture(autouse=True)
+def same_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a command of the product leaves in the environment ends with its test, as it does with its process."""
+    for name in (INTERPOLATOR, UPSCALER):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session")

@@ -97,7 +97,7 @@ def test_an_unreadable_shot_has_an_error(shot: Any) -> None:
     known = shot_cache.get(shot)
     assert known.motion is None
     assert known.error is not None
-    assert known.error.template.startswith("{where} has no camera")
+    assert known.error.values == {"scene": "Scene"}
 
 
 def test_a_subject_without_an_object_does_not_hide_the_others(shot: Any) -> None:
