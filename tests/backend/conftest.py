@@ -24,7 +24,8 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 def same_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a command of the product leaves in the environment ends with its test, as it does with its process."""
     for name in (INTERPOLATOR, UPSCALER):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that the variable is absent again afterward
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="session")
