@@ -45,6 +45,7 @@ from motionbooth.generation.video import Frames, write_clip
 from motionbooth.models.base import Base
 from motionbooth.models.memory.loading import chosen_device, log_peak, log_plan
 from motionbooth.models.memory.options import Computing
+from motionbooth.models.memory.quantizing import quantize
 from motionbooth.models.registry import load_base
 from motionbooth.models.settings import BaseSettings, PasteSettings, TrainSettings
 from motionbooth.models.sources import Source, fetched_folder, source_named
@@ -120,6 +121,8 @@ def finetune(
     settings = plan.applied_to(settings)
     frozen = getattr(torch, settings.precision) if plan.half and device != "cpu" else torch.float32
     base = load_base(source, device, training=True, plan=plan.parts, network_dtype=frozen)
+    if plan.quantized:
+        quantize(base.network, base.device)
     log_plan(base, plan.name)
     missing = _missing_prior_clips(source, settings, spec, options), missing_backgrounds(source, settings)
     reporter.plan(stages.train_stages(source.settings, settings, spec, *missing))

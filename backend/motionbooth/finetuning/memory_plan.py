@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 import msgspec
@@ -25,7 +25,9 @@ from motionbooth.models.memory.estimate import (
     text_shape,
 )
 from motionbooth.models.memory.moving import bytes_of, cast_weights
+from motionbooth.models.memory.options import can_quantize, check_can_quantize
 from motionbooth.models.memory.plans import ALL, Plan
+from motionbooth.models.memory.quantizing import quantize
 from motionbooth.models.registry import family_of
 from motionbooth.models.settings import TrainSettings
 from motionbooth.models.sources import Source
@@ -53,6 +55,11 @@ class TrainingPlan:
             optimizer="adamw8bit" if self.eight_bit else settings.optimizer,
         )
 
+    @property
+    def quantized(self) -> bool:
+        """The frozen weights of the network's layers are in 8 bits: for a LoRA."""
+        return self.parts.quantized
+
 
 _AWAY = Plan("parked", "", text="visit", vae_visits=True)
 _AWAY_ON_CPU = Plan("checkpointed", "", text="cpu", vae_visits=True, in_turn=True)
@@ -62,6 +69,13 @@ TRAINING_PLANS = (
     TrainingPlan("checkpointed", "gradient checkpointing, and the text encoder on the CPU", _AWAY_ON_CPU, True),
     TrainingPlan("half", "as checkpointed, and frozen weights in half precision", _AWAY_ON_CPU, True, half=True),
     TrainingPlan("8bit", "as checkpointed, and AdamW in 8 bits", _AWAY_ON_CPU, True, eight_bit=True),
+    TrainingPlan(
+        "quantized",
+        "as half, and frozen weights in 8 bits, which changes them a little",
+        replace(_AWAY_ON_CPU, name="quantized", quantized=True),
+        True,
+        half=True,
+    ),
 )
 
 
@@ -69,7 +83,8 @@ def plans_for(method: str, settings: TrainSettings) -> list[TrainingPlan]:
     """Those that make sense for "lora" or "full" and are possible here."""
     halves = method == "lora" and settings.precision != "float32"
     eights = method == "full" and find_spec("bitsandbytes") is not None
-    return [plan for plan in TRAINING_PLANS if (not plan.half or halves) and (not plan.eight_bit or eights)]
+    possible = [plan for plan in TRAINING_PLANS if (not plan.half or halves) and (not plan.eight_bit or eights)]
+    return [plan for plan in possible if not plan.quantized or can_quantize()]
 
 
 def training_plan(
@@ -77,13 +92,15 @@ def training_plan(
 ) -> TrainingPlan:
     """The plan of this name, or the fastest that fits the device; on a CPU, "all". Raises InvalidInput."""
     possible = plans_for(method, settings)
+    if memory == "quantized":
+        check_can_quantize()
     if memory != "auto":
         for plan in possible:
             if plan.name == memory:
                 return plan
         raise InvalidInput(
             "The memory plan {plan} is not possible for this training, only: {plans}. 8bit is for full fine-tuning and "
-            "needs the package bitsandbytes; half is for a LoRA.",
+            "needs the package bitsandbytes; half and quantized are for a LoRA.",
             plan=memory,
             plans=", ".join(plan.name for plan in possible),
         )
@@ -127,6 +144,8 @@ def training_peaks(source: Source, settings: TrainSettings, method: str) -> Iter
         if plan.half:
             cast_weights(base.network, half)
         base = base.arranged(plan.parts)
+        if plan.quantized:
+            quantize(base.network, base.device)
         yield plan, _peak(base, plan.applied_to(settings), method)
 
 

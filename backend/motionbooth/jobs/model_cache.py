@@ -13,6 +13,7 @@ from motionbooth.models.memory.device import free_unused
 from motionbooth.models.memory.loading import load_planned
 from motionbooth.models.memory.options import Computing
 from motionbooth.models.memory.plans import Plan, smaller_plan
+from motionbooth.models.memory.quantizing import quantize
 from motionbooth.models.sources import model_version, source_named
 from motionbooth.models.styles import add_style
 from motionbooth.models.subject_card import read_card
@@ -47,15 +48,18 @@ class ModelCache:
         self._base = None  # a base that fails halfway must not stay
         reusable = base is not None and base.source == source and self._version == version
         reusable = reusable and plan in (None, base.plan if base is not None else None)
-        if base is None or not reusable or loaded != wanted[: len(loaded)]:
+        fixed = base is not None and base.plan.quantized  # nothing can be added to quantized weights
+        if base is None or not reusable or loaded != (wanted if fixed else wanted[: len(loaded)]):
             del base  # free its memory for the next one
             free_unused()
-            base, loaded = load_planned(source, self._computing or Computing.of_this_machine(), plan), ()
+            base, loaded, fixed = load_planned(source, self._computing or Computing.of_this_machine(), plan), (), False
         for item in wanted[len(loaded) :]:
             if isinstance(item, Style):
                 add_style(base, blob_path(item.weights), item)
             else:
                 load_subject(base, blob_path(item))
+        if base.plan.quantized and not fixed:
+            quantize(base.network, base.device)
         self._base, self._added, self._version = base, wanted, version
         self._last = base.plan, base.device.type
         return base

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,8 +25,9 @@ from motionbooth.models.unet_base import use_channels_last
 def add_lora(network: nn.Module, rank: int, target_modules: str | list[str], seed: int) -> LoraModel:
     """Put untrained LoRA layers into `network` (in place); its output stays the same until they are trained."""
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=target_modules)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
         torch.manual_seed(seed)
+        warnings.filterwarnings("ignore", ".*get_apply_tensor_subclass")  # quantized layers are trained, never merged
         adapted = LoraModel(network, config, "default")
     use_channels_last(network)
     return adapted

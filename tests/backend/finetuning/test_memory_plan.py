@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from motionbooth.bench.real_size import lora_trainer, random_text
@@ -13,10 +15,15 @@ from motionbooth.finetuning.memory_plan import (
     training_plan,
 )
 from motionbooth.finetuning.trainer import adamw
+from motionbooth.models.memory import options
 from motionbooth.models.memory.estimate import known_source
+from motionbooth.models.memory.options import can_quantize
+from motionbooth.models.memory.quantizing import quantize
 from motionbooth.models.registry import load_base
 from motionbooth.models.settings import TrainSettings
 from motionbooth.models.sources import Source
+from motionbooth.models.subject_card import SubjectCard
+from motionbooth.models.subject_weights import load_subject, save_subject
 from motionbooth_protocol.errors import InvalidInput
 from msgspec.structs import replace
 from refused import refused
@@ -37,11 +44,16 @@ def test_a_cpu_has_one_plan_which_changes_nothing(tiny_source: Source) -> None:
 def test_the_first_plan_that_fits_is_chosen_and_none_is_refused(wan_source: Source) -> None:
     settings = replace(wan_source.settings.lora, gradient_checkpointing=False)
     peaks = {plan.name: peak for plan, peak in training_peaks(wan_source, settings, "lora")}
-    assert list(peaks) == ["all", "parked", "checkpointed", "half"]
+    *larger, smallest = peaks
+    if can_quantize():
+        assert smallest == "quantized", "the last resort, because the weights change"
+        assert peaks["quantized"] < peaks["half"]
+        larger, smallest = larger[:-1], larger[-1]
+    assert [*larger, smallest] == ["all", "parked", "checkpointed", "half"]
     assert peaks["half"] < peaks["checkpointed"] < peaks["all"]
     assert chosen_training_plan(wan_source, settings, "lora", 2 * peaks["all"] + 10**9)[0].name == "all"
-    with refused(InvalidInput, model=..., needed=..., plan="half", free=...):
-        chosen_training_plan(wan_source, settings, "lora", peaks["half"])
+    with refused(InvalidInput, model=..., needed=..., plan=list(peaks)[-1], free=...):
+        chosen_training_plan(wan_source, settings, "lora", min(peaks.values()))
 
 
 def test_half_the_weights_learn_about_as_the_whole(tiny_source: Source) -> None:
@@ -59,6 +71,65 @@ def test_half_the_weights_learn_about_as_the_whole(tiny_source: Source) -> None:
         with torch.autocast("cpu", torch.bfloat16):  # the trainer itself uses it on a GPU only
             losses[dtype] = trainer.take_step().total
     assert losses[torch.bfloat16] == pytest.approx(losses[torch.float32], rel=0.05)
+
+
+@pytest.mark.skipif(not can_quantize(), reason="pip install 'motionbooth[quantize]'")
+@pytest.mark.parametrize("name", ["tiny", "wan"])
+def test_a_lora_is_trained_over_weights_in_8_bits(
+    name: str, tiny_source: Source, wan_source: Source, tmp_path: Path
+) -> None:
+    """Its loss falls, nothing else changes, and its file goes onto the exact weights like any other."""
+    source = tiny_source if name == "tiny" else wan_source
+    plan = training_plan(source, source.settings.lora, "lora", "cpu", "quantized")
+    settings = replace(plan.applied_to(source.settings.lora), paste=None, learning_rate=0.02, warmup=0, image_batch=2)
+    assert settings.gradient_checkpointing
+    base = load_base(source, "cpu", training=True, plan=plan.parts)
+    quantize(base.network, base.device)
+    base.settings = replace(base.settings, lora=settings)
+    embedded = base.embed(["a sks dog"]).float()
+    trainer = lora_trainer(base, embedded, (2,))
+
+    def loss() -> float:
+        """Of the same pictures, clip, times and noise each time."""
+        kept = trainer._generator.get_state()
+        trainer._generator.manual_seed(7)
+        with torch.no_grad():
+            found = sum(each.total.item() for _ in range(2) for each in trainer._losses())
+        trainer._generator.set_state(kept)
+        return found
+
+    def frozen() -> dict[str, torch.Tensor]:
+        fixed = {name: weight for name, weight in base.network.named_parameters() if not weight.requires_grad}
+        return {name: getattr(weight, "qdata", weight).clone() for name, weight in fixed.items()}
+
+    first, weights = loss(), frozen()
+    assert torch.int8 in {weight.dtype for weight in weights.values()}
+    assert all("lora_" in name for name, weight in base.network.named_parameters() if weight.requires_grad)
+    for _ in range(5):
+        trainer.take_step()
+    assert loss() < first
+    assert all(torch.equal(weight, weights[name]) for name, weight in frozen().items())
+    rank, modules = settings.rank, settings.target_modules
+    card = SubjectCard("s", "sks", "dog", "a sks dog", source.name, source.network_sha256, "lora", rank, modules)
+    save_subject(tmp_path / "s.safetensors", base, card)
+    exact = load_base(source, "cpu")
+    before = {name: weight.clone() for name, weight in exact.network.named_parameters()}
+    assert load_subject(exact, tmp_path / "s.safetensors") == card
+    changed = [name for name, weight in exact.network.named_parameters() if not torch.equal(weight, before[name])]
+    assert len(changed) == sum("lora_A" in name for name, _ in base.network.named_parameters())
+
+
+def test_weights_in_8_bits_are_refused_without_torchao(tiny_source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options, "find_spec", lambda name: None)
+    with pytest.raises(InvalidInput, match=r"pip install 'motionbooth\[quantize\]'"):
+        training_plan(tiny_source, tiny_source.settings.lora, "lora", "cpu", "quantized")
+    assert "quantized" not in [plan.name for plan in plans_for("lora", tiny_source.settings.lora)]
+
+
+@pytest.mark.skipif(not can_quantize(), reason="pip install 'motionbooth[quantize]'")
+def test_weights_in_8_bits_are_for_a_lora(tiny_source: Source) -> None:
+    with refused(InvalidInput, plan="quantized", plans=...):
+        training_plan(tiny_source, tiny_source.settings.full, "full", "cpu", "quantized")
 
 
 def test_8_bit_moments_are_for_full_fine_tuning_with_bitsandbytes(tiny_source: Source) -> None:

@@ -21,6 +21,7 @@ from motionbooth.finetuning.trainable import set_trainable
 from motionbooth.finetuning.trainer import Trainer, clip_loss, image_loss
 from motionbooth.models.base import Base
 from motionbooth.models.parts import read_json
+from motionbooth.models.memory.options import can_quantize
 from motionbooth.models.registry import load_base
 from motionbooth.models.sources import Source, source_named
 from motionbooth.models.subject_weights import load_subject
@@ -246,8 +247,11 @@ def test_a_validation_sample_is_a_clip(wan: Base) -> None:
 
 @pytest.fixture(scope="module")
 def trained(wan_source: Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a subject that a job has trained on the tiny Wan."""
-    folder = tmp_path_factory.mktemp("trained")
+    """The file of a subject that a job has trained on the tiny Wan."""
+    return trained_in(tmp_path_factory.mktemp("trained"), wan_source, TrainingOptions())
+
+
+def trained_in(folder: Path, wan_source: Source, options: TrainingOptions) -> Path:
     models = folder / "models"
     models.mkdir()
     (models / "tinywan").symlink_to(wan_source.folder)
@@ -259,8 +263,20 @@ def trained(wan_source: Source, tmp_path_factory: pytest.TempPathFactory) -> Pat
         patch.setattr(platformdirs, "user_cache_path", lambda name: folder / "cache" / name)
         patch.setenv("MOTIONBOOTH_MODELS", str(models))
         spec = TrainSpec(SUBJECT, model="tinywan", steps=3, learning_rate=0.05)
-        results = finetune(spec, files.__getitem__, folder, Silent(), TrainingOptions())
+        results = finetune(spec, files.__getitem__, folder, Silent(), options)
     return results["subject"]
+
+
+@pytest.mark.skipif(not can_quantize(), reason="pip install 'motionbooth[quantize]'")
+def test_a_job_trains_over_weights_in_8_bits(wan_source: Source, trained: Path, tmp_path: Path) -> None:
+    found = load_file(trained_in(tmp_path, wan_source, TrainingOptions(memory="quantized")))
+    exact = load_file(trained)
+    assert {name: value.shape for name, value in found.items()} == {name: value.shape for name, value in exact.items()}
+    assert any(not torch.equal(found[name], exact[name]) for name in exact), "the weights below were rounded"
+    tuned = load_base(wan_source, device="cpu")
+    plain = prediction(tuned.network)
+    load_subject(tuned, tmp_path / "subject.safetensors")
+    assert (prediction(tuned.network) - plain).abs().max() > 1e-3
 
 
 def prediction(transformer: torch.nn.Module) -> Tensor:

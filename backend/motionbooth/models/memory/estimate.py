@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from motionbooth.models.memory.configurations import PUBLISHED, Configs
 from motionbooth.models.memory.dry_run import peak_of
 from motionbooth.models.memory.moving import bytes_of, layers_of
 from motionbooth.models.memory.plans import PLANS, Plan
+from motionbooth.models.memory.quantizing import quantize
 from motionbooth.models.parts import read_json
 from motionbooth.models.registry import family_of
 from motionbooth.models.sources import MODELS, Source, source_named, sources
@@ -51,7 +52,7 @@ def known_source(name: str) -> Source:
     return source_named(name)
 
 
-def estimates(source: Source, dtype: torch.dtype | None = None) -> Iterator[Estimate]:
+def estimates(source: Source, dtype: torch.dtype | None = None, plans: Sequence[Plan] = PLANS) -> Iterator[Estimate]:
     """One for each plan, from the fastest to the smallest, computed as they are asked for.
 
     `dtype`: of the weights; by default half precision, as on a GPU. Raises InvalidInput if a configuration is missing.
@@ -60,8 +61,10 @@ def estimates(source: Source, dtype: torch.dtype | None = None) -> Iterator[Esti
     family = family_of(configs)
     base: Base = family.without_weights(source, configs, dtype or family.half)
     decoding: dict[bool, int] = {}
-    for plan in PLANS:
+    for plan in plans:
         base = base.arranged(plan)
+        if plan.quantized:
+            quantize(base.network, base.device)
         if plan.tiled not in decoding:
             decoding[plan.tiled] = _decoding_bytes(base)
         yield Estimate(plan, resident_bytes(base), _working_bytes(base, decoding[plan.tiled]))

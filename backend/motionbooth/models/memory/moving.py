@@ -14,6 +14,7 @@ from diffusers.models.resnet import ResnetBlock2D, TemporalConvLayer
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
 from diffusers.models.transformers.transformer_wan import WanTransformerBlock
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from motionbooth.models.lavie import blocks as lavie
 
@@ -34,7 +35,14 @@ def tensors_of(module: nn.Module) -> Iterator[Tensor]:
 
 
 def bytes_of(module: nn.Module) -> int:
-    return sum(tensor.nbytes for tensor in tensors_of(module))
+    return sum(map(_bytes_of_tensor, tensors_of(module)))
+
+
+def _bytes_of_tensor(tensor: Tensor) -> int:
+    """Those of a quantized one are its parts', not those of the precision that it stands for."""
+    if not is_traceable_wrapper_subclass(tensor):
+        return tensor.nbytes
+    return sum(getattr(tensor, name).nbytes for name in tensor.__tensor_flatten__()[0])
 
 
 def cast_weights(module: nn.Module, dtype: torch.dtype) -> None:

@@ -12,8 +12,8 @@ from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.wording import in_words
 
 Device = Literal["auto", "cpu", "cuda", "xpu", "mps"]
-Memory = Literal["auto", "all", "parked", "chunked", "offloaded"]
-TrainingMemory = Literal["auto", "all", "parked", "checkpointed", "half", "8bit"]
+Memory = Literal["auto", "all", "parked", "chunked", "offloaded", "quantized"]
+TrainingMemory = Literal["auto", "all", "parked", "checkpointed", "half", "8bit", "quantized"]
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
 Attention = Literal["auto", "sdpa", "flash", "sage"]
 _PREFIX = "MOTIONBOOTH_"
@@ -61,8 +61,25 @@ class Computing(msgspec.Struct, frozen=True):
                 kind=self.attention,
                 package=package,
             )
-        if self.compile and self.memory == "offloaded":
+        if self.compile and self.memory in ("offloaded", "quantized"):
             raise InvalidInput(
-                "--compile and the memory plan offloaded exclude each other: compiled layers stay on the device.",
+                "--compile and the memory plan {plan} exclude each other: leave one of them out.",
                 code="exclusive",
+                plan=self.memory,
             )
+        if self.memory == "quantized":
+            check_can_quantize()
+
+
+def can_quantize() -> bool:
+    """Whether torchao is installed."""
+    return find_spec("torchao") is not None
+
+
+def check_can_quantize() -> None:
+    """Raises InvalidInput if torchao is not installed."""
+    if not can_quantize():
+        raise InvalidInput(
+            "The memory plan quantized needs the package torchao, which is not installed: "
+            "pip install 'motionbooth[quantize]'"
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from motionbooth_protocol.errors import InvalidInput
@@ -27,12 +27,14 @@ class Plan:
     """The autoencoder works tile by tile and frame by frame. The blended edges of the tiles change a clip a little."""
     layers_visit: bool = False
     """Each layer of the network comes when it is its turn."""
+    quantized: bool = False
+    """The weights of the network's layers are in 8 bits, which changes a clip. It waits until `quantize` brings it."""
 
     def waiting(self, networks: Sequence[str]) -> set[str]:
         """The folders' names of the parts that wait in main memory. `networks`: those of the networks."""
         found = {"text_encoder"} if self.text != "device" else set()
         found |= {"vae"} if self.vae_visits else set()
-        return found | set(networks) if self.layers_visit else found
+        return found | set(networks) if self.layers_visit or self.quantized else found
 
 
 ALL = Plan("all", "all parts stay on the card")
@@ -53,17 +55,22 @@ OFFLOADED = Plan(
     tiled=True,
     layers_visit=True,
 )
+QUANTIZED = replace(
+    CHUNKED, name="quantized", summary="as chunked, and the network's weights are in 8 bits", quantized=True
+)
+"""Only for those who ask for it, because the clip changes."""
 PLANS = (ALL, PARKED, CHUNKED, OFFLOADED)
 """From the fastest to the smallest; each does all that the one before does."""
 
 
 def plan_named(name: str) -> Plan:
     """Raises InvalidInput."""
-    for plan in PLANS:
+    plans = (*PLANS, QUANTIZED)
+    for plan in plans:
         if plan.name == name:
             return plan
     raise InvalidInput(
-        "There is no memory plan {name}, only: {plans}.", name=name, plans=", ".join(plan.name for plan in PLANS)
+        "There is no memory plan {name}, only: {plans}.", name=name, plans=", ".join(plan.name for plan in plans)
     )
 
 
@@ -74,7 +81,7 @@ def smaller_plan(plan: Plan, device: str) -> Plan | None:
     """
     if device == "cpu":
         return CHUNKED if plan in (ALL, PARKED) else None
-    later = PLANS[PLANS.index(plan) + 1 :]
+    later = (OFFLOADED,) if plan == QUANTIZED else PLANS[PLANS.index(plan) + 1 :]
     return later[0] if later else None
 
 
