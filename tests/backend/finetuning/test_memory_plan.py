@@ -16,7 +16,7 @@ from motionbooth.finetuning.memory_plan import (
 )
 from motionbooth.finetuning.trainer import adamw
 from motionbooth.models.memory import options
-from motionbooth.models.memory.estimate import known_source
+from motionbooth.models.memory.estimate import card_bytes, known_source
 from motionbooth.models.memory.options import can_quantize
 from motionbooth.models.memory.quantizing import quantize
 from motionbooth.models.registry import load_base
@@ -154,6 +154,15 @@ def test_zeroscopes_training_is_predicted_as_measured_on_an_h100() -> None:
     _, peak = next(training_peaks(source, settings, "lora"))
     beside = 2 * 340_387_840 + 4 * 83_653_863
     assert peak - beside == pytest.approx(11.354e9, rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not can_quantize(), reason="pip install 'motionbooth[quantize]'")
+def test_wan_14b_is_trained_on_24_gb_in_8_bits_only() -> None:
+    source = known_source("wan-14b")
+    peaks = {plan.name: peak for plan, peak in training_peaks(source, source.settings.lora, "lora")}
+    assert peaks["half"] > card_bytes(24) > peaks["quantized"] == pytest.approx(22.88e9, rel=0.01)
+    assert peaks["half"] - peaks["quantized"] > 0.9 * 14e9, "a byte of each weight, less what computing adds"
 
 
 @pytest.mark.gpu

@@ -20,8 +20,8 @@ from motionbooth.finetuning.recipes import with_recipe
 from motionbooth.finetuning.trainable import set_trainable
 from motionbooth.finetuning.trainer import Trainer, clip_loss, image_loss
 from motionbooth.models.base import Base
-from motionbooth.models.parts import read_json
 from motionbooth.models.memory.options import can_quantize
+from motionbooth.models.parts import read_json
 from motionbooth.models.registry import load_base
 from motionbooth.models.sources import Source, source_named
 from motionbooth.models.subject_weights import load_subject

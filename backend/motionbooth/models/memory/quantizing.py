@@ -28,7 +28,7 @@ def quantize(network: nn.Module, device: torch.device) -> None:
 class _Dequantizing:
     """Computes with a weight's values: torchao multiplies with the integers first, which overflows float16."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Linear) -> None:
         self.module = module
 
     def __call__(self, inputs: Tensor) -> Tensor:
