@@ -22,14 +22,12 @@ def quantize(network: nn.Module, device: torch.device) -> None:
     config = Int8WeightOnlyConfig(set_inductor_config=False)
     quantize_(network, config, lambda module, _: module in linear, device=device)
     for module in linear:
-        module.forward = _Dequantizing(module)
+        vars(module).pop("extra_repr", None)  # torchao's: a cycle, which would keep a dropped model on the card
+        module.__class__ = _Dequantizing
 
 
-class _Dequantizing:
+class _Dequantizing(nn.Linear):
     """Computes with a weight's values: torchao multiplies with the integers first, which overflows float16."""
 
-    def __init__(self, module: nn.Linear) -> None:
-        self.module = module
-
-    def __call__(self, inputs: Tensor) -> Tensor:
-        return F.linear(inputs, self.module.weight.dequantize(), self.module.bias)
+    def forward(self, inputs: Tensor) -> Tensor:
+        return F.linear(inputs, self.weight.dequantize(), self.bias)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import io
+import weakref
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,21 @@ def test_half_precision_does_not_overflow() -> None:
         quantize(network.half(), torch.device("cpu"))
         result = layer(torch.full((1, 512), 8.0, dtype=torch.float16))
     torch.testing.assert_close(result, torch.full_like(result, 512 * 0.01 * 8), rtol=0.005, atol=0)  # 0.5 of 127 steps
+
+
+@needs_torchao
+def test_a_dropped_model_is_freed_at_once(tiny_source: Source) -> None:
+    """The next one is loaded onto the card without waiting for the garbage collection."""
+    base = quantized(tiny_source)
+    inside = [module for layer in layers_of(base.network) for module in layer.modules()]
+    weights = [weakref.ref(module) for module in inside if isinstance(module, nn.Linear)]
+    gc.disable()
+    try:
+        del base, inside
+        assert weights
+        assert not [weight for weight in weights if weight() is not None]
+    finally:
+        gc.enable()
 
 
 @needs_torchao
