@@ -10,7 +10,8 @@ from motionbooth.models.memory.options import Attention, Device, Memory, Precisi
 
 DeviceOption = Annotated[Device, typer.Option(help="Device, by torch's names. cuda is also AMD's ROCm. auto is never mps.")]
 MemoryOption = Annotated[
-    Memory, typer.Option(help="Memory plan, from the fastest to the smallest. auto: the fastest that fits the GPU.")
+    Memory,
+    typer.Option(help="Memory plan. auto: the fastest that fits the GPU, but never quantized, which changes the clip."),
 ]
 TrainingMemoryOption = Annotated[
     TrainingMemory, typer.Option(help="Memory plan of the training. auto: the fastest that fits the GPU.")
