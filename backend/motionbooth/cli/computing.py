@@ -8,7 +8,9 @@ import typer
 
 from motionbooth.models.memory.options import Attention, Device, Memory, Precision, TrainingMemory
 
-DeviceOption = Annotated[Device, typer.Option(help="Device, by torch's names. cuda is also AMD's ROCm. auto is never mps.")]
+DeviceOption = Annotated[
+    Device, typer.Option(help="Device, by torch's names. cuda is also AMD's ROCm. auto is never mps.")
+]
 MemoryOption = Annotated[
     Memory,
     typer.Option(help="Memory plan. auto: the fastest that fits the GPU, but never quantized, which changes the clip."),
