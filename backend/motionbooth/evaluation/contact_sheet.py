@@ -15,6 +15,8 @@ Picture = NDArray[np.uint8]
 FRAME_WIDTH_PX = 240
 MARGIN_PX = 10
 TITLE_PX = 22
+MAX_FRAMES = 16
+"""Of a longer clip, this many are shown, evenly spaced from the first to the last."""
 PAPER, INK = (250, 250, 248), (30, 30, 34)
 BOX_COLORS = ((255, 255, 255), (255, 214, 10), (64, 224, 255))
 FOUND_COLOR, PATH = (255, 60, 60), (40, 90, 200)
@@ -56,8 +58,9 @@ def write_contact_sheet(path: Path, rows: Sequence[Row], pictures: Sequence[Pict
 
 def _row_strip(row: Row) -> Image.Image:
     tiles = []
-    for index, frame in enumerate(row.frames):
-        tile = _enlarged(frame)
+    shown = np.unique(np.linspace(0, len(row.frames) - 1, MAX_FRAMES).round().astype(int))
+    for index in shown:
+        tile = _enlarged(row.frames[index])
         pen = ImageDraw.Draw(tile)
         for number, track in enumerate(row.requested):
             _draw_box(pen, track[index], tile.size, BOX_COLORS[number % len(BOX_COLORS)], 3)
@@ -67,7 +70,8 @@ def _row_strip(row: Row) -> Image.Image:
     if row.camera is not None:
         tiles.append(_camera_tile(row.camera, tiles[0].size))
     beside = [_as_high(picture, tiles[0].height) for picture in row.pictures]
-    return _titled(row.title, [*beside, *tiles])
+    title = row.title if len(shown) == len(row.frames) else f"{row.title}   {len(shown)} of {len(row.frames)} frames"
+    return _titled(title, [*beside, *tiles])
 
 
 def _as_high(picture: Picture, height_px: int) -> Image.Image:
