@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from motionbooth.models.base import Base
 
 _DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
+_OTHER_KINDS = ("dora_scale", "lora_magnitude_vector", "lora_mid", "hada_", "lokr_")
+"""Parts of the names of weights that plain LoRAs do not have."""
 
 
 @torch.no_grad()
@@ -62,6 +64,11 @@ def _read(path: Path) -> tuple[dict[str, Tensor], float]:
         raise InvalidInput(
             "The style {path} is not a LoRA in a safetensors file.", code="not_a_lora", path=path.name
         ) from error
+    if any(part in name for name in state for part in _OTHER_KINDS):
+        raise InvalidInput(
+            "The style {path} is a DoRA, LoHa, LoKr or LoCon with a core matrix. Only plain LoRAs can be used.",
+            path=path.name,
+        )
     numbers = {key.rpartition(".")[2]: value for key, value in adapter.items()}
     return state, numbers.get("lora_alpha", 1) / numbers.get("r", 1) if "r" in numbers else 1.0
 

@@ -99,3 +99,16 @@ def test_a_layer_of_another_size_is_refused(tiny_single: Base, tmp_path: Path) -
         save_file(state, tmp_path / f"{number}")
         with refused(InvalidInput, path=str(number)):
             add_style(tiny_single, tmp_path / f"{number}", Style("0" * 64))
+
+
+@pytest.mark.parametrize("other", ["dora_scale", "lora_mid.weight", "hada_w1_a", "lokr_w1"])
+def test_another_kind_of_adapter_is_refused_and_not_added_in_part(
+    tiny_single: Base, tmp_path: Path, other: str
+) -> None:
+    state = state_of(pairs(tiny_single, LINEAR), "kohya")
+    stem = next(iter(state)).partition(".")[0]
+    save_file({**state, f"{stem}.{other}": torch.ones(1)}, tmp_path / "style")
+    before = answer(tiny_single)
+    with refused(InvalidInput, path="style"):
+        add_style(tiny_single, tmp_path / "style", Style("0" * 64))
+    assert torch.equal(answer(tiny_single), before)

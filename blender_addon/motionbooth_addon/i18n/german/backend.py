@@ -85,6 +85,7 @@ TEXTS = {
     "{path} asks for {frames} frames, but this model generates 1 + a multiple of {group}: {lower} or {higher}.": "{path} verlangt {frames} Bilder, aber dieses Modell erzeugt 1 + ein Vielfaches von {group}: {lower} oder {higher}.",
     "{path} asks for {width} x {height} pixels, but the sizes of this model are multiples of {side}.": "{path} verlangt {width} x {height} Pixel, aber die Größen dieses Modells sind Vielfache von {side}.",
     "The style {path} is not a LoRA in a safetensors file.": "Der Stil {path} ist kein LoRA in einer safetensors-Datei.",
+    "The style {path} is a DoRA, LoHa, LoKr or LoCon with a core matrix. Only plain LoRAs can be used.": "Der Stil {path} ist ein DoRA, LoHa, LoKr oder LoCon mit Kernmatrix. Nur einfache LoRAs können verwendet werden.",
     "The style {path} is a LoRA of another model, or of another size of it, than {model}. Choose one that was made for it.": "Der Stil {path} ist ein LoRA für ein anderes Modell oder eine andere Größe als {model}. Wählen Sie eines, das dafür gemacht ist.",
     # Workers
     "The job failed because of a bug ({kind}). The backend's owner finds the details in worker.log, in the logs folder of the backend on {machine}.": "Der Auftrag ist an einem Programmfehler gescheitert ({kind}). Der Besitzer des Backends findet Einzelheiten in worker.log, im Ordner logs des Backends auf {machine}.",
