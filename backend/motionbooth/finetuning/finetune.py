@@ -141,9 +141,10 @@ def finetune(
     set_trainable(base, settings, method_of(base.settings, spec), spec.seed)
     trainer = Trainer(base, settings, data, spec.seed)
     _train(trainer, spec.subject, folder, reporter, log, doubtful)
-    card = _with_motion(_card(spec, base, settings, framed), base, settings, reporter)
-    log_peak(base, plan.name)
-    save_subject(folder / "subject.safetensors", base, card)
+    with trainer.averaged():
+        card = _with_motion(_card(spec, base, settings, framed), base, settings, reporter)
+        log_peak(base, plan.name)
+        save_subject(folder / "subject.safetensors", base, card)
     plot_losses(folder / "losses.png", trainer.history)
     names = {"subject": "subject.safetensors", "doubts": "doubts.json"}
     names |= {role: f"{role}.png" for role in ("masks", "losses", "samples")}
@@ -267,7 +268,8 @@ def _train(
     def on_step(step: int, steps: int, losses: StepLosses) -> None:
         if settings.validate_every and (step % settings.validate_every == 0 or step == steps):
             for number, prompt in enumerate(prompts, start=1):
-                sample = validation_sample(trainer.base, settings, prompt)
+                with trainer.averaged():
+                    sample = validation_sample(trainer.base, settings, prompt)
                 _write_sample(samples / f"{step:06}-{number}", sample, trainer.base.settings.fps)
                 if log is not None:
                     log.write_sample(step, number, sample, trainer.base.settings.fps)

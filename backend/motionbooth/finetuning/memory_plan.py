@@ -160,8 +160,9 @@ def _peak(base: Base, settings: TrainSettings, method: str) -> int:
     trained = [parameter for parameter in base.network.parameters() if parameter.requires_grad]
     weights = sum(parameter.nbytes for parameter in trained)
     moments = weights // 2 if settings.optimizer == "adamw8bit" else 2 * weights
+    average = weights if settings.ema_decay else 0
     step = peak_of(lambda: _step(clip, settings), autocast)
-    return max(before, resident_bytes(base) + moments + step)
+    return max(before, resident_bytes(base) + moments + average + step)
 
 
 def _step(base: Base, settings: TrainSettings) -> None:

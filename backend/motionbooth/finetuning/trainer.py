@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
+from diffusers.training_utils import EMAModel
 from motionbooth_protocol.errors import InvalidInput
 from msgspec import Struct, structs
 from torch import Tensor, nn
@@ -151,6 +152,7 @@ class Trainer:
             name: parameter for name, parameter in base.network.named_parameters() if parameter.requires_grad
         }
         self._optimizer = adamw(list(self._trainable.values()), settings)
+        self._ema = EMAModel(self._trainable.values(), settings.ema_decay) if settings.ema_decay else None
         # Float16 gradients are scaled up so that small ones do not underflow; disabled in other precisions.
         on_gpu = base.device.type != "cpu"
         self._scaler = torch.amp.GradScaler(base.device.type, enabled=on_gpu and settings.precision == "float16")
@@ -171,9 +173,24 @@ class Trainer:
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad()
+        if self._ema is not None:
+            self._ema.step(self._trainable.values())
         self.step += 1
         self.history.append(StepLosses(total, **parts))
         return self.history[-1]
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """A context in which the network has the averaged weights, if TrainSettings.ema_decay asks for them."""
+        if self._ema is None:
+            yield
+            return
+        self._ema.store(self._trainable.values())
+        self._ema.copy_to(self._trainable.values())
+        try:
+            yield
+        finally:
+            self._ema.restore(self._trainable.values())
 
     def _losses(self) -> Iterator[Loss]:
         """Lazily, so that one graph is freed before the next is built."""
@@ -233,6 +250,7 @@ class Trainer:
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
             "generator": self._generator.get_state(),
+            "ema": None if self._ema is None else self._ema.state_dict(),
         }
         scratch = path.with_name(path.name + ".part")
         torch.save(state, scratch)
@@ -253,6 +271,8 @@ class Trainer:
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
         self._generator.set_state(state["generator"].cpu())
+        if self._ema is not None:
+            self._ema.load_state_dict(state["ema"])
         self.history = [StepLosses(*losses) for losses in state["history"]]
         self.step = state["step"]
         return True

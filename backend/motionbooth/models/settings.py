@@ -89,6 +89,9 @@ class TrainSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """After the warm-up: constant, or half a cosine down to zero at the last step."""
     weight_decay: float = 1e-2
     """Weight decay of AdamW."""
+    ema_decay: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    """Samples and the finished subject have an exponential moving average of the weights with this decay, which rises
+    to it over the first steps; 0 for none. It needs the memory of the trained weights once more."""
     max_grad_norm: float = 1.0
     """The gradient's norm is clipped to this."""
     gradient_accumulation: Positive = 1

@@ -133,13 +133,13 @@ class Power(Exception):
     """The machine was switched off."""
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize(("method", "ema_decay"), [("lora", 0.0), ("full", 0.0), ("lora", 0.5)])
 def test_a_training_broken_off_and_resumed_ends_with_the_same_weights(
-    tiny_source: Source, tmp_path: Path, method: str
+    tiny_source: Source, tmp_path: Path, method: str, ema_decay: float
 ) -> None:
     def begin() -> Trainer:
         base = load_base(tiny_source, device="cpu")
-        settings = msgspec.structs.replace(base.settings.lora, steps=3, checkpoint_every=1)
+        settings = msgspec.structs.replace(base.settings.lora, steps=3, checkpoint_every=1, ema_decay=ema_decay)
         if method == "lora":
             add_lora(base.network, settings.rank, settings.target_modules, seed=7)
         else:
@@ -161,6 +161,28 @@ def test_a_training_broken_off_and_resumed_ends_with_the_same_weights(
     expected, found = lora_weights(whole.base), lora_weights(resumed.base)
     assert expected
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+    with whole.averaged(), resumed.averaged():
+        assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_averaged_weights_are_the_moving_average_of_those_of_the_steps(tiny_source: Source) -> None:
+    """The decay rises from 0 to the setting's: (1 + n) / (10 + n) in diffusers."""
+    base = load_base(tiny_source, device="cpu")
+    add_lora(base.network, rank=2, target_modules=r".*\.to_q", seed=7)
+    settings = msgspec.structs.replace(base.settings.lora, steps=4, learning_rate=0.1, ema_decay=0.2)
+    trainer = Trainer(base, settings, random_data(base), seed=7)
+    expected = {}
+    for decay in (0.0, 2 / 11, 0.2, 0.2):
+        trainer.take_step()
+        for name, weight in lora_weights(base).items():
+            expected[name] = decay * expected.get(name, 0) + (1 - decay) * weight.clone()
+    last = {name: weight.clone() for name, weight in lora_weights(base).items()}
+    with trainer.averaged():
+        averaged = {name: weight.clone() for name, weight in lora_weights(base).items()}
+    assert all(torch.equal(weight, last[name]) for name, weight in lora_weights(base).items())
+    for name, weight in averaged.items():
+        torch.testing.assert_close(weight, expected[name])  # the same float32 sums in another order
+    assert max((averaged[name] - last[name]).abs().max() for name in last) > 1e-3
 
 
 def test_a_step_is_clipped_and_decays_as_the_settings_say(tiny_source: Source) -> None:
