@@ -36,6 +36,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import TextIO
 
 import bpy
@@ -52,7 +53,7 @@ def main(arguments: list[str]) -> int:
     writer = ReportWriter(_take_standard_output())
     replacements = {name: getattr(wanted, name) for name in REPLACEMENTS}
     options = Options(dry_run=wanted.dry_run, in_place=wanted.in_place, **replacements)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # Blender's own handler would end it at once
+    signal.signal(signal.SIGINT, _interrupt_once)  # Blender's own handler would end it at once
     bpy.context.preferences.filepaths.save_version = 0  # no shot.blend1 beside shot.blend
     failure: MotionBoothError
     try:
@@ -66,6 +67,12 @@ def main(arguments: list[str]) -> int:
         failure = from_os_error(error, wanted.out)
     writer.failed(failure)
     return 2 if isinstance(failure, InvalidInput) else 1
+
+
+def _interrupt_once(number: int, frame: FrameType | None) -> None:
+    """Only the first signal interrupts: a second one would end the cancellation of the jobs halfway."""
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:
