@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from motionbooth.finetuning.dataset import (
     encode_training_data,
     read_pictures,
 )
-from motionbooth.finetuning.memory_plan import training_plan
+from motionbooth.finetuning.memory_plan import smaller_training_plan, training_plan
 from motionbooth.finetuning.motion import class_motion, motion_text
 from motionbooth.finetuning.pasting import pasted_pictures
 from motionbooth.finetuning.plots import plot_losses, plot_masks, plot_samples
@@ -43,8 +44,10 @@ from motionbooth.finetuning.trainer import StepLosses, Trainer, autocast, train
 from motionbooth.generation.sampling import SamplingInputs, decode, denoise
 from motionbooth.generation.video import Frames, write_clip
 from motionbooth.models.base import Base
+from motionbooth.models.memory.device import free_unused
 from motionbooth.models.memory.loading import chosen_device, log_peak, log_plan
 from motionbooth.models.memory.options import Computing
+from motionbooth.models.memory.plans import is_out_of_memory, retry_note
 from motionbooth.models.memory.quantizing import quantize
 from motionbooth.models.registry import load_base
 from motionbooth.models.settings import BaseSettings, PasteSettings, TrainSettings
@@ -58,6 +61,7 @@ from motionbooth.progress import stages
 from motionbooth.progress.reporting import Reporter
 
 CHECKPOINT = "training.pt"
+_log = logging.getLogger("motionbooth.jobs")
 NO_PRIOR_CLIPS = Text(
     "no prior-preservation clips: the base will forget how other things move and look, and clips of the subject may "
     "show no motion"
@@ -106,7 +110,8 @@ def finetune(
     options: TrainingOptions,
     log: TensorBoardLog | None = None,
 ) -> dict[str, Path]:
-    """Train the subject in `folder`, resuming from its checkpoint if there is one.
+    """Train the subject in `folder`, resuming from its checkpoint if there is one. A training that runs out of memory
+    goes on from there with the next smaller memory plan, once.
 
     Returns files in `folder` by role: "subject", the PNGs "masks", "losses" and (if the settings ask for validation)
     "samples", and the JSON "doubts" if any masks are doubtful. Raises InvalidInput and NotFound as `run_job` does, and
@@ -116,9 +121,36 @@ def finetune(
     settings = train_settings(source.settings, spec, options.settings)
     reporter.plan(stages.train_stages(source.settings, settings, spec))
     reporter.progress(stages.LOADING, 0, 1)
+    device, method = chosen_device(Computing.of_this_machine()), method_of(source.settings, spec)
+    plan = training_plan(source, settings, method, device, options.memory)
+    try:
+        return _finetune(spec, blob_path, folder, reporter, replace(options, memory=plan.name), log)
+    except Exception as error:
+        smaller = smaller_training_plan(plan, method, settings, device) if is_out_of_memory(error) else None
+        if smaller is None:
+            raise
+    note = retry_note(plan.name, smaller.name)  # only now: the error held the tensors of its stack
+    _log.warning("%s", note)
+    free_unused()
+    return _finetune(spec, blob_path, folder, reporter, replace(options, memory=smaller.name), log, note)
+
+
+def _finetune(
+    spec: TrainSpec,
+    blob_path: Callable[[str], Path],
+    folder: Path,
+    reporter: Reporter,
+    options: TrainingOptions,
+    log: TensorBoardLog | None,
+    note: Text | None = None,
+) -> dict[str, Path]:
+    """Train with the memory plan of the `options`; `note` is for the user."""
+    source = source_named(spec.model)
+    settings = train_settings(source.settings, spec, options.settings)
     device = chosen_device(Computing.of_this_machine())
     plan = training_plan(source, settings, method_of(source.settings, spec), device, options.memory)
     settings = plan.applied_to(settings)
+    reporter.progress(stages.LOADING, 0, 1, note)
     frozen = getattr(torch, settings.precision) if plan.half and device != "cpu" else torch.float32
     base = load_base(source, device, training=True, plan=plan.parts, network_dtype=frozen)
     if plan.quantized:

@@ -108,6 +108,18 @@ def training_plan(
     return TRAINING_PLANS[0] if free is None else chosen_training_plan(source, settings, method, free)[0]
 
 
+def smaller_training_plan(plan: TrainingPlan, method: str, settings: TrainSettings, device: str) -> TrainingPlan | None:
+    """The next plan, from whose checkpoints a training can go on; None after the smallest.
+
+    On the CPU, where all parts are in main memory anyway, only gradient checkpointing saves memory.
+    """
+    possible = [each for each in plans_for(method, settings) if each.eight_bit == plan.eight_bit]
+    later = possible[possible.index(plan) + 1 :]
+    if device == "cpu":
+        later = [each for each in later if each.checkpointing and not plan.checkpointing]
+    return later[0] if later else None
+
+
 def training_fit_line(source: Source, gigabytes: float) -> str:
     """How training by the model's own method fits a card of so much memory, in one line."""
     settings = source.settings.lora if source.settings.method == "lora" else source.settings.full

@@ -49,7 +49,7 @@ def run_job(
     `blob_path` returns the file of an uploaded blob by its sha256. `scratch` is the job's own folder and outlives the
     attempt: a training saves its checkpoint there, from which a later attempt resumes with the same result. The same
     spec gives the same bytes on the same machine under the same memory plan. `cache` keeps the base model from job to
-    job. A generate job that runs out of memory is tried once more with the next smaller plan.
+    job. A job that runs out of memory is tried once more with the next smaller plan.
 
     Raises InvalidInput (for a picture, prompt or model that cannot be used), NotFound (for an unknown model), and
     whatever `reporter.progress` raises.
@@ -67,7 +67,8 @@ def run_job(
         cache.clear()  # the fault may come from it, or from a lack of memory
         if plans is None:
             raise
-    log.warning("%s", note := retry_note(*plans))  # only now: the error held the tensors of its stack
+    note = retry_note(plans[0].name, plans[1].name)  # only now: the error held the tensors of its stack
+    log.warning("%s", note)
     return _generate(spec, blob_path, scratch, reporter, cache, show_preview, plans[1], note)
 
 

@@ -115,7 +115,7 @@ def _generate(
                 raise
         retried = True
         cache.clear()
-        reporter.progress(stages.LOADING, 0, 1, retry_note(*plans))
+        reporter.progress(stages.LOADING, 0, 1, retry_note(plans[0].name, plans[1].name))
         cache.get(spec, blob_path, plans[1])
         return generated(batch, first)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import platformdirs
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline
+from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
 from motionbooth.finetuning.dataset import TrainingData, encode_training_data
 from motionbooth.finetuning.finetune import TrainingOptions, finetune, preserved_clips, validation_sample
 from motionbooth.finetuning.losses import mask_cells
@@ -27,6 +28,7 @@ from motionbooth.models.sources import Source, source_named
 from motionbooth.models.subject_weights import load_subject
 from motionbooth.models.wan.base import WanBase
 from motionbooth.pictures.images import TrainingPicture
+from motionbooth.progress import stages
 from motionbooth.progress.time_left import Stage
 from motionbooth_protocol.jobs import Picture, SubjectSpec, TrainSpec
 from motionbooth_protocol.text import Text
@@ -251,7 +253,7 @@ def trained(wan_source: Source, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return trained_in(tmp_path_factory.mktemp("trained"), wan_source, TrainingOptions())
 
 
-def trained_in(folder: Path, wan_source: Source, options: TrainingOptions) -> Path:
+def trained_in(folder: Path, wan_source: Source, options: TrainingOptions, reporter: Silent | None = None) -> Path:
     models = folder / "models"
     models.mkdir()
     (models / "tinywan").symlink_to(wan_source.folder)
@@ -263,7 +265,7 @@ def trained_in(folder: Path, wan_source: Source, options: TrainingOptions) -> Pa
         patch.setattr(platformdirs, "user_cache_path", lambda name: folder / "cache" / name)
         patch.setenv("MOTIONBOOTH_MODELS", str(models))
         spec = TrainSpec(SUBJECT, model="tinywan", steps=3, learning_rate=0.05)
-        results = finetune(spec, files.__getitem__, folder, Silent(), options)
+        results = finetune(spec, files.__getitem__, folder, reporter or Silent(), options)
     return results["subject"]
 
 
@@ -273,6 +275,42 @@ def test_the_finished_subject_has_the_averaged_weights(wan_source: Source, train
     last = load_file(trained)
     gaps = [(averaged[name] - last[name]).abs().max().item() for name in last]
     assert 1e-3 < max(gaps) < 0.1
+
+
+class Heard(Silent):
+    """Remembers the notes while loading, and how many steps were done in each report of the training."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.steps: list[int] = []
+
+    def progress(self, stage: str, step: int, steps: int, note: Text | None = None) -> None:
+        if stage == stages.TRAINING:
+            self.steps.append(step)
+        elif stage == stages.LOADING and note is not None:
+            self.notes.append(str(note))
+
+
+def test_a_training_that_runs_out_of_memory_goes_on_with_a_smaller_plan(
+    wan_source: Source, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its last checkpoint, with the result of a training that did not."""
+    forward, calls = WanTransformer3DModel.forward, []
+
+    def limited(self: WanTransformer3DModel, *inputs: Any, **named: Any) -> Any:
+        if torch.is_grad_enabled():
+            calls.append(self)
+            if len(calls) == 4:  # of the second step
+                torch.empty(2**56)
+        return forward(self, *inputs, **named)
+
+    monkeypatch.setattr(WanTransformer3DModel, "forward", limited)
+    heard = Heard()
+    found = load_file(trained_in(tmp_path, wan_source, TrainingOptions(settings={"checkpoint_every": 1}), heard))
+    assert heard.notes == ["the memory did not suffice with the plan all; trying once more with the plan checkpointed"]
+    assert heard.steps == [0, 1, 2, 3]
+    for name, weights in load_file(trained).items():
+        torch.testing.assert_close(found[name], weights, rtol=1e-2, atol=1e-4)  # saved in half precision
 
 
 @pytest.mark.skipif(not can_quantize(), reason="pip install 'motionbooth[quantize]'")

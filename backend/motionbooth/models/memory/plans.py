@@ -85,12 +85,12 @@ def smaller_plan(plan: Plan, device: str) -> Plan | None:
     return later[0] if later else None
 
 
-def retry_note(before: Plan, now: Plan) -> Text:
-    """For the user of a job that ran out of memory and is tried once more."""
+def retry_note(before: str, now: str) -> Text:
+    """For the user of a job that ran out of memory and is tried once more: the names of both plans."""
     return Text.of(
         "the memory did not suffice with the plan {before}; trying once more with the plan {now}",
-        before=before.name,
-        now=now.name,
+        before=before,
+        now=now,
     )
 
 
