@@ -17,9 +17,10 @@ from motionbooth.progress.reporting import OnProgress, ignore_progress
 
 Frames = NDArray[np.uint8]  # (F, H, W, 3), RGB
 
-# Nearly lossless, with a keyframe every 12 frames and no B-frames: cheap to scrub on a timeline. One thread, so that
-# the same frames give the same bytes.
-ENCODER = {"crf": "10", "preset": "medium", "bf": "0", "g": "12", "threads": "1"}
+# Nearly lossless, with a keyframe every 12 frames and no B-frames: cheap to scrub on a timeline. One thread and no
+# macroblock tree, so that the same frames give the same bytes: with the tree, x264 165 and its code for AVX2 or AVX-512
+# write about one small clip in 1000 differently.
+ENCODER = {"crf": "10", "preset": "medium", "bf": "0", "g": "12", "threads": "1", "mbtree": "0"}
 
 
 def spread_evenly(frames: Frames, count: int) -> Frames:
