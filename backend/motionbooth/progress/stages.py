@@ -29,7 +29,6 @@ MEASURING = "measuring"
 BACKWARD = 3.0  # forward and backward pass, in forward passes
 # A frame through the VAE's decoder: 2.5 TFLOP for Stable Diffusion's at 512 x 512, where its UNet takes 0.8.
 DECODED = 3.0
-READ = 1.2  # a frame through the VAE's encoder: some 40 % of the decoder's work
 INTERPOLATED, UPSCALED = 1.0, 10.0  # a frame of the clip made by FILM, by an ESRGAN
 ENCODED, MEASURED = 0.2, 1.0  # a frame of the clip written, a frame of the model measured
 
@@ -71,7 +70,7 @@ def train_stages(
         Stage(MASKS, subject_pictures),
         Stage(BACKGROUNDS, backgrounds * base.num_inference_steps, sampling_step),
         Stage(PRIOR_CLIPS, prior_clips * base.num_inference_steps, sampling_step),
-        Stage(PICTURES, pictures, READ),
+        Stage(PICTURES, pictures),  # short, and a small model's encoder does not compare with its network
         Stage(TRAINING, settings.steps, training_step, every=settings.validate_every, extra=validation),
         Stage(MEASURING, 2 * motion_clips * base.num_inference_steps, sampling_step),
     ]

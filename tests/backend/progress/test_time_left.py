@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL, UNet3DConditionModel
 from motionbooth.jobs.runner import run_job
 from motionbooth.models.sources import Source
 from motionbooth.progress.display import DisplayReporter, LogLines
-from motionbooth.progress.stages import DECODED
+from motionbooth.progress.stages import DECODED, PICTURES, TRAINING, train_stages
 from motionbooth.progress.time_left import Paces, Stage, TimeLeft
 from motionbooth_protocol.jobs import GenerateSpec, JobSpec, Picture, SubjectSpec, TrainSpec
 from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
@@ -159,6 +159,16 @@ def train_spec(blobs: Path) -> TrainSpec:
     sha256 = hashlib.sha256((blobs / "new.png").read_bytes()).hexdigest()
     (blobs / "new.png").rename(blobs / sha256)
     return TrainSpec(SubjectSpec("Red", "sks", "dog", [Picture(sha256)]), model="tiny", steps=12)
+
+
+def test_the_pace_of_encoding_pictures_says_nothing_of_training(tiny_source: Source, tmp_path: Path) -> None:
+    clock = Clock()
+    left = TimeLeft(clock=clock)
+    left.plan(train_stages(tiny_source.settings, tiny_source.settings.lora, train_spec(tmp_path)))
+    left.step(PICTURES, 0, 100)
+    clock.now += 0.1
+    assert left.step(PICTURES, 100, 100) is None
+    assert left.step(TRAINING, 0, 12) is None
 
 
 @pytest.mark.parametrize("make", [generate_spec, train_spec])
