@@ -1,5 +1,6 @@
 """A contact sheet: clips as rows of frames with boxes, the camera's path, and training pictures."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ MARGIN_PX = 10
 TITLE_PX = 22
 MAX_FRAMES = 16
 """Of a longer clip, this many are shown, evenly spaced from the first to the last."""
+MAX_ACROSS = 12
+"""More tiles go on several lines of equal length."""
 PAPER, INK = (250, 250, 248), (30, 30, 34)
 BOX_COLORS = ((255, 255, 255), (255, 214, 10), (64, 224, 255))
 FOUND_COLOR, PATH = (255, 60, 60), (40, 90, 200)
@@ -129,13 +132,25 @@ def _outlines(camera: CameraPath) -> NDArray[np.float64]:
 
 
 def _titled(title: str, tiles: Sequence[Image.Image]) -> Image.Image:
+    lines = np.array_split(np.arange(len(tiles)), math.ceil(len(tiles) / MAX_ACROSS))
+    strips = [_line([tiles[number] for number in line]) for line in lines]
+    page = Image.new(
+        "RGB", (max(strip.width for strip in strips), TITLE_PX + sum(strip.height for strip in strips)), PAPER
+    )
+    ImageDraw.Draw(page).text((0, 3), title, fill=INK, font=_font())
+    top = TITLE_PX
+    for strip in strips:
+        page.paste(strip, (0, top))
+        top += strip.height
+    return page
+
+
+def _line(tiles: Sequence[Image.Image]) -> Image.Image:
     gap = MARGIN_PX // 2
-    width = sum(tile.width + gap for tile in tiles)
-    strip = Image.new("RGB", (width, TITLE_PX + max(tile.height for tile in tiles)), PAPER)
-    ImageDraw.Draw(strip).text((0, 3), title, fill=INK, font=_font())
+    strip = Image.new("RGB", (sum(tile.width + gap for tile in tiles), max(tile.height for tile in tiles) + gap), PAPER)
     left = 0
     for tile in tiles:
-        strip.paste(tile, (left, TITLE_PX))
+        strip.paste(tile, (left, 0))
         left += tile.width + gap
     return strip
 

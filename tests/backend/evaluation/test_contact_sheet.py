@@ -55,13 +55,16 @@ def test_a_zoom_shows_the_outline_of_each_frame(tmp_path: Path) -> None:
 
 
 def test_a_long_clip_is_shown_by_sixteen_of_its_frames(tmp_path: Path) -> None:
-    """With the boxes of these frames, the last one included."""
+    """With the boxes of these frames, the last one included, on two lines."""
     frames = np.zeros((100, 20, 30, 3), np.uint8)
     frames[-1] = (10, 200, 10)
     boxes = [None] * 99 + [Box(0.25, 0.25, 0.75, 0.75)]
     write_contact_sheet(tmp_path / "sheet.png", [Row("long", frames, requested=[boxes])])
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
-    assert 16 * FRAME_WIDTH_PX < sheet.shape[1] < 17 * FRAME_WIDTH_PX
-    last = sheet[:, -FRAME_WIDTH_PX:]
+    height = FRAME_WIDTH_PX * 20 // 30
+    assert 8 * FRAME_WIDTH_PX < sheet.shape[1] < 9 * FRAME_WIDTH_PX
+    assert 2 * height < sheet.shape[0] < 3 * height
+    assert (sheet == 0).all(-1).sum() == 15 * FRAME_WIDTH_PX * height
+    last = sheet[-height:, -FRAME_WIDTH_PX - 20 :]
     assert (last == (10, 200, 10)).all(-1).any()
     assert (last == (255, 255, 255)).all(-1).sum() > 100
