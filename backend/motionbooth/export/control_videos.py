@@ -18,6 +18,8 @@ from motionbooth.pictures.masks import picture_with_mask
 LINE_PX = 3
 """Of VACE's layout videos: black outlines on white."""
 
+LARGEST_480P = 832 * 480  # pixels
+
 CANNY = (100, 200)
 
 
@@ -32,9 +34,11 @@ def write_vace(request: ExportRequest) -> list[str]:
         write_clip(folder / "src_video_depth.mp4", depth, request.fps)
     references = _write_references(request)
     shown = f"--src_ref_images {','.join(references)} " if references else ""
+    size = "480p" if width * height <= LARGEST_480P else "720p"
     steps = [
         "In a checkout of VACE: python vace/vace_wan_inference.py --ckpt_dir CHECKPOINTS "
-        f"--src_video src_video_boxes.mp4 --src_mask src_mask.mp4 {shown}--prompt {json.dumps(request.prompt)}"
+        f"--size {size} --frame_num {request.frames} --src_video src_video_boxes.mp4 --src_mask src_mask.mp4 {shown}"
+        f"--prompt {json.dumps(request.prompt)}"
     ]
     if depth is not None:
         steps.append("To follow the scene's depth instead of the boxes: --src_video src_video_depth.mp4")

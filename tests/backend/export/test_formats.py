@@ -170,6 +170,8 @@ def test_vace(tmp_path: Path) -> None:
     assert (reference[0, 0] == 255).all()
     assert tuple(reference[20, 20]) == (200, 40, 10)
     assert "--src_ref_images src_ref_images/1.png" in steps[0]
+    assert "--size 480p --frame_num 81" in steps[0]
+    assert "--size 720p" in exported(tmp_path / "large", "vace", size=(720, 1280))[1][0]
 
 
 def test_ic_lora(tmp_path: Path) -> None:
