@@ -1,4 +1,5 @@
-"""Which files of a folder are training pictures, and which are masks of others: one rule for extension and backend."""
+"""Which files of a folder are training pictures, and which are their masks and captions: one rule for extension and
+backend."""
 
 from __future__ import annotations
 
@@ -31,3 +32,9 @@ def pictures_with_masks(folder: Path) -> list[tuple[Path, Path | None]]:
     endings = {path.stem.removesuffix(_MASK_ENDING): path for path in files if path.stem.endswith(_MASK_ENDING)}
     masks = {stem: path for stem, path in endings.items() if stem in stems}
     return [(path, masks.get(path.stem)) for path in files if path not in masks.values()]
+
+
+def caption_beside(picture: Path) -> str:
+    """What dog.txt beside dog.jpg says, in one line; empty if there is none."""
+    file = picture.with_suffix(".txt")
+    return " ".join(file.read_text(encoding="utf-8", errors="replace").split()) if file.is_file() else ""

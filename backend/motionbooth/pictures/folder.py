@@ -9,7 +9,7 @@ import msgspec
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import Picture
 from motionbooth_protocol.limits import MAX_PICTURES
-from motionbooth_protocol.picture_files import PICTURE_SUFFIXES, picture_files, pictures_with_masks
+from motionbooth_protocol.picture_files import PICTURE_SUFFIXES, caption_beside, picture_files, pictures_with_masks
 from motionbooth_protocol.wording import in_words
 
 MASKS = "masks"  # the default sub-folder of masks
@@ -57,7 +57,7 @@ def read_folder(folder: Path, masks: Path | None) -> tuple[list[Picture], dict[s
     for image in images:
         mask = by_name.get(image.stem)
         hint = hints.get(image.name, PictureHint())
-        fields = {"name": image.name, "box": hint.box, "point": hint.point, "caption": _caption(image)}
+        fields = {"name": image.name, "box": hint.box, "point": hint.point, "caption": caption_beside(image)}
         fields |= {"image": added(image), "mask": None if mask is None else added(mask)}
         try:
             pictures.append(msgspec.convert(fields, Picture))
@@ -69,12 +69,6 @@ def read_folder(folder: Path, masks: Path | None) -> tuple[list[Picture], dict[s
                 problem=in_words(error),
             ) from error
     return pictures, files
-
-
-def _caption(image: Path) -> str:
-    """In one line; empty if there is none."""
-    beside = image.with_suffix(".txt")
-    return " ".join(beside.read_text(encoding="utf-8", errors="replace").split()) if beside.is_file() else ""
 
 
 def _check_folder(folder: Path, kind: str) -> None:

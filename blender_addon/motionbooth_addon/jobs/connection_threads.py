@@ -25,6 +25,7 @@ from .._protocol.errors import Canceled, ErrorReport, MotionBoothError, NotFound
 from .._protocol.jobs import TERMINAL_STATES, Blob, Guide, JobState, Picture, Style, SubjectSpec
 from .._protocol.limits import CHUNK_BYTES
 from .._protocol.messages import Progress
+from .._protocol.picture_files import caption_beside
 from .._protocol.reports import PreviewReport, ProgressReport
 from ..job_store import GuideRender
 from ..turntable import background_render
@@ -300,7 +301,7 @@ class ConnectionThreads:
         for index, (image, mask) in enumerate(files):
             self._report(train.job, ProgressReport("uploading pictures", index, len(files)))
             digest = client.upload(image, lambda have, size: self._check_canceled(train.job))
-            sent.append(Picture(digest, client.upload(mask) if mask else None))
+            sent.append(Picture(digest, client.upload(mask) if mask else None, caption=caption_beside(image)))
         subject = SubjectSpec(name=request.name, token=request.token, class_word=request.class_word, pictures=sent)
         spec = request.spec(subject)
         self._check_canceled(train.job)

@@ -8,8 +8,9 @@ from pathlib import Path
 import bpy
 
 from .._protocol.errors import InvalidInput
-from .._protocol.limits import MAX_PICTURES
-from .._protocol.picture_files import pictures_with_masks
+from .._protocol.limits import MAX_PICTURES, MAX_TEXT
+from .._protocol.phrases import phrase_spans
+from .._protocol.picture_files import caption_beside, pictures_with_masks
 from .turntable import TrainingPicture, TurntableSettings, render_turntable
 
 
@@ -28,7 +29,8 @@ def check_source(subject: bpy.types.PropertyGroup) -> None:
             "clear its token to use the model's own knowledge.",
             subject=subject.name,
         )
-    folder_pictures(subject)
+    for picture in folder_pictures(subject):
+        _check_caption(picture.image, f"{subject.token} {subject.class_word}")
 
 
 def training_pictures(
@@ -77,3 +79,21 @@ def _check_readable(file: Path) -> None:
             raise InvalidInput("The image {file} cannot be read; replace it or remove it from the folder.", file=file)
     finally:
         bpy.data.images.remove(image)
+
+
+def _check_caption(picture: Path, phrase: str) -> None:
+    caption = caption_beside(picture)
+    if len(caption) > MAX_TEXT:
+        raise InvalidInput(
+            "The caption in {file} has {count} characters; it can have {most}.",
+            file=picture.with_suffix(".txt"),
+            count=len(caption),
+            most=MAX_TEXT,
+        )
+    if caption and not phrase_spans(caption, phrase):
+        raise InvalidInput(
+            'The caption in {file} must contain "{phrase}", the subject\'s token and class. Change it, or remove the '
+            "file.",
+            file=picture.with_suffix(".txt"),
+            phrase=phrase,
+        )

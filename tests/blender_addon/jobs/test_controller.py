@@ -26,7 +26,7 @@ from motionbooth_addon._protocol.jobs import JobState, Style  # noqa: E402
 from motionbooth_addon._protocol.limits import MAX_STYLES  # noqa: E402
 from motionbooth_addon.job_store import JobStore  # noqa: E402
 from motionbooth_addon.jobs import controller, specs  # noqa: E402
-from motionbooth_addon.jobs.events import StateChanged  # noqa: E402
+from motionbooth_addon.jobs.events import StateChanged, Submitted  # noqa: E402
 from motionbooth_addon.operators.jobs import last_guide  # noqa: E402
 from motionbooth_addon.preferences import preferences  # noqa: E402
 from motionbooth_addon.timeline import clips, takes  # noqa: E402
@@ -298,6 +298,27 @@ def test_a_subject_is_trained_on_pictures_and_then_generated(
     assert states() == ["done"]
     generate(shot, pump)
     assert takes.spec_of(shot.motionbooth.takes[0]).shot.subjects[0].weights == subject.weights
+
+
+def test_captions_beside_the_pictures_are_sent_and_must_name_the_subject(
+    shot: Any, connected: Any, pump: Pump, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toys = make_pictures(tmp_path / "toys")
+    subject = shot.motionbooth.subjects[0]
+    subject.token, subject.class_word, subject.training_images = "sks", "toy", str(toys)
+    (toys / "toy1.txt").write_text("a sks dog\non a sofa")
+    with refused_by_operator(InvalidInput, file=str(toys / "toy1.txt"), phrase="sks toy"):
+        bpy.ops.motionbooth.train_subject()
+    (toys / "toy1.txt").write_text("a sks toy " * 101)
+    with refused_by_operator(InvalidInput, file=str(toys / "toy1.txt"), count=1009, most=1000):
+        bpy.ops.motionbooth.train_subject()
+    (toys / "toy1.txt").write_text("a sks toy\non a sofa")
+    events, seen = connected.jobs.events, []
+    monkeypatch.setattr(connected.jobs, "events", lambda: [seen.append(event) or event for event in events()])
+    bpy.ops.motionbooth.train_subject()
+    pump(lambda: bpy.context.scene.motionbooth.subjects[0].weights)
+    (spec,) = [event.spec for event in seen if isinstance(event, Submitted)]
+    assert [picture.caption for picture in spec.subject.pictures] == ["", "a sks toy on a sofa", ""]
 
 
 def test_subjects_trained_on_another_machine_are_listed_with_their_pictures(
