@@ -108,8 +108,8 @@ def read_spec(shot: Path, model: str, placeholders: Placeholders = NO_PLACEHOLDE
     Raises InvalidInput for any other file, NotFound for an unknown model.
     """
     try:
-        file = msgspec.json.decode(shot.read_bytes(), type=_ShotFile)
-    except (OSError, msgspec.MsgspecError) as error:
+        file = msgspec.json.decode(shot.read_text("utf-8-sig"), type=_ShotFile)  # as `read_script` reads
+    except (OSError, ValueError) as error:
         raise InvalidInput(
             "{shot} is not a shot.json or a script ({problem}).", shot=shot, problem=in_words(error)
         ) from error

@@ -6,7 +6,17 @@ from collections.abc import Sequence
 
 import msgspec
 import numpy as np
-from motionbooth_protocol.motion import Box, CameraPath, CameraPose, Homography, Offset, Parallax, Shot, SubjectTrack
+from motionbooth_protocol.motion import (
+    Box,
+    CameraPath,
+    CameraPose,
+    Homography,
+    Offset,
+    Parallax,
+    Shot,
+    SubjectTrack,
+    invertible,
+)
 from msgspec.structs import replace
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation, Slerp
@@ -94,14 +104,16 @@ def _camera_at(camera: CameraPath, at: Array, scale: Array, start: Array) -> Cam
     to_engine = np.array([[scale[0], 0, start[0]], [0, scale[1], start[1]], [0, 0, 1]])
     factors = np.cbrt(np.linalg.det(np.array(camera.homographies)))[:, None, None]
 
-    def changed(matrices: Sequence[Homography]) -> list[Homography]:
+    def changed(matrices: Sequence[Homography], at: Array) -> list[Homography]:
         entries = (np.array(matrices) / factors).reshape(-1, 9).T
         between = np.stack([np.interp(at, frames, entry) for entry in entries], axis=1).reshape(-1, 3, 3)
         found = to_engine @ between @ np.linalg.inv(to_engine)
         found[0] = np.eye(3)
         return msgspec.convert(found.tolist(), list[Homography])
 
-    path = replace(path, homographies=changed(camera.homographies))
+    possible = [invertible(each) for each in changed(camera.homographies, at)]
+    at = np.where(possible, at, at.round())  # at a cut, the nearer frame
+    path = replace(path, homographies=changed(camera.homographies, at))
     if camera.parallax is None:
         return path
     near = nearness(camera.parallax)[at.round().astype(int)]
@@ -110,7 +122,8 @@ def _camera_at(camera: CameraPath, at: Array, scale: Array, start: Array) -> Cam
         for count, first, share in zip(near.shape[1:], start[::-1], scale[::-1], strict=True)
     )
     seen = near[:, rows[:, None], columns].astype("<f2").tobytes()
-    return replace(path, parallax=replace(camera.parallax, infinity=changed(camera.parallax.infinity), nearness=seen))
+    infinity = changed(camera.parallax.infinity, at)
+    return replace(path, parallax=replace(camera.parallax, infinity=infinity, nearness=seen))
 
 
 def nearness(parallax: Parallax) -> Array:
@@ -120,10 +133,10 @@ def nearness(parallax: Parallax) -> Array:
 
 
 def _poses_at(poses: Sequence[CameraPose], at: Array, scale: Array, start: Array) -> list[CameraPose]:
-    if not poses:
+    to_world = np.array([pose.to_world for pose in poses])  # (F, 3, 4)
+    if not poses or (np.linalg.det(to_world[:, :, :3]) <= 0).any():  # no engine has a camera that mirrors
         return []
     frames = np.arange(len(poses))
-    to_world = np.array([pose.to_world for pose in poses])  # (F, 3, 4)
     focal, center = (np.array([getattr(pose, name) for pose in poses]) for name in ("focal", "center"))
     rotations = Rotation.from_matrix(to_world[:, :, :3])
     turned = (Slerp(frames, rotations)(at) if len(poses) > 1 else rotations).as_matrix()  # (T or 1, 3, 3)

@@ -28,6 +28,8 @@ from motionbooth.generation.video import Frames, read_clip, spread_evenly
 from motionbooth.pictures.images import read_picture
 
 SHEET_FRAMES = 6
+MAX_SIDE = 4096
+"""Pixels of a side of an engine's clip: its frames are held in memory."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,12 @@ def export_shot(
         raise NotFound("There is no format {name}. Choose one of {known}.", name=name, known=", ".join(FORMATS))
     chosen = FORMATS[name]
     size = size or _turned(chosen.size, spec.shot)
-    if any(side % chosen.size_step for side in size):
+    if any(side % chosen.size_step or not 0 < side <= MAX_SIDE for side in size):
         raise InvalidInput(
-            "{reader} takes clips whose width and height are multiples of {step}, not {width} x {height}.",
+            "{reader} takes clips whose width and height are multiples of {step} up to {most}, not {width} x {height}.",
             reader=chosen.reader,
             step=chosen.size_step,
+            most=MAX_SIDE,
             width=size[0],
             height=size[1],
         )
@@ -143,6 +146,7 @@ def _fitted(frames: Frames, shot: Shot, size: tuple[int, int]) -> Frames:
         if abs(np.log(width / height / finished)) < abs(np.log(width / height / model)):
             shot = replace(shot, model_frame=None)
     place = to_engine_frame(shot, size) @ np.diag([1 / width, 1 / height, 1])
+    place[:, 2] += place[:, :2].sum(axis=1) / 2 - 0.5  # OpenCV's pixels have their centers at whole numbers
     smaller = place[0, 0] < 1
     method = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
     return np.stack(

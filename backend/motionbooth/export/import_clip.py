@@ -28,6 +28,8 @@ def import_clip(
     `spec`: the shot as it was exported, or the original. The clip shows the whole shot, from its first frame to its
     last, in a frame that contains the finished one. Raises InvalidInput if it cannot be read or is a single frame.
     """
+    if out.resolve() == clip.resolve():
+        raise InvalidInput("{clip} would be replaced by its take. Choose another file for the take.", clip=clip)
     frames, _ = read_clip(clip)
     if len(frames) < FEWEST_FRAMES:
         raise InvalidInput("{clip} has one frame. A take needs a clip of the whole shot.", clip=clip)

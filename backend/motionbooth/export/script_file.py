@@ -22,7 +22,9 @@ def write_script(request: ExportRequest) -> list[str]:
     script = {
         "prompt": spec.prompt,
         "phrases": [track.phrase for track in shot.subjects],
-        "bbox": [[_world_box(track, frame, camera) for track in shot.subjects] for frame in range(shot.frames)],
+        "bbox": [[_world_box(track, frame, camera) for track in shot.subjects] for frame in range(shot.frames)]
+        if shot.subjects
+        else [],
         "bg_phrase": spec.background_phrase,
         "camera_speed": speed,
     }

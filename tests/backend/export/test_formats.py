@@ -22,6 +22,7 @@ from motionbooth_protocol.errors import InvalidInput, NotFound
 from motionbooth_protocol.jobs import GenerateSpec
 from motionbooth_protocol.messages import ModelInfo
 from motionbooth_protocol.motion import Box, CameraPath, CameraPose, Offset, Parallax, Shot, SubjectTrack
+from msgspec.structs import replace
 from PIL import Image
 from refused import refused, refused_by_command
 from scipy.spatial.transform import Rotation
@@ -360,3 +361,50 @@ def test_upright_shots_get_upright_clips_and_sizes_are_checked(tmp_path: Path) -
     result = run.invoke(app, ["export", str(file), "--to", "wan-move", "--out", str(tmp_path / "x")])
     assert result.exit_code == 0
     assert "generate.py" in result.output
+
+
+def test_a_shot_without_subjects_is_a_script_that_is_read(tmp_path: Path) -> None:
+    folder, _ = exported(tmp_path, "motionbooth-script", subjects=[])
+    spec = read_script(folder / "script.json", MODEL)
+    assert spec.shot.subjects == []
+    assert spec.shot.camera.offsets[-1].dx == pytest.approx(0.4 * 23 / 24)
+
+
+def test_a_script_with_a_byte_order_mark_is_exported_as_it_is_generated(tmp_path: Path) -> None:
+    script = tmp_path / "script.json"
+    script.write_text('{"prompt": "a meadow"}', "utf-8-sig")
+    assert read_spec(script, "toybox").prompt == "a meadow"
+
+
+def test_a_cut_has_no_frame_between_its_two_views(tmp_path: Path) -> None:
+    """The mean of two opposite views is no view."""
+    still = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+    turned = ((-1.0, 0.0, 0.0), (0.0, 1.0, -1.0), (0.0, 0.0, -1.0))  # (x, y, 1) around the middle to (-x, y, -1)
+    camera = CameraPath(CameraPath.still(FRAMES).offsets, [still] * 12 + [turned] * 12)
+    # Of 47 moments, two for each of the 24 frames, one is in the middle of the cut.
+    found = np.array(engine_shot(spec_of(camera=camera, model_frame=None).shot, 47, (832, 468)).camera.homographies)
+    assert np.abs(found[:23] - found[0]).max() < 1e-9
+    assert np.abs(found[23:] - found[-1]).max() < 1e-9
+    assert np.linalg.det(found) == pytest.approx(1)
+
+
+def test_a_camera_that_mirrors_is_exported_by_what_it_shows(tmp_path: Path) -> None:
+    mirrored = [replace(pose, to_world=tuple((-a, b, c, d) for a, b, c, d in pose.to_world)) for pose in POSES]
+    camera = CameraPath(CameraPath.straight(0.4, 0.1, FRAMES).offsets, poses=mirrored)
+    folder, _ = exported(tmp_path, "cameractrl", camera=camera)
+    assert len((folder / "trajectory.txt").read_text().splitlines()) == 17
+
+
+@pytest.mark.parametrize("size", [(0, 0), (832, -480), (99984, 99984)])
+def test_a_size_that_no_clip_has_is_refused(tmp_path: Path, size: tuple[int, int]) -> None:
+    with refused(InvalidInput, width=size[0], height=size[1]):
+        exported(tmp_path, "vace", size=size)
+
+
+def test_the_middle_of_a_small_picture_is_the_middle_of_the_frame(tmp_path: Path) -> None:
+    small = np.zeros((8, 12, 3), np.uint8)
+    small[3:5, 5:7] = 255
+    Image.fromarray(small).save(tmp_path / "small.png")
+    folder, _ = exported(tmp_path, "comfyui", Media(first_frame=tmp_path / "small.png"), size=(768, 512))
+    rows, columns = np.nonzero(np.asarray(picture_in(folder / "first_frame.png"))[..., 0] > 128)
+    assert (columns.mean() + 0.5, rows.mean() + 0.5) == pytest.approx((384, 256), abs=0.6)  # 64 times as large

@@ -101,3 +101,12 @@ def test_what_is_no_clip(tmp_path: Path, spec: GenerateSpec) -> None:
     (tmp_path / "text.mp4").write_text("no clip")
     refused_by_command(["import", str(tmp_path / "text.mp4"), *place], InvalidInput, problem=...)
     assert not (tmp_path / "x.mp4").exists()
+
+
+def test_a_clip_is_not_replaced_by_its_take(tmp_path: Path, spec: GenerateSpec) -> None:
+    export_shot(spec, "wan-move", tmp_path / "export", Media(), (208, 112))
+    clip, shot = tmp_path / "engine.mp4", tmp_path / "export" / "shot.json"
+    engines_clip(shot, clip, (208, 112))
+    before = clip.read_bytes()
+    refused_by_command(["import", str(clip), "--shot", str(shot), "--out", str(clip)], InvalidInput, clip=str(clip))
+    assert clip.read_bytes() == before
