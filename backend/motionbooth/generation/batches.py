@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-import torch
 from torch import Tensor
+
+from motionbooth.models.memory.plans import is_out_of_memory
 
 
 def in_batches(
@@ -20,8 +21,8 @@ def in_batches(
         batch = seeds[first : first + batch_size]
         try:
             clips = sample(batch, first)
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
+        except Exception as error:
+            if len(batch) == 1 or not is_out_of_memory(error):
                 raise
             batch_size = len(batch) // 2
             continue

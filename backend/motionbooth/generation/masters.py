@@ -8,6 +8,7 @@ are linear, as Blender expects them.
 from __future__ import annotations
 
 import os
+import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -122,11 +123,14 @@ def pack(master: Master, clip: Path, shot: Shot) -> Path:
 
 
 def move_master(master: Master, clip: Path, new: Path, shot: Shot) -> None:
-    """Move a clip's master to where it belongs if the clip is called `new`."""
+    """Move a clip's master to where it belongs if the clip is called `new`, in place of an earlier one."""
     if not master.is_sequence:
         master.path(clip).replace(master.path(new))
         return
     master.path(new).mkdir(exist_ok=True)
+    for old in master.path(new).iterdir():  # of a shot with other frames
+        if re.fullmatch(rf"{re.escape(new.stem)}_-?\d+{re.escape(master.suffix)}", old.name):
+            old.unlink()
     for frame in range(shot.frame_start, shot.frame_end + 1):
         master.picture(clip, frame).replace(master.picture(new, frame))
 

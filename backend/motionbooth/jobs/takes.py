@@ -52,9 +52,9 @@ def generate_best_of(
     The model is loaded once. Takes are generated in batches of `batch_size`, or smaller ones if a GPU's memory does not
     hold as many; with 1, each has the same bits as from a separate job. A single take is written to `out`; several have
     their rank and seed appended to its name. Each take's report is written as JSON beside it, and so is the master that
-    the spec names. Ctrl+C keeps the takes that are finished. If not even a single take fits the memory, the model is
-    loaded once more with the next smaller memory plan. `computing`: by default as the environment says. Raises
-    InvalidInput if `out` is not an mp4, and MotionBoothError as `run_job` does.
+    the spec names. Ctrl+C keeps the takes that are finished, and so does an error, which is raised. If not even a
+    single take fits the memory, the model is loaded once more with the next smaller memory plan. `computing`: by
+    default as the environment says. Raises InvalidInput if `out` is not an mp4, and MotionBoothError as `run_job` does.
     """
     if out.suffix.lower() != ".mp4":
         raise InvalidInput("The file of a clip must end in .mp4, not {out}.", out=out)
@@ -70,8 +70,8 @@ def generate_best_of(
     reporter.progress(stages.LOADING, 1, 1)
     appearances = subject_appearances(spec.shot, blob_path)
     out.parent.mkdir(parents=True, exist_ok=True)
+    takes: list[Take] = []
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}-") as scratch:
-        takes: list[Take] = []
         try:
             for seed, exact in _generate(cache, spec, count, batch_size, reporter, blob_path):
                 frames = in_eight_bits(exact).numpy()
@@ -84,14 +84,26 @@ def generate_best_of(
                 if spec.master is not None:
                     write_master(spec.master, path, exactly_shown, shot, on_written)
                 reporter.progress(stages.MEASURING, len(takes), count)
-                takes.append(Take(seed, path, clip_report(cache.base, spec, frames, appearances, blob_path)))
+                report = clip_report(cache.base, spec, frames, appearances, blob_path)
+                write_report(_report_of(path), report)
+                takes.append(Take(seed, path, report))
                 reporter.progress(stages.MEASURING, len(takes), count)
         except KeyboardInterrupt:
             if not takes:
                 raise
-        takes.sort(key=lambda take: adherence_order(take.report))
-        names = [out.with_stem(f"{out.stem}_{rank}_seed{take.seed}") for rank, take in enumerate(takes, start=1)]
-        return [_moved(spec, *pair) for pair in zip(takes, [out] if count == 1 else names, strict=True)]
+        finally:
+            takes = _placed(spec, takes, out, count)
+    return takes
+
+
+def _placed(spec: GenerateSpec, takes: Sequence[Take], out: Path, count: int) -> list[Take]:
+    """The takes that are finished, the best first, moved to their final names."""
+    ranked = sorted(takes, key=lambda take: adherence_order(take.report))
+    if count > 1:
+        names = [out.with_stem(f"{out.stem}_{rank}_seed{take.seed}") for rank, take in enumerate(ranked, start=1)]
+    else:
+        names = [out] * len(ranked)
+    return [_moved(spec, *pair) for pair in zip(ranked, names, strict=True)]
 
 
 def _generate(
@@ -138,12 +150,16 @@ def _on_frame(stage: str, take: int, count: int, reporter: Reporter) -> OnProgre
 
 
 def _moved(spec: GenerateSpec, take: Take, clip: Path) -> Take:
-    """The take moved to its final name, its report and its master beside it."""
+    """The take moved to its final name, its report and its master beside it. It needs no space on the disk."""
     take.clip.replace(clip)
+    _report_of(take.clip).replace(_report_of(clip))
     if spec.master is not None:
         move_master(spec.master, take.clip, clip, spec.shot)
-    write_report(clip.with_suffix(".report.json"), take.report)
     return replace(take, clip=clip)
+
+
+def _report_of(clip: Path) -> Path:
+    return clip.with_suffix(".report.json")
 
 
 def takes_table(takes: Sequence[Take]) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from errno import ENOSPC
 from pathlib import Path
 from typing import Any
 
@@ -110,15 +111,18 @@ def test_takes_in_a_batch_are_all_generated(tmp_path: Path) -> None:
     assert [done for stage, done, _ in log.seen if stage == "sampling"] == [2, 3]
 
 
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("MPS backend out of memory")]
+)
 def test_takes_that_memory_does_not_hold_together_are_generated_in_smaller_batches(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
 ) -> None:
     forward, rows = UNet3DConditionModel.forward, []
 
     def for_two_takes(unet: UNet3DConditionModel, sample: torch.Tensor, *args: object, **more: object) -> object:
         rows.append(len(sample))
         if len(sample) > 4:  # each with its unconditional half
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
         return forward(unet, sample, *args, **more)
 
     monkeypatch.setattr(UNet3DConditionModel, "forward", for_two_takes)
@@ -151,6 +155,34 @@ def test_the_command_generates_takes_and_shows_the_table(tmp_path: Path, subject
     assert len(list(tmp_path.glob("c_2_seed?.mp4"))) == 1
     evaluate = ["evaluate", str(best), "--shot", str(script), "--model", "tiny", "--subject", str(subject)]
     assert "sks dog: IoU" in CliRunner().invoke(app, evaluate).output
+
+
+def test_an_error_keeps_the_takes_that_are_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a full disk at the third one."""
+    forward, calls = UNet3DConditionModel.forward, []
+
+    def full_at_the_third(unet: UNet3DConditionModel, *args: object, **more: object) -> object:
+        calls.append(1)
+        if len(calls) == 3:
+            raise OSError(ENOSPC, "No space left on device")
+        return forward(unet, *args, **more)
+
+    monkeypatch.setattr(UNet3DConditionModel, "forward", full_at_the_third)
+    with pytest.raises(OSError, match="No space"):
+        generate_best_of(spec(), 5, 1, tmp_path / "out" / "shot.mp4", Path, Log())
+    assert len(list(tmp_path.glob("out/shot_?_seed?.mp4"))) == 2
+    assert len(list(tmp_path.glob("out/shot_?_seed?.report.json"))) == 2
+    assert len(list((tmp_path / "out").iterdir())) == 4
+
+
+def test_a_sequence_replaces_all_pictures_of_an_earlier_one(tmp_path: Path) -> None:
+    with_master = msgspec.structs.replace(spec(), master=Master.PNG)
+    generate_best_of(with_master, 1, 1, tmp_path / "shot.mp4", Path, Log())
+    (tmp_path / "shot" / "notes.png").write_bytes(b"of the user")
+    shorter = msgspec.structs.replace(with_master.shot, frame_end=5)
+    generate_best_of(msgspec.structs.replace(with_master, shot=shorter), 1, 1, tmp_path / "shot.mp4", Path, Log())
+    expected = ["notes.png", *(f"shot_{frame:04d}.png" for frame in range(1, 6))]
+    assert sorted(path.name for path in (tmp_path / "shot").iterdir()) == expected
 
 
 @pytest.mark.parametrize("master", [Master.FFV1, Master.EXR])
