@@ -45,6 +45,11 @@ class Background:
     nearness: Tensor | None = None
     """(F, rows, columns): how near is what each frame shows. None, as `infinity`: the background is flat."""
 
+    def of_frames(self, frames: slice) -> Background:
+        """That of some of the frames."""
+        infinity, nearness = (None if each is None else each[frames] for each in (self.infinity, self.nearness))
+        return Background(self.plane[frames], infinity, nearness)
+
     def shown_nearness(self, points: Tensor, done: float = 1.0) -> Tensor:
         """How near is what is at points (N, 2) or (F, N, 2) of each frame when the share `done` of the move is done.
 

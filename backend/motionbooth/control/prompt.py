@@ -11,7 +11,8 @@ from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.phrases import Span, phrase_spans
 from transformers import PreTrainedTokenizerBase
 
-_ARTICLE = re.compile(r"\b(a|an|the)\s+$", re.IGNORECASE)
+_CUT = "\0"  # in place of each character of a phrase
+_WITH_ARTICLE = re.compile(rf"(\b(a|an|the)\s+)?{_CUT}+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,10 @@ class PromptTokens:
 
 def without_phrases(prompt: str, phrases: Sequence[str]) -> str:
     """The prompt without these phrases and their articles: "on the grass" for "a sks dog on the grass"."""
-    spans = sorted(span for phrase in phrases for span in phrase_spans(prompt, phrase))
-    for start, end in reversed(spans):
-        prompt = _ARTICLE.sub("", prompt[:start]) + prompt[end:]
-    return " ".join(prompt.split())
+    kept = list(prompt)
+    for start, end in (span for phrase in phrases for span in phrase_spans(prompt, phrase)):  # which may overlap
+        kept[start:end] = _CUT * (end - start)
+    return " ".join(_WITH_ARTICLE.sub("", "".join(kept)).split())
 
 
 def prompt_tokens(

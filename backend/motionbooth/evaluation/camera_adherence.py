@@ -72,9 +72,9 @@ def requested_flows_px(camera: CameraPath, points: Sequence[Array], width: int, 
 
 def _motion(background: Background, frame: int, points: Array) -> Array:
     """By how much points (N, 2) of a frame move to the next one, in shares of the frame."""
-    places = torch.from_numpy(points)
-    maps = background.maps(background.shown_nearness(places)[frame].expand(len(background.plane), -1))
-    step = maps[frame + 1] @ inverse(maps[frame])
+    places, background = torch.from_numpy(points), background.of_frames(slice(frame, frame + 2))
+    maps = background.maps(background.shown_nearness(places)[0].expand(2, -1))
+    step = maps[1] @ inverse(maps[0])
     return np.asarray(mapped(places, step[None])[0] - places).clip(-FAR, FAR)
 
 

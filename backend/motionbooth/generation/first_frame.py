@@ -34,9 +34,11 @@ def moved_picture(picture: Picture, boxes: Tensor, camera: CameraPath) -> tuple[
     height, width = picture.shape[:2]
     scenery = cv2.inpaint(picture, (boxes[0].numpy() > 0).astype(np.uint8), AROUND, cv2.INPAINT_TELEA)
     frames, shown = [picture], [np.ones((height, width), np.float32)]
+    pixels = np.stack([*np.meshgrid(np.arange(width), np.arange(height)), np.ones((height, width))])
     for matrix in _in_pixels(camera, width, height)[1:]:
         frames.append(cv2.warpPerspective(scenery, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE))
-        shown.append(cv2.warpPerspective(shown[0], matrix, (width, height)))
+        ahead = np.tensordot(np.linalg.inv(matrix)[2], pixels, 1) > 0  # not what was behind frame 0's camera
+        shown.append(cv2.warpPerspective(shown[0], matrix, (width, height)) * ahead.astype(np.float32))
     first = torch.zeros_like(boxes)
     first[0] = 1
     scene = torch.from_numpy(np.stack(shown)) * (1 - boxes)

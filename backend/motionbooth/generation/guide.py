@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -22,7 +22,7 @@ from torch import Tensor
 from motionbooth.control.guide import GuideControl, Regions, in_boxes
 from motionbooth.control.plan import StepPlan
 from motionbooth.generation.first_frame import is_picture, moved_picture
-from motionbooth.generation.video import Frames, spread_evenly, to_rgb
+from motionbooth.generation.video import Frames, spread, to_rgb
 from motionbooth.models.base import Base
 from motionbooth.models.settings import BaseSettings
 from motionbooth.pictures.images import MAX_PIXELS, read_picture
@@ -80,18 +80,19 @@ def encoded(base: Base, guide: GuideFrames) -> GuideClip:
 def _fitting(path: Path, label: Text, model: BaseSettings, shot: Shot) -> Frames:
     """The model's frames of a clip, at the model's size. Raises InvalidInput if the clip does not fit the shot."""
     most = max(shot.scene_frames, shot.frames)
-    frames, fps = _read(path, label, most, model)
-    if len(frames) not in (shot.frames, shot.scene_frames):
+    shown = {count: spread(count, shot.frames).tolist() for count in (shot.frames, shot.scene_frames)}
+    frames, found, fps = _read(path, label, most, model, {index for each in shown.values() for index in each})
+    if found not in shown:
         raise InvalidInput(
             "Cannot use {clip}: it has {found} frames, but {model} needs {expected}, or the shot's {scene_frames}. "
             "Render it again for this shot and model.",
-            found=len(frames) if len(frames) <= most else Text.of("more than {most}", most=most),
+            found=found if found <= most else Text.of("more than {most}", most=most),
             clip=label,
             model=model.title,
             expected=shot.frames,
             scene_frames=shot.scene_frames,
         )
-    lasts, wanted = len(frames) / fps, shot.scene_frames / shot.fps
+    lasts, wanted = found / fps, shot.scene_frames / shot.fps
     if abs(lasts - wanted) > 1 / fps:
         raise InvalidInput(
             "Cannot use {clip}: it lasts {found:.2f} s, but the shot lasts {expected:.2f} s. Save it with {fps:g} "
@@ -99,13 +100,16 @@ def _fitting(path: Path, label: Text, model: BaseSettings, shot: Shot) -> Frames
             found=lasts,
             clip=label,
             expected=wanted,
-            fps=round(len(frames) / wanted, 3),
+            fps=round(found / wanted, 3),
         )
-    return spread_evenly(np.stack(frames), shot.frames)
+    return np.stack([frames[index] for index in shown[found]])
 
 
-def _read(path: Path, label: Text, most: int, model: BaseSettings) -> tuple[list[Frames], float]:
-    """The first frames of a clip at the model's size, at most one more than `most`, and its frames per second.
+def _read(
+    path: Path, label: Text, most: int, model: BaseSettings, wanted: Collection[int]
+) -> tuple[dict[int, Frames], int, float]:
+    """The `wanted` frames of a clip at the model's size, the number of all, at most one more than `most`, and its
+    frames per second.
 
     Uploaded files are not trusted: FFmpeg knows hundreds of formats, some of which make it open other files. Raises
     InvalidInput.
@@ -121,10 +125,13 @@ def _read(path: Path, label: Text, most: int, model: BaseSettings) -> tuple[list
             if stream is None or not stream.width or not stream.height:
                 raise ValueError("it has no pictures")
             _check_shape((stream.width, stream.height), label, model)
-            decoded = islice(container.decode(stream), most + 1)
-            frames = [_sized(to_rgb(frame), model) for frame in decoded]
+            frames, found = {}, 0
+            for frame in islice(container.decode(stream), most + 1):
+                if found in wanted:
+                    frames[found] = _sized(to_rgb(frame), model)
+                found += 1
             rate = stream.average_rate
-        if not frames or not rate:
+        if not found or not rate:
             raise ValueError("it has no frames")
     except (av.FFmpegError, ValueError) as error:
         raise InvalidInput(
@@ -132,7 +139,7 @@ def _read(path: Path, label: Text, most: int, model: BaseSettings) -> tuple[list
             clip=label,
             problem=in_words(error),
         ) from error
-    return frames, float(rate)
+    return frames, found, float(rate)
 
 
 def _check_shape(size: tuple[int, int], label: Text, model: BaseSettings) -> None:

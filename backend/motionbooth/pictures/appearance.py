@@ -83,7 +83,7 @@ class Appearance:
 
         A pixel's probability is the share of its color in the clip that a subject of the estimated size accounts for.
         """
-        bins = _bins(frames)
+        bins = np.stack([_bins(frame).astype(np.int32) for frame in frames])  # one by one, for the memory of long clips
         clip = np.bincount(bins.ravel(), minlength=int(np.prod(BINS))).reshape(BINS) / bins.size
         # Ratio of the clip's histogram to the subject's. For a color that only the subject has, the ratio is the share
         # of the clip that the subject covers; for a color that the scenery has too, it is larger.

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from motionbooth.control.prompt import prompt_tokens
+from motionbooth.control.prompt import prompt_tokens, without_phrases
 from motionbooth_protocol.errors import InvalidInput
 from refused import refused
 from transformers import CLIPTokenizer
@@ -96,3 +96,16 @@ def test_a_phrase_beyond_the_last_token_is_refused(tokenizer: CLIPTokenizer) -> 
     with refused(InvalidInput, phrase="sks beach", room=75):
         prompt_tokens(tokenizer, prompt, ["sks beach"])
     assert prompt_tokens(tokenizer, prompt, ["dog"]).subjects[0][-1] <= 75
+
+
+@pytest.mark.parametrize(
+    ("prompt", "phrases", "rest"),
+    [
+        ("a sks dog on the grass", ["sks dog"], "on the grass"),
+        ("a dog and a dog on the grass", ["dog", "dog"], "and on the grass"),
+        ("A sks dog and the dog on the grass", ["dog", "sks dog"], "and on the grass"),
+        ("the big dog house at a lake", ["big dog", "dog house"], "at a lake"),
+    ],
+)
+def test_a_prompt_without_its_subjects_keeps_every_other_word(prompt: str, phrases: list[str], rest: str) -> None:
+    assert without_phrases(prompt, phrases) == rest

@@ -1,11 +1,20 @@
 """The scenery's motion, in pixels and with the camera's sign."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 from flows import scenery_flow_px
-from motionbooth.evaluation.camera_adherence import flow_error_px, requested_flow_px, scenery_flows_px
+from motionbooth.evaluation.camera_adherence import (
+    flow_error_px,
+    requested_flow_px,
+    requested_flows_px,
+    scenery_flows_px,
+)
 from motionbooth_lab.toybox.backgrounds import draw_texture
-from motionbooth_protocol.motion import CameraPath
+from motionbooth_protocol.motion import CameraPath, Parallax
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def panned(step_x: int, step_y: int, background: str = "wall") -> np.ndarray:
@@ -76,3 +85,30 @@ def test_beside_a_plain_sky_the_textured_half_is_measured() -> None:
     frames[:, :40] = (120, 170, 220)
     asked = requested_flow_px(CameraPath.straight(15 / 96, 0, 5), 96, 64)
     assert flow_error_px(scenery_flow_px(frames, [None] * 5), asked).max() < 0.3
+
+
+class _Largest(TorchDispatchMode):
+    """The numbers in the largest tensor that is made."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor):
+            self.numbers = max(self.numbers, made.numel())
+        return made
+
+
+def test_the_flow_asked_for_is_computed_for_two_frames_at_a_time() -> None:
+    """Of a long shot with depth, the homographies of each pixel in all frames would take gigabytes."""
+    maps = [((1.0, 0.0, -0.001 * f), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)) for f in range(60)]
+    near = np.linspace(0.5, 2, 60 * 6, dtype="<f2").reshape(60, 2, 3)
+    camera = CameraPath(CameraPath.still(60).offsets, maps, parallax=Parallax([maps[0]] * 60, 2, 3, near.tobytes()))
+    points = np.random.default_rng(0).random((100, 2))
+    with _Largest() as largest:
+        flows = requested_flows_px(camera, [points] * 59, 96, 64)
+    assert largest.numbers <= 2 * 100 * 9
+    cells = (points * (3, 2)).astype(int)
+    for frame, flow in enumerate(flows):
+        step = -0.001 * near[frame, cells[:, 1], cells[:, 0]].astype(float) * 96
+        assert np.abs(flow - np.stack([step, 0 * step], axis=1)).max() < 1e-6

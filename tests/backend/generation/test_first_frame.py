@@ -55,6 +55,16 @@ def test_a_pan_as_homographies_moves_it_likewise() -> None:
     assert np.array_equal(frames, others)
 
 
+def test_what_was_behind_the_camera_is_free() -> None:
+    """A turn by 180 degrees: its homography maps the picture into the frame once more, upside down."""
+    still = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+    turned = ((-1.0, 0.0, 0.0), (0.0, 1.0, -1.0), (0.0, 0.0, -1.0))  # (x, y, 1) around the middle to (-x, y, -1)
+    camera = CameraPath(CameraPath.still(2).offsets, [still, turned])
+    _, regions = moved_picture(grain(), torch.zeros(2, 32, 48), camera)
+    assert regions.kept[0].all()
+    assert not regions.background[1].any()
+
+
 def test_a_subject_in_the_picture_does_not_stay_where_it_was() -> None:
     picture, boxes = np.full((32, 48, 3), 200, np.uint8), torch.zeros(2, 32, 48)
     picture[10:20, 10:20] = 0

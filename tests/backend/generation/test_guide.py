@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -289,3 +290,16 @@ def test_an_animated_png_is_read_to_the_bit(tiny_single: Base, tmp_path: Path) -
     frames = read_guide(spec_for(tiny_single, guide=Guide(str(tmp_path / "a.png"), 0.5)), tiny_single.settings, Path)
     assert frames is not None
     assert np.array_equal(frames.pixels, np.stack([np.asarray(shade) for shade in shades]))
+
+
+def test_of_a_long_guide_only_the_models_frames_are_kept(tiny_single: Base, tmp_path: Path) -> None:
+    shot = replace(spec_for(tiny_single).shot, frame_end=200)
+    guide = Guide(str(other(tmp_path, 200, 64, 96, 24)), 0.5)
+    tracemalloc.start()
+    try:
+        frames = read_guide(spec_for(tiny_single, shot=shot, guide=guide), tiny_single.settings, Path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert frames is not None
+    assert peak < 20 * frames.pixels[0].nbytes
