@@ -29,7 +29,7 @@ QUALITIES = [
 MASTERS = (
     ("NONE", "None", "Generate only the mp4"),
     ("prores", "ProRes 422 HQ", "A movie in 10 bits, compressed"),
-    ("prores-4444", "ProRes 4444 XQ", "A movie in 12 bits with the full resolution of color, compressed"),
+    ("prores-4444", "ProRes 4444 XQ", "A movie in 10 bits with the full resolution of color, compressed"),
     ("dnxhr", "DNxHR HQX", "A movie in 10 bits, compressed"),
     ("ffv1", "FFV1", "A movie in 16 bits without any loss"),
     ("png", "PNG Sequence", "Images in 16 bits without any loss"),

@@ -13,7 +13,7 @@ class Master(StrEnum):
     """
 
     PRORES = "prores"  # 422 HQ, 10 bits
-    PRORES_4444 = "prores-4444"  # 4444 XQ, 12 bits
+    PRORES_4444 = "prores-4444"  # 4444 XQ, 10 bits in a 12-bit format
     DNXHR = "dnxhr"  # HQX, 10 bits
     FFV1 = "ffv1"
     PNG = "png"

@@ -221,7 +221,7 @@ class Shot(Struct, frozen=True):
     name: Name
     frame_start: Annotated[int, Meta(ge=-1_048_574, le=1_048_574)]
     frame_end: Annotated[int, Meta(ge=-1_048_574, le=1_048_574)]
-    fps: Annotated[float, Meta(gt=0, le=1000)]
+    fps: Annotated[float, Meta(ge=0.001, le=1000)]  # as a video file can have it
     width: Annotated[int, Meta(ge=4, le=65536)]
     height: Annotated[int, Meta(ge=4, le=65536)]
     camera: CameraPath

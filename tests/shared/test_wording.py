@@ -59,7 +59,7 @@ def test_every_bound_of_the_contract_is_reported_without_the_decoders_notation()
             change(generate, shot=change(generate.shot, subjects=[track] * 17)),
             "the list of subjects must have at most",
         ),
-        (change(generate, shot=change(generate.shot, fps=0.0)), "shot.fps must be greater than 0"),
+        (change(generate, shot=change(generate.shot, fps=0.0)), "shot.fps must be at least 0.001"),
     ]
     for spec, said in wrong:
         with pytest.raises(InvalidInput) as caught:

@@ -88,8 +88,8 @@ def _draw_box(
     pen: ImageDraw.ImageDraw, box: Box | None, size: tuple[int, int], color: tuple[int, int, int], line: int
 ) -> None:
     if box is not None:
-        x1, y1, x2, y2 = box.as_tuple()
-        pen.rectangle((x1 * size[0], y1 * size[1], x2 * size[0] - 1, y2 * size[1] - 1), outline=color, width=line)
+        x1, y1, x2, y2 = np.array(box.as_tuple()) * (*size, *size)
+        pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=color, width=line)
 
 
 def _camera_tile(camera: CameraPath, size: tuple[int, int]) -> Image.Image:

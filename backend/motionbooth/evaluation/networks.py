@@ -264,7 +264,9 @@ def _pretrained(kind: Any, folder: Path, device: str) -> Any:
 
 
 def _pixels(processor: Any, device: str, pictures: Sequence[Rgb]) -> torch.Tensor:
-    return torch.as_tensor(processor(images=list(pictures), return_tensors="pt")["pixel_values"]).to(device)
+    # The order of the axes is stated, because it cannot be seen from a picture of 1 or 3 pixels a side.
+    found = processor(images=list(pictures), input_data_format="channels_last", return_tensors="pt")
+    return torch.as_tensor(found["pixel_values"]).to(device)
 
 
 def _load_raft(file: Path, device: str) -> Raft:

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 from motionbooth_protocol.jobs import GenerateSpec
 from motionbooth_protocol.motion import Box
+from motionbooth_protocol.phrases import phrase_spans
 from msgspec import Struct
 from numpy.typing import NDArray
 from rich.table import Table
@@ -125,7 +126,8 @@ def prompt_without_tokens(spec: GenerateSpec) -> str:
     """The prompt with each subject's phrase reduced to its class: "a dog runs" for "a sks dog runs"."""
     prompt = spec.prompt
     for track in spec.shot.subjects:
-        prompt = prompt.replace(track.phrase, track.class_word)
+        for start, end in reversed(phrase_spans(prompt, track.phrase)):
+            prompt = prompt[:start] + track.class_word + prompt[end:]
     return prompt
 
 

@@ -66,12 +66,16 @@ class Finishing:
 
 
 class FinishedFrames:
-    """A clip's frames (F, H, W, 3), RGB, 0..1, each made when it is asked for: no memory for more than one."""
+    """A clip's frames (F, H, W, 3), RGB, 0..1, each made when it is asked for: no memory for more than one.
+
+    The last one is kept, because a frame that is held is asked for again and again.
+    """
 
     def __init__(self, frames: NDArray[np.float32], count: int, finishing: Finishing) -> None:
         """`count`: the frames of the clip, evenly spaced from the model's first frame to its last."""
         self._frames, self._finishing = frames, finishing
         self._count = max(count, len(frames)) if finishing.interpolator is not None else len(frames)
+        self._last: tuple[int, Frame] | None = None
 
     def __len__(self) -> int:
         return self._count
@@ -83,6 +87,11 @@ class FinishedFrames:
         return len(self), height, width, channels
 
     def __getitem__(self, index: int) -> Frame:
+        if self._last is None or self._last[0] != index:
+            self._last = index, self._made(index)
+        return self._last[1]
+
+    def _made(self, index: int) -> Frame:
         gaps = max(len(self) - 1, 1)
         before, rest = divmod(int(index) * (len(self._frames) - 1), gaps)
         frame = self._frames[before]

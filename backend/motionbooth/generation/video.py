@@ -22,6 +22,9 @@ Frames = NDArray[np.uint8]  # (F, H, W, 3), RGB
 # write about one small clip in 1000 differently.
 ENCODER = {"crf": "10", "preset": "medium", "bf": "0", "g": "12", "threads": "1", "mbtree": "0"}
 
+# The matrices of clips that are not in BT.709, as other programs write them, by the tags of their frames (H.273).
+_MATRICES = dict(zip((4, 5, 6, 7, 9, 10), (4, 5, 5, 7, 9, 9), strict=True))
+
 
 def spread_evenly(frames: Frames, count: int) -> Frames:
     """Resample a clip to `count` frames, from its first frame to its last.
@@ -104,10 +107,10 @@ def read_clip(path: Path) -> tuple[Frames, float]:
 
 
 def to_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """(H, W, 3)"""
+    """(H, W, 3). A frame without a tag is taken to be in BT.709."""
     return frame.reformat(
         format="rgb24",
-        src_colorspace=Colorspace.ITU709,
+        src_colorspace=_MATRICES.get(frame.colorspace, Colorspace.ITU709),
         src_color_range=ColorRange.MPEG,
         dst_color_range=ColorRange.JPEG,
         interpolation="BICUBIC",

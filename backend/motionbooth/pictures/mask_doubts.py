@@ -57,7 +57,8 @@ def _touches_the_border(found: np.ndarray) -> bool:
 
 def _fill(found: np.ndarray, box: Box) -> float:
     height, width = found.shape
-    part = found[round(box.y1 * height) : round(box.y2 * height), round(box.x1 * width) : round(box.x2 * width)]
+    x1, y1, x2, y2 = (max(0, round(edge)) for edge in np.array(box.as_tuple()) * (width, height, width, height))
+    part = found[y1:y2, x1:x2]
     return float(part.mean()) if part.size else 0.0
 
 

@@ -73,19 +73,18 @@ def read_training_set(place: Path, masks: Path | None = None) -> TrainingSet:
             subjects=", ".join(sorted(" ".join(subject) for subject in subjects if subject)),
         )
     divisor = math.gcd(*(part.repeats for part in parts))
-    pictures: list[Picture] = []
-    files: dict[str, Path] = {}
-    for part in parts:
-        found, found_files = read_folder(part.folder, masks or part.masks)
-        pictures += found * (part.repeats // divisor)
-        files |= found_files
-    if len(pictures) > MAX_PICTURES:
+    folders = [read_folder(part.folder, masks or part.masks) for part in parts]
+    repeats = [part.repeats // divisor for part in parts]
+    count = sum(len(found) * times for (found, _), times in zip(folders, repeats, strict=True))
+    if count > MAX_PICTURES:
         raise InvalidInput(
             "{place} has {count} pictures with their repeats; training needs 1 to {most}.",
             place=place,
-            count=len(pictures),
+            count=count,
             most=MAX_PICTURES,
         )
+    pictures = [each for (found, _), times in zip(folders, repeats, strict=True) for each in found * times]
+    files = {sha256: path for _, found in folders for sha256, path in found.items()}
     (subject,) = subjects
     return TrainingSet(pictures, files, *(subject or ()))
 

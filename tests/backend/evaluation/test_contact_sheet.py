@@ -68,3 +68,9 @@ def test_a_long_clip_is_shown_by_sixteen_of_its_frames(tmp_path: Path) -> None:
     last = sheet[-height:, -FRAME_WIDTH_PX - 20 :]
     assert (last == (10, 200, 10)).all(-1).any()
     assert (last == (255, 255, 255)).all(-1).sum() > 100
+
+
+def test_a_box_of_less_than_a_pixel_is_drawn(tmp_path: Path) -> None:
+    row = Row("far away", np.zeros((1, 64, 96, 3), np.uint8), requested=[[Box(0.5, 0.5, 0.502, 0.503)]])
+    write_contact_sheet(tmp_path / "sheet.png", [row])
+    assert 0 < (pixels_of(tmp_path / "sheet.png") == (255, 255, 255)).all(-1).sum() < 50  # a line of 3 px

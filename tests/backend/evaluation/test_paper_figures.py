@@ -21,6 +21,7 @@ from motionbooth.evaluation.paper_figures import (
     masked_crop,
     paper_report,
     paper_table,
+    prompt_without_tokens,
 )
 from motionbooth.evaluation.report import TargetSubject, motion_report, shot_report
 from motionbooth.export.point_tracks import point_tracks
@@ -319,3 +320,19 @@ def test_a_file_that_lacks_weights_is_refused_instead_of_filled_with_random_ones
     save_file({name: value for name, value in weights.items() if "layer.1." not in name}, file)
     with refused(InvalidInput, name="DINO", reason=...):
         load_networks(tmp_path)
+
+
+def test_the_prompt_without_tokens_is_found_as_the_prompts_phrases_are() -> None:
+    track = SubjectTrack("dog", "dog", [None] * 2, "sks")
+    spec = GenerateSpec(Shot("shot", 1, 8, 8, 96, 64, CameraPath.still(2), [track]), "A Sks  dog beside a sks dog")
+    assert prompt_without_tokens(spec) == "A dog beside a dog"
+
+
+@pytest.mark.parametrize("side", [1, 3])
+def test_a_crop_of_a_few_pixels_is_a_picture_with_three_channels(networks: Networks, side: int) -> None:
+    """Of a subject far away."""
+    assert networks.clip is not None
+    crop = np.random.default_rng(0).integers(0, 255, (side, side, 3)).astype(np.uint8)
+    twice = np.repeat(np.repeat(crop, 40, 0), 40, 1)
+    one, other = (networks.clip.pixels([picture])[0].mean((1, 2)) for picture in (crop, twice))
+    assert one.tolist() == pytest.approx(other.tolist(), abs=0.05)  # bicubic, to the same size

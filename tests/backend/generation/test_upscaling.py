@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from motionbooth.generation.finishing import FinishedFrames, Finishing
 from motionbooth.generation.upscaling import MARGIN, TILE, Upscaler, spans
+from motionbooth.generation.video import spread
 from motionbooth_protocol.errors import InvalidInput
 from refused import refused
 from safetensors.torch import save_file
@@ -57,3 +59,12 @@ def test_a_file_that_is_no_upscaler_is_refused(tmp_path: Path, weights: Path) ->
             Upscaler(path)
     with refused(InvalidInput, width=10000, height=1000):
         Upscaler(weights).size_of(5000, 500)
+
+
+def test_a_frame_that_is_held_is_enlarged_once(weights: Path) -> None:
+    upscaler = Upscaler(weights)
+    calls: list[torch.Size] = []
+    upscaler._network.model.register_forward_hook(lambda _, given, __: calls.append(given[0].shape))
+    frames = FinishedFrames(np.zeros((3, 8, 12, 3), np.float32), 30, Finishing(upscaler=upscaler))
+    assert [frames[index].shape for index in spread(len(frames), 30)] == [(16, 24, 3)] * 30
+    assert len(calls) == 3

@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.video.reformatter import ColorRange, Colorspace
 from motionbooth.generation.video import read_clip, spread_evenly, write_clip
 from motionbooth_protocol.errors import InvalidInput
 from refused import refused
@@ -98,3 +99,17 @@ def test_what_is_not_a_clip_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "c.mp4").write_bytes(b"no film")
     with refused(InvalidInput, path=str(tmp_path / "c.mp4"), problem=...):
         read_clip(tmp_path / "c.mp4")
+
+
+@pytest.mark.parametrize("matrix", [Colorspace.ITU601, Colorspace.ITU709, Colorspace.BT2020])
+def test_another_programs_colors_are_read_by_their_tag(tmp_path: Path, matrix: Colorspace) -> None:
+    with av.open(str(tmp_path / "c.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=8, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.codec_context.colorspace, stream.codec_context.color_range = matrix, ColorRange.MPEG
+        for frame in flat_clip():
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            ranges = {"src_color_range": ColorRange.JPEG, "dst_color_range": ColorRange.MPEG}
+            container.mux(stream.encode(picture.reformat(format="yuv420p", dst_colorspace=matrix, **ranges)))
+        container.mux(stream.encode(None))
+    assert np.abs(read_clip(tmp_path / "c.mp4")[0].astype(int) - flat_clip()).max() <= 3  # rounded in YUV

@@ -61,3 +61,9 @@ def test_what_any_finder_finds_is_looked_at() -> None:
     disc = (cv2.circle(np.zeros(SIZE, np.uint8), (160, 120), 60, 1, -1)).astype(np.float32)
     assert doubts_about(picture, disc, box, finder) == ()
     assert doubts_about(picture, disc, Hint(point=(0.05, 0.5)), finder) == (OUTSIDE_HINT,)
+
+
+def test_a_hints_box_may_extend_outside_the_picture() -> None:
+    rgb, mask = np.zeros((40, 40, 3), np.uint8), np.zeros((40, 40), np.float32)
+    mask[:, :20] = 1
+    assert FULL_HINT in doubts_about(rgb, mask, Hint(Box(-0.1, -0.1, 0.5, 1.0)), finder=lambda rgb, hint: mask)

@@ -93,3 +93,10 @@ def test_a_wrong_dataset_file_is_one_sentence(tmp_path: Path, content: str, prob
     with pytest.raises(InvalidInput) as refusal:
         read_training_set(tmp_path / "dataset.toml")
     assert problem in str(refusal.value)
+
+
+def test_very_many_repeats_are_counted_and_not_made(tmp_path: Path) -> None:
+    for name in ("1_sks dog", "1000000000000_sks dog"):
+        pictures(tmp_path / name, "dog")
+    with refused(InvalidInput, count=1000000000001):
+        read_training_set(tmp_path)

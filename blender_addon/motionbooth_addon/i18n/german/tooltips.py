@@ -19,7 +19,7 @@ TEXTS = {
     "Folder with images of the subject (png, jpg or webp), used if there is no training object. The mask of dog.jpg may be in the same folder as dog_mask.png": "Ordner mit Bildern des Motivs (png, jpg oder webp), falls es kein Trainingsobjekt gibt. Die Maske von dog.jpg kann als dog_mask.png im selben Ordner liegen",
     "Generate only the mp4": "Nur die mp4-Datei erzeugen",
     "A movie in 10 bits, compressed": "Ein Film mit 10 Bit, komprimiert",
-    "A movie in 12 bits with the full resolution of color, compressed": "Ein Film mit 12 Bit und der vollen Auflösung der Farbe, komprimiert",
+    "A movie in 10 bits with the full resolution of color, compressed": "Ein Film mit 10 Bit und der vollen Auflösung der Farbe, komprimiert",
     "A movie in 16 bits without any loss": "Ein Film mit 16 Bit ohne jeden Verlust",
     "Images in 16 bits without any loss": "Bilder mit 16 Bit ohne jeden Verlust",
     "Images in 16-bit floats, linear": "Bilder mit 16-Bit-Gleitkommazahlen, linear",
