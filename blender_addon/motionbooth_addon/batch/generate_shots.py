@@ -23,7 +23,7 @@ from ..capture import framing, shots
 from ..guide.request import guide_render, own_clip
 from ..job_store import JobRecord, TrainRequest
 from ..jobs.specs import SMALLEST_PICTURE, check_prompt, generate_spec, named_model, request_with, style_files
-from ..timeline import takes
+from ..timeline import clips, takes
 from ..turntable import background_render
 from ..turntable.pictures import check_source, needs_training, training_pictures
 from .blocking_jobs import BlockingJobs
@@ -200,7 +200,7 @@ def open_shots(blend: Path) -> list[bpy.types.Scene]:
             version=bpy.app.version_string,
             blend=blend,
         ) from error
-    scenes = [scene for scene in bpy.data.scenes if shots.has_shot(scene)]
+    scenes = [scene for scene in clips.own_scenes() if shots.has_shot(scene)]
     if not scenes:
         raise InvalidInput(
             "No scene of {blend} has a subject; add one to a scene's MotionBooth subjects and choose its object.",

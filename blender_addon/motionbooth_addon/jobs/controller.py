@@ -153,7 +153,7 @@ class JobController:
             self._watched_at = time.monotonic()
             self.backend.watch()
             if ui_update.can_edit():
-                for scene in bpy.data.scenes:
+                for scene in clips.own_scenes():
                     colors.update_color_spaces(scene)
             self.ui.expire_notice()
             if any(model.doing for model in state().published) and self.jobs.threads is not None:

@@ -178,7 +178,7 @@ class MOTIONBOOTH_OT_remove_subject(_SubjectOperator, bpy.types.Operator):
         proxy = shot.subjects[shot.active_subject].object
         shot.subjects.remove(shot.active_subject)
         shot.active_subject = max(0, min(shot.active_subject, len(shot.subjects) - 1))
-        is_shared = any(subject.object == proxy for subject in shot.subjects)
+        is_shared = any(subject.object == proxy for scene in bpy.data.scenes for subject in scene.motionbooth.subjects)
         if proxy is not None and is_subject_box(proxy) and not is_shared:
             bpy.data.objects.remove(proxy)
 

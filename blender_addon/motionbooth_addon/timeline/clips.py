@@ -61,12 +61,16 @@ def strip_of(scene: bpy.types.Scene, job: str) -> Any | None:
     return next((strip for strip in compat.all_strips(scene.sequence_editor) if strip.get(JOB) == job), None)
 
 
+def own_scenes() -> list[bpy.types.Scene]:
+    """The scenes of the open .blend, without those of linked libraries, whose changes are never saved."""
+    return [scene for scene in bpy.data.scenes if scene.library is None]
+
+
 def all_takes() -> Iterator[tuple[bpy.types.Scene, bpy.types.PropertyGroup]]:
-    """All takes of the open .blend, without those of linked libraries."""
-    for scene in bpy.data.scenes:
-        if scene.library is None:
-            for take in scene.motionbooth.takes:
-                yield scene, take
+    """All takes of the open .blend."""
+    for scene in own_scenes():
+        for take in scene.motionbooth.takes:
+            yield scene, take
 
 
 def relink(scene: bpy.types.Scene, take: bpy.types.PropertyGroup, clip: Path) -> None:
@@ -197,8 +201,8 @@ def _replace_paths(old: Path, new: Path, before: str, after: str) -> None:
     before, after: the .blend to which relative paths belong before and after the change.
     """
     pictures = old.with_suffix("")
-    for scene in bpy.data.scenes:
-        if scene.sequence_editor is None or scene.library is not None:
+    for scene in own_scenes():
+        if scene.sequence_editor is None:
             continue
         for strip in compat.all_strips(scene.sequence_editor):
             if strip.type == "MOVIE" and (moved := _moved(strip.filepath, old, new, before)) is not None:

@@ -26,21 +26,21 @@ _COLOR_TAG = "COLOR_04"
 def shot_id(scene: bpy.types.Scene) -> str:
     """The id by which jobs refer to the scene's shot. The first call creates it; a copied scene gets a new one."""
     settings = scene.motionbooth
-    taken = {other.motionbooth.uid for other in bpy.data.scenes if other != scene}
-    if not settings.uid or settings.uid in taken:
+    older = {other.motionbooth.uid for other in clips.own_scenes() if other.session_uid < scene.session_uid}
+    if not settings.uid or settings.uid in older:
         settings.uid = uuid.uuid4().hex
     return settings.uid
 
 
 def scene_of(record: JobRecord) -> bpy.types.Scene | None:
     """The scene of the open .blend to which a job belongs, or None."""
-    for scene in bpy.data.scenes:
-        if scene.motionbooth.uid == record.shot:
-            return scene
+    own = clips.own_scenes()
+    same = [scene for scene in own if scene.motionbooth.uid == record.shot]  # several if it was copied
+    named = next((scene for scene in same or own if scene.name == record.scene), None)
+    if same:
+        return named or same[0]
     # The id may have been undone or never saved.
-    if record.blend and record.blend == bpy.data.filepath:
-        return bpy.data.scenes.get(record.scene)
-    return None
+    return named if record.blend and record.blend == bpy.data.filepath else None
 
 
 def place_result(scene: bpy.types.Scene, record: JobRecord) -> Text:
