@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import traceback
 
 from .text import Text
 
@@ -161,4 +162,13 @@ def from_os_error(error: OSError, path: object = None) -> MotionBoothError:
         return MotionBoothError("System error: {reason}.", reason=reason)
     return InvalidInput(
         "{path} cannot be used ({reason}); check the path and its permissions.", path=path, reason=reason
+    )
+
+
+def unexpected(error: Exception) -> MotionBoothError:
+    """The message for an error that is a fault of ours. Its traceback goes to standard error."""
+    traceback.print_exception(error)
+    return MotionBoothError(
+        "Unexpected error ({reason}). Please report it; the details are in Blender's console.",
+        reason=f"{type(error).__name__}: {error}",
     )

@@ -37,6 +37,12 @@ class Projection:
 NOT_VISIBLE = Projection(None)
 
 
+def is_deleted(subject: bpy.types.PropertyGroup) -> bool:
+    """Whether the user has deleted the subject's proxy object. It stays in the file as long as a subject uses it."""
+    proxy = subject.object
+    return proxy is not None and subject.id_data.objects.get(proxy.name) != proxy and not proxy.users_collection
+
+
 def objects_with_surface(proxy: bpy.types.Object) -> list[bpy.types.Object]:
     """The object itself, or the children of an empty or armature, which has no surface of its own."""
     excluded = TYPES_WITHOUT_SURFACE | {"EMPTY", "ARMATURE"}
@@ -115,6 +121,8 @@ def _bounding_box(shape: bpy.types.Object) -> tuple[Array, Edges]:
 
 def _mesh(shape: bpy.types.Object) -> tuple[Array, Edges]:
     mesh = shape.to_mesh()
+    if mesh is None:  # a curve without splines
+        return CUBE[:0], NO_EDGES
     joints = np.empty(2 * len(mesh.edges), dtype=np.int32)
     corners = _read(mesh.vertices, "co")
     mesh.edges.foreach_get("vertices", joints)

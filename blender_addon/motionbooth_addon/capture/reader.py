@@ -18,7 +18,14 @@ from .._protocol.motion import Box, CameraPath, scene_times
 from .._protocol.text import Text
 from . import framing, projection, scene_evaluation
 from .dependencies import pan_playback_reason, playback_reason
-from .geometry import NOT_VISIBLE, Projection, objects_with_surface, project_objects, with_instanced_children
+from .geometry import (
+    NOT_VISIBLE,
+    Projection,
+    is_deleted,
+    objects_with_surface,
+    project_objects,
+    with_instanced_children,
+)
 from .projection import View
 from .shot_warnings import ShotWarning, camera_warnings, cut_warning, plane_warning, playback_warning
 
@@ -107,6 +114,7 @@ class ShotReader:
         self._camera_samples: dict[int, _CameraSample] = {}  # by index into `_moments`
         self._camera_steps: list[projection.Steps] = []
         self._projections = [[NOT_VISIBLE] * frames for _ in settings.subjects]
+        self._deleted = [is_deleted(subject) for subject in settings.subjects]
         self._camera_method = _camera_method(scene)
         self._subject_methods = [_subject_method(subject) for subject in settings.subjects]
         # If the camera needs playback, every subject is projected during playback, too.
@@ -255,6 +263,8 @@ class ShotReader:
             self._project(scene, subject, index, depsgraph)
 
     def _project(self, scene: bpy.types.Scene, subject: int, index: int, depsgraph: bpy.types.Depsgraph) -> None:
+        if self._deleted[subject]:
+            return
         view = self._camera_samples[index * self._stride].view
         self._projections[subject][index] = project_objects(_parts(scene, subject), depsgraph, view)
 

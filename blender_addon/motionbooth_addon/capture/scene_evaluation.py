@@ -22,8 +22,8 @@ from .projection import View
 
 def render_size(scene: bpy.types.Scene) -> tuple[int, int]:
     """Width and height in pixels of the scene's rendered frames."""
-    share = scene.render.resolution_percentage / 100
-    return max(4, int(scene.render.resolution_x * share)), max(4, int(scene.render.resolution_y * share))
+    share = scene.render.resolution_percentage
+    return max(4, scene.render.resolution_x * share // 100), max(4, scene.render.resolution_y * share // 100)
 
 
 def aspect_ratio(scene: bpy.types.Scene) -> float:
@@ -52,14 +52,20 @@ def _bound_markers(scene: bpy.types.Scene) -> list[bpy.types.TimelineMarker]:
 
 
 def view_of(scene: bpy.types.Scene, camera: bpy.types.Object, depsgraph: bpy.types.Depsgraph) -> View:
-    """The view of an evaluated camera."""
+    """The view of an evaluated camera. Raises InvalidInput."""
     width, height = render_size(scene)
     evaluated = camera.evaluated_get(depsgraph)
     matrix = evaluated.calc_matrix_camera(
         depsgraph, x=width, y=height, scale_x=scene.render.pixel_aspect_x, scale_y=scene.render.pixel_aspect_y
     )
-    # Scaling a camera does not scale its picture.
-    return View(np.array(evaluated.matrix_world.normalized().inverted()), np.array(matrix))
+    try:
+        world_to_view = evaluated.matrix_world.normalized().inverted()  # scaling a camera does not scale its picture
+    except ValueError:
+        raise InvalidInput(
+            'Camera "{camera}" is scaled to zero, so it shows nothing. Set its scale, and its parents\', to 1.',
+            camera=camera.name,
+        ) from None
+    return View(np.array(world_to_view), np.array(matrix))
 
 
 def evaluate_at(scene: bpy.types.Scene, moment: float) -> bpy.types.Depsgraph:

@@ -17,7 +17,7 @@ from typing import Any
 import bpy
 from bpy.app.handlers import persistent
 
-from .._protocol.errors import MotionBoothError
+from .._protocol.errors import MotionBoothError, unexpected
 from .._protocol.limits import MAX_FRAMES
 from .._protocol.text import Text
 from . import shots
@@ -33,7 +33,7 @@ MAX_READING_SECONDS = 2.0  # main thread time for one reading; a scene that take
 MAX_SAMPLES, MIN_SAMPLES = 250, 24
 _NOT_SHOWN = (bpy.types.Collection, bpy.types.Scene)  # a scene is updated by a new strip, too
 _LOOKS = (bpy.types.Material, bpy.types.World, bpy.types.Light)
-DEFAULT_MODEL_FRAMES = 8  # while the backend's models are not cache
+DEFAULT_MODEL_FRAMES = 8  # while the backend's models are not known
 
 
 @dataclass
@@ -147,7 +147,7 @@ def _settings(scene: bpy.types.Scene) -> tuple[Any, ...]:
         (render.resolution_x, render.resolution_y, render.resolution_percentage),
         (render.pixel_aspect_x, render.pixel_aspect_y),
         (shot.camera_mode, shot.background_distance, shot.model, shot.framing, _model_aspect(scene)),
-        (shot.long_shot, render.fps, render.fps_base),
+        (shot.long_shot, shot.use_parallax, render.fps, render.fps_base),
         tuple((subject.name, subject.object.name if subject.object else "") for subject in shot.subjects),
     )
 
@@ -233,7 +233,6 @@ def _is_busy() -> bool:
 def _read_on(scene: bpy.types.Scene, cache: ShotCache, seconds: float) -> None:
     """Start to read the scene, or continue, for about `seconds`."""
     began = time.perf_counter()
-    _own_updates[scene.name] = cache.allow_playback
     try:
         while cache.outdated and (left := began + seconds - time.perf_counter()) > 0:
             _take_step(scene, cache, left)
@@ -242,6 +241,8 @@ def _read_on(scene: bpy.types.Scene, cache: ShotCache, seconds: float) -> None:
         cache.needs_playback = isinstance(error, NeedsPlayback)
     except ReferenceError:  # an object was removed between two slices, and Blender has not reported it yet
         cache.reader = None
+    except Exception as error:  # Blender removes a timer that raises
+        _finish(cache, None, [], unexpected(error).text)
     cache.seconds_spent += time.perf_counter() - began
     if not cache.outdated:
         cache.max_samples = _affordable_samples(cache)
@@ -252,6 +253,7 @@ def _take_step(scene: bpy.types.Scene, cache: ShotCache, seconds: float) -> None
     if cache.reader is None:
         _begin(scene, cache)
     elif not cache.reader.done:
+        _own_updates[scene.name] = cache.allow_playback
         cache.reader.advance(scene, seconds)
     else:
         motion = cache.reader.motion(scene)

@@ -13,7 +13,7 @@ from .._protocol.long_shots import frames_at_rate, is_long
 from .._protocol.motion import Shot, SubjectTrack
 from .._protocol.text import Text
 from .framing import WHOLE
-from .geometry import TYPES_WITHOUT_SURFACE, Projection, objects_with_surface
+from .geometry import TYPES_WITHOUT_SURFACE, Projection, is_deleted, objects_with_surface
 from .parallax import with_parallax
 from .reader import Motion, ReadMethod, ShotReader
 from .scene_evaluation import cameras_of, render_size
@@ -190,6 +190,12 @@ def _check_subject(subject: bpy.types.PropertyGroup, scene: str) -> None:
             scene=scene,
             kind=subject.object.type.lower(),
             object=subject.object.name,
+        )
+    if is_deleted(subject):
+        raise InvalidInput(
+            'The proxy object "{object}" of subject "{subject}" was deleted. Undo that, or choose another object.',
+            object=subject.object.name,
+            subject=subject.name,
         )
     for part in objects_with_surface(subject.object):
         _check_enabled(part)

@@ -87,11 +87,12 @@ def _draw_view() -> None:
     """In the 3D view: the shot or the active take in the camera view, else the background distance."""
     context = bpy.context
     scene, space = context.scene, context.space_data
-    if not space.overlay.show_overlays or not shots.has_shot(scene) or scene.camera is None:
+    camera = scene.camera  # any object can be one
+    if not space.overlay.show_overlays or not shots.has_shot(scene) or camera is None or camera.type != "CAMERA":
         return
     if context.region_data.view_perspective != "CAMERA":
         shot_overlay.draw_background_plane(context)
-    elif not space.use_local_camera or space.camera == scene.camera:
+    elif not space.use_local_camera or space.camera == camera:
         rect = _camera_rect(context)
         take = active_take_motion(scene) if context.window_manager.motionbooth_overlay_take else None
         if take is not None:

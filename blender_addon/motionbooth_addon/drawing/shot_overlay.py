@@ -188,7 +188,9 @@ def draw_background_plane(context: bpy.types.Context) -> None:
 
 def _background_label(scene: bpy.types.Scene) -> str:
     """The background distance in the scene's units."""
-    distance = _formatted(scene.unit_settings.system, scene.motionbooth.background_distance)
+    units = scene.unit_settings
+    scale = 1.0 if units.system == "NONE" else units.scale_length
+    distance = _formatted(units.system, scene.motionbooth.background_distance * scale)
     return translate("Background distance: {distance}", distance=distance)
 
 

@@ -201,6 +201,19 @@ def test_an_empty_has_its_display_size(scene: Any, add_subject: Callable[..., An
     )
 
 
+def test_a_curve_without_splines_adds_nothing_to_a_box(
+    scene: Any, add_cube: Callable[..., Any], add_subject: Callable[..., Any]
+) -> None:
+    root, cube = new_object(scene, "Root", None), add_cube(scene)
+    add_subject(scene, cube)
+    alone = shots.read_shot(scene, FRAMES).shot.subjects[0].boxes
+    root.location = (0, 0, 0)
+    cube.parent = root
+    new_object(scene, "Curve", bpy.data.curves.new("Curve", "CURVE")).parent = root
+    scene.motionbooth.subjects[0].object = root
+    assert shots.read_shot(scene, FRAMES).shot.subjects[0].boxes == alone
+
+
 def test_an_empty_with_children_has_their_box(
     scene: Any, add_cube: Callable[..., Any], add_subject: Callable[..., Any]
 ) -> None:

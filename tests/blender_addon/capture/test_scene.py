@@ -81,6 +81,15 @@ def lamp(scene: Any, subject: Any) -> None:
     subject.object = new_object(scene, "Lamp", bpy.data.lights.new("Lamp", "POINT"))
 
 
+def flat_camera(scene: Any, subject: Any) -> None:
+    scene.camera.scale.z = 0
+
+
+def deleted_proxy(scene: Any, subject: Any) -> None:
+    with bpy.context.temp_override(selected_objects=[subject.object]):
+        bpy.ops.object.delete()
+
+
 def never_seen(scene: Any, subject: Any) -> None:
     subject.object.location = (500, 10, 0)
 
@@ -95,6 +104,8 @@ def never_seen(scene: Any, subject: Any) -> None:
         (too_many_frames, {"frames": 20_001, "most": 20_000, "scene": "Scene"}),
         (panorama, {"camera": "Camera", "kind": "pano"}),
         (lamp, {"subject": "Imp", "scene": "Scene", "kind": "light", "object": "Lamp"}),
+        (flat_camera, {"camera": "Camera"}),
+        (deleted_proxy, {"subject": "Imp", "object": "Cube"}),
         (never_seen, {"subject": "Imp", "object": "Cube"}),
     ],
 )
@@ -125,11 +136,12 @@ def test_the_shot_has_the_frame_range_rate_and_size_of_the_scene(
     add_subject(scene, add_cube(scene))
     scene.frame_start, scene.frame_end = 3, 26
     scene.render.fps, scene.render.fps_base = 30, 1.001
-    scene.render.resolution_percentage = 50
+    scene.render.resolution_y = 720
+    scene.render.resolution_percentage = 70
     shot = shots.read_shot(scene, FRAMES).shot
     assert (shot.frame_start, shot.frame_end, shot.scene_frames) == (3, 26, 24)
     assert shot.fps == pytest.approx(30000 / 1001)
-    assert (shot.width, shot.height, shot.frames) == (480, 320, FRAMES)
+    assert (shot.width, shot.height, shot.frames) == (672, 504, FRAMES), "as Blender rounds"
     assert shot.name == "Scene"
 
 

@@ -64,7 +64,7 @@ def test_the_shot_is_read_again_only_after_a_change(shot: Any) -> None:
     assert shot_cache.get(shot).version == 2
 
 
-@pytest.mark.parametrize("setting", ["frame_end", "background_distance", "subject"])
+@pytest.mark.parametrize("setting", ["frame_end", "background_distance", "use_parallax", "subject"])
 def test_settings_that_blender_does_not_report_are_noticed(shot: Any, setting: str) -> None:
     shot_cache.get(shot)
     settle()
@@ -72,6 +72,8 @@ def test_settings_that_blender_does_not_report_are_noticed(shot: Any, setting: s
         shot.frame_end = 48
     elif setting == "background_distance":
         shot.motionbooth.background_distance = 3
+    elif setting == "use_parallax":
+        shot.motionbooth.use_parallax = True
     else:
         shot.motionbooth.subjects.add().name = "Other"
     shot_cache.get(shot)
@@ -98,6 +100,25 @@ def test_an_unreadable_shot_has_an_error(shot: Any) -> None:
     assert known.motion is None
     assert known.error is not None
     assert known.error.values == {"scene": "Scene"}
+
+
+def test_a_deleted_proxy_object_is_not_shown(shot: Any) -> None:
+    with bpy.context.temp_override(selected_objects=[shot.motionbooth.subjects[0].object]):
+        bpy.ops.object.delete()
+    shot_cache.get(shot)
+    settle()
+    assert shot.motionbooth.subjects[0].object is not None, "Blender keeps it for the subject"
+    assert [seen.box for seen in shot_cache.get(shot).motion.projections[0] if seen.box] == []
+
+
+def test_an_unexpected_error_is_shown_and_does_not_end_the_timer(
+    shot: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shot_cache.ShotReader, "motion", property(lambda _: 1 / 0))
+    shot_cache.get(shot)
+    settle()
+    assert shot_cache.get(shot).error.values == {"reason": "ZeroDivisionError: division by zero"}
+    assert "ZeroDivisionError" in capfd.readouterr().err
 
 
 def test_a_subject_without_an_object_does_not_hide_the_others(shot: Any) -> None:
@@ -246,3 +267,18 @@ def test_a_camera_that_needs_playback_is_reported_then_read(shot: Any) -> None:
     bpy.ops.motionbooth.read_by_playing()
     motion, _ = read_in_slices(shot)
     assert motion.camera.offsets[-1].dy > 0.1
+
+
+def test_a_hidden_object_that_could_not_be_played_is_read_once_it_is_shown(shot: Any) -> None:
+    cube = falling(shot)
+    cube.hide_set(True)
+    shot_cache.get(shot)
+    settle()
+    bpy.ops.motionbooth.read_by_playing()
+    shot_cache.tick()
+    assert shot_cache.get(shot).error.values["object"] == "Cube"
+    shot_cache.tick()  # in a window, Blender reports nothing before the next change
+    cube.hide_set(False)
+    cube.location.x = 0.1
+    settle()
+    assert shot_cache.get(shot).error is None

@@ -32,6 +32,7 @@ TEXTS = {
     "The disk is full; free some space and try again.": "Der Datenträger ist voll; schaffen Sie Platz und versuchen Sie es noch einmal.",
     "The disk of {path} is full; free some space there and try again.": "Der Datenträger von {path} ist voll; schaffen Sie dort Platz und versuchen Sie es noch einmal.",
     "System error: {reason}.": "Systemfehler: {reason}.",
+    "Unexpected error ({reason}). Please report it; the details are in Blender's console.": "Unerwarteter Fehler ({reason}). Bitte melden Sie ihn; Einzelheiten stehen in der Konsole von Blender.",
     "{path} cannot be used ({reason}); check the path and its permissions.": "{path} lässt sich nicht verwenden ({reason}); prüfen Sie den Pfad und seine Rechte.",
     "This cannot be sent: {problem}. Change it and try again.": "Das lässt sich nicht senden: {problem}. Ändern Sie es, und versuchen Sie es noch einmal.",
     "Canceled before it was sent.": "Abgebrochen, bevor es gesendet wurde.",

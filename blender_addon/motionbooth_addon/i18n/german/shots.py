@@ -5,6 +5,8 @@
 TEXTS = {
     "A shot has 2 to {most} model frames, not {frames}.": "Eine Einstellung hat 2 bis {most} Bilder des Modells, nicht {frames}.",
     'Camera "{camera}" has the type {kind}. Make it perspective or orthographic.': "Die Kamera „{camera}“ hat den Typ {kind}. Machen Sie sie perspektivisch oder orthografisch.",
+    'Camera "{camera}" is scaled to zero, so it shows nothing. Set its scale, and its parents\', to 1.': "Die Kamera „{camera}“ ist auf null skaliert und zeigt daher nichts. Setzen Sie ihre Skalierung und die übergeordneter Objekte auf 1.",
+    'The proxy object "{object}" of subject "{subject}" was deleted. Undo that, or choose another object.': "Das Proxy-Objekt „{object}“ des Motivs „{subject}“ wurde gelöscht. Machen Sie das rückgängig, oder wählen Sie ein anderes Objekt.",
     'Object "{object}" is disabled in viewports, so Blender does not animate it. Enable it (the screen icon in the Outliner) and hide it with the eye icon instead.': "Das Objekt „{object}“ ist in Ansichten deaktiviert, daher animiert Blender es nicht. Aktivieren Sie es (das Bildschirmsymbol im Outliner), und blenden Sie es stattdessen mit dem Auge aus.",
     'Subject "{subject}" is outside the camera view in every frame of the shot. Move "{object}" or the camera.': "Das Motiv „{subject}“ ist in jedem Bild der Einstellung außerhalb der Kameraansicht. Bewegen Sie „{object}“ oder die Kamera.",
     'Subject "{subject}" of scene "{scene}" has no proxy object. Choose a subject box or the object that shows its position.': "Das Motiv „{subject}“ der Szene „{scene}“ hat kein Proxy-Objekt. Wählen Sie einen Motivrahmen oder das Objekt, das seine Lage zeigt.",
