@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from motionbooth_protocol.motion import Box, CameraPath, Homography, Offset, Parallax, invertible
+from motionbooth_protocol.motion import Box, CameraPath, Homography, Offset, invertible
 from msgspec import structs
 from torch import Tensor
 
-from motionbooth.control.homography import background_of, homographies
+from motionbooth.control.homography import Background, background_of
 
 Track = Sequence[Box | None]  # one box for each frame
 
@@ -24,36 +24,29 @@ def groups(frames: int, temporal: int) -> list[range]:
 
 def latent_camera(camera: CameraPath, temporal: int) -> CameraPath:
     """Where the camera is in the middle of each group."""
-    offsets = camera.offsets
-    middles = [
-        ((group.start + group.stop - 1) // 2, (group.start + group.stop) // 2)
-        for group in groups(len(offsets), temporal)
-    ]
-    return CameraPath(
-        [
-            Offset((offsets[one].dx + offsets[other].dx) / 2, (offsets[one].dy + offsets[other].dy) / 2)
-            for one, other in middles
-        ],
-        _in_the_middle(camera, middles) if camera.homographies else [],
-        parallax=None if camera.parallax is None else _parallax_in_the_middle(camera, camera.parallax, middles),
-    )
+    offsets, background = camera.offsets, background_of(camera) if camera.homographies else None
+    middles = [_middle(group, background) for group in groups(len(offsets), temporal)]
+    travel = [Offset((offsets[a].dx + offsets[b].dx) / 2, (offsets[a].dy + offsets[b].dy) / 2) for a, b in middles]
+    if background is None:
+        return CameraPath(travel)
+    parallax = camera.parallax
+    if parallax is not None and background.infinity is not None:
+        size = len(parallax.nearness) // len(parallax.infinity)
+        nearness = b"".join(parallax.nearness[size * a : size * (a + 1)] for a, _ in middles)
+        infinity = [_mean(background.infinity, a, b) for a, b in middles]
+        parallax = structs.replace(parallax, infinity=infinity, nearness=nearness)
+    return CameraPath(travel, [_mean(background.plane, a, b) for a, b in middles], parallax=parallax)
 
 
-def _in_the_middle(camera: CameraPath, middles: Sequence[tuple[int, int]]) -> list[Homography]:
-    """Between two frames each; the first one's if the camera turns too far from it to the other for a mean."""
-    maps = homographies(camera)
-    means: list[Homography] = [tuple(map(tuple, ((maps[a] + maps[b]) / 2).tolist())) for a, b in middles]  # type: ignore[misc]
-    return [mean if invertible(mean) else camera.homographies[a] for mean, (a, _) in zip(means, middles, strict=True)]
+def _middle(group: range, background: Background | None) -> tuple[int, int]:
+    """The two frames around the middle, or twice the first one if the camera turns too far to the other for a mean."""
+    one, other = (group.start + group.stop - 1) // 2, (group.start + group.stop) // 2
+    has_mean = background is None or invertible(_mean(background.plane, one, other))
+    return one, other if has_mean else one
 
 
-def _parallax_in_the_middle(camera: CameraPath, parallax: Parallax, middles: Sequence[tuple[int, int]]) -> Parallax:
-    """With the nearness of the frame before the middle, and all homographies scaled as `_in_the_middle`'s."""
-    background = background_of(camera)
-    assert background.infinity is not None
-    size = len(parallax.nearness) // len(parallax.infinity)
-    nearness = b"".join(parallax.nearness[size * a : size * (a + 1)] for a, _ in middles)
-    means = [tuple(map(tuple, ((background.infinity[a] + background.infinity[b]) / 2).tolist())) for a, b in middles]
-    return structs.replace(parallax, infinity=means, nearness=nearness)
+def _mean(maps: Tensor, one: int, other: int) -> Homography:
+    return tuple(map(tuple, ((maps[one] + maps[other]) / 2).tolist()))  # type: ignore[return-value]
 
 
 def latent_track(track: Track, temporal: int) -> list[Box | None]:

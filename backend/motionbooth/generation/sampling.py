@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import torch
 from einops import rearrange
-from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.errors import InvalidInput, JobFailed
 from motionbooth_protocol.jobs import GenerateSpec
 from motionbooth_protocol.long_shots import windows_of
 from motionbooth_protocol.motion import CameraPath
@@ -220,7 +220,8 @@ def generate_exactly(
     """One take of the shot for each seed, in one batch: float32 (N, F, H, W, 3) RGB, 0..1.
 
     Each take equals the clip that `generate_clip` makes from its seed, but for the last bits: kernels round differently
-    for batches of another size. Raises InvalidInput as `generate_clip` does.
+    for batches of another size. Raises InvalidInput as `generate_clip` does, and JobFailed for values that are not
+    numbers.
     """
     check_frames(base, spec)
     prompts, negative_prompts = [spec.prompt] * len(seeds), [spec.negative_prompt] * len(seeds)
@@ -232,7 +233,14 @@ def generate_exactly(
     inputs = SamplingInputs.from_prompts(
         base, prompts, negative_prompts, seeds, plans, spec.guidance_scale, outside, spec.shot.frames
     )
-    return decode_exactly(base, denoise(base, inputs, on_step, on_estimate), on_frame)
+    frames = decode_exactly(base, denoise(base, inputs, on_step, on_estimate), on_frame)
+    if frames.isnan().any():
+        raise JobFailed(
+            "{model} computed values that are not numbers, which would be black pixels. Generate the shot with weaker "
+            "styles, without this subject or in a higher precision (--precision float32).",
+            model=base.settings.title,
+        )
+    return frames
 
 
 def check_frames(base: Base, spec: GenerateSpec) -> None:

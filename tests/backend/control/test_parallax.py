@@ -21,6 +21,7 @@ from motionbooth.control.scenery import merge_scenery, scenery_of
 from motionbooth.control.settings import ControlSettings
 from motionbooth.evaluation.report import motion_report
 from motionbooth_protocol.motion import CameraPath, Homography, Offset, Parallax
+from msgspec.structs import replace
 from torch import Tensor
 
 SIZE, FRAMES = (16, 24), 5
@@ -177,3 +178,16 @@ def test_latent_frames_have_the_depth_of_a_frame_in_their_middle() -> None:
     maps = background_of(latent)
     inside = mapped(cell_centers(SIZE), inverse(maps.maps(maps.shown_nearness(cell_centers(SIZE)))))
     assert inside.shape == (2, 16 * 24, 2)
+
+
+def test_a_latent_frame_without_a_mean_has_the_depth_of_one_frame() -> None:
+    """A cut within it, and homographies with a factor, which does not matter."""
+    camera, half_turn = path("track"), ((-1.0, 0.0, 1.0), (0.0, -1.0, 1.0), (0.0, 0.0, 1.0))
+    still = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+    thrice = tuple(tuple(3 * value for value in row) for row in still)
+    maps = [still, still, thrice, half_turn, half_turn]
+    assert camera.parallax is not None
+    parallax = replace(camera.parallax, infinity=maps)
+    latent = background_of(latent_camera(CameraPath(CameraPath.still(5).offsets, maps, parallax=parallax), 4))
+    assert latent.infinity is not None
+    assert torch.equal(latent.infinity, latent.plane)

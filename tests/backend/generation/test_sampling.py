@@ -33,7 +33,7 @@ from motionbooth.generation.sampling import (
     with_merged_scenery,
 )
 from motionbooth.models.base import Base
-from motionbooth_protocol.errors import Canceled, InvalidInput
+from motionbooth_protocol.errors import Canceled, InvalidInput, JobFailed
 from motionbooth_protocol.jobs import GenerateSpec
 from motionbooth_protocol.motion import Box, CameraPath, Offset, Shot, SubjectTrack
 from refused import refused
@@ -164,6 +164,13 @@ def test_a_shot_for_another_number_of_frames_is_refused(tiny_single: Base) -> No
     other = Shot("s", 1, 24, 24, 192, 128, CameraPath.still(5))
     with refused(InvalidInput, found=5, model="Tiny", expected=4):
         generate_clip(tiny_single, spec(shot=other))
+
+
+def test_values_that_are_not_numbers_are_an_error_and_no_black_clip(tiny_single: Base) -> None:
+    with torch.no_grad():
+        next(tiny_single.network.parameters()).fill_(torch.nan)
+    with refused(JobFailed, model=tiny_single.settings.title):
+        generate_clip(tiny_single, spec())
 
 
 def test_a_prompt_without_the_subject_is_refused(tiny_single: Base) -> None:
