@@ -227,7 +227,7 @@ def bench_paper(
 ) -> None:
     """Run the bench on a backend (`connection`) or in this process, and print its tables. Raises MotionBoothError."""
     read = Pairs.read(pairs or PAIRS)
-    found, networks, console = subjects_in(subjects), load_networks(measures), Console()
+    found, networks, console = subjects_in(subjects), load_networks(measures), Console(markup=False)
     for name, command in networks.missing.items():
         console.print(f"{name} is missing, and its figures stay empty. Get it with: {command}", soft_wrap=True)
     with Progress(console=console, transient=True) as progress, ExitStack() as stack:
@@ -242,7 +242,7 @@ def bench_paper(
                 console.print(f"{done} of {count} clips are measured.")
 
         results = PaperBench(extent, found, read, networks, engine, out, on_cell).run()
-    console.print(markdown(results), markup=False, highlight=False, soft_wrap=True)
+    console.print(markdown(results), highlight=False, soft_wrap=True)
     console.print(f"The tables are in {out}: results.json, results.md and results.tex.", soft_wrap=True)
 
 

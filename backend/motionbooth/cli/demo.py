@@ -42,4 +42,4 @@ def demo(
     options = [word for name, value in replaced.items() if value is not None for word in (name, str(value))]
     if guide:
         options += GUIDED
-    run_demo(scene.absolute(), out.absolute(), options, Console())
+    run_demo(scene.absolute(), out.absolute(), options, Console(markup=False))

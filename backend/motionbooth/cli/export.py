@@ -85,4 +85,4 @@ def import_(
     spec = read_spec(shot, model, Placeholders.of(token, class_word, subject or []))
     seen = {} if pictures is None else pictures_for(spec, pictures)
     generated, report = import_clip(clip, spec, seen, subject or [], out)
-    Console().print(report_table(report, generated.spec.shot.subjects))
+    Console(markup=False).print(report_table(report, generated.spec.shot.subjects))

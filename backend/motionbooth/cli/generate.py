@@ -139,9 +139,10 @@ def generate(
         spec = replace(spec, guide=_guide(guide, guide_masks, subject_strength, background_strength))
     elif any(option is not None for option in (guide_masks, subject_strength, background_strength)):
         raise typer.BadParameter("These are options of a guide; name its clip with --guide.")
-    with progress_display(Console()) as show:
+    console = Console(markup=False)
+    with progress_display(console) as show:
         ranked = generate_best_of(spec, takes, batch_size, out, Path, DisplayReporter(show), computing)
-    Console().print(takes_table(ranked))
+    console.print(takes_table(ranked))
 
 
 def _styles(paths: list[Path], strengths: list[float]) -> list[Style]:
@@ -200,7 +201,7 @@ def evaluate(
     for path in subject or []:
         generated = generated.with_subject(path)
     report = generated.report()
-    console = Console()
+    console = Console(markup=False)
     console.print(report_table(report, spec.shot.subjects))
     if measures is not None:
         from motionbooth.evaluation.networks import load_networks

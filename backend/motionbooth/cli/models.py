@@ -16,6 +16,7 @@ def list_models() -> None:
     """List the models that can be used here, and those that can be fetched."""
     from rich.console import Console
     from rich.filesize import decimal
+    from rich.markup import escape
     from rich.table import Column, Table
 
     from motionbooth.models.published import published, title_of
@@ -28,7 +29,7 @@ def list_models() -> None:
     for name, (title, folder) in here.items():
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         kind = published()[name].kind if name in published() else "base model"
-        table.add_row(name, title, kind, decimal(size), str(folder))
+        table.add_row(name, title, kind, decimal(size), escape(str(folder)))
     for name, model in published().items():
         if name not in here:
             table.add_row(f"[dim]{name}[/]", title_of(name), model.kind, "", f"[dim]motionbooth models get {name}[/]")
@@ -55,7 +56,7 @@ def get(
     from motionbooth.models.offers import offer
     from motionbooth.models.sources import models_folder
 
-    console = Console()
+    console = Console(markup=False)
     if source is not None and "://" not in source:
         console.print(f"Copied and checked: {copy(name, Path(source))}", highlight=False, soft_wrap=True)
         return

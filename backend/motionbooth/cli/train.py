@@ -146,7 +146,7 @@ def train(
     settings = _changed_settings(ctx)
 
     def run(accept: bool) -> "TrainedSubject":
-        with progress_display(Console()) as show:
+        with progress_display(Console(markup=False)) as show:
             options = TrainingOptions(checkpoint, clips, accept, tensorboard, settings, memory)
             return train_locally(spec, found.files, options, out, DisplayReporter(show))
 

@@ -188,7 +188,7 @@ def paper_table(figures: PaperFigures, width: int, height: int) -> Table:
     table = Table(title="the paper's figures")
     table.add_column("measure")
     table.add_column("value", justify="right")
-    table.add_column("meaning", style="dim")
+    table.add_column("meaning", style="dim", overflow="fold")  # commands with long addresses
     for subject in figures.subjects:
         for field, title, meaning in (
             ("r_clip", "R-CLIP", "CLIP: cosine of the requested boxes with the pictures"),

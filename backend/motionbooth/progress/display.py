@@ -25,7 +25,8 @@ def progress_display(console: Console) -> Iterator[ShowReport]:
     if not console.is_terminal:
         yield LogLines().show
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[left]}"))
+    stage, left = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[left]}"))
+    columns = (stage, BarColumn(), TaskProgressColumn(), left)
     with Progress(*columns, console=console, transient=True) as bars:
         yield StageBars(bars).show
 

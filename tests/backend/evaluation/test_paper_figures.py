@@ -281,6 +281,11 @@ def test_what_is_missing_is_named_with_the_command_that_gets_it(
     assert [flow.network for flow in found.flow] == ["DIS"]
     assert found.subjects[0].found_clip is None, "the subject was not searched for"
     assert found.subjects[0].r_clip is not None
+    console = Console(width=80, markup=False)
+    with console.capture() as shown:
+        console.print(paper_table(found, 96, 64))
+    cells = [line.split("\u2502")[3] for line in shown.get().splitlines() if line.count("\u2502") == 4]
+    assert "".join(networks.missing["RAFT"].split()) in "".join("".join(cells).split())
 
 
 def test_networks_in_the_caches_are_found_and_named_as_published(

@@ -147,12 +147,13 @@ def test_the_command_generates_takes_and_shows_the_table(tmp_path: Path, subject
     script.write_text(
         json.dumps({"prompt": "a sks dog", "phrases": ["sks dog"], "bbox": [[[0, 0, 0.5, 0.5]], [[0.5, 0.5, 1, 1]]]})
     )
-    command = ["generate", str(script), "--out", str(tmp_path / "c.mp4"), "--model", "tiny", "--takes", "2"]
+    command = ["generate", str(script), "--out", str(tmp_path / "c[a].mp4"), "--model", "tiny", "--takes", "2"]
     result = CliRunner().invoke(app, [*command, "--subject", str(subject)])
     assert result.exit_code == 0, result.output
     assert "takes, the best first" in result.output
-    (best,) = tmp_path.glob("c_1_seed?.mp4")
-    assert len(list(tmp_path.glob("c_2_seed?.mp4"))) == 1
+    (best,) = tmp_path.glob("c?a?_1_seed?.mp4")
+    assert best.name in result.output
+    assert len(list(tmp_path.glob("c?a?_2_seed?.mp4"))) == 1
     evaluate = ["evaluate", str(best), "--shot", str(script), "--model", "tiny", "--subject", str(subject)]
     assert "sks dog: IoU" in CliRunner().invoke(app, evaluate).output
 
