@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import bpy
@@ -91,6 +92,11 @@ def paint_world(world: bpy.types.World, color: tuple[float, float, float]) -> No
         world.color = color
     else:
         world.node_tree.nodes["Background"].inputs["Color"].default_value = (*color, 1.0)
+
+
+def output_path(path: Path) -> str:
+    """A path for the scene's output, where {name} stands for a value since 4.5."""
+    return str(path).replace("{", "{{").replace("}", "}}") if VERSION >= (4, 5, 0) else str(path)
 
 
 def save_images(settings: bpy.types.ImageFormatSettings) -> None:

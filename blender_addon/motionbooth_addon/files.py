@@ -10,6 +10,7 @@ import bpy
 from ._protocol.connection import write_private
 from .user_data import data_folder
 
+CLIP_FOLDER = "//motionbooth"  # the default
 # Pictures among a training job's results, by role: of the trained subject, and of the masks used.
 TRAINING_PICTURES = ("samples", "masks")
 
@@ -29,6 +30,7 @@ def former_folder() -> Path:
 
 def clip_folder(setting: str, blend: str) -> Path:
     """The folder for the clips of `blend` ("" if it is not saved); in `setting`, // stands for its folder."""
+    setting = setting or CLIP_FOLDER
     if setting.startswith("//") and not blend:
         return unsaved_clips()
     return Path(bpy.path.abspath(setting, start=os.path.dirname(blend))).resolve()

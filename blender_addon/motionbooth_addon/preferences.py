@@ -7,6 +7,7 @@ from bpy.props import BoolProperty, EnumProperty, StringProperty
 
 from . import compat
 from ._protocol.limits import MAX_NAME
+from .files import CLIP_FOLDER
 from .i18n.translation import translate
 from .properties import QUALITIES
 from .user_data import data_folder
@@ -34,7 +35,7 @@ class MotionBoothPreferences(bpy.types.AddonPreferences):
     clip_folder: StringProperty(
         name="Clip Folder",
         description="Folder for generated clips; // is the folder of the .blend file",
-        default="//motionbooth",
+        default=CLIP_FOLDER,
         subtype="DIR_PATH",
         options=compat.RELATIVE_PATH,
     )

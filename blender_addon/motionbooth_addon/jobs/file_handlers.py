@@ -18,7 +18,7 @@ _transaction: clips.SaveTransaction | None = None
 def clip_setting() -> str:
     """The folder for clips from the preferences, or its default if a script uses the package without enabling it."""
     entry = bpy.context.preferences.addons.get(base_package)
-    return entry.preferences.clip_folder if entry is not None else "//motionbooth"
+    return entry.preferences.clip_folder if entry is not None else ""
 
 
 @persistent

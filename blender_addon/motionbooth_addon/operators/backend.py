@@ -47,9 +47,7 @@ class MOTIONBOOTH_OT_start_local_backend(ReportsErrors, bpy.types.Operator):
 
     def act(self, context: bpy.types.Context) -> None:
         job_controller().backend.local.start(backend_command())
-        preferences().connection_file = ""
-        job_controller().backend.watch()
-        start()
+        use_connection_file("")
 
 
 def backend_command() -> list[str]:
@@ -192,7 +190,7 @@ class MOTIONBOOTH_OT_connect_by_file(ReportsErrors, ImportHelper, bpy.types.Oper
 
     def act(self, context: bpy.types.Context) -> None:
         connection = read_invitation(Path(self.filepath), self.address.strip(), job_controller().folder)
-        use_connection(context, connection, Path(self.filepath).name)
+        use_connection(connection, Path(self.filepath).name)
 
 
 class MOTIONBOOTH_OT_connect_by_address(ReportsErrors, bpy.types.Operator):
@@ -219,15 +217,20 @@ class MOTIONBOOTH_OT_connect_by_address(ReportsErrors, bpy.types.Operator):
         host_and_port(address)
         connection = Connection(address, key, *own_keys(job_controller().folder))
         name = bpy.path.clean_name(connection.address.removeprefix("tcp://"))
-        use_connection(context, connection, f"{name}.json")
+        use_connection(connection, f"{name}.json")
 
 
-def use_connection(context: bpy.types.Context, connection: Connection, name: str) -> None:
+def use_connection(connection: Connection, name: str) -> None:
     """Save the connection among the user's files, and connect."""
     kept = job_controller().folder / "connections" / name
     connection.write(kept)
-    preferences().connection_file = str(kept)
-    context.preferences.is_dirty = True
+    use_connection_file(str(kept))
+
+
+def use_connection_file(path: str) -> None:
+    """Connect to the backend of this file from now on, also after a restart; "" for the local backend."""
+    preferences().connection_file = path
+    bpy.context.preferences.is_dirty = True
     job_controller().backend.watch()
     start()
 
@@ -255,9 +258,7 @@ class MOTIONBOOTH_OT_use_local_backend(ReportsErrors, bpy.types.Operator):
     bl_label = "Use Local Backend"
 
     def act(self, context: bpy.types.Context) -> None:
-        preferences().connection_file = ""
-        context.preferences.is_dirty = True
-        job_controller().backend.watch()
+        use_connection_file("")
 
 
 CLASSES = (

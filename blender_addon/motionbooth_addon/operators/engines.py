@@ -171,6 +171,7 @@ class MOTIONBOOTH_OT_import_clip(_BackendProgram, ImportHelper, bpy.types.Operat
 
     bl_idname = "motionbooth.import_clip"
     bl_label = "Import Clip as Take"
+    bl_options = {"UNDO"}  # without REGISTER: a changed option would run the program again
 
     filter_glob: StringProperty(default="*.mp4;*.mov;*.mkv;*.webm;*.avi", options={"HIDDEN"})
 

@@ -10,6 +10,7 @@ from ..jobs import specs
 from ..jobs.controller import job_controller
 from ..timeline import clips, colors, image_sequence, takes
 from .base import ReportsErrors, refuse
+from .subjects import has_camera
 
 
 class _TakeOperator(ReportsErrors):
@@ -120,9 +121,7 @@ class MOTIONBOOTH_OT_take_as_background(_TakeOperator, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        if context.scene.camera is None:
-            return refuse(cls, "The scene has no active camera.")
-        return super().poll(context)
+        return has_camera(cls, context) and super().poll(context)
 
     def act_on(self, context: bpy.types.Context, index: int) -> None:
         takes.show_in_camera(context.scene, context.scene.motionbooth.takes[index])
@@ -152,7 +151,7 @@ class MOTIONBOOTH_OT_take_as_images(_TakeOperator, bpy.types.Operator):
             done, of = next(self._writing)
         except StopIteration:
             return self._end(context, {"FINISHED"})
-        except MotionBoothError as error:
+        except (MotionBoothError, OSError) as error:
             return self._end(context, self.fail(error))
         context.window_manager.progress_update(done / of)
         return {"RUNNING_MODAL"}

@@ -8,6 +8,7 @@ from pathlib import Path
 import bpy
 
 from .. import compat
+from .._protocol.errors import InvalidInput
 from .._protocol.motion import Shot
 from . import clips, colors, strips, takes
 
@@ -17,7 +18,8 @@ def write_images(scene: bpy.types.Scene, index: int) -> Generator[tuple[int, int
 
     A master that is an image sequence is used as it is; of one that is a movie, the images have 16 bits. After the last
     one the images are placed above the take, and the take is muted. If the generator is closed before that, the
-    timeline does not change. Raises NotFound if the clip is missing, InvalidInput if it cannot be read.
+    timeline does not change. Raises NotFound if the clip is missing, InvalidInput if it cannot be read or an image
+    cannot be written, and OSError.
     """
     take = scene.motionbooth.takes[index]
     clip = clips.existing_clip(take)
@@ -39,13 +41,22 @@ def write_images(scene: bpy.types.Scene, index: int) -> Generator[tuple[int, int
         renderer.render.image_settings.color_depth = "8" if movie == clip else "16"
         for step, image in enumerate(images):
             renderer.frame_set(shot.frame_start + step)
-            renderer.render.filepath = str(image)
-            with bpy.context.temp_override(scene=renderer):  # render(scene=...) would use the window's frame
-                bpy.ops.render.render(write_still=True)
+            renderer.render.filepath = compat.output_path(image)
+            _render(renderer, image)
             yield step + 1, len(images)
     finally:
         bpy.data.scenes.remove(renderer)
     _place_images(scene, index, images, shot)
+
+
+def _render(renderer: bpy.types.Scene, image: Path) -> None:
+    try:
+        with bpy.context.temp_override(scene=renderer):  # render(scene=...) would use the window's frame
+            bpy.ops.render.render(write_still=True)
+    except RuntimeError as error:
+        raise InvalidInput(
+            "Blender could not write the image {path}. Check the disk space and the folder's permissions.", path=image
+        ) from error
 
 
 def _set_up_renderer(

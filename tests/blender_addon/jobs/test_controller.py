@@ -263,10 +263,14 @@ def test_a_take_in_the_camera_is_in_sync_with_the_timeline(shot: Any, pump: Pump
     bpy.ops.motionbooth.take_as_background()
     (picture,) = shot.camera.data.background_images
     assert shot.camera.data.show_background_images
+    camera, shot.camera = shot.camera, shot.motionbooth.subjects[0].object
+    assert not bpy.ops.motionbooth.take_as_background.poll(), "any object can be the active camera"
+    shot.camera = camera
     assert (picture.image_user.frame_start, picture.image_user.frame_duration) == (1, 24)
 
 
 def test_a_take_becomes_an_image_sequence_above_it(shot: Any, pump: Pump) -> None:
+    preferences().clip_folder = "//{shots}"  # not a template of Blender's
     shot.frame_start, shot.frame_end = 10, 13
     generate(shot, pump)
     bpy.ops.motionbooth.take_as_images()
@@ -281,6 +285,11 @@ def test_a_take_becomes_an_image_sequence_above_it(shot: Any, pump: Pump) -> Non
             assert reds[0] - reds[2] > 100, "the box is in the middle"
             assert max(greys) - min(greys) < 10, "and only there"
     assert [scene.name for scene in bpy.data.scenes] == ["Scene"]
+    blocked = folder / pictures.elements[2].filename
+    blocked.unlink()
+    blocked.mkdir()
+    with refused_by_operator(InvalidInput, path=str(blocked)):
+        bpy.ops.motionbooth.take_as_images()
     Path(bpy.path.abspath(shot.motionbooth.takes[0].clip_path)).write_bytes(b"no clip any more")
     with refused_by_operator(InvalidInput, clip=..., found=..., expected=...):
         bpy.ops.motionbooth.take_as_images()
@@ -510,7 +519,9 @@ def test_a_local_backend_is_started_found_again_and_stopped(at_work: Any, pump: 
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{server}" "$3"\n')
     program.chmod(0o755)
     preferences().backend_command = str(program)
+    bpy.context.preferences.is_dirty = False
     bpy.ops.motionbooth.start_local_backend()
+    assert bpy.context.preferences.is_dirty, "or the next Blender connects to the remote backend again"
     pump(lambda: state().connection == "CONNECTED")
     assert not bpy.ops.motionbooth.start_local_backend.poll()
     again = controller.JobController(at_work.data)

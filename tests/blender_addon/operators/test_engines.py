@@ -40,7 +40,13 @@ def test_an_export_has_the_scenes_camera_and_its_clip_becomes_a_take(shot: Any, 
     assert len(json.loads((folder / "camera_extrinsics.json").read_text())) == 81
     frames = np.full((33, 64, 96, 3), 100, np.uint8)
     write_clip(folder / "engine.mp4", frames, 16)
-    assert bpy.ops.motionbooth.import_clip(filepath=str(folder / "engine.mp4")) == {"FINISHED"}
+    bpy.context.preferences.edit.use_global_undo = True
+    bpy.ops.ed.undo_push(message="before")
+    assert bpy.ops.motionbooth.import_clip("EXEC_DEFAULT", True, filepath=str(folder / "engine.mp4")) == {"FINISHED"}
+    bpy.ops.ed.undo()
+    assert not bpy.context.scene.motionbooth.takes
+    bpy.ops.ed.redo()
+    shot = bpy.context.scene
     (take,) = shot.motionbooth.takes
     (clip,) = (tmp_path / "clips").glob("*.mp4")
     assert read_clip(clip)[0].shape == (24, 64, 96, 3)

@@ -359,3 +359,9 @@ def test_the_take_of_an_unsaved_file_can_be_placed_in_another_scene(
 
 def _name() -> str:
     return clips.clip_of(bpy.context.scene.motionbooth.takes[0]).name
+
+
+def test_without_a_clip_folder_the_default_is_used(at_work: Any, tmp_path: Path) -> None:
+    """Not the folder in which Blender was started."""
+    assert files.clip_folder("", "") == files.unsaved_clips()
+    assert files.clip_folder("", str(tmp_path / "a.blend")) == tmp_path.resolve() / "motionbooth"

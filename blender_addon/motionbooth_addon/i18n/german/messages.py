@@ -3,6 +3,7 @@
 # ruff: noqa: E501
 
 TEXTS = {
+    "Blender could not write the image {path}. Check the disk space and the folder's permissions.": "Blender konnte das Bild {path} nicht schreiben. Prüfen Sie den Speicherplatz und die Rechte des Ordners.",
     "Install the backend?": "Das Backend installieren?",
     "Nothing is being installed.": "Es wird nichts installiert.",
     "Stop the local backend first.": "Beenden Sie zuerst das lokale Backend.",
@@ -61,7 +62,6 @@ TEXTS = {
     "The local backend isn't running.": "Das lokale Backend läuft nicht.",
     "The local backend is starting. Please wait.": "Das lokale Backend startet. Bitte warten.",
     "The local backend is already running.": "Das lokale Backend läuft bereits.",
-    "The scene has no active camera.": "Die Szene hat keine aktive Kamera.",
     "The scene has no active camera. Add one, or make one active with Ctrl+Numpad 0.": "Die Szene hat keine aktive Kamera. Fügen Sie eine hinzu, oder aktivieren Sie eine mit Strg+Numpad 0.",
     "The selected object is already a subject.": "Das gewählte Objekt ist bereits ein Motiv.",
     "There is no job yet. Train a subject or generate a clip first.": "Es gibt noch keinen Auftrag. Trainieren Sie zuerst ein Motiv oder erzeugen Sie einen Clip.",
