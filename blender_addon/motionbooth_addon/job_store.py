@@ -18,10 +18,11 @@ from ._protocol.masters import Master
 
 
 class Render(msgspec.Struct, frozen=True):
-    """Training pictures that are still to be rendered: `object` of the library `blend`, `size` pixels square."""
+    """Training pictures that are still to be rendered, `size` pixels square: of an object and its children, which are
+    `collection` in the library `blend`."""
 
     blend: str
-    object: str
+    collection: str
     frame: int
     size: int
 

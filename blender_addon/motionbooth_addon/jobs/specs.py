@@ -242,8 +242,17 @@ def request_with(
 
 
 def _library(scene: bpy.types.Scene, thing: bpy.types.Object, folder: Path, size: int) -> Render:
-    """Write the object, its children and everything that they need into a library."""
+    """Write the object, its children and everything that they need into a library.
+
+    As a collection: on their own, children would not be loaded with their parent, and linked objects not at all.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "object.blend"
-    bpy.data.libraries.write(str(path), {thing, *thing.children_recursive}, path_remap="ABSOLUTE", compress=True)
-    return Render(str(path), thing.name, scene.frame_start, size)
+    collection = bpy.data.collections.new("MotionBooth")
+    try:
+        for part in (thing, *thing.children_recursive):
+            collection.objects.link(part)
+        bpy.data.libraries.write(str(path), {collection}, path_remap="ABSOLUTE", compress=True)
+        return Render(str(path), collection.name, scene.frame_start, size)
+    finally:
+        bpy.data.collections.remove(collection)

@@ -46,7 +46,7 @@ def render(
     Returns the pictures with their masks. Raises InvalidInput if the object cannot be rendered.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    task = [wanted.blend, wanted.object, wanted.frame, wanted.size, str(folder)]
+    task = [wanted.blend, wanted.collection, wanted.frame, wanted.size, str(folder)]
     try:
         pictures = _run(command, ["turntable.turntable", "rendering pictures", task], folder, on_progress)
     except JobFailed as error:

@@ -92,14 +92,19 @@ def render_turntable(
 
 
 def render_library(
-    blend: str, name: str, frame: int, size: int, folder: str, on_picture: Callable[[int, int], None]
+    blend: str, collection: str, frame: int, size: int, folder: str, on_picture: Callable[[int, int], None]
 ) -> list[tuple[str, str | None]]:
-    """`render_turntable` of an object of a library, at a frame; returns each picture and its mask."""
+    """`render_turntable` of the object whose children are the rest of a library's collection, at a frame.
+
+    Returns each picture and its mask.
+    """
     scene = bpy.context.scene
     scene.frame_start = frame
     with bpy.data.libraries.load(blend) as (_, wanted):
-        wanted.objects = [name]
-    pictures = render_turntable(scene, wanted.objects[0], Path(folder), TurntableSettings(size), on_picture)
+        wanted.collections = [collection]
+    parts = set(wanted.collections[0].objects)
+    (thing,) = (part for part in parts if part.parent not in parts)
+    pictures = render_turntable(scene, thing, Path(folder), TurntableSettings(size), on_picture)
     return [(str(picture.image), str(picture.mask) if picture.mask else None) for picture in pictures]
 
 

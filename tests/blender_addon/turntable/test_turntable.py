@@ -12,10 +12,12 @@ from refused import refused
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
 from motionbooth_addon._protocol.errors import InvalidInput  # noqa: E402
+from motionbooth_addon.jobs import specs  # noqa: E402
 from motionbooth_addon.turntable.turntable import (  # noqa: E402
     TrainingPicture,
     TurntableSettings,
     composite,
+    render_library,
     render_turntable,
     varied_background,
     write_png,
@@ -107,6 +109,27 @@ def test_the_object_is_rendered_at_the_first_frame_of_the_shot(scene: Any, toy: 
 def counts() -> dict[str, int]:
     kinds = ("objects", "scenes", "meshes", "worlds", "cameras", "lights", "materials", "collections", "actions")
     return {kind: len(getattr(bpy.data, kind)) for kind in kinds}
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_another_blender_renders_the_object_with_its_children(
+    linked: bool, scene: Any, toy: Any, tmp_path: Path
+) -> None:
+    if linked:
+        (tmp_path / "props").mkdir()
+        bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "props" / "toy.blend"))
+        bpy.ops.wm.read_homefile(use_empty=True)
+        bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))
+        with bpy.data.libraries.load(str(tmp_path / "props" / "toy.blend"), link=True, relative=True) as (_, wanted):
+            wanted.objects = ["Body", "Nose"]
+        toy, scene = wanted.objects[0], bpy.context.scene
+    request = specs._library(scene, toy, tmp_path / "job", 32)
+    assert request.collection not in bpy.data.collections
+    bpy.ops.wm.read_homefile(use_empty=True)
+    task = request.blend, request.collection, request.frame, request.size, str(tmp_path / "pictures")
+    (image, mask), *others = render_library(*task, lambda done, total: None)
+    assert len(others) == 7
+    assert blue_share(TrainingPicture(Path(image), Path(mask))) > 0.05, "its child, in front"
 
 
 def test_the_users_scene_is_unchanged(scene: Any, toy: Any, tmp_path: Path) -> None:
