@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -137,17 +138,23 @@ class JobStore:
         self._folder = folder
         self.records: dict[str, JobRecord] = {}
         folder.mkdir(parents=True, exist_ok=True)
-        found = [record for path in folder.glob("*.json") if (record := _read(path)) is not None]
-        for record in sorted(found, key=lambda record: record.created):
-            self.records[record.id] = record
+        self.read_new(lambda record: True)
+
+    def read_new(self, wanted: Callable[[JobRecord], bool]) -> list[JobRecord]:
+        """Take in the `wanted` ones of the records that are not known yet: another Blender has stored them since."""
+        paths = [path for path in self._folder.glob("*.json") if path.stem not in self.records]
+        new = [record for path in paths if (record := _read(path)) is not None and wanted(record)]
+        known = [*self.records.values(), *new]
+        self.records = {record.id: record for record in sorted(known, key=lambda record: record.created)}
+        return new
 
     def put(self, record: JobRecord) -> None:
-        """Store a new or changed record."""
-        self.records[record.id] = record
+        """Store a new or changed record. Raises OSError."""
         path = self._path(record.id)
         scratch = path.with_suffix(f".{os.getpid()}.part")
         scratch.write_bytes(msgspec.json.encode(record))
         scratch.replace(path)
+        self.records[record.id] = record
 
     def remove(self, job: str) -> None:
         self.records.pop(job, None)

@@ -165,8 +165,12 @@ def from_os_error(error: OSError, path: object = None) -> MotionBoothError:
     )
 
 
-def unexpected(error: Exception) -> MotionBoothError:
-    """The message for an error that is a fault of ours. Its traceback goes to standard error."""
+def for_a_person(error: Exception) -> MotionBoothError:
+    """The error itself if it has a message for people, or one that has. The traceback of a fault is printed."""
+    if isinstance(error, MotionBoothError):
+        return error
+    if isinstance(error, OSError):
+        return from_os_error(error)
     traceback.print_exception(error)
     return MotionBoothError(
         "Unexpected error ({reason}). Please report it; the details are in Blender's console.",

@@ -106,6 +106,16 @@ def test_a_clip_waits_for_a_running_training_and_no_subject_is_trained_twice(sho
     assert [row.state for row in state().jobs] == ["done", "done", "done"]
 
 
+def test_a_clip_is_run_again_after_its_training_was_removed_from_the_list(shot: Any, pump: Pump) -> None:
+    bpy.ops.motionbooth.generate()
+    pump(weights_of_take)
+    training, clip = (next(row.job for row in state().jobs if row.kind == kind) for kind in ("train", "generate"))
+    bpy.ops.motionbooth.remove_job(job=training)
+    bpy.ops.motionbooth.retry_job(job=clip)
+    assert state().jobs[0].state == "sending", "its subject is trained"
+    pump(lambda: len(bpy.context.scene.motionbooth.takes) == 2)
+
+
 def test_a_waiting_clip_survives_closing_blender(shot: Any, connected: Any, pump: Pump, tmp_path: Path) -> None:
     train_slowly(shot)
     bpy.ops.motionbooth.generate()

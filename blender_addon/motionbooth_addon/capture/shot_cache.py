@@ -17,7 +17,7 @@ from typing import Any
 import bpy
 from bpy.app.handlers import persistent
 
-from .._protocol.errors import MotionBoothError, unexpected
+from .._protocol.errors import for_a_person
 from .._protocol.limits import MAX_FRAMES
 from .._protocol.text import Text
 from . import shots
@@ -236,13 +236,11 @@ def _read_on(scene: bpy.types.Scene, cache: ShotCache, seconds: float) -> None:
     try:
         while cache.outdated and (left := began + seconds - time.perf_counter()) > 0:
             _take_step(scene, cache, left)
-    except MotionBoothError as error:
-        _finish(cache, None, [], error.text)
-        cache.needs_playback = isinstance(error, NeedsPlayback)
     except ReferenceError:  # an object was removed between two slices, and Blender has not reported it yet
         cache.reader = None
-    except Exception as error:  # Blender removes a timer that raises
-        _finish(cache, None, [], unexpected(error).text)
+    except Exception as error:  # also a fault of ours: Blender removes a timer that raises
+        _finish(cache, None, [], for_a_person(error).text)
+        cache.needs_playback = isinstance(error, NeedsPlayback)
     cache.seconds_spent += time.perf_counter() - began
     if not cache.outdated:
         cache.max_samples = _affordable_samples(cache)

@@ -16,7 +16,7 @@ from pathlib import Path
 import bpy
 
 from .. import __package__ as base_package
-from .._protocol.errors import InvalidInput, MotionBoothError
+from .._protocol.errors import InvalidInput, MotionBoothError, for_a_person
 from .._protocol.jobs import Blob, JobState
 from .._protocol.messages import Progress, SubjectInfo
 from .._protocol.text import Text
@@ -57,6 +57,7 @@ from .old_guides import remove_old_guides
 
 TICK_SECONDS = 0.1
 BUDGET_SECONDS = 0.002  # of the main thread, for events in one tick
+AFTER_ERROR_SECONDS = 5.0  # between two ticks
 _WATCH_SECONDS = 1.0  # between two looks at files and processes
 _RELEASE = "{}.{}".format(*bpy.app.version)
 
@@ -269,6 +270,8 @@ class JobController:
         """Another .blend was opened: show its jobs, and place the results that it lacks."""
         self._to_place.clear()
         self._placed.clear()
+        for record in self.store.read_new(lambda record: takes.scene_of(record) is not None):
+            self.jobs.resume(record)
         self.ui.show_all()
         self._place_finished()
 
@@ -313,7 +316,7 @@ class JobController:
         """
         for record in self.store.records.values():
             clip, old = Path(record.clip), unsaved_clips() / Path(record.clip).name
-            if record.clip and clip != old and clip.is_file() and old.is_file():
+            if record.clip and clip.is_file() and old.is_file() and clip.resolve() != old.resolve():
                 report_path(old).unlink(missing_ok=True)
                 shutil.rmtree(old.with_suffix(""), ignore_errors=True)
                 for file in clips.movies(old):
@@ -369,7 +372,14 @@ def _create() -> JobController:
 
 
 def _tick() -> float:
-    return job_controller().tick()
+    """Blender removes a timer that raises, and then all jobs would seem to stand still."""
+    try:
+        return job_controller().tick()
+    except Exception as error:
+        text = for_a_person(error).text
+        if _controller is not None:
+            _controller.ui.show_notice(text, is_error=True)
+        return AFTER_ERROR_SECONDS
 
 
 def register() -> None:

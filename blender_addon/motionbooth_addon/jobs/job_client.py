@@ -59,8 +59,12 @@ class JobClient:
 
         self.threads = ConnectionThreads(connection, scratch, renderer).start()
         for record in self.store.records.values():
-            if record.backend == self.backend and not record.ended:
-                self._send(record)
+            self.resume(record)
+
+    def resume(self, record: JobRecord) -> None:
+        """Send or follow a job that has not ended, if its backend is connected."""
+        if not record.ended:
+            self._send(record)
 
     def disconnect(self, seconds: float = 3.0) -> None:
         """Stop the threads, waiting at most so long for each. Jobs continue on the backend."""
@@ -189,8 +193,8 @@ class JobClient:
             return
         record.state, record.error, record.results = event.state, event.error, event.results or []
         record.last_seq = max(record.last_seq, event.last_seq)
+        self._on_change(record)  # first: the result is placed even if the record cannot be stored
         self.store.put(record)
-        self._on_change(record)
         if record.kind == "train" and record.ended:
             self._release_waiting()
 
@@ -208,7 +212,7 @@ class JobClient:
                 )
                 self._change(record, StateChanged(record.id, JobState.FAILED, error=error.report))
             elif all(training is not None and training.state == JobState.DONE for training in trainings.values()):
-                record.request = _with_weights(record.request, trainings)
+                record.request, record.awaits = _with_weights(record.request, trainings), {}
                 record.state = JobState.SENDING
                 self.store.put(record)
                 self._on_change(record)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bpy
 
-from .._protocol.errors import MotionBoothError, from_os_error
+from .._protocol.errors import for_a_person
 from .._protocol.text import Text
 from ..i18n.translation import translate
 
@@ -21,7 +21,7 @@ class ReportsErrors:
     def execute(self, context: bpy.types.Context) -> set[str]:
         try:
             self.act(context)
-        except (MotionBoothError, OSError) as error:
+        except Exception as error:
             return self.fail(error)
         return {"FINISHED"}
 
@@ -33,7 +33,7 @@ class ReportsErrors:
         """Show a message in the status bar."""
         self.report({level}, translate(text, **values))  # type: ignore[attr-defined]
 
-    def fail(self, error: MotionBoothError | OSError) -> set[str]:
+    def fail(self, error: Exception) -> set[str]:
         """Show an error; returns the result of an operator that was canceled."""
-        self.inform((error if isinstance(error, MotionBoothError) else from_os_error(error)).text, "ERROR")
+        self.inform(for_a_person(error).text, "ERROR")
         return {"CANCELLED"}

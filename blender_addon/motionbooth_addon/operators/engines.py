@@ -66,7 +66,7 @@ class _BackendProgram(ReportsErrors):
             return super().execute(context)
         try:
             self._start(context)
-        except (MotionBoothError, OSError) as error:
+        except Exception as error:
             return self.fail(error)
         self._timer = context.window_manager.event_timer_add(0.2, window=context.window)
         context.window.cursor_modal_set("WAIT")
@@ -84,7 +84,7 @@ class _BackendProgram(ReportsErrors):
         self._stop_waiting(context)
         try:
             self._end(context)
-        except (MotionBoothError, OSError) as error:
+        except Exception as error:
             return self.fail(error)
         return {"FINISHED"}
 

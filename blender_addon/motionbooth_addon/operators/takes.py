@@ -5,7 +5,7 @@
 import bpy
 from bpy.props import IntProperty
 
-from .._protocol.errors import InvalidInput, MotionBoothError
+from .._protocol.errors import InvalidInput
 from ..jobs import specs
 from ..jobs.controller import job_controller
 from ..timeline import clips, colors, image_sequence, takes
@@ -151,7 +151,7 @@ class MOTIONBOOTH_OT_take_as_images(_TakeOperator, bpy.types.Operator):
             done, of = next(self._writing)
         except StopIteration:
             return self._end(context, {"FINISHED"})
-        except (MotionBoothError, OSError) as error:
+        except Exception as error:
             return self._end(context, self.fail(error))
         context.window_manager.progress_update(done / of)
         return {"RUNNING_MODAL"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -416,6 +417,43 @@ def test_a_job_survives_another_file_and_another_blender(shot: Any, connected: A
 
     pump(placed)
     assert [strip[clips.JOB] for strip in strips(bpy.context.scene)] == [job]
+
+
+def test_a_job_of_another_blender_is_found_when_its_file_is_opened(
+    shot: Any, connected: Any, pump: Pump, tmp_path: Path
+) -> None:
+    bpy.ops.wm.save_mainfile()
+    other = controller.JobController(connected.data)  # of a Blender that was started before
+    other.tick()
+    bpy.ops.motionbooth.generate()
+    job = next(iter(connected.store.records))
+    pump(lambda: connected.store.records[job].state == "running")
+    connected.close()
+    controller._controller = other
+    assert not other.store.records
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
+    assert [row.job for row in state().jobs] == [job]
+
+    def placed() -> int:
+        other.tick()
+        return len(bpy.context.scene.motionbooth.takes)
+
+    pump(placed)
+
+
+def test_a_fault_is_said_and_does_not_end_the_timer(shot: Any, connected: Any, pump: Pump) -> None:
+    """Blender removes a timer that raises."""
+    bpy.ops.motionbooth.generate()
+    shutil.rmtree(connected.folder / "jobs")
+
+    def noticed() -> bool:
+        assert controller._tick() > 0
+        return state().notice_is_error
+
+    pump(noticed)
+    assert str(connected.folder / "jobs") in state().notice
+    (connected.folder / "jobs").mkdir()
+    pump(lambda: controller._tick() and len(bpy.context.scene.motionbooth.takes) == 1)
 
 
 def test_jobs_wait_for_a_backend_that_is_restarted(

@@ -18,9 +18,10 @@ import pytest
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
 from motionbooth.generation.video import write_clip  # noqa: E402
-from motionbooth_addon import compat, files  # noqa: E402
+from motionbooth_addon import compat, files, user_data  # noqa: E402
 from motionbooth_addon._protocol.jobs import GenerateSpec  # noqa: E402
 from motionbooth_addon._protocol.motion import CameraPath, Shot  # noqa: E402
+from motionbooth_addon.job_store import JobRecord, TrainRequest  # noqa: E402
 from motionbooth_addon.jobs import controller  # noqa: E402
 from motionbooth_addon.preferences import preferences  # noqa: E402
 from motionbooth_addon.timeline import clips, takes  # noqa: E402
@@ -365,3 +366,21 @@ def test_without_a_clip_folder_the_default_is_used(at_work: Any, tmp_path: Path)
     """Not the folder in which Blender was started."""
     assert files.clip_folder("", "") == files.unsaved_clips()
     assert files.clip_folder("", str(tmp_path / "a.blend")) == tmp_path.resolve() / "motionbooth"
+
+
+def test_the_clip_of_a_data_folder_behind_a_link_is_not_taken_for_a_copy(
+    at_work: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a save that could not copy it, its record has the path without links."""
+    (tmp_path / "link").symlink_to(tmp_path / "user", target_is_directory=True)
+    clip = tmp_path / "user" / "motionbooth" / "blender" / "clips" / "take.mp4"
+    clip.parent.mkdir(parents=True)
+    clip.write_bytes(b"a clip")
+    record = JobRecord(
+        id="a" * 32, request=TrainRequest("Imp", "sks", "toy", "toybox"), title="Imp", created=1.0, backend="key",
+        clip=str(clip.resolve()),
+    )  # fmt: skip
+    at_work.store.put(record)
+    monkeypatch.setenv("XDG_DATA_HOME" if sys.platform != "win32" else "LOCALAPPDATA", str(tmp_path / "link"))
+    controller.JobController(user_data.data_folder())
+    assert clip.is_file()
