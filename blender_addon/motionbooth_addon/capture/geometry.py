@@ -39,16 +39,15 @@ NOT_VISIBLE = Projection(None)
 
 def is_deleted(subject: bpy.types.PropertyGroup) -> bool:
     """Whether the user has deleted the subject's proxy object. It stays in the file as long as a subject uses it."""
-    proxy = subject.object
-    return proxy is not None and subject.id_data.objects.get(proxy.name) != proxy and not proxy.users_collection
+    return subject.object is not None and not subject.object.users_collection
 
 
 def objects_with_surface(proxy: bpy.types.Object) -> list[bpy.types.Object]:
     """The object itself, or the children of an empty or armature, which has no surface of its own."""
+    if proxy.type != "ARMATURE" and (proxy.type != "EMPTY" or proxy.instance_type == "COLLECTION"):
+        return [proxy]  # to find children, Blender looks at all objects of the file
     excluded = TYPES_WITHOUT_SURFACE | {"EMPTY", "ARMATURE"}
-    children = [child for child in proxy.children_recursive if child.type not in excluded]
-    is_parent_only = proxy.type == "ARMATURE" or (proxy.type == "EMPTY" and proxy.instance_type != "COLLECTION")
-    return children if is_parent_only and children else [proxy]
+    return [child for child in proxy.children_recursive if child.type not in excluded] or [proxy]
 
 
 def with_instanced_children(parts: set[bpy.types.Object]) -> set[bpy.types.Object]:

@@ -126,6 +126,7 @@ class ShotReader:
         self._incomplete = bool(self._played_subjects) and not allow_playback
         if (reason := self._camera_method.playback_reason) and not allow_playback:
             raise NeedsPlayback(playback_warning("", reason, scene.frame_start, scene.frame_end).sentence)
+        self._parts: dict[int, set[bpy.types.Object]] = {}  # of each subject, during one call of `advance`
         self._played_to: int | None = None
         self._phases = self._plan(scene, allow_playback)
         self._phase_steps_done = 0
@@ -145,19 +146,24 @@ class ShotReader:
     def advance(self, scene: bpy.types.Scene, seconds: float = math.inf) -> None:
         """Continue reading for about `seconds`."""
         deadline = time.perf_counter() + seconds
-        while self._phases:
-            phase = self._phases[0]
-            with phase.open(scene) as evaluated_scene:
-                while self._phase_steps_done < phase.step_count:
-                    phase.take_step(scene, evaluated_scene, self._phase_steps_done)
-                    self._phase_steps_done += 1
-                    self._steps_left -= 1
-                    if time.perf_counter() > deadline:
-                        break
-            if self._phase_steps_done < phase.step_count:
-                return
-            self._phases.pop(0)
-            self._phase_steps_done = 0
+        try:
+            while self._phases and self._advance_phase(scene, deadline):
+                self._phases.pop(0)
+                self._phase_steps_done = 0
+        finally:
+            self._parts.clear()
+
+    def _advance_phase(self, scene: bpy.types.Scene, deadline: float) -> bool:
+        """Continue the first phase; returns whether it is done."""
+        phase = self._phases[0]
+        with phase.open(scene) as evaluated_scene:
+            while self._phase_steps_done < phase.step_count:
+                phase.take_step(scene, evaluated_scene, self._phase_steps_done)
+                self._phase_steps_done += 1
+                self._steps_left -= 1
+                if time.perf_counter() > deadline:
+                    break
+        return self._phase_steps_done == phase.step_count
 
     def motion(self, scene: bpy.types.Scene) -> Motion:
         """The result; call it once `done` is true."""
@@ -265,8 +271,10 @@ class ShotReader:
     def _project(self, scene: bpy.types.Scene, subject: int, index: int, depsgraph: bpy.types.Depsgraph) -> None:
         if self._deleted[subject]:
             return
+        if subject not in self._parts:
+            self._parts[subject] = _parts(scene, subject)
         view = self._camera_samples[index * self._stride].view
-        self._projections[subject][index] = project_objects(_parts(scene, subject), depsgraph, view)
+        self._projections[subject][index] = project_objects(self._parts[subject], depsgraph, view)
 
     # The camera path
 

@@ -72,8 +72,7 @@ class LocalBackend:
 
     @property
     def running(self) -> bool:
-        pid = self._pid()
-        return self.connection_file.exists() and pid is not None and _is_alive(pid)
+        return self.connection_file.exists() and self._pid() is not None and is_home_in_use(self.home)
 
     @property
     def active(self) -> bool:
@@ -125,8 +124,10 @@ class LocalBackend:
 
     def _is_ours(self, pid: int) -> bool:
         """Whether that process serves this home: after a crash, another program may have its id."""
-        if self._process is not None or sys.platform == "win32":
+        if self._process is not None:
             return True
+        if sys.platform == "win32":
+            return is_home_in_use(self.home)
         try:
             process = subprocess.run(["ps", "-ww", "-p", str(pid), "-o", "args="], capture_output=True, text=True)
         except FileNotFoundError:  # a system without ps
@@ -141,16 +142,6 @@ class LocalBackend:
         with contextlib.suppress(OSError, ValueError):
             return int((self.home / "backend.pid").read_text())
         return None
-
-
-def _is_alive(pid: int) -> bool:
-    if sys.platform == "win32":  # signal 0 would end the process there
-        return True
-    try:
-        os.kill(pid, 0)
-    except OSError:
-        return False
-    return True
 
 
 def is_home_in_use(home: Path) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import bpy
 
+from .._protocol.connection import written_at
 from .._protocol.phrases import phrase_spans
 from .._protocol.picture_files import pictures_with_masks
 from .._protocol.text import Text
@@ -138,11 +140,20 @@ def example(shot: bpy.types.PropertyGroup) -> str:
 def draw_images(layout: bpy.types.UILayout, folder: str) -> None:
     """Thumbnails of the first images of a folder, each with its mask below it if there is one."""
     grid = layout.grid_flow(row_major=True, columns=4, even_columns=True, align=True)
-    for image, mask in pictures_with_masks(Path(folder))[:8]:
+    for image, mask in _first_images(folder, written_at(Path(folder))):
         cell = grid.column(align=True)
         cell.template_icon(icon_value=icon(str(image)), scale=3)
         if mask is not None:
             cell.template_icon(icon_value=icon(str(mask)), scale=3)
+
+
+@lru_cache(maxsize=8)
+def _first_images(folder: str, _changed: int | None) -> list[tuple[Path, Path | None]]:
+    """The first images of a folder and their masks. To list a large one takes longer than a redraw may."""
+    try:
+        return pictures_with_masks(Path(folder))[:8]
+    except OSError:
+        return []
 
 
 class MOTIONBOOTH_PT_trained(InView, bpy.types.Panel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for 
 
 from motionbooth_addon import ui_state  # noqa: E402
 from motionbooth_addon.panels import jobs, shot  # noqa: E402
+from motionbooth_protocol.connection import written_at  # noqa: E402
 from motionbooth_protocol.jobs import JobState  # noqa: E402
+from motionbooth_protocol.picture_files import pictures_with_masks  # noqa: E402
 
 SOURCES = Path(shot.__file__).parents[1]
 
@@ -50,3 +53,23 @@ def test_panels_know_every_state(registered: Any) -> None:
     connections = ui_state.MotionBoothState.bl_rna.properties["connection"].enum_items.keys()
     assert set(shot._CONNECTIONS) == set(connections)
     assert set(jobs._SYMBOLS) == set(JobState)
+
+
+def test_a_folder_of_images_is_listed_again_only_after_a_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A panel is drawn at each movement of the mouse, and 5,000 files take 60 ms."""
+    listed = []
+    monkeypatch.setattr(
+        shot, "pictures_with_masks", lambda folder: listed.append(folder) or pictures_with_masks(folder)
+    )
+
+    def shown() -> list[str]:
+        return [image.name for image, _ in shot._first_images(str(tmp_path), written_at(tmp_path))]
+
+    (tmp_path / "a.png").touch()
+    assert shown() == shown() == ["a.png"]
+    assert len(listed) == 1
+    (tmp_path / "b.png").touch()
+    os.utime(tmp_path, ns=(0, 1))
+    assert shown() == ["a.png", "b.png"]
