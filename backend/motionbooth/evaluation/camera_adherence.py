@@ -9,7 +9,7 @@ clips of toybox's backgrounds the median is off by 0.00 to 0.3 px a frame (0.07 
 to 0.6 px a frame, largest if only stars or tiles have texture.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -61,13 +61,13 @@ def requested_flow_px(camera: CameraPath, width: int, height: int) -> NDArray[np
     return -np.diff(travel, axis=0)
 
 
-def requested_flows_px(camera: CameraPath, points: Sequence[Array], width: int, height: int) -> list[Array]:
+def requested_flows_px(camera: CameraPath, points: Iterable[Array], width: int, height: int) -> Iterator[Array]:
     """(N, 2) each: the content's motion in pixels at the points (N, 2) of each frame but the last, in shares of it."""
     if not camera.homographies:
         pans = requested_flow_px(camera, width, height)
-        return [np.broadcast_to(pan, places.shape) for pan, places in zip(pans, points, strict=True)]
+        return (np.broadcast_to(pan, places.shape) for pan, places in zip(pans, points, strict=True))
     background = background_of(camera)
-    return [_motion(background, frame, places) * (width, height) for frame, places in enumerate(points)]
+    return (_motion(background, frame, places) * (width, height) for frame, places in enumerate(points))
 
 
 def _motion(background: Background, frame: int, points: Array) -> Array:
@@ -78,17 +78,18 @@ def _motion(background: Background, frame: int, points: Array) -> Array:
     return np.asarray(mapped(places, step[None])[0] - places).clip(-FAR, FAR)
 
 
-def scenery_flows_px(frames: NDArray[np.uint8], subjects: Sequence[NDArray[np.bool_] | None]) -> list[Flow]:
+def scenery_flows_px(frames: NDArray[np.uint8], subjects: Sequence[NDArray[np.bool_] | None]) -> Iterator[Flow]:
     """The flow of the scenery from each frame of a clip (F, H, W, 3) uint8 RGB to the next: F - 1 flows, in pixels.
+    Each is computed when it is asked for: together, those of a long clip would take gigabytes.
 
     `subjects`: for each frame a mask (H, W) of pixels to ignore; None for no subject. A flow has the textured pixels of
     the enlarged frame; it is empty (N = 0) if there are too few.
     """
     size = frames.shape[1:3]
-    return [
+    return (
         _flow(frames[f], frames[f + 1], hidden_in_either(subjects[f], subjects[f + 1], (size[0], size[1])))
         for f in range(len(frames) - 1)
-    ]
+    )
 
 
 def flow_error_px(found: NDArray[np.float64], requested: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import tee
 from pathlib import Path
 
 import msgspec
@@ -116,9 +117,9 @@ def motion_report(frames: NDArray[np.uint8], subjects: Sequence[TargetSubject], 
     found = find_subjects([subject.appearance for subject in subjects], frames, [subject.boxes for subject in subjects])
     recognized = _recognized(frames, subjects)
     reports = [_subject_report(*each, aspect=width / height) for each in zip(subjects, found, recognized, strict=True)]
-    flows = scenery_flows_px(frames, _hidden(found, subjects, (height, width)) or [None] * len(frames))
-    asked = requested_flows_px(camera, [flow.points for flow in flows], width, height)
-    middle = requested_flows_px(camera, [np.array([(0.5, 0.5)])] * len(flows), width, height)
+    flows, same = tee(scenery_flows_px(frames, _hidden(found, subjects, (height, width)) or [None] * len(frames)))
+    asked = requested_flows_px(camera, (flow.points for flow in same), width, height)
+    middle = requested_flows_px(camera, [np.array([(0.5, 0.5)])] * (len(frames) - 1), width, height)
     pan = not camera.homographies
     motion = [_camera_frame(*each, pan) for each in zip(middle, asked, flows, strict=True)]
     return MotionReport(

@@ -38,7 +38,12 @@ def import_clip(
     shot = engine_shot(spec.shot, min(len(frames), MAX_FRAMES), (width, height))
     spec = replace(spec, shot=shot)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_clip(out, frames, shot.fps, shot.scene_frames)
+    unfinished = out.with_name(f".{out.name}.part")
+    try:
+        write_clip(unfinished, frames, shot.fps, shot.scene_frames)
+        unfinished.replace(out)
+    finally:
+        unfinished.unlink(missing_ok=True)
     out.with_suffix(".shot.json").write_bytes(msgspec.json.encode({"generate": spec}))
     generated = GeneratedShot.load(clip, spec, pictures)
     for path in subjects:

@@ -251,7 +251,7 @@ def run_clip(seed: int, name: str, cameras: Cameras, model: Model = TOYBOX_MODEL
 def layer_errors(frames: NDArray[np.uint8], case: Case, camera: CameraPath) -> tuple[float, float]:
     """The mean end-point errors outside the boxes, in pixels a frame: of the near and of the far wall."""
     height, width = frames.shape[1:3]
-    flows = scenery_flows_px(frames, list(box_mask([case.boxes], (height, width))[0].numpy()))
+    flows = list(scenery_flows_px(frames, list(box_mask([case.boxes], (height, width))[0].numpy())))
     asked = requested_flows_px(camera, [flow.points for flow in flows], width, height)
     errors = np.concatenate([flow_error_px(flow.motion, motion) for flow, motion in zip(flows, asked, strict=True)])
     background = background_of(camera)

@@ -11,6 +11,7 @@ import pytest
 from motionbooth.cli.app import app
 from motionbooth.evaluation.generated_shot import read_spec
 from motionbooth.export.formats import Media, export_shot
+from motionbooth.export.import_clip import import_clip
 from motionbooth.generation.video import read_clip, write_clip
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import GenerateSpec
@@ -110,3 +111,20 @@ def test_a_clip_is_not_replaced_by_its_take(tmp_path: Path, spec: GenerateSpec) 
     before = clip.read_bytes()
     refused_by_command(["import", str(clip), "--shot", str(shot), "--out", str(clip)], InvalidInput, clip=str(clip))
     assert clip.read_bytes() == before
+
+
+def test_an_earlier_take_survives_a_full_disk(tmp_path: Path, spec: GenerateSpec) -> None:
+    resource = pytest.importorskip("resource", reason="this system has no limit of a file's size")
+    clip, out = tmp_path / "engine.mp4", tmp_path / "take.mp4"
+    noise = np.random.default_rng(0).integers(0, 255, (9, 112, 208, 3)).astype(np.uint8)
+    write_clip(clip, noise, 16)
+    out.write_bytes(b"an earlier take")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            import_clip(clip, spec, {}, [], out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert out.read_bytes() == b"an earlier take"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["engine.mp4", "take.mp4"]
