@@ -109,7 +109,7 @@ def read_spec(shot: Path, model: str, placeholders: Placeholders = NO_PLACEHOLDE
     """
     try:
         file = msgspec.json.decode(shot.read_text("utf-8-sig"), type=_ShotFile)  # as `read_script` reads
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidInput(
             "{shot} is not a shot.json or a script ({problem}).", shot=shot, problem=in_words(error)
         ) from error

@@ -28,7 +28,8 @@ def write_vace(request: ExportRequest) -> list[str]:
     folder = request.folder
     write_clip(folder / "src_video_boxes.mp4", _box_video(request), request.fps)
     width, height = request.size
-    write_clip(folder / "src_mask.mp4", np.full((request.frames, height, width, 3), 255, np.uint8), request.fps)
+    white = np.broadcast_to(np.uint8(255), (request.frames, height, width, 3))
+    write_clip(folder / "src_mask.mp4", white, request.fps)
     depth = _depth(request)
     if depth is not None:
         write_clip(folder / "src_video_depth.mp4", depth, request.fps)

@@ -159,15 +159,14 @@ def _write_preview(request: ExportRequest, shot: Shot) -> None:
     shown = np.linspace(0, request.frames - 1, SHEET_FRAMES).round().astype(int)
     width, height = request.size
     under = request.guide if request.guide is not None else request.depth
-    frames = np.full((request.frames, height, width, 3), 128, np.uint8) if under is None else under.copy()
+    frames = np.full((len(shown), height, width, 3), 128, np.uint8) if under is None else under[shown]
     tracks = point_tracks(shot, request.size)
-    for index in shown:
-        for (x, y), visible in zip(tracks.points[index], tracks.visible[index], strict=True):
-            if visible:
-                cv2.circle(frames[index], (round(float(x)), round(float(y))), max(2, width // 160), (255, 140, 0), -1)
+    for frame, index in zip(frames, shown, strict=True):
+        for x, y in tracks.points[index][tracks.visible[index]]:
+            cv2.circle(frame, (round(float(x)), round(float(y))), max(2, width // 160), (255, 140, 0), -1)
     row = Row(
         f"{request.spec.shot.name}: {request.frames} frames in {width} x {height} px",
-        frames[shown],
+        frames,
         [[track.boxes[index] for index in shown] for track in shot.subjects],
         camera=request.shot_at(SHEET_FRAMES).camera,
     )

@@ -81,7 +81,7 @@ def read_script(path: Path, model: ModelInfo, placeholders: Placeholders = NO_PL
         text = path.read_text("utf-8-sig")  # some editors write a byte order mark
         _refuse_unknown_keys(msgspec.json.decode(text))
         return spec_of_script(msgspec.json.decode(text, type=Script), path.stem, model, placeholders)
-    except (OSError, ValueError) as error:  # msgspec's and the contract's own errors are ValueErrors
+    except (OSError, ValueError, RecursionError) as error:  # msgspec's and the contract's own errors are ValueErrors
         raise InvalidInput(
             "The script {path} cannot be used: {problem}.", path=path, problem=in_words(error)
         ) from error
