@@ -22,7 +22,8 @@ from motionbooth.models.subject_card import read_card
 from motionbooth.progress.reporting import Reporter
 
 INPUTS = "inputs.txt"
-"""What the training in the folder depends on."""
+"""What the training in the folder depends on, and then that it was finished."""
+FINISHED = " finished"
 
 
 @dataclass(frozen=True)
@@ -44,19 +45,19 @@ def train_locally(
     """
     if out.suffix != ".safetensors":
         raise InvalidInput("The file of a subject must end in .safetensors, not {out}.", out=out)
-    folder = out.with_suffix("")
-    if _prepare(spec, options, folder) and out.exists():
+    folder, inputs = out.with_suffix(""), _inputs(spec, options)
+    if _is_finished(folder, inputs) and out.exists():
         read_card(out)
         return TrainedSubject(out, folder, existed=True)
     with closing(TensorBoardLog(folder / "tensorboard")) if options.tensorboard else nullcontext() as log:
         results = finetune(spec, lambda sha256: files[sha256], folder, reporter, options, log)
     os.replace(results["subject"], out)
+    (folder / INPUTS).write_text(inputs + FINISHED, encoding="utf-8")
     (folder / CHECKPOINT).unlink(missing_ok=True)
     return TrainedSubject(out, folder)
 
 
-def _prepare(spec: TrainSpec, options: TrainingOptions, folder: Path) -> bool:
-    """Whether the folder is of a training with the same inputs. If not, remove what is left of the other one."""
+def _inputs(spec: TrainSpec, options: TrainingOptions) -> str:
     clips = folder_digest(options.clips) if options.clips else ""
     base = source_named(spec.model).settings
     settings = train_settings(base, spec, options.settings)
@@ -65,14 +66,18 @@ def _prepare(spec: TrainSpec, options: TrainingOptions, folder: Path) -> bool:
         spec, method=method_of(base, spec), steps=settings.steps, learning_rate=settings.learning_rate
     )
     digest = hashlib.sha256(msgspec.json.encode(settings)).hexdigest()
-    inputs = f"{spec_digest(resolved)} {digest} {clips} {options.sam.path if options.sam else ''}"
+    return f"{spec_digest(resolved)} {digest} {clips} {options.sam.path if options.sam else ''}"
+
+
+def _is_finished(folder: Path, inputs: str) -> bool:
+    """Whether a training with the same inputs was finished. What is left of one with others is removed."""
     note = folder / INPUTS
-    if note.is_file() and note.read_text(encoding="utf-8") == inputs:
-        return True
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CHECKPOINT).unlink(missing_ok=True)
-    for made in ("samples", "tensorboard"):
-        shutil.rmtree(folder / made, ignore_errors=True)
-    (folder / "samples.png").unlink(missing_ok=True)
-    note.write_text(inputs, encoding="utf-8")
-    return False
+    found = note.read_text(encoding="utf-8") if note.is_file() else ""
+    if found not in (inputs, inputs + FINISHED):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+        for made in ("samples", "tensorboard"):
+            shutil.rmtree(folder / made, ignore_errors=True)
+        (folder / "samples.png").unlink(missing_ok=True)
+        note.write_text(inputs, encoding="utf-8")
+    return found == inputs + FINISHED

@@ -170,6 +170,21 @@ def test_what_is_already_trained_is_left_and_another_order_starts_again(pictures
     assert read_card(out).recipe == "no-preservation"
 
 
+def test_an_older_subject_is_not_taken_for_one_whose_training_was_broken_off(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "red.safetensors"
+    spec, files = inputs(pictures)
+    train_locally(spec, files, TrainingOptions(), out, Log())
+    changed, files = inputs(pictures, recipe="no-preservation")
+    with pytest.raises(PowerCut):
+        train_locally(changed, files, TrainingOptions(), out, Log(cut_at=2))
+    assert read_card(out).recipe == "motionbooth", "the older one stays until there is another"
+    log = Log()
+    assert not train_locally(changed, files, TrainingOptions(), out, log).existed
+    assert log.trained == [3]
+    assert read_card(out).recipe == "no-preservation"
+    assert train_locally(changed, files, TrainingOptions(), out, Log()).existed
+
+
 def test_other_clips_in_the_same_folder_are_another_inputs(pictures: Path, tmp_path: Path) -> None:
     for number in range(4):
         (tmp_path / "clips" / "walk").mkdir(parents=True, exist_ok=True)
