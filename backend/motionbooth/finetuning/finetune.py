@@ -170,6 +170,8 @@ def _finetune(
     shown = training_pictures(base, settings, pictures, spec.seed, reporter)
     clips, captions = preserved_clips(base, settings, spec.subject, options.clips, reporter)
     data = encode_training_data(base, spec.subject, shown, clips, captions, partial(reporter.progress, stages.PICTURES))
+    if plan.checkpointing:
+        base.tile_vae()  # for the samples: what is trained is encoded by now, and exactly
     set_trainable(base, settings, method_of(base.settings, spec), spec.seed)
     trainer = Trainer(base, settings, data, spec.seed)
     _train(trainer, spec.subject, folder, reporter, log, doubtful)

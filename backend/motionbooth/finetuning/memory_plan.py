@@ -18,6 +18,7 @@ from motionbooth.models.memory.dry_run import peak_of
 from motionbooth.models.memory.estimate import (
     card_bytes,
     configs_of,
+    decoding_bytes,
     denoise_once,
     fits,
     needed_bytes,
@@ -42,7 +43,7 @@ class TrainingPlan:
     """For people."""
     parts: Plan
     checkpointing: bool = False
-    """Activations are computed again in the backward pass."""
+    """Activations are computed again in the backward pass, and samples are decoded in tiles."""
     half: bool = False
     """The network's weights that are not trained are in half precision: for a LoRA."""
     eight_bit: bool = False
@@ -158,23 +159,30 @@ def training_peaks(source: Source, settings: TrainSettings, method: str) -> Iter
         base = base.arranged(plan.parts)
         if plan.quantized:
             quantize(base.network, base.device)
-        yield plan, _peak(base, plan.applied_to(settings), method)
+        yield plan, _peak(base, plan.applied_to(settings), method, plan.checkpointing)
 
 
-def _peak(base: Base, settings: TrainSettings, method: str) -> int:
-    """The most that is on the device while the texts are encoded, clips are generated, or a step is taken."""
+def _peak(base: Base, settings: TrainSettings, method: str, tiled: bool) -> int:
+    """The most that is on the device while texts and pictures are encoded, clips are generated, a step is taken, or a
+    sample is decoded, `tiled` or not."""
     autocast = None if settings.precision == "float32" else getattr(torch, settings.precision)
-    visitors = bytes_of(base.text_encoder) if base.plan.text == "visit" else 0
+    text = bytes_of(base.text_encoder) if base.plan.text == "visit" else 0
+    vae = bytes_of(base.vae) if base.plan.vae_visits else 0
     clip = base.of_length(settings.clip_frames)
     with torch.no_grad():
-        before = resident_bytes(base) + max(visitors, peak_of(lambda: denoise_once(clip), autocast))
+        picture = torch.zeros(1, 3, base.settings.height, base.settings.width, device=base.device)
+        encoding, denoising = peak_of(lambda: base.encode(picture)), peak_of(lambda: denoise_once(clip), autocast)
+        before = resident_bytes(base) + max(text, encoding + vae, denoising)
+        if tiled:
+            base.tile_vae()
+        sample = decoding_bytes(clip, tiled) + vae
     set_trainable(base, settings, method, seed=0)
     trained = [parameter for parameter in base.network.parameters() if parameter.requires_grad]
     weights = sum(parameter.nbytes for parameter in trained)
     moments = weights // 2 if settings.optimizer == "adamw8bit" else 2 * weights
     average = weights if settings.ema_decay else 0
     step = peak_of(lambda: _step(clip, settings), autocast)
-    return max(before, resident_bytes(base) + moments + average + step)
+    return max(before, resident_bytes(base) + moments + average + max(step, sample))
 
 
 def _step(base: Base, settings: TrainSettings) -> None:

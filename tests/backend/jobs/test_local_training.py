@@ -7,8 +7,9 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import msgspec
@@ -16,6 +17,7 @@ import numpy as np
 import platformdirs
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from motionbooth.cli.app import app
 from motionbooth.finetuning.finetune import CAPTIONS_NOT_USED, NO_PRIOR_CLIPS, TrainingOptions
 from motionbooth.finetuning.recipes import RECIPES
@@ -153,6 +155,27 @@ def test_samples_on_the_way_change_nothing_that_is_trained(pictures: Path, tmp_p
     alone = train_locally(spec, files, TrainingOptions(), tmp_path / "alone.safetensors", Log())
     assert not (alone.folder / "samples.png").exists()
     assert watched.file.read_bytes() == alone.file.read_bytes()
+
+
+def test_a_small_plan_decodes_samples_in_tiles_and_encodes_pictures_exactly(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiled: dict[str, set[bool]] = {"encode": set(), "decode": set()}
+
+    def noted(name: str) -> Callable[..., Any]:
+        original = getattr(AutoencoderKL, name)
+
+        def work(vae: AutoencoderKL, *args: Any, **more: Any) -> Any:
+            tiled[name].add(vae.use_tiling)
+            return original(vae, *args, **more)
+
+        return work
+
+    for name in tiled:
+        monkeypatch.setattr(AutoencoderKL, name, noted(name))
+    spec, files = inputs(pictures, steps=1, recipe="no-preservation")
+    train_locally(spec, files, TrainingOptions(memory="checkpointed"), tmp_path / "red.safetensors", Log())
+    assert tiled == {"encode": {False}, "decode": {True}}
 
 
 def test_what_is_already_trained_is_left_and_another_order_starts_again(pictures: Path, tmp_path: Path) -> None:

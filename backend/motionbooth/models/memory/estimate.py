@@ -66,7 +66,7 @@ def estimates(source: Source, dtype: torch.dtype | None = None, plans: Sequence[
         if plan.quantized:
             quantize(base.network, base.device)
         if plan.tiled not in decoding:
-            decoding[plan.tiled] = _decoding_bytes(base)
+            decoding[plan.tiled] = decoding_bytes(base, plan.tiled)
         yield Estimate(plan, resident_bytes(base), _working_bytes(base, decoding[plan.tiled]))
 
 
@@ -151,16 +151,19 @@ def denoise_once(base: Base) -> None:
 
 
 @torch.no_grad()
-def _decoding_bytes(base: Base) -> int:
-    """What decoding allocates: one frame, or one clip of a base that encodes several frames together."""
+def decoding_bytes(base: Base, tiled: bool) -> int:
+    """What decoding allocates: one frame, or one clip of a base that encodes several frames together.
+
+    `tiled`: whether the VAE of `base` works in tiles.
+    """
     channels, frames, height, width = base.latent_shape
     if base.temporal == 1:
         return peak_of(lambda: base.to_pixels(_latents(base, channels, 1, height, width)))
-    if not base.plan.tiled:
+    side = TILE_PX // base.cell
+    if not tiled or max(height, width) <= side:
         return peak_of(lambda: base.to_pixels(_latents(base, channels, frames, height, width)))
     # A dry run of all tiles would take a minute: one tile, the results of all (their overlaps double them at most),
     # and the clip that they are joined to.
-    side = TILE_PX // base.cell
     tile = peak_of(lambda: base.to_pixels(_latents(base, channels, frames, min(height, side), min(width, side))))
     clip = base.settings.frames * 3 * base.settings.height * base.settings.width * base.vae.dtype.itemsize
     return tile + 3 * clip
