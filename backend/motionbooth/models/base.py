@@ -146,6 +146,10 @@ class Base(ABC):
             self._embeddings.update(zip(missing, self._embed_away(missing), strict=True))
         return torch.stack([self._embeddings[prompt] for prompt in prompts])
 
+    def forget_embeddings(self) -> None:
+        """To be called when the text encoder has changed."""
+        self._embeddings.clear()
+
     def _embed_away(self, prompts: Sequence[str]) -> Tensor:
         if self.plan.text == "cpu":
             return self._embed(prompts, torch.device("cpu"))

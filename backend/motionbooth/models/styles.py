@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import torch
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import Style
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from motionbooth.models.base import Base
 
-_DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
+_DOWN, _UP, _ALPHA = ".lora_A.weight", ".lora_B.weight", ".lora_alpha"
 _OTHER_KINDS = ("dora_scale", "lora_magnitude_vector", "lora_mid", "hada_", "lokr_")
 """Parts of the names of weights that plain LoRAs do not have."""
 
@@ -25,7 +26,7 @@ def add_style(base: Base, path: Path, style: Style) -> None:
 
     Raises InvalidInput if the file is no LoRA, or one of another network or of another size of this one.
     """
-    state, scale = _read(path)
+    state, alphas = _read(path)
     layers = {name.removesuffix(_DOWN) for name in state if name.endswith(_DOWN)}
     used: set[str] = set()
     for names, module in _named_layers(base):
@@ -33,12 +34,16 @@ def add_style(base: Base, path: Path, style: Style) -> None:
         if layer is None or not isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d):
             continue
         # A convolution's up part is 1 x 1, so its product is that of matrices, too.
-        down, up = state[layer + _DOWN].float().flatten(1), state[layer + _UP].float().flatten(1)
-        if (len(up), down.shape[1], up.shape[1]) != (*module.weight.flatten(1).shape, len(down)):
+        down, up = (torch.atleast_2d(state[layer + end].float()).flatten(1) for end in (_DOWN, _UP))
+        rank = len(down)
+        alpha = state.get(f"{layer}.alpha", torch.tensor(alphas.get(layer.partition(".")[0], rank)))
+        shapes = len(up), down.shape[1], up.shape[1]
+        if shapes != (*module.weight.flatten(1).shape, rank) or not rank or alpha.numel() != 1:
             raise _other_model(path, base)
-        factor = state[f"{layer}.alpha"].item() / len(down) if f"{layer}.alpha" in state else scale
+        factor = alpha.item() / rank
         module.weight += (style.strength * factor * (up @ down)).reshape(module.weight.shape).to(module.weight)
         used.add(layer)
+    base.forget_embeddings()
     if used != layers or not used:
         raise _other_model(path, base)
 
@@ -51,12 +56,18 @@ def _named_layers(base: Base) -> Iterator[tuple[list[str], nn.Module]]:
         yield base.foreign_text_layers(name), module
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], float]:
-    """The weights, with the names of their ends unified, and the factor of their products if none is among them."""
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """The weights, with the names of their ends unified, and the alpha of each part of the base that the header names.
+
+    A layer's own is among the weights. Without either it is the rank.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-            adapter = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
+            header = (file.metadata() or {}).get("lora_adapter_metadata", "{}")
+        adapter = msgspec.json.decode(header, type=dict[str, Any])
+        alphas = {key.removesuffix(_ALPHA): adapter[key] for key in adapter if key.endswith(_ALPHA)}
+        alphas = msgspec.convert(alphas, dict[str, float])
         state = {key.replace(".lora_down.", ".lora_A.").replace(".lora_up.", ".lora_B."): state[key] for key in state}
         if any(name.endswith(_DOWN) and name.removesuffix(_DOWN) + _UP not in state for name in state):
             raise ValueError(f"{path.name} lacks the other half of a layer")
@@ -69,8 +80,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], float]:
             "The style {path} is a DoRA, LoHa, LoKr or LoCon with a core matrix. Only plain LoRAs can be used.",
             path=path.name,
         )
-    numbers = {key.rpartition(".")[2]: value for key, value in adapter.items()}
-    return state, numbers.get("lora_alpha", 1) / numbers.get("r", 1) if "r" in numbers else 1.0
+    return state, alphas
 
 
 def _other_model(path: Path, base: Base) -> InvalidInput:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from motionbooth.models.base import Base
+from motionbooth.models.memory.plans import CHUNKED
+from motionbooth.models.registry import load_base
+from motionbooth.models.sources import Source
 from motionbooth.models.styles import add_style
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import Style
@@ -90,6 +94,59 @@ def test_a_style_acts_as_with_peft_in_every_kind_of_layer(tiny_single: Base, tmp
     assert (expected - text_only).abs().max() > 1e-3
     # The same float32 products in another order.
     torch.testing.assert_close(styled, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_style_acts_on_a_prompt_that_was_embedded_before(tiny_source: Source, tmp_path: Path) -> None:
+    """Embeddings are kept where the text encoder is not on the device, and a style changes the text encoder."""
+    base = load_base(tiny_source, "cpu", plan=CHUNKED)
+    save_file(state_of(pairs(base, text_layer(base)), "kohya"), tmp_path / "style")
+    before = base.embed(["a dog"])
+    add_style(base, tmp_path / "style", Style("0" * 64))
+    fresh = load_base(tiny_source, "cpu", plan=CHUNKED)
+    add_style(fresh, tmp_path / "style", Style("0" * 64))
+    assert torch.equal(base.embed(["a dog"]), fresh.embed(["a dog"]))
+    assert not torch.equal(base.embed(["a dog"]), before)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda key, value: {key: torch.ones(3)},
+        lambda key, value: {key: value, key.replace("lora_down.weight", "alpha"): torch.ones(3)},
+        lambda key, value: {key: value[:0], key.replace("down", "up"): torch.ones(32, 0)},
+    ],
+)
+def test_a_malformed_lora_is_refused(tiny_single: Base, tmp_path: Path, change: Any) -> None:
+    state = state_of(pairs(tiny_single, LINEAR), "kohya")
+    key = next(name for name in state if "lora_down" in name)
+    save_file({**state, **change(key, state[key])}, tmp_path / "style")
+    with refused(InvalidInput, path="style", model=...):
+        add_style(tiny_single, tmp_path / "style", Style("0" * 64))
+
+
+@pytest.mark.parametrize("adapter", ["[]", "{", '{"unet.lora_alpha": {}}', '{"unet.lora_alpha": "2"}'])
+def test_a_malformed_header_of_a_lora_is_refused(tiny_single: Base, tmp_path: Path, adapter: str) -> None:
+    state = state_of(pairs(tiny_single, LINEAR), "diffusers")
+    state = {name: value for name, value in state.items() if not name.endswith("alpha")}
+    save_file(state, tmp_path / "style", {"lora_adapter_metadata": adapter})
+    with refused(InvalidInput, code="not_a_lora", path="style"):
+        add_style(tiny_single, tmp_path / "style", Style("0" * 64))
+
+
+def test_the_header_has_an_alpha_for_each_part(tiny_single: Base, tmp_path: Path) -> None:
+    """As diffusers writes it for a LoRA of two parts; their ranks are those of the weights."""
+    names = LINEAR, text_layer(tiny_single)
+    plain = state_of(pairs(tiny_single, *names), "diffusers")
+    scaled = {name: value for name, value in plain.items() if not name.endswith("alpha")}
+    adapter = '{"unet.r": 99, "unet.lora_alpha": 1, "text_encoder.r": 99, "text_encoder.lora_alpha": 4.0}'
+    save_file(scaled, tmp_path / "scaled", {"lora_adapter_metadata": adapter})
+    by_layer = {name: torch.tensor(4.0) if name.startswith("text") and name.endswith("alpha") else value
+                for name, value in plain.items()}  # fmt: skip
+    save_file(by_layer, tmp_path / "by_layer")
+    fresh = load_base(tiny_single.source, "cpu")
+    add_style(tiny_single, tmp_path / "scaled", Style("0" * 64))
+    add_style(fresh, tmp_path / "by_layer", Style("0" * 64))
+    assert torch.equal(answer(tiny_single), answer(fresh))
 
 
 def test_a_layer_of_another_size_is_refused(tiny_single: Base, tmp_path: Path) -> None:
