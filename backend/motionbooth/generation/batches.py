@@ -12,7 +12,7 @@ from motionbooth.models.memory.plans import is_out_of_memory
 def in_batches(
     seeds: Sequence[int], batch_size: int, sample: Callable[[Sequence[int], int], Tensor]
 ) -> Iterator[tuple[int, Tensor]]:
-    """Each seed with its clip. Halves the batch whenever the GPU runs out of memory, down to single clips.
+    """Each seed with its clip. Halves the batch whenever memory runs out, down to single clips.
 
     `sample(batch, first)` returns the clips (N, ...) of a batch of seeds, of which the first is seeds[first].
     """

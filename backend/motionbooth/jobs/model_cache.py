@@ -51,8 +51,10 @@ class ModelCache:
         fixed = base is not None and base.plan.quantized  # nothing can be added to quantized weights
         if base is None or not reusable or loaded != (wanted if fixed else wanted[: len(loaded)]):
             del base  # free its memory for the next one
+            self._last = None
             free_unused()
             base, loaded, fixed = load_planned(source, self._computing or Computing.of_this_machine(), plan), (), False
+        self._last = base.plan, base.device.type
         for item in wanted[len(loaded) :]:
             if isinstance(item, Style):
                 add_style(base, blob_path(item.weights), item)
@@ -61,7 +63,6 @@ class ModelCache:
         if base.plan.quantized and not fixed:
             quantize(base.network, base.device)
         self._base, self._added, self._version = base, wanted, version
-        self._last = base.plan, base.device.type
         return base
 
     @property

@@ -10,17 +10,22 @@ import pytest
 import torch
 from diffusers import UNet3DConditionModel
 from motionbooth.bench.gpu.precision import pan_spec
+from motionbooth.generation.batches import in_batches
 from motionbooth.generation.video import read_clip
+from motionbooth.jobs import model_cache
 from motionbooth.jobs.model_cache import ModelCache
 from motionbooth.jobs.runner import run_job
 from motionbooth.jobs.takes import generate_best_of
+from motionbooth.models.base import Base
 from motionbooth.models.memory.device import default_device
+from motionbooth.models.memory.loading import load_planned
+from motionbooth.models.memory.moving import layers_of
 from motionbooth.models.memory.options import Computing
-from motionbooth.models.memory.plans import PLANS
+from motionbooth.models.memory.plans import CHUNKED, OFFLOADED, PLANS
 from motionbooth.models.sources import Source
 from motionbooth.progress.time_left import Stage
 from motionbooth_protocol.errors import InvalidInput
-from motionbooth_protocol.jobs import GenerateSpec
+from motionbooth_protocol.jobs import GenerateSpec, Style
 from motionbooth_protocol.text import Text
 from msgspec.structs import replace
 from refused import refused
@@ -84,12 +89,51 @@ def test_it_is_tried_once_only(spec: GenerateSpec, tmp_path: Path, monkeypatch: 
     assert tried == [2, 1]
 
 
+def test_a_subject_or_style_that_does_not_fit_is_retried_likewise(
+    spec: GenerateSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A LoRA's product takes as much as the layer that it is added to."""
+    plans: list[str] = []
+
+    def limited(base: Base, path: Path, style: Style) -> None:
+        plans.append(base.plan.name)
+        if plans == ["all"]:
+            torch.empty(TOO_MUCH)
+
+    monkeypatch.setattr(model_cache, "add_style", limited)
+    notes = Notes()
+    run_job(replace(spec, styles=[Style("0" * 64)]), Path, tmp_path, notes)
+    assert plans == ["all", "chunked"]
+    assert len(notes.said) == 1
+
+
 def test_takes_are_retried_likewise(spec: GenerateSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried, notes = limit_batch(monkeypatch, 1), Notes()
     takes = generate_best_of(spec, 2, 1, tmp_path / "out.mp4", Path, notes, Computing())
     assert len(takes) == 2
     assert tried == [2] + 8 * [1]
     assert len(notes.said) == 1
+
+
+@pytest.mark.parametrize("words", ["MPS backend out of memory (MPS allocated: 17.9 GB)", "can't allocate memory"])
+def test_batches_are_halved_wherever_memory_runs_out(words: str) -> None:
+    """Only CUDA and XPU have a class for it."""
+    tried: list[int] = []
+
+    def sample(batch: Sequence[int], first: int) -> torch.Tensor:
+        tried.append(len(batch))
+        if len(batch) > 2:
+            raise RuntimeError(words)
+        return torch.zeros(len(batch))
+
+    assert [seed for seed, _ in in_batches(range(5), 4, sample)] == [0, 1, 2, 3, 4]
+    assert tried == [4, 2, 2, 1]
+
+
+def test_layers_that_come_and_go_are_not_compiled(tiny_source: Source) -> None:
+    for plan, compiled in ((CHUNKED, True), (OFFLOADED, False)):
+        base = load_planned(tiny_source, Computing("cpu", compile=True), plan)
+        assert {layer._compiled_call_impl is not None for layer in layers_of(base.network)} == {compiled}
 
 
 def test_the_users_plan_and_device_are_taken(spec: GenerateSpec) -> None:

@@ -28,7 +28,7 @@ def load_planned(source: Source, computing: Computing, plan: Plan | None = None)
     base = load_base(source, device, dtype, plan=plan)
     if computing.attention in ("flash", "sage"):
         base.use_attention(computing.attention)
-    if computing.compile:
+    if computing.compile and not base.plan.layers_visit:  # which would be traced again and again
         compile_layers(base)
     log_plan(base, base.plan.name)
     return base
