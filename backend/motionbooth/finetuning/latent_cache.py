@@ -12,7 +12,7 @@ import msgspec
 import platformdirs
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 
@@ -61,8 +61,11 @@ def store(key: Any, latents: Tensor) -> Tensor:
     file = _file(key)
     file.parent.mkdir(parents=True, exist_ok=True)
     scratch = file.with_name(f".{file.name}.{uuid.uuid4().hex}")  # two workers may write the same file
-    save_file({"clips": rounded}, scratch)
-    scratch.replace(file)
+    try:
+        scratch.write_bytes(save({"clips": rounded}))  # save_file raises no OSError on a full disk
+        scratch.replace(file)
+    finally:
+        scratch.unlink(missing_ok=True)
     return rounded
 
 

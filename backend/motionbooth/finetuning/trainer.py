@@ -242,7 +242,7 @@ class Trainer:
         return torch.randperm(count, generator=self._generator).to(self.data.mean.device)
 
     def save(self, path: Path) -> None:
-        """Write everything that the next step depends on, atomically."""
+        """Write everything that the next step depends on, atomically. Raises OSError."""
         state = {
             "step": self.step,
             "history": [structs.astuple(losses) for losses in self.history],
@@ -253,8 +253,14 @@ class Trainer:
             "ema": None if self._ema is None else self._ema.state_dict(),
         }
         scratch = path.with_name(path.name + ".part")
-        torch.save(state, scratch)
-        scratch.replace(path)
+        try:
+            with scratch.open("wb") as file:
+                torch.save(state, file)
+            scratch.replace(path)
+        except RuntimeError as error:  # torch's own, while it handles the file's
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+        finally:
+            scratch.unlink(missing_ok=True)
 
     def load(self, path: Path) -> bool:
         """Restore what `save` wrote. Returns False, and changes nothing, if the file is corrupt."""

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from file_sizes import limited_to
 from motionbooth.finetuning.dataset import TrainingData, encode_clips
 from motionbooth.finetuning.losses import subject_attention
 from motionbooth.finetuning.trainer import (
@@ -26,6 +27,8 @@ from motionbooth.models.base import Base, NoisyBatch
 from motionbooth.models.registry import load_base
 from motionbooth.models.sources import Source
 from motionbooth.models.subject_weights import add_lora
+from motionbooth.server.worker import error_for_owner
+from motionbooth_protocol.errors import OutOfSpace
 from rounding import BY_TIME_EMBEDDING, assert_equal_but_for_the_time_embedding
 from torch import nn
 
@@ -163,6 +166,22 @@ def test_a_training_broken_off_and_resumed_ends_with_the_same_weights(
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     with whole.averaged(), resumed.averaged():
         assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+@pytest.mark.parametrize("size", [100, 20_000])
+def test_a_full_disk_is_called_that_and_leaves_the_last_checkpoint(
+    tiny_source: Source, tmp_path: Path, size: int
+) -> None:
+    base = load_base(tiny_source, device="cpu")
+    add_lora(base.network, base.settings.lora.rank, base.settings.lora.target_modules, seed=7)
+    trainer = Trainer(base, base.settings.lora, random_data(base), seed=7)
+    checkpoint = tmp_path / "checkpoint.pt"
+    trainer.save(checkpoint)
+    with limited_to(size), pytest.raises(OSError, match="File too large") as caught:
+        trainer.save(checkpoint)
+    assert isinstance(error_for_owner(caught.value), OutOfSpace), "the backend resumes the job when there is space"
+    assert list(tmp_path.iterdir()) == [checkpoint]
+    assert trainer.load(checkpoint)
 
 
 def test_averaged_weights_are_the_moving_average_of_those_of_the_steps(tiny_source: Source) -> None:
