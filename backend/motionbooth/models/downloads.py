@@ -137,23 +137,24 @@ def check_sound(name: str, folder: Path, on_file: Callable[[str], None] = lambda
 
 def remove(name: str) -> Path:
     """Delete a fetched model, or what is there of an unfinished download. Raises NotFound if there is neither."""
-    folder = models_folder() / name
+    folder, partial = models_folder() / name, _partial(name)
     if name in BUNDLED:
         raise InvalidInput(
             "{model} comes with MotionBooth and is not removed. It takes no space beside it.", model=name
         )
-    if name in published() and not folder.exists() and _partial(name).exists():
-        folder = _partial(name)
-        shutil.rmtree(folder)
-        return folder
-    if name not in published() or _manifest(folder) is None:
+    is_ours = name in published() and not folder.is_symlink() and _manifest(folder) is not None
+    if not is_ours and (name not in published() or folder.exists() or not partial.exists()):
         raise NotFound(
             "{model} was not fetched with `motionbooth models get`, so it is not removed. Models in the cache of "
             "Hugging Face are removed with `hf cache rm`; any other folder is yours to delete.",
             model=name,
         )
-    shutil.rmtree(folder)
-    return folder
+    with _locked(name):
+        if is_ours:
+            shutil.rmtree(partial, ignore_errors=True)
+            folder.rename(partial)  # at once, and not at all if another program has it open
+        shutil.rmtree(partial)
+    return folder if is_ours else partial
 
 
 def damaged_files(folder: Path, on_file: Callable[[str], None] = lambda path: None) -> list[str] | None:
@@ -183,11 +184,11 @@ def _complete(name: str, partial: Path, manifest: Manifest, on_stage: OnStage) -
 
     on_stage(CONVERTING)
     lavie, stable_diffusion = model.repositories
-    made = partial / "converted"
-    shutil.rmtree(made, ignore_errors=True)  # of an attempt that was interrupted
+    made = partial / "conversion" / name
+    shutil.rmtree(made.parent, ignore_errors=True)  # of an attempt that was interrupted
     convert.convert_lavie(partial / lavie.files[0], partial / stable_diffusion.into, made)
     files = sorted(path for path in made.rglob("*") if path.is_file())
-    cards = {path.relative_to(made).as_posix(): FileCard(path.stat().st_size, _sha256(path)) for path in files}
+    cards = {path.relative_to(made).as_posix(): FileCard(path.stat().st_size) for path in files}
     folder = _finished(name, made, Manifest(manifest.origins, cards))
     shutil.rmtree(partial)
     return folder
@@ -209,6 +210,9 @@ def _check_arrived(name: str, partial: Path, manifest: Manifest) -> None:
 def _finished(name: str, made: Path, manifest: Manifest) -> Path:
     """Give a folder its name, as the last step of all."""
     shutil.rmtree(made / ".cache", ignore_errors=True)  # of the download itself
+    # The hub has no sums of small files, and another folder may have none at all.
+    cards = {path: FileCard(card.size, card.sha256 or _sha256(made / path)) for path, card in manifest.files.items()}
+    manifest = Manifest(manifest.origins, cards)
     (made / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
     return made.rename(models_folder() / name)
 
@@ -229,16 +233,22 @@ def _sole_process(name: str) -> Iterator[Path]:
     """The folder of the unfinished download, for this process alone. Raises InvalidInput, Conflict."""
     target, partial = models_folder() / name, _partial(name)
     partial.mkdir(parents=True, exist_ok=True)
+    with _locked(name):
+        if target.exists():
+            shutil.rmtree(partial, ignore_errors=True)
+            raise InvalidInput("{model} is already at {place}.", model=name, place=target)
+        yield partial
+
+
+@contextmanager
+def _locked(name: str) -> Iterator[None]:
     lock = FileLock(models_folder() / f".{name}.lock", timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
         raise Conflict("Another process is fetching {model}. Wait until it has ended.", model=name) from error
     try:
-        if target.exists():
-            shutil.rmtree(partial, ignore_errors=True)
-            raise InvalidInput("{model} is already at {place}.", model=name, place=target)
-        yield partial
+        yield
     finally:
         lock.release()
 

@@ -182,7 +182,7 @@ def sources() -> dict[str, Source]:
     These are the bundled ones, models in the Hugging Face cache for which we have settings, and each diffusers folder
     in models_folder() that contains a `motionbooth.json` or has the name of a model for which we have settings.
     """
-    folders = [path.parent for path in sorted(models_folder().glob("*/model_index.json"))]
+    folders = [path.parent for path in sorted(models_folder().glob("[!.]*/model_index.json"))]
     found = [Source(name, folder, folder / "motionbooth.json") for name, folder in BUNDLED.items()]
     found += _downloaded()
     found += [Source(folder.name, folder, _settings_file(folder)) for folder in folders]

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from errno import EACCES, EIO
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pytest
+from filelock import FileLock
 from local_hub import LocalHub
 from motionbooth.cli.app import app
 from motionbooth.models import downloads
 from motionbooth.models.downloads import MANIFEST, damaged_files
 from motionbooth.models.offers import needed_files
-from motionbooth.models.sources import source_named
-from motionbooth_protocol.errors import InvalidInput, JobFailed, NotFound
+from motionbooth.models.sources import Source, source_named, sources
+from motionbooth_protocol.errors import Conflict, InvalidInput, JobFailed, NotFound
 from refused import refused_by_command
 from typer.testing import CliRunner
 
@@ -121,6 +124,61 @@ def test_damage_on_the_disk_is_found_and_the_model_removed(models: Path, hub: Lo
     assert weights.exists()
     assert run("remove", "zeroscope", "--yes")[0] == 0
     assert not (models / "zeroscope").exists()
+
+
+def test_damage_is_found_in_small_files_whose_sums_the_hub_does_not_have(models: Path, hub: LocalHub) -> None:
+    assert run("get", "zeroscope", "--from", hub.url, "--accept-license")[0] == 0
+    (models / "zeroscope" / "unet" / "config.json").write_bytes(b"[]")
+    assert damaged_files(models / "zeroscope") == ["unet/config.json"]
+
+
+def test_a_removal_that_breaks_off_can_be_repeated_and_is_no_model_meanwhile(
+    models: Path, hub: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get = ["get", "zeroscope", "--from", hub.url, "--accept-license"]
+
+    def break_off(folder: Path, *_: Any, **__: Any) -> None:
+        if folder.exists():
+            (folder / MANIFEST).unlink()
+            raise PermissionError(EACCES, "it is in use", str(folder / WEIGHTS))
+
+    assert run(*get)[0] == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(downloads.shutil, "rmtree", break_off)
+        assert run("remove", "zeroscope", "--yes")[0] != 0
+    assert not (models / "zeroscope").exists()
+    assert run("remove", "zeroscope", "--yes")[0] == 0
+    assert not [path for path in models.iterdir() if path.is_dir()]
+    assert run(*get)[0] == 0
+
+
+def test_a_model_is_not_removed_while_it_is_fetched(models: Path, hub: LocalHub) -> None:
+    partial = models / ".zeroscope.partial"
+    partial.mkdir(parents=True)
+    with FileLock(models / ".zeroscope.lock"):
+        refused_by_command(["models", "remove", "zeroscope", "--yes"], Conflict, model="zeroscope")
+    assert partial.is_dir()
+    assert run("remove", "zeroscope", "--yes")[0] == 0
+    assert not partial.exists()
+
+
+def test_a_copy_that_broke_off_is_no_model(
+    models: Path, tmp_path: Path, tiny_source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_source.folder, tmp_path / "lavie")
+    copyfile = shutil.copyfile
+
+    def break_off(source: Path, target: Path) -> None:
+        if source.parent.name == "vae":
+            raise OSError(EIO, "Input/output error", str(source))
+        copyfile(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(downloads.shutil, "copyfile", break_off)
+        assert run("get", "lavie", "--from", str(tmp_path / "lavie"))[0] != 0
+    assert list(models.glob(".lavie.partial/motionbooth.json"))
+    assert list(models.glob(".lavie.partial/unet/*.safetensors"))
+    assert ".lavie.partial" not in sources()
 
 
 def test_a_folder_from_another_machine(models: Path, hub: LocalHub, tmp_path: Path) -> None:
