@@ -86,6 +86,18 @@ def _curves(animation: bpy.types.AnimData) -> Any:
     ]
 
 
+def node_inputs(modifier: bpy.types.Modifier) -> list[bpy.types.ID]:
+    """The data-blocks that are set as inputs of a geometry nodes modifier; none of another modifier."""
+    if modifier.type != "NODES" or modifier.node_group is None:
+        return []
+    if hasattr(modifier, "properties"):  # since 5.2
+        inputs = modifier.properties.inputs
+        values = [getattr(getattr(inputs, name), "value", None) for name in inputs.bl_rna.properties.keys()]
+    else:
+        values = list(modifier.values())
+    return [value for value in values if isinstance(value, bpy.types.ID)]
+
+
 def paint_world(world: bpy.types.World, color: tuple[float, float, float]) -> None:
     """Set the background color. Since 5.0 every new world has nodes, and its own color is not rendered."""
     if world.node_tree is None:

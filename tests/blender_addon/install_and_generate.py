@@ -23,7 +23,7 @@ assert NAME in bpy.context.preferences.addons, "not enabled"
 import bl_ext.user_default.motionbooth as extension  # noqa: E402
 from bl_ext.user_default.motionbooth import compat, files  # noqa: E402
 from bl_ext.user_default.motionbooth.batch import blender_command  # noqa: E402
-from bl_ext.user_default.motionbooth.capture import shot_warnings, shots  # noqa: E402
+from bl_ext.user_default.motionbooth.capture import dependencies, shot_warnings, shots  # noqa: E402
 from bl_ext.user_default.motionbooth.jobs import controller  # noqa: E402
 from bl_ext.user_default.motionbooth.timeline import clips  # noqa: E402
 
@@ -66,6 +66,14 @@ scene.collection.objects.link(subject.training_object)
 scene.motionbooth.prompt = "a sks toy on the grass"
 said = shots.read_shot(scene, 8).warnings
 assert not said, said
+
+# A subject with geometry nodes, whose inputs are elsewhere in each release.
+nodes = bpy.data.node_groups.new("Nodes", "GeometryNodeTree")
+nodes.interface.new_socket("Named", in_out="INPUT", socket_type="NodeSocketObject")
+modifier = subject.training_object.modifiers.new("Nodes", "NODES")
+modifier.node_group = nodes
+assert dependencies.playback_reason([subject.training_object]) is None
+subject.training_object.modifiers.clear()
 assert isinstance(shot_warnings.SMALLEST_WIDTH, float)
 
 blend = out / "scene.blend"

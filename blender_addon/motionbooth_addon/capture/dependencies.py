@@ -15,6 +15,7 @@ from typing import Any
 
 import bpy
 
+from .. import compat
 from .._protocol.text import Text
 
 # Modifiers whose result depends only on the current frame and on the objects they refer to.
@@ -118,7 +119,7 @@ class _Walk:
                 return Text(SIMULATIONS[modifier.type])
             if modifier.type.replace("GP_", "GREASE_PENCIL_") not in TIMELESS_MODIFIERS | set(SIMULATIONS):
                 return Text.of("modifier {name}", name=modifier.name)
-            for referenced in (*_referenced_by(modifier), *_geometry_nodes_inputs(modifier)):
+            for referenced in (*_referenced_by(modifier), *compat.node_inputs(modifier)):
                 visit(referenced)
         bones = list(walked.pose.bones) if walked.pose else []
         for constraint in [c for owner in (walked, *bones) for c in owner.constraints]:
@@ -194,11 +195,3 @@ def _referenced_by(block: Any) -> Iterator[bpy.types.ID]:
             value = getattr(block, rna.identifier, None)
             if isinstance(value, bpy.types.ID):
                 yield value
-
-
-def _geometry_nodes_inputs(modifier: bpy.types.Modifier) -> Iterator[bpy.types.ID]:
-    """The data-blocks that are set as inputs of a geometry nodes modifier."""
-    if modifier.type == "NODES":
-        for key in list(modifier.keys()):
-            if isinstance(modifier[key], bpy.types.ID):
-                yield modifier[key]

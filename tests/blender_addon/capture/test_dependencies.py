@@ -63,6 +63,18 @@ def a_driver_of_a_node_group(thing: Any) -> None:
     node.inputs["Offset"].driver_add("default_value", 0).driver.expression = "somebodys(frame)"
 
 
+def a_driver_of_an_input_of_a_node_group(thing: Any) -> None:
+    tree, named = bpy.data.node_groups.new("Nodes", "GeometryNodeTree"), bpy.data.objects.new("Named", None)
+    socket = tree.interface.new_socket("Named", in_out="INPUT", socket_type="NodeSocketObject").identifier
+    modifier = thing.modifiers.new("Nodes", "NODES")
+    modifier.node_group = tree
+    if hasattr(modifier, "properties"):
+        getattr(modifier.properties.inputs, socket).value = named
+    else:
+        modifier[socket] = named
+    an_unknown_function(named)
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -75,6 +87,7 @@ def a_driver_of_a_node_group(thing: Any) -> None:
         a_driver_of_a_parents_parent,
         a_driver_of_what_a_modifier_names,
         a_driver_of_a_node_group,
+        a_driver_of_an_input_of_a_node_group,
     ],
 )
 def test_whatever_is_not_known_to_be_safe_needs_playback(
