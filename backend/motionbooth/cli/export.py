@@ -49,10 +49,12 @@ def export(
     from rich.console import Console
 
     from motionbooth.evaluation.generated_shot import read_spec
-    from motionbooth.export.formats import Media, export_shot
+    from motionbooth.export.formats import SHOT_FILE, Media, export_shot
     from motionbooth.generation.script import Placeholders
 
     spec = read_spec(shot, model, Placeholders.of(token, class_word))
+    if (out / SHOT_FILE).resolve() == shot.resolve():
+        raise InvalidInput("{shot} would be replaced by its export. Choose another folder.", shot=shot)
     media = Media(guide, depth, first_frame, pictures)
     steps = export_shot(spec, to, out, media, None if size is None else _size(size))
     Console().print(f"Wrote {out}", *steps, sep="\n\n", markup=False, highlight=False, soft_wrap=True)

@@ -27,6 +27,7 @@ from motionbooth.export.track_files import write_ati, write_comfyui, write_wan_m
 from motionbooth.generation.video import Frames, read_clip, spread_evenly
 from motionbooth.pictures.images import read_picture
 
+SHOT_FILE = "shot.json"
 SHEET_FRAMES = 6
 MAX_SIDE = 4096
 """Pixels of a side of an engine's clip: its frames are held in memory."""
@@ -114,7 +115,7 @@ def export_shot(
             folder.rmdir()  # unless it has files
         raise
     shot = request.shot_at(chosen.frames)
-    (folder / "shot.json").write_bytes(msgspec.json.encode({"generate": replace(spec, shot=shot)}))
+    (folder / SHOT_FILE).write_bytes(msgspec.json.encode({"generate": replace(spec, shot=shot)}))
     _write_preview(request, shot)
     steps.append("When the clip is there: motionbooth import CLIP --shot shot.json --out take.mp4")
     (folder / "README.txt").write_text("\n\n".join([f"For {chosen.reader}.", *steps]) + "\n", "utf-8")

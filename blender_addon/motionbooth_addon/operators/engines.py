@@ -127,12 +127,11 @@ def guide_option(guide: GuideRender) -> list[str]:
     return ["--first-frame" if is_picture else "--guide", str(path)]
 
 
-def write_shot(scene: bpy.types.Scene, folder: Path) -> Path:
+def write_shot(scene: bpy.types.Scene) -> Path:
     """shot.json, with the shot at all of its frames and in its own aspect ratio: engines have theirs."""
     check_prompt(scene)
     shot = shots.read_shot(scene, min(scene.frame_end - scene.frame_start + 1, MAX_FRAMES)).shot
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / SHOT_FILE
+    file = Path(tempfile.mkdtemp(prefix="motionbooth_", dir=bpy.app.tempdir or None), SHOT_FILE)
     file.write_bytes(msgspec.json.encode(_ShotFile(generate_spec(scene.motionbooth, shot, scene.motionbooth.seed))))
     return file
 
@@ -157,7 +156,7 @@ class MOTIONBOOTH_OT_export_shot(_BackendProgram, bpy.types.Operator):
     def arguments(self, context: bpy.types.Context) -> list[str]:
         name = bpy.path.clean_name(context.scene.motionbooth.name or context.scene.name)
         self._folder = Path(bpy.path.abspath(self.directory)) / f"{name}_{self.engine}"
-        shot = write_shot(context.scene, self._folder)
+        shot = write_shot(context.scene)
         guide = last_guide(context.scene)
         seen = [] if guide is None else guide_option(guide)
         return ["export", str(shot), "--to", self.engine, "--out", str(self._folder), *seen]
@@ -184,7 +183,7 @@ class MOTIONBOOTH_OT_import_clip(_BackendProgram, ImportHelper, bpy.types.Operat
         self._take = folder / f"{bpy.path.clean_name(clip.stem)}_{self._id[:8]}.mp4"
         exported = clip.with_name(SHOT_FILE)
         if not exported.is_file():
-            exported = write_shot(context.scene, Path(tempfile.mkdtemp(prefix="motionbooth_")))
+            exported = write_shot(context.scene)
         return ["import", str(clip), "--shot", str(exported), "--out", str(self._take)]
 
     def finish(self, context: bpy.types.Context) -> None:

@@ -408,3 +408,12 @@ def test_the_middle_of_a_small_picture_is_the_middle_of_the_frame(tmp_path: Path
     folder, _ = exported(tmp_path, "comfyui", Media(first_frame=tmp_path / "small.png"), size=(768, 512))
     rows, columns = np.nonzero(np.asarray(picture_in(folder / "first_frame.png"))[..., 0] > 128)
     assert (columns.mean() + 0.5, rows.mean() + 0.5) == pytest.approx((384, 256), abs=0.6)  # 64 times as large
+
+
+def test_a_shot_is_not_replaced_by_its_export(tmp_path: Path) -> None:
+    shot = tmp_path / "shot.json"
+    shot.write_bytes(msgspec.json.encode({"generate": spec_of(), "trainings": []}))
+    before = shot.read_bytes()
+    command = ["export", str(shot), "--to", "wan-move", "--out", str(tmp_path)]
+    refused_by_command(command, InvalidInput, shot=str(shot))
+    assert shot.read_bytes() == before

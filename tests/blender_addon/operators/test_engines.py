@@ -61,6 +61,7 @@ def test_an_export_has_the_scenes_camera_and_its_clip_becomes_a_take(shot: Any, 
 def test_what_the_program_refuses_is_said_and_nothing_is_written(shot: Any, tmp_path: Path) -> None:
     with refused_by_operator(InvalidInput, code="uneven_pan"):
         bpy.ops.motionbooth.export_shot(engine="motionbooth-script", directory=str(tmp_path))
+    assert not list(tmp_path.glob("*_motionbooth-script"))
     with refused_by_operator(InvalidInput, path=str(tmp_path / "none.mp4")):
         bpy.ops.motionbooth.import_clip(filepath=str(tmp_path / "none.mp4"))
     shot.motionbooth.prompt = "grass"
