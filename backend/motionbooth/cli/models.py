@@ -77,7 +77,9 @@ def check(
     name: Name,
     vram: Annotated[
         float | None,
-        typer.Option(min=0.1, help="Instead: say how the model fits a card with so many GB, before it is fetched."),
+        typer.Option(
+            min=0.1, max=10_000, help="Instead: say how the model fits a card with so many GB, before it is fetched."
+        ),
     ] = None,
 ) -> None:
     """Check the files of a fetched model by their sizes and sha256. The exit status is 1 if any is damaged."""

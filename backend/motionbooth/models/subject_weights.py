@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -109,13 +109,30 @@ def load_subject(base: Base, path: Path) -> SubjectCard:
         )
     state = load_file(path)
     if card.method == "full":
+        _check_fits(state, base.network.state_dict(), card)
         base.network.load_state_dict(state)
         return card
     state = _in_our_names(state, base)
     adapted = add_lora(base.network, card.rank, _lora_modules(state, base.network, card), seed=0)
+    _check_fits(state, get_peft_model_state_dict(base.network), card)
     set_peft_model_state_dict(base.network, {name: value.to(base.dtype) for name, value in state.items()})
     adapted.merge_and_unload()
     return card
+
+
+def _check_fits(state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], card: SubjectCard) -> None:
+    """Raises InvalidInput unless the names and shapes are the same."""
+    for name in sorted(state.keys() | expected.keys()):
+        if name not in state or name not in expected or state[name].shape != expected[name].shape:
+            raise _damaged(card, name)
+
+
+def _damaged(card: SubjectCard, tensor: str) -> InvalidInput:
+    return InvalidInput(
+        'The file of the subject "{subject}" is damaged: {tensor} does not fit the model. Train it again.',
+        subject=card.name,
+        tensor=tensor,
+    )
 
 
 def _in_our_names(state: dict[str, torch.Tensor], base: Base) -> dict[str, torch.Tensor]:
@@ -131,16 +148,13 @@ def _lora_modules(state: dict[str, torch.Tensor], network: nn.Module, card: Subj
     The card's regular expression is not used: another user may have written it so that it never ends. Raises
     InvalidInput for tensors of another network or rank.
     """
-    known = {name for name, _ in network.named_modules()}
+    layers = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
+    known = {name for name, module in network.named_modules() if isinstance(module, layers)}
     modules = []
     for name, tensor in state.items():
         module, _, half = name.partition(".lora_")
         rank = {"A.weight": 0, "B.weight": 1}.get(half, -1)
-        if module not in known or rank < 0 or tensor.ndim < 2 or tensor.shape[rank] != card.rank:
-            raise InvalidInput(
-                'The file of the subject "{subject}" is damaged: {tensor} does not fit the model. Train it again.',
-                subject=card.name,
-                tensor=name,
-            )
+        if module not in known or rank < 0 or tensor.ndim < 2 or not 0 < tensor.shape[rank] == card.rank:
+            raise _damaged(card, name)
         modules.append(module)
     return sorted(set(modules))

@@ -175,7 +175,15 @@ def of_another_rank(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: torch.cat([value, value]) if "lora_A" in name else value for name, value in state.items()}
 
 
-@pytest.mark.parametrize("change", [renamed, of_another_rank])
+def of_another_width(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: torch.cat([value, value], dim=1) if "lora_A" in name else value for name, value in state.items()}
+
+
+def halved(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in state.items() if "lora_A" in name}
+
+
+@pytest.mark.parametrize("change", [renamed, of_another_rank, of_another_width, halved])
 def test_a_lora_that_does_not_fit_the_model_is_refused(
     tiny_single: Base, tmp_path: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]
 ) -> None:
@@ -187,3 +195,16 @@ def test_a_lora_that_does_not_fit_the_model_is_refused(
     save_file(change(load_file(path)), path, metadata)
     with refused(InvalidInput, subject=..., tensor=...):
         load_subject(load_base(tiny_single.source, device="cpu"), path)
+
+
+@pytest.mark.parametrize("change", [renamed, lambda state: {name: value[:1] for name, value in state.items()}])
+def test_full_weights_that_do_not_fit_the_model_are_refused(
+    tiny_single: Base, tmp_path: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+) -> None:
+    path = tmp_path / "s.safetensors"
+    save_subject(path, tiny_single, card_for(tiny_single, "full"))
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    save_file(change(load_file(path)), path, metadata)
+    with refused(InvalidInput, subject=..., tensor=...):
+        load_subject(tiny_single, path)

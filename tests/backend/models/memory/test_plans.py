@@ -117,6 +117,13 @@ def test_check_says_in_one_line_how_a_model_fits_a_card() -> None:
     assert "memory plan all" in run.output
 
 
+@pytest.mark.parametrize("size", ["0", "nan", "inf", "1e300"])
+def test_no_card_has_such_a_size(size: str) -> None:
+    run = CliRunner().invoke(app, ["models", "check", "toybox", "--vram", size])
+    assert run.exit_code == 2
+    assert "--vram" in run.output
+
+
 def test_a_card_is_smaller_than_its_label() -> None:
     assert 12e9 < card_bytes(12) < 12 * 2**30
 
