@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from motionbooth_protocol.errors import Conflict, MotionBoothError, from_os_error
 from motionbooth_protocol.messages import ModelLicense
@@ -32,7 +32,12 @@ ASKING, REMOVING, WAITING = "asking the hub", "removing the model", "waiting for
 STAGES = (ASKING, FETCHING, CHECKING, CONVERTING, WAITING, REMOVING)
 # Seconds before the download goes on where it broke off. Another process may still be at it, of a server that crashed.
 _PAUSES = (1, 2, 5, 10, 30, 60, 120, 300)
-OnStage = Callable[[str], None]
+_MB = 1_000_000
+
+
+class OnStage(Protocol):
+    def __call__(self, stage: str, size: int = 0) -> None:
+        """`size`: how many bytes there will be."""
 
 
 def _offer(name: str, on_stage: OnStage) -> dict[str, Any]:
@@ -46,7 +51,8 @@ def _get(name: str, on_stage: OnStage) -> None:
     for pause in (*_PAUSES, None):
         try:
             on_stage(ASKING)
-            fetch(offer(name), on_stage)
+            found = offer(name)
+            fetch(found, lambda stage: on_stage(stage, found.size))
             return
         except MotionBoothError as error:
             if pause is None or not (is_broken_off(error) or isinstance(error, Conflict)):
@@ -78,8 +84,12 @@ def main(action: str, name: str) -> None:
     """Run it, until Ctrl+C."""
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     writer = ReportWriter(sys.stdout)
+
+    def on_stage(stage: str, size: int = 0) -> None:
+        writer.progress(ProgressReport(stage, 0, size // _MB))
+
     try:
-        writer.done(ACTIONS[action](name, lambda stage: writer.progress(ProgressReport(stage, 0, 0))))
+        writer.done(ACTIONS[action](name, on_stage))
     except MotionBoothError as error:
         writer.failed(error)
     except OSError as error:

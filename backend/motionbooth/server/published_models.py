@@ -49,7 +49,7 @@ class _Task:
 
     def __init__(self, action: str, name: str, log_file: Path) -> None:
         self.action = action
-        self.stage = ""
+        self.report = ProgressReport("", 0, 0)
         self.result: Any = None
         self.error: MotionBoothError | None = None
         command = [sys.executable, "-m", "motionbooth.models.model_task", action, name]
@@ -78,7 +78,7 @@ class _Task:
             self.error = from_os_error(error)
 
     def _progressed(self, report: ProgressReport) -> None:
-        self.stage = report.stage
+        self.report = report
 
 
 class PublishedModels:
@@ -192,13 +192,8 @@ class PublishedModels:
             name=name, title=title_of(name), kind=published_named(name).kind, size=size,
             here=folder is not None or name in {model.name for model in self._live.models},
             licenses=offer.licenses if offer is not None else [], doing=task.action if task is not None else "",
-            progress=self._progress(name, task, size) if task is not None else None, outcome=outcome, failed=failed,
+            progress=_progress(name, task.report) if task is not None else None, outcome=outcome, failed=failed,
         )  # fmt: skip
-
-    def _progress(self, name: str, task: _Task, size: int) -> ProgressReport:
-        if task.stage != FETCHING or not size:
-            return ProgressReport(task.stage, 0, 0)
-        return ProgressReport(task.stage, min(fetched_bytes(name), size) // _MB, max(1, size // _MB))
 
     def _size(self, folder: Path) -> int:
         if folder not in self._sizes:
@@ -209,3 +204,11 @@ class PublishedModels:
                         total += (Path(top) / file).stat().st_size
             self._sizes[folder] = total
         return self._sizes[folder]
+
+
+def _progress(name: str, report: ProgressReport) -> ProgressReport:
+    """With the megabytes of a download that are there."""
+    if report.stage != FETCHING:
+        return ProgressReport(report.stage, 0, 0)
+    size = max(1, report.steps)
+    return ProgressReport(FETCHING, min(fetched_bytes(name) // _MB, size), size)

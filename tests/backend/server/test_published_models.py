@@ -12,6 +12,7 @@ from motionbooth.models.published import published
 from motionbooth_protocol.client import Client
 from motionbooth_protocol.errors import Conflict, InvalidInput, NotAuthorized, NotFound
 from motionbooth_protocol.messages import PublishedModel
+from motionbooth_protocol.reports import ProgressReport
 from msgspec.structs import replace
 from refused import refused
 from running_backend import RunningBackend, small_job, wait_until
@@ -37,6 +38,10 @@ def backend(tmp_path: Path, hub: LocalHub) -> Iterator[RunningBackend]:
 
 def zeroscope(client: Client) -> PublishedModel:
     return next(model for model in client.published() if model.name == "zeroscope")
+
+
+def progress(client: Client) -> ProgressReport:
+    return zeroscope(client).progress or ProgressReport("", 0, 0)
 
 
 def ended(client: Client) -> PublishedModel:
@@ -114,6 +119,11 @@ def test_a_download_is_canceled_and_continues_after_a_crash_of_the_server(
         admin.manage_model("zeroscope", "get", license_accepted=True)
         hub.served.clear()
         wait_until(lambda: WEIGHTS in [path for path, _ in hub.served])
+    backend.kill()
+    backend.start(HF_ENDPOINT=hub.url, MOTIONBOOTH_MODELS=str(tmp_path / "my models"))
+    with backend.client() as admin:
+        wait_until(lambda: progress(admin).stage == "fetching the model")
+        assert progress(admin).steps == 3, "megabytes, also after a restart"
     backend.kill()
     hub.slow.clear()
     hub.served.clear()
