@@ -37,6 +37,10 @@ def import_clip(
     frames = np.ascontiguousarray(frames[:, :height, :width])
     shot = engine_shot(spec.shot, min(len(frames), MAX_FRAMES), (width, height))
     spec = replace(spec, shot=shot)
+    generated = GeneratedShot.load(clip, spec, pictures)
+    for path in subjects:
+        generated = generated.with_subject(path)
+    report = generated.report()
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = out.with_name(f".{out.name}.part")
     try:
@@ -45,10 +49,6 @@ def import_clip(
     finally:
         unfinished.unlink(missing_ok=True)
     out.with_suffix(".shot.json").write_bytes(msgspec.json.encode({"generate": spec}))
-    generated = GeneratedShot.load(clip, spec, pictures)
-    for path in subjects:
-        generated = generated.with_subject(path)
-    report = generated.report()
     write_report(out.with_suffix(".report.json"), report)
     generated.write_contact_sheet(out.with_suffix(".sheet.png"), report)
     return generated, report

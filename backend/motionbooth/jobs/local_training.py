@@ -45,7 +45,15 @@ def train_locally(
     """
     if out.suffix != ".safetensors":
         raise InvalidInput("The file of a subject must end in .safetensors, not {out}.", out=out)
-    folder, inputs = out.with_suffix(""), _inputs(spec, options)
+    folder = out.with_suffix("")
+    if any(path.resolve().is_relative_to(folder.resolve()) for path in files.values()):
+        raise InvalidInput(
+            "The training would write its plots and samples among the pictures in {folder}. Choose another name for "
+            "{out}.",
+            folder=folder,
+            out=out,
+        )
+    inputs = _inputs(spec, options)
     if _is_finished(folder, inputs) and out.exists():
         read_card(out)
         return TrainedSubject(out, folder, existed=True)

@@ -101,6 +101,9 @@ def test_what_is_no_clip(tmp_path: Path, spec: GenerateSpec) -> None:
     refused_by_command(["import", str(still), *place], InvalidInput, clip=str(still))
     (tmp_path / "text.mp4").write_text("no clip")
     refused_by_command(["import", str(tmp_path / "text.mp4"), *place], InvalidInput, problem=...)
+    engines_clip(shot, tmp_path / "engine.mp4", (208, 112))
+    command = ["import", str(tmp_path / "engine.mp4"), *place, "--subject", str(tmp_path / "text.mp4")]
+    refused_by_command(command, InvalidInput)
     assert not (tmp_path / "x.mp4").exists()
 
 

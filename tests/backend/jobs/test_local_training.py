@@ -33,6 +33,7 @@ from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import MaskDoubt, SubjectSpec, TrainSpec
 from motionbooth_protocol.text import Text
 from PIL import Image, ImageDraw
+from refused import refused_by_command
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -225,6 +226,14 @@ def test_the_file_has_its_suffix(pictures: Path, tmp_path: Path) -> None:
     spec, files = inputs(pictures)
     with pytest.raises(InvalidInput):
         train_locally(spec, files, TrainingOptions(), tmp_path / "red.pt", Log())
+
+
+def test_plots_are_not_written_among_the_pictures(pictures: Path, tmp_path: Path) -> None:
+    """The next training would take them for pictures of the subject."""
+    before = sorted(pictures.iterdir())
+    command = ["train", str(pictures), "--class", "dog", "--model", "tiny", "--out", f"{pictures}.safetensors"]
+    refused_by_command(command, InvalidInput, folder=str(pictures))
+    assert sorted(pictures.iterdir()) == before
 
 
 def test_the_command_trains_and_says_where_to_look(pictures: Path, tmp_path: Path) -> None:
