@@ -92,7 +92,8 @@ def node_inputs(modifier: bpy.types.Modifier) -> list[bpy.types.ID]:
         return []
     if hasattr(modifier, "properties"):  # since 5.2
         inputs = modifier.properties.inputs
-        values = [getattr(getattr(inputs, name), "value", None) for name in inputs.bl_rna.properties.keys()]
+        socket_names = [described.identifier for described in inputs.bl_rna.properties]
+        values = [getattr(getattr(inputs, name), "value", None) for name in socket_names]
     else:
         values = list(modifier.values())
     return [value for value in values if isinstance(value, bpy.types.ID)]

@@ -67,6 +67,7 @@ def _set_up(scene: bpy.types.Scene, size: tuple[int, int], frame: Box, engine: s
     render.resolution_percentage = 100
     render.pixel_aspect_x = render.pixel_aspect_y = 1
     render.use_border = render.use_multiview = render.use_motion_blur = render.use_stamp = False
+    render.film_transparent = False  # the world is a part of the guide
     use_plain_colors(scene)
     if engine == CYCLES:
         use_cycles(scene, SAMPLES)

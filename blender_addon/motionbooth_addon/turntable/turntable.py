@@ -229,6 +229,7 @@ def use_plain_colors(scene: bpy.types.Scene) -> None:
     render.image_settings.file_format = "PNG"
     render.image_settings.color_mode = "RGBA"
     render.image_settings.color_depth = "8"
+    render.image_settings.color_management = "FOLLOW_SCENE"
     scene.view_settings.view_transform = "Standard"
 
 

@@ -14,13 +14,15 @@ from refused import refused
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
 from motionbooth.generation.video import read_clip  # noqa: E402
+from motionbooth_addon import compat  # noqa: E402
 from motionbooth_addon._protocol.errors import InvalidInput  # noqa: E402
 from motionbooth_addon._protocol.reports import ProgressReport  # noqa: E402
 from motionbooth_addon.capture import shot_cache, shots  # noqa: E402
-from motionbooth_addon.guide import request  # noqa: E402
+from motionbooth_addon.guide import render, request  # noqa: E402
 from motionbooth_addon.job_store import GuideRender  # noqa: E402
 from motionbooth_addon.operators.subjects import make_box  # noqa: E402
 from motionbooth_addon.turntable import background_render  # noqa: E402
+from PIL import Image  # noqa: E402
 
 SIZE, FRAMES = (48, 32), 4
 RENDERER = background_render.renderer("", system_python=False)
@@ -76,6 +78,26 @@ def test_the_guide_shows_the_scene_and_the_masks_the_subject_where_its_boxes_are
         # Not all: pixels of the outline are filtered with their neighbors.
         assert (inside[:, 0] > inside[:, 1] + 50).mean() > 0.8, "the cube is red"
         assert (outside[:, 1] > outside[:, 0] + 30).mean() > 0.8, "the wall is green, and there is light without a lamp"
+
+
+def test_a_transparent_film_and_the_colors_of_the_output_do_not_change_it(stage: Any, tmp_path: Path) -> None:
+    bpy.data.objects.remove(bpy.data.objects["Wall"])
+    stage.world = bpy.data.worlds.new("Sky")
+    compat.paint_world(stage.world, (0.5, 0.5, 0.5))
+
+    def seen(name: str) -> np.ndarray:
+        wanted, _ = wanted_for(stage, tmp_path / name)
+        task = wanted.folder, wanted.scene, [1.0], (0.0, 0.0, 1.0, 1.0), SIZE, 8.0, [], background_render.CYCLES
+        (clip,) = render.render_library(*task, lambda done, total: None)
+        with Image.open(clip) as opened:
+            return np.asarray(opened.convert("RGB")).astype(int)
+
+    plain = seen("plain")
+    assert abs(plain[0, 0] - 188).max() <= 1, "0.5 in sRGB"
+    output = stage.render.image_settings
+    stage.render.film_transparent, output.color_management = True, "OVERRIDE"
+    output.view_settings.view_transform = "AgX"
+    assert (seen("as a compositor has it") == plain).all()
 
 
 @pytest.mark.parametrize("framing", ["FIT", "CROP"])
