@@ -49,5 +49,6 @@ def subject_attention(layers: Sequence[Tensor], reduce: Literal["mean", "sum"] =
 def stca_loss(attention: Tensor, masks: Tensor, grid: Grid) -> Tensor:
     """Binary cross-entropy between A (B, h*w) and the masks (B, 1, H, W) resized to its grid (h, w)."""
     target = F.interpolate(masks.to(attention), size=grid, mode="bilinear", align_corners=False).flatten(1)
-    # Rounding can raise a sum of probabilities, or of a mask's weights, slightly above one, which the loss rejects.
-    return F.binary_cross_entropy(attention.clamp(max=1.0), target.clamp(max=1.0))
+    # Rounding can raise a sum of probabilities, or of a mask's weights, slightly above one, which the loss rejects. Not
+    # a number, which the picture loss is then as well, would make CUDA unusable for the whole process.
+    return F.binary_cross_entropy(attention.nan_to_num(0.0).clamp(max=1.0), target.clamp(max=1.0))

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from diffusers.training_utils import EMAModel
-from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.errors import InvalidInput, JobFailed
 from msgspec import Struct, structs
 from torch import Tensor, nn
 
@@ -158,7 +158,7 @@ class Trainer:
         self._scaler = torch.amp.GradScaler(base.device.type, enabled=on_gpu and settings.precision == "float16")
 
     def take_step(self) -> StepLosses:
-        """One optimizer step. Returns its losses, averaged over its batches."""
+        """One optimizer step. Returns its losses, averaged over its batches. Raises JobFailed for no number."""
         share = PHASES * self.settings.gradient_accumulation
         total, parts = 0.0, {"region": 0.0}
         for loss in self._losses():
@@ -166,6 +166,11 @@ class Trainer:
             total += loss.total.item() / share
             for name, part in loss.parts.items():
                 parts[name] = parts.get(name, 0.0) + part.item() / self.settings.gradient_accumulation
+        if not math.isfinite(total) and not self._scaler.is_enabled():  # which leaves such a step out
+            raise JobFailed(
+                "The loss is not a number in step {step} of the training. Train again with a lower learning rate.",
+                step=self.step + 1,
+            )
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self.settings, self.step)
         self._scaler.unscale_(self._optimizer)

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from motionbooth_protocol.errors import Conflict, MotionBoothError, from_os_error
@@ -52,7 +53,7 @@ def _get(name: str, on_stage: OnStage) -> None:
         try:
             on_stage(ASKING)
             found = offer(name)
-            fetch(found, lambda stage: on_stage(stage, found.size))
+            fetch(found, partial(on_stage, size=found.size))
             return
         except MotionBoothError as error:
             if pause is None or not (is_broken_off(error) or isinstance(error, Conflict)):

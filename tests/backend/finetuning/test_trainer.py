@@ -28,7 +28,8 @@ from motionbooth.models.registry import load_base
 from motionbooth.models.sources import Source
 from motionbooth.models.subject_weights import add_lora
 from motionbooth.server.worker import error_for_owner
-from motionbooth_protocol.errors import OutOfSpace
+from motionbooth_protocol.errors import JobFailed, OutOfSpace
+from refused import refused
 from rounding import BY_TIME_EMBEDDING, assert_equal_but_for_the_time_embedding
 from torch import nn
 
@@ -166,6 +167,14 @@ def test_a_training_broken_off_and_resumed_ends_with_the_same_weights(
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     with whole.averaged(), resumed.averaged():
         assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_loss_that_is_no_number_ends_the_training(tiny_source: Source, tmp_path: Path) -> None:
+    base = load_base(tiny_source, device="cpu")
+    add_lora(base.network, base.settings.lora.rank, base.settings.lora.target_modules, seed=7)
+    settings = msgspec.structs.replace(base.settings.lora, steps=9, learning_rate=1e30)
+    with refused(JobFailed, step=...):
+        train(Trainer(base, settings, random_data(base), seed=7), tmp_path / "checkpoint.pt", ignore)
 
 
 @pytest.mark.parametrize("size", [100, 20_000])
