@@ -13,7 +13,7 @@ SOURCES = Path(__file__).parents[2] / "blender_addon" / "motionbooth_addon"
 # Calls whose argument of this position is shown to a person.
 SHOWN = {
     "InvalidInput": 0, "NotFound": 0, "NotAuthorized": 0, "Unreachable": 0, "OutOfSpace": 0, "Damaged": 0,
-    "JobFailed": 0, "Canceled": 0, "Conflict": 0, "OverLimit": 0, "Busy": 0, "VersionMismatch": 0,
+    "JobFailed": 0, "_Stopped": 0, "Canceled": 0, "Conflict": 0, "OverLimit": 0, "Busy": 0, "VersionMismatch": 0,
     "MotionBoothError": 0, "ValueError": 0, "Text": 0, "of": 0, "translate": 0, "refuse": 1, "report": 1,
     "show_notice": 0, "inform": 0, "show_connection": 1, "sentence": 1,
 }  # fmt: skip

@@ -20,6 +20,7 @@ NO_EDGES = CUBE_EDGES[:0]
 
 MESH_TYPES = {"MESH", "CURVE", "SURFACE", "FONT", "META"}
 TYPES_WITHOUT_SURFACE = {"CAMERA", "LIGHT", "LIGHT_PROBE", "SPEAKER"}
+NOT_RENDERED = TYPES_WITHOUT_SURFACE | {"EMPTY", "ARMATURE", "LATTICE"}
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,7 @@ def objects_with_surface(proxy: bpy.types.Object) -> list[bpy.types.Object]:
     """The object itself, or the children of an empty or armature, which has no surface of its own."""
     if proxy.type != "ARMATURE" and (proxy.type != "EMPTY" or proxy.instance_type == "COLLECTION"):
         return [proxy]  # to find children, Blender looks at all objects of the file
-    excluded = TYPES_WITHOUT_SURFACE | {"EMPTY", "ARMATURE"}
-    return [child for child in proxy.children_recursive if child.type not in excluded] or [proxy]
+    return [child for child in proxy.children_recursive if child.type not in NOT_RENDERED] or [proxy]
 
 
 def with_instanced_children(parts: set[bpy.types.Object]) -> set[bpy.types.Object]:

@@ -10,17 +10,17 @@ import bpy
 from .._protocol.errors import InvalidInput
 from .._protocol.motion import Shot
 from ..capture import shot_cache
-from ..capture.geometry import TYPES_WITHOUT_SURFACE
+from ..capture.geometry import NOT_RENDERED
 from ..job_store import GuideRender
 from ..turntable.background_render import CYCLES, GUIDE, SCENE, WORKBENCH
-
-BARE = TYPES_WITHOUT_SURFACE | {"EMPTY", "ARMATURE", "LATTICE"}
 
 
 def rendered_parts(subject: bpy.types.PropertyGroup) -> list[bpy.types.Object]:
     """What a render shows of the subject's proxy object and its children; a subject box is never rendered."""
     parts = [] if subject.object is None else [subject.object, *subject.object.children_recursive]
-    return [part for part in parts if not part.hide_render and (part.type not in BARE or part.instance_collection)]
+    return [
+        part for part in parts if not part.hide_render and (part.type not in NOT_RENDERED or part.instance_collection)
+    ]
 
 
 def _visibility(scene: bpy.types.Scene) -> list[object]:

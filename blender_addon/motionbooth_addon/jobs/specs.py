@@ -21,7 +21,7 @@ from .._protocol.text import Text
 from .._protocol.wording import class_fault, token_fault
 from ..capture import shots
 from ..job_store import Render, StyleFile, TrainRequest
-from ..turntable.pictures import check_source, folder_pictures
+from ..turntable.pictures import folder_pictures
 from ..turntable.turntable import TrainingPicture
 from ..ui_state import MotionBoothModel, state
 
@@ -220,7 +220,6 @@ def train_request(scene: bpy.types.Scene, subject: bpy.types.PropertyGroup, fold
     if missing := missing_for_training(subject):
         raise InvalidInput(missing)
     check_terms(subject)
-    check_source(subject)
     size = max(SMALLEST_PICTURE, model_of(scene).height)
     thing = subject.training_object
     render = _library(scene, thing, folder, size) if thing is not None else None

@@ -29,6 +29,7 @@ DOWNLOAD, INSTALLED = (4 * _GIB, 8 * _GIB) if sys.platform == "linux" else (_GIB
 _CAN_CREATE = "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))"
 _RECEIVED = re.compile(r"Progress (\d+) of \d+")
 _SIZED = re.compile(r"Downloading .*\((\d+(?:\.\d+)?) (kB|MB|GB)\)")
+_CANCELED = Text("The installation was canceled. Downloaded files are kept for the next attempt.")
 _UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9}
 
 
@@ -265,14 +266,14 @@ class Installation:
                     on_line(line)
         self._process = None
         if self.canceled:
-            raise _Stopped("The installation was canceled. Downloaded files are kept for the next attempt.")
+            raise _Stopped(_CANCELED)
         if process.returncode != 0:
             raise _Failed(list(lines))
 
     def _start_process(self, command: list[str]) -> subprocess.Popen[str]:
         with self._lock:
             if self.canceled:
-                raise _Stopped("The installation was canceled. What was downloaded is kept for the next try.")
+                raise _Stopped(_CANCELED)
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,

@@ -29,8 +29,7 @@ def check_source(subject: bpy.types.PropertyGroup) -> None:
             "clear its token to use the model's own knowledge.",
             subject=subject.name,
         )
-    for picture in folder_pictures(subject):
-        _check_caption(picture.image, f"{subject.token} {subject.class_word}")
+    folder_pictures(subject)
 
 
 def training_pictures(
@@ -66,6 +65,7 @@ def folder_pictures(subject: bpy.types.PropertyGroup) -> list[TrainingPicture]:
             most=MAX_PICTURES,
         )
     for picture in pictures:
+        _check_caption(picture.image, f"{subject.token} {subject.class_word}")
         _check_readable(picture.image)
         if picture.mask is not None:
             _check_readable(picture.mask)

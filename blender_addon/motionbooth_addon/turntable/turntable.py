@@ -23,12 +23,12 @@ from mathutils import Euler, Matrix, Vector
 
 from .. import compat
 from .._protocol.errors import InvalidInput
+from ..capture.geometry import NOT_RENDERED
 from ..capture.projection import Array
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 LENS_ANGLE = math.radians(30)
-TYPES_WITHOUT_SURFACE = {"CAMERA", "LIGHT", "LIGHT_PROBE", "SPEAKER", "EMPTY", "ARMATURE", "LATTICE"}
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ def _bounding_sphere(studio: bpy.types.Scene, thing: bpy.types.Object) -> tuple[
     corners = [
         instance.matrix_world @ Vector(corner)
         for instance in depsgraph.object_instances
-        if instance.object.type not in TYPES_WITHOUT_SURFACE
+        if instance.object.type not in NOT_RENDERED
         for corner in instance.object.bound_box
     ]
     points = np.array(corners).reshape(-1, 3)

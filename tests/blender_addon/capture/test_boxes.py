@@ -201,15 +201,18 @@ def test_an_empty_has_its_display_size(scene: Any, add_subject: Callable[..., An
     )
 
 
-def test_a_curve_without_splines_adds_nothing_to_a_box(
-    scene: Any, add_cube: Callable[..., Any], add_subject: Callable[..., Any]
+@pytest.mark.parametrize("kind", ["curves", "lattices"])
+def test_a_curve_without_splines_and_the_lattice_of_a_rig_add_nothing_to_a_box(
+    kind: str, scene: Any, add_cube: Callable[..., Any], add_subject: Callable[..., Any]
 ) -> None:
     root, cube = new_object(scene, "Root", None), add_cube(scene)
     add_subject(scene, cube)
     alone = shots.read_shot(scene, FRAMES).shot.subjects[0].boxes
     root.location = (0, 0, 0)
     cube.parent = root
-    new_object(scene, "Curve", bpy.data.curves.new("Curve", "CURVE")).parent = root
+    data = bpy.data.curves.new("Curve", "CURVE") if kind == "curves" else bpy.data.lattices.new("Lattice")
+    further = new_object(scene, "Further", data)
+    further.parent, further.location = root, (3, 10, 0)
     scene.motionbooth.subjects[0].object = root
     assert shots.read_shot(scene, FRAMES).shot.subjects[0].boxes == alone
 

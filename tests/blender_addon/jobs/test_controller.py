@@ -329,6 +329,9 @@ def test_captions_beside_the_pictures_are_sent_and_must_name_the_subject(
     pump(lambda: bpy.context.scene.motionbooth.subjects[0].weights)
     (spec,) = [event.spec for event in seen if isinstance(event, Submitted)]
     assert [picture.caption for picture in spec.subject.pictures] == ["", "a sks toy on a sofa", ""]
+    (toys / "toy1.txt").write_text("a sks dog\non a sofa")
+    with refused_by_operator(InvalidInput, file=str(toys / "toy1.txt"), phrase="sks toy"):
+        bpy.ops.motionbooth.train_subject()  # again
 
 
 def test_subjects_trained_on_another_machine_are_listed_with_their_pictures(
