@@ -41,9 +41,9 @@ def strip_range(strip: Any) -> tuple[int, int]:
 
 def show_in_sequencer(scene: bpy.types.Scene) -> None:
     """Show this scene in the sequencers if they show none. Before 5.0 they show the window's scene."""
-    workspace = bpy.context.workspace
-    if VERSION >= (5, 0, 0) and workspace is not None and workspace.sequencer_scene is None:
-        workspace.sequencer_scene = scene
+    for workspace in bpy.data.workspaces if VERSION >= (5, 0, 0) else ():  # a timer's context has none
+        if workspace.sequencer_scene is None:
+            workspace.sequencer_scene = scene
 
 
 def sequencer_scene(context: bpy.types.Context) -> bpy.types.Scene | None:

@@ -10,6 +10,7 @@ from refused import refused
 
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
+from motionbooth_addon import compat  # noqa: E402
 from motionbooth_addon._protocol.errors import InvalidInput  # noqa: E402
 from motionbooth_addon.batch.generate_shots import open_shots  # noqa: E402
 from motionbooth_addon.job_store import JobRecord, TrainRequest  # noqa: E402
@@ -54,3 +55,18 @@ def test_a_linked_scene_is_no_shot_of_the_file_that_links_it(at_work: Any, scene
     assert takes.scene_of(job) is None
     with refused(InvalidInput, blend=str(tmp_path / "edit.blend")):
         open_shots(tmp_path / "edit.blend")
+
+
+@pytest.mark.skipif(bpy.app.version < (5, 0, 0), reason="a sequencer shows the scene of its window before 5.0")
+def test_a_take_that_the_timer_places_is_seen_in_the_sequencers(scene: Any) -> None:
+    other = bpy.data.scenes.new("Edit")
+    chosen, *empty = bpy.data.workspaces
+    for workspace in empty:
+        workspace.sequencer_scene = None
+    chosen.sequencer_scene = other
+    with bpy.context.temp_override(window=None):  # in a timer, there is none
+        assert bpy.context.workspace is None
+        compat.show_in_sequencer(scene)
+    assert chosen.sequencer_scene == other
+    assert empty
+    assert {workspace.sequencer_scene for workspace in empty} == {scene}
