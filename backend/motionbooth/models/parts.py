@@ -13,6 +13,8 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
+from motionbooth.models.memory.plans import is_out_of_memory
+
 Classes = Mapping[str, Sequence[type]]  # the classes that each part of a family's models may have
 
 
@@ -43,6 +45,8 @@ def _load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
         has_safetensors = any(folder.glob("*.safetensors"))
         return kind.from_pretrained(folder, torch_dtype=dtype, use_safetensors=has_safetensors)
     except Exception as error:  # the tokenizers library raises nothing narrower
+        if is_out_of_memory(error):
+            raise
         reason = " ".join(str(error).split())[:200]
         raise InvalidInput(
             "The base model's {part} in {folder} cannot be loaded ({reason}). If one of its files is missing or "

@@ -16,6 +16,7 @@ import torch
 from diffusers import UNet3DConditionModel
 from motionbooth.control.boxes import AttentionControl, BoxAttnProcessor
 from motionbooth.models.base import Base
+from motionbooth.models.memory.plans import is_out_of_memory
 from motionbooth.models.registry import load_base
 from motionbooth.models.settings import BaseSettings
 from motionbooth.models.sources import MODELS, Source, source_named, sources
@@ -43,6 +44,15 @@ def test_a_folder_in_the_models_folder_is_a_base_model(models: Path) -> None:
     assert sources()["tiny"].settings.title == "Tiny"
     base = load_base(source_named("tiny"), device="cpu")
     assert base.latent_size == (16, 24)
+
+
+def test_memory_that_does_not_suffice_for_a_part_is_not_called_damage(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(UNet3DConditionModel, "from_pretrained", lambda *_, **__: torch.empty(2**56))
+    with pytest.raises(RuntimeError) as caught:
+        load_base(source_named("tiny"), device="cpu")
+    assert is_out_of_memory(caught.value)
 
 
 def test_an_unknown_model_is_refused_with_the_known_ones_and_the_place_to_put_it(models: Path) -> None:

@@ -12,7 +12,7 @@ from zipfile import is_zipfile
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler
-from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.errors import InvalidInput, JobFailed
 from motionbooth_protocol.text import Text
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -33,7 +33,7 @@ def convert_lavie(
     The latter provides the VAE, text encoder and tokenizer; its UNet is only used to check that LaVie's differs. The
     folder is written atomically. `make_unet` makes the network that the weights are for.
 
-    Raises InvalidInput for a file that is not LaVie's, and for missing parts.
+    Raises InvalidInput for a file that is not LaVie's, and for missing parts, and JobFailed or OSError for a full disk.
     """
     if out.exists():
         raise InvalidInput("{out} already exists. Choose a new folder, or remove this one first.", out=out)
@@ -41,15 +41,22 @@ def convert_lavie(
     unet = lavie_unet(read_ema(checkpoint), make_unet)
     _check_is_not(unet, stable_diffusion / "unet")
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
-        folder = Path(scratch) / out.name
-        unet.save_pretrained(folder / "unet")
-        for name, part in parts.items():
-            part.save_pretrained(folder / name)
-        lavie_sampler().save_pretrained(folder / "scheduler")
-        (folder / "model_index.json").write_text(json.dumps(_index(parts), indent=2) + "\n", encoding="utf-8")
-        shutil.copyfile(MODELS / "lavie.json", folder / "motionbooth.json")
-        folder.rename(out)
+    try:
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+            folder = Path(scratch) / out.name
+            unet.save_pretrained(folder / "unet")
+            for name, part in parts.items():
+                part.save_pretrained(folder / name)
+            lavie_sampler().save_pretrained(folder / "scheduler")
+            (folder / "model_index.json").write_text(json.dumps(_index(parts), indent=2) + "\n", encoding="utf-8")
+            shutil.copyfile(MODELS / "lavie.json", folder / "motionbooth.json")
+            folder.rename(out)
+    except SafetensorError as error:  # which is no OSError, though it comes from one
+        raise JobFailed(
+            "The converted model cannot be written to {folder} ({reason}). Free some space there and try again.",
+            folder=out,
+            reason=error,
+        ) from error
 
 
 def read_ema(checkpoint: Path) -> dict[str, Tensor]:

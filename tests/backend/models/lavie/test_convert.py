@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
+from file_sizes import limited_to
 from motionbooth.generation.sampling import generate_clip
 from motionbooth.models.lavie.convert import convert_lavie, lavie_unet, read_ema
 from motionbooth.models.lavie.unet import LaVieUNet
@@ -16,7 +17,7 @@ from motionbooth.models.registry import load_base
 from motionbooth.models.settings import BaseSettings
 from motionbooth.models.sources import MODELS, Source
 from motionbooth.models.subject_weights import add_lora
-from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.errors import InvalidInput, JobFailed
 from motionbooth_protocol.jobs import GenerateSpec
 from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
 from motionbooth_protocol.text import Text
@@ -68,6 +69,15 @@ def test_a_converted_checkpoint_is_loaded_and_computes_what_the_weights_say(
     plain.load_state_dict(weights)
     with torch.no_grad():
         torch.testing.assert_close(base.network(sample, 500, text).sample, plain(sample, 500, text).sample)
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(
+    tmp_path: Path, weights: dict[str, Tensor], stable_diffusion: Path
+) -> None:
+    checkpoint, out = saved(tmp_path, {"ema": weights}), tmp_path / "models" / "small"
+    with limited_to(50_000), refused(JobFailed, folder=str(out), reason=...):
+        convert_lavie(checkpoint, stable_diffusion, out, small_lavie)
+    assert list(out.parent.iterdir()) == []
 
 
 def test_a_checkpoint_of_the_older_kind_is_read_too(tmp_path: Path, weights: dict[str, Tensor]) -> None:
