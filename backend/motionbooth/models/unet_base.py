@@ -70,6 +70,8 @@ class UNetBase(Base):
         unet = parts.pop("unet")
         for part in (unet, parts["vae"]):
             use_channels_last(part)
+        if device != "cpu":
+            parts["vae"].enable_slicing()  # a guide's frames one by one: together they take more than the network
         base = cls(
             source,
             source.settings,

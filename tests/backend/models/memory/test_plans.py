@@ -10,6 +10,7 @@ from motionbooth.cli.app import app
 from motionbooth.generation.sampling import generate_clip
 from motionbooth.models.base import Base
 from motionbooth.models.memory.configurations import PUBLISHED
+from motionbooth.models.memory.dry_run import peak_of
 from motionbooth.models.memory.estimate import card_bytes, chosen_plan, estimates, known_source
 from motionbooth.models.memory.moving import layers_of
 from motionbooth.models.memory.options import Computing
@@ -115,6 +116,18 @@ def test_check_says_in_one_line_how_a_model_fits_a_card() -> None:
     assert run.output.count("\n") == 1
     assert "12 GB" in run.output
     assert "memory plan all" in run.output
+
+
+def test_a_guide_is_encoded_in_the_memory_of_a_few_frames(tiny_source: Source) -> None:
+    """Zeroscope's 24 frames would take 5.7 GB in half precision, twice as much as a step, and no plan counts them."""
+    base = load_base(tiny_source, "meta")
+
+    def encoding(frames: int) -> int:
+        pixels = torch.zeros(frames, 3, 128, 192, dtype=base.dtype, device="meta")
+        with torch.no_grad():
+            return peak_of(lambda: base.long_encode(pixels))
+
+    assert encoding(24) < 2 * encoding(1)
 
 
 @pytest.mark.parametrize("size", ["0", "nan", "inf", "1e300"])
