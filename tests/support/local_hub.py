@@ -29,6 +29,7 @@ class LocalHub(ThreadingHTTPServer):
         self.breaks, self.gated, self.slow, self.torn = set[str](), set[str](), set[str](), set[str]()
         self.stated: dict[str, int] = {}
         self.served: list[tuple[str, int]] = []  # (path, first byte)
+        self.tokens = set[str | None]()  # with which it was asked
         self.swapped: dict[str, bytes] = {}  # what is sent instead, under the sum of the true file
 
     @property
@@ -64,6 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
+        self.server.tokens.add(self.headers.get("Authorization"))
         if path.startswith("/api/models/"):
             self._model("/".join(path.split("/")[3:5]))
             return

@@ -26,6 +26,7 @@ from motionbooth.models.offers import (
     check_inside,
     download_errors,
     needed_files,
+    token_for,
 )
 from motionbooth.models.published import published, published_named
 from motionbooth.models.sources import BUNDLED, models_folder
@@ -57,6 +58,7 @@ def fetch(found: Offer, on_stage: OnStage = lambda stage: None) -> Path:
                         revision=part.origin.revision,
                         local_dir=partial / part.repository.into,
                         endpoint=found.endpoint,
+                        token=token_for(found.endpoint),
                     )
         return _complete(found.name, partial, found.manifest, on_stage)
 

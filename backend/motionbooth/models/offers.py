@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import PurePosixPath
+from typing import Literal
 
 import msgspec
 from huggingface_hub import HfApi
@@ -95,10 +96,15 @@ def offer(name: str, endpoint: str | None = None) -> Offer:
     return Offer(name, [_part(name, one, endpoint) for one in published_named(name).repositories], endpoint)
 
 
+def token_for(endpoint: str | None) -> Literal[False] | None:
+    """As huggingface_hub takes it. The user's own is for the hub, not for whoever runs a mirror."""
+    return None if endpoint is None else False
+
+
 def _part(name: str, repository: Repository, endpoint: str | None) -> Part:
     with download_errors(repository.hub, endpoint):
         try:
-            found = HfApi(endpoint=endpoint).model_info(repository.hub, files_metadata=True)
+            found = HfApi(endpoint=endpoint, token=token_for(endpoint)).model_info(repository.hub, files_metadata=True)
         except _NOT_A_HUB as error:
             if isinstance(error, _DOWNLOAD_ERRORS):
                 raise

@@ -87,6 +87,14 @@ def test_a_model_is_fetched_after_its_license_is_accepted(models: Path, hub: Loc
     assert "motionbooth models get wan-1.3b" in said
 
 
+def test_a_mirror_does_not_get_the_token_for_the_hub(
+    models: Path, hub: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert run("get", "zeroscope", "--from", hub.url, "--accept-license")[0] == 0
+    assert hub.tokens == {None}
+
+
 def test_an_interrupted_download_resumes_and_is_no_model_meanwhile(
     models: Path, hub: LocalHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
