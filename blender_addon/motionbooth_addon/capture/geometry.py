@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,10 +44,19 @@ def is_deleted(subject: bpy.types.PropertyGroup) -> bool:
 
 
 def objects_with_surface(proxy: bpy.types.Object) -> list[bpy.types.Object]:
-    """The object itself, or the children of an empty or armature, which has no surface of its own."""
+    """The object itself, or the children of an empty or armature, which has no surface of its own.
+
+    Children that are hidden in renders are helpers, unless all are.
+    """
     if proxy.type != "ARMATURE" and (proxy.type != "EMPTY" or proxy.instance_type == "COLLECTION"):
         return [proxy]  # to find children, Blender looks at all objects of the file
-    return [child for child in proxy.children_recursive if child.type not in NOT_RENDERED] or [proxy]
+    return rendered_of(child for child in proxy.children_recursive if child.type not in NOT_RENDERED) or [proxy]
+
+
+def rendered_of(parts: Iterable[bpy.types.Object]) -> list[bpy.types.Object]:
+    """Those that are not hidden in renders; all if all are hidden."""
+    found = list(parts)
+    return [part for part in found if not part.hide_render] or found
 
 
 def with_instanced_children(parts: set[bpy.types.Object]) -> set[bpy.types.Object]:

@@ -23,7 +23,7 @@ from mathutils import Euler, Matrix, Vector
 
 from .. import compat
 from .._protocol.errors import InvalidInput
-from ..capture.geometry import NOT_RENDERED
+from ..capture.geometry import NOT_RENDERED, rendered_of
 from ..capture.projection import Array
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -159,13 +159,13 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
 def _studio(scene: bpy.types.Scene, thing: bpy.types.Object, settings: TurntableSettings) -> Iterator[bpy.types.Scene]:
     """A temporary scene with copies of `thing` and its children, three lamps and a camera.
 
-    Copies, because the originals may be hidden from renders; they share meshes, materials and animation.
+    Copies, because all of them may be hidden in renders; they share meshes, materials and animation.
     """
     studio = bpy.data.scenes.new(".motionbooth_turntable")
     made: list[bpy.types.ID] = []
     try:
-        parts = [part for part in (thing, *thing.children_recursive) if part.type not in {"CAMERA", "LIGHT"}]
-        for part in parts:
+        parts = (thing, *thing.children_recursive)
+        for part in rendered_of(part for part in parts if part.type not in NOT_RENDERED or part.instance_collection):
             copy = part.copy()
             made.append(copy)
             copy.hide_render = copy.hide_viewport = False

@@ -201,8 +201,8 @@ def test_an_empty_has_its_display_size(scene: Any, add_subject: Callable[..., An
     )
 
 
-@pytest.mark.parametrize("kind", ["curves", "lattices"])
-def test_a_curve_without_splines_and_the_lattice_of_a_rig_add_nothing_to_a_box(
+@pytest.mark.parametrize("kind", ["curve without splines", "lattice", "helper"])
+def test_what_a_render_does_not_show_of_a_rig_adds_nothing_to_a_box(
     kind: str, scene: Any, add_cube: Callable[..., Any], add_subject: Callable[..., Any]
 ) -> None:
     root, cube = new_object(scene, "Root", None), add_cube(scene)
@@ -210,8 +210,12 @@ def test_a_curve_without_splines_and_the_lattice_of_a_rig_add_nothing_to_a_box(
     alone = shots.read_shot(scene, FRAMES).shot.subjects[0].boxes
     root.location = (0, 0, 0)
     cube.parent = root
-    data = bpy.data.curves.new("Curve", "CURVE") if kind == "curves" else bpy.data.lattices.new("Lattice")
-    further = new_object(scene, "Further", data)
+    if kind == "helper":
+        further = add_cube(scene)
+        further.hide_render = True
+    else:
+        data = bpy.data.lattices.new("Lattice") if kind == "lattice" else bpy.data.curves.new("Curve", "CURVE")
+        further = new_object(scene, "Further", data)
     further.parent, further.location = root, (3, 10, 0)
     scene.motionbooth.subjects[0].object = root
     assert shots.read_shot(scene, FRAMES).shot.subjects[0].boxes == alone

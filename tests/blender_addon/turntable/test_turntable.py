@@ -111,6 +111,17 @@ def counts() -> dict[str, int]:
     return {kind: len(getattr(bpy.data, kind)) for kind in kinds}
 
 
+def test_a_helper_that_is_hidden_in_renders_is_not_in_the_pictures(
+    scene: Any, toy: Any, add_cube: Callable[..., Any], tmp_path: Path
+) -> None:
+    for part in (toy, *toy.children):
+        part.hide_render = False
+    before = digest(render_turntable(scene, toy, tmp_path / "before", SMALL))
+    cage = add_cube(scene, (0, 0, 0), "Cage")
+    cage.parent, cage.scale, cage.hide_render = toy, (2, 2, 2), True
+    assert digest(render_turntable(scene, toy, tmp_path / "after", SMALL)) == before
+
+
 @pytest.mark.parametrize("linked", [False, True])
 def test_another_blender_renders_the_object_with_its_children(
     linked: bool, scene: Any, toy: Any, tmp_path: Path
