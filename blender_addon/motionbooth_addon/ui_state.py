@@ -37,7 +37,6 @@ class MotionBoothModel(bpy.types.PropertyGroup):
 class MotionBoothLicense(bpy.types.PropertyGroup):
     """The license of a model, called `name`."""
 
-    hub: StringProperty()
     page: StringProperty()
 
 
@@ -45,7 +44,6 @@ class MotionBoothPublished(bpy.types.PropertyGroup):
     """A model that the backend can fetch, called `name`."""
 
     title: StringProperty()
-    kind: StringProperty()
     here: BoolProperty()
     size: StringProperty(description="For people, or empty")
     licenses: CollectionProperty(type=MotionBoothLicense)
@@ -82,7 +80,6 @@ class MotionBoothJob(bpy.types.PropertyGroup):
     scene: StringProperty()
     blend: StringProperty()
     here: BoolProperty(description="Whether it belongs to a shot of the open .blend")
-    placed: BoolProperty()
     awaits: StringProperty(description="The subjects that must be trained first")
     picture: StringProperty(description="The file of the latest preview, or empty")
     masks: StringProperty(description="The file of a picture of the training masks, or empty")

@@ -112,7 +112,7 @@ class UiUpdater:
         rows.clear()
         for model in models:
             row = rows.add()
-            row.name, row.title, row.kind, row.here = model.name, model.title, model.kind, model.here
+            row.name, row.title, row.here = model.name, model.title, model.here
             row.size = _size(model.size) if model.size else ""
             row.doing, row.failed = model.doing, model.failed
             row.outcome = translate(model.outcome) if model.outcome is not None else ""
@@ -121,7 +121,7 @@ class UiUpdater:
             row.factor = report.step / report.steps if report is not None and report.steps else 0.0
             for license in model.licenses:
                 shown = row.licenses.add()
-                shown.name, shown.hub, shown.page = license.name, license.hub, license.page
+                shown.name, shown.page = license.name, license.page
         self._changed = True
 
     def show_fetched(self) -> None:
@@ -173,7 +173,7 @@ class UiUpdater:
         row = self._row(record.id)
         if row is None:
             return
-        row.state, row.error, row.placed = record.state, translate(record.error or ""), record.placed
+        row.state, row.error = record.state, translate(record.error or "")
         if record.kind == "train" and record.state == JobState.DONE:
             row.picture, row.masks = (str(training_result(self._folder, record.id, r)) for r in TRAINING_PICTURES)
             row.doubts = str(training_result(self._folder, record.id, "doubts"))
