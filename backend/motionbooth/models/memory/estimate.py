@@ -19,9 +19,12 @@ from motionbooth.models.memory.dry_run import peak_of
 from motionbooth.models.memory.moving import bytes_of, layers_of
 from motionbooth.models.memory.plans import PLANS, Plan
 from motionbooth.models.memory.quantizing import quantize
-from motionbooth.models.parts import read_json
+from motionbooth.models.parts import part_classes, read_json
 from motionbooth.models.registry import family_of
 from motionbooth.models.sources import MODELS, Source, source_named, sources
+from motionbooth.models.unet_base import CLASSES
+from motionbooth.models.wan.base import WanBase
+from motionbooth.models.wan.folder import check_index
 
 SPARE_SHARE, SPARE_BYTES = 0.08, 300_000_000
 """Of the free memory, left for what the estimate does not see: the kernels' workspaces and fragmentation."""
@@ -112,10 +115,14 @@ def needed_bytes(peak: int) -> float:
 
 
 def configs_of(source: Source) -> Configs:
-    """The configuration of each part, from its folder or as published. Raises InvalidInput."""
+    """The configuration of each part, from its folder or as published. Raises InvalidInput, as loading does."""
     if not source.present and source.name in PUBLISHED:
         return PUBLISHED[source.name]
     index = read_json(source.folder / "model_index.json")
+    if family_of(index) is WanBase:
+        check_index(source.folder, index)
+    else:
+        part_classes(source.folder, index, CLASSES)
     parts = [name for name in ("unet", "transformer", "transformer_2", "vae", "text_encoder") if index.get(name)]
     return {name: read_json(source.folder / name / "config.json") for name in parts if index[name][0]}
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from diffusers.models.resnet import ResnetBlock2D
@@ -20,7 +24,7 @@ from motionbooth.models.sources import MODELS, Source
 from motionbooth.models.subject_weights import add_lora
 from motionbooth_protocol.errors import InvalidInput
 from msgspec.structs import replace
-from refused import refused
+from refused import refused, refused_by_command
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -135,6 +139,20 @@ def test_no_card_has_such_a_size(size: str) -> None:
     run = CliRunner().invoke(app, ["models", "check", "toybox", "--vram", size])
     assert run.exit_code == 2
     assert "--vram" in run.output
+
+
+@pytest.mark.parametrize(("old", "new", "value"), [
+    ("UNet3DConditionModel", "UNet2DConditionModel", {"found": "UNet2DConditionModel", "part": "unet"}),
+    ('"unet"', '"transformer"', {"found": ...}),
+])  # fmt: skip
+def test_a_model_of_another_kind_is_refused_before_its_size_is_asked(
+    tiny_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, value: dict[str, Any]
+) -> None:
+    shutil.copytree(tiny_source.folder, tmp_path / "tiny")
+    index = tmp_path / "tiny" / "model_index.json"
+    index.write_text(index.read_text().replace(old, new))
+    monkeypatch.setenv("MOTIONBOOTH_MODELS", str(tmp_path))
+    refused_by_command(["models", "check", "tiny", "--vram", "12"], InvalidInput, folder=..., **value)
 
 
 def test_a_card_is_smaller_than_its_label() -> None:
