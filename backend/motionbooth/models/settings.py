@@ -14,6 +14,7 @@ from motionbooth.control.settings import ControlSettings, Share
 
 Positive = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
+Weight = Annotated[float, Meta(ge=0)]
 Height = Annotated[float, Meta(gt=0, le=1)]
 
 
@@ -62,12 +63,12 @@ class TrainSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """The network's parameters that full fine-tuning changes, as a regular expression over their names."""
     loss_region: Literal["subject", "picture"] = "subject"
     """The picture loss covers the subject's cells (the paper's region loss) or the whole picture."""
-    subject_weight: float = 4.0
+    subject_weight: Weight = 4.0
     """Weight of the picture loss, a true mean. At 4.0 the region loss equals that of the authors, who divide by the
     number of cells and not by the 4 channels."""
-    prior_loss_weight: float = 1.0
+    prior_loss_weight: Weight = 1.0
     """Weight of the prior-preservation loss: lambda_1."""
-    stca_weight: float = 0.01
+    stca_weight: Weight = 0.01
     """Weight of the subject-token cross-attention loss: lambda_2."""
     stca_reduce: Literal["mean", "sum"] = "mean"
     """How the attention of the phrase's tokens is combined: "mean" (the authors') or "sum", which can reach 1."""
@@ -87,12 +88,12 @@ class TrainSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Steps over which the learning rate rises to `learning_rate`."""
     lr_schedule: Literal["constant", "cosine"] = "constant"
     """After the warm-up: constant, or half a cosine down to zero at the last step."""
-    weight_decay: float = 1e-2
+    weight_decay: Weight = 1e-2
     """Weight decay of AdamW."""
     ema_decay: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     """Samples and the finished subject have an exponential moving average of the weights with this decay, which rises
     to it over the first steps; 0 for none. It needs the memory of the trained weights once more."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: Annotated[float, Meta(gt=0)] = 1.0
     """The gradient's norm is clipped to this."""
     gradient_accumulation: Positive = 1
     """Batches (pictures, then clips) that make one optimizer step."""
