@@ -199,6 +199,12 @@ def train_settings(base: BaseSettings, spec: TrainSpec, changes: Mapping[str, An
     if isinstance(paste := given.get("paste"), Mapping):
         given["paste"] = msgspec.structs.replace(settings.paste or PasteSettings(), **paste)
     settings = msgspec.structs.replace(settings, **given)
+    if settings.paste and settings.paste.min_height > settings.paste.max_height:
+        raise InvalidInput(
+            '"min_height" of [paste] is {least:g}, more than its "max_height", {most:g}.',
+            least=settings.paste.min_height,
+            most=settings.paste.max_height,
+        )
     if settings.paste and not base.backgrounds:
         raise InvalidInput(
             "{model} cannot train with pasted pictures: its settings name no backgrounds. Remove [paste].",

@@ -46,6 +46,7 @@ TEXTS = {
     "a learning rate of {rate:g} is likely to destroy a video model; 5e-6 is usual": "eine Lernrate von {rate:g} zerstört wahrscheinlich ein Videomodell; üblich ist 5e-6",
     "the captions of the pictures are not used: this base pastes the subject on backgrounds that have their own; the recipe no-paste uses them": "die Bildunterschriften werden nicht benutzt: dieses Basismodell setzt das Motiv auf Hintergründe, die eigene haben; das Rezept no-paste benutzt sie",
     "{model} cannot train with pasted pictures: its settings name no backgrounds. Remove [paste].": "{model} kann nicht mit eingesetzten Bildern trainieren: Seine Einstellungen nennen keine Hintergründe. Entfernen Sie [paste].",
+    '"min_height" of [paste] is {least:g}, more than its "max_height", {most:g}.': '"min_height" von [paste] ist {least:g}, mehr als "max_height", {most:g}.',
     'The weights to train cannot be chosen by "{pattern}": {problem}.': "Die zu trainierenden Gewichte können nicht durch „{pattern}“ gewählt werden: {problem}.",
     'No weights of {model} match "{pattern}".': "Keine Gewichte von {model} passen zu „{pattern}“.",
     'In the caption "{caption}", "{phrase}" touches other signs. Put spaces around it.': "In der Bildunterschrift „{caption}“ berührt „{phrase}“ andere Zeichen. Setzen Sie Leerzeichen davor und dahinter.",
