@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from .._protocol.connection import written_at
 from ..job_store import JobRecord
 
 KEPT = 3  # of each shot, for its next clip and for running its jobs again
@@ -18,16 +19,16 @@ def remove_old_guides(folder: Path, records: Iterable[JobRecord]) -> None:
 
     records: all jobs, oldest first.
     """
-    needed: set[Path] = set()
-    latest: dict[str, list[Path]] = {}
+    needed: set[str] = set()  # by name: a link may have led to them
+    latest: dict[str, list[str]] = {}
     for record in reversed(list(records)):
         if record.guide is None or record.guide.clip:
             continue
-        place, own = Path(record.guide.folder), latest.setdefault(record.shot, [])
+        place, own = Path(record.guide.folder).name, latest.setdefault(record.shot, [])
         if place not in own:
             own.append(place)
         if place in own[:KEPT] or not record.ended:
             needed.add(place)
-    for place in set(folder.glob("*")) - needed:
-        if time.time() - place.stat().st_mtime > LEAST_AGE:
-            shutil.rmtree(place, ignore_errors=True)
+    for found in folder.glob("*"):
+        if found.name not in needed and time.time() - (written_at(found) or 0) / 1e9 > LEAST_AGE:
+            shutil.rmtree(found, ignore_errors=True)

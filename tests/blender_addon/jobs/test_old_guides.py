@@ -57,3 +57,10 @@ def test_a_clip_of_the_users_is_never_removed(guides: Path, tmp_path: Path) -> N
     (tmp_path / "take.mp4").write_bytes(b"clip")
     remove_old_guides(guides, [record("", clip=str(tmp_path / "take.mp4"))])
     assert (tmp_path / "take.mp4").exists()
+
+
+def test_the_guide_of_an_unfinished_job_is_kept_behind_a_link(guides: Path, tmp_path: Path) -> None:
+    place = rendered(guides, "1")
+    (tmp_path / "link").symlink_to(guides, target_is_directory=True)
+    remove_old_guides(tmp_path / "link", [record(place, state=JobState.WAITING)])
+    assert left(guides) == {"1"}
