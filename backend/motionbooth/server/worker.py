@@ -10,6 +10,7 @@ import logging
 import os
 import platform
 import queue
+import re
 import shutil
 import sys
 import threading
@@ -91,6 +92,8 @@ class Worker:
         except Exception as error:
             if not isinstance(error, MotionBoothError):
                 log.exception("job %d, attempt %d", *attempt.id)
+            if _ends_the_device(error):
+                os._exit(1)  # the next process can use it again; the server starts one, and the job once more
             return worker_pipe.Failed(attempt.id, error=error_for_owner(error).report)
 
     def _results_of(self, attempt: Attempt) -> list[Blob]:
@@ -160,6 +163,11 @@ def offer(home: Path, job_number: JobNumber, role: str, file: Path) -> Blob:
 
 def remove_scratch(home: Path, job_number: JobNumber) -> None:
     shutil.rmtree(scratch_folder(home, job_number), ignore_errors=True)
+
+
+def _ends_the_device(error: Exception) -> bool:
+    """Whether every later call of CUDA or ROCm fails in this process, too."""
+    return re.search(r"\b(CUDA|HIP) error: ", str(error)) is not None and not is_out_of_memory(error)
 
 
 def error_for_owner(error: Exception) -> MotionBoothError:

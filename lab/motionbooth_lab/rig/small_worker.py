@@ -26,9 +26,9 @@ def run(spec: JobSpec, blob_path: Callable[[str], Path], scratch: Path, reporter
     The clip's bytes depend on the seed, the subject's bytes are those of its pictures. The prompt of a generate job or
     the subject's name of a train job holds the commands: `steps=N`, `pause=SECONDS` per step, `size=BYTES` of the clip,
     `checkpoint=BYTES`, `preview=BYTES` and `log=BYTES` per step; `die` or `die_once` (killed in the second step),
-    `die_once_in=STAGE` (loading, working, encoding); `fault`, `invalid`, `unreadable`, `memory` and `gpu_memory`
-    (errors); `deaf` (never checks whether it was canceled); `hang` (in a call that holds the interpreter's lock);
-    `linked` (the clip is a link to another file).
+    `die_once_in=STAGE` (loading, working, encoding); `fault`, `invalid`, `unreadable`, `memory`, `gpu_memory`
+    and `gpu_fault` (errors); `deaf` (never checks whether it was canceled); `hang` (in a call that holds the
+    interpreter's lock); `linked` (the clip is a link to another file).
     """
     is_train = isinstance(spec, TrainSpec)
     commands = dict(re.findall(r"(\w+)(?:=(\S+))?", spec.subject.name if isinstance(spec, TrainSpec) else spec.prompt))
@@ -88,6 +88,8 @@ def misbehave(commands: dict[str, str], step: int, first: int) -> None:
         bytearray(1 << 62)
     if "gpu_memory" in commands:
         raise OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+    if "gpu_fault" in commands:
+        raise RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel errors might be reported later")
 
 
 def read(path: Path) -> bytes:

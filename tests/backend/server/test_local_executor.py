@@ -178,6 +178,16 @@ def test_the_death_of_a_worker_is_reported_and_it_is_replaced(running: Running) 
     running.wait(worker_pipe.Finished, 1)
 
 
+def test_a_worker_whose_gpu_computes_no_more_is_replaced(running: Running) -> None:
+    """After such an error, every call of CUDA fails in that process."""
+    slot = running.start(1, "steps=9 gpu_fault")
+    assert_says(running.wait(worker_pipe.Exited, 1).error, status=1)
+    wait_until(lambda: slot in running.idle(), 60)
+    running.executor.start(slot, Attempt(attempt_id(1, 2), small_job("steps=2")))
+    running.wait(worker_pipe.Finished, 1)
+    assert "device-side assert" in (running.home / "logs" / "worker.log").read_text()
+
+
 def test_a_cancel_of_an_older_attempt_does_nothing(running: Running) -> None:
     running.start(1, "steps=10 pause=0.02", attempt=2)
     running.executor.cancel(attempt_id(1), grace=0)

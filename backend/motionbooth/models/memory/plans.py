@@ -95,12 +95,15 @@ def retry_note(before: str, now: str) -> Text:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Python's MemoryError, torch.OutOfMemoryError, or the RuntimeErrors of torch's allocators for MPS and CPU."""
+    """Python's MemoryError, torch.OutOfMemoryError, or RuntimeErrors: CUDA's own, or of torch's allocators for MPS and
+    CPU.
+    """
     words = str(error)
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
         or "MPS backend out of memory" in words
+        or "error: out of memory" in words
         or "can't allocate memory" in words
         or "not enough memory" in words
     )
