@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from motionbooth.finetuning.dataset import (
     encode_training_data,
     read_pictures,
 )
-from motionbooth.finetuning.memory_plan import smaller_training_plan, training_plan
+from motionbooth.finetuning.memory_plan import TrainingPlan, smaller_training_plan, training_plan
 from motionbooth.finetuning.motion import class_motion, motion_text
 from motionbooth.finetuning.pasting import pasted_pictures
 from motionbooth.finetuning.plots import plot_losses, plot_masks, plot_samples
@@ -124,7 +124,7 @@ def finetune(
     device, method = chosen_device(Computing.of_this_machine()), method_of(source.settings, spec)
     plan = training_plan(source, settings, method, device, options.memory)
     try:
-        return _finetune(spec, blob_path, folder, reporter, replace(options, memory=plan.name), log)
+        return _finetune(spec, blob_path, folder, reporter, options, log, plan)
     except Exception as error:
         smaller = smaller_training_plan(plan, method, settings, device) if is_out_of_memory(error) else None
         if smaller is None:
@@ -132,7 +132,7 @@ def finetune(
     note = retry_note(plan.name, smaller.name)  # only now: the error held the tensors of its stack
     _log.warning("%s", note)
     free_unused()
-    return _finetune(spec, blob_path, folder, reporter, replace(options, memory=smaller.name), log, note)
+    return _finetune(spec, blob_path, folder, reporter, options, log, smaller, note)
 
 
 def _finetune(
@@ -142,14 +142,12 @@ def _finetune(
     reporter: Reporter,
     options: TrainingOptions,
     log: TensorBoardLog | None,
+    plan: TrainingPlan,
     note: Text | None = None,
 ) -> dict[str, Path]:
-    """Train with the memory plan of the `options`; `note` is for the user."""
-    source = source_named(spec.model)
-    settings = train_settings(source.settings, spec, options.settings)
-    device = chosen_device(Computing.of_this_machine())
-    plan = training_plan(source, settings, method_of(source.settings, spec), device, options.memory)
-    settings = plan.applied_to(settings)
+    """`note` is for the user."""
+    source, device = source_named(spec.model), chosen_device(Computing.of_this_machine())
+    settings = plan.applied_to(train_settings(source.settings, spec, options.settings))
     reporter.progress(stages.LOADING, 0, 1, note)
     frozen = getattr(torch, settings.precision) if plan.half and device != "cpu" else torch.float32
     base = load_base(source, device, training=True, plan=plan.parts, network_dtype=frozen)
