@@ -212,6 +212,9 @@ def _check_arrived(name: str, partial: Path, manifest: Manifest) -> None:
 def _finished(name: str, made: Path, manifest: Manifest) -> Path:
     """Give a folder its name, as the last step of all."""
     shutil.rmtree(made / ".cache", ignore_errors=True)  # of the download itself
+    for path in [path for path in made.rglob("*") if path.is_file()]:
+        if path.relative_to(made).as_posix() not in manifest.files:
+            path.unlink()  # of an older revision: it would be loaded, too
     # The hub has no sums of small files, and another folder may have none at all.
     cards = {path: FileCard(card.size, card.sha256 or _sha256(made / path)) for path, card in manifest.files.items()}
     manifest = Manifest(manifest.origins, cards)

@@ -112,10 +112,12 @@ def test_a_file_that_arrives_damaged_is_fetched_again_alone(models: Path, hub: L
     hub.swapped[WEIGHTS] = bytes(len(FILES[WEIGHTS]))
     refused_by_command(["models", "get", "zeroscope", "--from", hub.url, "--accept-license"], JobFailed, path=WEIGHTS)
     assert not (models / "zeroscope").exists()
+    (models / ".zeroscope.partial" / "unet" / "of an older revision.safetensors").write_bytes(b"")
     hub.swapped.clear()
     hub.served.clear()
     assert run("get", "zeroscope", "--from", hub.url, "--accept-license")[0] == 0
     assert {path for path, _ in hub.served} == {WEIGHTS}
+    assert len(list((models / "zeroscope" / "unet").iterdir())) == 2, "the weights, and their configuration"
 
 
 def test_damage_on_the_disk_is_found_and_the_model_removed(models: Path, hub: LocalHub) -> None:
