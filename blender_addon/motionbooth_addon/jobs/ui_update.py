@@ -21,16 +21,17 @@ from ..ui_state import MotionBoothJob, state
 from .events import Connected
 
 _NOTICE_SECONDS = 12.0
-# While one of these operators runs, the user is dragging something: strips and undo steps wait until it ends.
-_MOVING = ("TRANSFORM_OT_", "SEQUENCER_OT_", "SEQUENCE_OT_")
+# While one of these operators runs, the user is dragging something, or the file has a temporary scene of ours: strips and
+# undo steps wait until it ends.
+MODAL = ("TRANSFORM_OT_", "SEQUENCER_OT_", "SEQUENCE_OT_", "MOTIONBOOTH_OT_")
 
 
 def can_edit() -> bool:
-    """Whether Blender's data may be changed now: it is not rendering, and the user is not dragging anything."""
+    """Whether Blender's data may be changed now: it is not rendering, and no operator is in the middle of something."""
     if bpy.app.is_job_running("RENDER"):
         return False
     return not any(
-        operator.bl_idname.startswith(_MOVING)
+        operator.bl_idname.startswith(MODAL)
         for window in bpy.context.window_manager.windows
         for operator in window.modal_operators
     )
