@@ -21,8 +21,8 @@ from ..ui_state import MotionBoothJob, state
 from .events import Connected
 
 _NOTICE_SECONDS = 12.0
-# While one of these operators runs, the user is dragging something, or the file has a temporary scene of ours: strips and
-# undo steps wait until it ends.
+# While one of these operators runs, the user is dragging something, or the file has a temporary scene of ours: strips
+# and undo steps wait until it ends.
 MODAL = ("TRANSFORM_OT_", "SEQUENCER_OT_", "SEQUENCE_OT_", "MOTIONBOOTH_OT_")
 
 
