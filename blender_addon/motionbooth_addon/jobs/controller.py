@@ -53,7 +53,7 @@ from .events import (
     Refused,
 )
 from .job_client import JobClient
-from .old_guides import remove_old_guides
+from .old_files import remove_old_guides, remove_old_trainings
 
 TICK_SECONDS = 0.1
 BUDGET_SECONDS = 0.002  # of the main thread, for events in one tick
@@ -81,6 +81,7 @@ class JobController:
         self._placed: set[str] = set()  # jobs whose result is in the open .blend, which may not be saved yet
         self._remove_copied_clips()
         remove_old_guides(folder / "guides", self.store.records.values())
+        remove_old_trainings(folder / "training", self.store.records.values())
 
     # What operators request
 

@@ -212,6 +212,24 @@ def missing_for_training(subject: bpy.types.PropertyGroup) -> str | None:
     return None
 
 
+def trained_otherwise(scene: bpy.types.Scene, subject: bpy.types.PropertyGroup) -> Text | None:
+    """A sentence if the subject's words or the shot's model are not those that it was trained with; otherwise None."""
+    trained = next((row for row in state().trained if subject.weights and row.weights == subject.weights), None)
+    if trained is None:
+        return None
+    if (trained.token, trained.class_word, trained.model) == (
+        subject.token,
+        subject.class_word,
+        scene.motionbooth.model,
+    ):
+        return None
+    return Text.of(
+        'It was trained as "{phrase}" on {model}. Train it again, or use these.',
+        phrase=phrase_of(trained),
+        model=trained.model,
+    )
+
+
 def train_request(scene: bpy.types.Scene, subject: bpy.types.PropertyGroup, folder: Path) -> TrainRequest:
     """The request to train a subject. A 3-D object is written to `folder`, for another Blender to render.
 

@@ -15,7 +15,7 @@ from .._protocol.text import Text
 from ..capture import framing, shot_cache, shots
 from ..guide.request import rendered_parts
 from ..i18n.translation import translate
-from ..jobs.specs import phrase_of
+from ..jobs.specs import phrase_of, trained_otherwise
 from ..operators.jobs import last_guide, untrained
 from ..preferences import preferences
 from ..thumbnails import icon
@@ -128,6 +128,8 @@ class MOTIONBOOTH_PT_subjects(InView, bpy.types.Panel):
         else:
             text = "Train on Images"
         row.operator("motionbooth.train_subject", text=text, icon="MOD_ARMATURE")
+        if otherwise := trained_otherwise(context.scene, subject):
+            sentence(self.layout, otherwise, context.region, "ERROR")
 
 
 def example(shot: bpy.types.PropertyGroup) -> str:

@@ -115,7 +115,14 @@ def test_takes_are_retried_likewise(spec: GenerateSpec, tmp_path: Path, monkeypa
     assert len(notes.said) == 1
 
 
-@pytest.mark.parametrize("words", ["MPS backend out of memory (MPS allocated: 17.9 GB)", "can't allocate memory"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "MPS backend out of memory (MPS allocated: 17.9 GB)",
+        "can't allocate memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
 def test_batches_are_halved_wherever_memory_runs_out(words: str) -> None:
     """Only CUDA and XPU have a class for it."""
     tried: list[int] = []

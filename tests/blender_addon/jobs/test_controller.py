@@ -308,6 +308,10 @@ def test_a_subject_is_trained_on_pictures_and_then_generated(
     assert states() == ["done"]
     generate(shot, pump)
     assert takes.spec_of(shot.motionbooth.takes[0]).shot.subjects[0].weights == subject.weights
+    pump(lambda: subject.weights in [row.weights for row in state().trained])
+    assert specs.trained_otherwise(shot, subject) is None
+    subject.class_word = "doll"
+    assert specs.trained_otherwise(shot, subject).values == {"phrase": "sks toy", "model": shot.motionbooth.model}
 
 
 def test_captions_beside_the_pictures_are_sent_and_must_name_the_subject(

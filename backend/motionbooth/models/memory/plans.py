@@ -95,8 +95,8 @@ def retry_note(before: str, now: str) -> Text:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Python's MemoryError, torch.OutOfMemoryError, or RuntimeErrors: CUDA's own, or of torch's allocators for MPS and
-    CPU.
+    """Python's MemoryError, torch.OutOfMemoryError, or RuntimeErrors: CUDA's and cuBLAS's own, or of torch's allocators
+    for MPS and CPU.
     """
     words = str(error)
     return (
@@ -104,6 +104,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         or type(error).__name__ == "OutOfMemoryError"
         or "MPS backend out of memory" in words
         or "error: out of memory" in words
+        or "CUBLAS_STATUS_ALLOC_FAILED" in words
         or "can't allocate memory" in words
         or "not enough memory" in words
     )

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from motionbooth_addon._protocol.jobs import JobState
-from motionbooth_addon.job_store import GuideRender, JobRecord, TrainRequest
-from motionbooth_addon.jobs.old_guides import LEAST_AGE, remove_old_guides
+from motionbooth_addon.job_store import GuideRender, JobRecord, Render, TrainRequest
+from motionbooth_addon.jobs.old_files import LEAST_AGE, remove_old_guides, remove_old_trainings
 
 
 @pytest.fixture
@@ -64,3 +64,15 @@ def test_the_guide_of_an_unfinished_job_is_kept_behind_a_link(guides: Path, tmp_
     (tmp_path / "link").symlink_to(guides, target_is_directory=True)
     remove_old_guides(tmp_path / "link", [record(place, state=JobState.WAITING)])
     assert left(guides) == {"1"}
+
+
+def test_a_training_is_kept_as_long_as_its_job(tmp_path: Path) -> None:
+    """Run Again needs its 3D object, and the panel shows its results."""
+    for name in ("job", "object", "another job", "another object"):
+        rendered(tmp_path, name)
+    rendered(tmp_path, "new", hours=0.5)
+    render = Render(str(tmp_path / "object" / "object.blend"), "Imp", 1, 128)
+    request = TrainRequest("Imp", "sks", "toy", "m", render=render)
+    kept = JobRecord(id="job", request=request, title="t", created=1, backend="k", shot="a", state=JobState.DONE)
+    remove_old_trainings(tmp_path, [kept])
+    assert left(tmp_path) == {"job", "object", "new"}

@@ -1,4 +1,4 @@
-"""Removes rendered guides that are no longer needed. No bpy."""
+"""Removes rendered guides and files of trainings that are no longer needed. No bpy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .._protocol.connection import written_at
-from ..job_store import JobRecord
+from ..job_store import JobRecord, TrainRequest
 
 KEPT = 3  # of each shot, for its next clip and for running its jobs again
 LEAST_AGE = 3600.0  # seconds; another Blender may be about to send the job of a younger one
@@ -29,6 +29,20 @@ def remove_old_guides(folder: Path, records: Iterable[JobRecord]) -> None:
             own.append(place)
         if place in own[:KEPT] or not record.ended:
             needed.add(place)
+    _remove_all_but(needed, folder)
+
+
+def remove_old_trainings(folder: Path, records: Iterable[JobRecord]) -> None:
+    """Remove the 3D objects, their images and the results of trainings whose jobs were removed from `folder`."""
+    needed: set[str] = set()
+    for record in records:
+        needed.add(record.id)
+        if isinstance(record.request, TrainRequest) and record.request.render is not None:
+            needed.add(Path(record.request.render.blend).parent.name)
+    _remove_all_but(needed, folder)
+
+
+def _remove_all_but(needed: set[str], folder: Path) -> None:
     for found in folder.glob("*"):
         if found.name not in needed and time.time() - (written_at(found) or 0) / 1e9 > LEAST_AGE:
             shutil.rmtree(found, ignore_errors=True)
