@@ -111,13 +111,22 @@ class MotionReport(Struct, frozen=True):
     """None if the clip is measured without the model that generated it."""
 
 
-def motion_report(frames: NDArray[np.uint8], subjects: Sequence[TargetSubject], camera: CameraPath) -> MotionReport:
-    """Measure a clip (F, H, W, 3) uint8 RGB, which has the model's frames, as the boxes and the camera path have."""
+def motion_report(
+    frames: NDArray[np.uint8],
+    subjects: Sequence[TargetSubject],
+    camera: CameraPath,
+    others: Sequence[Sequence[Box | None]] = (),
+) -> MotionReport:
+    """Measure a clip (F, H, W, 3) uint8 RGB, which has the model's frames, as the boxes and the camera path have.
+
+    `others`: the boxes of subjects whose appearance is not known, which are no scenery either.
+    """
     _, height, width, _ = frames.shape
     found = find_subjects([subject.appearance for subject in subjects], frames, [subject.boxes for subject in subjects])
     recognized = _recognized(frames, subjects)
     reports = [_subject_report(*each, aspect=width / height) for each in zip(subjects, found, recognized, strict=True)]
-    flows, same = tee(scenery_flows_px(frames, _hidden(found, subjects, (height, width)) or [None] * len(frames)))
+    hidden = _hidden(found, subjects, others, (height, width)) or [None] * len(frames)
+    flows, same = tee(scenery_flows_px(frames, hidden))
     asked = requested_flows_px(camera, (flow.points for flow in same), width, height)
     middle = requested_flows_px(camera, [np.array([(0.5, 0.5)])] * (len(frames) - 1), width, height)
     pan = not camera.homographies
@@ -160,14 +169,15 @@ def shot_report(
 ) -> MotionReport:
     """Measure the model's frames of a shot. `appearances` and `views` are by the subjects' names.
 
-    Subjects without an appearance are left out.
+    Of subjects without an appearance, only the boxes are used: to measure the scenery around them.
     """
     targets = [
         TargetSubject(track.name, appearances[track.name], track.boxes, (views or {}).get(track.name))
         for track in shot.subjects
         if track.name in appearances
     ]
-    return motion_report(frames, targets, shot.camera)
+    others = [track.boxes for track in shot.subjects if track.name not in appearances]
+    return motion_report(frames, targets, shot.camera, others)
 
 
 def write_report(path: Path, report: MotionReport) -> None:
@@ -228,13 +238,17 @@ def _subject_report(
 
 
 def _hidden(
-    found: Sequence[Sequence[FoundSubject | None]], subjects: Sequence[TargetSubject], size: tuple[int, int]
+    found: Sequence[Sequence[FoundSubject | None]],
+    subjects: Sequence[TargetSubject],
+    others: Sequence[Sequence[Box | None]],
+    size: tuple[int, int],
 ) -> list[NDArray[np.bool_] | None]:
     """For each frame of `size` (H, W), what is not scenery: the boxes, and each subject, which may be elsewhere."""
     masks = [
         [box_mask(box, size) if place is None else box_mask(box, size) | place.mask for place, box in pairs]
         for pairs in (zip(places, target.boxes, strict=True) for places, target in zip(found, subjects, strict=True))
     ]
+    masks += [[box_mask(box, size) for box in boxes] for boxes in others]
     return list(np.logical_or.reduce(masks)) if masks else []
 
 

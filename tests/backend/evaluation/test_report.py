@@ -5,11 +5,11 @@ import msgspec
 import numpy as np
 import pytest
 from motionbooth.evaluation.generated_shot import report_table
-from motionbooth.evaluation.report import MotionReport, TargetSubject, adherence_order, motion_report
+from motionbooth.evaluation.report import MotionReport, TargetSubject, adherence_order, motion_report, shot_report
 from motionbooth.pictures.appearance import Appearance
 from motionbooth_lab.toybox.backgrounds import draw_texture
 from motionbooth_lab.toybox.draw import Clip, draw_clip, kind_scene
-from motionbooth_protocol.motion import Box, CameraPath, Offset
+from motionbooth_protocol.motion import Box, CameraPath, Offset, Shot, SubjectTrack
 from rich.console import Console
 
 
@@ -71,7 +71,7 @@ def test_a_camera_path_of_another_length_than_the_clip_is_never_measured() -> No
         motion_report(drawn().frames, [], CameraPath.still(5))
 
 
-def test_a_subject_that_is_not_found_is_not_scenery_either() -> None:
+def test_a_subject_that_is_not_found_or_not_known_is_not_scenery_either() -> None:
     """Its box is left out: what moves there would be measured as the camera's motion in a plain sky."""
     frames = np.stack(
         [draw_texture("night", np.random.default_rng(0))[100:164, 100 + 2 * f : 196 + 2 * f] for f in range(8)]
@@ -82,10 +82,13 @@ def test_a_subject_that_is_not_found_is_not_scenery_either() -> None:
     green = Appearance.from_pictures(
         [np.full((64, 64, 3), (20, 220, 40), np.uint8)], [np.full((64, 64), 255, np.uint8)]
     )
-    report = motion_report(frames, [TargetSubject("frog", green, boxes)], CameraPath.straight(16 / 96, 0, 8))
+    shot = Shot("s", 1, 8, 8, 96, 64, CameraPath.straight(16 / 96, 0, 8), [SubjectTrack("frog", "frog", boxes)])
+    report, unknown = (shot_report(frames, shot, appearances) for appearances in ({"frog": green}, {}))
     assert report.subjects[0].found_share == 0
-    assert report.flow_error_px is not None
-    assert report.flow_error_px < 0.3
+    assert unknown.subjects == []
+    for flow_error in (report.flow_error_px, unknown.flow_error_px):
+        assert flow_error is not None
+        assert flow_error < 0.3
 
 
 def test_scenery_of_which_half_stands_still_is_told_by_the_mean_alone() -> None:
