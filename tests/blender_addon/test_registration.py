@@ -33,3 +33,12 @@ def test_results_wait_for_the_end_of_a_modal_operator_of_ours(registered: Any) -
     modal = [cls.__name__ for cls in registration.CLASSES if any("modal" in vars(base) for base in cls.__mro__)]
     assert "MOTIONBOOTH_OT_take_as_images" in modal
     assert [name for name in modal if not name.startswith(MODAL)] == []
+
+
+def test_results_wait_for_the_end_of_a_stroke(registered: Any) -> None:
+    """An undo step in the middle of one is not what the undo system of sculpting expects."""
+    import bpy
+    from motionbooth_addon.jobs.ui_update import MODAL
+
+    strokes = bpy.ops.sculpt.brush_stroke, bpy.ops.paint.image_paint, bpy.ops.mesh.knife_tool, bpy.ops.transform.resize
+    assert all(stroke.idname().startswith(MODAL) for stroke in strokes)

@@ -21,9 +21,13 @@ from ..ui_state import MotionBoothJob, state
 from .events import Connected
 
 _NOTICE_SECONDS = 12.0
-# While one of these operators runs, the user is dragging something, or the file has a temporary scene of ours: strips
-# and undo steps wait until it ends.
-MODAL = ("TRANSFORM_OT_", "SEQUENCER_OT_", "SEQUENCE_OT_", "MOTIONBOOTH_OT_")
+# While an operator of one of these groups runs, the user is dragging something or in the middle of a stroke, or the
+# file has a temporary scene of ours: strips and undo steps wait until it ends. Not all groups, since add-ons have
+# operators that never end.
+_GROUPS = (
+    "transform sequencer sequence sculpt sculpt_curves paint gpencil grease_pencil particle mesh curve curves pose uv"
+)
+MODAL = tuple(f"{group.upper()}_OT_" for group in [*_GROUPS.split(), "motionbooth"])
 
 
 def can_edit() -> bool:
