@@ -168,14 +168,14 @@ def _check(mask: Mask, origin: str, label: str | Text) -> None:
     if share < MIN_SHARE:
         found = Text("is empty") if share == 0 else Text.of("covers only {share:.2%} of it", share=share)
         raise InvalidInput(
-            "Cannot train on {picture}: {mask} {found}. Send a closer picture, or a mask.",
+            "Cannot use {picture}: {mask} {found}. Send a closer picture, or a mask.",
             picture=label,
             mask=Text(origin),
             found=found,
         )
     if share > 0.995:
         raise InvalidInput(
-            "Cannot train on {picture}: {mask} covers all of it, so the subject's outline is unknown. "
+            "Cannot use {picture}: {mask} covers all of it, so the subject's outline is unknown. "
             "Send a mask, or a picture with some background.",
             picture=label,
             mask=Text(origin),
