@@ -97,7 +97,7 @@ def offer(name: str, endpoint: str | None = None) -> Offer:
 
 
 def token_for(endpoint: str | None) -> Literal[False] | None:
-    """As huggingface_hub takes it. The user's own is for the hub, not for whoever runs a mirror."""
+    """As huggingface_hub takes it. The user's own is for the hub only, not for a mirror."""
     return None if endpoint is None else False
 
 
