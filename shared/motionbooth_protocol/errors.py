@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import traceback
 
 from .text import Text
 
@@ -162,17 +161,4 @@ def from_os_error(error: OSError, path: object = None) -> MotionBoothError:
         return MotionBoothError("System error: {reason}.", reason=reason)
     return InvalidInput(
         "{path} cannot be used ({reason}); check the path and its permissions.", path=path, reason=reason
-    )
-
-
-def for_a_person(error: Exception) -> MotionBoothError:
-    """The error itself if it has a message for people, or one that has. The traceback of a fault is printed."""
-    if isinstance(error, MotionBoothError):
-        return error
-    if isinstance(error, OSError):
-        return from_os_error(error)
-    traceback.print_exception(error)
-    return MotionBoothError(
-        "Unexpected error ({reason}). Please report it; the details are in Blender's console.",
-        reason=f"{type(error).__name__}: {error}",
     )

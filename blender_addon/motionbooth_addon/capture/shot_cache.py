@@ -17,9 +17,9 @@ from typing import Any
 import bpy
 from bpy.app.handlers import persistent
 
-from .._protocol.errors import for_a_person
 from .._protocol.limits import MAX_FRAMES
 from .._protocol.text import Text
+from ..faults import for_a_person
 from . import shots
 from .reader import Motion, NeedsPlayback, ShotReader
 from .shot_warnings import ShotWarning

@@ -16,10 +16,11 @@ from pathlib import Path
 import bpy
 
 from .. import __package__ as base_package
-from .._protocol.errors import InvalidInput, MotionBoothError, for_a_person
+from .._protocol.errors import InvalidInput, MotionBoothError
 from .._protocol.jobs import Blob, JobState
 from .._protocol.messages import Progress, SubjectInfo
 from .._protocol.text import Text
+from ..faults import for_a_person
 from ..files import (
     TRAINING_PICTURES,
     clip_folder,

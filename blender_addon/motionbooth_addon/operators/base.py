@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import bpy
 
-from .._protocol.errors import for_a_person
 from .._protocol.text import Text
+from ..faults import for_a_person
 from ..i18n.translation import translate
 
 
