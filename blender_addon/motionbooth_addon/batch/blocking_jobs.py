@@ -14,6 +14,7 @@ from .._protocol.connection import Connection
 from .._protocol.errors import MotionBoothError
 from .._protocol.jobs import TrainSpec
 from .._protocol.messages import ModelInfo, Progress
+from .._protocol.picture_files import pictures_with_masks
 from .._protocol.reports import ProgressReport
 from .._protocol.text import Text
 from ..job_store import GuideRender, JobRecord, JobRequest, JobStore, StyleFile, TrainRequest
@@ -29,7 +30,7 @@ class BlockingJobs:
     """The jobs of one call. They are not resumed by a later call: a backend shares the results of equal requests.
 
     scratch: a folder that may be removed after `close`.
-    renderer: the command that renders guides, see `background_render.renderer`.
+    renderer: the command that renders training pictures and guides, see `background_render.renderer`.
     train_specs: the specs of the trainings that were submitted, by job id.
 
     All methods raise MotionBoothError if a command is refused, or if the backend cannot be reached for _PATIENCE.
@@ -46,7 +47,8 @@ class BlockingJobs:
         self._models: list[ModelInfo] | None = None
         self._on_progress = on_progress
         self._disconnected_at: float | None = None
-        self._client = JobClient(JobStore(scratch / "jobs"), scratch / "training", on_change=lambda record: None)
+        self._rendered = scratch / "training"
+        self._client = JobClient(JobStore(scratch / "jobs"), self._rendered, on_change=lambda record: None)
         self._client.connect(connection, scratch / "previews", list(renderer))
 
     def models(self) -> list[ModelInfo]:
@@ -64,13 +66,21 @@ class BlockingJobs:
     ) -> JobRecord:
         """See JobClient.submit."""
         if isinstance(request, TrainRequest):
-            self._on_progress(ProgressReport("uploading pictures", 0, len(request.pictures), note=_name(title)))
+            stage = "uploading pictures" if request.render is None else "rendering pictures"
+            self._on_progress(ProgressReport(stage, 0, len(request.pictures), note=_name(title)))
         return self._client.submit(request, title, awaits, styles, guide)
 
     def wait_until_done(self, record: JobRecord) -> None:
         """Raises JobFailed with the reason, or Canceled."""
         self._wait(lambda: record.ended)
         raise_failure(record.state, record.error)
+
+    def pictures(self, training: JobRecord) -> list[tuple[Path, Path | None]]:
+        """What a training was sent, each picture with its mask: the user's files, or those that were rendered."""
+        assert isinstance(training.request, TrainRequest)
+        if training.request.render is not None:
+            return pictures_with_masks(self._rendered / training.id)
+        return [(Path(image), Path(mask) if mask else None) for image, mask in training.request.pictures]
 
     def fetch_clip(self, record: JobRecord, path: Path) -> None:
         """Download a done job's clip, and its report beside it."""

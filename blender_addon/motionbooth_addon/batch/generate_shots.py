@@ -22,10 +22,10 @@ from .._protocol.text import Text
 from ..capture import framing, shots
 from ..guide.request import guide_render, own_clip
 from ..job_store import JobRecord, TrainRequest
-from ..jobs.specs import SMALLEST_PICTURE, check_prompt, generate_spec, named_model, request_with, style_files
+from ..jobs.specs import check_prompt, generate_spec, named_model, style_files, train_request
 from ..timeline import clips, takes
 from ..turntable import background_render
-from ..turntable.pictures import check_source, needs_training, training_pictures
+from ..turntable.pictures import check_source, needs_training
 from .blocking_jobs import BlockingJobs
 from .runner import folder_for_each
 
@@ -124,7 +124,7 @@ def generate(
         renderer = background_render.renderer(bpy.app.binary_path, system_python=not bpy.app.python_args)
         jobs = BlockingJobs(connection, Path(scratch), on_progress, renderer)
         try:
-            done = _generate(jobs, placed, options, Path(scratch) / "guides", on_progress)
+            done = _generate(jobs, placed, options, Path(scratch), on_progress)
         except KeyboardInterrupt:
             jobs.cancel()
             raise
@@ -139,7 +139,7 @@ def _generate(
     jobs: BlockingJobs,
     placed: list[tuple[bpy.types.Scene, Path]],
     options: Options,
-    guides: Path,
+    scratch: Path,
     on_progress: OnProgress,
 ) -> list[BatchShot]:
     """Train the new subjects, generate the shots, fetch the clips."""
@@ -149,20 +149,21 @@ def _generate(
         for warning in shot.warnings:
             on_progress(ProgressReport("reading the scene", 0, 0, note=warning))
     for shot in batch:
-        _submit(jobs, shot, options, guides, on_progress)
+        _submit(jobs, shot, options, scratch)
     for shot in batch:
         _finish(jobs, shot)
     return batch
 
 
-def _submit(jobs: BlockingJobs, shot: BatchShot, options: Options, guides: Path, on_progress: OnProgress) -> None:
+def _submit(jobs: BlockingJobs, shot: BatchShot, options: Options, scratch: Path) -> None:
     for subject in shot.scene.motionbooth.subjects:
         if needs_training(subject):
-            request = _train_request(shot, subject, options, on_progress)
+            library = Path(tempfile.mkdtemp(dir=scratch))
+            request = train_request(shot.scene, subject, library, shot.model_size[1], options.training_steps)
             shot.trainings[subject.name] = jobs.submit(request, subject.name)
     awaits = {name: training.id for name, training in shot.trainings.items()}
     strengths = options.subject_strength, options.background_strength
-    guide = guide_render(shot.scene, shot.shot, shot.model_size, guides, strengths, options.guide)
+    guide = guide_render(shot.scene, shot.shot, shot.model_size, scratch / "guides", strengths, options.guide)
     styles = style_files(shot.scene)
     shot.generation = jobs.submit(_spec(shot, options), shot.shot.name, awaits, styles, guide)
 
@@ -171,7 +172,10 @@ def _finish(jobs: BlockingJobs, shot: BatchShot) -> None:
     """Wait for a shot's jobs, and fetch its clip and the report that the backend made of it."""
     assert shot.generation is not None
     for name, training in shot.trainings.items():
-        jobs.wait_until_done(training)
+        try:
+            jobs.wait_until_done(training)
+        finally:
+            shot.pictures[name] = _keep_pictures(jobs, training, shot.folder / "training_pictures")
         if (weights := training.result("subject")) is not None:  # otherwise the generation fails, with a reason
             shot.scene.motionbooth.subjects[name].weights = weights.sha256
     try:
@@ -238,17 +242,17 @@ def _read(scene: bpy.types.Scene, folder: Path, frames: int, size: tuple[int, in
     return BatchShot(scene, folder, captured.shot, warnings)
 
 
-def _train_request(
-    shot: BatchShot, subject: bpy.types.PropertyGroup, options: Options, on_progress: OnProgress
-) -> TrainRequest:
-    folder = shot.folder / "training_pictures" / bpy.path.clean_name(subject.name)
-
-    def on_picture(done: int, total: int) -> None:
-        on_progress(ProgressReport("rendering pictures", done, total, note=Text.of("{name}", name=subject.name)))
-
-    pictures = training_pictures(shot.scene, subject, folder, max(SMALLEST_PICTURE, shot.model_size[1]), on_picture)
-    shot.pictures[subject.name] = [picture.image for picture in pictures]
-    return request_with(shot.scene, subject, pictures, steps=options.training_steps)
+def _keep_pictures(jobs: BlockingJobs, training: JobRecord, folder: Path) -> list[Path]:
+    """The pictures that a subject was trained on; rendered ones are copied to a subfolder of `folder`."""
+    assert isinstance(training.request, TrainRequest)
+    pictures = jobs.pictures(training)
+    if training.request.render is None:
+        return [image for image, _ in pictures]
+    kept = folder / bpy.path.clean_name(training.title)
+    kept.mkdir(parents=True, exist_ok=True)
+    for file in (file for pair in pictures for file in pair if file is not None):
+        shutil.copy(file, kept)
+    return [kept / image.name for image, _ in pictures]
 
 
 def _spec(shot: BatchShot, options: Options) -> GenerateSpec:

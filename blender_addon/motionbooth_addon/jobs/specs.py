@@ -6,7 +6,7 @@ import hashlib
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import bpy
 
@@ -22,7 +22,6 @@ from .._protocol.wording import class_fault, token_fault
 from ..capture import shots
 from ..job_store import Render, StyleFile, TrainRequest
 from ..turntable.pictures import folder_pictures
-from ..turntable.turntable import TrainingPicture
 from ..ui_state import MotionBoothModel, state
 
 SMALLEST_PICTURE = 128  # pixels a side; the height of the model's frame if that is larger
@@ -230,31 +229,28 @@ def trained_otherwise(scene: bpy.types.Scene, subject: bpy.types.PropertyGroup) 
     )
 
 
-def train_request(scene: bpy.types.Scene, subject: bpy.types.PropertyGroup, folder: Path) -> TrainRequest:
+def train_request(
+    scene: bpy.types.Scene, subject: bpy.types.PropertyGroup, folder: Path, height: int, steps: int | None = None
+) -> TrainRequest:
     """The request to train a subject. A 3-D object is written to `folder`, for another Blender to render.
 
+    height: of the model's frame in pixels. steps: of the training; None is the model's own number.
     Raises InvalidInput if the subject must be changed.
     """
     if missing := missing_for_training(subject):
         raise InvalidInput(missing)
     check_terms(subject)
-    size = max(SMALLEST_PICTURE, model_of(scene).height)
     thing = subject.training_object
-    render = _library(scene, thing, folder, size) if thing is not None else None
-    return request_with(scene, subject, [] if render else folder_pictures(subject), render=render)
-
-
-def request_with(
-    scene: bpy.types.Scene, subject: bpy.types.PropertyGroup, pictures: Sequence[TrainingPicture], **further: Any
-) -> TrainRequest:
-    """The request to train a subject on these pictures, with further fields of a TrainRequest."""
+    render = _library(scene, thing, folder, max(SMALLEST_PICTURE, height)) if thing is not None else None
+    pictures = [] if render else folder_pictures(subject)
     return TrainRequest(
         name=subject.name,
         token=subject.token,
         class_word=subject.class_word,
         model=scene.motionbooth.model,
         pictures=[(str(picture.image), str(picture.mask) if picture.mask else None) for picture in pictures],
-        **further,
+        render=render,
+        steps=steps,
     )
 
 

@@ -74,7 +74,8 @@ class MOTIONBOOTH_OT_train_subject(ReportsErrors, bpy.types.Operator):
             raise InvalidInput(
                 '"{subject}" is already being trained; cancel that job to train it again.', subject=subject.name
             )
-        job_controller().submit(scene, train_request(scene, subject, _new_folder()), subject.name)
+        training = train_request(scene, subject, _new_folder(), model_of(scene).height)
+        job_controller().submit(scene, training, subject.name)
         if is_connected():
             self.inform('Training "{subject}"; see Jobs.', subject=subject.name)
         else:
@@ -121,7 +122,9 @@ class MOTIONBOOTH_OT_generate(ReportsErrors, bpy.types.Operator):
         controller = job_controller()
         specs, styles, model = generate_specs(scene), style_files(scene), model_of(scene)
         guide = guide_render(scene, specs[0].shot, (model.width, model.height), controller.folder / "guides")
-        trainings = {subject.name: train_request(scene, subject, _new_folder()) for subject in untrained(scene)}
+        trainings = {
+            subject.name: train_request(scene, subject, _new_folder(), model.height) for subject in untrained(scene)
+        }
         for name, training in trainings.items():
             controller.submit(scene, training, name)
         under_way = {subject.name: controller.training_of(scene, subject) for subject in scene.motionbooth.subjects}

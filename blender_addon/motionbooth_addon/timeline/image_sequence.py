@@ -40,8 +40,7 @@ def write_images(scene: bpy.types.Scene, index: int) -> Generator[tuple[int, int
         _set_up_renderer(renderer, scene, movie, shot.frame_start, shot.frame_end)
         renderer.render.image_settings.color_depth = "8" if movie == clip else "16"
         for step, image in enumerate(images):
-            renderer.frame_set(shot.frame_start + step)
-            renderer.render.filepath = compat.output_path(image)
+            renderer.frame_start = renderer.frame_end = shot.frame_start + step
             _render(renderer, image)
             yield step + 1, len(images)
     finally:
@@ -50,9 +49,15 @@ def write_images(scene: bpy.types.Scene, index: int) -> Generator[tuple[int, int
 
 
 def _render(renderer: bpy.types.Scene, image: Path) -> None:
+    """Render the scene's only frame.
+
+    As an animation, because a still would be of the window's frame, and not in `temp_override`: with Python 3.11, an
+    operator in it can crash Blender while another thread runs Python (it reads the override without Python's lock).
+    """
+    renderer.render.filepath = compat.output_path(image.with_name("rendered_####"))
     try:
-        with bpy.context.temp_override(scene=renderer):  # render(scene=...) would use the window's frame
-            bpy.ops.render.render(write_still=True)
+        bpy.ops.render.render(animation=True, scene=renderer.name)
+        Path(renderer.render.frame_path(frame=renderer.frame_start)).replace(image)
     except RuntimeError as error:
         raise InvalidInput(
             "Blender could not write the image {path}. Check the disk space and the folder's permissions.", path=image

@@ -1,8 +1,7 @@
-"""The sources of a subject's training pictures: a folder of photographs, or a turntable of a 3-D object."""
+"""Checks what a subject is trained on, and finds the pictures of its folder of photographs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import bpy
@@ -11,7 +10,7 @@ from .._protocol.errors import InvalidInput
 from .._protocol.limits import MAX_PICTURES, MAX_TEXT
 from .._protocol.phrases import phrase_spans
 from .._protocol.picture_files import caption_beside, pictures_with_masks
-from .turntable import TrainingPicture, TurntableSettings, render_turntable
+from .turntable import TrainingPicture
 
 
 def needs_training(subject: bpy.types.PropertyGroup) -> bool:
@@ -30,19 +29,6 @@ def check_source(subject: bpy.types.PropertyGroup) -> None:
             subject=subject.name,
         )
     folder_pictures(subject)
-
-
-def training_pictures(
-    scene: bpy.types.Scene,
-    subject: bpy.types.PropertyGroup,
-    folder: Path,
-    size: int,
-    on_picture: Callable[[int, int], None],
-) -> list[TrainingPicture]:
-    """The subject's pictures: rendered into `folder`, `size` pixels square, or those in its folder of photographs."""
-    if subject.training_object is not None:
-        return render_turntable(scene, subject.training_object, folder, TurntableSettings(size), on_picture)
-    return folder_pictures(subject)
 
 
 def folder_pictures(subject: bpy.types.PropertyGroup) -> list[TrainingPicture]:

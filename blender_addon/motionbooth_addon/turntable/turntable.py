@@ -266,7 +266,10 @@ def _aim(
 
 
 def render_still(scene: bpy.types.Scene) -> Pixels:
-    """Render the current frame. (H, W, 4), straight alpha, top row first."""
+    """Render the current frame. (H, W, 4), straight alpha, top row first.
+
+    Not where another thread runs Python: see `image_sequence`, which has no need of the frame's fraction.
+    """
     with tempfile.TemporaryDirectory(prefix="motionbooth_") as folder:
         scene.render.filepath = str(Path(folder) / "view.png")
         with bpy.context.temp_override(scene=scene):  # with its `scene` argument, render() would use the window's frame

@@ -162,6 +162,28 @@ def test_a_second_run_reuses_the_trained_subject(
     assert first["job"] != second["job"]
 
 
+def test_pictures_are_rendered_in_another_process(registered: Any, connection_file: Path, tmp_path: Path) -> None:
+    """The threads of the connection run Python, beside which a render with Python 3.11 can crash its Blender."""
+    here: list[str] = []
+
+    @bpy.app.handlers.persistent
+    def heard(scene: Any, _: Any = None) -> None:
+        here.append(scene.name)
+
+    bpy.app.handlers.render_init.append(heard)
+    try:
+        options, reports = generate_shots.Options(seed=11), list[ProgressReport]()
+        report = generate_shots.generate(DEMO_SCENE, connection_file, tmp_path, options, reports.append)
+    finally:
+        bpy.app.handlers.render_init.remove(heard)
+    assert not here
+    (of_imp,) = report["shots"][0]["pictures"].values()
+    names = [f"{index:02d}.png" for index in range(8)]
+    assert of_imp == [str(tmp_path / "training_pictures" / "Imp" / name) for name in names]
+    assert max(told.step for told in reports if told.stage == "rendering pictures") >= 1
+    assert len(list((tmp_path / "training_pictures" / "Imp").iterdir())) == 16, "each with its mask, and nothing else"
+
+
 def test_a_dry_run_writes_what_would_be_sent_and_needs_no_backend(tmp_path: Path) -> None:
     status, reports = run_batch(DEMO_SCENE, "--out", tmp_path, "--dry-run")
     assert status == 0
