@@ -17,12 +17,11 @@ from motionbooth_protocol.motion import CameraPath
 from motionbooth_protocol.wording import class_fault, in_words
 
 from motionbooth.evaluation.identity import Views
+from motionbooth.finetuning.finetune import TrainingOptions
 from motionbooth.generation.script import Placeholders, Script, spec_of_script
-from motionbooth.models.sources import fetched_folder
 from motionbooth.pictures.appearance import Appearance
 from motionbooth.pictures.folder import read_folder
 from motionbooth.pictures.masks import Hint, MaskedPicture, picture_with_mask
-from motionbooth.pictures.sam import SamFinder, chosen_checkpoint
 
 PAIRS = Path(__file__).with_name("paper_pairs.json")
 TOKEN = "sks"
@@ -66,8 +65,7 @@ class Subject:
     def pictures(self) -> list[MaskedPicture]:
         """With their masks, which are found as for training if the folder has none. Raises InvalidInput."""
         pictures, files = read_folder(self.folder, None)
-        checkpoint = chosen_checkpoint(fetched_folder("sam"))
-        finder = None if checkpoint is None else SamFinder(checkpoint)
+        finder = TrainingOptions.of_this_machine().finders.finder()
         return [
             picture_with_mask(
                 files[each.image],

@@ -93,7 +93,8 @@ def train(
         typer.Option(help="Folder of prior-preservation clips with captions (default: the base model generates them)."),
     ] = None,
     sam: Annotated[
-        Path | None, typer.Option(help="Segment Anything checkpoint (file or folder) for finding the subject.")
+        Path | None,
+        typer.Option(help="Segment Anything checkpoint (file or folder) that finds the subject in all pictures."),
     ] = None,
     sam_sha256: Annotated[
         str | None, typer.Option(help="SHA-256 of an unpublished Segment Anything checkpoint.")
@@ -126,9 +127,9 @@ def train(
     from motionbooth.finetuning.motion import motion_text
     from motionbooth.finetuning.recipes import recipe_named
     from motionbooth.jobs.local_training import train_locally
-    from motionbooth.models.sources import fetched_folder
     from motionbooth.models.subject_card import read_card
-    from motionbooth.pictures.sam import Checkpoint, check_checkpoint, chosen_checkpoint
+    from motionbooth.pictures.finders import MaskFinders
+    from motionbooth.pictures.sam import Checkpoint, check_checkpoint
     from motionbooth.pictures.training_set import read_training_set
     from motionbooth.progress.display import DisplayReporter, progress_display
 
@@ -139,15 +140,16 @@ def train(
         spec = as_received(TrainSpec(subject, model, seed, steps, learning_rate, method, recipe))
     except msgspec.ValidationError as error:
         raise InvalidInput("Invalid settings: {problem}.", problem=in_words(error, _OPTIONS)) from error
-    checkpoint = chosen_checkpoint(fetched_folder("sam")) if sam is None else Checkpoint(sam, sam_sha256)
-    if checkpoint is not None:
-        check_checkpoint(checkpoint)
-        ctx.params |= {"sam": checkpoint.path, "sam_sha256": checkpoint.sha256}
+    finders = TrainingOptions.of_this_machine().finders if sam is None else MaskFinders(Checkpoint(sam, sam_sha256))
+    if finders.sam is not None:
+        check_checkpoint(finders.sam)
+        if finders.birefnet is None:
+            ctx.params |= {"sam": finders.sam.path, "sam_sha256": finders.sam.sha256}
     settings = _changed_settings(ctx)
 
     def run(accept: bool) -> "TrainedSubject":
         with progress_display(Console(markup=False)) as show:
-            options = TrainingOptions(checkpoint, clips, accept, tensorboard, settings, memory)
+            options = TrainingOptions(finders, clips, accept, tensorboard, settings, memory)
             return train_locally(spec, found.files, options, out, DisplayReporter(show))
 
     try:

@@ -55,8 +55,9 @@ from motionbooth.models.sources import Source, fetched_folder, source_named
 from motionbooth.models.subject_card import SubjectCard
 from motionbooth.models.subject_weights import save_subject
 from motionbooth.pictures.appearance import Appearance
+from motionbooth.pictures.finders import MaskFinders
 from motionbooth.pictures.images import TrainingPicture
-from motionbooth.pictures.sam import Checkpoint, SamFinder, chosen_checkpoint
+from motionbooth.pictures.sam import chosen_checkpoint
 from motionbooth.progress import stages
 from motionbooth.progress.reporting import Reporter
 
@@ -82,8 +83,8 @@ class DoubtfulMasks(InvalidInput):
 class TrainingOptions:
     """What a training uses besides the job's spec."""
 
-    sam: Checkpoint | None = None
-    """Finds the subject in pictures without a mask; None for GrabCut."""
+    finders: MaskFinders = field(default_factory=MaskFinders)
+    """What finds the subject in pictures without a mask."""
     clips: Path | None = None
     """A folder of prior-preservation clips; None if the base is to generate them."""
     accept_masks: bool = True
@@ -99,7 +100,7 @@ class TrainingOptions:
     @classmethod
     def of_this_machine(cls) -> TrainingOptions:
         """As set in the environment."""
-        return cls(sam=chosen_checkpoint(fetched_folder("sam")))
+        return cls(MaskFinders(chosen_checkpoint(fetched_folder("sam")), fetched_folder("birefnet")))
 
 
 def finetune(
@@ -158,8 +159,7 @@ def _finetune(
     reporter.plan(stages.train_stages(source.settings, settings, spec, *missing))
     reporter.progress(stages.LOADING, 1, 1)
     on_picture = partial(reporter.progress, stages.MASKS)
-    finder = None if options.sam is None else SamFinder(options.sam)
-    pictures = read_pictures(spec, blob_path, base, settings, finder, on_picture)
+    pictures = read_pictures(spec, blob_path, base, settings, options.finders.finder(), on_picture)
     framed = [picture.placed[0] for picture in pictures]
     plot_masks(folder / "masks.png", framed)
     doubtful = _report_doubts([picture.doubt for picture in pictures if picture.doubt], folder, options)

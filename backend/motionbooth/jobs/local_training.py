@@ -74,7 +74,7 @@ def _inputs(spec: TrainSpec, options: TrainingOptions) -> str:
         spec, method=method_of(base, spec), steps=settings.steps, learning_rate=settings.learning_rate
     )
     digest = hashlib.sha256(msgspec.json.encode(settings)).hexdigest()
-    return f"{spec_digest(resolved)} {digest} {clips} {options.sam.path if options.sam else ''}"
+    return f"{spec_digest(resolved)} {digest} {clips} {' '.join(map(str, options.finders.paths))}"
 
 
 def _is_finished(folder: Path, inputs: str) -> bool:

@@ -26,7 +26,7 @@ _DOWNLOAD_ERRORS: tuple[type[Exception], ...] = (
 )
 _NOT_A_HUB = (ValueError, KeyError, TypeError, AttributeError)  # what it raises about other answers
 KINDS = ("*.json", "*.txt", "*.model", "*.safetensors", "*.md", "*.bin")
-WEIGHTS = (".safetensors", ".bin", ".pt")
+WEIGHTS = (".safetensors", ".bin", ".pt", ".onnx")
 _NUMBER = re.compile(r"\[(Errno|WinError) -?\d+\] ")
 _BROKEN_OFF = "broken_off"
 

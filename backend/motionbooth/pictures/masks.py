@@ -1,6 +1,6 @@
 """The subject's mask: the one given with the picture, the picture's alpha, or one that is found.
 
-Segment Anything finds it if its weights are installed (sam.py), otherwise GrabCut.
+A network finds it if one is on this machine (finders.py), otherwise GrabCut.
 """
 
 from __future__ import annotations
@@ -115,13 +115,13 @@ def find_mask(rgb: Rgb, hint: Hint = NO_HINT, seed: Seed | None = None) -> Mask:
     With a box in `hint`: the largest object that differs from the surroundings of the box.
     """
     mask = np.zeros(rgb.shape[:2], dtype=np.float32)
-    part = (slice(None), slice(None)) if hint.box is None else _around(hint.box, *mask.shape)
+    part = (slice(None), slice(None)) if hint.box is None else surroundings(hint.box, *mask.shape)
     if min(mask[part].shape) > 2 and np.ptp(rgb[part]) > 0:
         mask[part] = _grab(rgb[part], seed or Seed())
     return mask
 
 
-def _around(box: Box, height: int, width: int) -> tuple[slice, slice]:
+def surroundings(box: Box, height: int, width: int) -> tuple[slice, slice]:
     """The rows and columns of the box with GrabCut's margin around it, clipped to the picture."""
 
     def span(low: float, high: float, size: int) -> slice:

@@ -22,6 +22,7 @@ from motionbooth.models.published import MODELS, published, published_named, tit
 from motionbooth.models.registry import load_base
 from motionbooth.models.settings import BaseSettings
 from motionbooth.models.sources import TOYBOX, fetched_folder, model_folders, source_named
+from motionbooth.pictures.birefnet import WEIGHTS
 from motionbooth.pictures.sam import load_sam
 from motionbooth_protocol.errors import JobFailed, NotFound
 from refused import refused
@@ -111,6 +112,17 @@ def test_a_checkpoint_that_is_not_lavies_is_no_model(
     assert not (models / "lavie").exists()
 
 
+def test_birefnet_is_used_once_it_is_fetched(models: Path, hub: LocalHub) -> None:
+    files = {"config.json": b"{}", "onnx/model.onnx": b"a network", "onnx/model_fp16.onnx": b"not loaded"}
+    hub.files["onnx-community/BiRefNet_lite-ONNX"] = files
+    assert TrainingOptions.of_this_machine().finders.birefnet is None
+    status, said = run("get", "birefnet", "--from", hub.url, "--accept-license")
+    assert status == 0, said
+    assert TrainingOptions.of_this_machine().finders.birefnet == models / "birefnet"
+    assert (models / "birefnet" / WEIGHTS).read_bytes() == b"a network"
+    assert "model_fp16.onnx" not in files_in(models / "birefnet")
+
+
 def test_segment_anything_is_used_once_it_is_fetched(models: Path, hub: LocalHub, tmp_path: Path) -> None:
     sam = SamModel(
         SamConfig(
@@ -128,10 +140,10 @@ def test_segment_anything_is_used_once_it_is_fetched(models: Path, hub: LocalHub
     (tmp_path / "sam" / "preprocessor_config.json").write_text("{}")
     (tmp_path / "sam" / "tf_model.h5").write_bytes(b"of another library")
     hub.add_folder("facebook/sam-vit-base", tmp_path / "sam")
-    assert TrainingOptions.of_this_machine().sam is None
+    assert TrainingOptions.of_this_machine().finders.sam is None
     status, said = run("get", "sam", "--from", hub.url, "--accept-license")
     assert status == 0, said
-    checkpoint = TrainingOptions.of_this_machine().sam
+    checkpoint = TrainingOptions.of_this_machine().finders.sam
     assert checkpoint is not None
     assert checkpoint.path == models / "sam"
     assert any(models.is_relative_to(folder) for folder in model_folders()), "a worker in the sandbox can read it"
@@ -141,7 +153,7 @@ def test_segment_anything_is_used_once_it_is_fetched(models: Path, hub: LocalHub
     assert "Segment Anything, ViT-B" in run("list")[1]
     assert run("check", "sam")[0] == 0
     assert run("remove", "sam", "--yes")[0] == 0
-    assert TrainingOptions.of_this_machine().sam is None
+    assert TrainingOptions.of_this_machine().finders.sam is None
 
 
 def test_the_measuring_networks_are_used_once_they_are_fetched(models: Path, hub: LocalHub, tmp_path: Path) -> None:

@@ -71,6 +71,8 @@ TEXTS = {
     "The folder {folder} has no Segment Anything in transformers' layout: it needs config.json and model.safetensors, as from motionbooth models get sam.": "Im Ordner {folder} ist kein Segment Anything im Format von transformers: Er braucht config.json und model.safetensors, wie von motionbooth models get sam.",
     "There is no checkpoint of Segment Anything at {checkpoint}. Correct the path, or name none: then the one that motionbooth models get sam fetches is used, or else GrabCut.": "Bei {checkpoint} ist kein Checkpoint von Segment Anything. Korrigieren Sie den Pfad, oder nennen Sie keinen: Dann wird der verwendet, den motionbooth models get sam lädt, oder sonst GrabCut.",
     "{checkpoint} has the sha256 {found}, which is not {expected}: it is corrupt or another file. Fetch it again, or give its sha256 if it is the right one.": "{checkpoint} hat den sha256 {found}, nicht {expected}: Die Datei ist beschädigt oder eine andere. Laden Sie sie noch einmal, oder geben Sie ihren sha256 an, wenn sie die richtige ist.",
+    "{path} is not BiRefNet's network. Fetch it again.": "{path} ist nicht das Netz von BiRefNet. Laden Sie es noch einmal.",
+    "BiRefNet needs the package onnxruntime: pip install motionbooth[birefnet].": "BiRefNet braucht das Paket onnxruntime: pip install motionbooth[birefnet].",
     "{path} is not a checkpoint of Segment Anything. Fetch it again.": "{path} ist kein Checkpoint von Segment Anything. Laden Sie ihn noch einmal.",
     # Base models
     'There is no base model "{name}" here, only: {models}. Put its folder, as downloaded, at {place}.': "Hier gibt es kein Basismodell „{name}“, nur: {models}. Legen Sie seinen Ordner, wie heruntergeladen, nach {place}.",
