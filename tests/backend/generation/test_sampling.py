@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -76,14 +78,56 @@ def recorded_plans(base: Base, case: dict[str, Any]) -> list[StepPlan]:
     return plans
 
 
+def run(base: Base, arrays: dict[str, np.ndarray], plans: list[StepPlan], pick: Pick) -> Tensor:
+    """The final latents, from the noise of the authors' runs."""
+    noise, text, negative = torch.from_numpy(arrays["latents0"]), base.embed([PROMPT]), base.embed([""])
+    return denoise(base, SamplingInputs(noise, text, negative, 7.5, plans, pick))
+
+
 @pytest.mark.parametrize("name", ["plain", "box_only", "camera_only", "both"])
 def test_run_equals_the_authors_run_when_fed_with_its_moves_and_fills(tiny: Base, golden: Read, name: str) -> None:
     arrays, cases = golden("pipeline")
     case = cases["cases"][name]
-    noise, text, negative = torch.from_numpy(arrays["latents0"]), tiny.embed([PROMPT]), tiny.embed([""])
-    inputs = SamplingInputs(noise, text, negative, 7.5, recorded_plans(tiny, case), recorded_pick(case))
-    latents = denoise(tiny, inputs)
+    latents = run(tiny, arrays, recorded_plans(tiny, case), recorded_pick(case))
     assert_equal_but_for_the_time_embedding(latents, torch.from_numpy(arrays[f"{name}/final_latents_f64"]))
+
+
+def a_wrong_sign(plans: list[StepPlan]) -> list[StepPlan]:
+    """The last frame moves up instead of down, in one step."""
+    step = next(step for step, plan in enumerate(plans) if plan.moves and plan.moves[-1][1])
+    *others, (dx, dy) = plans[step].moves
+    return [*plans[:step], replace(plans[step], moves=(*others, (dx, -dy))), *plans[step + 1 :]]
+
+
+def a_longer_window(plans: list[StepPlan]) -> list[StepPlan]:
+    """The boxes are amplified for one step more."""
+    step = next(step for step, plan in enumerate(plans) if plan.boxes and not plan.boxes.amplify)
+    boxes = replace(plans[step].boxes, amplify=True)
+    return [*plans[:step], replace(plans[step], boxes=boxes), *plans[step + 1 :]]
+
+
+def a_lost_cell(pick: Pick) -> Pick:
+    """The first empty cell of all is filled from the cell beside the right one."""
+    calls = count()
+
+    def other(free: Tensor, holes: int) -> Tensor:
+        picked = pick(free, holes)
+        if not next(calls):
+            picked.view(-1)[0] += 1 if picked.view(-1)[0] == 0 else -1
+        return picked
+
+    return other
+
+
+@pytest.mark.parametrize("fault", [a_wrong_sign, a_longer_window, a_lost_cell])
+def test_the_tolerance_of_the_comparison_finds_a_fault(tiny: Base, golden: Read, fault: Callable[[Any], Any]) -> None:
+    arrays, cases = golden("pipeline")
+    case = cases["cases"]["both"]
+    plans, pick = recorded_plans(tiny, case), recorded_pick(case)
+    plans, pick = (plans, fault(pick)) if fault is a_lost_cell else (fault(plans), pick)
+    latents = run(tiny, arrays, plans, pick)
+    with pytest.raises(AssertionError, match="Tensor-likes are not close"):
+        assert_equal_but_for_the_time_embedding(latents, torch.from_numpy(arrays["both/final_latents_f64"]))
 
 
 def test_frames_are_those_that_the_authors_decoded(tiny: Base, golden: Read) -> None:
