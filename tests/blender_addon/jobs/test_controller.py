@@ -567,6 +567,7 @@ def test_a_local_backend_is_started_found_again_and_stopped(at_work: Any, pump: 
     bpy.context.preferences.is_dirty = False
     bpy.ops.motionbooth.start_local_backend()
     assert bpy.context.preferences.is_dirty, "or the next Blender connects to the remote backend again"
+    assert not bpy.ops.motionbooth.start_local_backend.poll(), "a second click, while it starts"
     pump(lambda: state().connection == "CONNECTED")
     assert not bpy.ops.motionbooth.start_local_backend.poll()
     again = controller.JobController(at_work.data)
