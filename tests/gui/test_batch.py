@@ -1,0 +1,30 @@
+"""Batch work in a desktop Blender, from the installed extension."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from motionbooth.cli.demo import DEMO_SCENE
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.desktop
+
+
+def test_a_subject_is_rendered_trained_and_generated_without_a_window(
+    blender: str, environment: dict[str, str], extension_zip: Path, connection_file: Path, tmp_path: Path
+) -> None:
+    own = environment | {"BLENDER_USER_RESOURCES": str(tmp_path / "resources"), "XDG_DATA_HOME": str(tmp_path / "data")}
+
+    def run(*command: object) -> str:
+        words = [blender, "--python-use-system-env", "--command", *map(str, command)]
+        done = subprocess.run(words, cwd=ROOT, env=own, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run("extension", "install-file", "--repo", "user_default", "--enable", extension_zip)
+    run("motionbooth", "batch", DEMO_SCENE, "--connection", connection_file, "--out", tmp_path / "out", "--seed", 4)
+    out = tmp_path / "out" / DEMO_SCENE.stem
+    assert (out / "clip.mp4").stat().st_size > 0
+    assert len(list((out / "training_pictures" / "Imp").iterdir())) == 16, "eight pictures with their masks"
