@@ -40,7 +40,7 @@ class Connection(msgspec.Struct, frozen=True):
                 "or copy the file that the backend's owner gave you.",
                 path=path,
             ) from None
-        except (msgspec.MsgspecError, OSError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, OSError) as error:
             raise InvalidInput(
                 "The connection file {path} cannot be read ({problem}). Ask the backend's owner for a new one.",
                 path=path,

@@ -37,4 +37,4 @@ def pictures_with_masks(folder: Path) -> list[tuple[Path, Path | None]]:
 def caption_beside(picture: Path) -> str:
     """What dog.txt beside dog.jpg says, in one line; empty if there is none."""
     file = picture.with_suffix(".txt")
-    return " ".join(file.read_text(encoding="utf-8", errors="replace").split()) if file.is_file() else ""
+    return " ".join(file.read_text(encoding="utf-8-sig", errors="replace").split()) if file.is_file() else ""

@@ -159,7 +159,7 @@ def _wait(process: subprocess.Popen[bytes]) -> None:
 
 def _parse(line: bytes) -> Any:
     """The report on a line; None for any other output."""
-    with contextlib.suppress(msgspec.DecodeError):
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         message = msgspec.json.decode(line)
         if isinstance(message, dict) and "stage" in message:
             return msgspec.convert(message, ProgressReport)

@@ -20,8 +20,8 @@ _LONGEST_VALUE = 2000  # characters; a sentence must fit into a message
 class Text(Struct, frozen=True):
     """A sentence or a part of one. `str()` gives the English; a translation looks the template up.
 
-    Formatting never fails, not even for a text from the network: a field without a value stays as it is, and what
-    cannot be shown is replaced.
+    Formatting never fails, not even for a text from the network: a field without a value that fits stays as it is, and
+    what cannot be shown is replaced.
     """
 
     template: str
@@ -41,9 +41,12 @@ class Text(Struct, frozen=True):
         def field(match: re.Match[str]) -> str:
             name, spec = match.groups()
             value = self.values.get(name, match[0])
-            if isinstance(value, Text):
-                return part(value)
-            return format(value, spec) if spec and not isinstance(value, str) else str(value)
+            try:
+                if isinstance(value, Text):
+                    return part(value)
+                return format(value, spec) if spec and not isinstance(value, str) else str(value)
+            except (ValueError, OverflowError, RecursionError):  # a format for another kind, a huge number, a deep text
+                return match[0]
 
         return shown(_FIELD.sub(field, template))
 
@@ -63,8 +66,9 @@ def _plain(value: object) -> str | int | float | Text:
         value = getattr(value, "text", str(value))  # MotionBoothError has one
     if isinstance(value, Text):
         return Text(value.template, value.values)  # of an ErrorReport, the sentence
-    if isinstance(value, str):
-        return value if len(value) <= _LONGEST_VALUE else value[:_LONGEST_VALUE] + "..."
     if isinstance(value, Integral):
         return int(value)
-    return float(value) if isinstance(value, Real) else str(value)
+    if isinstance(value, Real):
+        return float(value)
+    text = str(value).encode(errors="replace").decode()  # paths can have bytes that are no UTF-8
+    return text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "..."

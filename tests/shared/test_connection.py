@@ -24,8 +24,8 @@ def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
         Connection.read(tmp_path / "connection.json")
 
 
-@pytest.mark.parametrize("text", ["", "{", "{}", '{"address": 5}', "\x00\xff"])
-def test_a_corrupt_file_is_reported_with_a_sentence(tmp_path: Path, text: str) -> None:
-    (tmp_path / "connection.json").write_text(text)
+@pytest.mark.parametrize("data", [b"", b"{", b"{}", b'{"address": 5}', b"\x00\xff", b'{"address": "\xff"}'])
+def test_a_corrupt_file_is_reported_with_a_sentence(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "connection.json").write_bytes(data)
     with refused(InvalidInput, path=str(tmp_path / "connection.json")):
         Connection.read(tmp_path / "connection.json")

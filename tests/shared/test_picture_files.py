@@ -19,4 +19,6 @@ def test_a_mask_belongs_to_the_picture_beside_it_and_other_files_are_no_pictures
 def test_a_caption_is_the_text_beside_the_picture_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "dog.txt").write_text(" a sks dog\n\non grass ", encoding="utf-8")
     assert caption_beside(tmp_path / "dog.jpg") == "a sks dog on grass"
+    (tmp_path / "imp.txt").write_text("a sks imp", encoding="utf-8-sig")  # as Windows' editor writes it
+    assert caption_beside(tmp_path / "imp.jpg") == "a sks imp"
     assert caption_beside(tmp_path / "cat.jpg") == ""

@@ -35,14 +35,16 @@ def test_reports_are_read_and_all_other_output_is_in_the_log(tmp_path: Path) -> 
 print("chatter", flush=True)
 print('{"stage": 5}', flush=True)
 print("17", flush=True)
+sys.stdout.buffer.write(b'"\\xff"\\n')
+sys.stdout.flush()
 writer.progress(ProgressReport("sampling", 1, 2, 3.5, Text("Imp")))
 print("a warning", file=sys.stderr, flush=True)
 writer.done({"clip": "é.mp4"})
 """
     assert program(tmp_path, script).run(seen.append) == {"clip": "é.mp4"}
     assert seen == [ProgressReport("sampling", 1, 2, 3.5, Text("Imp"))]
-    lines = (tmp_path / "program.log").read_text().splitlines()
-    assert sorted(lines) == ["17", "a warning", "chatter", '{"stage": 5}']
+    lines = (tmp_path / "program.log").read_bytes().splitlines()
+    assert sorted(lines) == [b'"\xff"', b"17", b"a warning", b"chatter", b'{"stage": 5}']
 
 
 def test_a_reported_error_keeps_its_class_and_sentence(tmp_path: Path) -> None:

@@ -32,6 +32,19 @@ def test_a_format_for_numbers_leaves_text_alone() -> None:
     assert str(Text.of("{seconds:.1f}", seconds="long")) == "long"
 
 
+def test_no_text_from_the_network_fails_to_be_shown() -> None:
+    assert str(Text("{steps:.1} {size:e}", {"steps": 5, "size": 10**400})) == "{steps:.1} {size:e}"
+    deep = Text("end")
+    for _ in range(2000):
+        deep = Text("{part}", {"part": deep})
+    assert str(deep) == "{part}"
+
+
+def test_the_name_of_a_file_that_is_not_text_can_be_sent() -> None:
+    text = Text.of("There is no file {path}.", path=Path("a\udcff.png"))
+    assert msgspec.json.decode(msgspec.json.encode(text), type=Text).values == {"path": "a?.png"}
+
+
 def test_numbers_of_numpy_paths_and_errors_become_plain_values() -> None:
     full = OutOfSpace("The disk of {path} is full.", path=Path("a"))
     text = Text.of("", whole=np.int64(3), part=np.float32(0.5), path=Path("a"), error=full, system=OSError("gone"))
