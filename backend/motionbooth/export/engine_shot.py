@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 import numpy as np
+from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.motion import (
     Box,
     CameraPath,
@@ -31,7 +32,7 @@ def engine_shot(shot: Shot, frames: int, size: tuple[int, int]) -> Shot:
 
     That frame contains all of the finished one, centered, and nothing is stretched. Between the shot's frames, boxes,
     camera and poses are interpolated linearly (rotations: the shortest way); a box that only one of two neighbors has
-    is taken from the nearer one.
+    is taken from the nearer one. Raises InvalidInput if the camera's homographies are out of bounds in that frame.
     """
     at = np.linspace(0, shot.frames - 1, frames)
     frame = _containing(shot.width / shot.height, size[0] / size[1])
@@ -42,7 +43,15 @@ def engine_shot(shot: Shot, frames: int, size: tuple[int, int]) -> Shot:
         replace(track, boxes=[_seen(_box_at(track.boxes, moment), scale, start) for moment in at])
         for track in shot.subjects
     ]
-    camera = _camera_at(shot.camera, at, scale, start)
+    try:
+        camera = _camera_at(shot.camera, at, scale, start)
+    except ValueError as error:  # the contract's
+        raise InvalidInput(
+            "The shot's camera turns too far to be shown in a frame of {width} x {height} px. Choose a size whose "
+            "aspect ratio is closer to the shot's.",
+            width=size[0],
+            height=size[1],
+        ) from error
     return replace(shot, camera=camera, subjects=subjects, model_frame=None if frame == WHOLE else frame)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import numpy as np
-from motionbooth_protocol.errors import InvalidInput
+from motionbooth_protocol.errors import InvalidInput, NotFound
+from motionbooth_protocol.jobs import GenerateSpec
 from motionbooth_protocol.motion import Box, CameraPath, SubjectTrack
 
 from motionbooth.export.request import ExportRequest
+from motionbooth.models.sources import source_named
 
 STRAIGHT = 0.01
 """Shares of the frame: how far a camera path may be from a straight one at a constant speed."""
@@ -19,17 +22,27 @@ def write_script(request: ExportRequest) -> list[str]:
     spec, shot = request.spec, request.spec.shot
     speed = _speed(shot.camera)
     camera = CameraPath.straight(*speed, shot.frames)
+    seen = [track for track in shot.subjects if any(track.boxes)]
     script = {
         "prompt": spec.prompt,
-        "phrases": [track.phrase for track in shot.subjects],
-        "bbox": [[_world_box(track, frame, camera) for track in shot.subjects] for frame in range(shot.frames)]
-        if shot.subjects
-        else [],
+        "phrases": [track.phrase for track in seen],
+        "bbox": [[_world_box(track, frame, camera) for track in seen] for frame in range(shot.frames)] if seen else [],
         "bg_phrase": spec.background_phrase,
         "camera_speed": speed,
     }
     (request.folder / "script.json").write_text(json.dumps({k: v for k, v in script.items() if v}, indent=1), "utf-8")
-    return [f"motionbooth generate script.json --model {spec.model} --out clip.mp4"]
+    command = f"motionbooth generate script.json --model {shlex.quote(spec.model)}{_duration(spec)} --out clip.mp4"
+    never = [track.name for track in shot.subjects if track not in seen]
+    return [command, *(f"{name} is never in the frame, so the script is without it." for name in never)]
+
+
+def _duration(spec: GenerateSpec) -> str:
+    """The option for a shot that is longer than the model's clip, as far as the model is known here."""
+    try:
+        own = source_named(spec.model).info.frames
+    except NotFound:
+        return ""
+    return f" --seconds {spec.shot.scene_frames / spec.shot.fps:g}" if spec.shot.frames > own else ""
 
 
 def _speed(camera: CameraPath) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 from typing import Any
 
 import numpy as np
@@ -44,9 +45,9 @@ def write_wan_move(request: ExportRequest) -> list[str]:
     np.save(request.folder / "visibility.npy", tracks.visible)
     width, height = request.size
     command = (
-        "In a checkout of Wan-Move: python generate.py --task wan-move-i2v --ckpt_dir CHECKPOINTS "
+        "In a checkout of Wan-Move, with the files of this folder copied into it: python generate.py --task wan-move-i2v --ckpt_dir CHECKPOINTS "
         f"--size {height}*{width} --image {FIRST_FRAME} --track tracks.npy --track_visibility visibility.npy "
-        f"--prompt {json.dumps(request.prompt)}"
+        f"--prompt {shlex.quote(request.prompt)}"
     )
     return [command, *_picture(request)]
 

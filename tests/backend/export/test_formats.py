@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from motionbooth.cli.app import app
 from motionbooth.evaluation.generated_shot import read_spec
 from motionbooth.export.engine_shot import engine_shot
 from motionbooth.export.formats import FORMATS, Media, export_shot
-from motionbooth.generation.script import read_script
+from motionbooth.generation.script import read_script, script_with_subjects
 from motionbooth.generation.video import read_clip, write_clip
 from motionbooth_protocol.errors import InvalidInput, NotFound
 from motionbooth_protocol.jobs import GenerateSpec
@@ -248,6 +249,36 @@ def test_a_script_is_read_as_the_shot(tmp_path: Path) -> None:
     found = np.array([box.as_tuple() for box in track.boxes if box is not None])
     assert np.abs(found - [box.as_tuple() for box in BOXES]).max() < 1e-9
     assert spec.shot.camera.offsets[-1].dx == pytest.approx(0.4 * 23 / 24)
+
+
+def test_the_command_of_a_script_generates_the_frames_of_a_long_shot(tmp_path: Path) -> None:
+    folder, steps = exported(tmp_path, "motionbooth-script")  # toybox's own clip has 8 frames
+    assert "--seconds 2 " in steps[0]
+    spec = script_with_subjects(folder / "script.json", "toybox", 0, [], seconds=2)
+    assert (spec.long_shot, spec.shot.scene_frames / spec.shot.fps) == ("windows", 2)
+    short = {"camera": CameraPath.straight(0.4, 0.1, 8), "subjects": []}
+    assert "--seconds" not in exported(tmp_path / "short", "motionbooth-script", **short)[1][0]
+
+
+def test_a_subject_that_is_never_in_the_frame_is_not_in_the_script(tmp_path: Path) -> None:
+    tracks = [SubjectTrack("Rex", "dog", BOXES, token="sks"), SubjectTrack("Max", "cat", [None] * FRAMES)]
+    folder, steps = exported(tmp_path, "motionbooth-script", subjects=tracks)
+    assert [track.phrase for track in read_script(folder / "script.json", MODEL).shot.subjects] == ["sks dog"]
+    assert any(step.startswith("Max is never in the frame") for step in steps)
+
+
+@pytest.mark.parametrize("name", ["vace", "wan-move"])
+def test_the_prompt_in_a_command_is_one_word_of_the_shell(tmp_path: Path, name: str) -> None:
+    spec = replace(spec_of(subjects=[]), prompt='a café, "open", for $5')
+    (command, *_) = export_shot(spec, name, tmp_path / name, Media())
+    assert shlex.split(command)[-1] == spec.prompt
+
+
+def test_a_camera_that_a_frame_cannot_show_is_refused(tmp_path: Path) -> None:
+    turned = [((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (math.tan(a), 0.0, 1.0)) for a in np.linspace(0, 1.4, FRAMES).tolist()]
+    camera = CameraPath(CameraPath.still(FRAMES).offsets, turned)
+    with refused(InvalidInput, width=480, height=832):
+        exported(tmp_path, "wan-move", camera=camera, width=4, height=4000, model_frame=None)
 
 
 def test_a_subject_that_leaves_and_a_camera_that_a_script_cannot_express(tmp_path: Path) -> None:
