@@ -38,7 +38,8 @@ def write_vace(request: ExportRequest) -> list[str]:
     size = "480p" if width * height <= LARGEST_480P else "720p"
     steps = [
         "In a checkout of VACE, with the files of this folder copied into it: "
-        f"python vace/vace_wan_inference.py --ckpt_dir CHECKPOINTS --size {size} --frame_num {request.frames} --src_video src_video_boxes.mp4 --src_mask src_mask.mp4 {shown}"
+        f"python vace/vace_wan_inference.py --ckpt_dir CHECKPOINTS --size {size} --frame_num {request.frames} "
+        f"--src_video src_video_boxes.mp4 --src_mask src_mask.mp4 {shown}"
         f"--prompt {shlex.quote(request.prompt)}"
     ]
     if depth is not None:

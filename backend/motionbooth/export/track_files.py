@@ -46,7 +46,8 @@ def write_wan_move(request: ExportRequest) -> list[str]:
     width, height = request.size
     command = (
         "In a checkout of Wan-Move, with the files of this folder copied into it: "
-        f"python generate.py --task wan-move-i2v --ckpt_dir CHECKPOINTS --size {height}*{width} --image {FIRST_FRAME} --track tracks.npy --track_visibility visibility.npy "
+        f"python generate.py --task wan-move-i2v --ckpt_dir CHECKPOINTS --size {height}*{width} "
+        f"--image {FIRST_FRAME} --track tracks.npy --track_visibility visibility.npy "
         f"--prompt {shlex.quote(request.prompt)}"
     )
     return [command, *_picture(request)]
