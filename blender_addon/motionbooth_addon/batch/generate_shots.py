@@ -101,13 +101,7 @@ def generate(
     """
     on_progress(ProgressReport("reading the scene", 0, 0))
     scenes = open_shots(blend)
-    for scene in scenes:
-        if options.model is not None:
-            scene.motionbooth.model = options.model
-        if options.long_shot is not None:
-            scene.motionbooth.long_shot = options.long_shot.upper()
-        if options.master is not None:
-            scene.motionbooth.master = options.master
+    before = {scene.name: _replaced(scene, options) for scene in scenes}
     out = out.resolve()
     names = [bpy.path.clean_name(scene.name) for scene in scenes]  # "a b" and "a:b" have one clean name
     folders = [out] if len(scenes) == 1 else folder_for_each(names, out)
@@ -131,8 +125,23 @@ def generate(
         finally:
             jobs.close()
     on_progress(ProgressReport("placing the clip", 0, 0))
+    if options.in_place:  # the user's file keeps its settings, except the model on which its subjects were trained
+        for shot in done:
+            for name, value in before[shot.scene.name].items():
+                if name != "model" or not shot.trainings:
+                    setattr(shot.scene.motionbooth, name, value)
     saved = save_with_clips(blend.resolve() if options.in_place else out / "shot.blend", done, on_progress)
     return {"blend": str(saved), "shots": [shot.report() for shot in done]}
+
+
+def _replaced(scene: bpy.types.Scene, options: Options) -> dict[str, str]:
+    """Give the scene the settings that the options replace; returns the scene's own."""
+    long_shot = options.long_shot and options.long_shot.upper()
+    given = {"model": options.model, "long_shot": long_shot, "master": options.master}
+    before = {name: getattr(scene.motionbooth, name) for name, value in given.items() if value is not None}
+    for name in before:
+        setattr(scene.motionbooth, name, given[name])
+    return before
 
 
 def _generate(

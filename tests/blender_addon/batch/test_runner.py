@@ -96,10 +96,20 @@ def test_every_shot_of_every_file_is_generated_in_spite_of_a_broken_file(
 
 def test_with_in_place_the_file_itself_gets_the_strips_once(files: Path, connection_file: Path, tmp_path: Path) -> None:
     blend = Path(shutil.copy(files / "one.blend", tmp_path))
+    bpy.ops.wm.open_mainfile(filepath=str(blend))
+    settings = bpy.data.scenes["Hop"].motionbooth
+    settings.model = "wantoy"
+    own = settings.master, settings.long_shot, settings.model
+    assert own == ("NONE", "WINDOWS", "wantoy")
+    bpy.ops.wm.save_mainfile()
     options = ["--connection", connection_file, "--out", tmp_path / "out", "--in-place"]
+    options += ["--master", "png", "--long-shot", "spread", "--model", "toybox"]
     assert run(blend, *options)[0] == 0
     assert run(blend, *options)[0] == 0
     assert strips_of(blend) == {"Hop": [(1, 48)]}
+    settings = bpy.data.scenes["Hop"].motionbooth
+    assert (settings.master, settings.long_shot, settings.model) == own, "the options are for this run alone"
+    assert settings.takes[0].master_path
     assert not (tmp_path / "out" / "one" / "shot.blend").exists()
 
 
