@@ -275,13 +275,17 @@ class Sessions:
 
     def _begin_session(self, peer: Peer, key: Key, request: messages.Hello) -> messages.Welcome:
         if request.version != PROTOCOL_VERSION:
-            newer, older = ("add-on", "backend") if request.version > PROTOCOL_VERSION else ("backend", "add-on")
+            if request.version > PROTOCOL_VERSION:
+                raise VersionMismatch(
+                    "The backend is older than this client (protocol {own}, not {version}): update the backend.",
+                    own=PROTOCOL_VERSION,
+                    version=request.version,
+                )
             raise VersionMismatch(
-                "The {newer} is newer than the {older} (protocol {version} there, {own} here): update the {older}.",
-                newer=newer,
-                older=older,
-                version=request.version,
+                "The backend is newer than this client (protocol {own}, not {version}): update the client, in Blender "
+                "the extension.",
                 own=PROTOCOL_VERSION,
+                version=request.version,
             )
         self._publisher.detach(peer)
         if self._connections_of[key.public] > _MAX_CONNECTIONS_OF_KEY:

@@ -61,7 +61,7 @@ class ServerSettings:
     writable: Sequence[Path] = ()  # by workers in a sandbox: caches
     cancel_grace: float = 5.0  # seconds
     time_limits: Mapping[str, TimeLimits] = field(default_factory=lambda: time_limits(DEFAULT_JOB_HOURS))  # by role
-    idle_seconds: float = 120.0  # after which the session of a client that is attached to no job is dropped
+    idle_seconds: float = 120.0  # without a message in either direction, after which a session is dropped
     reserve_bytes: int = RESERVE_BYTES  # see disk_space.py
     monitoring: MonitoringSettings = MonitoringSettings()
     parts: ServerParts = ServerParts()
