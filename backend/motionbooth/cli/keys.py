@@ -29,18 +29,16 @@ def keys_new(
     Send NAME.pub, which is written next to the connection file, to the owner of the backend.
     """
     from motionbooth_protocol.connection import write_private
-    from motionbooth_protocol.errors import Conflict
 
     from motionbooth.server.keys import check_name, new_key
 
     check_name(name)
     connection = new_key(address, server)
     public_file = out.parent / f"{name}.pub"
-    for file in (out, public_file):
-        if file.exists():
-            raise Conflict(
-                "{file} already exists and may be in use. Choose another file, or remove this one first.", file=file
-            )
+    if out == public_file:
+        raise typer.BadParameter(f"{out} is the file of the public key. Choose another name.", param_hint="--out")
+    _check_free(out)
+    _check_free(public_file)
     connection.write(out)
     write_private(public_file, f"{connection.client_public}\n".encode())
     typer.echo(f"Wrote {out} (keep it private) and {public_file}. Send the latter to the backend's owner, who runs")
@@ -74,12 +72,15 @@ def keys_add(
     home: Home = DEFAULT_HOME,
 ) -> None:
     """On the backend: create and authorize a key in one step, and write the user's connection file."""
+    from motionbooth_protocol.errors import Conflict
+
     from motionbooth.server.keys import issue_key, revoke
 
     connection = issue_key(home.absolute(), name, address, role)
     try:
+        _check_free(out)
         connection.write(out)
-    except OSError:
+    except (Conflict, OSError):
         revoke(home.absolute(), name)  # nobody has its secret key
         raise
     typer.echo(f"{name} is authorized. Send {out} to this user only: it contains the secret key.")
@@ -109,3 +110,12 @@ def keys_revoke(name: Name, home: Home = DEFAULT_HOME) -> None:
 
     revoke(existing(home), name)
     typer.echo(f"Access of {name} is revoked.")
+
+
+def _check_free(file: Path) -> None:
+    from motionbooth_protocol.errors import Conflict
+
+    if file.exists():
+        raise Conflict(
+            "{file} already exists and may be in use. Choose another file, or remove this one first.", file=file
+        )

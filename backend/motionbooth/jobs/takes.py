@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from motionbooth_protocol.errors import InvalidInput
 from motionbooth_protocol.jobs import GenerateSpec
+from motionbooth_protocol.limits import MAX_SEED
 from rich.table import Table
 from torch import Tensor
 
@@ -49,12 +50,13 @@ def generate_best_of(
 ) -> list[Take]:
     """Generate `count` takes from successive seeds, starting with `spec.seed`, and rank them, the best first.
 
-    The model is loaded once. Takes are generated in batches of `batch_size`, or smaller ones if a GPU's memory does not
-    hold as many; with 1, each has the same bits as from a separate job. A single take is written to `out`; several have
-    their rank and seed appended to its name. Each take's report is written as JSON beside it, and so is the master that
-    the spec names. Ctrl+C keeps the takes that are finished, and so does an error, which is raised. If not even a
-    single take fits the memory, the model is loaded once more with the next smaller memory plan. `computing`: by
-    default as the environment says. Raises InvalidInput if `out` is not an mp4, and MotionBoothError as `run_job` does.
+    The seed after the largest is 0. The model is loaded once. Takes are generated in batches of `batch_size`, or
+    smaller ones if a GPU's memory does not hold as many; with 1, each has the same bits as from a separate job. A
+    single take is written to `out`; several have their rank and seed appended to its name. Each take's report is
+    written as JSON beside it, and so is the master that the spec names. Ctrl+C keeps the takes that are finished, and
+    so does an error, which is raised. If not even a single take fits the memory, the model is loaded once more with the
+    next smaller memory plan. `computing`: by default as the environment says. Raises InvalidInput if `out` is not an
+    mp4, and MotionBoothError as `run_job` does.
     """
     if out.suffix.lower() != ".mp4":
         raise InvalidInput("The file of a clip must end in .mp4, not {out}.", out=out)
@@ -115,7 +117,7 @@ def _generate(
     blob_path: Callable[[str], Path],
 ) -> Iterator[tuple[int, Tensor]]:
     """Each seed with the model's exact frames (F, H, W, 3) of its take; progress is reported over all takes."""
-    seeds = range(spec.seed, spec.seed + count)
+    seeds = [(spec.seed + index) % (MAX_SEED + 1) for index in range(count)]
     retried = False
 
     def sample(batch: Sequence[int], first: int) -> Tensor:

@@ -49,6 +49,7 @@ NEW_KEY = ["keys", "new", "ann", "--address", "tcp://box:5599", "--server", PUBL
         ([*NEW_KEY, "folder"], "is a directory"),
         (["keys", "new", "../ann", *NEW_KEY[3:], "c.json"], "A name starts with a letter or digit"),
         (["keys", "new", "ann", "--address", "box", *NEW_KEY[5:], "c.json"], "tcp://render-box:5599"),
+        ([*NEW_KEY, "ann.pub"], "ann.pub is the file of the public key"),
         (["keys", "add", "ann", "--address", "tcp://box:99999", "--out", "c.json", "--home", "h"], "up to 65535"),
         (["keys", "authorize", "folder", "--home", "h"], "folder cannot be used"),
         (["status", "--connection", "file"], "cannot be read"),
@@ -106,6 +107,9 @@ def test_a_key_that_is_in_use_is_never_overwritten(folder: Path) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     assert "ann.pub" in before
     refused_by_command([*NEW_KEY, "c.json"], Conflict, file=...)
+    add = ["keys", "add", "bob", "--address", "tcp://box:5599", "--home", "h", "--out", "c.json"]
+    refused_by_command(add, Conflict, file="c.json")
+    assert "bob" not in CliRunner().invoke(app, ["keys", "list", "--home", "h"]).output
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 

@@ -30,6 +30,7 @@ from motionbooth.progress.time_left import Stage
 from motionbooth_lab.bench.masters import read_master
 from motionbooth_protocol.errors import InvalidInput, NotFound
 from motionbooth_protocol.jobs import GenerateSpec
+from motionbooth_protocol.limits import MAX_SEED
 from motionbooth_protocol.masters import Master
 from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
 from motionbooth_protocol.text import Text
@@ -103,6 +104,12 @@ def test_a_take_has_the_very_bits_of_a_job_of_its_own(tmp_path: Path) -> None:
     (same,) = [take for take in takes if take.seed == 8]
     assert alone[0].clip == tmp_path / "alone.mp4"
     assert same.clip.read_bytes() == alone[0].clip.read_bytes()
+
+
+def test_the_seed_after_the_largest_is_the_smallest(tmp_path: Path) -> None:
+    last = msgspec.structs.replace(spec(), seed=MAX_SEED)
+    takes = generate_best_of(last, 2, 1, tmp_path / "shot.mp4", Path, Log())
+    assert sorted(take.seed for take in takes) == [0, MAX_SEED]
 
 
 def test_takes_in_a_batch_are_all_generated(tmp_path: Path) -> None:
