@@ -8,6 +8,7 @@ the timer are removed once nothing has called `get` for a while, unless a scene 
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 import uuid
@@ -42,7 +43,7 @@ class ShotCache:
 
     motion: None if the shot cannot be read; `error` says why.
     warnings: what the model cannot follow.
-    version: increases with each reading.
+    version: another one for each reading, of any cache: drawings outlive the caches that they are made from.
     outdated: the scene has changed since the last reading.
     moved_frame: the frame at which the user last moved objects, which may have no keyframe yet; `moves` counts that.
     last_requested: the time of the last `get`.
@@ -78,6 +79,7 @@ class ShotCache:
 
 
 _caches: dict[str, ShotCache] = {}  # by the scene's name
+_versions = itertools.count(1)
 _changed_at = 0.0
 # Scenes whose next depsgraph update comes from our reading, and whether that played the scene.
 _own_updates: dict[str, bool] = {}
@@ -268,7 +270,7 @@ def _begin(scene: bpy.types.Scene, cache: ShotCache) -> None:
 def _finish(cache: ShotCache, motion: Motion | None, warnings: list[ShotWarning], error: Text | None) -> None:
     cache.motion, cache.warnings, cache.error = motion, warnings, error
     cache.reader, cache.outdated, cache.allow_playback, cache.needs_playback = None, False, False, False
-    cache.version += 1
+    cache.version = next(_versions)
 
 
 def _affordable_samples(cache: ShotCache) -> int:

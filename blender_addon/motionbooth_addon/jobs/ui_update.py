@@ -42,11 +42,11 @@ def can_edit() -> bool:
 
 
 def push_undo(message: str) -> None:
-    """Make the change that the timer has just made an undo step."""
-    windows = bpy.context.window_manager.windows
-    if bpy.app.background or not windows:
-        return
-    with bpy.context.temp_override(window=windows[0]):
+    """Make the change that the timer has just made an undo step.
+
+    Not in `temp_override`, see `image_sequence`: Blender gives a timer the context of its first window.
+    """
+    if not bpy.app.background and bpy.ops.ed.undo_push.poll():
         bpy.ops.ed.undo_push(message=f"MotionBooth: {message}")
 
 

@@ -54,20 +54,33 @@ def test_get_evaluates_nothing_and_the_timer_reads_the_shot(shot: Any) -> None:
 def test_the_shot_is_read_again_only_after_a_change(shot: Any) -> None:
     shot_cache.get(shot)
     settle()
+    version = shot_cache.get(shot).version
     settle()
-    assert shot_cache.get(shot).version == 1
+    assert shot_cache.get(shot).version == version
     shot.frame_set(12)
     settle()
-    assert shot_cache.get(shot).version == 1, "another frame is no change of the shot"
+    assert shot_cache.get(shot).version == version, "another frame is no change of the shot"
     bpy.data.objects["Cube"].scale.x = 3
     settle()
-    assert shot_cache.get(shot).version == 2
+    assert shot_cache.get(shot).version == version + 1
+
+
+def test_a_shot_that_is_read_after_its_cache_has_expired_is_drawn_anew(shot: Any) -> None:
+    shot_cache.get(shot)
+    settle()
+    drawn = shot_cache.get(shot).version
+    shot_cache.stop()
+    bpy.data.objects["Cube"].scale.x = 3  # unnoticed
+    shot_cache.get(shot)
+    settle()
+    assert shot_cache.get(shot).version != drawn
 
 
 @pytest.mark.parametrize("setting", ["frame_end", "background_distance", "use_parallax", "subject"])
 def test_settings_that_blender_does_not_report_are_noticed(shot: Any, setting: str) -> None:
     shot_cache.get(shot)
     settle()
+    version = shot_cache.get(shot).version
     if setting == "frame_end":
         shot.frame_end = 48
     elif setting == "background_distance":
@@ -78,7 +91,7 @@ def test_settings_that_blender_does_not_report_are_noticed(shot: Any, setting: s
         shot.motionbooth.subjects.add().name = "Other"
     shot_cache.get(shot)
     settle()
-    assert shot_cache.get(shot).version == 2
+    assert shot_cache.get(shot).version == version + 1
 
 
 def test_warnings_are_cached_with_their_frames(shot: Any) -> None:
