@@ -98,6 +98,13 @@ class ReportingProcess:
             if self._process is not None:
                 _interrupt(self._process)
 
+    def kill(self) -> None:
+        """End the process at once, one that has nothing to finish; otherwise as `interrupt`."""
+        with self._lock:
+            self._interrupted = True
+            if self._process is not None:
+                _kill(self._process)
+
     def stop(self) -> None:
         """Interrupt the process, and wait until it has ended."""
         self.interrupt()
@@ -139,12 +146,18 @@ def ending(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Wait for an interrupted process; kill it, with the processes that it started, if it does not end."""
     _wait(process)
+    _kill(process)
+    process.wait()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill it, with the processes that it started, unless it has ended."""
     if process.poll() is None:
         if hasattr(os, "killpg"):
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # another thread has just seen it end
+                os.killpg(process.pid, signal.SIGKILL)
         else:
             process.kill()
-        process.wait()
 
 
 def _interrupt(process: subprocess.Popen[bytes]) -> None:

@@ -21,12 +21,13 @@ from msgspec.structs import replace
 from .._protocol import messages
 from .._protocol.client import Client
 from .._protocol.connection import Connection
-from .._protocol.errors import Canceled, ErrorReport, MotionBoothError, NotFound, OutOfSpace, from_os_error
+from .._protocol.errors import Canceled, Damaged, ErrorReport, MotionBoothError, NotFound, OutOfSpace
 from .._protocol.jobs import TERMINAL_STATES, Blob, Guide, JobState, Picture, Style, SubjectSpec
 from .._protocol.limits import CHUNK_BYTES
 from .._protocol.messages import Progress
 from .._protocol.picture_files import caption_beside
 from .._protocol.reports import PreviewReport, ProgressReport
+from ..faults import for_a_person
 from ..job_store import GuideRender
 from ..turntable import background_render
 from . import masters
@@ -72,6 +73,7 @@ class ConnectionThreads:
         self._connected = threading.Event()
         self._requests: deque[Command] = deque()
         self._transfers: queue.Queue[Train | Generate | Fetch] = queue.Queue()
+        self._lock = threading.Lock()  # for the next two
         self._in_transfer: set[str] = set()  # jobs of transfers that are queued or running
         self._dropped: set[str] = set()  # those of them that were canceled
         self._followed: dict[str, int] = {}  # job -> number of its last event
@@ -89,18 +91,22 @@ class ConnectionThreads:
         return self
 
     def stop(self, seconds: float = 3.0) -> None:
-        """Drop the commands that were not carried out. Jobs continue on the backend."""
+        """Drop the commands that were not carried out, waiting at most so long. Jobs continue on the backend."""
         self._stop.set()
+        deadline = time.monotonic() + seconds
         for thread in self._threads:
-            thread.join(seconds)
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def send(self, command: Command) -> None:
         """Never waits."""
-        if isinstance(command, Train | Fetch) or (isinstance(command, Generate) and command.has_files):
-            self._in_transfer.add(command.job)
-            self._transfers.put(command)
-        else:
-            self._requests.append(command)
+        with self._lock:
+            if isinstance(command, Cancel) and command.job in self._in_transfer:
+                self._dropped.add(command.job)
+            elif isinstance(command, Train | Fetch) or (isinstance(command, Generate) and command.has_files):
+                self._in_transfer.add(command.job)
+                self._transfers.put(command)
+            else:
+                self._requests.append(command)
 
     def events(self) -> Iterator[Event]:
         """The events since the last call, oldest first. Never waits; an event that is not consumed stays queued."""
@@ -127,9 +133,9 @@ class ConnectionThreads:
                     client.listen(_LISTEN_SECONDS)
                 except Canceled:
                     return
-                except MotionBoothError as error:
+                except Exception as error:  # a fault must not end the thread: all jobs would seem to stand still
                     self._connected.clear()
-                    self._events.append(Disconnected(error))
+                    self._events.append(Disconnected(for_a_person(error)))
                     session = 0
                     self._cancel_unsent()
                     self._stop.wait(pause)
@@ -159,10 +165,10 @@ class ConnectionThreads:
                 self._process(client, command)
             except Canceled:
                 raise
-            except MotionBoothError as error:
-                if error.retryable:
+            except Exception as error:
+                if isinstance(error, MotionBoothError) and error.retryable:
                     raise
-                self._events.append(Refused(command, error))
+                self._events.append(Refused(command, for_a_person(error)))
             self._requests.popleft()
 
     def _cancel_unsent(self) -> None:
@@ -182,8 +188,6 @@ class ConnectionThreads:
                 self._attach(client, job, 0)
             case Follow(job, after_seq):
                 self._attach(client, job, after_seq)
-            case Cancel(job) if job in self._in_transfer:
-                self._dropped.add(job)
             case Cancel(job):
                 client.cancel(job)
             case Refresh():
@@ -257,21 +261,25 @@ class ConnectionThreads:
 
     def _transfer(self, client: Client, command: Train | Generate | Fetch) -> None:
         """Try until it is done, refused or canceled. Raises Canceled if the threads are stopped."""
+        is_done = False
         try:
             while not self._try_transfer(client, command):
+                self._stop.wait(_FIRST_PAUSE)
                 while not self._connected.wait(_LISTEN_SECONDS):
                     self._check_canceled(command.job)
+            is_done = True
         except Canceled:
             if command.job not in self._dropped:
                 raise
             self._events.append(StateChanged(command.job, JobState.CANCELED))
-        except MotionBoothError as error:
-            self._events.append(Refused(command, error))
-        except OSError as error:
-            self._events.append(Refused(command, from_os_error(error)))
+        except Exception as error:
+            self._events.append(Refused(command, for_a_person(error)))
         finally:
-            self._in_transfer.discard(command.job)
-            self._dropped.discard(command.job)
+            with self._lock:
+                self._in_transfer.discard(command.job)
+                if is_done and command.job in self._dropped:  # canceled while it was being submitted
+                    self._requests.append(Cancel(command.job))
+                self._dropped.discard(command.job)
 
     def _try_transfer(self, client: Client, command: Train | Generate | Fetch) -> bool:
         """False if the network broke; the next attempt resumes."""
@@ -284,9 +292,8 @@ class ConnectionThreads:
                 case Fetch():
                     self._fetch(client, command)
         except MotionBoothError as error:
-            if not error.retryable or isinstance(error, OutOfSpace):
+            if not error.retryable or isinstance(error, OutOfSpace | Damaged):
                 raise
-            self._connected.clear()
             return False
         return True
 
@@ -295,8 +302,8 @@ class ConnectionThreads:
         files = [(Path(image), Path(mask) if mask else None) for image, mask in request.pictures]
         if request.render is not None:
             self._report(train.job, ProgressReport("rendering pictures", 0, 0))
-            on_progress = partial(self._report, train.job)
-            files = background_render.render(self._renderer, request.render, train.folder, on_progress)
+            on_progress, is_canceled = partial(self._report, train.job), partial(self._is_canceled, train.job)
+            files = background_render.render(self._renderer, request.render, train.folder, on_progress, is_canceled)
         sent = []
         for index, (image, mask) in enumerate(files):
             self._report(train.job, ProgressReport("uploading pictures", index, len(files)))
@@ -324,9 +331,10 @@ class ConnectionThreads:
 
     def _send_guide(self, client: Client, wanted: GuideRender, command: Generate) -> Guide:
         """Render and upload the guide."""
-        job, on_progress = command.job, partial(self._report, command.job)
+        job, shot = command.job, command.spec.shot
+        on_progress, is_canceled = partial(self._report, job), partial(self._is_canceled, job)
         on_progress(ProgressReport("rendering the guide", 0, 0))
-        files = background_render.render_guide(self._renderer, wanted, command.spec.shot, on_progress)
+        files = background_render.render_guide(self._renderer, wanted, shot, on_progress, is_canceled)
         if wanted.folder:
             self._latest[PreviewSaved, job] = PreviewSaved(job, files[0].with_name(background_render.PREVIEW))
         clip, *masks = (self._upload(client, job, file, "uploading the guide") for file in files)
@@ -362,5 +370,8 @@ class ConnectionThreads:
 
     def _check_canceled(self, job: str) -> None:
         """Raises Canceled if the job was canceled or the threads are stopped."""
-        if self._stop.is_set() or job in self._dropped:
+        if self._is_canceled(job):
             raise Canceled("Canceled before it was sent.")
+
+    def _is_canceled(self, job: str) -> bool:
+        return self._stop.is_set() or job in self._dropped

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from ..job_store import GuideRender, Render
 SCENE, GUIDE, MASKS, PREVIEW = "scene.blend", "guide.png", "masks.png", "preview.png"  # in the folder of a guide
 WORKBENCH, CYCLES = "WORKBENCH", "CYCLES"
 FIRST_SECONDS = {WORKBENCH: 60.0}  # until its first frame; then Cycles is tried
+_WATCH_SECONDS = 0.2  # between two looks whether a rendering is canceled or late
 SCRIPT = Path(__file__).with_name("blender_process.py")
 
 
@@ -39,16 +42,21 @@ def renderer(blender: str, system_python: bool) -> list[str]:
 
 
 def render(
-    command: list[str], wanted: Render, folder: Path, on_progress: Callable[[ProgressReport], None]
+    command: list[str],
+    wanted: Render,
+    folder: Path,
+    on_progress: Callable[[ProgressReport], None],
+    is_canceled: Callable[[], bool] = lambda: False,
 ) -> list[tuple[Path, Path | None]]:
     """Render into `folder`, in a process that ends with this call, even if `on_progress` raises.
 
-    Returns the pictures with their masks. Raises InvalidInput if the object cannot be rendered.
+    is_canceled: called again and again, by another thread.
+    Returns the pictures with their masks. Raises InvalidInput if the object cannot be rendered, and Canceled.
     """
     folder.mkdir(parents=True, exist_ok=True)
     task = [wanted.blend, wanted.collection, wanted.frame, wanted.size, str(folder)]
     try:
-        pictures = _run(command, ["turntable.turntable", "rendering pictures", task], folder, on_progress)
+        pictures = _run(command, ["turntable.turntable", "rendering pictures", task], folder, on_progress, is_canceled)
     except JobFailed as error:
         raise InvalidInput(
             "Blender could not render the training pictures. {reason} Render the object yourself (F12) to see what is "
@@ -59,7 +67,11 @@ def render(
 
 
 def render_guide(
-    command: list[str], wanted: GuideRender, shot: Shot, on_progress: Callable[[ProgressReport], None]
+    command: list[str],
+    wanted: GuideRender,
+    shot: Shot,
+    on_progress: Callable[[ProgressReport], None],
+    is_canceled: Callable[[], bool] = lambda: False,
 ) -> list[Path]:
     """The guide of a shot, and its masks if it has any; rendered unless that is done. As `render` otherwise."""
     folder, clips = Path(wanted.folder), clips_of(wanted)
@@ -73,8 +85,9 @@ def render_guide(
     rate = shot.frames * shot.fps / shot.scene_frames  # the guide lasts as long as the shot
     for engine in wanted.engines:
         task = [str(folder), wanted.scene, shot.times, frame, wanted.size, rate, wanted.masked, engine]
+        arguments, seconds = ["guide.render", "rendering the guide", task], FIRST_SECONDS.get(engine, math.inf)
         try:
-            _run(command, ["guide.render", "rendering the guide", task], folder, on_progress, FIRST_SECONDS.get(engine))
+            _run(command, arguments, folder, on_progress, is_canceled, seconds)
             break
         except JobFailed as error:  # without a display, Workbench ends its Blender or waits forever
             if engine == wanted.engines[-1]:
@@ -83,7 +96,7 @@ def render_guide(
                     "wrong, or turn the guide off.",
                     reason=error,
                 ) from error
-    (folder / SCENE).unlink()
+    (folder / SCENE).unlink(missing_ok=True)
     return clips
 
 
@@ -99,26 +112,29 @@ def _run(
     task: list[Any],
     folder: Path,
     on_progress: Callable[[ProgressReport], None],
-    seconds: float | None = None,
+    is_canceled: Callable[[], bool],
+    seconds: float = math.inf,
 ) -> Any:
-    """seconds: after this time without a report the process is ended, which raises JobFailed; None: never."""
+    """seconds: after this time without a report the process is killed, which raises JobFailed."""
     # Blender with factory settings removes the libraries of all extensions from their folder: it gets another one.
     own = {"BLENDER_USER_EXTENSIONS": str(folder / "extensions")}
     process = ReportingProcess([*command, json.dumps(task)], folder / "blender.log", own)
-    late = threading.Event()
+    heard, late, ended = threading.Event(), threading.Event(), threading.Event()
 
-    def end() -> None:
-        late.set()
-        process.stop()
-
-    watch = threading.Timer(seconds or 0.0, end)
+    def watch() -> None:
+        deadline = time.monotonic() + seconds
+        while not ended.wait(_WATCH_SECONDS):
+            if not heard.is_set() and time.monotonic() > deadline:
+                late.set()
+            if late.is_set() or is_canceled():
+                process.kill()
+                return
 
     def hear(report: ProgressReport) -> None:
-        watch.cancel()
+        heard.set()
         on_progress(report)
 
-    if seconds is not None:
-        watch.start()
+    threading.Thread(target=watch, name="MotionBooth render", daemon=True).start()
     try:
         return process.run(hear)
     except Canceled as error:
@@ -126,4 +142,4 @@ def _run(
             raise JobFailed("Blender rendered nothing for {seconds:.0f} s.", seconds=seconds) from error
         raise
     finally:
-        watch.cancel()
+        ended.set()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,9 +14,12 @@ from pathlib import Path
 import msgspec
 import pytest
 from motionbooth_addon._protocol import messages
+from motionbooth_addon._protocol.client import Client
+from motionbooth_addon._protocol.errors import Unreachable
+from motionbooth_addon._protocol.jobs import Blob
 from motionbooth_addon._protocol.messages import Progress
 from motionbooth_addon._protocol.reports import PreviewReport
-from motionbooth_addon.job_store import TrainRequest
+from motionbooth_addon.job_store import Render, TrainRequest
 from motionbooth_addon.jobs.connection_threads import ConnectionThreads
 from motionbooth_addon.jobs.events import (
     Cancel,
@@ -108,11 +114,7 @@ def test_a_training_is_submitted_with_its_pictures(
     shared_backend: RunningBackend, begin: Callable, tmp_path: Path
 ) -> None:
     threads, wait = begin(shared_backend.connection)
-    (tmp_path / "a.png").write_bytes(b"a picture")
-    request = TrainRequest(
-        name="Imp", token="sks", class_word="toy", model="small", pictures=[(str(tmp_path / "a.png"), None)]
-    )
-    threads.send(Train("train-0001", request, tmp_path))
+    threads.send(Train("train-0001", training(tmp_path), tmp_path))
     (subject,) = wait(StateChanged, state="done").results
     assert (subject.role, subject.size) == ("subject", len(b"a picture"))
 
@@ -183,3 +185,93 @@ def test_a_stage_name_cannot_lead_a_preview_to_another_folder(tmp_path: Path) ->
     assert shown.path.parent == tmp_path / "previews"
     assert shown.path.read_bytes() == b"a picture"
     assert list(tmp_path.iterdir()) == [tmp_path / "previews"]
+
+
+def training(folder: Path, **values: object) -> TrainRequest:
+    (folder / "a.png").write_bytes(b"a picture")
+    pictures = [(str(folder / "a.png"), None)]
+    return TrainRequest(name="Imp", token="sks", class_word="toy", model="small", pictures=pictures, **values)
+
+
+def test_an_unsent_training_is_canceled_without_a_backend(begin: Callable, tmp_path: Path) -> None:
+    threads, wait = begin(NOWHERE)
+    wait(Disconnected)
+    threads.send(Train("train-0003", training(tmp_path), tmp_path))
+    threads.send(Cancel("train-0003"))
+    wait(StateChanged, job="train-0003", state="canceled")
+
+
+def test_a_cancel_that_arrives_during_the_submission_is_not_lost(
+    shared_backend: RunningBackend, begin: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads, wait = begin(shared_backend.connection)
+    wait(Connected)
+
+    def submit(client: Client, job: str, spec: object) -> None:
+        threads.send(Cancel(job))
+        time.sleep(0.5)  # so that the other thread has seen it
+        original(client, job, spec)
+
+    canceled: queue.SimpleQueue[str] = queue.SimpleQueue()
+    original = Client.submit
+    monkeypatch.setattr(Client, "submit", submit)
+    monkeypatch.setattr(Client, "cancel", lambda _, job: canceled.put(job))
+    threads.send(Train("train-0004", training(tmp_path), tmp_path))
+    assert canceled.get(timeout=30) == "train-0004", "on the backend"
+
+
+def test_a_rendering_that_reports_nothing_ends_with_its_job_or_with_the_threads(
+    shared_backend: RunningBackend, begin: Callable, tmp_path: Path
+) -> None:
+    deaf = f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); signal.signal(2, signal.SIG_IGN)"
+    renderer = [sys.executable, "-c", f"import os, signal, time; {deaf}; time.sleep(60)"]
+    request = training(tmp_path, render=Render("object.blend", "Imp", 1, 64))
+    for by_cancel in (True, False):
+        threads, wait = begin(shared_backend.connection)
+        threads._renderer = renderer
+        threads.send(Train("train-0005", request, tmp_path / "pictures"))
+        while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():
+            time.sleep(0.01)
+        pid = int((tmp_path / "pid").read_text())
+        (tmp_path / "pid").unlink()
+        if by_cancel:
+            threads.send(Cancel("train-0005"))
+            wait(StateChanged, job="train-0005", state="canceled")
+        threads.stop()
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("MotionBooth")]
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_a_transfer_is_tried_again_although_only_its_own_session_broke(
+    shared_backend: RunningBackend, begin: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(client: Client, blob: Blob, path: Path, on_bytes: object) -> None:
+        if not tried:
+            tried.append(path)
+            raise Unreachable("It did not reply.")
+
+    tried: list[Path] = []
+    monkeypatch.setattr(Client, "fetch", fetch)
+    threads, wait = begin(shared_backend.connection)
+    wait(Connected)
+    threads.send(Fetch("clip-0005", Blob("clip", "0" * 64, 1), tmp_path / "clip.mp4"))
+    wait(Fetched)
+
+
+def test_a_fault_of_ours_is_reported_and_ends_no_thread(
+    shared_backend: RunningBackend, begin: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads, wait = begin(shared_backend.connection)
+    wait(Connected)
+    clip = Fetch("clip-0006", Blob("clip", "0" * 64, 1), tmp_path / "clip.mp4")
+    with monkeypatch.context() as patched:
+        for method in ("attach", "fetch"):
+            patched.setattr(Client, method, lambda *_: 1 / 0)
+        for command in (Follow("clip-0006"), clip):
+            threads.send(command)
+            assert "ZeroDivisionError" in str(wait(Refused, command=command).error)
+    threads.send(Follow("clip-0006"))
+    assert wait(StateChanged, state="failed").error.code == "not_found"
+    threads.send(clip)
+    assert wait(Refused).error.code == "not_found"
