@@ -44,18 +44,28 @@ def load_pending() -> bool:
     if not _pending or _icons is None:
         return False
     slot = next(iter(_pending))
-    _shown[slot] = load_large(*_pending.pop(slot))
+    load_large(slot, *_pending.pop(slot))
     return True
 
 
-def load_large(path: str, aspect: float = 0.0) -> list[int]:
-    """Like `large_icons`, but loads the file at once."""
+def load_large(slot: str, path: str, aspect: float = 0.0) -> list[int]:
+    """Like `large_icons`, but loads the file at once. What no slot shows any more is freed."""
     key = _key(path), aspect
     if _icons is None or not key[0]:
         return []
     if key not in _large:
-        _large[key] = [_add(f"{key[0]}@{aspect}@{n}", frame) for n, frame in enumerate(_frames(path, aspect))]
+        _large[key] = [_add(_name(key, n), frame) for n, frame in enumerate(_frames(path, aspect))]
+    _shown[slot] = _large[key]
+    for old, icons in list(_large.items()):
+        if not any(icons is shown for shown in _shown.values()):
+            del _large[old]
+            for n in range(len(icons)):
+                del _icons[_name(old, n)]
     return _large[key]
+
+
+def _name(key: tuple[str, float], frame: int) -> str:
+    return f"{key[0]}@{key[1]}@{frame}"
 
 
 def _frames(path: str, aspect: float) -> list[np.ndarray]:

@@ -41,7 +41,7 @@ from typing import TextIO
 
 import bpy
 
-from .. import register
+from .. import register, unregister
 from .._protocol.errors import InvalidInput, MotionBoothError, from_os_error
 from .._protocol.reporting_process import ReportWriter
 from .generate_shots import Options, generate
@@ -98,4 +98,8 @@ def _take_standard_output() -> TextIO:
 
 if __name__ == "__main__":
     register()
-    sys.exit(main(sys.argv[1:]))
+    try:
+        status = main(sys.argv[1:])
+    finally:
+        unregister()  # a timer that is left, such as of a guide, can keep bpy from ending
+    sys.exit(status)

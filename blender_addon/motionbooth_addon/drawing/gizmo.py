@@ -17,8 +17,16 @@ POLL_SECONDS = 0.1  # how often to check whether a drag has ended
 class _Drag:
     """A drag in progress. Gizmos do not report their release, so a timer polls for it."""
 
-    held: bool  # as of the last redraw
     transform_before: tuple[float, ...]  # location and scale
+    held: bool = True  # as of the last redraw
+    cage: int = 0  # the one that is held: each view in the camera's perspective has its own
+
+    def note(self, cage: int, is_modal: bool) -> None:
+        """Of a redraw of this cage."""
+        if is_modal:
+            self.held, self.cage = True, cage
+        elif self.cage in (0, cage):
+            self.held = False
 
 
 _drag: _Drag | None = None
@@ -66,7 +74,7 @@ class MOTIONBOOTH_GGT_box(bpy.types.GizmoGroup):
     def draw_prepare(self, context: bpy.types.Context) -> None:
         """Fit the cage to the rectangle."""
         if _drag is not None:
-            _drag.held = self.cage.is_modal
+            _drag.note(id(self), self.cage.is_modal)
         rectangle = active_rectangle(context)
         if rectangle is None:
             return
@@ -110,7 +118,7 @@ def _write_matrix(columns: Sequence[float]) -> None:
     if rectangle is None:
         return
     if _drag is None:
-        _drag = _Drag(True, _transform(rectangle))
+        _drag = _Drag(_transform(rectangle))
         bpy.app.timers.register(_poll_release, first_interval=POLL_SECONDS, persistent=True)
     cage = Matrix([columns[start : start + 4] for start in (0, 4, 8, 12)]).transposed()
     location, _, scale = (cage @ _center(rectangle).inverted()).decompose()

@@ -166,6 +166,11 @@ def _backing(rects: tuple[tuple[float, float, float, float], ...], scale: float)
     return batch_for_shader(_shader("FLAT_COLOR"), "TRIS", {"pos": points, "color": colors}, indices=triangles)
 
 
+def clear() -> None:
+    """Free what is kept in GPU memory."""
+    _backing.cache_clear()
+
+
 def srgb(color: Sequence[float]) -> Color:
     """Convert a scene linear color to sRGB."""
     red, green, blue = BlenderColor(color).from_scene_linear_to_srgb()

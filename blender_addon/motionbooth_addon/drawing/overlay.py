@@ -13,7 +13,7 @@ from bpy_extras.view3d_utils import location_3d_to_region_2d
 from .. import compat
 from ..capture import scene_evaluation, shot_cache, shots
 from ..timeline.takes import active_take_motion
-from . import shot_overlay, take_overlay
+from . import gpu_drawing, shot_overlay, take_overlay
 from .gpu_drawing import FrameRect
 
 _handles: list[tuple[Any, str, Any]] = []  # space type, region type and handle
@@ -40,6 +40,7 @@ def switch(on: bool) -> None:
         _handles.clear()
         shot_overlay.clear()
         take_overlay.clear()
+        gpu_drawing.clear()
 
 
 def _set_switch(_: bpy.types.WindowManager, on: bool) -> None:

@@ -262,7 +262,7 @@ class MOTIONBOOTH_OT_view_image(ReportsErrors, bpy.types.Operator):
     shape: FloatProperty(name="Shape", options={"HIDDEN"})
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
-        self._frames = thumbnails.load_large(self.path, self.shape)
+        self._frames = thumbnails.load_large("viewed", self.path, self.shape)
         if not self._frames:
             return self.fail(NotFound("The image no longer exists."))
         # Squares side by side, in nine tenths of the window.

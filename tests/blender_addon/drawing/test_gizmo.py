@@ -78,6 +78,24 @@ def test_a_drag_inserts_keyframes_only_with_auto_keying(scene: Any, box: Any) ->
     scene.tool_settings.use_keyframe_insert_auto = False
 
 
+def test_a_drag_ends_with_the_release_of_its_own_cage() -> None:
+    """Another view in the camera's perspective has a cage, too, which is redrawn with each movement."""
+    drag = gizmo._Drag(())
+    drag.note(cage=2, is_modal=False)
+    drag.note(cage=1, is_modal=True)
+    assert drag.held
+    drag.note(cage=2, is_modal=False)
+    assert drag.held
+    drag.note(cage=1, is_modal=False)
+    assert not drag.held
+
+
+def test_a_drag_that_was_too_short_to_be_drawn_ends() -> None:
+    drag = gizmo._Drag(())
+    drag.note(cage=1, is_modal=False)
+    assert not drag.held
+
+
 def test_only_a_rectangle_on_the_camera_has_a_cage(scene: Any, box: Any, add_cube: Callable[..., Any]) -> None:
     assert gizmo.active_rectangle(bpy.context) == box
     scene.motionbooth.subjects[0].object = add_cube(scene)

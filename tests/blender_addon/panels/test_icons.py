@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 bpy = pytest.importorskip("bpy", reason="needs the bpy module, which exists for Python 3.11 and 3.13")
 
-from motionbooth_addon import ui_state  # noqa: E402
+from motionbooth_addon import thumbnails, ui_state  # noqa: E402
 from motionbooth_addon.panels import jobs, shot  # noqa: E402
+from motionbooth_addon.turntable.turntable import write_png  # noqa: E402
 from motionbooth_protocol.connection import written_at  # noqa: E402
 from motionbooth_protocol.jobs import JobState  # noqa: E402
 from motionbooth_protocol.picture_files import pictures_with_masks  # noqa: E402
@@ -73,3 +75,16 @@ def test_a_folder_of_images_is_listed_again_only_after_a_change(
     (tmp_path / "b.png").touch()
     os.utime(tmp_path, ns=(0, 1))
     assert shown() == ["a.png", "b.png"]
+
+
+def test_an_image_that_no_panel_shows_any_more_is_freed(registered: Any, tmp_path: Path) -> None:
+    """A job has a preview every few steps."""
+    first, second = tmp_path / "1.png", tmp_path / "2.png"
+    for path in (first, second):
+        write_png(path, np.zeros((8, 24, 3), np.uint8))
+    kept = thumbnails.load_large("other job", str(first))
+    for path in (first, second, second):
+        shown = thumbnails.load_large("job", str(path), 1.0)
+    assert [name.rpartition("/")[2][:5] for name in thumbnails._icons] == ["1.png", "2.png", "2.png", "2.png"]
+    assert sorted(kept + shown) == sorted(thumbnails._icons[name].icon_id for name in thumbnails._icons)
+    assert thumbnails.large_icons("job", str(second), 1.0) == shown
