@@ -149,8 +149,10 @@ class JobStore:
         return new
 
     def put(self, record: JobRecord) -> None:
-        """Store a new or changed record. Raises OSError."""
+        """Store a new or changed record, but not one that another Blender has removed since. Raises OSError."""
         path = self._path(record.id)
+        if record.id in self.records and not path.exists():
+            return
         scratch = path.with_suffix(f".{os.getpid()}.part")
         scratch.write_bytes(msgspec.json.encode(record))
         scratch.replace(path)

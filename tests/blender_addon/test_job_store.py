@@ -32,6 +32,15 @@ def test_a_removed_record_is_not_read_back(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_record_that_another_blender_has_removed_is_not_written_back(tmp_path: Path) -> None:
+    store, other = JobStore(tmp_path), JobStore(tmp_path)
+    store.put(record := make_record("gone-job"))
+    other.remove("gone-job")
+    record.placed = True
+    store.put(record)
+    assert JobStore(tmp_path).records == {}
+
+
 def test_a_corrupt_file_loses_only_its_own_job(tmp_path: Path) -> None:
     store = JobStore(tmp_path)
     store.put(make_record("good-job"))

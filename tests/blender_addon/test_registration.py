@@ -25,14 +25,23 @@ def test_registering_loads_neither_torch_nor_zmq() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def with_method(name: str) -> list[str]:
+    """The names of the classes that define it."""
+    from motionbooth_addon import registration
+
+    return [cls.__name__ for cls in registration.CLASSES if any(name in vars(base) for base in cls.__mro__)]
+
+
 def test_results_wait_for_the_end_of_a_modal_operator_of_ours(registered: Any) -> None:
     """One of them has a temporary scene: an undo step in between would bring it into the file."""
-    from motionbooth_addon import registration
     from motionbooth_addon.jobs.ui_update import MODAL
 
-    modal = [cls.__name__ for cls in registration.CLASSES if any("modal" in vars(base) for base in cls.__mro__)]
-    assert "MOTIONBOOTH_OT_take_as_images" in modal
-    assert [name for name in modal if not name.startswith(MODAL)] == []
+    assert "MOTIONBOOTH_OT_take_as_images" in with_method("modal")
+    assert [name for name in with_method("modal") if not name.startswith(MODAL)] == []
+
+
+def test_a_modal_operator_of_ours_ends_what_it_began_if_blender_ends_it(registered: Any) -> None:
+    assert with_method("cancel") == with_method("modal")
 
 
 def test_results_wait_for_the_end_of_a_stroke(registered: Any) -> None:

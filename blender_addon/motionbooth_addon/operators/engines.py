@@ -75,8 +75,7 @@ class _BackendProgram(ReportsErrors):
 
     def modal(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         if event.type == "ESC":
-            self._process.kill()
-            self._process.wait()
+            self.cancel(context)
             self._stop_waiting(context)
             return {"CANCELLED"}
         if event.type != "TIMER" or self._process.poll() is None:
@@ -87,6 +86,11 @@ class _BackendProgram(ReportsErrors):
         except Exception as error:
             return self.fail(error)
         return {"FINISHED"}
+
+    def cancel(self, context: bpy.types.Context) -> None:
+        """Blender also calls this when it ends the operator: its window is closed, or another file is opened."""
+        self._process.kill()
+        self._process.wait()
 
     def _start(self, context: bpy.types.Context) -> None:
         environ = {**environment(), "MOTIONBOOTH_ERRORS": "json"}

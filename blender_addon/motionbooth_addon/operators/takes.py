@@ -133,6 +133,12 @@ class MOTIONBOOTH_OT_take_as_images(_TakeOperator, bpy.types.Operator):
     bl_idname = "motionbooth.take_as_images"
     bl_label = "Convert to Image Sequence"
 
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        if bpy.app.is_job_running("RENDER"):
+            return refuse(cls, "Wait until Blender has finished rendering.")
+        return super().poll(context)
+
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         shot = context.scene.motionbooth
         self._writing = image_sequence.write_images(context.scene, shot.active_take if self.index < 0 else self.index)
@@ -155,6 +161,10 @@ class MOTIONBOOTH_OT_take_as_images(_TakeOperator, bpy.types.Operator):
             return self._end(context, self.fail(error))
         context.window_manager.progress_update(done / of)
         return {"RUNNING_MODAL"}
+
+    def cancel(self, context: bpy.types.Context) -> None:
+        """Blender ends the operator: its window is closed, or another file is opened."""
+        self._writing.close()
 
     def _end(self, context: bpy.types.Context, result: set[str]) -> set[str]:
         self._writing.close()

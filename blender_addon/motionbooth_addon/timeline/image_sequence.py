@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def write_images(scene: bpy.types.Scene, index: int) -> Generator[tuple[int, int
             _render(renderer, image)
             yield step + 1, len(images)
     finally:
-        bpy.data.scenes.remove(renderer)
+        with contextlib.suppress(ReferenceError):  # gone by an undo in another window, or with its file
+            bpy.data.scenes.remove(renderer)
     _place_images(scene, index, images, shot)
 
 

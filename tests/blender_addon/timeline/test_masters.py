@@ -77,6 +77,16 @@ def test_blender_shows_a_master_in_the_clips_colors(master: Master, scene: Any, 
         assert np.abs(found - np.roll(PATCHES, step, axis=1)).max() <= ROUNDING, frame
 
 
+def test_a_conversion_whose_scene_was_undone_in_another_window_ends(scene: Any, tmp_path: Path) -> None:
+    make_take(scene, tmp_path, Master.PRORES)
+    before = set(bpy.data.scenes)
+    writing = image_sequence.write_images(scene, 0)
+    next(writing)
+    (renderer,) = set(bpy.data.scenes) - before
+    bpy.data.scenes.remove(renderer)
+    writing.close()
+
+
 def test_a_movie_master_becomes_images_in_16_bits(scene: Any, tmp_path: Path) -> None:
     make_take(scene, tmp_path, Master.FFV1)
     for _ in image_sequence.write_images(scene, 0):

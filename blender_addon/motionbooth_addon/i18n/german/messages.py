@@ -49,6 +49,7 @@ TEXTS = {
     '"{job}" is generated.': "„{job}“ ist erzeugt.",
     '"{job}" failed: {reason}': "„{job}“ ist fehlgeschlagen: {reason}",
     "Add a subject first.": "Fügen Sie zuerst ein Motiv hinzu.",
+    "Wait until Blender has finished rendering.": "Warten Sie, bis Blender fertig gerendert hat.",
     "Choose a training object or a folder of training images.": "Wählen Sie ein Trainingsobjekt oder einen Ordner mit Trainingsbildern.",
     "Select a subject in the list first.": "Wählen Sie zuerst ein Motiv in der Liste.",
     "Connecting to the backend. Please wait.": "Verbindung zum Backend wird aufgebaut. Bitte warten.",
