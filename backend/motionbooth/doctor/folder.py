@@ -41,7 +41,12 @@ def examine_folder(home: Path, fix: bool) -> Iterator[Finding]:
         yield Finding("store", "fault", str(error))
         return
     try:
-        yield from _store(store)
+        if faults := store.database.integrity_faults():  # it cannot be trusted to know who owns which file
+            advice = "restore jobs.sqlite from a copy, or move it away"
+            yield Finding("store", "fault", "; ".join(faults[:3]), advice)
+            return
+        counts = ", ".join(f"{count} {state}" for state, count in sorted(store.queries.counts().items()))
+        yield Finding("store", "ok", f"sound; jobs: {counts or 'none'}")
         yield from _files(home, store, fix)
         yield from _scratch(home, store, fix)
     except MotionBoothError as error:
@@ -79,15 +84,6 @@ def _authorized(home: Path) -> Iterator[Finding]:
         yield Finding("keys", "warning", f"no valid keys in the files of {', '.join(corrupt)}", advice)
     else:
         yield Finding("keys", "ok", f"{len(words)} authorized: {', '.join(words) or 'none'}")
-
-
-def _store(store: Store) -> Iterator[Finding]:
-    faults = store.database.integrity_faults()
-    if faults:
-        yield Finding("store", "fault", "; ".join(faults[:3]), "restore jobs.sqlite from a copy, or move it away")
-        return
-    counts = ", ".join(f"{count} {state}" for state, count in sorted(store.queries.counts().items()))
-    yield Finding("store", "ok", f"sound; jobs: {counts or 'none'}")
 
 
 def _files(home: Path, store: Store, fix: bool) -> Iterator[Finding]:
@@ -138,7 +134,10 @@ def _scratch(home: Path, store: Store, fix: bool) -> Iterator[Finding]:
         return
     if fix:
         for path in stale:
-            shutil.rmtree(path)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
     state: State = "fixed" if fix else "warning"
     yield Finding("scratch", state, f"unfinished files of {len(stale)} ended jobs", "" if fix else _FIX)
 

@@ -14,6 +14,7 @@ from motionbooth.doctor.finding import Finding
 from motionbooth.doctor.folder import examine_folder
 from motionbooth.doctor.machine import examine_machine
 from motionbooth.server.blobs import Blobs
+from motionbooth.server.database import Database
 from motionbooth.server.keys import AuthorizedKeys, server_keys
 from motionbooth.server.sandbox import own_user_problem, sandbox_problem
 from motionbooth.server.store import Store
@@ -92,7 +93,10 @@ def test_scratch_of_ended_jobs_is_removed_and_that_of_waiting_ones_kept(home: Pa
     for number in (1, 2, 77):
         (home / "scratch" / str(number)).mkdir(parents=True)
         (home / "scratch" / str(number) / "checkpoint").write_bytes(b"...")
-    assert "2 ended jobs" in found(home, fix=True)["scratch"][0].found
+    (home / "scratch" / "78").write_bytes(b"no folder")  # a worker can write what it likes here
+    (home / "scratch" / "79").symlink_to(home / "keys")
+    assert "4 ended jobs" in found(home, fix=True)["scratch"][0].found
+    assert (home / "keys" / "server.secret").exists()
     assert [path.name for path in (home / "scratch").iterdir()] == ["2"]
 
 
@@ -103,6 +107,16 @@ def test_a_corrupt_store_and_a_corrupt_key_are_reported_and_left_alone(home: Pat
     assert "bob" in wrong["keys"][0].found
     assert "restore them from a backup" in wrong["store"][0].found
     assert (home / "jobs.sqlite").read_bytes() == b"no database" * 1000
+
+
+def test_nothing_is_removed_on_the_word_of_a_store_with_faults(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(home / "jobs.sqlite")
+    store.database.execute("DELETE FROM file_owners")
+    store.close()
+    monkeypatch.setattr(Database, "integrity_faults", lambda self: ["row 1 missing from index file_owners"])
+    before = sorted(home.rglob("*"))
+    assert [finding.about for finding in found(home, fix=True)["store"]] == ["store"]
+    assert sorted(home.rglob("*")) == before
 
 
 def test_a_running_backend_is_not_disturbed(backend: RunningBackend) -> None:
