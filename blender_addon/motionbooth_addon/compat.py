@@ -41,7 +41,7 @@ def strip_range(strip: Any) -> tuple[int, int]:
 
 def show_in_sequencer(scene: bpy.types.Scene) -> None:
     """Show this scene in the sequencers if they show none. Before 5.0 they show the window's scene."""
-    for workspace in bpy.data.workspaces if VERSION >= (5, 0, 0) else ():  # a timer's context has none
+    for workspace in bpy.data.workspaces if VERSION >= (5, 0, 0) else ():
         if workspace.sequencer_scene is None:
             workspace.sequencer_scene = scene
 
@@ -49,6 +49,13 @@ def show_in_sequencer(scene: bpy.types.Scene) -> None:
 def sequencer_scene(context: bpy.types.Context) -> bpy.types.Scene | None:
     """The scene whose strips an open sequencer shows."""
     return context.sequencer_scene if VERSION >= (5, 0, 0) else context.scene
+
+
+def shown_scene(context: bpy.types.Context) -> bpy.types.Scene:
+    """The scene that the editor shows: the window's, or in a sequencer that of its strips."""
+    if context.space_data is not None and context.space_data.type == "SEQUENCE_EDITOR":
+        return sequencer_scene(context) or context.scene
+    return context.scene
 
 
 def share_action(source: bpy.types.ID, target: bpy.types.ID) -> None:

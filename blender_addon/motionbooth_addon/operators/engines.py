@@ -46,7 +46,7 @@ class _BackendProgram(ReportsErrors):
     def poll(cls, context: bpy.types.Context) -> bool:
         if not shots.has_shot(context.scene):
             return refuse(cls, "Add a subject first.")
-        return has_camera(cls, context)
+        return has_camera(cls, context.scene)
 
     def arguments(self, context: bpy.types.Context) -> list[str]:
         """What follows `motionbooth`. Raises MotionBoothError."""

@@ -103,7 +103,7 @@ class MOTIONBOOTH_OT_generate(ReportsErrors, bpy.types.Operator):
         shot = context.scene.motionbooth
         if not shot.subjects:
             return refuse(cls, "Add a subject first.")
-        if not has_backend(cls) or not has_camera(cls, context):
+        if not has_backend(cls) or not has_camera(cls, context.scene):
             return False
         for subject in untrained(context.scene):
             if missing_for_training(subject):

@@ -45,9 +45,9 @@ def add_subject(scene: bpy.types.Scene, proxy: bpy.types.Object, name: str) -> b
     return subject
 
 
-def has_camera(cls: type[bpy.types.Operator], context: bpy.types.Context) -> bool:
+def has_camera(cls: type[bpy.types.Operator], scene: bpy.types.Scene) -> bool:
     """For `poll`: the scene must have an active camera."""
-    has_one = context.scene.camera is not None and context.scene.camera.type == "CAMERA"
+    has_one = scene.camera is not None and scene.camera.type == "CAMERA"
     return has_one or refuse(cls, "The scene has no active camera. Add one, or make one active with Ctrl+Numpad 0.")
 
 
@@ -68,7 +68,7 @@ class MOTIONBOOTH_OT_add_subject_box(ReportsErrors, bpy.types.Operator):
     def poll(cls, context: bpy.types.Context) -> bool:
         if context.mode != "OBJECT":
             return refuse(cls, "Switch to Object Mode first.")
-        return has_camera(cls, context)
+        return has_camera(cls, context.scene)
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         if context.space_data is not None and context.space_data.type == "VIEW_3D":

@@ -5,6 +5,7 @@
 import bpy
 from bpy.props import IntProperty
 
+from .. import compat
 from .._protocol.errors import InvalidInput
 from ..jobs import specs
 from ..jobs.controller import job_controller
@@ -22,21 +23,22 @@ class _TakeOperator(ReportsErrors):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        shot = context.scene.motionbooth
+        shot = compat.shown_scene(context).motionbooth
         if shot.active_take < len(shot.takes):
             return True
         return refuse(cls, "There is no take yet. Generate the shot first.")
 
     def act(self, context: bpy.types.Context) -> None:
-        shot = context.scene.motionbooth
+        scene = compat.shown_scene(context)
+        shot = scene.motionbooth
         index = shot.active_take if self.index < 0 else self.index
         if index >= len(shot.takes):
             raise InvalidInput(
                 "The shot has {found} takes, so there is no take {number}.", found=len(shot.takes), number=index + 1
             )
-        self.act_on(context, index)
+        self.act_on(scene, index)
 
-    def act_on(self, context: bpy.types.Context, index: int) -> None:
+    def act_on(self, scene: bpy.types.Scene, index: int) -> None:
         raise NotImplementedError
 
 
@@ -46,14 +48,14 @@ class MOTIONBOOTH_OT_activate_take(_TakeOperator, bpy.types.Operator):
     bl_idname = "motionbooth.activate_take"
     bl_label = "Show Take"
 
-    def act_on(self, context: bpy.types.Context, index: int) -> None:
-        take = context.scene.motionbooth.takes[index]
+    def act_on(self, scene: bpy.types.Scene, index: int) -> None:
+        take = scene.motionbooth.takes[index]
         record = job_controller().store.records.get(take.job_id)
         if record is not None and not clips.clip_of(take).is_file():
-            context.scene.motionbooth.active_take = index
+            scene.motionbooth.active_take = index
             job_controller().place(record)  # fetches the clip again
         else:
-            takes.activate(context.scene, index)
+            takes.activate(scene, index)
 
 
 class MOTIONBOOTH_OT_show_exact_colors(ReportsErrors, bpy.types.Operator):
@@ -64,7 +66,7 @@ class MOTIONBOOTH_OT_show_exact_colors(ReportsErrors, bpy.types.Operator):
     bl_options = {"REGISTER", "UNDO"}
 
     def act(self, context: bpy.types.Context) -> None:
-        changed = colors.show_exact_colors(context.scene)
+        changed = colors.show_exact_colors(compat.shown_scene(context))
         self.inform(changed or "The clips already have their exact colors.")
 
 
@@ -74,8 +76,8 @@ class MOTIONBOOTH_OT_star_take(_TakeOperator, bpy.types.Operator):
     bl_idname = "motionbooth.star_take"
     bl_label = "Star Take"
 
-    def act_on(self, context: bpy.types.Context, index: int) -> None:
-        take = context.scene.motionbooth.takes[index]
+    def act_on(self, scene: bpy.types.Scene, index: int) -> None:
+        take = scene.motionbooth.takes[index]
         take.starred = not take.starred
 
 
@@ -85,11 +87,11 @@ class MOTIONBOOTH_OT_compare_takes(_TakeOperator, bpy.types.Operator):
     bl_idname = "motionbooth.compare_takes"
     bl_label = "Compare with Active Take"
 
-    def act_on(self, context: bpy.types.Context, index: int) -> None:
-        shot = context.scene.motionbooth
+    def act_on(self, scene: bpy.types.Scene, index: int) -> None:
+        shot = scene.motionbooth
         if index == shot.active_take:
             raise InvalidInput("This is the active take. Choose another take to compare it with.")
-        takes.compare(context.scene, shot.active_take, index)
+        takes.compare(scene, shot.active_take, index)
 
 
 class MOTIONBOOTH_OT_remove_take(_TakeOperator, bpy.types.Operator):
@@ -98,8 +100,8 @@ class MOTIONBOOTH_OT_remove_take(_TakeOperator, bpy.types.Operator):
     bl_idname = "motionbooth.remove_take"
     bl_label = "Remove Take"
 
-    def act_on(self, context: bpy.types.Context, index: int) -> None:
-        takes.remove(context.scene, index)
+    def act_on(self, scene: bpy.types.Scene, index: int) -> None:
+        takes.remove(scene, index)
 
 
 class MOTIONBOOTH_OT_restore_take_settings(_TakeOperator, bpy.types.Operator):
@@ -108,8 +110,8 @@ class MOTIONBOOTH_OT_restore_take_settings(_TakeOperator, bpy.types.Operator):
     bl_idname = "motionbooth.restore_take_settings"
     bl_label = "Restore Settings"
 
-    def act_on(self, context: bpy.types.Context, index: int) -> None:
-        if missing := specs.restore_settings(context.scene, takes.spec_of(context.scene.motionbooth.takes[index])):
+    def act_on(self, scene: bpy.types.Scene, index: int) -> None:
+        if missing := specs.restore_settings(scene, takes.spec_of(scene.motionbooth.takes[index])):
             self.inform(missing, "WARNING")
 
 
@@ -121,10 +123,10 @@ class MOTIONBOOTH_OT_take_as_background(_TakeOperator, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        return has_camera(cls, context) and super().poll(context)
+        return has_camera(cls, compat.shown_scene(context)) and super().poll(context)
 
-    def act_on(self, context: bpy.types.Context, index: int) -> None:
-        takes.show_in_camera(context.scene, context.scene.motionbooth.takes[index])
+    def act_on(self, scene: bpy.types.Scene, index: int) -> None:
+        takes.show_in_camera(scene, scene.motionbooth.takes[index])
 
 
 class MOTIONBOOTH_OT_take_as_images(_TakeOperator, bpy.types.Operator):
@@ -140,8 +142,9 @@ class MOTIONBOOTH_OT_take_as_images(_TakeOperator, bpy.types.Operator):
         return super().poll(context)
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
-        shot = context.scene.motionbooth
-        self._writing = image_sequence.write_images(context.scene, shot.active_take if self.index < 0 else self.index)
+        scene = compat.shown_scene(context)
+        shot = scene.motionbooth
+        self._writing = image_sequence.write_images(scene, shot.active_take if self.index < 0 else self.index)
         self._timer = context.window_manager.event_timer_add(0.01, window=context.window)
         context.window_manager.progress_begin(0, 1)
         context.window_manager.modal_handler_add(self)
@@ -172,8 +175,8 @@ class MOTIONBOOTH_OT_take_as_images(_TakeOperator, bpy.types.Operator):
         context.window_manager.progress_end()
         return result
 
-    def act_on(self, context: bpy.types.Context, index: int) -> None:
-        for _ in image_sequence.write_images(context.scene, index):
+    def act_on(self, scene: bpy.types.Scene, index: int) -> None:
+        for _ in image_sequence.write_images(scene, index):
             pass
 
 

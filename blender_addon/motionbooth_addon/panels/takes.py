@@ -6,6 +6,7 @@ from typing import Any
 
 import bpy
 
+from .. import compat
 from ..i18n.translation import translate
 from ..timeline import colors, takes
 from ..timeline.takes import active_take_motion
@@ -27,20 +28,21 @@ class MOTIONBOOTH_UL_takes(bpy.types.UIList):
 
 
 def draw_takes(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
-    shot = context.scene.motionbooth
+    scene = compat.shown_scene(context)
+    shot = scene.motionbooth
     if not shot.takes:
         text = "No takes yet. Finished clips are added here and to the timeline."
         sentence(layout, text, context.region, "INFO")
         return
     layout.template_list("MOTIONBOOTH_UL_takes", "", shot, "takes", shot, "active_take", rows=3)
-    take = active_take_motion(context.scene)
+    take = active_take_motion(scene)
     if take is not None and take.camera_verdict is not None:
         box = layout.box()
         for line in (*take.verdicts.values(), take.camera_verdict, *take.contributions):
             sentence(box, line, context.region)
     if shot.active_take < len(shot.takes) and (master := takes.master_of(shot.takes[shot.active_take])) is not None:
         layout.label(text=translate("Master: {name}", name=master.name), translate=False, icon="FILE_MOVIE")
-    if len(shot.takes) and (warning := colors.color_warning(context.scene)) is not None:
+    if len(shot.takes) and (warning := colors.color_warning(scene)) is not None:
         sentence(layout, warning, context.region, "COLOR")
         layout.operator("motionbooth.show_exact_colors", icon="COLOR")
     column = layout.column(align=True)

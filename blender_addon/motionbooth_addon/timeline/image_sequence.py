@@ -60,7 +60,7 @@ def _render(renderer: bpy.types.Scene, image: Path) -> None:
     try:
         bpy.ops.render.render(animation=True, scene=renderer.name)
         Path(renderer.render.frame_path(frame=renderer.frame_start)).replace(image)
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         raise InvalidInput(
             "Blender could not write the image {path}. Check the disk space and the folder's permissions.", path=image
         ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from motionbooth_addon import compat  # noqa: E402
 from motionbooth_addon._protocol.errors import InvalidInput  # noqa: E402
 from motionbooth_addon.batch.generate_shots import open_shots  # noqa: E402
 from motionbooth_addon.job_store import JobRecord, TrainRequest  # noqa: E402
+from motionbooth_addon.operators import takes as takes_operators  # noqa: E402
 from motionbooth_addon.timeline import takes  # noqa: E402
 
 
@@ -64,9 +66,24 @@ def test_a_take_that_the_timer_places_is_seen_in_the_sequencers(scene: Any) -> N
     for workspace in empty:
         workspace.sequencer_scene = None
     chosen.sequencer_scene = other
-    with bpy.context.temp_override(window=None):  # in a timer, there is none
-        assert bpy.context.workspace is None
-        compat.show_in_sequencer(scene)
+    compat.show_in_sequencer(scene)
     assert chosen.sequencer_scene == other
     assert empty
     assert {workspace.sequencer_scene for workspace in empty} == {scene}
+
+
+def test_the_takes_of_a_sequencer_are_those_of_the_scene_that_it_shows(scene: Any) -> None:
+    edit = bpy.data.scenes.new("Edit")
+    for name in ("One", "Two"):
+        edit.motionbooth.takes.add().name = name
+    shown = scene if bpy.app.version < (5, 0, 0) else edit
+
+    def context(space: str | None, pinned: Any) -> Any:
+        space_data = SimpleNamespace(type=space) if space else None
+        return SimpleNamespace(scene=scene, space_data=space_data, sequencer_scene=pinned)
+
+    assert compat.shown_scene(context("SEQUENCE_EDITOR", edit)) == shown
+    assert {compat.shown_scene(context(space, edit)) for space in (None, "VIEW_3D")} == {scene}
+    assert compat.shown_scene(context("SEQUENCE_EDITOR", None)) == scene
+    poll = takes_operators._TakeOperator.poll.__func__
+    assert poll(bpy.types.MOTIONBOOTH_OT_remove_take, context("SEQUENCE_EDITOR", edit)) == (shown == edit)
