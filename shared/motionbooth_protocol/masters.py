@@ -1,4 +1,4 @@
-"""The masters of a clip: what a studio goes on to work with, while the mp4 is the proxy on the timeline."""
+"""The masters of a clip: the files that a studio works with, while the mp4 is the proxy on the timeline."""
 
 from __future__ import annotations
 
