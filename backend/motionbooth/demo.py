@@ -56,6 +56,14 @@ def run_demo(scene: Path, out: Path, options: list[str], console: Console) -> De
         show(ProgressReport("starting Blender", 0, 0))
         made = generate(scene, connection_file, out, options, show)
         watch.enter("measuring")
+    if len(made["shots"]) > 1:
+        raise errors.InvalidInput(
+            "{scene} has {count} shots, and the demo is of one. Their clips are in {out}. For such files, "
+            "use `motionbooth batch`.",
+            scene=scene,
+            count=len(made["shots"]),
+            out=out,
+        )
     (shot,) = made["shots"]
     generated = GeneratedShot.load(
         Path(shot["clip"]),
