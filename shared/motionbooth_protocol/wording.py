@@ -33,7 +33,7 @@ def in_words(error: Exception, names: Mapping[str, str] | None = None) -> Text:
 
     `names`: the names of fields for people; other fields keep their own.
     """
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) or hasattr(error, "strerror"):  # PyAV's errors have one, too
         return Text.of("{reason}", reason=error.strerror or error)
     if isinstance(error, UnicodeDecodeError):
         return Text("it is not text in UTF-8")

@@ -94,10 +94,9 @@ def read_clip(path: Path) -> tuple[Frames, float]:
     """All frames of a clip, and its frames per second. Raises InvalidInput if it cannot be read as a clip."""
     try:
         with av.open(str(path), format="apng" if path.suffix.lower() == ".png" else None) as container:
-            stream = container.streams.video[0]
-            frames = [to_rgb(frame) for frame in container.decode(stream)]
-            rate = stream.average_rate
-    except (av.FFmpegError, IndexError) as error:
+            frames = [to_rgb(frame) for frame in container.decode(video=0)] if container.streams.video else []
+            rate = container.streams.video[0].average_rate if frames else None
+    except av.FFmpegError as error:
         raise InvalidInput(
             "{path} cannot be read as a video clip ({problem}).", path=path, problem=in_words(error)
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import wave
 from pathlib import Path
 
 import av
@@ -97,7 +98,7 @@ def test_a_clip_is_written_at_any_length_without_being_copied(tmp_path: Path, co
 
 def test_what_is_not_a_clip_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "c.mp4").write_bytes(b"no film")
-    with refused(InvalidInput, path=str(tmp_path / "c.mp4"), problem=...):
+    with refused(InvalidInput, path=str(tmp_path / "c.mp4"), reason="Invalid data found when processing input"):
         read_clip(tmp_path / "c.mp4")
 
 
@@ -113,3 +114,12 @@ def test_another_programs_colors_are_read_by_their_tag(tmp_path: Path, matrix: C
             container.mux(stream.encode(picture.reformat(format="yuv420p", dst_colorspace=matrix, **ranges)))
         container.mux(stream.encode(None))
     assert np.abs(read_clip(tmp_path / "c.mp4")[0].astype(int) - flat_clip()).max() <= 3  # rounded in YUV
+
+
+def test_a_recording_without_pictures_has_no_frames(tmp_path: Path) -> None:
+    with wave.open(str(tmp_path / "c.wav"), "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", ""))
+        sound.writeframes(bytes(1600))
+    with pytest.raises(InvalidInput) as caught:
+        read_clip(tmp_path / "c.wav")
+    assert caught.value.text.values == {"path": str(tmp_path / "c.wav")}
