@@ -151,7 +151,7 @@ class JobStore:
     def put(self, record: JobRecord) -> None:
         """Store a new or changed record, but not one that another Blender has removed since. Raises OSError."""
         path = self._path(record.id)
-        if record.id in self.records and not path.exists():
+        if record.id in self.records and self._folder.is_dir() and not path.exists():
             return
         scratch = path.with_suffix(f".{os.getpid()}.part")
         scratch.write_bytes(msgspec.json.encode(record))

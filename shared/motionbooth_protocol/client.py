@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 import uuid
 from collections.abc import Callable
@@ -224,8 +225,9 @@ class Client(Dialogue):
                     raise Damaged("The backend's file {sha256}... is shorter than expected.", sha256=blob.sha256[:12])
                 if on_bytes is not None:
                     on_bytes(have, blob.size)
-        if digest.hexdigest() != blob.sha256:
-            part.unlink()
+            size = os.fstat(file.fileno()).st_size  # larger if another process fetches the same file
+        if digest.hexdigest() != blob.sha256 or size != blob.size:
+            part.unlink(missing_ok=True)
             raise Damaged(
                 "The bytes received are not the file {sha256}...; they were discarded. Fetch it again.",
                 sha256=blob.sha256[:12],

@@ -155,6 +155,22 @@ def test_a_corrupt_partial_download_starts_again(shared_backend: RunningBackend,
     assert (tmp_path / "clip.mp4").read_bytes() == data
 
 
+def test_two_downloads_into_one_file_at_once_never_mix(shared_backend: RunningBackend, tmp_path: Path) -> None:
+    """Two Blenders fetch the picture of a new subject at the same moment."""
+    with shared_backend.client() as client:
+        blob, data = uploaded(client, tmp_path, 3 << 20)
+        others: list[int] = []
+
+        def on_bytes(have: int, of: int) -> None:
+            if not others:
+                others.append(have)
+                with (tmp_path / f".clip.mp4.{blob.sha256[:16]}.part").open("ab") as part:
+                    part.write(data[:have])
+
+        client.fetch(blob, tmp_path / "clip.mp4", on_bytes)
+    assert (tmp_path / "clip.mp4").read_bytes() == data
+
+
 def test_a_result_with_the_wrong_sha256_never_appears(shared_backend: RunningBackend, tmp_path: Path) -> None:
     (tmp_path / "clip.mp4").write_bytes(b"the take of yesterday")
     with shared_backend.client() as client:

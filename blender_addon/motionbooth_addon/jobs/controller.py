@@ -381,6 +381,8 @@ def _tick() -> float:
         text = for_a_person(error).text
         if _controller is not None:
             _controller.ui.show_notice(text, is_error=True)
+        else:  # its folder cannot be used
+            state().notice, state().notice_is_error = translate(text), True
         return AFTER_ERROR_SECONDS
 
 

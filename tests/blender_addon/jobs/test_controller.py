@@ -590,6 +590,16 @@ def test_a_local_backend_that_cannot_start_reports_why(at_work: Any, pump: Pump,
     assert state().connection == "NONE"
 
 
+def test_a_folder_that_cannot_be_used_is_named_in_the_status_bar(
+    scene: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(controller, "job_controller", lambda: controller.JobController(tmp_path / "file"))
+    assert controller._tick() == controller.AFTER_ERROR_SECONDS
+    assert str(tmp_path / "file") in state().notice
+    state().notice = ""
+
+
 def test_a_tick_stays_short_while_many_jobs_report(connected: Any) -> None:
     """Events beyond the budget wait for the next tick; none is lost."""
     queued = [StateChanged(f"nobodys-{number:06d}", JobState.RUNNING, 1) for number in range(200_000)]
