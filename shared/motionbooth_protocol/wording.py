@@ -14,8 +14,8 @@ _KINDS = {
     "bool": "true or false", "null": "nothing", "bytes": "bytes",
 }  # fmt: skip
 _BOUNDS = {
-    ">=": "{field} must be at least {bound:g}", "<=": "{field} must be at most {bound:g}",
-    ">": "{field} must be greater than {bound:g}", "<": "{field} must be less than {bound:g}",
+    ">=": "{field} must be at least {bound}", "<=": "{field} must be at most {bound}",
+    ">": "{field} must be greater than {bound}", "<": "{field} must be less than {bound}",
 }  # fmt: skip
 _LENGTHS = {
     (True, ">="): "{field} must have at least {bound} characters",
@@ -58,7 +58,8 @@ def _in_words(fault: str, field: str | Text) -> Text | None:
             return Text.of("{field} is empty", field=field)
         return Text.of(_LENGTHS[kind == "str", sign], field=field, bound=int(bound))
     if match := re.fullmatch(r"Expected `\w+` (>=|<=|>|<) (\S+)", fault):
-        return Text.of(_BOUNDS[match[1]], field=field, bound=float(match[2]))
+        bound = float(match[2])
+        return Text.of(_BOUNDS[match[1]], field=field, bound=int(bound) if bound.is_integer() else bound)
     if match := re.fullmatch(r"Expected `array` of (?:at least )?length (\d+)(?:(?: to \d+)|, got (\d+))?.*", fault):
         template = "{field} must have {count} entries, not {found}" if match[2] else "{field} must have {count} entries"
         return Text.of(template, field=field, count=int(match[1]), found=match[2])

@@ -55,6 +55,7 @@ def test_every_bound_of_the_contract_is_reported_without_the_decoders_notation()
         (change(generate, prompt=""), "the prompt is empty"),
         (change(generate, master="gif"), "the master has the unknown value 'gif'"),
         (change(generate, seed=-1), "the seed must be at least 0"),
+        (change(generate, seed=2**31), "the seed must be at most 2147483647"),
         (
             change(generate, shot=change(generate.shot, subjects=[track] * 17)),
             "the list of subjects must have at most",
