@@ -96,7 +96,6 @@ def export_shot(
     pictures: Sequence[Path] = ()
     if media.pictures is not None:
         pictures = [path for paths in pictures_for(spec, media.pictures).values() for path in paths]
-    folder.mkdir(parents=True, exist_ok=True)
     request = ExportRequest(
         spec,
         folder,
@@ -108,6 +107,7 @@ def export_shot(
         first_frame=None if media.first_frame is None else _fitted(_picture(media.first_frame), spec.shot, size),
         pictures=tuple(pictures),
     )
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         steps = chosen.write(request)
     except InvalidInput:
@@ -146,12 +146,14 @@ def _fitted(frames: Frames, shot: Shot, size: tuple[int, int]) -> Frames:
         model = finished * (shot.model_frame.x2 - shot.model_frame.x1) / (shot.model_frame.y2 - shot.model_frame.y1)
         if abs(np.log(width / height / finished)) < abs(np.log(width / height / model)):
             shot = replace(shot, model_frame=None)
-    place = to_engine_frame(shot, size) @ np.diag([1 / width, 1 / height, 1])
+    place = to_engine_frame(shot, size)
+    # Smaller frames are averaged first, which cv2.warpAffine cannot.
+    width, height = (min(side, max(1, round(place[axis, axis]))) for axis, side in enumerate((width, height)))
+    place = place @ np.diag([1 / width, 1 / height, 1])
     place[:, 2] += place[:, :2].sum(axis=1) / 2 - 0.5  # OpenCV's pixels have their centers at whole numbers
-    smaller = place[0, 0] < 1
-    method = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
+    resized = (cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA) for frame in frames)
     return np.stack(
-        [cv2.warpAffine(frame, place, size, flags=method, borderMode=cv2.BORDER_REPLICATE) for frame in frames]
+        [cv2.warpAffine(each, place, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE) for each in resized]
     )
 
 

@@ -441,6 +441,21 @@ def test_the_middle_of_a_small_picture_is_the_middle_of_the_frame(tmp_path: Path
     assert (columns.mean() + 0.5, rows.mean() + 0.5) == pytest.approx((384, 256), abs=0.6)  # 64 times as large
 
 
+def test_a_large_picture_is_averaged(tmp_path: Path) -> None:
+    columns = np.tile(np.array([255, 0, 0, 255], np.uint8), 832)
+    Image.fromarray(np.broadcast_to(columns[None, :, None], (1920, 3328, 3)).copy()).save(tmp_path / "large.png")
+    media = Media(first_frame=tmp_path / "large.png")
+    folder, _ = exported(tmp_path, "comfyui", media, width=832, height=480, model_frame=None)
+    assert np.abs(np.asarray(picture_in(folder / "first_frame.png")).astype(int) - 128).max() <= 1
+
+
+def test_a_clip_that_cannot_be_read_leaves_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "guide.mp4").write_bytes(b"no clip")
+    with refused(InvalidInput, path=str(tmp_path / "guide.mp4")):
+        exported(tmp_path, "ic-lora", Media(guide=tmp_path / "guide.mp4"))
+    assert not (tmp_path / "a folder").exists()
+
+
 def test_a_shot_is_not_replaced_by_its_export(tmp_path: Path) -> None:
     shot = tmp_path / "shot.json"
     shot.write_bytes(msgspec.json.encode({"generate": spec_of(), "trainings": []}))
