@@ -83,7 +83,7 @@ class Client(Dialogue):
         return self._request(messages.GetSpec(id=0, job=job), messages.Spec)
 
     def forget(self, job: str) -> None:
-        """Remove an ended job, and the files that no other job needs. Raises Conflict while it has not ended."""
+        """Remove an ended job, see Forget. Raises Conflict while it has not ended."""
         self._request(messages.Forget(id=0, job=job), messages.Forgotten)
 
     def subjects(self) -> list[messages.SubjectInfo]:

@@ -89,7 +89,7 @@ class Cancel(Request, frozen=True, tag=True):
 
 
 class Forget(Request, frozen=True, tag=True):
-    """Remove an ended job, and the files that no other job needs."""
+    """Remove an ended job, the subject that it trained, and the files that no other job needs."""
 
     job: JobId
 
