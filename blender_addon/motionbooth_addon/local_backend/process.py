@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .._protocol.errors import NotFound
+from .._protocol.errors import Conflict, NotFound
 from .._protocol.reporting_process import last_line
 from .._protocol.text import Text
 from .install import environment
@@ -79,9 +79,13 @@ class LocalBackend:
         return self.starting or self.running
 
     def start(self, command: list[str]) -> None:
-        """Returns at once; see `starting` and `failure`."""
-        if self.active or is_home_in_use(self.home):  # perhaps from a command line
+        """Returns at once; see `starting` and `failure`. Raises Conflict if one is just stopping."""
+        if self.active:
             return
+        if is_home_in_use(self.home):
+            if self._asked_to_stop or not self.connection_file.exists():
+                raise Conflict("The local backend is just stopping or starting. Try again in a moment.")
+            return  # started from a command line
         self.home.mkdir(parents=True, exist_ok=True)
         self.connection_file.unlink(missing_ok=True)  # left by a backend that was killed
         options: dict[str, int | bool] = {"start_new_session": True}
@@ -118,14 +122,14 @@ class LocalBackend:
         self._asked_to_stop = True
         pid = self._pid()
         (self.home / "backend.pid").unlink(missing_ok=True)
-        if pid is not None and self._is_ours(pid):
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+        elif pid is not None and self._is_ours(pid):
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGTERM)
 
     def _is_ours(self, pid: int) -> bool:
         """Whether that process serves this home: after a crash, another program may have its id."""
-        if self._process is not None:
-            return True
         if sys.platform == "win32":
             return is_home_in_use(self.home)
         try:

@@ -48,6 +48,8 @@ TEXTS = {
     '"{job}" is trained.': "„{job}“ ist trainiert.",
     '"{job}" is generated.': "„{job}“ ist erzeugt.",
     '"{job}" failed: {reason}': "„{job}“ ist fehlgeschlagen: {reason}",
+    "The local backend is just stopping or starting. Try again in a moment.": "Das lokale Backend wird gerade beendet "
+    "oder gestartet. Versuchen Sie es gleich noch einmal.",
     "Add a subject first.": "Fügen Sie zuerst ein Motiv hinzu.",
     "Wait until Blender has finished rendering.": "Warten Sie, bis Blender fertig gerendert hat.",
     "Choose a training object or a folder of training images.": "Wählen Sie ein Trainingsobjekt oder einen Ordner mit Trainingsbildern.",
