@@ -8,6 +8,8 @@ import shlex
 import numpy as np
 from motionbooth_protocol.errors import InvalidInput, NotFound
 from motionbooth_protocol.jobs import GenerateSpec
+from motionbooth_protocol.limits import MAX_FRAMES
+from motionbooth_protocol.long_shots import is_long
 from motionbooth_protocol.motion import Box, CameraPath, SubjectTrack
 
 from motionbooth.export.request import ExportRequest
@@ -37,12 +39,15 @@ def write_script(request: ExportRequest) -> list[str]:
 
 
 def _duration(spec: GenerateSpec) -> str:
-    """The option for a shot that is longer than the model's clip, as far as the model is known here."""
+    """The option for a shot that lasts longer than the model's clip, as far as the model is known here."""
     try:
-        own = source_named(spec.model).info.frames
+        model = source_named(spec.model).info
     except NotFound:
         return ""
-    return f" --seconds {spec.shot.scene_frames / spec.shot.fps:g}" if spec.shot.frames > own else ""
+    seconds = spec.shot.scene_frames / spec.shot.fps
+    if spec.long_shot == "spread" or not is_long(seconds, model.frames, model.fps):
+        return ""
+    return f" --seconds {min(seconds, MAX_FRAMES / model.fps):g}"
 
 
 def _speed(camera: CameraPath) -> tuple[float, float]:

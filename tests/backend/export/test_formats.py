@@ -252,12 +252,13 @@ def test_a_script_is_read_as_the_shot(tmp_path: Path) -> None:
 
 
 def test_the_command_of_a_script_generates_the_frames_of_a_long_shot(tmp_path: Path) -> None:
-    folder, steps = exported(tmp_path, "motionbooth-script")  # toybox's own clip has 8 frames
-    assert "--seconds 2 " in steps[0]
-    spec = script_with_subjects(folder / "script.json", "toybox", 0, [], seconds=2)
-    assert (spec.long_shot, spec.shot.scene_frames / spec.shot.fps) == ("windows", 2)
-    short = {"camera": CameraPath.straight(0.4, 0.1, 8), "subjects": []}
-    assert "--seconds" not in exported(tmp_path / "short", "motionbooth-script", **short)[1][0]
+    spec = replace(spec_of(), long_shot="windows")  # of two seconds; toybox's own clip has one
+    (command, *_) = export_shot(spec, "motionbooth-script", tmp_path, Media())
+    assert "--seconds 2 " in command
+    again = script_with_subjects(tmp_path / "script.json", "toybox", 0, [], seconds=2)
+    assert (again.long_shot, again.shot.scene_frames / again.shot.fps) == ("windows", 2)
+    for other in (replace(spec, long_shot="spread"), replace(spec, shot=replace(spec.shot, frame_end=24))):
+        assert "--seconds" not in export_shot(other, "motionbooth-script", tmp_path, Media())[0]
 
 
 def test_a_subject_that_is_never_in_the_frame_is_not_in_the_script(tmp_path: Path) -> None:
