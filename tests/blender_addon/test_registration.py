@@ -20,6 +20,20 @@ motionbooth_addon.unregister()
 """
 
 
+AFTER_A_CARELESS_SCRIPT = """
+import bpy
+import motionbooth_addon
+motionbooth_addon.register()
+bpy.app.handlers.save_pre.clear()
+motionbooth_addon.unregister()
+motionbooth_addon.register()
+"""
+
+
+def test_it_is_disabled_as_a_whole_although_a_script_has_cleared_its_handlers() -> None:
+    subprocess.run([sys.executable, "-c", AFTER_A_CARELESS_SCRIPT], timeout=120, check=True)
+
+
 def test_registering_loads_neither_torch_nor_zmq() -> None:
     done = subprocess.run([sys.executable, "-c", REGISTER], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

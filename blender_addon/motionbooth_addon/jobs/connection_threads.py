@@ -72,7 +72,7 @@ class ConnectionThreads:
         self._stop = threading.Event()
         self._connected = threading.Event()
         self._requests: deque[Command] = deque()
-        self._transfers: queue.Queue[Train | Generate | Fetch] = queue.Queue()
+        self._transfers: queue.SimpleQueue[Train | Generate | Fetch | None] = queue.SimpleQueue()  # None: stop
         self._lock = threading.Lock()  # for the next two
         self._in_transfer: set[str] = set()  # jobs of transfers that are queued or running
         self._dropped: set[str] = set()  # those of them that were canceled
@@ -93,6 +93,7 @@ class ConnectionThreads:
     def stop(self, seconds: float = 3.0) -> None:
         """Drop the commands that were not carried out, waiting at most so long. Jobs continue on the backend."""
         self._stop.set()
+        self._transfers.put(None)
         deadline = time.monotonic() + seconds
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -247,15 +248,10 @@ class ConnectionThreads:
     def _run_transfers(self) -> None:
         client = self._client()
         try:
-            while not self._stop.is_set():
-                try:
-                    command = self._transfers.get(timeout=_LISTEN_SECONDS)
-                except queue.Empty:
-                    continue
-                try:
-                    self._transfer(client, command)
-                except Canceled:
-                    return
+            while (command := self._transfers.get()) is not None and not self._stop.is_set():
+                self._transfer(client, command)
+        except Canceled:
+            return
         finally:
             client.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import bpy
@@ -78,4 +79,5 @@ def register() -> None:
 
 def unregister() -> None:
     for name, handler in _HANDLERS.items():
-        getattr(bpy.app.handlers, name).remove(handler)
+        with contextlib.suppress(ValueError):  # a script has cleared the list
+            getattr(bpy.app.handlers, name).remove(handler)
