@@ -59,7 +59,7 @@ def spec_of(**changes: Any) -> GenerateSpec:
     track = SubjectTrack("Rex", "dog", BOXES, token="sks")
     frame = Box(0.0, -0.0926, 1.0, 1.0926)  # contains the finished frame
     shot = Shot("walk", 1, 48, 24, 1920, 1080, path, [track], frame)
-    spec = GenerateSpec(shot, "a sks dog walks on the beach", background_phrase="beach", seed=7)
+    spec = GenerateSpec(shot, "a sks dog walks on the beach", "tiny", background_phrase="beach", seed=7)
     return msgspec.structs.replace(spec, shot=msgspec.structs.replace(shot, **changes))
 
 
@@ -251,8 +251,23 @@ def test_a_script_is_read_as_the_shot(tmp_path: Path) -> None:
     assert spec.shot.camera.offsets[-1].dx == pytest.approx(0.4 * 23 / 24)
 
 
+@pytest.mark.parametrize("long_shot", ["spread", "windows"])
+def test_a_script_has_the_shots_boxes_and_pan_at_the_models_frames(tmp_path: Path, long_shot: str) -> None:
+    """Blender exports a shot at all of its frames, and the model has others."""
+    shot = spec_of().shot
+    spec = replace(spec_of(), model="toybox", long_shot=long_shot)
+    export_shot(spec, "motionbooth-script", tmp_path, Media())
+    seconds = None if long_shot == "spread" else 2
+    found = script_with_subjects(tmp_path / "script.json", "toybox", 0, [], seconds=seconds).shot
+    assert found.frames == (8 if long_shot == "spread" else 16)
+    at = np.linspace(0, FRAMES - 1, found.frames)
+    boxes = np.array([box.as_tuple() for box in found.subjects[0].boxes if box is not None])
+    assert np.abs(boxes[:, 0] - np.interp(at, range(FRAMES), [box.x1 for box in BOXES])).max() < 1e-6
+    assert found.camera.offsets[-1].dx == pytest.approx(shot.camera.offsets[-1].dx)
+
+
 def test_the_command_of_a_script_generates_the_frames_of_a_long_shot(tmp_path: Path) -> None:
-    spec = replace(spec_of(), long_shot="windows")  # of two seconds; toybox's own clip has one
+    spec = replace(spec_of(), model="toybox", long_shot="windows")  # of two seconds; toybox's own clip has one
     (command, *_) = export_shot(spec, "motionbooth-script", tmp_path, Media())
     assert "--seconds 2 " in command
     again = script_with_subjects(tmp_path / "script.json", "toybox", 0, [], seconds=2)
