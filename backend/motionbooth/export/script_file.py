@@ -10,8 +10,9 @@ from motionbooth_protocol.errors import InvalidInput, NotFound
 from motionbooth_protocol.jobs import GenerateSpec
 from motionbooth_protocol.limits import MAX_FRAMES
 from motionbooth_protocol.long_shots import frames_at_rate, is_long
-from motionbooth_protocol.motion import Box, CameraPath, SubjectTrack
+from motionbooth_protocol.motion import Box, CameraPath, Shot, SubjectTrack
 
+from motionbooth.export.engine_shot import engine_shot
 from motionbooth.export.request import ExportRequest
 from motionbooth.models.sources import source_named
 
@@ -23,9 +24,9 @@ Travel = tuple[float, float]
 
 def write_script(request: ExportRequest) -> list[str]:
     """script.json. Its camera is a pan at a constant speed. Raises InvalidInput for any other."""
-    spec, shot = request.spec, request.spec.shot
+    spec = request.spec
+    shot, frames, duration = _read_as(spec)
     travel = _travel(shot.camera)
-    frames, duration = _read_as(spec)
     seen = [track for track in shot.subjects if any(track.boxes)]
     keys = np.linspace(0, 1, shot.frames).tolist()
     script = {
@@ -44,17 +45,18 @@ def write_script(request: ExportRequest) -> list[str]:
     return [command, *(f"{name} is never in the frame, so the script is without it." for name in never)]
 
 
-def _read_as(spec: GenerateSpec) -> tuple[int, str]:
-    """For how many frames the script is read, and the option for a shot that lasts longer than the model's clip. For a
-    model that is not known here, the shot's own frames."""
+def _read_as(spec: GenerateSpec) -> tuple[Shot, int, str]:
+    """The shot in the model's frame, for how many frames the script is read, and the option for a shot that lasts
+    longer than the model's clip. For a model that is not known here, the shot's own frame and number of frames."""
     try:
         model = source_named(spec.model).info
     except NotFound:
-        return spec.shot.frames, ""
+        return spec.shot, spec.shot.frames, ""
+    shot = engine_shot(spec.shot, spec.shot.frames, (model.width, model.height))
     seconds = min(spec.shot.scene_frames / spec.shot.fps, MAX_FRAMES / model.fps)
     if spec.long_shot == "spread" or not is_long(seconds, model.frames, model.fps):
-        return model.frames, ""
-    return frames_at_rate(seconds, model.frames, model.fps, model.frame_step), f" --seconds {seconds:g}"
+        return shot, model.frames, ""
+    return shot, frames_at_rate(seconds, model.frames, model.fps, model.frame_step), f" --seconds {seconds:g}"
 
 
 def _travel(camera: CameraPath) -> Travel:

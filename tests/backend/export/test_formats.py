@@ -266,6 +266,17 @@ def test_a_script_has_the_shots_boxes_and_pan_at_the_models_frames(tmp_path: Pat
     assert found.camera.offsets[-1].dx == pytest.approx(shot.camera.offsets[-1].dx)
 
 
+def test_a_script_of_a_shot_in_its_own_frame_has_the_models_frame(tmp_path: Path) -> None:
+    """As Blender exports a shot: the boxes are in the scene's frame of 16:9, and toybox generates 3:2."""
+    spec = replace(spec_of(model_frame=None), model="toybox")
+    export_shot(spec, "motionbooth-script", tmp_path, Media())
+    found = script_with_subjects(tmp_path / "script.json", "toybox", 0, []).shot
+    (first, *_) = found.subjects[0].boxes
+    assert first is not None
+    assert first.as_tuple() == pytest.approx((0.1, (0.4 + 0.0926) / 1.1852, 0.4, (0.8 + 0.0926) / 1.1852), abs=1e-4)
+    assert found.camera.offsets[-1].dy == pytest.approx(0.1 * 23 / 24 / 1.1852, abs=1e-4)
+
+
 def test_the_command_of_a_script_generates_the_frames_of_a_long_shot(tmp_path: Path) -> None:
     spec = replace(spec_of(), model="toybox", long_shot="windows")  # of two seconds; toybox's own clip has one
     (command, *_) = export_shot(spec, "motionbooth-script", tmp_path, Media())
