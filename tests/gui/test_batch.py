@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from drawing_backend import drawing_backend
 from motionbooth.cli.demo import DEMO_SCENE
 
 ROOT = Path(__file__).parents[2]
@@ -13,7 +14,7 @@ pytestmark = pytest.mark.desktop
 
 
 def test_a_subject_is_rendered_trained_and_generated_without_a_window(
-    blender: str, environment: dict[str, str], extension_zip: Path, connection_file: Path, tmp_path: Path
+    blender: str, environment: dict[str, str], extension_zip: Path, tmp_path: Path
 ) -> None:
     own = environment | {"BLENDER_USER_RESOURCES": str(tmp_path / "resources"), "XDG_DATA_HOME": str(tmp_path / "data")}
 
@@ -24,7 +25,8 @@ def test_a_subject_is_rendered_trained_and_generated_without_a_window(
         return done.stdout
 
     run("extension", "install-file", "--repo", "user_default", "--enable", extension_zip)
-    run("motionbooth", "batch", DEMO_SCENE, "--connection", connection_file, "--out", tmp_path / "out", "--seed", 4)
+    with drawing_backend(tmp_path / "home") as connection:  # its own: others look at the list of subjects
+        run("motionbooth", "batch", DEMO_SCENE, "--connection", connection, "--out", tmp_path / "out")
     out = tmp_path / "out" / DEMO_SCENE.stem
     assert (out / "clip.mp4").stat().st_size > 0
     assert len(list((out / "training_pictures" / "Imp").iterdir())) == 16, "eight pictures with their masks"
