@@ -16,7 +16,7 @@ from motionbooth.server.blobs import Blobs
 from motionbooth.server.keys import is_key
 from motionbooth.server.store import Store
 
-_FIX = "motionbooth doctor --fix"
+_FIX = "run this command again with --fix"
 
 
 def examine_folder(home: Path, fix: bool) -> Iterator[Finding]:
