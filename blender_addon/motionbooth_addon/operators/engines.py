@@ -76,7 +76,6 @@ class _BackendProgram(ReportsErrors):
     def modal(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         if event.type == "ESC":
             self.cancel(context)
-            self._stop_waiting(context)
             return {"CANCELLED"}
         if event.type != "TIMER" or self._process.poll() is None:
             return {"RUNNING_MODAL"}  # blocks other input: an undo would invalidate the scene
@@ -91,6 +90,7 @@ class _BackendProgram(ReportsErrors):
         """Blender also calls this when it ends the operator: its window is closed, or another file is opened."""
         self._process.kill()
         self._process.wait()
+        self._stop_waiting(context)
 
     def _start(self, context: bpy.types.Context) -> None:
         environ = {**environment(), "MOTIONBOOTH_ERRORS": "json"}

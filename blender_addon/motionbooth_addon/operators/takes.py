@@ -167,7 +167,7 @@ class MOTIONBOOTH_OT_take_as_images(_TakeOperator, bpy.types.Operator):
 
     def cancel(self, context: bpy.types.Context) -> None:
         """Blender ends the operator: its window is closed, or another file is opened."""
-        self._writing.close()
+        self._end(context, {"CANCELLED"})
 
     def _end(self, context: bpy.types.Context, result: set[str]) -> set[str]:
         self._writing.close()
