@@ -9,6 +9,7 @@ import bpy
 from mathutils import Matrix
 
 from ..capture.geometry import is_rectangle
+from ..capture.scene_evaluation import view_layer_of
 
 POLL_SECONDS = 0.1  # how often to check whether a drag has ended
 
@@ -17,6 +18,7 @@ POLL_SECONDS = 0.1  # how often to check whether a drag has ended
 class _Drag:
     """A drag in progress. Gizmos do not report their release, so a timer polls for it."""
 
+    scene: str
     transform_before: tuple[float, ...]  # location and scale
     held: bool = True  # as of the last redraw
     cage: int = 0  # the one that is held: each view in the camera's perspective has its own
@@ -32,16 +34,15 @@ class _Drag:
 _drag: _Drag | None = None
 
 
-def active_rectangle(context: bpy.types.Context) -> bpy.types.Object | None:
+def active_rectangle(scene: bpy.types.Scene) -> bpy.types.Object | None:
     """The proxy object of the active subject, if it is a visible rectangle parented to the camera."""
-    scene = context.scene
     shot = scene.motionbooth
     if not 0 <= shot.active_subject < len(shot.subjects):
         return None
     proxy = shot.subjects[shot.active_subject].object
     if proxy is None or scene.camera is None or proxy.parent != scene.camera or not is_rectangle(proxy):
         return None
-    return proxy if proxy.visible_get() else None
+    return proxy if proxy.visible_get(view_layer=view_layer_of(scene)) else None
 
 
 class MOTIONBOOTH_GGT_box(bpy.types.GizmoGroup):
@@ -57,7 +58,7 @@ class MOTIONBOOTH_GGT_box(bpy.types.GizmoGroup):
         return (
             context.mode == "OBJECT"
             and context.region_data.view_perspective == "CAMERA"
-            and active_rectangle(context) is not None
+            and active_rectangle(context.scene) is not None
         )
 
     def setup(self, context: bpy.types.Context) -> None:
@@ -75,7 +76,7 @@ class MOTIONBOOTH_GGT_box(bpy.types.GizmoGroup):
         """Fit the cage to the rectangle."""
         if _drag is not None:
             _drag.note(id(self), self.cage.is_modal)
-        rectangle = active_rectangle(context)
+        rectangle = active_rectangle(context.scene)
         if rectangle is None:
             return
         low, high = _extent(rectangle)
@@ -105,7 +106,7 @@ def _depth(rectangle: bpy.types.Object) -> Matrix:
 
 def _read_matrix() -> list[float]:
     """The cage's matrix in its plane, column by column, as gizmos expect it."""
-    rectangle = active_rectangle(bpy.context)
+    rectangle = active_rectangle(bpy.context.scene)
     if rectangle is None:
         return _flat(Matrix.Identity(4))
     return _flat(_depth(rectangle).inverted() @ rectangle.matrix_basis @ _center(rectangle))
@@ -114,11 +115,11 @@ def _read_matrix() -> list[float]:
 def _write_matrix(columns: Sequence[float]) -> None:
     """Move and scale the rectangle as the cage is dragged. Its depth does not change."""
     global _drag
-    rectangle = active_rectangle(bpy.context)
+    rectangle = active_rectangle(bpy.context.scene)
     if rectangle is None:
         return
     if _drag is None:
-        _drag = _Drag(_transform(rectangle))
+        _drag = _Drag(bpy.context.scene.name, _transform(rectangle))
         bpy.app.timers.register(_poll_release, first_interval=POLL_SECONDS, persistent=True)
     cage = Matrix([columns[start : start + 4] for start in (0, 4, 8, 12)]).transposed()
     location, _, scale = (cage @ _center(rectangle).inverted()).decompose()
@@ -132,11 +133,12 @@ def _poll_release() -> float | None:
     if _drag is None or _drag.held:
         return None if _drag is None else POLL_SECONDS
     drag, _drag = _drag, None
-    rectangle = active_rectangle(bpy.context)
+    scene = bpy.data.scenes.get(drag.scene)  # perhaps of another window than the timer's
+    rectangle = active_rectangle(scene) if scene is not None else None
     if rectangle is not None and _transform(rectangle) != drag.transform_before:
-        if bpy.context.scene.tool_settings.use_keyframe_insert_auto:
-            rectangle.keyframe_insert("location")
-            rectangle.keyframe_insert("scale")
+        if scene.tool_settings.use_keyframe_insert_auto:
+            rectangle.keyframe_insert("location", frame=scene.frame_current)
+            rectangle.keyframe_insert("scale", frame=scene.frame_current)
         bpy.ops.ed.undo_push(message="Move Subject Box")
     return None
 

@@ -78,9 +78,29 @@ def test_a_drag_inserts_keyframes_only_with_auto_keying(scene: Any, box: Any) ->
     scene.tool_settings.use_keyframe_insert_auto = False
 
 
+def test_a_drag_in_another_window_than_the_timers_keys_the_box_of_its_own_scene(
+    scene: Any, box: Any, add_subject: Callable[..., Any]
+) -> None:
+    gizmo._write_matrix(gizmo._read_matrix())
+    assert gizmo._drag is not None
+    gizmo._drag.held = False
+    box.location.x += 0.1
+    scene.frame_set(5)
+    other = bpy.data.scenes.new("Other")
+    other.camera = scene.camera
+    other.collection.objects.link(scene.camera)
+    add_subject(other, make_box(other))
+    scene.tool_settings.use_keyframe_insert_auto = True
+    bpy.context.window.scene = other
+    gizmo._poll_release()
+    bpy.app.timers.unregister(gizmo._poll_release)
+    assert compat.keyed_frames(box) == {5}
+    assert compat.keyed_frames(other.motionbooth.subjects[0].object) == set()
+
+
 def test_a_drag_ends_with_the_release_of_its_own_cage() -> None:
     """Another view in the camera's perspective has a cage, too, which is redrawn with each movement."""
-    drag = gizmo._Drag(())
+    drag = gizmo._Drag("Scene", ())
     drag.note(cage=2, is_modal=False)
     drag.note(cage=1, is_modal=True)
     assert drag.held
@@ -91,14 +111,14 @@ def test_a_drag_ends_with_the_release_of_its_own_cage() -> None:
 
 
 def test_a_drag_that_was_too_short_to_be_drawn_ends() -> None:
-    drag = gizmo._Drag(())
+    drag = gizmo._Drag("Scene", ())
     drag.note(cage=1, is_modal=False)
     assert not drag.held
 
 
 def test_only_a_rectangle_on_the_camera_has_a_cage(scene: Any, box: Any, add_cube: Callable[..., Any]) -> None:
-    assert gizmo.active_rectangle(bpy.context) == box
+    assert gizmo.active_rectangle(scene) == box
     scene.motionbooth.subjects[0].object = add_cube(scene)
-    assert gizmo.active_rectangle(bpy.context) is None
+    assert gizmo.active_rectangle(scene) is None
     scene.motionbooth.active_subject = 5
-    assert gizmo.active_rectangle(bpy.context) is None
+    assert gizmo.active_rectangle(scene) is None
