@@ -201,7 +201,8 @@ class Database:
             raise _damaged(error) from error
 
     def _translated(self, error: BaseException) -> BaseException:
-        code = error.sqlite_errorcode & 0xFF if isinstance(error, sqlite3.DatabaseError) else sqlite3.SQLITE_OK
+        # Not every error of the module sqlite3 comes from SQLite.
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             return _damaged(error)
         if code not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):

@@ -131,14 +131,15 @@ class JobTransitions:
                 self._database.execute("UPDATE jobs SET canceling = 1 WHERE number = ?", job_number)
         return self._queries.job(job_number)
 
-    def requeue_running(self, adopted: Container[JobNumber] = ()) -> None:
+    def requeue_running(self, adopted: Container[JobNumber] = ()) -> list[JobNumber]:
         """Requeue the running jobs except `adopted`: their server or their connection to it ended, through no fault of
-        theirs that is known.
+        theirs that is known. Returns them.
         """
         with self._database.transaction():
-            for number in self._queries.running():
-                if number not in adopted:
-                    self._requeue(number, _STOPPED)
+            lost = [number for number in self._queries.running() if number not in adopted]
+            for number in lost:
+                self._requeue(number, _STOPPED)
+        return lost
 
     # Inside a transaction
 

@@ -23,7 +23,7 @@ from motionbooth.server.live_state import LiveState, Update
 from motionbooth.server.specs import affinity_key, input_files
 from motionbooth.server.store import Store
 from motionbooth.server.worker import remove_scratch, result_file
-from motionbooth.server.worker_pipe import Report
+from motionbooth.server.worker_pipe import FinalReport
 
 log = logging.getLogger("motionbooth.scheduler")
 NO_WORKERS = "no_workers"  # in LiveState.problems
@@ -75,7 +75,7 @@ class Scheduler:
         self._cancel_grace = cancel_grace
         self._time_limits = time_limits
         self._fair_share = FairShare(store.database)
-        self._unrecorded: list[Report] = []  # until the disk has space
+        self._unrecorded: list[FinalReport] = []  # until the disk has space
         self._not_before = float("-inf")
         self._adopted: set[JobNumber] | None = None  # until the other running jobs are requeued
 
@@ -88,7 +88,7 @@ class Scheduler:
             return
         self._fair_share.release_all()
         # A report that is not recorded yet decides about its job.
-        ended = {report.id for report in self._unrecorded if _is_final(report)}
+        ended = {report.id for report in self._unrecorded}
         self._adopted = {id.job_number for id in ended if self._queries.is_running(id)}
         for slot, id in found.items():
             if id in ended:
@@ -101,11 +101,7 @@ class Scheduler:
             self._fair_share.assign(Assignment(id.job_number, owner, affinity_key(spec), slot))
             if self._queries.is_canceling(id.job_number):
                 self._executor.cancel(id, self._cancel_grace)
-        try:
-            self._requeue_lost()
-            self._adopted = None
-        except OutOfSpace as error:  # the first tick that can write does it
-            self._pause(error)
+        self._requeue_now()
 
     def submit(self, owner: str, job_id: str, spec: JobSpec, priority: int) -> tuple[Job, bool]:
         """Store the job. Returns it, and whether it is done with the results of an earlier job.
@@ -131,15 +127,18 @@ class Scheduler:
             self._executor.cancel(AttemptId(job_number, job.attempt), self._cancel_grace)
         else:
             self._live.add(Update(job_number))
+            remove_scratch(self._home, job_number)  # of earlier attempts
         return job.state
 
     def tick(self) -> None:
         """Record the reports and start what can start, in one commit, since each commit waits for the disk."""
         for report in self._executor.receive():
+            if isinstance(report, worker_pipe.Progressed | worker_pipe.Previewed):
+                self._live.add(Update(report.id.job_number, report.report))
+                continue
             self._unrecorded.append(report)
-            if _is_final(report):
-                memory_lost = isinstance(report, worker_pipe.Exited | worker_pipe.Lost)
-                self._fair_share.release(report.id.job_number, memory_lost)
+            memory_lost = isinstance(report, worker_pipe.Exited | worker_pipe.Lost)
+            self._fair_share.release(report.id.job_number, memory_lost)
         self._executor.tick()
         self.resume()
         self._report_problem()
@@ -148,14 +147,16 @@ class Scheduler:
         changes = _Changes()
         try:
             with self._database.transaction():
-                self._requeue_lost()
+                self._requeue_lost(changes)
                 for report in self._unrecorded:
                     self._record(report, changes)
                 if not changes.out_of_space and DISK_FULL not in self._live.problems:
                     self._assign(changes)
-        except OutOfSpace as error:
+        except Exception as error:
             for assignment, _ in changes.started:
                 self._fair_share.release(assignment.job_number)
+            if not isinstance(error, OutOfSpace):
+                raise
             self._pause(error)
             return
         self._unrecorded.clear()
@@ -180,10 +181,8 @@ class Scheduler:
         """Shut down in good order: requeue the jobs whose workers end with the server."""
         self._executor.close()
         if not self._executor.outlives_server:
-            try:
-                self._transitions.requeue_running()
-            except OutOfSpace as error:
-                log.warning("%s The next server requeues the running jobs.", error)
+            self._adopted = set()
+            self._requeue_now()  # or, without space on the disk, the next server does it
 
     def _report_problem(self) -> None:
         problem = self._executor.problem
@@ -192,19 +191,36 @@ class Scheduler:
         else:
             self._live.problems.pop(NO_WORKERS, None)
 
-    def _requeue_lost(self) -> None:
-        """Requeue the jobs that were left running, unless that is done."""
+    def _requeue_now(self) -> None:
+        """In a transaction of its own; without space on the disk, the first tick that can write does it."""
+        changes = _Changes()
+        try:
+            self._requeue_lost(changes)
+        except OutOfSpace as error:
+            self._pause(error)
+            return
+        self._adopted = None
+        self._after_commit(changes)
+
+    def _requeue_lost(self, changes: _Changes) -> None:
+        """Requeue the jobs that were left running, unless that is done. One that is being canceled ends."""
         if self._adopted is not None:
-            self._transitions.requeue_running(self._adopted)
+            for job_number in self._transitions.requeue_running(self._adopted):
+                self._note_change(job_number, changes)
+
+    def _note_change(self, job_number: JobNumber, changes: _Changes) -> JobState:
+        """Let the change be published, and what follows if it ended the job."""
+        changes.updates.append(Update(job_number))
+        state = self._queries.state(job_number)
+        if state in TERMINAL_STATES:
+            changes.ended.append(job_number)
+        return state
 
     # Inside the transaction of a tick
 
-    def _record(self, report: Report, changes: _Changes) -> None:
+    def _record(self, report: FinalReport, changes: _Changes) -> None:
         id = report.id
         match report:
-            case worker_pipe.Progressed() | worker_pipe.Previewed():
-                changes.updates.append(Update(id.job_number, report.report))
-                return
             case worker_pipe.Exited():
                 is_current = self._transitions.worker_died(id, report.error)
             case worker_pipe.Lost():
@@ -228,11 +244,7 @@ class Scheduler:
         if not is_current:
             log.warning("ignored a late report on job %d, attempt %d: %r", *id, report)
             return
-        changes.updates.append(Update(id.job_number))
-        state = self._queries.state(id.job_number)
-        if state in TERMINAL_STATES:
-            changes.ended.append(id.job_number)
-        if state == JobState.DONE:
+        if self._note_change(id.job_number, changes) == JobState.DONE:
             self._complete_duplicates(id.job_number, changes)
 
     def _take(self, report: worker_pipe.Finished) -> bool:
@@ -314,8 +326,3 @@ class Scheduler:
     def _pause(self, reason: object) -> None:
         log.warning("%s Waiting %.0f seconds.", reason, _SECONDS_BETWEEN_TRIES)
         self._not_before = time.monotonic() + _SECONDS_BETWEEN_TRIES
-
-
-def _is_final(report: Report) -> bool:
-    """Whether the attempt has ended with it."""
-    return not isinstance(report, worker_pipe.Progressed | worker_pipe.Previewed)

@@ -61,9 +61,9 @@ class Lost(AboutAttempt, frozen=True, tag=True):
 
 
 Command = Attempt | Stop
-WorkerReport = Progressed | Previewed | Finished | Failed
-WorkerMessage = WorkerReport | Alive
-Report = WorkerReport | Exited | Lost
+WorkerMessage = Progressed | Previewed | Finished | Failed | Alive
+FinalReport = Finished | Failed | Exited | Lost
+Report = Progressed | Previewed | FinalReport
 
 _encoder = msgspec.msgpack.Encoder()
 command_decoder: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)

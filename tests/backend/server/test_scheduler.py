@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from motionbooth.server.attempts import AttemptId, JobNumber
 from motionbooth.server.live_state import LiveState
 from motionbooth.server.scheduler import Scheduler
 from motionbooth.server.store import Store
+from motionbooth.server.worker import scratch_folder
 from motionbooth.server.worker_pipe import Report
 from motionbooth_lab.bench.scheduler import SimulatedWorkers, with_clip
-from motionbooth_protocol.errors import ErrorReport
+from motionbooth_protocol.errors import ErrorReport, OutOfSpace
+from motionbooth_protocol.reports import ProgressReport
 from running_backend import small_job
 
 
@@ -207,3 +210,54 @@ def test_after_a_lost_connection_what_still_runs_is_adopted_and_nothing_that_has
     assert in_flight.states() == ["done", "done", "running", "running"]
     assert attempts == [1, 1, 2], "only the lost one runs again"
     assert store.database.rows("SELECT worker_deaths FROM jobs WHERE number = 4") == [(0,)]
+
+
+def test_the_end_of_a_canceled_job_that_a_lost_connection_left_running_is_published(in_flight: InFlight) -> None:
+    scratch = scratch_folder(in_flight.workers.home, FIRST.job_number)
+    scratch.mkdir(parents=True)
+    assert in_flight.scheduler.cancel(FIRST.job_number) == "running"
+    in_flight.live.take_updates()
+    in_flight.workers.drop("worker-0")
+    in_flight.workers._found = {}
+    in_flight.scheduler.tick()
+    assert in_flight.states() == ["canceled", "running"]
+    assert [update.job_number for update in in_flight.live.take_updates()] == [1, 2]
+    assert not scratch.exists()
+
+
+def test_a_job_that_is_canceled_between_two_attempts_leaves_no_files(in_flight: InFlight) -> None:
+    in_flight.end_first(code="out_of_space")
+    scratch = scratch_folder(in_flight.workers.home, FIRST.job_number)
+    scratch.mkdir(parents=True)
+    (scratch / "training.pt").touch()
+    assert in_flight.scheduler.cancel(FIRST.job_number) == "canceled"
+    assert not scratch.exists()
+
+
+def test_progress_is_shown_and_not_kept_while_the_disk_is_full(
+    in_flight: InFlight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise OutOfSpace("The disk is full.")
+
+    monkeypatch.setattr(in_flight.store.database, "commit", refuse)
+    in_flight.workers.reports.append(worker_pipe.Progressed(FIRST, ProgressReport("sampling", 1, 2)))
+    in_flight.scheduler.tick()
+    assert in_flight.live.progress[FIRST.job_number].step == 1
+    assert in_flight.scheduler._unrecorded == []
+    monkeypatch.undo()
+
+
+def test_after_an_unexpected_error_a_worker_is_not_taken_for_busy(
+    in_flight: InFlight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_flight.scheduler.submit("ann", "job-third", small_job(seed=3), priority=0)
+
+    def fail() -> None:
+        raise sqlite3.ProgrammingError("a bug")
+
+    monkeypatch.setattr(in_flight.store.database, "commit", fail)
+    with pytest.raises(sqlite3.ProgrammingError):
+        in_flight.scheduler.tick()
+    monkeypatch.undo()
+    assert [worker.job_number for worker in in_flight.scheduler.workers()] == [1, None, None]
