@@ -29,7 +29,7 @@ def list_models() -> None:
     for name, (title, folder) in here.items():
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         kind = published()[name].kind if name in published() else "base model"
-        table.add_row(name, title, kind, decimal(size), escape(str(folder)))
+        table.add_row(escape(name), escape(title), kind, decimal(size), escape(str(folder)))
     for name, model in published().items():
         if name not in here:
             table.add_row(f"[dim]{name}[/]", title_of(name), model.kind, "", f"[dim]motionbooth models get {name}[/]")

@@ -102,7 +102,7 @@ class TrainSettings(Struct, frozen=True, forbid_unknown_fields=True):
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     """adamw8bit keeps the moments in 8 bits; it needs bitsandbytes and a GPU."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: some 40 % slower, a fraction of the memory."""
+    """Recompute activations in the backward pass: about a third slower, a fraction of the memory."""
     checkpoint_every: Positive = 50
     """Steps between two checkpoints of the training."""
     validate_every: Count = 0
