@@ -45,7 +45,7 @@ class StageBars:
                 self._bars.update(task, left="")
             self._tasks[stage] = self._bars.add_task(stage, left="")
         if note and report.step == 0:
-            self._bars.console.print(f"Note: {note}.")
+            self._bars.console.print(f"Note: {note}.", markup=False)
         description = f"{stage}  {note * (report.step > 0)}"
         total, left = report.steps or None, _time_left(report)
         self._bars.update(self._tasks[stage], completed=report.step, total=total, description=description, left=left)

@@ -107,11 +107,12 @@ def authorize(home: Path, name: str, public: str, role: str = "user") -> None:
             "{key} is not a public key (40 characters of Z85, as `motionbooth keys new` writes).", key=repr(public[:60])
         )
     authorized = AuthorizedKeys(home / "authorized")
-    names = {key.name for key in authorized.all()}
-    if name in names:
+    # Some file systems take "Ann" and "ann" for the same file.
+    taken = next((key.name for key in authorized.all() if key.name.casefold() == name.casefold()), None)
+    if taken is not None:
         raise Conflict(
             "{name} already has a key. Revoke it with `motionbooth keys revoke {name}`, or use another name.",
-            name=name,
+            name=taken,
         )
     known = authorized.find(public)
     if known is not None:

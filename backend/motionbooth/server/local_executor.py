@@ -150,6 +150,11 @@ class LocalExecutor:
             report = worker_pipe.worker_message_decoder.decode(data)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             log.exception("the worker on %s sent bytes that are not a report; it is killed", slot.device.name)
+            if slot.attempt is not None:
+                error = MotionBoothError(
+                    "The worker sent something that is not a report, and was ended; see server.log on the backend."
+                )
+                slot.end = worker_pipe.Exited(slot.attempt, error=error.report)
             slot.kill()
             return []
         if slot.killed:

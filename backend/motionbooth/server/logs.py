@@ -11,7 +11,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +72,16 @@ def rotate(path: Path) -> None:
     if not path.exists() or path.stat().st_size < _MAX_BYTES:
         return
     copies = [path.with_name(f"{path.name}.{number}") for number in range(1, _COPIES + 1)]
+    copy = path.with_name(f"{path.name}.new")
+    try:
+        shutil.copyfile(path, copy)
+    except OSError:  # such as a full disk: the earlier copies stay
+        copy.unlink(missing_ok=True)
+        raise
     for older, newer in zip(copies[::-1], copies[-2::-1], strict=False):
         if newer.exists():
             newer.replace(older)
-    shutil.copyfile(path, copies[0])
+    copy.replace(copies[0])
     os.truncate(path, 0)
 
 
@@ -88,7 +94,8 @@ class LogRotation:
     def __init__(self, home: Path) -> None:
         self._paths = (worker_log(home), ray_log(home))
         self._next_at = float("-inf")
-        self._rotate()
+        with suppress(OSError):  # a server starts on a full disk, too
+            self._rotate()
 
     def tick(self) -> None:
         if os.name != "nt" and time.monotonic() >= self._next_at:
@@ -103,7 +110,9 @@ class LogRotation:
 @contextmanager
 def logging_to(path: Path, log_format: str) -> Iterator[None]:
     """Write the server's log, and the traceback of any thread that dies, to a rotating file."""
-    handler = logging.handlers.RotatingFileHandler(path, maxBytes=_MAX_BYTES, backupCount=_COPIES)
+    handler = logging.handlers.RotatingFileHandler(
+        path, maxBytes=_MAX_BYTES, backupCount=_COPIES, encoding="utf-8", errors="backslashreplace"
+    )
     handler.setFormatter(formatter(log_format))
     root = logging.getLogger("motionbooth")
     root.addHandler(handler)

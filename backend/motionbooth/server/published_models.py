@@ -76,6 +76,12 @@ class _Task:
             self.error = error
         except OSError as error:
             self.error = from_os_error(error)
+        except Exception as error:
+            log.exception("%s failed", self._thread.name)
+            self.error = MotionBoothError(
+                "This failed because of a bug in the backend ({kind}); its owner finds the details in server.log.",
+                kind=type(error).__name__,
+            )
 
     def _progressed(self, report: ProgressReport) -> None:
         self.report = report

@@ -55,7 +55,7 @@ def connected(cluster: Cluster) -> Any:
             "No Ray cluster answers at {address} ({reason}). Start one with `ray start --head`, or give the address "
             "of a running one with --ray-address.",
             address=cluster.address,
-            reason=str(error).splitlines()[0],
+            reason=str(error).partition("\n")[0],
         ) from error
     finally:
         signal.signal(signal.SIGTERM, before)  # Ray installs its own handler

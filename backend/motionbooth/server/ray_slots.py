@@ -137,7 +137,7 @@ class ClusterSlot:
                     self._leaving.wait(_SECONDS_BEFORE_RETRY)
                     # Without the head nothing is known of the attempt, and the driver is about to exit.
                     if not self._leaving.is_set() and head_answers(self._head):
-                        log.warning("%s is lost: %s", self.name, str(error).splitlines()[0])
+                        log.warning("%s is lost: %s", self.name, str(error).partition("\n")[0])
                         push.send_multipart([self.name.encode(), _LOST, b""])
 
     def _new_actor(self, push: zmq.Socket[bytes]) -> Any:

@@ -133,6 +133,13 @@ def test_a_key_made_on_the_clients_machine_works_once_its_public_half_is_authori
     refused_by_command([*authorize, "--name", "other"], Conflict, name="carol")
 
 
+def test_a_name_that_differs_only_in_case_is_taken(tmp_path: Path) -> None:
+    """Its file would replace the other one on Windows and macOS, which revokes that key."""
+    issue_key(tmp_path, "Ann", "tcp://127.0.0.1:5599")
+    with refused(Conflict, name="Ann"):
+        issue_key(tmp_path, "ann", "tcp://127.0.0.1:5599")
+
+
 def test_a_malformed_public_key_or_role_is_refused_with_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "eve.pub").write_text("nothing of the kind")
     good = tmp_path / "good.pub"

@@ -206,6 +206,16 @@ def test_a_worker_has_the_environment_of_its_device(tmp_path: Path) -> None:
         executor.close()
 
 
+def test_a_worker_that_sends_anything_but_reports_is_not_said_to_lack_memory(tmp_path: Path) -> None:
+    with zmq.Context() as context:
+        command = ["sh", "-c", r"printf '\001\000\000\000\301'; sleep 60"]
+        executor = LocalExecutor(context, command, tmp_path / "worker.log", [Device("one", "CPU")])
+        ended = Running(executor, tmp_path)
+        ended.start(1, "steps=1")
+        assert "not a report" in str(ended.wait(worker_pipe.Exited, 1).error)
+        executor.close()
+
+
 def test_a_ray_worker_outlives_its_server_and_is_adopted_by_the_next(ray_address: str, home: Path) -> None:
     with zmq.Context() as context:
         first = Running(on_ray(context, ray_address, home), home)

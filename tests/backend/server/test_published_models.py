@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 from local_hub import LocalHub
 from motionbooth.models.published import published
+from motionbooth.server.live_state import LiveState
+from motionbooth.server.published_models import PublishedModels
 from motionbooth_protocol.client import Client
 from motionbooth_protocol.errors import Conflict, InvalidInput, NotAuthorized, NotFound
-from motionbooth_protocol.messages import PublishedModel
+from motionbooth_protocol.messages import ManageModel, PublishedModel
+from motionbooth_protocol.reporting_process import ReportingProcess
 from motionbooth_protocol.reports import ProgressReport
 from msgspec.structs import replace
 from refused import refused
@@ -48,6 +51,22 @@ def ended(client: Client) -> PublishedModel:
     """The model when nothing is done with it any more."""
     wait_until(lambda: not zeroscope(client).doing)
     return zeroscope(client)
+
+
+def test_an_action_that_fails_because_of_a_bug_is_not_said_to_have_succeeded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(process: ReportingProcess, on_progress: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(ReportingProcess, "run", fail)
+    models = PublishedModels(tmp_path, LiveState(), None, lambda name: 0)
+    models.manage(ManageModel(id=1, name="zeroscope", action="remove"))
+    models._tasks["zeroscope"].close()
+    models.tick()
+    (found,) = [model for model in models.listed() if model.name == "zeroscope"]
+    assert found.failed
+    assert "RuntimeError" in str(found.outcome)
 
 
 @pytest.mark.slow  # beside the extension's own test, which does the same through it
