@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -261,6 +262,8 @@ class Trainer:
         try:
             with scratch.open("wb") as file:
                 torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())  # before the last checkpoint is replaced: the power may fail
             scratch.replace(path)
         except RuntimeError as error:  # torch's own, while it handles the file's
             raise error.__context__ if isinstance(error.__context__, OSError) else error from None

@@ -29,7 +29,7 @@ from motionbooth_protocol.errors import (
 from motionbooth_protocol.limits import MAX_BLOB_BYTES
 
 from motionbooth.server.durable_files import give_to_owner_of, space_checked, sync, sync_folder
-from motionbooth.server.hashing import Hashed, Hashing, Version, hash_file
+from motionbooth.server.hashing import Hashed, Hashing, Version, hash_stored
 
 log = logging.getLogger("motionbooth.blobs")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -93,7 +93,7 @@ class Blobs:
     def sound_path(self, sha256: str) -> Path:
         """The complete file, verified now. Changes nothing, as a worker may only read. Raises NotFound."""
         path = self.path(sha256)
-        if hash_file(path).digest.hexdigest() != sha256:
+        if hash_stored(path).digest.hexdigest() != sha256:
             raise _damaged(sha256)
         return path
 

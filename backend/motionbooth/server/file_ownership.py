@@ -10,6 +10,12 @@ class FileOwnership:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._awaited: set[tuple[str, str]] = set()  # uploads that the next job of their owner is to name
+
+    def add_upload(self, owner: str, sha256: str, size: int) -> None:
+        """The owner has uploaded this file, most likely for a job that will be submitted in a moment."""
+        self._awaited.add((owner, sha256))
+        self.add(owner, sha256, size)
 
     def add(self, owner: str, sha256: str, size: int) -> None:
         """The owner has uploaded this file, or a job of the owner has made it."""
@@ -22,6 +28,7 @@ class FileOwnership:
 
     def add_input(self, owner: str, sha256: str) -> None:
         """A job of the owner names this file, which may be another user's; inside a transaction."""
+        self._awaited.discard((owner, sha256))
         row = self._database.row("SELECT max(size) FROM file_owners WHERE sha256 = ?", sha256)
         self.add(owner, sha256, row[0] or 0 if row is not None else 0)
 
@@ -58,20 +65,22 @@ class FileOwnership:
         return None if row is None else str(row[0])
 
     def release(self, owner: str, files: list[str]) -> list[str]:
-        """End the ownership of those files that no job or subject of the owner refers to.
+        """End the ownership of those files that no job or subject of the owner refers to, or soon will.
 
         Returns the files without any owner now, for removal after the commit.
         """
         with self._database.transaction():
             for sha256 in files:
-                if not self._is_referenced(owner, sha256):
+                if (owner, sha256) not in self._awaited and not self._is_referenced(owner, sha256):
                     self._database.execute("DELETE FROM file_owners WHERE owner = ? AND sha256 = ?", owner, sha256)
         return [sha256 for sha256 in files if not self.is_owned(sha256)]
 
-    def unused_since(self, owner: str, time: float) -> list[str]:
-        """The owner's files that were last uploaded, made or named before `time` (see Database.seconds_open)."""
-        rows = self._database.rows("SELECT sha256 FROM file_owners WHERE owner = ? AND used_at < ?", owner, time)
-        return [sha256 for (sha256,) in rows]
+    def release_unused(self, owner: str, before: float) -> list[str]:
+        """As `release`, of all files that were last uploaded, made or named before then (see Database.seconds_open)."""
+        rows = self._database.rows("SELECT sha256 FROM file_owners WHERE owner = ? AND used_at < ?", owner, before)
+        files = [sha256 for (sha256,) in rows]
+        self._awaited.difference_update((owner, sha256) for sha256 in files)
+        return self.release(owner, files)
 
     def _sum(self, query: str, *values: str) -> int:
         ((total,),) = self._database.rows(query, *values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -61,7 +62,7 @@ class Hashing:
         Does nothing if many files of the key wait: call it again later.
         """
         if path.stat().st_size <= _AT_ONCE_BYTES:
-            then(hash_file(path))
+            then(hash_stored(path))
             return
         with self._lock:
             waiting = self._queues.get(key)
@@ -86,7 +87,7 @@ class Hashing:
     def _hash_next(self, key: str) -> None:
         path, then = self._queues[key][0]
         try:
-            hashed = hash_file(path, self._stop)
+            hashed = hash_stored(path, self._stop)
         except OSError as error:
             if not isinstance(error, FileNotFoundError):  # removed meanwhile
                 log.warning("a file could not be read: %s", error)
@@ -98,6 +99,17 @@ class Hashing:
                 del self._queues[key]
             elif not self._stop.is_set():
                 self._pool.submit(self._hash_next, key)
+
+
+def hash_stored(path: Path, stop: threading.Event | None = None) -> Hashed:
+    """As `hash_file`. A file that the disk cannot read any more has the hash of no bytes: it is damaged."""
+    try:
+        return hash_file(path, stop)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        log.error("the disk cannot read the file %s", path)
+        return Hashed(hashlib.sha256(), 0, Version.of(path.stat()))
 
 
 def hash_file(path: Path, stop: threading.Event | None = None) -> Hashed:

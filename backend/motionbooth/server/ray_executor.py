@@ -156,6 +156,10 @@ class RayExecutor:
             state.name: _Slot(state.location, state.is_ready, known.get(state.name, _Slot()).attempt)
             for state in states
         }
+        for name, slot in known.items():
+            # Given up before the attempt reached it, which the driver is about to report.
+            if name not in self._slots and slot.attempt is not None:
+                self._slots[name] = _Slot(slot.location, False, slot.attempt)
 
     def _reported(self, report: Report) -> list[Report]:
         slot = next((slot for slot in self._slots.values() if slot.attempt == report.id), None)

@@ -49,7 +49,7 @@ class Retention:
         with self._database.transaction():
             files = [file for number in expired for file in self._delete(number)]
             for owner in self._ownership.owners():
-                files += self._ownership.release(owner, self._ownership.unused_since(owner, now - _DAY))
+                files += self._ownership.release_unused(owner, now - _DAY)
         self._remove(files)
         count = len(files) + self._blobs.remove_stale_uploads(_DAY)
         if expired or count:

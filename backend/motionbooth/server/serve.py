@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 import zmq
-from motionbooth_protocol.connection import Connection, host_and_port
+from motionbooth_protocol.connection import Connection, host_and_port, write_private
 from motionbooth_protocol.errors import InvalidInput, MotionBoothError, is_disk_full
 
 from motionbooth.server.attempts import TimeLimits
@@ -252,12 +252,13 @@ def _bound(context: zmq.Context[zmq.Socket[bytes]], keys: KeyPair, address: str,
 def _keys(home: Path) -> tuple[KeyPair, KeyPair, AuthorizedKeys]:
     """The key pairs of the server and the local client, and the authorized keys."""
     local_secret = home / "keys" / "local.secret"
-    first_start = not local_secret.exists()
-    client_keys = KeyPair.kept_in(local_secret)
     authorized = AuthorizedKeys(home / "authorized")
-    if first_start:
-        authorized.add("local", client_keys.public, "admin")  # the user who starts the backend owns it
-    return server_keys(home), client_keys, authorized
+    if not local_secret.exists():
+        public, secret = zmq.curve_keypair()
+        # The user who starts the backend owns it. First this: after a crash in between, both are made again.
+        authorized.add("local", public.decode(), "admin")
+        write_private(local_secret, secret + b"\n")
+    return server_keys(home), KeyPair.kept_in(local_secret), authorized
 
 
 def _announce(

@@ -73,5 +73,5 @@ class Transfers:
     def _received(self, owner: str, request: messages.Put | messages.PutChunk, offset: int) -> messages.PutHave:
         """A complete file gets its owner on disk before the reply says so."""
         if self._blobs.has(request.sha256):
-            self._ownership.add(owner, request.sha256, self._blobs.size(request.sha256))
+            self._ownership.add_upload(owner, request.sha256, self._blobs.size(request.sha256))
         return messages.PutHave(re=request.id, sha256=request.sha256, offset=offset)

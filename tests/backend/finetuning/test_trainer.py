@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -191,6 +192,25 @@ def test_a_full_disk_is_called_that_and_leaves_the_last_checkpoint(
     assert isinstance(error_for_owner(caught.value), OutOfSpace), "the backend resumes the job when there is space"
     assert list(tmp_path.iterdir()) == [checkpoint]
     assert trainer.load(checkpoint)
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_replaces_the_last_one(
+    tiny_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = load_base(tiny_source, device="cpu")
+    add_lora(base.network, base.settings.lora.rank, base.settings.lora.target_modules, seed=7)
+    trainer = Trainer(base, base.settings.lora, random_data(base), seed=7)
+    checkpoint = tmp_path / "checkpoint.pt"
+    trainer.save(checkpoint)
+    before = checkpoint.stat().st_ino
+
+    def fail(descriptor: int) -> None:
+        raise OSError("not on the disk")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="not on the disk"):
+        trainer.save(checkpoint)
+    assert checkpoint.stat().st_ino == before
 
 
 def test_averaged_weights_are_the_moving_average_of_those_of_the_steps(tiny_source: Source) -> None:

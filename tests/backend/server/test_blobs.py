@@ -204,6 +204,22 @@ def test_a_damaged_file_is_set_aside_when_it_is_used_and_an_upload_replaces_it(
     assert blobs.damaged() == []
 
 
+@pytest.mark.parametrize("size", [1000, 3 << 20], ids=["small", "large"])
+def test_a_file_that_the_disk_cannot_read_any_more_is_set_aside(
+    blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    def fail(path: Path, stop: object = None) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    (tmp_path / "made").write_bytes(os.urandom(size))
+    sha256 = stored(blobs, tmp_path / "made").sha256
+    monkeypatch.setattr("motionbooth.server.hashing.hash_file", fail)
+    with refused(NotFound, code="damaged", sha256=sha256[:12]):
+        blobs.sound_path(sha256)
+    assert not until_known(lambda: blobs.is_sound("ann", sha256))
+    assert blobs.damaged() == [sha256]
+
+
 def test_a_download_of_a_damaged_file_ends_when_the_damage_is_found(blobs: Blobs, tmp_path: Path) -> None:
     (tmp_path / "made").write_bytes(os.urandom(3 << 20))
     sha256 = stored(blobs, tmp_path / "made").sha256

@@ -12,16 +12,18 @@ from pathlib import Path
 import psutil
 import pytest
 from motionbooth.server.blobs import Blobs
+from motionbooth.server.disk_space import DiskSpace
 from motionbooth.server.retention import Retention
 from motionbooth.server.specs import encode_spec
 from motionbooth.server.store import Store
+from motionbooth.server.transfers import Transfers
 from motionbooth_protocol.client import Client, new_job_id
 from motionbooth_protocol.codec import decode_reply, encode
 from motionbooth_protocol.connection import host_and_port
 from motionbooth_protocol.errors import Canceled, Conflict, NotAuthorized, NotFound, OverLimit
 from motionbooth_protocol.jobs import Blob, Job, Picture, SubjectSpec, TrainSpec
 from motionbooth_protocol.limits import PAGE_BYTES
-from motionbooth_protocol.messages import Error, GetStatus, Jobs, ListJobs, Ping, Pong
+from motionbooth_protocol.messages import Error, GetStatus, Jobs, ListJobs, Ping, Pong, Put
 from motionbooth_protocol.motion import Box, SubjectTrack
 from msgspec.structs import replace
 from raw_socket import HELLO, answer, raw
@@ -162,6 +164,26 @@ def test_only_files_that_are_really_removed_count_as_room(tmp_path: Path) -> Non
     assert [job.id for _, job in store.queries.jobs("ann", 9)] == ["job-00003"]
     assert store.ownership.bytes_of("ann") == 100_000 + len(encode_spec(small_job(seed=3)))
     assert [blobs.has(clip.sha256) for clip in clips] == [False, False, True]
+    store.close()
+
+
+def test_a_file_that_was_just_sent_for_the_next_job_outlives_the_job_that_had_it(tmp_path: Path) -> None:
+    store, blobs = Store(tmp_path / "jobs.sqlite"), Blobs(tmp_path)
+    retention = Retention(store, blobs)
+    transfers = Transfers(blobs, store.ownership, retention, DiskSpace(tmp_path, 4096, {}, lambda: None), 0)
+    (tmp_path / "picture").write_bytes(b"pixels")
+    picture = stored(blobs, tmp_path / "picture")
+    put = Put(id=1, sha256=picture.sha256, size=picture.size)
+    spec = TrainSpec(subject=SubjectSpec("Toy", "sks", "toy", [Picture(picture.sha256)]), model="small")
+    for number in range(3):
+        transfers.put("ann", put)
+        if number:
+            retention.forget(store.queries.number("ann", f"job-{number - 1:05}"))
+        assert blobs.has(picture.sha256)
+        store.transitions.submit("ann", f"job-{number:05}", replace(spec, seed=number))
+        store.transitions.request_cancel(store.queries.number("ann", f"job-{number:05}"))
+    retention.forget(store.queries.number("ann", "job-00002"))
+    assert not blobs.has(picture.sha256)
     store.close()
 
 

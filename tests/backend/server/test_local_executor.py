@@ -12,13 +12,15 @@ from typing import Any, TypeVar
 
 import pytest
 import zmq
-from motionbooth.server import worker_pipe
+from motionbooth.server import ray_pipe, worker_pipe
 from motionbooth.server.attempts import Attempt, AttemptId, JobNumber
 from motionbooth.server.executor import Device, Executor
 from motionbooth.server.local_executor import LocalExecutor
+from motionbooth.server.ray_executor import RayExecutor
 from motionbooth.server.ray_worker import RayWorker, cluster_file
 from motionbooth.server.worker_pipe import Report
 from motionbooth_lab.rig.server_process import SMALL_WORKER
+from motionbooth_protocol.errors import ErrorReport
 from refused import assert_says
 from running_backend import is_running, small_job, wait_until
 
@@ -114,7 +116,6 @@ def on_ray(
     context: zmq.Context[zmq.Socket[bytes]], address: str, home: Path, workers: int | None = 2, **options: Any
 ) -> Executor:
     from motionbooth.server.ray_cluster import Cluster
-    from motionbooth.server.ray_executor import RayExecutor
 
     cluster = Cluster(address, home.name, workers, **options)
     return RayExecutor(context, [*COMMAND, str(home)], home / "logs" / "worker.log", cluster)
@@ -231,6 +232,25 @@ def test_a_ray_worker_outlives_its_server_and_is_adopted_by_the_next(ray_address
         assert second.worker_of(1) == worker
         wait_until(lambda: len(second.idle()) == 2, 60)
         second.executor.close()
+
+
+def test_an_attempt_sent_to_a_slot_that_the_cluster_gave_up_is_reported_as_lost(home: Path) -> None:
+    pytest.importorskip("ray")
+    with zmq.Context() as context:
+        executor = on_ray(context, "127.0.0.1:1", home)
+        assert isinstance(executor, RayExecutor)
+
+        def receive(message: ray_pipe.FromDriver) -> list[Report]:
+            return executor._received(worker_pipe.encode(message))
+
+        receive(ray_pipe.Connected({}))
+        receive(ray_pipe.Slots([ray_pipe.SlotState("ray-1", "on a box", True)]))
+        executor.start("ray-1", Attempt(attempt_id(1), small_job("steps=1")))
+        receive(ray_pipe.Slots([]))
+        assert executor.idle() == []
+        lost = worker_pipe.Lost(attempt_id(1), error=ErrorReport("lost"))
+        assert receive(lost) == [lost]
+        executor.close()
 
 
 @pytest.mark.slow

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from motionbooth.server.serve import local
+from motionbooth.server.keys import AuthorizedKeys
+from motionbooth.server.serve import _keys, local
 from motionbooth_protocol.client import new_job_id
 from running_backend import RunningBackend, is_running, small_job, wait_until
 
@@ -25,6 +26,20 @@ def test_the_connection_file_exists_exactly_while_the_server_listens(backend: Ru
         assert [model.name for model in client.models()] == ["small"]
     assert backend.stop() == 0
     assert not backend.connection_file.exists()
+
+
+def test_a_first_start_that_fails_halfway_locks_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(keys: AuthorizedKeys, *words: str) -> None:
+        raise OSError("The disk is full.")
+
+    monkeypatch.setattr(AuthorizedKeys, "add", fail)
+    with pytest.raises(OSError, match="full"):
+        _keys(tmp_path)
+    monkeypatch.undo()
+    _, local, authorized = _keys(tmp_path)
+    found = authorized.find(local.public)
+    assert found is not None
+    assert found.is_admin
 
 
 def test_the_start_prints_address_authorized_keys_and_models(backend: RunningBackend) -> None:

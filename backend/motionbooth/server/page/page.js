@@ -75,6 +75,8 @@ function updateRunning(card, job) {
   if (at.steps) {
     bar.max = at.steps;
     bar.value = at.step;
+  } else {
+    bar.removeAttribute("value");
   }
 }
 
