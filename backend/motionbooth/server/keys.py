@@ -215,5 +215,6 @@ class AuthorizedKeys:
             except (FileNotFoundError, PermissionError, IsADirectoryError):  # revoked meanwhile, or not readable
                 continue
             if words and is_key(words[0]):
-                keys[words[0]] = Key(words[0], path.stem, "admin" if words[1:2] == ["admin"] else "user")
+                name = os.fsencode(path.stem).decode(errors="replace")  # it travels as UTF-8
+                keys[words[0]] = Key(words[0], name, "admin" if words[1:2] == ["admin"] else "user")
         return keys

@@ -231,18 +231,19 @@ class Sessions:
             return
         began = time.thread_time()
         is_free = False
-        payload: bytes | None = None
         reply: messages.AnyReply
         try:
             request, data = decode_request(frames)
             is_free = isinstance(request, messages.PutChunk | messages.Fetch)
             reply, payload = self._handle(peer, key, request, data)
+            encoded = _encoded(key, reply, payload)
         except MotionBoothError as error:
             if isinstance(error, Malformed) and self._rate_limit.allows(key.public):
                 log.warning("from %s: %s", key.name, error)
             is_free = is_free or isinstance(error, Busy)
             self._live.counters.errors[error.report.kind] += 1
             reply = _error(id_of(frames), error)
+            encoded = _encoded(key, reply)
         except Exception:
             log.exception("a request failed")
             self._live.counters.errors["error"] += 1
@@ -252,7 +253,7 @@ class Sessions:
                     "The request failed because of a bug in the backend; its owner finds the details in server.log."
                 ),
             )
-        encoded = encode(reply if key.is_admin else for_user(reply), payload)
+            encoded = _encoded(key, reply)
         self._live.counters.replies[type(reply).__name__] += 1
         if not is_free:
             self._rate_limit.charge(key.public, time.thread_time() - began)
@@ -342,6 +343,11 @@ class Sessions:
         self._send(peer, encode(_error(0, error)))
         self._end_session(peer)
         peer.is_ended = True
+
+
+def _encoded(key: Key, reply: messages.AnyReply, payload: bytes | None = None) -> list[bytes]:
+    """As far as the key may see it."""
+    return encode(reply if key.is_admin else for_user(reply), payload)
 
 
 def _error(request_id: int, error: MotionBoothError) -> messages.Error:

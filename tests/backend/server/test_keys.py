@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import resource
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,15 @@ def test_only_well_formed_keys_are_authorized(tmp_path: Path) -> None:
     assert [(key.public, key.name, key.role) for key in keys.all()] == [(public, "ann", "user")]
     assert keys.callback("motionbooth", public.encode())
     assert not keys.callback("motionbooth", zmq.curve_keypair()[0])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such file names")
+def test_the_name_of_a_key_is_text_whatever_its_file_is_called(tmp_path: Path) -> None:
+    public = zmq.curve_keypair()[0].decode()
+    (tmp_path / os.fsdecode(b"j\xfcrgen.pub")).write_text(public)
+    found = AuthorizedKeys(tmp_path).find(public)
+    assert found is not None
+    assert found.name == "j\ufffdrgen"
 
 
 def test_deleting_a_key_revokes_access_within_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,8 @@ def test_a_full_disk_loses_no_log_and_stops_no_server(tmp_path: Path, monkeypatc
     assert [log.with_name(f"worker.log.{number}").stat().st_size for number in (1, 2, 3)] == [6 << 20, 1, 1]
 
 
-def test_a_log_has_every_name_whatever_the_systems_encoding_is(tmp_path: Path) -> None:
-    with logging_to(tmp_path / "server.log", "text"):
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_log_has_every_name_whatever_the_systems_encoding_is(tmp_path: Path, log_format: str) -> None:
+    with logging_to(tmp_path / "server.log", log_format):
         logging.getLogger("motionbooth.test").info("subject %s %s", "日本", "\udcff")
     assert "subject 日本 \\udcff" in (tmp_path / "server.log").read_text("utf-8")
