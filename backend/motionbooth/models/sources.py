@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -24,6 +25,7 @@ from motionbooth.models.settings import BaseSettings
 
 BUNDLED = {name: MODELS / name / "bundle" for name in ("toybox", "wantoy")}
 TOYBOX = BUNDLED["toybox"]
+_LARGE = 256 << 20  # bytes of a file
 
 
 class _Format(msgspec.Struct):
@@ -137,9 +139,23 @@ def file_sha256(path: Path) -> str:
 
 @cache
 def _file_digest(path: Path, size: int, mtime_ns: int) -> bytes:
-    """sha256 of a file, cached while its size and time stay the same, as weights have gigabytes."""
+    """sha256 of a file, cached while its size and time stay the same, as weights have gigabytes; that of a large one on
+    the disk, since it takes up to a minute in each new process.
+    """
+    key = hashlib.sha256(repr((str(path.resolve()), size, mtime_ns)).encode()).hexdigest()
+    note = platformdirs.user_cache_path("motionbooth") / "sha256" / key
+    if size >= _LARGE:
+        with suppress(OSError, ValueError):
+            noted = bytes.fromhex(note.read_text())
+            if len(noted) == hashlib.sha256().digest_size:
+                return noted
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+        digest = hashlib.file_digest(file, "sha256").digest()
+    if size >= _LARGE:
+        with suppress(OSError):
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.write_text(digest.hex())
+    return digest
 
 
 def model_version(name: str) -> str:

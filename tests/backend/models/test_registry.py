@@ -9,8 +9,10 @@ import re
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import huggingface_hub
+import platformdirs
 import pytest
 import torch
 from diffusers import UNet3DConditionModel
@@ -19,7 +21,7 @@ from motionbooth.models.base import Base
 from motionbooth.models.memory.plans import is_out_of_memory
 from motionbooth.models.registry import load_base
 from motionbooth.models.settings import BaseSettings
-from motionbooth.models.sources import MODELS, Source, source_named, sources
+from motionbooth.models.sources import MODELS, Source, _file_digest, file_sha256, source_named, sources
 from motionbooth_protocol.errors import InvalidInput, NotFound
 from refused import refused
 from safetensors.torch import load_file
@@ -148,6 +150,29 @@ def test_fingerprint_follows_the_weights(models: Path, tiny_source: Source) -> N
     weights = next((models / "tiny" / "unet").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     assert source_named("tiny").network_sha256 != tiny_source.network_sha256
+
+
+def test_the_next_process_does_not_hash_large_weights_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / "cache" / name)
+    monkeypatch.setattr("motionbooth.models.sources._LARGE", 5)
+    weights, hashed = tmp_path / "weights", list[str]()
+    hash_file = hashlib.file_digest
+
+    def counted(file: BinaryIO, name: str) -> Any:
+        hashed.append(file.name)
+        return hash_file(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", counted)
+    for content, most in ((b"first", 1), (b"second", 2), (b"tiny", 4)):
+        weights.write_bytes(content)
+        for _ in range(2):
+            _file_digest.cache_clear()  # as in a new process
+            assert file_sha256(weights) == hashlib.sha256(content).hexdigest()
+        assert len(hashed) == most
+    (note, *_) = (tmp_path / "cache" / "motionbooth" / "sha256").iterdir()
+    note.write_text("torn")
+    weights.write_bytes(b"first")
+    assert file_sha256(weights) == hashlib.sha256(b"first").hexdigest()
 
 
 def test_float16_weights_on_disk_are_computed_with_in_float32_on_a_cpu(tiny_single: Base, tmp_path: Path) -> None:
