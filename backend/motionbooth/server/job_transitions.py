@@ -89,7 +89,10 @@ class JobTransitions:
     # Attempts
 
     def start(self, job_number: JobNumber) -> Attempt:
-        """Count a new attempt and mark the job as running, before anything runs."""
+        """Count a new attempt and mark the job as running, before anything runs.
+
+        Raises MsgspecError, and changes nothing, if the stored spec cannot be read.
+        """
         spec = self._queries.spec(job_number)
         with self._database.transaction():
             # The model may have changed since the submission; what counts is the one that makes the results.
@@ -100,6 +103,11 @@ class JobTransitions:
             self._change(job_number, JobState.RUNNING)
             ((attempt,),) = self._database.rows("SELECT attempt FROM jobs WHERE number = ?", job_number)
         return Attempt(AttemptId(job_number, attempt), spec)
+
+    def give_up(self, job_number: JobNumber, error: ErrorReport) -> None:
+        """A queued job that can never start has failed."""
+        with self._database.transaction():
+            self._change(job_number, JobState.FAILED, error)
 
     # Each of these returns False, and changes nothing, if the attempt is not the running one.
 

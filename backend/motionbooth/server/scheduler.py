@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 from motionbooth_protocol.errors import Canceled, ErrorReport, MotionBoothError, NotFound, OutOfSpace
 from motionbooth_protocol.jobs import TERMINAL_STATES, Blob, Job, JobSpec, JobState, spec_digest
 from msgspec.structs import replace
@@ -262,7 +263,15 @@ class Scheduler:
         while idle and (assignment := self._fair_share.next(idle)) is not None:
             if self._is_duplicate(assignment.job_number, changes):
                 continue
-            attempt = self._transitions.start(assignment.job_number)
+            try:
+                attempt = self._transitions.start(assignment.job_number)
+            except msgspec.MsgspecError as error:  # stored by a version with other bounds; the next jobs must not wait
+                unreadable = MotionBoothError(
+                    "This version of the backend cannot read the job ({reason}). Send it again.", reason=error
+                )
+                self._transitions.give_up(assignment.job_number, unreadable.report)
+                self._note_change(assignment.job_number, changes)
+                continue
             attempt = replace(attempt, limits=self._time_limits(assignment.owner))
             changes.updates.append(Update(assignment.job_number))
             self._fair_share.assign(assignment)

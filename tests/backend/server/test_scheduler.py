@@ -248,6 +248,18 @@ def test_progress_is_shown_and_not_kept_while_the_disk_is_full(
     monkeypatch.undo()
 
 
+def test_a_job_that_another_version_stored_and_this_one_cannot_read_holds_up_no_other(in_flight: InFlight) -> None:
+    for seed in (3, 4):
+        in_flight.scheduler.submit("ann", f"job-seed-{seed}", small_job(seed=seed), priority=0)
+    with in_flight.store.database.transaction():
+        in_flight.store.database.execute("UPDATE jobs SET spec = x'c1' WHERE id = 'job-seed-3'")
+    in_flight.live.take_updates()
+    in_flight.scheduler.tick()
+    assert in_flight.states() == ["running", "queued", "failed", "running"]
+    assert "cannot read the job" in str(in_flight.store.queries.job(JobNumber(3)).error)
+    assert [update.job_number for update in in_flight.live.take_updates()] == [3, 4]
+
+
 def test_after_an_unexpected_error_a_worker_is_not_taken_for_busy(
     in_flight: InFlight, monkeypatch: pytest.MonkeyPatch
 ) -> None:

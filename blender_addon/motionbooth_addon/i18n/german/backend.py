@@ -114,6 +114,7 @@ TEXTS = {
     "The worker process exited unexpectedly (status {status}); see worker.log on the backend.": "Der Worker-Prozess endete unerwartet (Status {status}); siehe worker.log auf dem Backend.",
     "The worker reported the job as finished, but its files are missing; see server.log on the backend.": "Der Worker hat den Auftrag als fertig gemeldet, aber seine Dateien fehlen; siehe server.log auf dem Backend.",
     "The cluster lost the worker: its machine went down or ran out of memory. For lack of memory, try fewer frames.": "Der Cluster hat den Worker verloren: Sein Rechner ist ausgefallen, oder ihm ging der Speicher aus. Versuchen Sie es in diesem Fall mit weniger Bildern.",
+    "This version of the backend cannot read the job ({reason}). Send it again.": "Diese Version des Backends kann den Auftrag nicht lesen ({reason}). Senden Sie ihn noch einmal.",
     "No worker process could be started ({reason}).": "Es ließ sich kein Worker-Prozess starten ({reason}).",
     "No worker process could be started on {machine} ({reason}).": "Auf {machine} ließ sich kein Worker-Prozess starten ({reason}).",
     "The backend's folder {folder} does not exist on {machine}, or is another one: it must be on a disk that all boxes of the cluster share, at the same path.": "Den Ordner {folder} des Backends gibt es auf {machine} nicht, oder er ist ein anderer: Er muss auf einem Datenträger sein, den sich alle Rechner des Clusters teilen, unter demselben Pfad.",
