@@ -84,6 +84,7 @@ class JobTransitions:
     def complete_from_cache(self, job_number: JobNumber, results: Sequence[Blob]) -> None:
         """End a queued job with the results of a duplicate."""
         with self._database.transaction():
+            self._set_model_version(job_number, self._queries.cache_key(job_number).model)
             self._complete(job_number, results)
 
     # Attempts
@@ -95,13 +96,9 @@ class JobTransitions:
         """
         spec = self._queries.spec(job_number)
         with self._database.transaction():
-            # The model may have changed since the submission; what counts is the one that makes the results.
-            self._database.execute(
-                "UPDATE jobs SET attempt = attempt + 1, model_version = ? WHERE number = ?",
-                self._model_version(spec.model), job_number,
-            )  # fmt: skip
+            self._set_model_version(job_number, spec.model)
+            attempt = self._increment(job_number, "attempt")
             self._change(job_number, JobState.RUNNING)
-            ((attempt,),) = self._database.rows("SELECT attempt FROM jobs WHERE number = ?", job_number)
         return Attempt(AttemptId(job_number, attempt), spec)
 
     def give_up(self, job_number: JobNumber, error: ErrorReport) -> None:
@@ -183,6 +180,12 @@ class JobTransitions:
             "INSERT INTO events SELECT number, (SELECT coalesce(max(seq), 0) + 1 FROM events WHERE job = number), "
             "state, attempt, error, updated FROM jobs WHERE number = ?", job_number,
         )  # fmt: skip
+
+    def _set_model_version(self, job_number: JobNumber, model: str) -> None:
+        """It may have changed since the submission; what counts is the one that makes the results."""
+        self._database.execute(
+            "UPDATE jobs SET model_version = ? WHERE number = ?", self._model_version(model), job_number
+        )
 
     def _if_running(self, id: AttemptId, change: Callable[[], None]) -> bool:
         with self._database.transaction():

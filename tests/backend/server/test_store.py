@@ -47,6 +47,21 @@ def next_job(store: Store) -> JobNumber | None:
     return None if assignment is None else assignment.job_number
 
 
+def test_results_from_the_cache_count_for_the_model_version_that_made_them(tmp_path: Path) -> None:
+    version = ["one"]
+    store = Store(tmp_path / "jobs.sqlite", lambda model: version[0])
+    for number in (1, 2):
+        store.transitions.submit("ann", f"job-{number:05}", small_job(seed=1))
+    version[0] = "two"
+    store.transitions.finish(store.transitions.start(JobNumber(1)).id, [CLIP])
+    store.transitions.complete_from_cache(JobNumber(2), [CLIP])
+    key = store.queries.cache_key(JobNumber(2))
+    assert store.transitions.find_duplicate(key, JobState.DONE) == 2
+    version[0] = "one"
+    assert store.transitions.find_duplicate(key, JobState.DONE) is None
+    store.close()
+
+
 def test_a_long_queue_hides_neither_running_nor_ended_jobs(store: Store) -> None:
     for name in ("job-done", "job-runs"):
         attempt = store.transitions.start(submitted(store, name))
