@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import zmq
 from motionbooth_protocol.errors import MotionBoothError
 
@@ -148,7 +147,7 @@ class LocalExecutor:
             return self._worker_ended(slot)
         try:
             report = worker_pipe.worker_message_decoder.decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except Exception:  # not only msgspec's own, see codec.py; reports of other workers must not be lost
             log.exception("the worker on %s sent bytes that are not a report; it is killed", slot.device.name)
             if slot.attempt is not None:
                 error = MotionBoothError(
