@@ -209,8 +209,6 @@ def test_a_worker_has_the_environment_of_its_device(tmp_path: Path) -> None:
 
 _LEVEL = b"\x82\xa8template\xa1x\xa6values\x81\xa1a"
 DEEP = b"\x83\xa4type\xa6Failed\xa2id\x92\x01\x01\xa5error" + _LEVEL * 9000 + b"\xa1x"
-    b"\x82\xa8template\xa1x\xa6values\x81\xa1a" * 9000
-)
 
 
 @pytest.mark.parametrize("sent", [b"\xc1", DEEP], ids=["no message", "a text in a text and so on"])
