@@ -36,9 +36,7 @@ def renderer(blender: str, system_python: bool) -> list[str]:
     if not blender:
         return [sys.executable, str(SCRIPT), "--"]
     command = [blender, "--background", "--factory-startup", "--python-exit-code", "1"]
-    libraries = f"import sys; sys.path.append({str(Path(msgspec.__file__).parents[1])!r})"
-    command += [*["--python-use-system-env"] * system_python, "--python-expr", libraries]
-    return [*command, "--python", str(SCRIPT), "--"]
+    return [*command, *["--python-use-system-env"] * system_python, "--python", str(SCRIPT), "--"]
 
 
 def render(
@@ -118,7 +116,8 @@ def _run(
     """seconds: after this time without a report the process is killed, which raises JobFailed."""
     # Blender with factory settings removes the libraries of all extensions from their folder: it gets another one.
     own = {"BLENDER_USER_EXTENSIONS": str(folder / "extensions")}
-    process = ReportingProcess([*command, json.dumps(task)], folder / "blender.log", own)
+    libraries = str(Path(msgspec.__file__).parents[1])  # which the other Blender lacks, unless they are in its Python
+    process = ReportingProcess([*command, json.dumps([libraries, *task])], folder / "blender.log", own)
     heard, late, ended = threading.Event(), threading.Event(), threading.Event()
 
     def watch() -> None:

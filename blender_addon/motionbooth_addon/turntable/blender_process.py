@@ -14,8 +14,12 @@ PACKAGE = Path(__file__).parents[1]
 NAME = "motionbooth_turntable"  # the extension's package, under a name that is free
 
 
-def main(module: str, stage: str, task: list[Any]) -> None:
-    """Call `render_library` of a module of the extension with the task; its result is the process's."""
+def main(libraries: str, module: str, stage: str, task: list[Any]) -> None:
+    """Call `render_library` of a module of the extension with the task; its result is the process's.
+
+    libraries: the folder of the extension's libraries.
+    """
+    sys.path.append(libraries)
     spec = importlib.util.spec_from_file_location(
         NAME, PACKAGE / "__init__.py", submodule_search_locations=[str(PACKAGE)]
     )
