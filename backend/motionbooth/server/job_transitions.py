@@ -219,7 +219,7 @@ class JobTransitions:
         owner = self._queries.cache_key(job_number).owner
         for blob in results:
             self._database.execute(
-                "INSERT INTO results VALUES (?, ?, ?, ?)", job_number, blob.role, blob.sha256, blob.size
+                "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?)", job_number, blob.role, blob.sha256, blob.size
             )
             self._ownership.add(owner, blob.sha256, blob.size)
         files = {blob.role: blob.sha256 for blob in results}

@@ -146,7 +146,7 @@ class LocalExecutor:
         if not data:
             return self._worker_ended(slot)
         try:
-            report = worker_pipe.worker_message_decoder.decode(data)
+            report = worker_pipe.decode_worker_message(data)
         except Exception:  # not only msgspec's own, see codec.py; reports of other workers must not be lost
             log.exception("the worker on %s sent bytes that are not a report; it is killed", slot.device.name)
             if slot.attempt is not None:

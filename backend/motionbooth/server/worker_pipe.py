@@ -10,12 +10,14 @@ import msgspec
 from motionbooth_protocol.errors import ErrorReport
 from motionbooth_protocol.jobs import Blob
 from motionbooth_protocol.reports import PreviewReport, ProgressReport
+from motionbooth_protocol.text import Text
 from msgspec import Struct
 
 from motionbooth.server.attempts import Attempt, AttemptId
 
 _LENGTH = struct.Struct("<I")
 _MAX_BYTES = 4 << 20
+_MOST_LEVELS = 100  # of texts within texts
 
 
 class AboutAttempt(Struct, frozen=True, tag=True):
@@ -67,8 +69,25 @@ Report = Progressed | Previewed | FinalReport
 
 _encoder = msgspec.msgpack.Encoder()
 command_decoder: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
-worker_message_decoder: msgspec.msgpack.Decoder[WorkerMessage] = msgspec.msgpack.Decoder(WorkerMessage)
+_worker_messages: msgspec.msgpack.Decoder[WorkerMessage] = msgspec.msgpack.Decoder(WorkerMessage)
 report_decoder: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
+
+
+def decode_worker_message(data: bytes) -> WorkerMessage:
+    """Raises many an error, as msgspec does, if these bytes are not one, and ValueError for texts within texts that
+    could not be passed on.
+    """
+    message = _worker_messages.decode(data)
+    text = message.error if isinstance(message, Failed) else None
+    if isinstance(message, Progressed):
+        text = message.report.note
+    if text is not None and not _is_shallow(text, _MOST_LEVELS):
+        raise ValueError(f"the text has more than {_MOST_LEVELS} levels")
+    return message
+
+
+def _is_shallow(text: Text, levels: int) -> bool:
+    return levels > 0 and all(_is_shallow(one, levels - 1) for one in text.values.values() if isinstance(one, Text))
 
 
 def encode(message: Struct) -> bytes:

@@ -208,10 +208,11 @@ def test_a_worker_has_the_environment_of_its_device(tmp_path: Path) -> None:
 
 
 _LEVEL = b"\x82\xa8template\xa1x\xa6values\x81\xa1a"
-DEEP = b"\x83\xa4type\xa6Failed\xa2id\x92\x01\x01\xa5error" + _LEVEL * 9000 + b"\xa1x"
+_FAILED = b"\x83\xa4type\xa6Failed\xa2id\x92\x01\x01\xa5error"
+SENT = {"no message": b"\xc1", "deep texts": _FAILED + _LEVEL * 200 + b"\xa1x", "endless": _FAILED + _LEVEL * 9000}
 
 
-@pytest.mark.parametrize("sent", [b"\xc1", DEEP], ids=["no message", "a text in a text and so on"])
+@pytest.mark.parametrize("sent", SENT.values(), ids=SENT.keys())
 def test_a_worker_that_sends_anything_but_reports_is_not_said_to_lack_memory(tmp_path: Path, sent: bytes) -> None:
     (tmp_path / "sent").write_bytes(len(sent).to_bytes(4, "little") + sent)
     with zmq.Context() as context:

@@ -248,6 +248,15 @@ def test_progress_is_shown_and_not_kept_while_the_disk_is_full(
     monkeypatch.undo()
 
 
+def test_a_worker_that_reports_a_role_twice_holds_up_no_other(in_flight: InFlight) -> None:
+    in_flight.workers.drop("worker-0")
+    clip = in_flight.workers.clip
+    in_flight.workers.reports.append(worker_pipe.Finished(FIRST, results=[clip, clip]))
+    in_flight.scheduler.tick()
+    assert in_flight.states() == ["done", "done"]
+    assert in_flight.store.queries.results(FIRST.job_number) == [clip]
+
+
 def test_a_job_that_another_version_stored_and_this_one_cannot_read_holds_up_no_other(in_flight: InFlight) -> None:
     for seed in (3, 4):
         in_flight.scheduler.submit("ann", f"job-seed-{seed}", small_job(seed=seed), priority=0)

@@ -15,7 +15,7 @@ from motionbooth.server.keys import AuthorizedKeys, Key
 from motionbooth.server.live_state import LiveState
 from motionbooth.server.local_executor import LocalExecutor
 from motionbooth.server.logs import formatter
-from motionbooth.server.redaction import for_user, without_folders
+from motionbooth.server.redaction import for_user
 from motionbooth.server.scheduler import Scheduler
 from motionbooth.server.settings import ServerSettings
 from motionbooth.server.store import Store
@@ -26,7 +26,6 @@ from motionbooth_protocol.codec import decode_reply, encode
 from motionbooth_protocol.errors import Conflict, ErrorReport, JobFailed, NotAuthorized, NotFound
 from motionbooth_protocol.jobs import JobState
 from motionbooth_protocol.limits import PROTOCOL_VERSION
-from motionbooth_protocol.text import Text
 from raw_socket import HELLO, PING, answer, error, raw
 from refused import refused
 from running_backend import RunningBackend, small_job, wait_until
@@ -54,15 +53,6 @@ def test_a_malformed_message_is_refused_and_the_session_continues(
         assert isinstance(answer(socket, *encode(HELLO)), messages.Welcome)
         assert error(socket, *frames) == "malformed"
         assert isinstance(answer(socket, *encode(PING)), messages.Pong)
-
-
-def test_a_text_that_is_too_deep_for_redaction_loses_its_values() -> None:
-    deep = Text("/home/ann/secret")
-    for _ in range(2000):
-        deep = Text.of("{a}", a=deep)
-    assert "secret" not in str(without_folders(deep))
-    shallow = Text.of("{a}", a=Text.of("no file {path}", path="/home/ann/secret"))
-    assert str(without_folders(shallow)) == "no file secret"
 
 
 def test_the_reply_to_a_malformed_request_has_its_id_if_that_can_be_read(shared_backend: RunningBackend) -> None:
