@@ -78,7 +78,7 @@ def decode_worker_message(data: bytes) -> WorkerMessage:
     could not be passed on.
     """
     message = _worker_messages.decode(data)
-    text = message.error if isinstance(message, Failed) else None
+    text: Text | None = message.error if isinstance(message, Failed) else None
     if isinstance(message, Progressed):
         text = message.report.note
     if text is not None and not _is_shallow(text, _MOST_LEVELS):
