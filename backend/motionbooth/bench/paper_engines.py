@@ -24,6 +24,8 @@ from motionbooth.jobs.runner import run_job
 from motionbooth.models.sources import source_named
 from motionbooth.progress.time_left import Stage
 
+COMMAND_NOT_FOUND = 127  # the exit status of shells
+
 Finish = Callable[[], None]
 """Waits until the file is written. Raises MotionBoothError."""
 
@@ -120,12 +122,18 @@ def run_rival(command: str, spec: GenerateSpec, out: Path) -> None:
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
         shot, clip = Path(scratch) / "shot.json", Path(scratch) / "clip.mp4"
         shot.write_bytes(msgspec.json.encode({"generate": spec}))
-        ran = subprocess.run([*shlex.split(command), str(shot), str(clip)], capture_output=True, text=True, check=False)
-        if ran.returncode != 0 or not clip.is_file():
+        try:
+            arguments = [*shlex.split(command), str(shot), str(clip)]
+            ran = subprocess.run(arguments, capture_output=True, text=True, errors="replace", check=False)
+        except (OSError, ValueError) as error:  # there is no such program, or a quotation mark is missing
+            status, reason = COMMAND_NOT_FOUND, str(error)
+        else:
+            status, reason = ran.returncode, ran.stderr.strip() if ran.returncode else ""
+        if status or not clip.is_file():
             raise MotionBoothError(
                 "The command {command} failed (exit status {status}): {reason}",
                 command=command,
-                status=ran.returncode,
-                reason=(ran.stderr.strip() or "it wrote no clip").splitlines()[-1],
+                status=status,
+                reason=(reason or "it wrote no clip").splitlines()[-1],
             )
         shutil.move(clip, out)

@@ -63,7 +63,7 @@ def _encoded(base: Base, source: Path) -> Tensor:
         mean, _ = encode_clips(base, pieces)
         return rearrange(mean, "n c f h w -> c (n f) h w")
 
-    return cached(["clip", base.source.vae_sha256, encoding, source.is_file(), _content(source)], encode)
+    return cached(["upright clip", base.source.vae_sha256, encoding, source.is_file(), _content(source)], encode)
 
 
 def folder_digest(folder: Path) -> str:
@@ -160,7 +160,7 @@ def read_frames(source: Path, base: Base) -> Frames:
 
 
 def _decoded(path: Path, fps: float) -> Iterator[NDArray[np.uint8]]:
-    """A video's frames at 0, 1 / fps, 2 / fps ... seconds: each time the last frame that has started by then."""
+    """A video's frames, upright, at 0, 1 / fps, 2 / fps ... seconds: each time the last that has started by then."""
     try:
         with av.open(str(path)) as container:
             due, shown = 0.0, None
@@ -171,7 +171,7 @@ def _decoded(path: Path, fps: float) -> Iterator[NDArray[np.uint8]]:
                 while shown is not None and (frame.time or 0.0) - begin > due + 5e-4:
                     yield shown
                     due += 1 / fps
-                shown = frame.to_ndarray(format="rgb24")
+                shown = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
             if shown is not None:
                 yield shown
     except (av.FFmpegError, IndexError) as error:

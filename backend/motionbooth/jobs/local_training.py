@@ -67,14 +67,16 @@ def train_locally(
 
 def _inputs(spec: TrainSpec, options: TrainingOptions) -> str:
     clips = folder_digest(options.clips) if options.clips else ""
-    base = source_named(spec.model).settings
+    source = source_named(spec.model)
+    base = source.settings
     settings = train_settings(base, spec, options.settings)
     # As resolved: the same whether a value is given or is the base's own.
     resolved = structs.replace(
         spec, method=method_of(base, spec), steps=settings.steps, learning_rate=settings.learning_rate
     )
     digest = hashlib.sha256(msgspec.json.encode(settings)).hexdigest()
-    return f"{spec_digest(resolved)} {digest} {clips} {' '.join(map(str, options.finders.paths))}"
+    finders = " ".join(map(str, options.finders.paths))
+    return f"{spec_digest(resolved)} {digest} {clips} {source.network_sha256} {finders}"
 
 
 def _is_finished(folder: Path, inputs: str) -> bool:

@@ -49,7 +49,9 @@ def read_picture(path: Path, label: str | Text) -> Image.Image:
                 )
             upright = _with_eight_bits(ImageOps.exif_transpose(opened))
             return upright.convert("RGBA" if upright.has_transparency_data else "RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (InvalidInput, MemoryError):
+        raise
+    except Exception as error:  # a corrupt file makes Pillow raise almost anything: struct.error, RuntimeError
         raise InvalidInput(
             "Cannot read {picture} ({reason}). Send it again as PNG or JPEG.", picture=label, reason=error
         ) from error

@@ -134,6 +134,8 @@ def surroundings(box: Box, height: int, width: int) -> tuple[slice, slice]:
 def _grab(rgb: Rgb, seed: Seed) -> Mask:
     height, width = rgb.shape[:2]
     scale = min(1.0, GRABCUT_PX / max(height, width))
+    if scale * min(height, width) < 1:
+        return np.zeros((height, width), dtype=np.float32)  # as thin as a hair
     small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     inset_y, inset_x = (max(1, round(seed.margin * side)) for side in small.shape[:2])
     inner = (inset_x, inset_y, small.shape[1] - 2 * inset_x, small.shape[0] - 2 * inset_y)

@@ -63,6 +63,8 @@ class SamFinder:
     def __call__(self, rgb: Rgb, hint: Hint) -> Mask:
         height, width = rgb.shape[:2]
         scale = min(1.0, self._side / max(height, width))
+        if scale * min(height, width) < 1:
+            return np.zeros((height, width), dtype=np.float32)  # as thin as a hair
         small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         pixels = self._pixels(small)
         prompt = {name: value.to(self._sam.device) for name, value in _prompt(hint, pixels.shape[:2]).items()}

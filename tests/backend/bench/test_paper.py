@@ -262,6 +262,12 @@ def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
         Pairs.read(tmp_path / "pairs.json")
     with refused(MotionBoothError, status=1, reason="ValueError: 1"):
         run_rival(f'"{sys.executable}" -c "raise ValueError(1)"', cell("camera control").spec, tmp_path / "clip.mp4")
+    for wrong in ("no-such-program", f'"{sys.executable}'):
+        with refused(MotionBoothError, command=wrong, status=127):
+            run_rival(wrong, cell("camera control").spec, tmp_path / "clip.mp4")
+    warns = f'"{sys.executable}" -W always -c "import warnings; warnings.warn(str(1))"'
+    with refused(MotionBoothError, status=0, reason="it wrote no clip"):
+        run_rival(warns, cell("camera control").spec, tmp_path / "clip.mp4")
     bad = CliRunner().invoke(app, command(tmp_path, "--rival", "CameraCtrl"))
     assert bad.exit_code == 2
     assert "NAME=COMMAND" in bad.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import msgspec
@@ -46,6 +47,21 @@ def test_a_video_is_taken_at_the_bases_rate(tiny_single: Base, tmp_path: Path, f
     frames = read_frames(tmp_path / "ramp.mp4", tiny_single)
     assert frames.shape == (4, 128, 192, 3)
     assert greys(frames) == expected
+
+
+def test_a_telephones_video_on_its_side_is_turned_upright(tiny_single: Base, tmp_path: Path) -> None:
+    frames = np.zeros((4, 64, 96, 3), np.uint8)
+    frames[:, :, :48] = 255  # the left half
+    write_clip(tmp_path / "side.mp4", frames, 8)
+    content = bytearray((tmp_path / "side.mp4").read_bytes())
+    matrix = content.index(b"tkhd") + 44
+    assert struct.unpack_from(">9i", content, matrix) == (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    struct.pack_into(">9i", content, matrix, 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)  # 90 degrees clockwise
+    (tmp_path / "side.mp4").write_bytes(content)
+    upright = read_frames(tmp_path / "side.mp4", tiny_single)
+    top, bottom = np.array_split(upright, 2, axis=1)
+    assert top.mean() > 240
+    assert bottom.mean() < 15
 
 
 def test_a_folder_of_frames_is_taken_one_by_one_in_the_order_of_their_numbers(

@@ -89,6 +89,13 @@ def test_captions_replace_the_prompt_and_the_attention_loss_reads_each_ones_own_
         torch.testing.assert_close(together[row::3], alone[row], rtol=1e-4, atol=1e-6)
 
 
+def test_a_caption_may_name_the_subject_again_where_the_model_reads_no_longer(tiny_single: Base) -> None:
+    caption = f"a sks dog {'on grass ' * 80}and a sks dog"
+    picture = TrainingPicture(np.zeros((128, 192, 3), np.uint8), np.ones((128, 192), np.float32), caption=caption)
+    data = encode_training_data(tiny_single, SUBJECT, [picture], torch.zeros(0), [])
+    assert data.positions.tolist() == [list(tiny_single.prompt_tokens("a sks dog", ["sks dog"]).subjects[0])]
+
+
 def test_a_caption_that_does_not_name_the_subject_is_refused(tiny_single: Base) -> None:
     picture = TrainingPicture(np.zeros((128, 192, 3), np.uint8), np.ones((128, 192), np.float32), caption="a red dog")
     with refused(InvalidInput, phrase="sks dog", prompt="a red dog"):

@@ -164,6 +164,19 @@ def _inside_lora(name: str, state: dict[str, Tensor]) -> str:
     return name if name in state else f"{stem}.base_layer.{kind}"
 
 
+def test_many_captions_are_embedded_a_few_at_a_time(wan: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts, sizes, encode = [f"a dog {number}" for number in range(20)], [], wan.text_encoder.forward
+
+    def forward(tokens: Tensor, mask: Tensor) -> Any:
+        sizes.append(len(tokens))
+        return encode(tokens, mask)
+
+    monkeypatch.setattr(wan.text_encoder, "forward", forward)
+    together = wan.embed(prompts)
+    assert max(sizes) <= 8
+    torch.testing.assert_close(together, torch.cat([wan.embed([prompt]) for prompt in prompts]))
+
+
 def test_checkpointing_changes_no_gradient(wan_source: Source) -> None:
     def gradients(checkpointing: bool) -> dict[str, Tensor]:
         base = load_base(wan_source, device="cpu")

@@ -194,6 +194,17 @@ def test_what_is_already_trained_is_left_and_another_order_starts_again(pictures
     assert read_card(out).recipe == "no-preservation"
 
 
+def test_a_model_that_was_fetched_again_with_other_weights_trains_again(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, files = inputs(pictures, steps=1)
+    out = tmp_path / "red.safetensors"
+    train_locally(spec, files, TrainingOptions(), out, Log())
+    assert train_locally(spec, files, TrainingOptions(), out, Log()).existed
+    monkeypatch.setattr(Source, "network_sha256", "0" * 64)
+    assert not train_locally(spec, files, TrainingOptions(), out, Log()).existed
+
+
 def test_an_older_subject_is_not_taken_for_one_whose_training_was_broken_off(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "red.safetensors"
     spec, files = inputs(pictures)

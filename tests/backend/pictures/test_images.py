@@ -83,6 +83,19 @@ def test_what_only_looks_like_a_picture_is_not_given_to_an_interpreter(tmp_path:
         read_picture(tmp_path / "p.png", "picture 1 of 1")
 
 
+def test_a_corrupt_picture_is_named_whatever_pillow_raises(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x0100] = 6, 64
+    a_float = exif.tobytes().replace(b"\x01\x00\x00\x04", b"\x01\x00\x00\x0b")  # a width that is no integer
+    Image.new("RGB", (64, 48)).save(tmp_path / "p.jpg", exif=a_float)
+    with refused(InvalidInput, picture="picture 2 of 5", reason=...):  # of a struct.error
+        read_picture(tmp_path / "p.jpg", "picture 2 of 5")
+    Image.new("RGB", (64, 48)).save(tmp_path / "p.avif")
+    (tmp_path / "p.avif").write_bytes((tmp_path / "p.avif").read_bytes().replace(b"iloc", b"none"))
+    with refused(InvalidInput, picture="picture 3 of 5", reason=...):  # of a RuntimeError
+        read_picture(tmp_path / "p.avif", "picture 3 of 5")
+
+
 def test_a_picture_cut_short_is_named(tmp_path: Path) -> None:
     Image.effect_noise((300, 300), 80).save(tmp_path / "whole.png")
     content = (tmp_path / "whole.png").read_bytes()

@@ -125,7 +125,7 @@ def test_a_plain_picture_has_no_subject(tmp_path: Path) -> None:
         picture_with_mask(tmp_path / "p.png", None, "picture 1 of 1")
 
 
-@pytest.mark.parametrize("size", [(1, 1), (2, 300), (3, 3)])
+@pytest.mark.parametrize("size", [(1, 1), (2, 300), (3, 3), (5000, 3)])
 def test_pictures_too_small_for_a_subject_are_refused_not_crashed_on(tmp_path: Path, size: tuple[int, int]) -> None:
     Image.effect_noise(size, 90).convert("RGB").save(tmp_path / "p.png")
     with pytest.raises(InvalidInput):

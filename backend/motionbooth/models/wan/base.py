@@ -30,6 +30,7 @@ from motionbooth.models.wan.experts import Experts, FirstOfExperts
 from motionbooth.models.wan.folder import check_index, check_network, check_settings
 from motionbooth.models.wan.lora import foreign_layers, published_key
 
+EMBEDDED_AT_ONCE = 8  # prompts: the text encoder's activations for all captions of a training would fill a card
 SAMPLERS = (FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler)
 
 
@@ -136,6 +137,10 @@ class WanBase(Base):
 
     def _embed(self, prompts: Sequence[str], device: torch.device) -> Tensor:
         """Cleaned as diffusers does, padded with zeros or truncated to `max_sequence_length` tokens."""
+        firsts = range(0, len(prompts), EMBEDDED_AT_ONCE)
+        return torch.cat([self._embed_some(prompts[first : first + EMBEDDED_AT_ONCE], device) for first in firsts])
+
+    def _embed_some(self, prompts: Sequence[str], device: torch.device) -> Tensor:
         tokens = self.tokenizer(
             [prompt_clean(prompt) for prompt in prompts],
             padding="max_length",
