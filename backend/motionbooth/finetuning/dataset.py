@@ -71,7 +71,7 @@ def read_pictures(
     finder: Finder | None = None,
     on_picture: OnProgress = ignore_progress,
 ) -> list[SubjectPicture]:
-    """The subject's pictures, each placed `settings.placements` times at the base's size.
+    """The subject's pictures, each placed up to `settings.placements` times at the base's size.
 
     `finder` finds the subject in pictures without a mask; None for GrabCut. Raises InvalidInput naming the picture that
     cannot be used.
@@ -93,8 +93,8 @@ def read_pictures(
         placements = _placements(settings, mask, rng)
         fitted = [fit_picture(rgb, mask, width, height, settings.fit, placement) for placement in placements]
         placed = [replace(each, caption=picture.caption) for each in fitted]
-        for training_picture in placed:
-            _check_size(training_picture, base, label)
+        _check_size(placed[0], base, label)
+        placed = [each for each in placed if covers_cells(each, base)]  # thin ones may vanish where they are smaller
         doubt = MaskDoubt(label, list(reasons)) if reasons else None
         pictures.append(SubjectPicture(placed, cut_out(rgb, mask, max(width, height)), doubt))
         on_picture(number, len(sources))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,7 @@ from motionbooth.generation.sampling import shared_noise
 from motionbooth.models.base import Base, NoisyBatch
 from motionbooth.models.settings import TrainSettings
 
+_log = logging.getLogger("motionbooth.jobs")
 PHASES = 2  # each step averages the gradients of pictures and of clips
 
 
@@ -282,8 +284,13 @@ class Trainer:
         with torch.no_grad():
             for name, value in state["trainable"].items():
                 self._trainable[name].copy_(value)
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._scaler.load_state_dict(state["scaler"])
+        moments = next(iter(state["optimizer"]["state"].values()), {})
+        if ("exp_avg" in moments) == (self.settings.optimizer == "adamw"):
+            self._optimizer.load_state_dict(state["optimizer"])
+        else:  # the memory plan is another one than before, and so is the optimizer: its moments begin anew
+            _log.warning("The checkpoint is of another optimizer than %s, which starts anew.", self.settings.optimizer)
+        if state["scaler"]:  # none from a CPU
+            self._scaler.load_state_dict(state["scaler"])
         self._generator.set_state(state["generator"].cpu())
         if self._ema is not None:
             self._ema.load_state_dict(state["ema"])

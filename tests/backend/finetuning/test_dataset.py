@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import torch
-from motionbooth.finetuning.dataset import encode_training_data, read_pictures
+from motionbooth.finetuning.dataset import covers_cells, encode_training_data, read_pictures
 from motionbooth.models.base import Base
 from motionbooth.pictures.images import TrainingPicture
 from motionbooth_protocol.errors import InvalidInput
@@ -42,6 +42,16 @@ def test_a_subject_too_thin_for_the_base_is_named(tiny_single: Base, tmp_path: P
     path = drawn(tmp_path / "p", (20, 199, 380, 200))
     with refused(InvalidInput, label=..., width=192, height=128):
         read_pictures(SPEC, lambda _: path, tiny_single, tiny_single.settings.lora)
+
+
+def test_a_thin_subject_is_left_out_where_it_is_too_small_and_kept_where_it_is_not(
+    tiny_single: Base, tmp_path: Path
+) -> None:
+    path = drawn(tmp_path / "p", (20, 188, 380, 212))
+    settings = msgspec.structs.replace(tiny_single.settings.lora, placements=40, min_height=0.1)
+    (picture,) = read_pictures(SPEC, lambda _: path, tiny_single, settings)
+    assert 1 <= len(picture.placed) < 40
+    assert all(covers_cells(each, tiny_single) for each in picture.placed)
 
 
 def test_posteriors_are_those_of_the_vae_in_the_latents_scale(tiny_single: Base) -> None:

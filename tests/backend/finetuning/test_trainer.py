@@ -194,6 +194,25 @@ def test_a_full_disk_is_called_that_and_leaves_the_last_checkpoint(
     assert trainer.load(checkpoint)
 
 
+def test_a_training_goes_on_with_another_optimizer_than_its_checkpoint_has(tiny_source: Source, tmp_path: Path) -> None:
+    """A memory plan that was chosen again has another one, whose moments have other names."""
+    base = load_base(tiny_source, device="cpu")
+    add_lora(base.network, 4, base.settings.lora.target_modules, seed=0)
+    trainer = Trainer(base, base.settings.lora, random_data(base), seed=0)
+    trainer.take_step()
+    trainer.save(tmp_path / "training.pt")
+    state = torch.load(tmp_path / "training.pt", weights_only=True)
+    moments = state["optimizer"]["state"]
+    state["optimizer"]["state"] = {key: {"step": 1, "state1": value["exp_avg"]} for key, value in moments.items()}
+    torch.save(state, tmp_path / "training.pt")
+    trained = {name: weights.clone() for name, weights in lora_weights(base).items()}
+    resumed = Trainer(base, base.settings.lora, random_data(base), seed=0)
+    assert resumed.load(tmp_path / "training.pt")
+    assert all(torch.equal(weights, trained[name]) for name, weights in lora_weights(base).items())
+    resumed.take_step()
+    assert resumed.step == 2
+
+
 def test_a_checkpoint_is_on_the_disk_before_it_replaces_the_last_one(
     tiny_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
