@@ -132,11 +132,11 @@ def encode_clips(base: Base, clips: NDArray[np.uint8], on_clip: OnProgress = ign
 
     A picture is a clip of one frame. One clip at a time, because the encoder needs far more memory than its result.
     """
-    pixels = rearrange(torch.from_numpy(clips).to(base.device, base.dtype) / 127.5 - 1, "n f h w c -> n f c h w")
     posteriors = []
     with base.vae_at_work():
-        for number, clip in enumerate(pixels, start=1):
-            posteriors.append(base.encode(clip))
+        for number, clip in enumerate(torch.from_numpy(clips), start=1):
+            pixels = clip.to(base.device, base.dtype) / 127.5 - 1
+            posteriors.append(base.encode(rearrange(pixels, "f h w c -> f c h w")))
             on_clip(number, len(clips))
     means, stds = zip(*posteriors, strict=True)
     return torch.stack(means), torch.stack(stds)
