@@ -284,7 +284,7 @@ class Trainer:
         with torch.no_grad():
             for name, value in state["trainable"].items():
                 self._trainable[name].copy_(value)
-        moments = next(iter(state["optimizer"]["state"].values()), {})
+        moments: dict[str, Any] = next(iter(state["optimizer"]["state"].values()), {})
         if ("exp_avg" in moments) == (self.settings.optimizer == "adamw"):
             self._optimizer.load_state_dict(state["optimizer"])
         else:  # the memory plan is another one than before, and so is the optimizer: its moments begin anew

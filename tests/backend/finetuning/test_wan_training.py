@@ -165,7 +165,8 @@ def _inside_lora(name: str, state: dict[str, Tensor]) -> str:
 
 
 def test_many_captions_are_embedded_a_few_at_a_time(wan: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    prompts, sizes, encode = [f"a dog {number}" for number in range(20)], [], wan.text_encoder.forward
+    prompts, encode = [f"a dog {number}" for number in range(20)], wan.text_encoder.forward
+    sizes: list[int] = []
 
     def forward(tokens: Tensor, mask: Tensor) -> Any:
         sizes.append(len(tokens))
