@@ -35,7 +35,7 @@ def doubts_about(rgb: Rgb, mask: Mask, hint: Hint = NO_HINT, finder: Finder | No
     """
     found = mask > 0.5
     doubts = []
-    if hint.box is None and _touches_the_border(found):
+    if hint.box is None and _touches_the_border(found, MARGIN if finder is None else 0.0):
         doubts.append(BORDER)
     if hint.box is not None and _fill(found, hint.box) > MAX_FILL_SHARE:
         doubts.append(FULL_HINT)
@@ -48,9 +48,9 @@ def doubts_about(rgb: Rgb, mask: Mask, hint: Hint = NO_HINT, finder: Finder | No
     return tuple(doubts)
 
 
-def _touches_the_border(found: np.ndarray) -> bool:
-    """The border includes GrabCut's margin, which is background to GrabCut in any case."""
-    y, x = (round((MARGIN + 0.01) * side) + 1 for side in found.shape)
+def _touches_the_border(found: np.ndarray, margin: float) -> bool:
+    """The border includes GrabCut's margin, which is background to GrabCut in any case; a network has none."""
+    y, x = (round((margin + 0.01) * side) + 1 for side in found.shape)
     sides = (found[:y].any(0), found[-y:].any(0), found[:, :x].any(1), found[:, -x:].any(1))
     return any(side.mean() > MAX_BORDER_SHARE for side in sides)
 

@@ -51,8 +51,12 @@ def test_what_any_finder_finds_is_looked_at() -> None:
     pieces = np.zeros(SIZE, np.float32)
     pieces[60:120, 60:120] = pieces[140:190, 180:240] = 1
     assert doubts_about(picture, pieces, finder=finder) == (PIECES,)
-    at_the_border = np.zeros(SIZE, np.float32)
-    at_the_border[80:160, 200:301] = 1  # GrabCut's own margin lies outside
+    near_the_border = np.zeros(SIZE, np.float32)
+    near_the_border[80:160, 200:301] = 1  # GrabCut's own margin lies outside
+    assert BORDER in doubts_about(picture, near_the_border)
+    assert doubts_about(picture, near_the_border, finder=finder) == (), "a network has no margin"
+    at_the_border = near_the_border.copy()
+    at_the_border[80:160, 200:] = 1
     assert doubts_about(picture, at_the_border, finder=finder) == (BORDER,)
     box = Hint(box=Box(0.25, 0.25, 0.75, 0.75))
     full = np.zeros(SIZE, np.float32)

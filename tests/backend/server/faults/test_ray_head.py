@@ -16,7 +16,11 @@ from motionbooth.server.sandbox import sandbox_problem
 from motionbooth_protocol.client import new_job_id
 from running_backend import RunningBackend, free_port, small_job, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(" " in sys.executable, reason="`ray start` starts no worker of a Python whose path has a space"),
+]
 
 
 class Head:
