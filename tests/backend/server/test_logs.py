@@ -35,7 +35,11 @@ def test_a_full_disk_loses_no_log_and_stops_no_server(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_a_log_has_every_name_whatever_the_systems_encoding_is(tmp_path: Path, log_format: str) -> None:
+def test_a_log_has_every_name_whatever_the_systems_encoding_is(
+    tmp_path: Path, log_format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Not into pytest's own log, which pytest-xdist could not send.
+    monkeypatch.setattr(logging.getLogger("motionbooth"), "propagate", False)
     with logging_to(tmp_path / "server.log", log_format):
         logging.getLogger("motionbooth.test").info("subject %s %s", "日本", "\udcff")
     assert "subject 日本 \\udcff" in (tmp_path / "server.log").read_text("utf-8")
