@@ -50,7 +50,8 @@ from zmq.auth.thread import ThreadAuthenticator
 SMALL_WORKER = "motionbooth_lab.rig.small_worker"
 SMALL_MODEL = ModelInfo(name="small", frames=8, width=96, height=64, fps=8.0)
 _DAY = 86_400.0
-_STATEMENTS = {"submit": "INSERT INTO jobs", "finish": "INSERT OR REPLACE INTO results"}  # of transactions that can crash
+# Statements of the transactions that can crash.
+_STATEMENTS = {"submit": "INSERT INTO jobs", "finish": "INSERT OR REPLACE INTO results"}
 
 
 def killed(moment: str, act: Callable[[], None]) -> None:
