@@ -7,7 +7,6 @@ main thread sends typed commands and receives typed events.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import queue
 import threading
@@ -81,7 +80,6 @@ class ConnectionThreads:
         self._events: deque[Event] = deque()
         self._latest: dict[tuple[type[Event], str], Event] = {}
         self._previews = itertools.count()
-        self._shown: dict[str, Path] = {}  # the file of each job's latest preview
         self._threads = [
             threading.Thread(target=self._run_requests, name="MotionBooth jobs", daemon=True),
             threading.Thread(target=self._run_transfers, name="MotionBooth transfers", daemon=True),
@@ -243,10 +241,6 @@ class ConnectionThreads:
             path.write_bytes(preview.picture)
         except OSError:  # a full disk costs only the preview
             return
-        before, self._shown[job] = self._shown.get(job), path
-        if before is not None:
-            with contextlib.suppress(OSError):  # Windows does not remove a file that is being read
-                before.unlink()
         self._latest[PreviewSaved, job] = PreviewSaved(job, path)
 
     # The transfer thread: pictures and styles to the backend, results to files
