@@ -104,9 +104,12 @@ class Words:
 
 
 class Batches:
-    """Draws batches from a bank."""
+    """Draws batches from a bank. `edits`: with the attention edit in some samples. `shared`: with noise that the frames
+    of most clips share. The random draws are the same without.
+    """
 
-    def __init__(self, bank: Bank, tokenizer: CLIPTokenizer) -> None:
+    def __init__(self, bank: Bank, tokenizer: CLIPTokenizer, edits: bool = True, shared: bool = True) -> None:
+        self._edits, self._shared = edits, shared
         self.bank, self.words = bank, Words(tokenizer, len(bank.entries))
         self._scenes = SceneMaker(bank)
         self._device = bank.sprites.device
@@ -127,14 +130,14 @@ class Batches:
         kept = rng.random(count) >= CAPTION_DROP
         noisy = steps > TRAINING_STEPS // 2
         edited = kept & (rng.random(count) < np.where(noisy, BOX_SHARE_NOISY, BOX_SHARE_CLEAN))
-        edited &= np.array([bool(phrase) for phrase in scenes.phrases])
+        edited &= self._edits & np.array([bool(phrase) for phrase in scenes.phrases])
         alpha = torch.from_numpy(rng.uniform(1, MAX_ALPHA, count)).float().to(device)
         ids = torch.where(torch.from_numpy(kept)[:, None], worded.ids, self.words.empty)
         chosen = torch.from_numpy(edited).to(device)
         amplified = alpha * (time > TRAINING_STEPS // 5)
         return Batch(
             latents=latents.to(dtype).contiguous(),
-            noise=shared_noise(scenes, rng, dice).to(dtype),
+            noise=noise_of(scenes, rng, dice, self._shared).to(dtype),
             subject=grown.unflatten(0, (count, frames)).transpose(1, 2).to(dtype),
             time=time,
             ids=ids.to(device),
@@ -164,8 +167,8 @@ def bias(boxes: Tensor, worded: Captions, edited: Tensor, alpha: Tensor, grid: G
     return full.flatten(0, 1)[:, None]
 
 
-def shared_noise(scenes: Scenes, rng: np.random.Generator, dice: torch.Generator) -> Tensor:
-    """Noise (B, C, F, h, w), in most clips with a part shared by all frames: sqrt(1-rho) n_f + sqrt(rho) n_0.
+def noise_of(scenes: Scenes, rng: np.random.Generator, dice: torch.Generator, shared: bool = True) -> Tensor:
+    """Noise (B, C, F, h, w). If `shared`, most clips have a part shared by all frames: sqrt(1-rho) n_f + sqrt(rho) n_0.
 
     The shared part moves exactly with the camera: it is white noise in pixels, moved like the pixels of the scenery and
     then transformed to latents. With noise that jumped by whole cells, the model learned to make fine textures jump.
@@ -176,7 +179,7 @@ def shared_noise(scenes: Scenes, rng: np.random.Generator, dice: torch.Generator
     if frames == 1:
         return own
     own_share = np.exp(rng.uniform(np.log(LEAST_OWN_NOISE), 0, count))
-    own_share = np.where(rng.random(count) < SHARED_NOISE_SHARE, own_share, 1.0)
+    own_share = np.where((rng.random(count) < SHARED_NOISE_SHARE) & shared, own_share, 1.0)
     mixed = torch.from_numpy(own_share).float().to(device).reshape(-1, 1, 1, 1, 1)
     wide, high = WIDTH_PX + 2 * NOISE_MARGIN_PX, HEIGHT_PX + 2 * NOISE_MARGIN_PX
     canvas = torch.randn(count, 3, high, wide, generator=dice, device=device)

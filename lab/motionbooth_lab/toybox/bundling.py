@@ -54,7 +54,7 @@ def load_bundle(bundle: Path, own_words: Path, autoencoder: AutoencoderKL, denoi
 
     Raises RuntimeError if their shapes differ.
     """
-    load_model(autoencoder, bundle / "vae" / "diffusion_pytorch_model.safetensors")
+    load_decoder(bundle, autoencoder)
     load_model(denoiser.unet, bundle / "unet" / "diffusion_pytorch_model.safetensors")
     weights = load_file(bundle / "text_encoder" / "model.safetensors")
     words = load_file(own_words)["words"]
@@ -64,6 +64,11 @@ def load_bundle(bundle: Path, own_words: Path, autoencoder: AutoencoderKL, denoi
     denoiser.text_encoder.load_state_dict(
         {prefix + name if prefix else name: value for name, value in weights.items()}, strict=False
     )
+
+
+def load_decoder(bundle: Path, autoencoder: AutoencoderKL) -> None:
+    """Load the autoencoder from the folder that `save_bundle` wrote."""
+    load_model(autoencoder, bundle / "vae" / "diffusion_pytorch_model.safetensors")
 
 
 def _without_own_words(text_encoder: Any, tokenizer: CLIPTokenizer) -> tuple[Any, Tensor]:

@@ -71,7 +71,10 @@ class DenoiserStage:
         pictures: int,
         clips: int,
         rates: tuple[float, float],
+        min_snr: bool = True,
+        with_muon: bool = False,
     ) -> None:
+        self._min_snr = min_snr
         self.name, self._denoiser, self._batches = name, denoiser, batches
         self._is_pictures = name == "pictures"
         self._pictures, self._clips = pictures, clips
@@ -79,7 +82,7 @@ class DenoiserStage:
         self._device = next(denoiser.parameters()).device
         self._alphas = scheduler.alphas_cumprod.to(self._device)
         self._control = GivenBias.install(denoiser.unet)
-        self.masters = Masters(denoiser, betas=(0.9, 0.99), weight_decay=1e-3)
+        self.masters = Masters(denoiser, betas=(0.9, 0.99), weight_decay=1e-3, with_muon=with_muon)
         self._graphs: dict[int, _Graph] = {}
         self._drawing = threading.Lock()
         self._stream = torch.cuda.Stream() if self._device.type == "cuda" else None
@@ -136,9 +139,11 @@ class DenoiserStage:
         text = self._denoiser.text_encoder(batch.ids).last_hidden_state
         predicted = self._denoiser.unet(noisy, batch.time, encoder_hidden_states=text).sample
         error = (predicted.float() - velocity.float()).square()
+        by_place = 1 + (SUBJECT_WEIGHT - 1) * batch.subject.float()
+        if not self._min_snr:
+            return (error * by_place).mean()
         snr = alpha / (1 - alpha)
         by_time = ((snr.clamp(max=SNR_LIMIT) + 1) / (snr + 1)).reshape(-1, 1, 1, 1, 1)
-        by_place = 1 + (SUBJECT_WEIGHT - 1) * batch.subject.float()
         return (error * by_time * by_place).mean()
 
 

@@ -1,9 +1,11 @@
-"""AdamW in float32 for a model in half precision, with a moving average of the weights, usable in a CUDA graph."""
+"""Optimizers in float32 for a model in half precision, with a moving average of the weights, usable in a CUDA graph."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from motionbooth_lab.toybox import muon
 
 GRADIENT_CLIP = 1.0
 
@@ -11,11 +13,15 @@ GRADIENT_CLIP = 1.0
 class Masters:
     """Float32 master weights of a float32 or bfloat16 model, their optimizer and an exponential moving average (EMA).
 
-    For a float32 model the masters are its own parameters.
+    For a float32 model the masters are its own parameters. `with_muon`: Muon takes the weights of hidden layers, AdamW
+    the others.
     """
 
-    def __init__(self, model: nn.Module, betas: tuple[float, float], weight_decay: float) -> None:
-        self._own = [p for p in model.parameters() if p.requires_grad]
+    def __init__(
+        self, model: nn.Module, betas: tuple[float, float], weight_decay: float, with_muon: bool = False
+    ) -> None:
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        self._own = [p for _, p in named]
         self.dtype = self._own[0].dtype
         self._shared = self.dtype == torch.float32
         self._masters = self._own if self._shared else [p.detach().float() for p in self._own]
@@ -24,8 +30,12 @@ class Masters:
         on_gpu = device.type == "cuda"
         self._rate = torch.tensor(0.0, device=device)
         rate: Any = self._rate if on_gpu else 0.0
+        by_muon = [with_muon and muon.takes(*each) for each in named]
+        chosen = [master for master, is_chosen in zip(self._masters, by_muon, strict=True) if is_chosen]
+        others = [master for master, is_chosen in zip(self._masters, by_muon, strict=True) if not is_chosen]
+        self._muon = muon.Muon(chosen, weight_decay)
         self._optimizer = torch.optim.AdamW(
-            self._masters, lr=rate, betas=betas, weight_decay=weight_decay, fused=True, capturable=on_gpu
+            others, lr=rate, betas=betas, weight_decay=weight_decay, fused=True, capturable=on_gpu
         )
         self._keep = torch.tensor(0.0, device=device)
         self.steps = 0
@@ -53,6 +63,7 @@ class Masters:
                 master.grad = None if own.grad is None else own.grad.float()
         norm = nn.utils.clip_grad_norm_([master for _, master in used], GRADIENT_CLIP)
         self._optimizer.step()
+        self._muon.step(self._rate)
         for master in self._masters if not self._shared else []:
             master.grad = None
         with torch.no_grad():
@@ -76,6 +87,7 @@ class Masters:
             "masters": masters,
             "average": self._average,
             "optimizer": self._optimizer.state_dict(),
+            "muon": self._muon.state(),
             "steps": self.steps,
         }
 
@@ -90,3 +102,4 @@ class Masters:
         self.steps = int(state["steps"])
         if state.get("optimizer") is not None:
             self._optimizer.load_state_dict(state["optimizer"])
+            self._muon.restore(state["muon"])

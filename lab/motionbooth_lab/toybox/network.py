@@ -17,12 +17,12 @@ WIDTHS = (48, 80, 112)
 TEXT_WIDTH = 96
 
 
-def build_unet() -> UNet3DConditionModel:
-    """The denoiser. Its temporal layers are initialized to the identity, so it starts as an image model."""
+def build_unet(channels: int = LATENT_CHANNELS) -> UNet3DConditionModel:
+    """The denoiser. `channels`: of the latents. Its temporal layers start as the identity, so it is an image model."""
     unet = UNet3DConditionModel(
         sample_size=LATENT_SIZE,
-        in_channels=LATENT_CHANNELS,
-        out_channels=LATENT_CHANNELS,
+        in_channels=channels,
+        out_channels=channels,
         block_out_channels=WIDTHS,
         down_block_types=("CrossAttnDownBlock3D",) * 3,
         up_block_types=("CrossAttnUpBlock3D", "CrossAttnUpBlock3D", "UpBlock3D"),

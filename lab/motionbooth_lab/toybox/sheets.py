@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL, DDIMScheduler
 from numpy.typing import NDArray
 from torch import Tensor
 
-from motionbooth_lab.toybox.autoencoder import LATENT_CHANNELS, latents_of_pixels
+from motionbooth_lab.toybox.autoencoder import latents_of_pixels
 from motionbooth_lab.toybox.bank import Bank
 from motionbooth_lab.toybox.batches import GRIDS, Captions, Words, bias
 from motionbooth_lab.toybox.compose import compose
@@ -63,7 +63,7 @@ def sample_sheet(
     phrases += [scene.phrase for scene in kinds]
     centered = torch.tensor([0.25, 0.12, 0.75, 0.88], device=device).expand(len(kinds), frames, 4)
     worded = words(prompts, phrases)
-    latents = _sample(
+    latents = sample(
         denoiser, scheduler, worded.ids.to(device), words.empty.to(device), torch.cat([boxes, centered]), worded, frames
     )
     shown = [0] if frames == 1 else [0, frames // 2, frames - 1]
@@ -85,7 +85,7 @@ def as_frames(pixels: Tensor) -> NDArray[np.uint8]:
     return ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
-def _sample(
+def sample(
     denoiser: Denoiser,
     scheduler: DDIMScheduler,
     ids: Tensor,
@@ -94,13 +94,14 @@ def _sample(
     worded: Captions,
     frames: int,
 ) -> Tensor:
+    """Latents (B, C, F, h, w) of the prompts, by plain DDIM with the attention edit at the boxes (B, F, 4)."""
     control = GivenBias.install(denoiser.unet)
     count, device = len(ids), ids.device
     dtype = next(denoiser.parameters()).dtype
     scheduler.set_timesteps(STEPS)
     text = denoiser.text_encoder(torch.cat([empty.expand(count, -1), ids])).last_hidden_state
     dice = torch.Generator().manual_seed(4)
-    shape = (count, LATENT_CHANNELS, frames, *LATENT_SIZE)
+    shape = (count, denoiser.unet.config.in_channels, frames, *LATENT_SIZE)
     latents = (1 - SHARED_NOISE) ** 0.5 * torch.randn(shape, generator=dice)
     latents = (latents + SHARED_NOISE**0.5 * torch.randn((*shape[:2], 1, *shape[3:]), generator=dice)).to(device)
     if frames == 1:

@@ -237,7 +237,7 @@ def main(
     checkpoint_minutes: float = 10.0,
     pictures: Annotated[int, typer.Option(help="Pictures per step.")] = 16,
     clips: Annotated[int, typer.Option(help="Clips per step.")] = 4,
-    characters: Annotated[int, typer.Option(help="Characters in the bank, with 51 sprites each.")] = 1000,
+    characters: Annotated[int, typer.Option(help="Characters in the bank, with 26 sprites each.")] = 1000,
     toys: Annotated[int, typer.Option(help="Flat toys in the bank.")] = 300,
     textures: Annotated[int, typer.Option(help="Textures per place.")] = 16,
     seed: int = 1,

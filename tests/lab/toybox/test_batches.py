@@ -8,7 +8,7 @@ from motionbooth.control.prompt import prompt_tokens
 from motionbooth_lab.toybox.autoencoder import latents_of_noise
 from motionbooth_lab.toybox.backgrounds import PLACES
 from motionbooth_lab.toybox.bank import Bank, build_bank
-from motionbooth_lab.toybox.batches import GRIDS, Batches, bias, moved_by_phase, shared_noise
+from motionbooth_lab.toybox.batches import GRIDS, Batches, bias, moved_by_phase, noise_of
 from motionbooth_lab.toybox.compose import compose
 from motionbooth_lab.toybox.draw import FRAMES, HEIGHT_PX, WIDTH_PX, is_held_out
 from motionbooth_lab.toybox.scenes import SceneMaker
@@ -87,7 +87,7 @@ def test_the_edit_of_a_batch_is_the_products_own(bank: Bank, tokenizer: CLIPToke
 def test_common_noise_moves_by_the_cameras_whole_cells(bank: Bank) -> None:
     scenes = SceneMaker(bank).draw(64, FRAMES, np.random.default_rng(1))
     scenes.camera[:] = np.arange(FRAMES)[:, None] * np.array([4.0, 0.0])  # one cell a frame
-    noise = shared_noise(scenes, np.random.default_rng(7), torch.Generator().manual_seed(1))
+    noise = noise_of(scenes, np.random.default_rng(7), torch.Generator().manual_seed(1))
     assert abs(float(noise.var()) - 1) < 0.02
     moved, still = noise[:, :, 1, :, :-1], noise[:, :, 0, :, :-1]
     follows = float((moved * noise[:, :, 0, :, 1:]).mean())
