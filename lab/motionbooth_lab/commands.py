@@ -70,6 +70,10 @@ def control(
         bool, typer.Option("--kinds-only", help="Measure the model's own kinds only, and train no subjects.")
     ] = False,
     kinds: Annotated[int, typer.Option(min=1, max=32, help="Clips of the model's own kinds.")] = 32,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(file_okay=False, exists=True, help="Other weights of the model; implies --kinds-only."),
+    ] = None,
     split_prompt: Annotated[
         bool, typer.Option("--split-prompt", help="Cells outside the boxes have a prompt without the subject.")
     ] = False,
@@ -89,7 +93,8 @@ def control(
         "tie_until": tie_until,
     }
     changed = tuple((name, value) for name, value in settings.items() if value is not None)
-    publish(bench_control(Model(model, changed), pictures, subjects, 0 if kinds_only else UNSEEN, kinds), json_file)
+    unseen = 0 if kinds_only or bundle is not None else UNSEEN
+    publish(bench_control(Model(model, changed, bundle), pictures, subjects, unseen, kinds), json_file)
 
 
 def guide(

@@ -16,7 +16,7 @@ from motionbooth.bench.real_size import GUIDANCE, Step
 def unet_steps(unet: UNet3DConditionModel, scheduler: Any, step: Step, count: int) -> Tensor:
     """The loop of diffusers' TextToVideoSDPipeline.__call__ over `count` steps, copied verbatim."""
     text = torch.cat([step.unconditional, step.conditional])
-    scheduler.set_timesteps(count)
+    scheduler.set_timesteps(count, device=step.latents.device)
     latents = step.latents * scheduler.init_noise_sigma
     for t in scheduler.timesteps:
         model_input = scheduler.scale_model_input(torch.cat([latents] * 2), t)
@@ -35,7 +35,7 @@ def unet_steps(unet: UNet3DConditionModel, scheduler: Any, step: Step, count: in
 def wan_steps(network: WanTransformer3DModel, step: Step, count: int) -> Tensor:
     """The loop of diffusers' WanPipeline.__call__ over `count` steps, without what only other variants need."""
     scheduler = wan_sampler()
-    scheduler.set_timesteps(count)
+    scheduler.set_timesteps(count, device=step.latents.device)
     scheduler.set_begin_index(0)
     latents = step.latents
     for t in scheduler.timesteps:

@@ -28,7 +28,6 @@ from motionbooth.finetuning.prior_preservation import generated_backgrounds, pri
 from motionbooth.generation.sampling import generate_clip
 from motionbooth.jobs.runner import run_job
 from motionbooth.models.base import Base
-from motionbooth.models.sources import source_named
 from motionbooth.models.subject_weights import load_subject
 from motionbooth.pictures.appearance import Appearance
 from motionbooth.progress.time_left import Stage
@@ -179,7 +178,7 @@ def subject_measures(subjects: Sequence[SubjectResult]) -> list[Measure]:
 
 def bundle_size(model: Model) -> Measure:
     """Size of all files of the bundled model."""
-    files = [path for path in source_named(model.name).folder.rglob("*") if path.is_file()]
+    files = [path for path in model.source.folder.rglob("*") if path.is_file()]
     return Measure("bundle_mb", sum(path.stat().st_size for path in files) / 1e6, "MB")
 
 

@@ -91,6 +91,7 @@ class Plan:
     seed: int
     device: str
     judged: int
+    decoder_seconds: float
 
 
 class RecipeBatches:
@@ -139,7 +140,7 @@ class Comparison:
         return Codec(recipe.channels, tuple(map(float, gains)))
 
     def decoder_of(self, recipe: Recipe) -> nn.Module:
-        """The shipped model's decoder, or one trained for the recipe's fewer channels, for half of a picture stage."""
+        """The shipped model's decoder, or one that is trained for the recipe's fewer channels."""
         if recipe.channels == ALL_CHANNELS:
             return self.decoder.decoder
         path = self.weights / f"{recipe.name}-decoder.pt"
@@ -149,7 +150,7 @@ class Comparison:
             return autoencoder.decoder
         stage = NarrowDecoderStage(autoencoder, self.bank, self.plan.pictures // 2)
         stage.codec = self.codec_of(recipe)
-        steps, seconds, _ = self._run(stage, self.plan.seconds / 2, 0)
+        steps, seconds, _ = self._run(stage, self.plan.decoder_seconds, 0)
         self._say(f"decoder of {recipe.name}: {steps} steps in {seconds:.0f} s")
         torch.save(autoencoder.state_dict(), path)
         return autoencoder.decoder
@@ -249,6 +250,8 @@ class Comparison:
         codec, decoder = self.codec_of(recipe), self.decoder_of(recipe)
         found = self.results[recipe.name]
         for key, name in (("judged", recipe.name), ("judged_raw", f"{recipe.name}-raw")):
+            if not (self.weights / f"{name}.pt").exists():
+                continue
             frames = self.judge.generated(self.denoiser_of(recipe, name), codec, decoder)
             found[key] = self.judge.judged(frames)
             if key == "judged":
@@ -281,6 +284,7 @@ class Comparison:
 def main(
     out: Annotated[Path, typer.Option(help="Folder for results, pictures and weights.")],
     seconds: Annotated[float, typer.Option(min=0.1, help="Of each recipe's stage of pictures.")] = 25.0,
+    decoder_seconds: Annotated[float, typer.Option(help="Of training a decoder for fewer channels.")] = 10.0,
     pictures: Annotated[int, typer.Option(help="Pictures per step.")] = 256,
     clips: Annotated[int, typer.Option(help="Clips per step.")] = 32,
     characters: Annotated[int, typer.Option(help="Characters in the bank.")] = 400,
@@ -297,7 +301,9 @@ def main(
     """Train and judge the recipes, one after the other. Run again to go on."""
     chosen = [each for each in RECIPES if not recipe or each.name in recipe]
     comparison = Comparison(
-        Plan(out, seconds, pictures, clips, characters, toys, textures, processes, seed, device, judged)
+        Plan(
+            out, seconds, pictures, clips, characters, toys, textures, processes, seed, device, judged, decoder_seconds
+        )
     )
     comparison.run(chosen, not train_only)
     if clip_bundles:

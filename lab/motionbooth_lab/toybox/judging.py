@@ -28,8 +28,8 @@ from motionbooth_lab.toybox.tracer import render
 PEOPLE = 20
 """The characters that are judged."""
 
-DRAWN = 6000
-"""Scenes that are drawn to find so many of these characters with their own words."""
+DRAWN = 1000
+"""Scenes that are drawn at a time to find some of these characters with their own words."""
 
 FACE_PX = 14
 """Least pixels of eyes (of 64 x 64) of a side that shows the face."""
@@ -69,7 +69,7 @@ class Judge:
     """Pictures of some of the bank's characters in scenes of its own, and what is measured on generated ones."""
 
     def __init__(self, bank: Bank, words: Words, seed: int, pictures: int) -> None:
-        self._bank, self._words, self._count = bank, words, pictures
+        self._bank, self._words = bank, words
         people = [number for number, entry in enumerate(bank.entries) if entry.turns == TURNS]
         self._faces: dict[int, NDArray[np.bool_]] = {}
         for who in people:
@@ -78,27 +78,27 @@ class Judge:
                 self._faces[who] = faces
             if len(self._faces) == PEOPLE:
                 break
-        self._who, scenes = self._cast(SceneMaker(bank).draw(DRAWN, 1, np.random.default_rng([seed, 97])))
+        self._who, scenes = self._cast(SceneMaker(bank), np.random.default_rng([seed, 97]), pictures)
         self._composed = compose(scenes, bank)
         self._worded = words(scenes.captions, scenes.phrases)
         self._boxes = [Box(*map(float, box)) for box in self._composed.boxes[:, 0].cpu()]
         self.pictures = as_frames(self._composed.pixels)
         self._galleries = {str(who): gallery_of(*self._sides(who)) for who in self._faces}
 
-    def _cast(self, scenes: Scenes) -> tuple[list[int], Scenes]:
-        """The first scenes of these characters with their own words, and who they show."""
-        rows: list[int] = []
+    def _cast(self, maker: SceneMaker, rng: np.random.Generator, count: int) -> tuple[list[int], Scenes]:
+        """So many scenes of these characters with their own words, and who they show."""
         who: list[int] = []
-        for row, phrase in enumerate(scenes.phrases):
-            found = next((each for each in self._faces if phrase.startswith(OWN_WORD.format(each) + " ")), None)
-            if found is not None and len(rows) < self._count:
-                rows.append(row)
-                who.append(found)
-        chosen: dict[str, Any] = {
-            name: [value[row] for row in rows] if isinstance(value, list) else value[rows]
-            for name, value in vars(scenes).items()
-        }
-        return who, Scenes(**chosen)
+        parts: list[dict[str, Any]] = []
+        while len(who) < count:
+            scenes = maker.draw(DRAWN, 1, rng)
+            words = {OWN_WORD.format(each): each for each in self._faces}
+            named = [(row, words.get(phrase.split(" ")[0])) for row, phrase in enumerate(scenes.phrases)]
+            rows = [row for row, found in named if found is not None][: count - len(who)]
+            who += [found for _, found in named if found is not None][: len(rows)]
+            parts.append({name: np.asarray(value)[rows] for name, value in vars(scenes).items()})
+        chosen = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        texts = {name: list(map(str, chosen[name])) for name in ("captions", "phrases")}
+        return who, Scenes(**{**chosen, **texts})
 
     def _sides(self, who: int) -> tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]:
         """The character's pictures on gray, of the sides that show its face, and their masks."""

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import WanTransformer3DModel
+from motionbooth.bench.diffusers_loops import wan_steps
 from motionbooth.bench.gpu import checkout, networks, precision
 from motionbooth.bench.gpu.checkout import bench_tests, control_measures, extent
 from motionbooth.bench.gpu.kernels import attention_calls, network_kernels
@@ -27,11 +29,13 @@ from motionbooth.bench.gpu.precision import (
     training_measures,
 )
 from motionbooth.bench.measures import Measure
+from motionbooth.bench.real_size import Step
 from motionbooth.models.memory.estimate import Estimate
 from motionbooth.models.memory.moving import bytes_of
 from motionbooth.models.memory.plans import PLANS
 from motionbooth.models.sources import Source, source_named
 from safetensors.torch import load_file, save_file
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import UMT5Config, UMT5EncoderModel
 
@@ -82,6 +86,17 @@ def figures(findings: Iterable[Finding]) -> dict[str, float]:
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+# Diffusers' loop
+
+
+def test_diffusers_loop_of_wan_computes_on_the_networks_device() -> None:
+    """On a pretended CUDA device: an operation on tensors of two devices raises an error."""
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda"):
+        step = Step(torch.randn(1, 16, 3, 8, 12), torch.randn(1, 10, 32), torch.randn(1, 10, 32))
+        made = wan_steps(WanTransformer3DModel(**WAN), step, 2)
+    assert (made.device.type, made.shape) == ("cuda", step.latents.shape)
 
 
 # Precision
