@@ -163,13 +163,13 @@ def test_8_bit_moments_are_for_full_fine_tuning_with_bitsandbytes(tiny_source: S
 
 
 @pytest.mark.slow
-def test_zeroscopes_training_is_predicted_as_measured_on_an_h100() -> None:
-    """docs/bench_gpu_h100.json: 11.35 GB with five pictures, without text encoder and VAE."""
+def test_zeroscopes_training_is_predicted_as_measured_on_an_h200() -> None:
+    """docs/bench_gpu_h200.json: 11.31 GB with five pictures, without the text encoder."""
     source = known_source("zeroscope")
     settings = replace(source.settings.lora, image_batch=5)
     _, peak = next(training_peaks(source, settings, "lora"))
-    beside = 2 * 340_387_840 + 4 * 83_653_863
-    assert peak - beside == pytest.approx(11.354e9, rel=0.05)
+    beside = 2 * 340_387_840 + 2 * 83_653_863  # a training has the VAE in float32, the bench in half precision
+    assert peak - beside == pytest.approx(11.308e9, rel=0.05)
 
 
 @pytest.mark.slow
