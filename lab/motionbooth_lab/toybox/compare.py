@@ -11,7 +11,7 @@ what is missing. `--clip-bundles` writes the recipes of clips as bundles for `mo
 import json
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -129,7 +129,7 @@ class Comparison:
         self.tokenizer = build_tokenizer(plan.out / "tokenizer")
         started = time.monotonic()
         self.bank: Bank = build_bank(plan.characters, plan.toys, plan.textures, plan.seed, self.device, plan.processes)
-        self._say(f"{len(self.bank.sprites)} sprites in {time.monotonic() - started:.0f} s")
+        print(f"{len(self.bank.sprites)} sprites in {time.monotonic() - started:.0f} s", flush=True)
         self.judge = Judge(self.bank, Batches(self.bank, self.tokenizer).words, plan.seed, plan.judged)
         self.decoder = build_autoencoder().to(self.device)
         load_decoder(start_files(SHIPPED)[0], self.decoder)
@@ -151,7 +151,7 @@ class Comparison:
         stage = NarrowDecoderStage(autoencoder, self.bank, self.plan.pictures // 2)
         stage.codec = self.codec_of(recipe)
         steps, seconds, _ = self._run(stage, self.plan.decoder_seconds, 0)
-        self._say(f"decoder of {recipe.name}: {steps} steps in {seconds:.0f} s")
+        print(f"decoder of {recipe.name}: {steps} steps in {seconds:.0f} s", flush=True)
         torch.save(autoencoder.state_dict(), path)
         return autoencoder.decoder
 
@@ -238,9 +238,9 @@ class Comparison:
                     self._save()
                 if judging and "judged" not in self.results[recipe.name]:
                     self._judge(recipe)
-                self._say(f"{recipe.name}: {json.dumps(self.results[recipe.name])}")
+                print(f"{recipe.name}: {json.dumps(self.results[recipe.name])}", flush=True)
             except Exception:  # hours of the other recipes are not to be lost
-                self._say(f"{recipe.name} failed:\n{traceback.format_exc()}")
+                print(f"{recipe.name} failed:\n{traceback.format_exc()}", flush=True)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
         if judging:
@@ -277,8 +277,14 @@ class Comparison:
     def _save(self) -> None:
         self._path.write_text(json.dumps(self.results, indent=2) + "\n")
 
-    def _say(self, text: str) -> None:
-        print(text, flush=True)
+
+def chosen_recipes(names: Sequence[str]) -> list[Recipe]:
+    """The recipes of these names, and those that they begin with. Raises typer.BadParameter for an unknown name."""
+    known = {each.name: each for each in RECIPES}
+    if unknown := [name for name in names if name not in known]:
+        raise typer.BadParameter(f"There is no recipe {unknown[0]}. The recipes are {', '.join(known)}.")
+    wanted = {*names, *(known[name].begins_with for name in names)}
+    return [each for each in RECIPES if each.name in wanted]
 
 
 def main(
@@ -299,7 +305,7 @@ def main(
     clip_bundles: Annotated[bool, typer.Option("--clip-bundles", help="Write the clip recipes as bundles.")] = False,
 ) -> None:
     """Train and judge the recipes, one after the other. Run again to go on."""
-    chosen = [each for each in RECIPES if not recipe or each.name in recipe]
+    chosen = chosen_recipes(recipe or [each.name for each in RECIPES])
     comparison = Comparison(
         Plan(
             out, seconds, pictures, clips, characters, toys, textures, processes, seed, device, judged, decoder_seconds

@@ -115,7 +115,9 @@ def test_the_published_sizes_are_known_before_the_download() -> None:
 
 @pytest.mark.parametrize("name", ["zeroscope", pytest.param("wan-1.3b", marks=pytest.mark.slow)])
 def test_a_plan_that_is_predicted_to_fit_fitted_an_h200(name: str) -> None:
-    found = json.loads((Path(__file__).parents[4] / "docs" / "bench_gpu_h200.json").read_text())["parts"][name]["measures"]
+    found = json.loads((Path(__file__).parents[4] / "docs" / "bench_gpu_h200.json").read_text())["parts"][name][
+        "measures"
+    ]
     measured = {each["name"]: each["value"] * 1e9 for each in found}
     for estimate in estimates(known_source(name), plans=[plan for plan in PLANS if not plan.quantized]):
         peak = measured[f"{name.replace('-', '_').replace('.', '_')}_{estimate.plan.name}_peak_gb"]
