@@ -85,7 +85,7 @@ def shifted_cells(batch: int, moves: Sequence[Cells], free: Tensor, pick: Pick) 
 def gather_cells(latents: Tensor, source: Tensor) -> Tensor:
     """The latents (B, C, F, h, w) with the content of each cell taken from that of `source` (B, 1, F, h * w)."""
     content = latents.flatten(-2)
-    return content.gather(-1, source.to(latents.device).expand_as(content)).view_as(latents)
+    return content.gather(-1, source.expand_as(content)).view_as(latents)
 
 
 def move_with_memory(sampler: Any, latents: Tensor, move: Callable[[Tensor], Tensor]) -> Tensor:

@@ -138,7 +138,7 @@ def _shift(sampler: Any, latents: Tensor, plan: StepPlan, pick: Pick) -> Tensor:
             source = filled(plan.warp.source, plan.free, pick)
         else:
             source = shifted_cells(len(latents), plan.moves, plan.free, pick)
-        latents = move_with_memory(sampler, latents, partial(gather_cells, source=source))
+        latents = move_with_memory(sampler, latents, partial(gather_cells, source=source.to(latents.device)))
     if plan.fractions:
         latents = move_with_memory(sampler, latents, partial(_shift_by_phase, plan=plan))
     return latents
