@@ -114,7 +114,7 @@ class Scheduler:
         for sha256 in input_files(spec):
             if not self._blobs.is_sound(owner, sha256):
                 self._blobs.path(sha256)  # raises NotFound
-        digest = spec_digest(spec)
+        digest = spec_digest(spec, is_received=True)
         cached = self._cached_results(CacheKey(owner, digest, spec.model))
         if cached is not None and not all(self._blobs.is_sound(owner, blob.sha256) for blob in cached):
             cached = None
