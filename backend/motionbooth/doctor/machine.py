@@ -53,12 +53,18 @@ def _sandbox() -> Iterator[Finding]:
 
 
 def _gpus() -> Iterator[Finding]:
-    gpus = nvidia_gpus()
-    if not gpus:
-        yield Finding("GPU", "warning", "none found; the CPU is slow for real models")
-        return
     import torch
 
+    from motionbooth.models.memory.device import default_device
+
+    gpus = nvidia_gpus()
+    if not gpus:
+        kind = default_device()  # ROCm's and Intel's are torch's to find
+        if kind == "cpu":
+            yield Finding("GPU", "warning", "none found; the CPU is slow for real models")
+        else:
+            yield Finding("GPU", "ok", torch.get_device_module(kind).get_device_name())
+        return
     names = ", ".join(title for _, _, title in gpus)
     if torch.cuda.is_available():
         yield Finding("GPU", "ok", names)

@@ -136,6 +136,18 @@ def test_a_port_that_is_taken_is_reported(tmp_path: Path) -> None:
     assert "--address" in port.advice
 
 
+@pytest.mark.parametrize(("kind", "state", "found"), [("xpu", "ok", "Arc"), ("cpu", "warning", "none found")])
+def test_a_gpu_without_nvidias_driver_is_named(
+    home: Path, monkeypatch: pytest.MonkeyPatch, kind: str, state: str, found: str
+) -> None:
+    monkeypatch.setattr("motionbooth.doctor.machine.nvidia_gpus", list)
+    monkeypatch.setattr("motionbooth.models.memory.device.found_device", lambda: kind)
+    monkeypatch.setattr("torch.xpu.get_device_name", lambda: "Intel Arc A770")
+    (gpu,) = [each for each in examine_machine(home, "tcp://127.0.0.1:*") if each.about == "GPU"]
+    assert gpu.state == state
+    assert found in gpu.found
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="there are sandboxes on Linux only")
 def test_whether_workers_have_a_sandbox_is_said_and_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
