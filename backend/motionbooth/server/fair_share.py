@@ -21,12 +21,12 @@ from motionbooth.server.specs import AffinityKey
 MAX_AFFINITY_RUN = 4
 _ASSIGNABLE = "state = 'queued' AND coalesced_with IS NULL"
 
-# Walks from owner to owner along the index, so that a long queue costs no more than a short one.
+# Walks from owner to owner along the index, so that a long queue costs no more than a short one. Takes the priority twice.
 _OWNERS = f"""
 WITH RECURSIVE waiting (owner) AS (
-    SELECT min(owner) FROM jobs WHERE {_ASSIGNABLE} AND priority = ?1
+    SELECT min(owner) FROM jobs WHERE {_ASSIGNABLE} AND priority = ?
     UNION ALL
-    SELECT (SELECT min(jobs.owner) FROM jobs WHERE {_ASSIGNABLE} AND priority = ?1 AND jobs.owner > waiting.owner)
+    SELECT (SELECT min(jobs.owner) FROM jobs WHERE {_ASSIGNABLE} AND priority = ? AND jobs.owner > waiting.owner)
     FROM waiting WHERE waiting.owner IS NOT NULL
 )
 SELECT owner FROM waiting WHERE owner IS NOT NULL
@@ -35,9 +35,9 @@ SELECT owner FROM waiting WHERE owner IS NOT NULL
 # The first affinity key of a JSON list for which a job is queued, and the oldest such job.
 _FIRST_WITH_AFFINITY = f"""
 SELECT value, (
-    SELECT number FROM jobs WHERE {_ASSIGNABLE} AND priority = ?1 AND affinity_key = value ORDER BY number LIMIT 1
+    SELECT number FROM jobs WHERE {_ASSIGNABLE} AND priority = ? AND affinity_key = value ORDER BY number LIMIT 1
 ) AS oldest
-FROM json_each(?2) WHERE oldest IS NOT NULL LIMIT 1
+FROM json_each(?) WHERE oldest IS NOT NULL LIMIT 1
 """
 
 
@@ -98,7 +98,7 @@ class FairShare:
         assignment = self._next_with_affinity(priority, idle)
         if assignment is not None:
             return assignment
-        owners = [owner for (owner,) in self._database.rows(_OWNERS, priority)]
+        owners = [owner for (owner,) in self._database.rows(_OWNERS, priority, priority)]
         owner = min(owners, key=lambda one: (self._busy[one], self._assigned_at.get(one, 0)))
         number, encoded = self._database.rows(
             f"SELECT number, affinity_key FROM jobs WHERE {_ASSIGNABLE} AND priority = ? AND owner = ? "

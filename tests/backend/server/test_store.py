@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sqlite3
 import tempfile
 import time
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import motionbooth.server
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -157,6 +159,12 @@ def test_a_coalesced_job_is_assignable_again_as_soon_as_the_running_one_stops(st
     transitions.coalesce(coalesced, running.job_number)
     transitions.requeue_running()
     assert next_job(store) == running.job_number
+
+
+def test_no_statement_has_the_numbered_placeholders_that_python_3_14_refuses() -> None:
+    sources = list(Path(motionbooth.server.__file__).parent.glob("*.py"))
+    assert len(sources) > 30
+    assert [path.name for path in sources if re.search(r"\?\d", path.read_text("utf-8"))] == []
 
 
 def test_two_owners_may_use_the_same_id_without_seeing_each_other(store: Store) -> None:
