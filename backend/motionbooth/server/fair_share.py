@@ -21,7 +21,8 @@ from motionbooth.server.specs import AffinityKey
 MAX_AFFINITY_RUN = 4
 _ASSIGNABLE = "state = 'queued' AND coalesced_with IS NULL"
 
-# Walks from owner to owner along the index, so that a long queue costs no more than a short one. Takes the priority twice.
+# Walks from owner to owner along the index, so that a long queue costs no more than a short one. Its two values are the
+# same priority.
 _OWNERS = f"""
 WITH RECURSIVE waiting (owner) AS (
     SELECT min(owner) FROM jobs WHERE {_ASSIGNABLE} AND priority = ?
