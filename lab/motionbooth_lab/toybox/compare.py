@@ -43,8 +43,8 @@ FOUR_CHANNELS = (0, 1, 6, 9)
 class Recipe:
     """What differs from the recipe of the shipped model.
 
-    `pictures`, `clips`: minutes of the two stages, in units of `--seconds`. `begins_with`: the recipe whose weights the
-    clip stage continues, instead of a picture stage of its own. `equalized`: all channels with the same deviation.
+    `pictures`, `clips`: durations of the two stages, in units of `--seconds`. `begins_with`: the recipe whose weights
+    the clip stage continues, instead of training on pictures first. `equalized`: all channels with the same deviation.
     """
 
     name: str
@@ -229,8 +229,12 @@ class Comparison:
     def _draws(self, stage: int, step: int) -> np.random.Generator:
         return np.random.default_rng([self.plan.seed, stage, step])
 
-    def run(self, recipes: list[Recipe], judging: bool = True) -> None:
-        """Train, and if `judging` judge, what is missing. A recipe that fails is reported, and the others go on."""
+    def run(self, recipes: list[Recipe], judging: bool = True) -> bool:
+        """Train, and if `judging` judge, what is missing. A recipe that fails is reported, and the others go on.
+
+        Returns whether none failed.
+        """
+        succeeded = True
         for recipe in recipes:
             try:
                 if not (self.weights / f"{recipe.name}.pt").exists():
@@ -240,11 +244,13 @@ class Comparison:
                     self._judge(recipe)
                 print(f"{recipe.name}: {json.dumps(self.results[recipe.name])}", flush=True)
             except Exception:  # hours of the other recipes are not to be lost
+                succeeded = False
                 print(f"{recipe.name} failed:\n{traceback.format_exc()}", flush=True)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
         if judging:
             write_sheet(self.plan.out / "compare.png", self.judge.pictures, self._shown(recipes))
+        return succeeded
 
     def _judge(self, recipe: Recipe) -> None:
         codec, decoder = self.codec_of(recipe), self.decoder_of(recipe)
@@ -311,9 +317,11 @@ def main(
             out, seconds, pictures, clips, characters, toys, textures, processes, seed, device, judged, decoder_seconds
         )
     )
-    comparison.run(chosen, not train_only)
+    succeeded = comparison.run(chosen, not train_only)
     if clip_bundles:
         comparison.write_bundles(chosen)
+    if not succeeded:
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

@@ -102,4 +102,4 @@ class Masters:
         self.steps = int(state["steps"])
         if state.get("optimizer") is not None:
             self._optimizer.load_state_dict(state["optimizer"])
-            self._muon.restore(state["muon"])
+            self._muon.restore(state.get("muon", []))  # older states have none

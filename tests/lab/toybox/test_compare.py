@@ -11,7 +11,7 @@ import torch
 import typer
 from motionbooth_lab.toybox.bank import Bank, build_bank
 from motionbooth_lab.toybox.batches import Words
-from motionbooth_lab.toybox.compare import FOUR_CHANNELS, RECIPES, Comparison, Plan, chosen_recipes
+from motionbooth_lab.toybox.compare import FOUR_CHANNELS, RECIPES, Comparison, Plan, Recipe, chosen_recipes
 from motionbooth_lab.toybox.judging import Codec, Judge
 from motionbooth_lab.toybox.masters import Masters
 from motionbooth_lab.toybox.muon import orthogonalized, takes
@@ -107,11 +107,11 @@ def test_a_comparison_trains_and_judges_only_what_is_missing(tmp_path: Path) -> 
     recipes = chosen_recipes(["clips"])
     assert [recipe.name for recipe in recipes] == ["shipped", "clips"], "and what it begins with"
     first, second = Comparison(plan), chosen_recipes(["four-channels", "clips"])
-    first.run(recipes, judging=False)
+    assert first.run(recipes, judging=False)
     assert all("judged" not in result for result in first.results.values())
     trained = {name: (tmp_path / "weights" / f"{name}.pt").stat().st_mtime_ns for name in ("shipped", "clips")}
     again = Comparison(plan)
-    again.run(second)
+    assert again.run(second)
     again.write_bundles(second)
     assert {name: (tmp_path / "weights" / f"{name}.pt").stat().st_mtime_ns for name in trained} == trained
     results = json.loads((tmp_path / "compare.json").read_text())
@@ -122,6 +122,26 @@ def test_a_comparison_trains_and_judges_only_what_is_missing(tmp_path: Path) -> 
     assert results["clips"]["clips"]["frames"] > 0
     assert (tmp_path / "compare.png").is_file()
     assert (tmp_path / "bundles" / "clips" / "bundle" / "model_index.json").is_file()
+
+
+def test_a_recipe_that_fails_is_reported_and_the_others_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    comparison = Comparison(Plan(tmp_path, 0.01, 2, 1, 4, 2, 1, 1, 1, "cpu", judged=2, decoder_seconds=0.1))
+    broken = Recipe("broken", channels=(99,))
+    assert not comparison.run([broken, *chosen_recipes(["shipped"])], judging=False)
+    assert "broken failed" in capsys.readouterr().out
+    assert set(comparison.results) == {"shipped"}
+
+
+def test_masters_resume_from_a_state_without_muon() -> None:
+    model = network()
+    masters = Masters(model, (0.9, 0.99), 0.1)
+    one_step(model, masters, 1)
+    older = {name: value for name, value in masters.state().items() if name != "muon"}
+    resumed = Masters(network(), (0.9, 0.99), 0.1)
+    resumed.restore(older)
+    assert resumed.steps == 1
 
 
 def test_an_unknown_recipe_is_refused_and_the_known_ones_are_named() -> None:
